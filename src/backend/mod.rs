@@ -1,0 +1,174 @@
+//! STEPS → EFFECTS. The trait that every backend implements; what only one backend can do is an
+//! inherent method of that backend.
+
+pub mod container;
+pub mod process;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use crate::event::Events;
+use crate::plan::step::{Step, StepId};
+use crate::state::{Instance, InstanceId};
+
+/// What finished steps have made: `Create` puts the instance's id here, `Start` may put a newer one.
+#[derive(Debug, Default)]
+pub struct Made(Mutex<BTreeMap<StepId, InstanceId>>);
+
+impl Made {
+    /// Records what a step made.
+    pub fn put(&self, step: StepId, id: InstanceId) {
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(step, id);
+    }
+
+    /// What a step made.
+    pub fn get(&self, step: StepId) -> Option<InstanceId> {
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .get(&step)
+            .cloned()
+    }
+}
+
+/// Which log lines to deliver.
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    /// Go on with new lines until all instances ended; else stop at the end of what is there.
+    pub follow: bool,
+    /// Only the last so many lines of each instance.
+    pub tail: Option<u64>,
+    /// Nanoseconds since the Unix epoch: nothing earlier.
+    pub since: Option<i64>,
+    /// Nanoseconds since the Unix epoch: nothing later.
+    pub until: Option<i64>,
+}
+
+/// What a backend must be able to do.
+pub trait Backend {
+    /// The instances of a project, whatever their state.
+    fn observe(&self, project: &str) -> impl Future<Output = Result<Vec<Instance>, BackendError>>;
+
+    /// Performs one step and returns the instance it made, if it made one.
+    fn perform(
+        &self,
+        step: &Step,
+        made: &Made,
+        events: &Events,
+    ) -> impl Future<Output = Result<Option<InstanceId>, BackendError>>;
+
+    /// Sends `Event::Log` for every line and `Event::Exited` for every end (the latter only when
+    /// following), in the order of arrival per instance.
+    fn follow(
+        &self,
+        instances: &[Instance],
+        options: &LogOptions,
+        events: &Events,
+    ) -> impl Future<Output = Result<(), BackendError>>;
+}
+
+/// Why a backend could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The engine does not answer.
+    #[error("the Docker engine at {endpoint} does not answer")]
+    EngineUnreachable {
+        /// Where it was looked for.
+        endpoint: String,
+        /// What the connection said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The engine refused.
+    #[error("the engine refused to {action}")]
+    Engine {
+        /// What was asked, e.g. `create container web-1`.
+        action: String,
+        /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A build failed.
+    #[error("building image {image} failed{}", .step.as_ref().map(|s| format!(" at `{s}`")).unwrap_or_default())]
+    Build {
+        /// The image.
+        image: String,
+        /// The failing instruction, where known.
+        step: Option<String>,
+        /// What the builder said.
+        message: String,
+        /// The last lines of its output.
+        last_lines: Vec<String>,
+    },
+    /// A command was not found or cannot be run.
+    #[error("cannot run `{command}`")]
+    Command {
+        /// What was to be run.
+        command: String,
+        /// The directory it was to be run in.
+        working_dir: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The instance ended while it was being waited for.
+    #[error("{name} exited with code {code} before it was ready")]
+    ExitedEarly {
+        /// The instance.
+        name: String,
+        /// Its exit code.
+        code: i32,
+        /// Its last lines of output.
+        last_lines: Vec<String>,
+    },
+    /// The instance lives and does not answer.
+    #[error("{name} is not ready after {seconds} s: {last}")]
+    NotReady {
+        /// The instance.
+        name: String,
+        /// How long was waited.
+        seconds: u64,
+        /// What the last probe found, e.g. `listening, but no WebSocket handshake`.
+        last: String,
+        /// Its last lines of output.
+        last_lines: Vec<String>,
+    },
+    /// Something else answered on the instance's port.
+    #[error("{name}: {address} was answered by {who}, not by the instance just started")]
+    AnsweredByOther {
+        /// The instance.
+        name: String,
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Who answered.
+        who: String,
+    },
+    /// A port could not be freed or is taken again.
+    #[error(transparent)]
+    Port(#[from] crate::port::PortError),
+    /// The state directory, the supervisor or a file of theirs.
+    #[error("{action}")]
+    State {
+        /// What was tried, e.g. `cannot write /x/y`.
+        action: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Processes of an instance survived SIGKILL.
+    #[error("{name}: still running after SIGKILL: pid {}", .pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Unkillable {
+        /// The instance.
+        name: String,
+        /// What is left of it.
+        pids: Vec<u32>,
+    },
+    /// The step is not one of this backend.
+    #[error("{0}")]
+    Unsupported(String),
+}

@@ -1,0 +1,3 @@
+//! PROJECT + OBSERVED + POLICY → PLAN. Pure, synchronous, deterministic.
+
+pub mod step;

@@ -1,0 +1,252 @@
+//! The plan as data: steps, causes, edges. What backends get to see of a plan.
+//!
+//! One step is one effect. A step is an enum, never a struct of optionals.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::port::claim::{Claim, Protocol};
+use crate::port::holder::Holder;
+use crate::project::model::{Network, Service, Volume};
+use crate::state::{BackendKind, Fingerprint, InstanceId, Readiness};
+
+/// Names a step of one plan; steps are numbered from 1 in the order they were planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StepId(pub u32);
+
+/// One effect, why it is wanted, and what must have succeeded before it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Its number.
+    pub id: StepId,
+    /// What to do.
+    pub action: Action,
+    /// Why.
+    pub cause: Cause,
+    /// Steps that must have succeeded before.
+    pub needs: Vec<StepId>,
+}
+
+/// The effects.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Stop who holds a claim, then wait until the port itself is free.
+    FreePort {
+        /// What must become free.
+        claim: Claim,
+        /// Who has it; each was judged stoppable by the planner.
+        holders: Vec<Holder>,
+        /// How long a holder gets to end by itself.
+        grace: Duration,
+    },
+    /// Publish on another port; fails if that one is taken by now.
+    MovePort {
+        /// What was wanted.
+        claim: Claim,
+        /// The port it moves to.
+        to: u16,
+    },
+    /// Build a service's image.
+    Build {
+        /// The service; its `build` is set.
+        service: Arc<Service>,
+        /// The tag to give it.
+        image: String,
+        /// The project, for labels and paths.
+        project: Arc<ProjectIdentity>,
+    },
+    /// Pull an image.
+    Pull {
+        /// The service that needs it first.
+        service: Arc<Service>,
+        /// The reference.
+        image: String,
+    },
+    /// Make a network.
+    CreateNetwork {
+        /// The network; `name` is the engine's name.
+        network: Arc<Network>,
+        /// The project, for labels.
+        project: Arc<ProjectIdentity>,
+    },
+    /// Make a volume.
+    CreateVolume {
+        /// The volume; `name` is the engine's name.
+        volume: Arc<Volume>,
+        /// The project, for labels.
+        project: Arc<ProjectIdentity>,
+    },
+    /// Make an instance, without starting it.
+    Create(Box<InstanceSpec>),
+    /// Start an instance that exists or that an earlier step makes.
+    Start {
+        /// Which.
+        instance: Target,
+    },
+    /// Wait until the instance answers as its readiness says; fails with its last lines if it ends or
+    /// stays silent.
+    AwaitReady {
+        /// Which.
+        instance: Target,
+        /// What counts as an answer, and for how long to wait.
+        readiness: Readiness,
+    },
+    /// Wait for the healthcheck's verdict `healthy` (`depends_on: condition: service_healthy`).
+    AwaitHealthy {
+        /// Which.
+        instance: Target,
+    },
+    /// Wait until the instance ended with code 0 (`service_completed_successfully`).
+    AwaitCompleted {
+        /// Which.
+        instance: Target,
+    },
+    /// Stop an instance: its stop signal, its grace period, then SIGKILL of all that is left of it.
+    Stop {
+        /// Which.
+        instance: Target,
+        /// Overrides the instance's own grace period.
+        grace: Option<Duration>,
+    },
+    /// Remove a stopped instance and what belongs to it alone.
+    Remove {
+        /// Which.
+        instance: Target,
+        /// Its anonymous volumes too.
+        volumes: bool,
+    },
+    /// Remove a network.
+    RemoveNetwork {
+        /// The engine's name.
+        name: String,
+    },
+    /// Remove a volume.
+    RemoveVolume {
+        /// The engine's name.
+        name: String,
+    },
+}
+
+/// An instance, named so that a person, a backend and the executor each find what they need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Where it lives.
+    pub backend: BackendKind,
+    /// Its project.
+    pub project: String,
+    /// Its service.
+    pub service: String,
+    /// `P-service-N`.
+    pub name: String,
+    /// Which one exactly.
+    pub which: Which,
+}
+
+/// An instance that exists, or the one that an earlier step makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// It exists.
+    Existing(InstanceId),
+    /// This `Create` step makes it.
+    MadeBy(StepId),
+}
+
+/// What is written on everything a project makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectIdentity {
+    /// The project's name.
+    pub name: String,
+    /// Its directory, absolute.
+    pub working_dir: PathBuf,
+    /// Its compose files, absolute, in the order given.
+    pub config_files: Vec<PathBuf>,
+}
+
+/// Everything needed to make one instance; nothing is left to choose.
+#[derive(Clone, Debug)]
+pub struct InstanceSpec {
+    /// The project.
+    pub project: Arc<ProjectIdentity>,
+    /// The service in the form it will run in (the process form's keys already put on top).
+    pub service: Arc<Service>,
+    /// Where it will live.
+    pub backend: BackendKind,
+    /// `P-service-N`, or `container_name`.
+    pub name: String,
+    /// The replica's number, from 1.
+    pub number: u32,
+    /// What it is made from.
+    pub fingerprint: Fingerprint,
+    /// The image to make a container of; empty for a process.
+    pub image: String,
+    /// The ports, settled: published ports are the ones to use now.
+    pub ports: Vec<SettledPort>,
+    /// Variables on top of the service's own environment (`PORT`, `PORT_<target>`, moved ports of
+    /// dependencies).
+    pub environment: BTreeMap<String, String>,
+    /// The networks to join: the engine's name and the aliases there; the first is the primary one.
+    pub networks: Vec<Attachment>,
+    /// Named volumes: the compose file's key and the engine's name.
+    pub volumes: BTreeMap<String, String>,
+    /// The instance it replaces, whose anonymous volumes it inherits.
+    pub replaces: Option<InstanceId>,
+    /// How to tell that it answers, recorded with the instance.
+    pub readiness: Option<Readiness>,
+}
+
+/// One network of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The key in the compose file.
+    pub key: String,
+    /// The engine's name.
+    pub network: String,
+    /// Names the instance has there besides its own: the service's name, container name, declared ones.
+    pub aliases: Vec<String>,
+}
+
+/// A port mapping with nothing left open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettledPort {
+    /// The port in the container, or the port the compose file gives a process.
+    pub target: u16,
+    /// The port on the host; `None`: the engine chooses.
+    pub published: Option<u16>,
+    /// The addresses on the host.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// The transport.
+    pub protocol: Protocol,
+    /// `app_protocol` of the compose file.
+    pub app_protocol: Option<String>,
+}
+
+/// Why a step is in the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// There is no such instance (network, volume, image) yet.
+    Missing,
+    /// It exists and is not running.
+    NotRunning,
+    /// It was made from another configuration.
+    ConfigChanged,
+    /// Its image changed.
+    ImageChanged,
+    /// It lives in the other backend than the one chosen.
+    BackendChanged,
+    /// `--force-recreate`, `--build` and the like.
+    Requested(&'static str),
+    /// The step exists for another one's sake.
+    NeededBy(String),
+    /// A holder is in the way; the text says who and which rule or answer decided.
+    PortHeld(String),
+    /// Its service is no longer in the project.
+    Orphan,
+    /// There are more replicas than asked for.
+    ScaledDown,
+    /// The service's protocol or a dependency asks for it.
+    ReadyWhenAnswered,
+}

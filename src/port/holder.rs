@@ -1,0 +1,127 @@
+//! Who has a port now. Pure data: filled by `port::sockets` and `port::owner`, judged by `plan`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::port::claim::Protocol;
+
+/// One holder of a claimed port: everything a person needs to decide about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Who it is.
+    pub who: Who,
+    /// The listening sockets through which it holds the claim.
+    pub sockets: Vec<ListeningSocket>,
+    /// Why it must never be stopped, if that is so (`--force` does not override it).
+    pub protected: Option<String>,
+}
+
+/// A listening (or bound) socket as the kernel reports it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ListeningSocket {
+    /// The local address.
+    pub address: SocketAddr,
+    /// The transport.
+    pub protocol: Protocol,
+    /// `IPV6_V6ONLY`.
+    pub only_v6: bool,
+    /// The user id that created the socket.
+    pub uid: u32,
+    /// The inode of the socket; 0 when the kernel owns it.
+    pub inode: u64,
+    /// The cgroup v2 id (inode number of its directory) the socket was created in, if reported.
+    pub cgroup_id: Option<u64>,
+}
+
+/// The kinds of holder that DESIGN's conflict table knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Who {
+    /// A process we can see.
+    Process(Box<ProcessFacts>),
+    /// A container that publishes the port, or that listens on it in the host's network namespace.
+    Container(Box<ContainerFacts>),
+    /// A systemd unit; `main` is one of its processes where visible.
+    Unit {
+        /// For example `nginx.service` or `ssh.socket`.
+        name: String,
+        /// Its process, if visible.
+        main: Option<Box<ProcessFacts>>,
+    },
+    /// A socket of a user whose processes we may not look into.
+    Unknown {
+        /// The user's id.
+        uid: u32,
+        /// The user's name, if there is one.
+        user: Option<String>,
+    },
+    /// A socket without an owner: the kernel's own (NFS, WireGuard) or another network namespace's.
+    Kernel,
+}
+
+/// What is known about a process. Identity is (pid, `start_time`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessFacts {
+    /// The pid in our pid namespace.
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat` (`proc_pid_stat(5)`): clock ticks since boot.
+    pub start_time: u64,
+    /// The real user id.
+    pub uid: u32,
+    /// The user's name, if there is one.
+    pub user: Option<String>,
+    /// The kernel's short name (`/proc/PID/comm`).
+    pub name: String,
+    /// argv; empty for kernel threads and zombies.
+    pub command: Vec<String>,
+    /// The executable, where readable.
+    pub exe: Option<PathBuf>,
+    /// The working directory, where readable.
+    pub cwd: Option<PathBuf>,
+    /// Unix time in seconds at which it started.
+    pub started: i64,
+    /// Seconds it has been running when it was looked at.
+    pub age_seconds: u64,
+    /// Its parent, its parent's parent, … up to pid 1, each with its short name.
+    pub ancestors: Vec<(u32, String)>,
+    /// `WHARF_RUN_ID` from its environment, where readable: a process instance of wharf.
+    pub run_id: Option<String>,
+    /// Whether we may signal it (same user or privileged).
+    pub signalable: bool,
+}
+
+/// What is known about a container that holds a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ContainerFacts {
+    /// The full id.
+    pub id: String,
+    /// The name without its leading slash.
+    pub name: String,
+    /// The image as the engine lists it.
+    pub image: String,
+    /// The command the engine lists.
+    pub command: String,
+    /// Label `com.docker.compose.project`.
+    pub project: Option<String>,
+    /// Label `com.docker.compose.service`.
+    pub service: Option<String>,
+    /// Unix time in seconds.
+    pub created: i64,
+    /// Where its engine listens, e.g. `unix:///var/run/docker.sock`.
+    pub engine: String,
+}
+
+/// A port that a running container publishes, as the engine reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The container.
+    pub container: ContainerFacts,
+    /// The address on the host.
+    pub ip: std::net::IpAddr,
+    /// The port on the host.
+    pub port: u16,
+    /// The transport.
+    pub protocol: Protocol,
+}

@@ -1,0 +1,46 @@
+//! WHO HOLDS WHAT: from a claim to its holders, and from a holder to a free port.
+
+pub mod claim;
+pub mod holder;
+
+use claim::Claim;
+
+/// Why a port could not be looked up or freed.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// The kernel would not tell.
+    #[error("cannot list listening sockets")]
+    Lookup(#[source] std::io::Error),
+    /// A holder may not be signalled by us.
+    #[error("not permitted to stop {who}")]
+    NotPermitted {
+        /// The holder.
+        who: String,
+        /// The command that would, e.g. `sudo kill 4711`.
+        command: String,
+    },
+    /// A holder outlived SIGKILL.
+    #[error("{who} is still there after SIGKILL")]
+    Unkillable {
+        /// The holder.
+        who: String,
+    },
+    /// The port is held again after its holder was stopped.
+    #[error("{claim} is taken again, by {who}")]
+    TakenAgain {
+        /// The claim.
+        claim: Claim,
+        /// The new holder, and its supervisor where one was found.
+        who: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The holder is gone and the port is still not free.
+    #[error("{claim} is still not free {seconds} s after its holder ended")]
+    NotFree {
+        /// The claim.
+        claim: Claim,
+        /// How long was waited.
+        seconds: u64,
+    },
+}

@@ -1,0 +1,58 @@
+//! `x-wharf`: what wharf adds to a service.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::state::BackendKind;
+
+/// `services.*.x-wharf`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceExtension {
+    /// The form it runs in by default.
+    pub backend: Option<BackendKind>,
+    /// Its process form; also set from `provider: {type: wharf}`.
+    pub process: Option<ProcessForm>,
+    /// When it counts as ready.
+    pub ready: ReadySetting,
+    /// What to do about a held port.
+    pub conflict: Option<Conflict>,
+}
+
+/// `x-wharf.process`: keys as in the service, put on top of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessForm {
+    /// argv.
+    pub command: Option<Vec<String>>,
+    /// Absolute; `None`: the project's directory.
+    pub working_dir: Option<PathBuf>,
+    /// Put on top of the service's environment.
+    pub environment: BTreeMap<String, Option<String>>,
+    /// Run as.
+    pub user: Option<String>,
+    /// Instead of the service's.
+    pub healthcheck: Option<super::Healthcheck>,
+}
+
+/// `x-wharf.ready`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadySetting {
+    /// The request target of the probe.
+    pub path: Option<String>,
+    /// How long it may take; `None`: 30 s.
+    pub timeout: Option<Duration>,
+}
+
+/// What to do about a held port (`x-wharf.conflict`, `--on-conflict`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Conflict {
+    /// Ask on a terminal, else fail.
+    #[default]
+    Ask,
+    /// Stop the holder.
+    Replace,
+    /// Publish on the next free port.
+    Move,
+    /// Fail.
+    Fail,
+}

@@ -1,0 +1,48 @@
+//! The compose model, resolved: what the rest of wharf reads. Built once by `project::load`, never
+//! changed afterwards.
+
+mod build;
+mod extension;
+mod mount;
+mod network;
+mod port;
+mod service;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use build::{Build, BuildContext};
+pub use extension::{Conflict, ProcessForm, ReadySetting, ServiceExtension};
+pub use mount::{Mount, MountKind, StoreMount};
+pub use network::{Network, NetworkAttachment, Store, StoreSource, Volume};
+pub use port::Port;
+pub use service::{
+    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart, Service,
+    Ulimit,
+};
+
+/// A loaded project.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// Its normalised name.
+    pub name: String,
+    /// Its directory, absolute: relative paths were resolved against it.
+    pub directory: PathBuf,
+    /// Its compose files, absolute, in the order given. Empty for a project that has none (`wharf server`).
+    pub files: Vec<PathBuf>,
+    /// The services that take part: profiles and `SERVICE…` arguments were applied.
+    pub services: BTreeMap<String, Arc<Service>>,
+    /// Names of services that the files declare and that do not take part (their profile is off).
+    pub disabled: Vec<String>,
+    /// The networks that some service uses, by key.
+    pub networks: BTreeMap<String, Arc<Network>>,
+    /// The volumes, by key.
+    pub volumes: BTreeMap<String, Arc<Volume>>,
+    /// The secrets, by key.
+    pub secrets: BTreeMap<String, Arc<Store>>,
+    /// The configs, by key.
+    pub configs: BTreeMap<String, Arc<Store>>,
+    /// `x-wharf.conflict` of the project.
+    pub conflict: Option<Conflict>,
+}

@@ -1,0 +1,25 @@
+//! `services.*.ports`.
+
+use std::net::IpAddr;
+
+use crate::port::claim::Protocol;
+
+/// One port mapping, long form, ranges expanded
+/// (compose specification, 05-services, section `ports`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The port inside the container.
+    pub target: u16,
+    /// The port or range of ports on the host (`first`, `last`, inclusive); `None`: the engine chooses.
+    pub published: Option<(u16, u16)>,
+    /// The address on the host; `None`: all of them.
+    pub host_ip: Option<IpAddr>,
+    /// The transport.
+    pub protocol: Protocol,
+    /// The protocol spoken on it: `http`, `https`, `ws`, `wss`, or any other word.
+    pub app_protocol: Option<String>,
+    /// `host` or `ingress`.
+    pub mode: Option<String>,
+    /// A name for people.
+    pub name: Option<String>,
+}

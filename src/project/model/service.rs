@@ -1,0 +1,282 @@
+//! `services.*` (compose specification, 05-services).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Build, Mount, NetworkAttachment, Port, ServiceExtension, StoreMount};
+
+/// A service, canonical and resolved. Fields follow the specification's names.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Service {
+    /// Its key.
+    pub name: String,
+    /// Where it stands in its compose file, `file:line`, for messages.
+    pub place: String,
+    /// The reference; `None` with `build`: `P-service`.
+    pub image: Option<String>,
+    /// How to build the image.
+    pub build: Option<Build>,
+    /// argv; `None`: the image's. Already split.
+    pub command: Option<Vec<String>>,
+    /// argv in front of it; `None`: the image's; empty: none.
+    pub entrypoint: Option<Vec<String>>,
+    /// `environment` over `env_file`, resolved; unset ones removed.
+    pub environment: BTreeMap<String, String>,
+    /// Ports on the host.
+    pub ports: Vec<Port>,
+    /// `port/protocol` open to other containers.
+    pub expose: Vec<String>,
+    /// Mounts.
+    pub volumes: Vec<Mount>,
+    /// `tmpfs:` entries, `path[:options]`.
+    pub tmpfs: Vec<String>,
+    /// Networks by key; empty with `network_mode`.
+    pub networks: BTreeMap<String, NetworkAttachment>,
+    /// `host`, `none`, `service:x`, `container:x`.
+    pub network_mode: Option<String>,
+    /// What must come up first; implicit ones added.
+    pub depends_on: BTreeMap<String, Dependency>,
+    /// Its healthcheck.
+    pub healthcheck: Option<Healthcheck>,
+    /// Profiles.
+    pub profiles: Vec<String>,
+    /// Restart policy.
+    pub restart: Restart,
+    /// Its container's name.
+    pub container_name: Option<String>,
+    /// Host name.
+    pub hostname: Option<String>,
+    /// Domain name.
+    pub domainname: Option<String>,
+    /// `user[:group]`.
+    pub user: Option<String>,
+    /// More groups.
+    pub group_add: Vec<String>,
+    /// Working directory in the container.
+    pub working_dir: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// An init process as pid 1.
+    pub init: Option<bool>,
+    /// A terminal.
+    pub tty: bool,
+    /// Open standard input.
+    pub stdin_open: bool,
+    /// The signal that asks it to end.
+    pub stop_signal: Option<String>,
+    /// How long it gets after that; `None`: 10 s.
+    pub stop_grace_period: Option<Duration>,
+    /// `host:address`.
+    pub extra_hosts: Vec<String>,
+    /// Name servers.
+    pub dns: Vec<String>,
+    /// Resolver options.
+    pub dns_opt: Vec<String>,
+    /// Search domains.
+    pub dns_search: Vec<String>,
+    /// Secrets.
+    pub secrets: Vec<StoreMount>,
+    /// Configs.
+    pub configs: Vec<StoreMount>,
+    /// When to pull.
+    pub pull_policy: Option<PullPolicy>,
+    /// Replicas; `None`: 1.
+    pub scale: Option<u32>,
+    /// `os/arch[/variant]`.
+    pub platform: Option<String>,
+    /// All privileges.
+    pub privileged: bool,
+    /// Capabilities to add.
+    pub cap_add: Vec<String>,
+    /// Capabilities to drop.
+    pub cap_drop: Vec<String>,
+    /// Read-only root.
+    pub read_only: bool,
+    /// `/dev/shm` in bytes.
+    pub shm_size: Option<i64>,
+    /// Limits by name.
+    pub ulimits: BTreeMap<String, Ulimit>,
+    /// Kernel parameters.
+    pub sysctls: BTreeMap<String, String>,
+    /// Security options.
+    pub security_opt: Vec<String>,
+    /// `host:container[:permissions]`.
+    pub devices: Vec<String>,
+    /// IPC namespace.
+    pub ipc: Option<String>,
+    /// PID namespace.
+    pub pid: Option<String>,
+    /// UTS namespace.
+    pub uts: Option<String>,
+    /// User namespace.
+    pub userns_mode: Option<String>,
+    /// cgroup namespace.
+    pub cgroup: Option<String>,
+    /// Parent cgroup.
+    pub cgroup_parent: Option<String>,
+    /// OCI runtime.
+    pub runtime: Option<String>,
+    /// CPUs in billionths.
+    pub nano_cpus: Option<i64>,
+    /// Relative weight.
+    pub cpu_shares: Option<i64>,
+    /// CPU set.
+    pub cpuset: Option<String>,
+    /// Bytes.
+    pub mem_limit: Option<i64>,
+    /// Bytes.
+    pub mem_reservation: Option<i64>,
+    /// Bytes, -1 for no limit.
+    pub memswap_limit: Option<i64>,
+    /// Processes.
+    pub pids_limit: Option<i64>,
+    /// OOM score adjustment.
+    pub oom_score_adj: Option<i64>,
+    /// Logging.
+    pub logging: Option<Logging>,
+    /// Whether `up` shows its output; `None`: yes.
+    pub attach: Option<bool>,
+    /// Commands after the start.
+    pub post_start: Vec<Hook>,
+    /// Commands before the stop.
+    pub pre_stop: Vec<Hook>,
+    /// A fixed hardware address.
+    pub mac_address: Option<String>,
+    /// `x-wharf`.
+    pub wharf: ServiceExtension,
+    /// The hash of its canonical form, as `config --hash` prints it.
+    pub config_hash: String,
+}
+
+impl Service {
+    /// Whether it can run as a container.
+    pub fn has_container_form(&self) -> bool {
+        self.image.is_some() || self.build.is_some()
+    }
+
+    /// Whether it can run as a process.
+    pub fn has_process_form(&self) -> bool {
+        self.wharf.process.is_some()
+    }
+
+    /// The image that a container of it is made of, in project `project`.
+    pub fn image_name(&self, project: &str) -> String {
+        self.image
+            .clone()
+            .unwrap_or_else(|| format!("{project}-{}", self.name))
+    }
+}
+
+/// `depends_on.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dependency {
+    /// What to wait for.
+    pub condition: Condition,
+    /// Restart with it.
+    pub restart: bool,
+    /// Fail without it.
+    pub required: bool,
+}
+
+/// `depends_on.*.condition`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// `service_started`
+    Started,
+    /// `service_healthy`
+    Healthy,
+    /// `service_completed_successfully`
+    CompletedSuccessfully,
+}
+
+/// `healthcheck`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// The test; `None`: the image's.
+    pub test: Option<HealthTest>,
+    /// Between checks.
+    pub interval: Option<Duration>,
+    /// Of one check.
+    pub timeout: Option<Duration>,
+    /// Failures in a row until unhealthy.
+    pub retries: Option<u64>,
+    /// Failures do not count until then.
+    pub start_period: Option<Duration>,
+    /// Between checks during the start period.
+    pub start_interval: Option<Duration>,
+}
+
+/// `healthcheck.test`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthTest {
+    /// No check at all (`NONE`, `disable: true`).
+    None,
+    /// argv.
+    Command(Vec<String>),
+    /// For a shell.
+    Shell(String),
+}
+
+/// `restart`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Restart {
+    /// `no`
+    #[default]
+    No,
+    /// `always`
+    Always,
+    /// `on-failure[:max]`
+    OnFailure(Option<u32>),
+    /// `unless-stopped`
+    UnlessStopped,
+}
+
+/// `pull_policy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// At every `up`.
+    Always,
+    /// Never.
+    Never,
+    /// When it is not there.
+    Missing,
+    /// Build it instead.
+    Build,
+    /// When the last pull is older (seconds).
+    Every(u64),
+}
+
+/// `ulimits.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    /// Soft limit.
+    pub soft: i64,
+    /// Hard limit.
+    pub hard: i64,
+}
+
+/// `logging`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logging {
+    /// The driver.
+    pub driver: Option<String>,
+    /// Its options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// `post_start`, `pre_stop`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// argv.
+    pub command: Vec<String>,
+    /// Run as.
+    pub user: Option<String>,
+    /// All privileges.
+    pub privileged: bool,
+    /// Working directory.
+    pub working_dir: Option<String>,
+    /// `KEY=value`.
+    pub environment: Vec<String>,
+}

@@ -1,0 +1,229 @@
+//! What exists: the answer of `observe`, the input of `plan`.
+//!
+//! A snapshot, never edited: if reality moved, observe and plan again. No I/O here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::port::claim::{Claim, Protocol};
+use crate::port::holder::Holder;
+
+/// Where instances live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// A container of the Docker Engine.
+    Container,
+    /// A process of this machine, kept by wharf's supervisor.
+    Process,
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Container => "container",
+            Self::Process => "process",
+        })
+    }
+}
+
+/// Names one instance for good: the engine's container id (64 hex digits), or the run id of a process
+/// instance (a new one at every start).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct InstanceId(pub String);
+
+impl InstanceId {
+    /// The first twelve characters, as the engine prints ids.
+    pub fn short(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The configuration an instance was made from: lower-case hex SHA-256, the label
+/// `com.docker.compose.config-hash`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(pub String);
+
+/// The state of an instance, in the engine's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub enum Status {
+    /// Made, never started.
+    Created,
+    /// Alive.
+    Running,
+    /// Alive, frozen.
+    Paused,
+    /// Ended and about to be started again by its restart policy.
+    Restarting,
+    /// Being removed.
+    Removing,
+    /// Ended. `code` follows the shell: 128 + signal number for a death by signal.
+    Exited {
+        /// The exit code.
+        code: i32,
+    },
+    /// Ended in a way that the engine cannot restart from.
+    Dead,
+}
+
+impl Status {
+    /// The word of `docker compose ps --format json`, field `State`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Removing => "removing",
+            Self::Exited { .. } => "exited",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// Whether processes of the instance may exist and ports may be held.
+    pub fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Restarting)
+    }
+}
+
+/// The verdict of the instance's healthcheck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Inside the start period, no verdict yet.
+    Starting,
+    /// The last check passed.
+    Healthy,
+    /// `retries` checks in a row failed.
+    Unhealthy,
+}
+
+/// One port of an instance as `ps` shows it: `URL:PublishedPort -> TargetPort/Protocol`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Publisher {
+    /// The address on the host; `None` when the port is not published.
+    pub ip: Option<IpAddr>,
+    /// The port inside the container, or the port the process was declared with.
+    pub target: u16,
+    /// The port on the host; 0 when not published.
+    pub published: u16,
+    /// The transport.
+    pub protocol: Protocol,
+}
+
+/// What counts as an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// The protocol spoken.
+    pub probe: ProbeKind,
+    /// Where to connect on the host: a concrete address (127.0.0.1 for the wildcard). Port 0 for a
+    /// container's port that the engine chooses: ask the engine, by `target`.
+    pub address: SocketAddr,
+    /// The declared port behind it.
+    pub target: u16,
+    /// How long it may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// The protocols wharf can probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "type")]
+pub enum ProbeKind {
+    /// RFC 6455 §4: upgrade with a correct `Sec-WebSocket-Accept`, then ping and pong.
+    WebSocket {
+        /// The request target.
+        path: String,
+    },
+    /// Any status below 500.
+    Http {
+        /// The request target.
+        path: String,
+    },
+    /// An accepted connection.
+    Tcp,
+}
+
+/// One instance of a service (or of a service that the project no longer has).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its identity.
+    pub id: InstanceId,
+    /// `P-service-N`, or the service's `container_name`.
+    pub name: String,
+    /// The project's name.
+    pub project: String,
+    /// The service's name.
+    pub service: String,
+    /// The replica's number, from 1. 0 for one-off instances.
+    pub number: u32,
+    /// Where it lives.
+    pub backend: BackendKind,
+    /// What it was made from; `None` where it cannot be known.
+    pub fingerprint: Option<Fingerprint>,
+    /// Its state.
+    pub status: Status,
+    /// Its health, if it has a healthcheck.
+    pub health: Option<Health>,
+    /// Its main process in the host's pid namespace, while it lives (0 and `None` both mean unknown).
+    pub pid: Option<u32>,
+    /// The image of a container, as written in the compose file; empty for a process.
+    pub image: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Unix time in seconds.
+    pub created: i64,
+    /// Unix time in seconds of the current run's start.
+    pub started: Option<i64>,
+    /// Unix time in seconds of the end of the last run.
+    pub finished: Option<i64>,
+    /// Its ports.
+    pub publishers: Vec<Publisher>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its networks, by the engine's name.
+    pub networks: Vec<String>,
+    /// Whether it is a one-off (`run`).
+    pub one_off: bool,
+    /// Seconds it gets to end after its stop signal, as it was created with.
+    pub stop_grace: Option<u64>,
+    /// Network and path to probe, recorded when it was started; lets `ps` say whether it is ready.
+    pub ready: Option<Readiness>,
+}
+
+/// Everything the planner needs to know about the world.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Instances that belong to the project, of all backends.
+    pub instances: Vec<Instance>,
+    /// Names of the engine's networks that belong to the project or that it names.
+    pub networks: BTreeSet<String>,
+    /// Names of the engine's volumes that belong to the project or that it names.
+    pub volumes: BTreeSet<String>,
+    /// Images (by reference) that the engine has, among those the project names; value: image id.
+    pub images: BTreeMap<String, String>,
+    /// Who holds what the plan may claim. Claims that are free are absent.
+    pub held: Vec<Held>,
+    /// For each claimed port, the next free port above it.
+    pub free_ports: BTreeMap<(u16, Protocol), u16>,
+}
+
+/// A claim and its holders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// What is needed.
+    pub claim: Claim,
+    /// All who have it; never empty.
+    pub holders: Vec<Holder>,
+}
