@@ -34,7 +34,7 @@ pub(crate) use sandbox::{Sandbox, python, ws_server};
 
 /// The bound of every wait. Reaching it is a failure, so it is far above what a loaded machine
 /// needs.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// Waits until `check` returns a value, asking about fifty times a second: for facts that announce
 /// themselves by no event. `what` ends the sentence "never happened: …".
