@@ -1,0 +1,12 @@
+//! The embedded server, over real sockets, with real commands; and the probe against it.
+
+#[path = "serve/client.rs"]
+mod client;
+#[path = "serve/execute.rs"]
+mod execute;
+#[path = "serve/methods.rs"]
+mod methods;
+#[path = "serve/shutdown.rs"]
+mod shutdown;
+#[path = "serve/upgrade.rs"]
+mod upgrade;
