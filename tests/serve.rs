@@ -6,6 +6,8 @@ mod client;
 mod execute;
 #[path = "serve/methods.rs"]
 mod methods;
+#[path = "serve/probe.rs"]
+mod probe;
 #[path = "serve/shutdown.rs"]
 mod shutdown;
 #[path = "serve/upgrade.rs"]

@@ -35,6 +35,7 @@ async fn output_streams_and_the_exit_code_returns() {
     assert_eq!(response["result"]["exit_code"], 3);
     assert_eq!(response["result"]["timed_out"], false);
     assert_eq!(response["result"]["signal"], json!(null));
+    drop(client);
     server.end().await;
 }
 
@@ -68,6 +69,7 @@ async fn long_output_is_whole_and_in_order() {
     let expected: String = (0..20000).map(|i| format!("line {i}\n")).collect();
     assert!(stdout == expected);
     assert_eq!(response["result"]["exit_code"], 0);
+    drop(client);
     server.end().await;
 }
 
@@ -80,6 +82,7 @@ async fn arguments_are_never_a_shell_s() {
     assert_eq!(stdout, "");
     assert!(stderr.contains("/dev/null; echo hacked"), "{stderr}");
     assert_eq!(response["result"]["exit_code"], 1);
+    drop(client);
     server.end().await;
 }
 
@@ -110,6 +113,7 @@ async fn only_what_is_allowed_runs() {
         let response = client.call("execute", params.clone()).await;
         assert_eq!(response["error"]["code"], -32602, "{params}");
     }
+    drop(client);
     server.end().await;
 }
 
@@ -121,6 +125,7 @@ async fn nothing_runs_without_an_allow_list() {
     assert_eq!(response["error"]["code"], -32001);
     let message = response["error"]["message"].as_str().unwrap();
     assert!(message.contains("--allow"), "{message}");
+    drop(client);
     server.end().await;
 }
 
@@ -134,6 +139,7 @@ async fn the_directory_is_the_asked_one() {
         .execute(json!({"command": "sh", "args": ["-c", "pwd -P"], "cwd": here}))
         .await;
     assert_eq!(stdout.trim(), here.to_str().unwrap());
+    drop(client);
     server.end().await;
 }
 
@@ -155,6 +161,7 @@ async fn a_timeout_ends_the_whole_group() {
         !pids.iter().any(|pid| lives(*pid)),
         "gone before the answer"
     );
+    drop(client);
     server.end().await;
 }
 
@@ -165,6 +172,7 @@ async fn what_a_command_leaves_in_its_group_ends_with_it() {
     let (stdout, _, response) = client.execute(script("sleep 1000 & echo $!; exit 0")).await;
     assert_eq!(response["result"]["exit_code"], 0);
     assert!(!lives(stdout.trim().parse().unwrap()));
+    drop(client);
     server.end().await;
 }
 
@@ -181,6 +189,7 @@ async fn one_that_left_the_group_does_not_hold_up_the_answer() {
     assert_eq!(response["result"]["exit_code"], 5);
     let stray = nix::unistd::Pid::from_raw(stray);
     nix::sys::signal::kill(stray, nix::sys::signal::Signal::SIGKILL).unwrap();
+    drop(client);
     server.end().await;
 }
 
@@ -287,5 +296,6 @@ async fn a_notification_runs_and_says_nothing() {
     };
     tokio::time::timeout(PATIENCE, done).await.unwrap();
     assert_eq!(client.call("ping", json!([])).await["result"], "pong");
+    drop(client);
     server.end().await;
 }

@@ -23,6 +23,7 @@ async fn every_simple_method_answers() {
         sessions["sessions"][0]["peer"],
         client.0.get_ref().local_addr().unwrap().to_string()
     );
+    drop(client);
     server.end().await;
 }
 
@@ -46,6 +47,7 @@ async fn mistakes_have_their_codes() {
     }
     // After all that the session is as good as new.
     assert_eq!(client.call("ping", json!([])).await["result"], "pong");
+    drop(client);
     server.end().await;
 }
 
@@ -62,6 +64,7 @@ async fn notifications_are_never_answered() {
         client.call("echo", json!(["next"])).await["result"][0],
         "next"
     );
+    drop(client);
     server.end().await;
 }
 
@@ -100,6 +103,7 @@ async fn a_batch_is_answered_as_one() {
     assert_eq!(answers[1]["id"], Value::Null);
     assert_eq!(answers[2]["error"]["code"], -32601);
     assert_eq!(answers[3]["result"]["exit_code"], 0);
+    drop(client);
     server.end().await;
 }
 
@@ -111,6 +115,7 @@ async fn bytes_are_read_like_text() {
     let call = br#"{"jsonrpc":"2.0","id":9,"method":"ping"}"#.to_vec();
     client.0.send(Message::binary(call)).await.unwrap();
     assert_eq!(client.receive().await["id"], 9);
+    drop(client);
     server.end().await;
 }
 

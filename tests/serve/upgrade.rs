@@ -142,6 +142,7 @@ async fn a_full_server_says_when_to_come_back() {
     server.wait_for_sessions(0).await;
     let mut second = Client::connect(server.address).await;
     assert_eq!(second.call("ping", json!([])).await["result"], "pong");
+    drop(second);
     server.end().await;
 }
 
