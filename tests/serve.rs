@@ -1,5 +1,7 @@
 //! The embedded server, over real sockets, with real commands; and the probe against it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "serve/client.rs"]
 mod client;
 #[path = "serve/execute.rs"]

@@ -237,7 +237,7 @@ mod tests {
         let mut group = shell("sleep 1000 & echo $$ $!; echo; wait");
         let pids = read_pids(&mut group).await;
         assert!(pids.iter().all(|pid| lives(*pid)));
-        let status = group.end(Duration::from_secs(60)).await.unwrap();
+        let status = group.end(Duration::from_mins(1)).await.unwrap();
         assert_eq!(
             std::os::unix::process::ExitStatusExt::signal(&status),
             Some(15)
@@ -266,7 +266,7 @@ mod tests {
         let pids = read_pids(&mut group).await;
         group.leader_ended().await.unwrap();
         assert!(lives(pids[0]));
-        let status = group.end(Duration::from_secs(60)).await.unwrap();
+        let status = group.end(Duration::from_mins(1)).await.unwrap();
         assert_eq!(status.code(), Some(3));
         assert!(!lives(pids[0]));
     }

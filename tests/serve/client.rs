@@ -134,9 +134,8 @@ impl Client {
     /// The close code the server sends, after whatever else it sends.
     pub(crate) async fn close_code(&mut self) -> Option<u16> {
         loop {
-            match self.next().await? {
-                Message::Close(frame) => return frame.map(|frame| frame.code.into()),
-                _ => {}
+            if let Message::Close(frame) = self.next().await? {
+                return frame.map(|frame| frame.code.into());
             }
         }
     }

@@ -66,8 +66,11 @@ async fn long_output_is_whole_and_in_order() {
             "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done",
         ))
         .await;
-    let expected: String = (0..20000).map(|i| format!("line {i}\n")).collect();
-    assert!(stdout == expected);
+    let lines = stdout.lines().enumerate();
+    assert_eq!(lines.clone().count(), 20000);
+    for (number, line) in lines {
+        assert_eq!(line, format!("line {number}"));
+    }
     assert_eq!(response["result"]["exit_code"], 0);
     drop(client);
     server.end().await;

@@ -327,7 +327,7 @@ async fn it_waits_for_a_server_that_comes_late() {
             ..Options::default()
         };
         run(options, |at| assert_eq!(at, address), async {
-            drop(stopped.await)
+            drop(stopped.await);
         })
         .await
     };
