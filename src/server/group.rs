@@ -193,7 +193,7 @@ fn parse_stat(stat: &[u8]) -> Option<(char, i32, i32)> {
     Some((state, parent, group))
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::process::Stdio;
 
@@ -276,9 +276,14 @@ mod tests {
         let mut group = shell("sleep 1000 & echo $$ $!; echo; wait");
         let pids = read_pids(&mut group).await;
         drop(group);
-        while pids.iter().any(|pid| lives(*pid)) {
-            sleep(Duration::from_millis(5)).await;
-        }
+        let ended = async {
+            while pids.iter().any(|pid| lives(*pid)) {
+                sleep(FIRST_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), ended)
+            .await
+            .unwrap();
     }
 
     #[test]

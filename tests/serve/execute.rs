@@ -183,11 +183,14 @@ async fn what_a_command_leaves_in_its_group_ends_with_it() {
 async fn one_that_left_the_group_does_not_hold_up_the_answer() {
     let server = shell();
     let mut client = Client::connect(server.address).await;
-    let (stdout, _, response) = client
-        .execute(script(
-            "setsid sh -c 'echo $$; exec sleep 1000' & sleep 0.2; exit 5",
-        ))
-        .await;
+    let here = tempfile::tempdir().unwrap();
+    let there = here.path().join("there");
+    let there = there.display();
+    let text = format!(
+        "setsid sh -c 'echo $$; : > {there}; exec sleep 1000' & \
+         until [ -e {there} ]; do sleep 0.01; done; exit 5"
+    );
+    let (stdout, _, response) = client.execute(script(&text)).await;
     let stray: i32 = stdout.trim().parse().unwrap();
     assert_eq!(response["result"]["exit_code"], 5);
     let stray = nix::unistd::Pid::from_raw(stray);

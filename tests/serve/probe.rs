@@ -15,7 +15,7 @@ use wharf::state::ProbeKind;
 use crate::client::PATIENCE;
 
 /// Long enough for an answer that must not come to prove its absence.
-const SHORT: Duration = Duration::from_millis(150);
+const SHORT: Duration = Duration::from_millis(500);
 
 fn ws() -> ProbeKind {
     ProbeKind::WebSocket {
@@ -76,8 +76,9 @@ async fn silent() -> SocketAddr {
     .await
 }
 
+/// An address of its own, so that no other test's server is given the port meanwhile.
 async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
     listener.local_addr().unwrap()
 }
 
@@ -323,6 +324,7 @@ async fn it_waits_for_a_server_that_comes_late() {
     let late = async {
         sleep(SHORT).await;
         let options = Options {
+            host: address.ip(),
             port: address.port(),
             ..Options::default()
         };

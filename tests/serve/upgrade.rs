@@ -149,7 +149,7 @@ async fn a_full_server_says_when_to_come_back() {
 #[tokio::test]
 async fn an_idle_client_without_a_pulse_loses_its_seat() {
     let server = start(Options {
-        keepalive: std::time::Duration::from_millis(20),
+        keepalive: std::time::Duration::from_millis(200),
         ..Options::default()
     });
     let lively = Client::connect(server.address).await;
