@@ -193,7 +193,8 @@ fn parse_stat(stat: &[u8]) -> Option<(char, i32, i32)> {
     Some((state, parent, group))
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::process::Stdio;
 
