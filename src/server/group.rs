@@ -247,6 +247,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn every_member_has_its_grace_not_only_the_leader() {
+        let here = tempfile::tempdir().unwrap();
+        let tidied = here.path().join("tidied");
+        let script = format!(
+            "sh -c 'trap \"sleep 0.1; : > {}; exit\" TERM; echo $$; echo; \
+             while :; do sleep 0.01; done' & exec sleep 1000",
+            tidied.display()
+        );
+        let mut group = shell(&script);
+        let pids = read_pids(&mut group).await;
+        group.end(Duration::from_mins(1)).await.unwrap();
+        assert!(tidied.exists());
+        assert!(!lives(pids[0]));
+    }
+
+    #[tokio::test]
     async fn a_stubborn_group_is_killed() {
         let mut group = shell(
             "trap '' TERM; sh -c 'trap \"\" TERM; while :; do sleep 1000; done' & echo $$ $!; echo; \
