@@ -93,6 +93,17 @@ pub enum BackendError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A container cannot start because one of its ports is taken.
+    #[error("{name} cannot start: {} is taken", .address.map_or_else(|| "one of its ports".to_owned(), |address| address.to_string()))]
+    PortTaken {
+        /// The instance.
+        name: String,
+        /// The address and port that the engine could not bind, as it says; `None` where it does not.
+        address: Option<std::net::SocketAddr>,
+        /// What the engine said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A build failed.
     #[error("building image {image} failed{}", .step.as_ref().map(|s| format!(" at `{s}`")).unwrap_or_default())]
     Build {
