@@ -104,7 +104,9 @@ const IMPURE: &[&str] = &[
     "std::env",
     "std::process",
     "std::thread",
-    "std::io::std",
+    "std::io::stdin",
+    "std::io::stdout",
+    "std::io::stderr",
     "TcpStream",
     "TcpListener",
     "UdpSocket",
@@ -276,6 +278,7 @@ fn imports_are_understood() {
     assert!(is_below("port::claim::Claim", "port::claim"));
     assert!(!is_below("port::claims", "port::claim"));
     assert!(mentions("use std::fs;", "std::fs") && !mentions("unix::fs", "nix::"));
+    assert!(mentions("x().await?", ".await") && !mentions("x.awaits_key()", ".await"));
 }
 
 #[test]
@@ -357,12 +360,13 @@ fn code(text: &str) -> String {
         .join("\n")
 }
 
-/// Whether a word stands in code, not as the end of a longer name.
+/// Whether a word stands in code, not as a part of a longer name.
 fn mentions(code: &str, word: &str) -> bool {
-    let starts_name = word.starts_with(|c: char| c.is_alphanumeric());
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
     code.match_indices(word).any(|(at, _)| {
-        let before = code[..at].chars().next_back();
-        !starts_name || !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+        let (before, after) = (&code[..at], &code[at + word.len()..]);
+        !(word.starts_with(is_name) && before.ends_with(is_name))
+            && !(word.ends_with(is_name) && after.starts_with(is_name))
     })
 }
 
