@@ -10,4 +10,5 @@ pub mod plan;
 pub mod port;
 pub mod probe;
 pub mod project;
+pub mod server;
 pub mod state;
