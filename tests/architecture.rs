@@ -239,14 +239,14 @@ fn every_test_file_is_part_of_a_test_crate() {
     let mut crates = 0;
     let mut wrong = Vec::new();
     for directory in entries(&root().join("tests")) {
+        if !directory.is_dir() {
+            continue;
+        }
         // Cargo finds tests/x.rs and tests/x/main.rs; their modules it must be told.
         let roots = [directory.join("main.rs"), directory.with_extension("rs")];
         let Some(declared) = roots.iter().find_map(|file| fs::read_to_string(file).ok()) else {
             continue;
         };
-        if !directory.is_dir() {
-            continue;
-        }
         crates += 1;
         for file in entries(&directory) {
             let name = file.file_stem().and_then(|name| name.to_str());
@@ -371,8 +371,9 @@ fn mentions(code: &str, word: &str) -> bool {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     code.match_indices(word).any(|(at, _)| {
         let (before, after) = (&code[..at], &code[at + word.len()..]);
-        !(word.starts_with(is_name) && before.ends_with(is_name))
-            && !(word.ends_with(is_name) && after.starts_with(is_name))
+        let goes_on_before = word.starts_with(is_name) && before.ends_with(is_name);
+        let goes_on_after = word.ends_with(is_name) && after.starts_with(is_name);
+        !goes_on_before && !goes_on_after
     })
 }
 
