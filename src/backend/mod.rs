@@ -2,6 +2,7 @@
 //! inherent method of that backend.
 
 pub mod container;
+pub mod fake;
 pub mod process;
 
 use std::collections::BTreeMap;
