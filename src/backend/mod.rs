@@ -2,6 +2,7 @@
 //! inherent method of that backend.
 
 pub mod container;
+pub mod fake;
 pub mod process;
 
 use std::collections::BTreeMap;
@@ -90,6 +91,17 @@ pub enum BackendError {
         /// What was asked, e.g. `create container web-1`.
         action: String,
         /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A container cannot start because one of its ports is taken.
+    #[error("{name} cannot start: {} is taken", .address.map_or_else(|| "one of its ports".to_owned(), |address| address.to_string()))]
+    PortTaken {
+        /// The instance.
+        name: String,
+        /// The address and port that the engine could not bind, as it says; `None` where it does not.
+        address: Option<std::net::SocketAddr>,
+        /// What the engine said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

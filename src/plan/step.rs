@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::Holder;
-use crate::project::model::{Network, Service, Volume};
+use crate::project::model::{Network, Service, Store, Volume};
 use crate::state::{BackendKind, Fingerprint, InstanceId, Readiness};
 
 /// Names a step of one plan; steps are numbered from 1 in the order they were planned.
@@ -192,6 +192,10 @@ pub struct InstanceSpec {
     pub networks: Vec<Attachment>,
     /// Named volumes: the compose file's key and the engine's name.
     pub volumes: BTreeMap<String, String>,
+    /// The secrets that the service mounts, by key.
+    pub secrets: BTreeMap<String, Arc<Store>>,
+    /// The configs that the service mounts, by key.
+    pub configs: BTreeMap<String, Arc<Store>>,
     /// The instance it replaces, whose anonymous volumes it inherits.
     pub replaces: Option<InstanceId>,
     /// How to tell that it answers, recorded with the instance.

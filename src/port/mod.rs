@@ -1,7 +1,18 @@
 //! WHO HOLDS WHAT: from a claim to its holders, and from a holder to a free port.
 
+mod cgroup;
 pub mod claim;
+mod describe;
+mod descriptors;
+mod free;
 pub mod holder;
+pub mod owner;
+mod process;
+pub mod protect;
+pub mod release;
+pub mod sockets;
+mod supervisor;
+mod words;
 
 use claim::Claim;
 
@@ -18,6 +29,14 @@ pub enum PortError {
         who: String,
         /// The command that would, e.g. `sudo kill 4711`.
         command: String,
+    },
+    /// A holder is never stopped.
+    #[error("{who} is never stopped: {reason}")]
+    Protected {
+        /// The holder.
+        who: String,
+        /// Why, in words for people.
+        reason: String,
     },
     /// A holder outlived SIGKILL.
     #[error("{who} is still there after SIGKILL")]

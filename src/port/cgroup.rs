@@ -1,0 +1,282 @@
+//! From a cgroup to who it belongs to: a container, a systemd unit, or a person's session.
+//!
+//! The kernel reports a socket's cgroup to everybody, so this names an owner where `/proc/PID/fd` is
+//! closed to us. Reads the cgroup v2 tree; decides nothing about stopping.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// Who a cgroup belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tenant {
+    /// A container: its full id.
+    Container(String),
+    /// A systemd service: its name.
+    Service {
+        /// For example `nginx.service`.
+        name: String,
+        /// Whether it belongs to a user's service manager.
+        of_user: bool,
+    },
+    /// The cgroup of systemd itself, which listens for `.socket` units.
+    ServiceManager,
+    /// None of these: a login session, an application's scope, the root.
+    Other,
+}
+
+/// Reads a cgroup path, the innermost meaning first.
+pub(crate) fn tenant(path: &str) -> Tenant {
+    for component in path.rsplit('/') {
+        if let Some(id) = container_id(component) {
+            return Tenant::Container(id.to_owned());
+        }
+    }
+    let of_user = path
+        .split('/')
+        .any(|component| component.starts_with("user@") && component.ends_with(".service"));
+    for component in path.rsplit('/') {
+        if component == "init.scope" {
+            return Tenant::ServiceManager;
+        }
+        if component.ends_with(".scope") || component.starts_with("user@") {
+            return Tenant::Other;
+        }
+        if component.ends_with(".service") && !hosts_sessions(component) {
+            return Tenant::Service {
+                name: component.to_owned(),
+                of_user,
+            };
+        }
+        if component.ends_with(".service") {
+            return Tenant::Other;
+        }
+    }
+    Tenant::Other
+}
+
+/// The id in names such as `docker-ID.scope`, `libpod-ID.scope`, `cri-containerd-ID.scope` or plain `ID`
+/// (64 hexadecimal digits). `libpod-conmon-ID.scope` is the container's keeper, not the container.
+fn container_id(component: &str) -> Option<&str> {
+    if component.contains("conmon") {
+        return None;
+    }
+    let name = component.strip_suffix(".scope").unwrap_or(component);
+    let id = name.rsplit(['-', ':']).next()?;
+    let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then_some(id)
+}
+
+/// Services in whose cgroups other people's processes live: stopping the service because of one of them
+/// would end a login, a desktop or all containers.
+fn hosts_sessions(service: &str) -> bool {
+    const NAMES: [&str; 21] = [
+        "ssh",
+        "sshd",
+        "dropbear",
+        "cron",
+        "crond",
+        "atd",
+        "docker",
+        "containerd",
+        "podman",
+        "dbus",
+        "dbus-broker",
+        "gdm",
+        "gdm3",
+        "sddm",
+        "lightdm",
+        "display-manager",
+        "getty",
+        "serial-getty",
+        "tmux",
+        "screen",
+        "code-server",
+    ];
+    let name = service.strip_suffix(".service").unwrap_or(service);
+    let name = name.split('@').next().unwrap_or(name);
+    // Desktops start applications, terminals among them, as `app-NAME@ID.service`.
+    NAMES.contains(&name) || name.starts_with("app-")
+}
+
+/// The cgroups of a process: the v2 path first, then v1 paths (a container engine on a hybrid system may
+/// use those alone).
+pub(crate) fn paths_of(pid: u32) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let mut paths: Vec<(bool, String)> = text
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let hierarchy = fields.next()?;
+            let path = fields.nth(1)?;
+            Some((hierarchy != "0", path.to_owned()))
+        })
+        .collect();
+    paths.sort_by_key(|(legacy, _)| *legacy);
+    paths.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Who a process belongs to.
+pub(crate) fn tenant_of(pid: u32) -> Tenant {
+    paths_of(pid)
+        .iter()
+        .map(|path| tenant(path))
+        .find(|tenant| *tenant != Tenant::Other)
+        .unwrap_or(Tenant::Other)
+}
+
+/// The cgroup v2 tree, mounted somewhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Tree {
+    mount: PathBuf,
+}
+
+impl Tree {
+    /// Finds the mount (`/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside version 1).
+    pub(crate) fn find() -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        mounts
+            .lines()
+            .find_map(cgroup2_mount)
+            .map(|mount| Self { mount })
+    }
+
+    /// The directory whose inode number is `id`: the cgroup a socket was created in. `None` for the root,
+    /// which says nothing, and for one that was removed since.
+    pub(crate) fn directory(&self, id: u64) -> Option<PathBuf> {
+        if fs::metadata(&self.mount).ok()?.ino() == id {
+            return None;
+        }
+        let mut open = vec![self.mount.clone()];
+        while let Some(directory) = open.pop() {
+            let Ok(entries) = fs::read_dir(&directory) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    continue;
+                }
+                let path = entry.path();
+                if entry.metadata().is_ok_and(|found| found.ino() == id) {
+                    return Some(path);
+                }
+                open.push(path);
+            }
+        }
+        None
+    }
+
+    /// The path of a directory of the tree below its mount, as `/proc/PID/cgroup` writes it.
+    pub(crate) fn path_of(&self, directory: &Path) -> String {
+        let below = directory.strip_prefix(&self.mount).unwrap_or(directory);
+        format!("/{}", below.display())
+    }
+}
+
+/// The processes in a cgroup and below it, as far as readable.
+pub(crate) fn pids_in(directory: &Path) -> Vec<u32> {
+    let mut pids = Vec::new();
+    let mut open = vec![directory.to_path_buf()];
+    while let Some(directory) = open.pop() {
+        let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        // 0 stands for a process of another pid namespace.
+        pids.extend(
+            text.lines()
+                .filter_map(|line| line.parse::<u32>().ok())
+                .filter(|pid| *pid != 0),
+        );
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(entry.path());
+            }
+        }
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// The mount point in a line of `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`), if it is cgroup v2's.
+fn cgroup2_mount(line: &str) -> Option<PathBuf> {
+    let (left, right) = line.split_once(" - ")?;
+    if right.split(' ').next()? != "cgroup2" {
+        return None;
+    }
+    Some(PathBuf::from(left.split(' ').nth(4)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e";
+
+    #[test]
+    fn containers_are_named_by_their_id() {
+        for path in [
+            format!("/system.slice/docker-{ID}.scope"),
+            format!("/docker/{ID}"),
+            format!(
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/container"
+            ),
+            format!("/kubepods.slice/kubepods-besteffort.slice/cri-containerd-{ID}.scope"),
+            format!("/system.slice/containerd.service/kubepods:cri-containerd:{ID}"),
+        ] {
+            assert_eq!(tenant(&path), Tenant::Container(ID.to_owned()), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_keeper_of_a_container_is_not_the_container() {
+        let path = format!("/machine.slice/libpod-conmon-{ID}.scope");
+        assert_eq!(tenant(&path), Tenant::Other);
+    }
+
+    #[test]
+    fn services_of_the_system_and_of_a_user() {
+        assert_eq!(
+            tenant("/system.slice/nginx.service"),
+            Tenant::Service {
+                name: "nginx.service".into(),
+                of_user: false
+            }
+        );
+        assert_eq!(
+            tenant("/user.slice/user-1000.slice/user@1000.service/app.slice/api.service"),
+            Tenant::Service {
+                name: "api.service".into(),
+                of_user: true
+            }
+        );
+        assert_eq!(tenant("/init.scope"), Tenant::ServiceManager);
+        assert_eq!(
+            tenant("/user.slice/user-1000.slice/user@1000.service/init.scope"),
+            Tenant::ServiceManager
+        );
+    }
+
+    #[test]
+    fn what_runs_in_a_login_or_a_desktop_is_not_that_service() {
+        for path in [
+            "/",
+            "/user.slice/user-1000.slice/session-3.scope",
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/app-org.kde.konsole@1.service",
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-code-7.scope",
+            "/system.slice/ssh.service",
+            "/system.slice/cron.service",
+        ] {
+            assert_eq!(tenant(path), Tenant::Other, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_mount_is_found_by_its_type() {
+        let line = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw";
+        assert_eq!(
+            cgroup2_mount(line),
+            Some(PathBuf::from("/sys/fs/cgroup/unified"))
+        );
+        let old = "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd";
+        assert_eq!(cgroup2_mount(old), None);
+    }
+}

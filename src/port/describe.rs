@@ -1,0 +1,195 @@
+//! Holders in words: one line that lets a person decide, and the command that would release the port.
+
+use std::fmt::Write as _;
+
+use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
+
+/// Longer command lines are cut, at a character, for display only.
+const COMMAND_WIDTH: usize = 160;
+
+impl Holder {
+    /// One line, such as `python3 (pid 4711, user dev, 2 h 5 min): python3 ws.py --port 8003`.
+    pub fn describe(&self) -> String {
+        match &self.who {
+            Who::Process(facts) => process(facts),
+            Who::Container(facts) => container(facts),
+            Who::Unit { name, main } => match main {
+                Some(facts) => format!("systemd unit {name}: {}", process(facts)),
+                None => format!("systemd unit {name}"),
+            },
+            Who::Unknown { uid, user } => match user {
+                Some(user) => format!("a process of user {user} (uid {uid}), not visible to you"),
+                None => format!("a process of uid {uid}, not visible to you"),
+            },
+            Who::Kernel => {
+                "the kernel, or another namespace: no process has this socket open".to_owned()
+            }
+        }
+    }
+}
+
+/// The command a person could give to release what this holder has; words where there is none.
+pub fn how_released(holder: &Holder) -> String {
+    match &holder.who {
+        Who::Process(facts) => {
+            if let Some(reason) = &holder.protected {
+                return format!("not at all: {reason}");
+            }
+            let sudo = if facts.signalable { "" } else { "sudo " };
+            format!("{sudo}kill {}", facts.pid)
+        }
+        Who::Container(facts) => {
+            let host = if is_default_engine(&facts.engine) {
+                String::new()
+            } else {
+                format!("-H {} ", facts.engine)
+            };
+            format!("docker {host}stop {}", facts.name)
+        }
+        Who::Unit { name, main } => {
+            if is_user_unit(main.as_deref()) {
+                format!("systemctl --user stop {name}")
+            } else {
+                format!("sudo systemctl stop {name}")
+            }
+        }
+        Who::Unknown { .. } => match holder.sockets.first() {
+            Some(socket) => format!(
+                "sudo wharf who {}{}",
+                socket.address.port(),
+                if socket.protocol == crate::port::claim::Protocol::Udp {
+                    " --udp"
+                } else {
+                    ""
+                }
+            ),
+            None => "sudo wharf who PORT".to_owned(),
+        },
+        Who::Kernel => "not at all: use another port".to_owned(),
+    }
+}
+
+fn is_default_engine(engine: &str) -> bool {
+    engine.is_empty()
+        || engine == "unix:///var/run/docker.sock"
+        || engine == "unix:///run/docker.sock"
+}
+
+fn is_user_unit(main: Option<&ProcessFacts>) -> bool {
+    main.is_some_and(|facts| {
+        matches!(
+            crate::port::cgroup::tenant_of(facts.pid),
+            crate::port::cgroup::Tenant::Service { of_user: true, .. }
+        )
+    })
+}
+
+pub(crate) fn process(facts: &ProcessFacts) -> String {
+    let mut line = format!("{} (pid {}", facts.name, facts.pid);
+    match &facts.user {
+        Some(user) => write!(line, ", user {user}"),
+        None => write!(line, ", uid {}", facts.uid),
+    }
+    .and_then(|()| write!(line, ", {})", age(facts.age_seconds)))
+    .unwrap_or_default();
+    if !facts.command.is_empty() {
+        line.push_str(": ");
+        line.push_str(&command(&facts.command));
+    }
+    line
+}
+
+/// As [`process`], with its directory: what a record of a stopped process needs.
+pub(crate) fn process_fully(facts: &ProcessFacts) -> String {
+    match &facts.cwd {
+        Some(cwd) => format!("{} (in {})", process(facts), cwd.display()),
+        None => process(facts),
+    }
+}
+
+fn container(facts: &ContainerFacts) -> String {
+    let mut line = format!(
+        "container {} ({}, image {}",
+        facts.name,
+        facts.id.get(..12).unwrap_or(&facts.id),
+        facts.image
+    );
+    if let Some(project) = &facts.project {
+        line.push_str(", project ");
+        line.push_str(project);
+    }
+    if let Some(service) = &facts.service {
+        line.push_str(", service ");
+        line.push_str(service);
+    }
+    line.push(')');
+    line
+}
+
+/// Quoted so that it can be pasted; control characters never reach the terminal.
+fn command(words: &[String]) -> String {
+    let line = shell_words::join(words);
+    let line: String = line
+        .chars()
+        .map(|character| {
+            if character.is_control() {
+                ' '
+            } else {
+                character
+            }
+        })
+        .collect();
+    if line.chars().count() <= COMMAND_WIDTH {
+        return line;
+    }
+    let mut cut: String = line.chars().take(COMMAND_WIDTH - 1).collect();
+    cut.push('…');
+    cut
+}
+
+/// Two units at most: `8 s`, `2 h 5 min`, `3 d 4 h`.
+fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        (_, _, _) => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_two_units_at_most() {
+        let ages = [0, 59, 60, 3599, 3600, 7500, 86_399, 86_400, 273_600].map(age);
+        assert_eq!(
+            ages,
+            [
+                "0 s",
+                "59 s",
+                "1 min",
+                "59 min",
+                "1 h 0 min",
+                "2 h 5 min",
+                "23 h 59 min",
+                "1 d 0 h",
+                "3 d 4 h"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_command_line_cannot_play_with_the_terminal() {
+        let words = [
+            "sh".to_owned(),
+            "-c".to_owned(),
+            "a\u{1b}[2Jb\nc".to_owned(),
+        ];
+        assert!(!command(&words).chars().any(char::is_control));
+        let long = ["x".repeat(500)];
+        assert_eq!(command(&long).chars().count(), COMMAND_WIDTH);
+    }
+}

@@ -1,0 +1,91 @@
+//! From socket inodes to the processes that have them open: a scan of `/proc/PID/fd`.
+//!
+//! The costly step of a look-up, so callers narrow it to the pids of a cgroup where they can. It reads
+//! links only.
+
+use std::ffi::CStr;
+
+use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat_raw};
+
+use crate::port::process;
+
+/// Which processes hold which inode, and whether all could be looked into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holding {
+    /// (inode, pid), each pair once, pids ascending.
+    pub(crate) pairs: Vec<(u64, u32)>,
+    /// How many processes would not show their descriptors.
+    pub(crate) denied: usize,
+}
+
+/// The processes that have one of the sockets open: all who do, among `among` or on this system.
+/// Ascending; processes that we may not look into are not among them.
+pub fn pids_holding(inodes: &[u64], among: Option<&[u32]>) -> Vec<u32> {
+    let mut pids: Vec<u32> = holding(inodes, among)
+        .pairs
+        .into_iter()
+        .map(|(_, pid)| pid)
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+pub(crate) fn holding(inodes: &[u64], among: Option<&[u32]>) -> Holding {
+    let mut found = Holding::default();
+    if inodes.is_empty() {
+        return found;
+    }
+    let all;
+    let pids = if let Some(pids) = among {
+        pids
+    } else {
+        all = process::pids();
+        &all
+    };
+    for pid in pids {
+        match open_descriptors(*pid) {
+            Ok(directory) => scan(*pid, directory, inodes, &mut found.pairs),
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => found.denied += 1,
+            // Gone, or a kernel thread.
+            Err(_) => {}
+        }
+    }
+    found
+}
+
+fn open_descriptors(pid: u32) -> rustix::io::Result<OwnedFd> {
+    openat(
+        CWD,
+        format!("/proc/{pid}/fd"),
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+fn scan(pid: u32, directory: OwnedFd, inodes: &[u64], pairs: &mut Vec<(u64, u32)>) {
+    let Ok(entries) = Dir::read_from(&directory) else {
+        return;
+    };
+    let first = pairs.len();
+    for entry in entries {
+        let Ok(entry) = entry else { break };
+        let Some(inode) = socket_inode(&directory, entry.file_name()) else {
+            continue;
+        };
+        let pair = (inode, pid);
+        if inodes.contains(&inode) && !pairs.get(first..).unwrap_or_default().contains(&pair) {
+            pairs.push(pair);
+        }
+    }
+}
+
+/// `socket:[INODE]`, as `proc_pid_fd(5)` spells it.
+fn socket_inode(directory: &OwnedFd, name: &CStr) -> Option<u64> {
+    let mut buffer = [0_u8; 40];
+    let length = readlinkat_raw(directory.as_fd(), name, &mut buffer).ok()?;
+    let target = buffer.get(..length)?;
+    let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}

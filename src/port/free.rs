@@ -1,0 +1,180 @@
+//! Whether a port can be had: the probe that a server's own start would be, the wait for it, and the
+//! next port that passes it.
+//!
+//! The probe is the judge, not a pid: a port is free when the kernel lets us have it. Stops nobody.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::port::claim::{Claim, Protocol};
+use crate::port::holder::{Holder, Who};
+use crate::port::{PortError, descriptors, process, sockets, supervisor};
+
+/// The first and the longest pause between two probes.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+
+/// Whether the claim could be met now: bind and listen on each of its addresses, then let go.
+///
+/// `SO_REUSEADDR` is set for TCP, as servers do: connections that linger (`TIME_WAIT`) are no conflict,
+/// and only the listen call tells about a second listener. Not for UDP, where it would let two sockets
+/// share the port. Where the address cannot be tried (not ours, or a privileged port), the kernel's list
+/// of listeners decides.
+pub fn is_free(claim: &Claim) -> Result<bool, PortError> {
+    for address in &claim.addresses {
+        match probe(SocketAddr::new(*address, claim.port), claim.protocol) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(false),
+            Err(_) => {
+                let alone = Claim {
+                    addresses: vec![*address],
+                    ..claim.clone()
+                };
+                if !sockets::blocking(&alone)?.is_empty() {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn probe(address: SocketAddr, protocol: Protocol) -> io::Result<()> {
+    let kind = match protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if protocol == Protocol::Tcp {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    if protocol == Protocol::Tcp {
+        socket.listen(1)?;
+    }
+    Ok(())
+}
+
+/// Waits until the claim is free.
+///
+/// `before` are those who had it and were stopped. [`PortError::TakenAgain`] as soon as somebody else
+/// holds it (a supervisor's new child, or a thief): trying again would only go in circles.
+/// [`PortError::NotFree`] after `timeout`.
+pub fn await_free(claim: &Claim, before: &[Holder], timeout: Duration) -> Result<(), PortError> {
+    let end = Instant::now() + timeout;
+    let mut pause = PAUSES.0;
+    loop {
+        if is_free(claim)? {
+            return Ok(());
+        }
+        if let Some(error) = taken_again(claim, before)? {
+            return Err(error);
+        }
+        let now = Instant::now();
+        if now >= end {
+            return Err(PortError::NotFree {
+                claim: claim.clone(),
+                seconds: timeout.as_secs(),
+            });
+        }
+        thread::sleep(pause.min(end - now));
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+fn taken_again(claim: &Claim, before: &[Holder]) -> Result<Option<PortError>, PortError> {
+    let known: BTreeSet<u64> = before
+        .iter()
+        .flat_map(|holder| &holder.sockets)
+        .map(|socket| socket.inode)
+        .collect();
+    for found in sockets::blocking(claim)? {
+        let inode = found.socket.inode;
+        if !found.listening || known.contains(&inode) {
+            continue;
+        }
+        let pids = descriptors::pids_holding(&[inode], None);
+        let facts: Vec<_> = pids
+            .iter()
+            .filter_map(|pid| process::process_facts(*pid))
+            .collect();
+        // A former holder may open another socket on its way out.
+        if facts
+            .iter()
+            .any(|facts| was_there(before, facts.pid, facts.start_time))
+        {
+            continue;
+        }
+        let Some(new) = facts.into_iter().next() else {
+            // Gone between the two looks, or not ours to see.
+            if sockets::blocking(claim)?
+                .iter()
+                .any(|again| again.socket.inode == inode)
+            {
+                return Ok(Some(PortError::TakenAgain {
+                    claim: claim.clone(),
+                    who: format!("a process of uid {}", found.socket.uid),
+                    hint: None,
+                }));
+            }
+            continue;
+        };
+        let (who, hint) = supervisor::explain(&new);
+        return Ok(Some(PortError::TakenAgain {
+            claim: claim.clone(),
+            who,
+            hint,
+        }));
+    }
+    Ok(None)
+}
+
+fn was_there(before: &[Holder], pid: u32, start_time: u64) -> bool {
+    before.iter().any(|holder| match &holder.who {
+        Who::Process(facts) => facts.pid == pid && facts.start_time == start_time,
+        Who::Unit { main, .. } => main
+            .as_ref()
+            .is_some_and(|facts| facts.pid == pid && facts.start_time == start_time),
+        Who::Container(_) | Who::Unknown { .. } | Who::Kernel => false,
+    })
+}
+
+/// The first `count` ports from `from` upwards that are free on all `addresses` and not in `taken`,
+/// ascending; `None` if there are not so many.
+pub fn next_free(
+    from: u16,
+    addresses: &[IpAddr],
+    protocol: Protocol,
+    count: usize,
+    taken: &BTreeSet<u16>,
+) -> Option<Vec<u16>> {
+    let mut found = Vec::with_capacity(count);
+    let mut port = from.max(1);
+    while found.len() < count {
+        if !taken.contains(&port) && could_have(port, addresses, protocol) {
+            found.push(port);
+        }
+        if found.len() < count {
+            port = port.checked_add(1)?;
+        }
+    }
+    Some(found)
+}
+
+fn could_have(port: u16, addresses: &[IpAddr], protocol: Protocol) -> bool {
+    is_free(&Claim {
+        service: String::new(),
+        number: 1,
+        addresses: addresses.to_vec(),
+        port,
+        protocol,
+    })
+    .unwrap_or(false)
+}

@@ -1,0 +1,439 @@
+//! From claims to their holders.
+//!
+//! Phase 1, [`look_up`], asks the kernel and `/proc`: processes, systemd units, unknown users. Phase 2,
+//! [`attribute`], puts the containers in that the engines know, in the place of the proxies and daemons
+//! that hold ports for them. Reads only; `plan` judges.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::port::PortError;
+use crate::port::cgroup::{self, Tenant, Tree};
+use crate::port::claim::{Claim, overlaps};
+use crate::port::descriptors::{self, Holding};
+use crate::port::holder::{ContainerFacts, Holder, ListeningSocket, ProcessFacts, Published, Who};
+use crate::port::process::{Stat, user_name};
+use crate::port::sockets::{self, Bound};
+use crate::port::{free, protect};
+
+pub use crate::port::descriptors::pids_holding;
+pub use crate::port::process::process_facts;
+
+/// What phase 1 found.
+#[derive(Clone, Debug, Default)]
+pub struct LookUp {
+    /// The claims that somebody has, with all who do: the master of a process tree before its workers.
+    pub held: Vec<Held>,
+    /// Whether only the engines can say who some holder is.
+    pub needs_engine: bool,
+    claims: Vec<Claim>,
+    containers: Vec<Vec<Option<String>>>,
+}
+
+use crate::state::Held;
+
+impl LookUp {
+    /// The ids of the containers in whose cgroups holders were found, each once.
+    pub fn container_ids(&self) -> BTreeSet<String> {
+        self.containers
+            .iter()
+            .flatten()
+            .flatten()
+            .cloned()
+            .collect()
+    }
+}
+
+/// Finds out who has the claims, as far as the kernel tells.
+pub fn look_up(claims: &[Claim]) -> Result<LookUp, PortError> {
+    let mut scene = Scene::new();
+    let mut blocked = Vec::new();
+    for claim in claims {
+        let found = sockets::blocking(claim)?;
+        // A socket that is bound and does not listen blocks only those who do not both set SO_REUSEADDR.
+        if found.is_empty() || (found.iter().all(|bound| !bound.listening) && free::is_free(claim)?)
+        {
+            continue;
+        }
+        blocked.push((claim, found));
+    }
+    scene.resolve(blocked.iter().flat_map(|(_, found)| found));
+
+    let mut result = LookUp {
+        claims: claims.to_vec(),
+        ..LookUp::default()
+    };
+    for (claim, found) in blocked {
+        let mut holders = Vec::new();
+        for bound in &found {
+            scene.add_holders(&bound.socket, claim, &mut holders)?;
+        }
+        if holders.is_empty() {
+            continue;
+        }
+        sort_masters_first(&mut holders);
+        result.needs_engine |= holders
+            .iter()
+            .any(|(holder, container)| container.is_some() || is_engines(holder));
+        let (holders, containers) = holders.into_iter().unzip();
+        result.held.push(Held {
+            claim: claim.clone(),
+            holders,
+        });
+        result.containers.push(containers);
+    }
+    Ok(result)
+}
+
+/// Whether an engine may know more about this holder.
+fn is_engines(holder: &Holder) -> bool {
+    match &holder.who {
+        Who::Process(facts) => protect::is_engine_part(facts),
+        Who::Unit { main, .. } => main.as_deref().is_some_and(protect::is_engine_part),
+        Who::Unknown { .. } | Who::Kernel | Who::Container(_) => true,
+    }
+}
+
+/// A holder and, if it lives in one, the id of its container.
+type Found = (Holder, Option<String>);
+
+/// What is known about the system while one look-up runs.
+struct Scene {
+    own: Tenant,
+    tree: Option<Tree>,
+    /// The cgroup path and its processes, by cgroup id.
+    cgroups: BTreeMap<u64, Option<(String, Vec<u32>)>>,
+    /// The processes that have an inode open.
+    pids: BTreeMap<u64, Vec<u32>>,
+    /// How many processes would not show their descriptors.
+    denied: usize,
+    facts: BTreeMap<u32, Option<ProcessFacts>>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            own: cgroup::tenant_of(std::process::id()),
+            tree: Tree::find(),
+            cgroups: BTreeMap::new(),
+            pids: BTreeMap::new(),
+            denied: 0,
+            facts: BTreeMap::new(),
+        }
+    }
+
+    /// Finds the processes of all sockets: first in the cgroups the sockets were made in, then, for those
+    /// still without a process, everywhere in one pass.
+    fn resolve<'a>(&mut self, found: impl Iterator<Item = &'a Bound>) {
+        let mut everywhere = Vec::new();
+        for bound in found {
+            let inode = bound.socket.inode;
+            if inode == 0 || self.pids.contains_key(&inode) {
+                continue;
+            }
+            let among = self
+                .cgroup(bound.socket.cgroup_id)
+                // systemd shares its sockets with services of other cgroups.
+                .filter(|(path, _)| cgroup::tenant(path) != Tenant::ServiceManager)
+                .map(|(_, pids)| pids.clone());
+            let near = among.map_or_else(Vec::new, |pids| pids_holding(&[inode], Some(&pids)));
+            if near.is_empty() {
+                everywhere.push(inode);
+            }
+            self.pids.insert(inode, near);
+        }
+        if everywhere.is_empty() {
+            return;
+        }
+        let Holding { pairs, denied } = descriptors::holding(&everywhere, None);
+        self.denied = denied;
+        for (inode, pid) in pairs {
+            self.pids.entry(inode).or_default().push(pid);
+        }
+    }
+
+    fn cgroup(&mut self, id: Option<u64>) -> Option<&(String, Vec<u32>)> {
+        let id = id?;
+        let tree = self.tree.as_ref()?;
+        self.cgroups
+            .entry(id)
+            .or_insert_with(|| {
+                let directory = tree.directory(id)?;
+                Some((tree.path_of(&directory), cgroup::pids_in(&directory)))
+            })
+            .as_ref()
+    }
+
+    fn facts(&mut self, pid: u32) -> Option<ProcessFacts> {
+        self.facts
+            .entry(pid)
+            .or_insert_with(|| process_facts(pid))
+            .clone()
+    }
+
+    fn add_holders(
+        &mut self,
+        socket: &ListeningSocket,
+        claim: &Claim,
+        holders: &mut Vec<Found>,
+    ) -> Result<(), PortError> {
+        let pids = self.pids.get(&socket.inode).cloned().unwrap_or_default();
+        let mut visible = false;
+        for pid in pids {
+            let Some(facts) = self.facts(pid) else {
+                continue;
+            };
+            visible = true;
+            let (who, container) = self.classify(facts);
+            add(holders, who, socket, container);
+        }
+        if visible {
+            return Ok(());
+        }
+        // Its processes may have ended while we looked.
+        if !sockets::blocking(claim)?
+            .iter()
+            .any(|bound| bound.socket.inode == socket.inode)
+        {
+            return Ok(());
+        }
+        let (who, container) = self.unseen(socket);
+        add(holders, who, socket, container);
+        Ok(())
+    }
+
+    /// What a visible process is.
+    fn classify(&self, facts: ProcessFacts) -> (Who, Option<String>) {
+        let tenant = cgroup::tenant_of(facts.pid);
+        // What shares our container or unit is our neighbour: neither names it apart from ourselves.
+        if tenant == self.own || facts.run_id.is_some() {
+            return (Who::Process(Box::new(facts)), None);
+        }
+        match tenant {
+            Tenant::Container(id) => (Who::Process(Box::new(facts)), Some(id)),
+            Tenant::Service { name, .. }
+                if Stat::read(facts.pid).is_some_and(|stat| stat.terminal == 0) =>
+            {
+                let main = Some(Box::new(facts));
+                (Who::Unit { name, main }, None)
+            }
+            Tenant::Service { .. } | Tenant::ServiceManager | Tenant::Other => {
+                (Who::Process(Box::new(facts)), None)
+            }
+        }
+    }
+
+    /// What a socket is whose process we cannot see.
+    fn unseen(&mut self, socket: &ListeningSocket) -> (Who, Option<String>) {
+        let unknown = Who::Unknown {
+            uid: socket.uid,
+            user: user_name(socket.uid),
+        };
+        if socket.inode == 0 {
+            return (Who::Kernel, None);
+        }
+        let own = self.own.clone();
+        if let Some((path, pids)) = self.cgroup(socket.cgroup_id).cloned() {
+            match cgroup::tenant(&path) {
+                tenant if tenant == own => {}
+                Tenant::Container(id) => return (unknown, Some(id)),
+                Tenant::Service { name, .. } => {
+                    let main = pids.first().and_then(|pid| self.facts(*pid)).map(Box::new);
+                    return (Who::Unit { name, main }, None);
+                }
+                Tenant::ServiceManager | Tenant::Other => {}
+            }
+        }
+        // Only root sees all processes; then nobody has it but the kernel or another namespace.
+        if self.denied == 0 && rustix::process::geteuid().is_root() {
+            return (Who::Kernel, None);
+        }
+        (unknown, None)
+    }
+}
+
+fn add(holders: &mut Vec<Found>, who: Who, socket: &ListeningSocket, container: Option<String>) {
+    let same = holders
+        .iter_mut()
+        .find(|(holder, in_container)| *in_container == container && is_same(&holder.who, &who));
+    if let Some((holder, _)) = same {
+        if !holder.sockets.contains(socket) {
+            holder.sockets.push(socket.clone());
+        }
+        return;
+    }
+    let protected = protection(&who, container.as_deref());
+    holders.push((
+        Holder {
+            who,
+            sockets: vec![socket.clone()],
+            protected,
+        },
+        container,
+    ));
+}
+
+fn protection(who: &Who, container: Option<&str>) -> Option<String> {
+    if let Some(id) = container {
+        return Some(format!(
+            "it runs in container {}, which only its engine may stop",
+            id.get(..12).unwrap_or(id)
+        ));
+    }
+    match who {
+        Who::Process(facts) => protect::reason(facts),
+        Who::Unit { main, .. } => main.as_deref().and_then(protect::reason),
+        Who::Container(_) | Who::Unknown { .. } | Who::Kernel => None,
+    }
+}
+
+fn is_same(one: &Who, other: &Who) -> bool {
+    match (one, other) {
+        (Who::Process(a), Who::Process(b)) => a.pid == b.pid,
+        (Who::Container(a), Who::Container(b)) => a.id == b.id && a.engine == b.engine,
+        (Who::Unit { name: a, .. }, Who::Unit { name: b, .. }) => a == b,
+        (Who::Unknown { uid: a, .. }, Who::Unknown { uid: b, .. }) => a == b,
+        (Who::Kernel, Who::Kernel) => true,
+        _ => false,
+    }
+}
+
+/// An ancestor comes before its descendants: stopping workers first makes their master start new ones.
+fn sort_masters_first(holders: &mut [Found]) {
+    let pids: BTreeSet<u32> = holders
+        .iter()
+        .filter_map(|(holder, _)| pid(&holder.who))
+        .collect();
+    holders.sort_by_cached_key(|(holder, _)| {
+        let depth = match &holder.who {
+            Who::Process(facts) => facts
+                .ancestors
+                .iter()
+                .filter(|(ancestor, _)| pids.contains(ancestor))
+                .count(),
+            Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => 0,
+        };
+        (depth, pid(&holder.who))
+    });
+}
+
+fn pid(who: &Who) -> Option<u32> {
+    match who {
+        Who::Process(facts) => Some(facts.pid),
+        Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => None,
+    }
+}
+
+/// Puts in the containers: `published` is what all reachable engines publish, `containers` are the facts
+/// of the ids in [`LookUp::container_ids`].
+///
+/// A container is matched on host address, protocol and port together. One that publishes a claim without
+/// any listening socket (no userland proxy) is a holder too, so a claim may be held here that
+/// [`LookUp::held`] did not list.
+pub fn attribute(
+    look_up: LookUp,
+    published: &[Published],
+    containers: &[ContainerFacts],
+) -> Vec<Held> {
+    let mut marks: BTreeMap<Claim, (Vec<Holder>, Vec<Option<String>>)> = look_up
+        .held
+        .into_iter()
+        .zip(look_up.containers)
+        .map(|(held, ids)| (held.claim, (held.holders, ids)))
+        .collect();
+    let mut result = Vec::new();
+    for claim in look_up.claims {
+        let publishers: Vec<&Published> = published
+            .iter()
+            .filter(|publisher| {
+                publisher.port == claim.port
+                    && publisher.protocol == claim.protocol
+                    && claim.conflicts_with(publisher.ip, true)
+            })
+            .collect();
+        let (before, ids) = marks.remove(&claim).unwrap_or_default();
+        let mut holders = Vec::new();
+        for (holder, id) in before.into_iter().zip(ids) {
+            place(holder, id.as_deref(), &publishers, containers, &mut holders);
+        }
+        for publisher in publishers {
+            let who = Who::Container(Box::new(publisher.container.clone()));
+            if !holders
+                .iter()
+                .any(|holder: &Holder| is_same(&holder.who, &who))
+            {
+                holders.push(Holder {
+                    who,
+                    sockets: Vec::new(),
+                    protected: None,
+                });
+            }
+        }
+        if !holders.is_empty() {
+            result.push(Held { claim, holders });
+        }
+    }
+    result
+}
+
+fn place(
+    holder: Holder,
+    id: Option<&str>,
+    publishers: &[&Published],
+    containers: &[ContainerFacts],
+    holders: &mut Vec<Holder>,
+) {
+    if let Some(facts) = id.and_then(|id| containers.iter().find(|facts| facts.id == id)) {
+        push_container(facts, &holder.sockets, holders);
+        return;
+    }
+    if id.is_some() || !is_engines(&holder) {
+        holders.push(holder);
+        return;
+    }
+    // One daemon may hold sockets for several containers, and sockets of its own.
+    let mut rest = Vec::new();
+    for socket in &holder.sockets {
+        let owner = publishers
+            .iter()
+            .find(|publisher| publisher.ip == socket.address.ip())
+            .or_else(|| {
+                publishers
+                    .iter()
+                    .find(|publisher| serves(publisher, socket))
+            });
+        match owner {
+            Some(publisher) => {
+                push_container(&publisher.container, std::slice::from_ref(socket), holders);
+            }
+            None => rest.push(socket.clone()),
+        }
+    }
+    if !rest.is_empty() {
+        holders.push(Holder {
+            sockets: rest,
+            ..holder
+        });
+    }
+}
+
+/// Whether a socket can be the one through which a container's port is published.
+fn serves(publisher: &Published, socket: &ListeningSocket) -> bool {
+    overlaps(publisher.ip, socket.address.ip(), socket.only_v6)
+}
+
+fn push_container(facts: &ContainerFacts, sockets: &[ListeningSocket], holders: &mut Vec<Holder>) {
+    let who = Who::Container(Box::new(facts.clone()));
+    if let Some(holder) = holders.iter_mut().find(|holder| is_same(&holder.who, &who)) {
+        for socket in sockets {
+            if !holder.sockets.contains(socket) {
+                holder.sockets.push(socket.clone());
+            }
+        }
+        return;
+    }
+    holders.push(Holder {
+        who,
+        sockets: sockets.to_vec(),
+        protected: None,
+    });
+}

@@ -1,0 +1,312 @@
+//! What `/proc` says about processes: identity, ancestry, what a person wants to read about them.
+//!
+//! Reads one process at a time, or the `stat` lines of all where a tree is needed; never signals.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{SysconfVar, Uid, User, sysconf};
+use rustix::process::{Pid, test_kill_process};
+
+use crate::port::holder::ProcessFacts;
+
+/// The variable that wharf gives to each process instance it starts.
+const RUN_ID: &[u8] = b"WHARF_RUN_ID=";
+
+/// No chain of parents is longer than this; a guard against a `/proc` that changes while it is read.
+const DEEPEST: usize = 128;
+
+/// The fields of `/proc/PID/stat` (`proc_pid_stat(5)`) that decide identity and ancestry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) pid: u32,
+    /// Field 2, at most 15 bytes.
+    pub(crate) name: String,
+    /// Field 3.
+    pub(crate) state: char,
+    /// Field 4.
+    pub(crate) parent: u32,
+    /// Field 5.
+    pub(crate) group: u32,
+    /// Field 6.
+    pub(crate) session: u32,
+    /// Field 7; 0 without a controlling terminal.
+    pub(crate) terminal: i32,
+    /// Field 22: clock ticks since boot.
+    pub(crate) start_time: u64,
+}
+
+impl Stat {
+    /// One process, or `None` if there is none.
+    pub(crate) fn read(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(line: &[u8]) -> Option<Self> {
+        // The name may hold spaces and parentheses: it ends at the last one.
+        let open = line.iter().position(|byte| *byte == b'(')?;
+        let close = line.iter().rposition(|byte| *byte == b')')?;
+        let name = line.get(open + 1..close)?;
+        let pid = std::str::from_utf8(line.get(..open)?).ok()?;
+        let rest = std::str::from_utf8(line.get(close + 1..)?).ok()?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        Some(Self {
+            pid: pid.trim().parse().ok()?,
+            name: String::from_utf8_lossy(name).into_owned(),
+            state: fields.first()?.chars().next()?,
+            parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
+            terminal: fields.get(4)?.parse().ok()?,
+            start_time: fields.get(19)?.parse().ok()?,
+        })
+    }
+
+    /// Whether it still runs code: a zombie only waits to be reaped.
+    pub(crate) fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+/// All processes of our pid namespace, as far as `/proc` shows them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    processes: BTreeMap<u32, Stat>,
+}
+
+impl Table {
+    /// Reads them all; a process that ends meanwhile may be absent.
+    pub(crate) fn read() -> Self {
+        Self {
+            processes: pids()
+                .into_iter()
+                .filter_map(Stat::read)
+                .map(|stat| (stat.pid, stat))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn get(&self, pid: u32) -> Option<&Stat> {
+        self.processes.get(&pid)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Stat> {
+        self.processes.values()
+    }
+
+    pub(crate) fn children(&self, pid: u32) -> impl Iterator<Item = &Stat> {
+        self.processes
+            .values()
+            .filter(move |stat| stat.parent == pid)
+    }
+
+    /// The parent, its parent, … up to pid 1.
+    pub(crate) fn ancestors(&self, pid: u32) -> Vec<&Stat> {
+        let mut chain = Vec::new();
+        let mut at = pid;
+        while let Some(parent) = self
+            .get(at)
+            .and_then(|stat| self.get(stat.parent))
+            .filter(|_| chain.len() < DEEPEST)
+        {
+            chain.push(parent);
+            at = parent.pid;
+        }
+        chain
+    }
+}
+
+/// The pids that `/proc` lists, ascending.
+pub(crate) fn pids() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let mut pids: Vec<u32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// The facts of one process; `None` if it is gone (or its pid names another process by now).
+pub fn process_facts(pid: u32) -> Option<ProcessFacts> {
+    let stat = Stat::read(pid)?;
+    let directory = PathBuf::from(format!("/proc/{pid}"));
+    let uid = fs::metadata(&directory).ok()?.uid();
+    let facts = ProcessFacts {
+        pid,
+        start_time: stat.start_time,
+        // The directory belongs to root while the process is not dumpable; its status does not lie.
+        uid: real_uid(&directory).unwrap_or(uid),
+        user: None,
+        name: stat.name.clone(),
+        command: read_command(&directory),
+        exe: fs::read_link(directory.join("exe")).ok(),
+        cwd: fs::read_link(directory.join("cwd")).ok(),
+        started: 0,
+        age_seconds: 0,
+        ancestors: ancestors(&stat),
+        run_id: run_id(&directory),
+        signalable: signalable(pid),
+    };
+    // All of the above was read by number: it describes one process only if that one is still there.
+    if Stat::read(pid)?.start_time != facts.start_time {
+        return None;
+    }
+    let (started, age_seconds) = clock(facts.start_time);
+    Some(ProcessFacts {
+        user: user_name(facts.uid),
+        started,
+        age_seconds,
+        ..facts
+    })
+}
+
+/// The name of a user, if the system knows one.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid))
+        .ok()
+        .flatten()
+        .map(|user| user.name)
+}
+
+fn read_command(directory: &Path) -> Vec<String> {
+    let bytes = fs::read(directory.join("cmdline")).unwrap_or_default();
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    bytes
+        .split(|byte| *byte == 0)
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
+}
+
+fn run_id(directory: &Path) -> Option<String> {
+    fs::read(directory.join("environ"))
+        .ok()?
+        .split(|byte| *byte == 0)
+        .find_map(|variable| variable.strip_prefix(RUN_ID))
+        .map(|value| OsStr::from_bytes(value).to_string_lossy().into_owned())
+}
+
+fn real_uid(directory: &Path) -> Option<u32> {
+    fs::read_to_string(directory.join("status"))
+        .ok()?
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))?
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+fn ancestors(stat: &Stat) -> Vec<(u32, String)> {
+    let mut chain = Vec::new();
+    let mut parent = stat.parent;
+    while parent != 0 && chain.len() < DEEPEST {
+        let Some(stat) = Stat::read(parent) else {
+            break;
+        };
+        parent = stat.parent;
+        chain.push((stat.pid, stat.name));
+    }
+    chain
+}
+
+/// Asks the kernel instead of comparing ids: capabilities and user namespaces count too.
+pub(crate) fn signalable(pid: u32) -> bool {
+    i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .is_some_and(|pid| test_kill_process(pid).is_ok())
+}
+
+/// The Unix time of a start, and how long ago it is, both in seconds.
+fn clock(start_time: u64) -> (i64, u64) {
+    let per_second = sysconf(SysconfVar::CLK_TCK)
+        .ok()
+        .flatten()
+        .and_then(|ticks| u64::try_from(ticks).ok())
+        .filter(|ticks| *ticks > 0)
+        .unwrap_or(100);
+    let since_boot = start_time / per_second;
+    let boot = fs::read_to_string("/proc/stat")
+        .ok()
+        .and_then(|text| {
+            text.lines()
+                .find_map(|line| line.strip_prefix("btime "))?
+                .trim()
+                .parse::<i64>()
+                .ok()
+        })
+        .unwrap_or_default();
+    let uptime = fs::read_to_string("/proc/uptime")
+        .ok()
+        .and_then(|text| text.split('.').next()?.parse::<u64>().ok())
+        .unwrap_or(since_boot);
+    (
+        boot.saturating_add_unsigned(since_boot),
+        uptime.saturating_sub(since_boot),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let line = b"4711 (a) b (c) S 1 4711 4710 34816 4711 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 1\n";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!(stat.name, "a) b (c");
+        assert_eq!((stat.pid, stat.parent, stat.group), (4711, 1, 4711));
+        assert_eq!((stat.session, stat.terminal), (4710, 34816));
+        assert_eq!(stat.start_time, 987_654);
+        assert!(stat.is_alive());
+        assert_eq!(Stat::parse(b"4711 (cut"), None);
+    }
+
+    #[test]
+    fn facts_of_ourselves() {
+        let facts = process_facts(std::process::id()).unwrap();
+        assert_eq!(facts.exe, std::env::current_exe().ok());
+        assert_eq!(facts.uid, rustix::process::getuid().as_raw());
+        assert!(facts.signalable);
+        assert!(facts.started > 1_500_000_000);
+        assert_eq!(
+            facts.ancestors.first().map(|(pid, _)| *pid),
+            Some(std::os::unix::process::parent_id())
+        );
+    }
+
+    #[test]
+    fn no_facts_without_a_process() {
+        assert_eq!(process_facts(u32::MAX), None);
+    }
+
+    #[test]
+    fn the_run_id_comes_from_the_environment() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .env("WHARF_RUN_ID", "run-of-a-test")
+            .spawn()
+            .unwrap();
+        // Until execve is done, /proc shows the parent's image.
+        let facts = loop {
+            let facts = process_facts(child.id()).unwrap();
+            if facts.name == "sleep" {
+                break facts;
+            }
+            std::thread::yield_now();
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(facts.run_id.as_deref(), Some("run-of-a-test"));
+        assert_eq!(facts.command, ["sleep", "60"]);
+    }
+}

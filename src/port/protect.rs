@@ -1,0 +1,256 @@
+//! What is never stopped, whatever the flags say, each with its reason in words for people.
+//!
+//! Errs on the safe side: the kernel's name, argv\[0\] and the executable are each enough to be
+//! recognised. A refusal costs a person one command; a wrong kill costs a login, a desktop or every
+//! container.
+
+use std::path::Path;
+
+use crate::port::holder::ProcessFacts;
+use crate::port::process::Stat;
+
+/// Keeps a port open for a container or a virtual machine: the container is what to stop.
+const ENGINE_PARTS: &[&str] = &[
+    "docker-proxy",
+    "dockerd",
+    "dockerd-rootless",
+    "docker-containerd",
+    "docker-init",
+    "rootlesskit",
+    "rootlesskit-docker-proxy",
+    "rootlessport",
+    "rootlessport-child",
+    "containerd-rootlessport",
+    "containerd",
+    "containerd-shim",
+    "containerd-shim-runc-v2",
+    "conmon",
+    "pasta",
+    "pasta.avx2",
+    "passt",
+    "passt.avx2",
+    "slirp4netns",
+    "podman",
+    "crio",
+    "runc",
+    "crun",
+    "kubelet",
+    "k3s",
+    "k3s-server",
+    "com.docker.backend",
+    "com.docker.vpnkit",
+    "vpnkit",
+    "vpnkit-bridge",
+    "gvproxy",
+    "OrbStack Helper",
+    "limactl",
+    "colima",
+    "wslrelay",
+    "wslrelay.exe",
+    "wslhost",
+    "multipassd",
+    "VBoxHeadless",
+    "VBoxNetNAT",
+];
+
+/// Name, and what would be lost.
+const KEEPERS_OF_SESSIONS: &[(&str, &str)] = &[
+    ("sshd", "it carries remote logins"),
+    ("sshd-session", "it carries remote logins"),
+    ("sshd-auth", "it carries remote logins"),
+    ("dropbear", "it carries remote logins"),
+    ("mosh-server", "it carries a remote login"),
+    (
+        "ssh",
+        "it forwards this port through a tunnel: end that connection where it was opened",
+    ),
+    (
+        "systemd",
+        "it is a service manager: a .socket unit listens here, see `systemctl list-sockets`",
+    ),
+    ("systemd-logind", "it keeps logins"),
+    ("init", "it is the first process"),
+    ("login", "it carries a login"),
+    ("dbus-daemon", "a desktop depends on it"),
+    ("dbus-broker", "a desktop depends on it"),
+    ("tmux", "it keeps terminal sessions"),
+    ("tmux: server", "it keeps terminal sessions"),
+    ("screen", "it keeps terminal sessions"),
+    ("SCREEN", "it keeps terminal sessions"),
+    ("zellij", "it keeps terminal sessions"),
+    ("dtach", "it keeps a terminal session"),
+    ("abduco", "it keeps a terminal session"),
+    ("gnome-terminal-server", "it is a terminal"),
+    ("gnome-terminal-", "it is a terminal"),
+    ("ptyxis", "it is a terminal"),
+    ("konsole", "it is a terminal"),
+    ("xterm", "it is a terminal"),
+    ("kitty", "it is a terminal"),
+    ("alacritty", "it is a terminal"),
+    ("wezterm-gui", "it is a terminal"),
+    ("wezterm-mux-server", "it keeps terminal sessions"),
+    ("foot", "it is a terminal"),
+    ("ghostty", "it is a terminal"),
+    ("ttyd", "it is a terminal"),
+    ("Xorg", "a desktop depends on it"),
+    ("Xwayland", "a desktop depends on it"),
+    ("gnome-shell", "it is the desktop"),
+    ("plasmashell", "it is the desktop"),
+    ("kwin_wayland", "it is the desktop"),
+];
+
+/// Editors and their remote servers, which forward ports and keep unsaved work.
+const EDITORS: &[&str] = &[
+    "code",
+    "code-insiders",
+    "code-tunnel",
+    "code-server",
+    "codium",
+    "cursor",
+    "windsurf",
+    "openvscode-server",
+    "emacs",
+    "vim",
+    "nvim",
+    "zed",
+    "zed-editor",
+    "zed-remote-server",
+    "idea",
+    "remote-dev-server",
+    "rider",
+    "pycharm",
+    "webstorm",
+    "goland",
+    "clion",
+    "rustrover",
+    "sublime_text",
+    "jupyter-lab",
+];
+
+/// Directories in which editors keep the servers that they put on remote machines.
+const EDITOR_DIRECTORIES: &[&str] = &[
+    ".vscode-server",
+    ".vscode-server-insiders",
+    ".vscode-remote",
+    "vscode-server",
+    ".cursor-server",
+    ".windsurf-server",
+    ".vscodium-server",
+    ".zed_server",
+    ".openvscode-server",
+    "code-server",
+    "JetBrains",
+];
+
+/// Why this process must never be stopped; `None` if it may be.
+pub fn reason(facts: &ProcessFacts) -> Option<String> {
+    let own = std::process::id();
+    if facts.pid == 1 {
+        return Some("it is the first process: the system, or its container, would end".to_owned());
+    }
+    if facts.pid == own {
+        return Some("it is this command itself".to_owned());
+    }
+    if facts.pid == 2 || facts.ancestors.first().is_some_and(|(pid, _)| *pid == 2) {
+        return Some("it is part of the kernel".to_owned());
+    }
+    if is_own_ancestor(facts.pid) {
+        return Some("this command runs inside it (shell, terminal or session)".to_owned());
+    }
+    if is_wharf(facts) {
+        return Some(
+            "it is wharf itself, keeping services: use `wharf stop` or `wharf down`".to_owned(),
+        );
+    }
+    if is_engine_part(facts) {
+        return Some(
+            "it keeps ports open for containers or virtual machines: stop the container instead"
+                .to_owned(),
+        );
+    }
+    if let Some((name, why)) = KEEPERS_OF_SESSIONS
+        .iter()
+        .find(|(name, _)| has_name(facts, name))
+    {
+        return Some(format!("{name} is never stopped: {why}"));
+    }
+    if EDITORS.iter().any(|name| has_name(facts, name)) || lives_in_editor(facts) {
+        return Some("it belongs to an editor: close the port or the session there".to_owned());
+    }
+    None
+}
+
+/// Whether ports of this process are a container's or a virtual machine's in truth: an engine knows more.
+pub(crate) fn is_engine_part(facts: &ProcessFacts) -> bool {
+    ENGINE_PARTS.iter().any(|name| has_name(facts, name))
+        || has_prefix(facts, "containerd-shim")
+        || has_prefix(facts, "qemu-system-")
+}
+
+/// By the kernel's name (cut at 15 bytes), by argv\[0\] and by the executable.
+fn has_name(facts: &ProcessFacts, name: &str) -> bool {
+    names(facts).any(|found| found == name) || is_cut(&facts.name, name)
+}
+
+fn has_prefix(facts: &ProcessFacts, prefix: &str) -> bool {
+    names(facts).any(|found| found.starts_with(prefix))
+}
+
+fn is_cut(kernel_name: &str, name: &str) -> bool {
+    name.len() > 15 && name.get(..15) == Some(kernel_name)
+}
+
+fn names(facts: &ProcessFacts) -> impl Iterator<Item = &str> {
+    let argv0 = facts.command.first().map(String::as_str);
+    // A login shell's and some daemons' titles: `-bash`, `sshd: user@pts/0`, `tmux: server`.
+    let title = argv0
+        .and_then(|word| word.split(": ").next())
+        .map(|word| word.trim_start_matches('-'));
+    [
+        Some(facts.name.as_str()),
+        title.map(base),
+        facts
+            .exe
+            .as_deref()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str())
+            .map(|name| name.strip_suffix(" (deleted)").unwrap_or(name)),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn lives_in_editor(facts: &ProcessFacts) -> bool {
+    facts.exe.iter().any(|exe| {
+        exe.components().any(|component| {
+            component
+                .as_os_str()
+                .to_str()
+                .is_some_and(|name| EDITOR_DIRECTORIES.contains(&name))
+        })
+    })
+}
+
+/// A wharf that is no server of its own (`wharf serve` is one, and may be replaced as any other).
+fn is_wharf(facts: &ProcessFacts) -> bool {
+    let same_file = facts.exe.is_some() && facts.exe == std::env::current_exe().ok();
+    (same_file || facts.name == "wharf") && facts.command.get(1).is_none_or(|word| word != "serve")
+}
+
+pub(crate) fn is_own_ancestor(pid: u32) -> bool {
+    let mut at = std::process::id();
+    for _ in 0..128 {
+        let Some(stat) = Stat::read(at) else {
+            return false;
+        };
+        if stat.parent == pid {
+            return true;
+        }
+        at = stat.parent;
+    }
+    false
+}

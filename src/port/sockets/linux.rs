@@ -1,0 +1,202 @@
+//! Linux: `sock_diag(7)` over netlink, filtered by the kernel on state and source port.
+//!
+//! No privilege is needed, and the cost does not grow with the number of connections: for
+//! `states = LISTEN` the kernel walks its table of listeners only. Only sockets of our own network
+//! namespace are reported.
+
+use std::io;
+use std::net::SocketAddr;
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
+};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, TCP_LISTEN,
+};
+use netlink_packet_sock_diag::inet::nlas::Nla;
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags,
+};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
+use super::{Bound, Connection};
+use crate::port::claim::Protocol;
+use crate::port::holder::ListeningSocket;
+
+/// `TCP_BOUND_INACTIVE` (`include/net/tcp_states.h`, Linux 6.8): bound, neither listening nor connected.
+/// Older kernels ignore the bit.
+const BOUND_INACTIVE: u32 = 1 << 13;
+
+/// `INET_DIAG_CGROUP_ID` (`include/uapi/linux/inet_diag.h`).
+const CGROUP_ID: u16 = 21;
+
+/// A netlink datagram of a dump is at most this long (`netlink_dump`, `NLMSG_GOODSIZE` and the
+/// receiver's buffer).
+const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// `EADDRNOTAVAIL`-like answers of a kernel without IPv6 are no error; see [`dump`].
+const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
+
+pub(super) fn bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
+    let states = match protocol {
+        Protocol::Tcp => StateFlags::from_bits_retain(StateFlags::LISTEN.bits() | BOUND_INACTIVE),
+        // An unconnected UDP socket is in state CLOSE; a connected one is a client or one peer's own.
+        Protocol::Udp => StateFlags::CLOSE,
+    };
+    let mut found = Vec::new();
+    for family in FAMILIES {
+        for response in dump(family, protocol, &states, port, 0)? {
+            found.push(Bound {
+                listening: protocol == Protocol::Udp || response.header.state == TCP_LISTEN,
+                socket: ListeningSocket {
+                    address: SocketAddr::new(
+                        response.header.socket_id.source_address,
+                        response.header.socket_id.source_port,
+                    ),
+                    protocol,
+                    only_v6: only_v6(&response),
+                    uid: response.header.uid,
+                    inode: response.header.inode.into(),
+                    cgroup_id: cgroup_id(&response),
+                },
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// TCP connections from local port `port`; `remote` 0 means any; `closing` adds those that one side has
+/// begun to close.
+pub(super) fn connections(port: u16, remote: u16, closing: bool) -> io::Result<Vec<Connection>> {
+    let mut states = StateFlags::ESTABLISHED;
+    if closing {
+        states |= StateFlags::CLOSE_WAIT
+            | StateFlags::FIN_WAIT1
+            | StateFlags::FIN_WAIT2
+            | StateFlags::LAST_ACK
+            | StateFlags::CLOSING;
+    }
+    let mut found = Vec::new();
+    for family in FAMILIES {
+        for response in dump(family, Protocol::Tcp, &states, port, remote)? {
+            let id = &response.header.socket_id;
+            found.push(Connection {
+                local: SocketAddr::new(id.source_address, id.source_port),
+                remote: SocketAddr::new(id.destination_address, id.destination_port),
+                inode: response.header.inode.into(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn dump(
+    family: u8,
+    protocol: Protocol,
+    states: &StateFlags,
+    source_port: u16,
+    destination_port: u16,
+) -> io::Result<Vec<InetResponse>> {
+    let mut socket_id = if family == AF_INET {
+        SocketId::new_v4()
+    } else {
+        SocketId::new_v6()
+    };
+    socket_id.source_port = source_port;
+    socket_id.destination_port = destination_port;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut request = NetlinkMessage::new(
+        header,
+        SockDiagMessage::InetRequest(InetRequest {
+            family,
+            protocol: match protocol {
+                Protocol::Tcp => IPPROTO_TCP,
+                Protocol::Udp => IPPROTO_UDP,
+            },
+            extensions: ExtensionFlags::empty(),
+            states: states.clone(),
+            socket_id,
+        })
+        .into(),
+    );
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+
+    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.send(&bytes, 0)?;
+    let mut responses = Vec::new();
+    loop {
+        let mut received = Vec::with_capacity(RECEIVE_BUFFER);
+        match socket.recv(&mut received, 0) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if read_datagram(&received, source_port, &mut responses)? {
+            return Ok(responses);
+        }
+    }
+}
+
+/// Appends what one datagram carries; true when it ends the dump.
+fn read_datagram(
+    datagram: &[u8],
+    source_port: u16,
+    responses: &mut Vec<InetResponse>,
+) -> io::Result<bool> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let length = usize::try_from(message.header.length)
+            .unwrap_or(usize::MAX)
+            .next_multiple_of(4);
+        rest = rest.get(length.max(1)..).unwrap_or_default();
+        match message.payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                // A kernel that did not filter would make every connection look like a listener.
+                if response.header.socket_id.source_port == source_port {
+                    responses.push(*response);
+                }
+            }
+            NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Error(error) => {
+                return match error.code {
+                    Some(code) => Err(io::Error::from_raw_os_error(code.get().abs())),
+                    None => Ok(true),
+                };
+            }
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+fn only_v6(response: &InetResponse) -> bool {
+    response
+        .nlas
+        .iter()
+        .any(|attribute| matches!(attribute, Nla::SkV6Only(true)))
+}
+
+fn cgroup_id(response: &InetResponse) -> Option<u64> {
+    response.nlas.iter().find_map(|attribute| {
+        let Nla::Other(other) = attribute else {
+            return None;
+        };
+        if other.kind() != CGROUP_ID {
+            return None;
+        }
+        let mut value = [0; 8];
+        if other.value_len() != value.len() {
+            return None;
+        }
+        other.emit_value(&mut value);
+        Some(u64::from_ne_bytes(value))
+    })
+}

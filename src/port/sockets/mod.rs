@@ -1,0 +1,92 @@
+//! Which sockets sit on a port: the kernel's answer, as plain data.
+//!
+//! One function set for every system; `linux` asks `sock_diag`, `other` has no answer yet. Nothing here
+//! knows processes, containers or claims, and nothing here changes anything.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(not(target_os = "linux"))]
+mod other;
+
+use std::net::{IpAddr, SocketAddr};
+
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(not(target_os = "linux"))]
+use other as system;
+
+use crate::port::PortError;
+use crate::port::claim::{Claim, Protocol};
+use crate::port::holder::ListeningSocket;
+
+/// A socket that has a port, and how firmly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    /// The socket.
+    pub(crate) socket: ListeningSocket,
+    /// It listens (UDP: it is bound). A TCP socket that is only bound blocks some binds and not others.
+    pub(crate) listening: bool,
+}
+
+/// All TCP sockets that listen on `port`, or are bound to it without listening (where the kernel can
+/// list those: Linux 6.8), or all unconnected UDP sockets bound to it; both address families.
+///
+/// Connections are never among them, whatever their local port is.
+pub fn listeners(port: u16, protocol: Protocol) -> Result<Vec<ListeningSocket>, PortError> {
+    Ok(bound(port, protocol)?
+        .into_iter()
+        .map(|bound| bound.socket)
+        .collect())
+}
+
+/// As [`listeners`], telling listening sockets from those that are only bound.
+pub(crate) fn bound(port: u16, protocol: Protocol) -> Result<Vec<Bound>, PortError> {
+    let mut found = system::bound(port, protocol).map_err(PortError::Lookup)?;
+    found.sort_by(|a, b| a.socket.cmp(&b.socket));
+    Ok(found)
+}
+
+/// The sockets that exclude a claim.
+pub(crate) fn blocking(claim: &Claim) -> Result<Vec<Bound>, PortError> {
+    let mut found = bound(claim.port, claim.protocol)?;
+    found.retain(|bound| claim.conflicts_with(bound.socket.address.ip(), bound.socket.only_v6));
+    Ok(found)
+}
+
+/// How many established TCP connections have `port` as their local port and `address` as their local
+/// address (any, if `address` is a wildcard).
+pub fn established(address: IpAddr, port: u16) -> Result<usize, PortError> {
+    let wanted = address.to_canonical();
+    let connections = system::connections(port, 0, false).map_err(PortError::Lookup)?;
+    Ok(connections
+        .iter()
+        .filter(|found| wanted.is_unspecified() || canonical(found.local).ip() == wanted)
+        .count())
+}
+
+/// The inode of the socket with which a server on this host holds its end of the connection that
+/// `client` made to `server`; `None` while no process has accepted it, and once it is gone.
+pub fn accepted_inode(server: SocketAddr, client: SocketAddr) -> Result<Option<u64>, PortError> {
+    let (server, client) = (canonical(server), canonical(client));
+    let connections =
+        system::connections(server.port(), client.port(), true).map_err(PortError::Lookup)?;
+    Ok(connections
+        .iter()
+        .find(|found| canonical(found.local) == server && canonical(found.remote) == client)
+        .map(|found| found.inode)
+        .filter(|inode| *inode != 0))
+}
+
+/// One TCP connection.
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    local: SocketAddr,
+    remote: SocketAddr,
+    /// 0 while it waits in the accept queue.
+    inode: u64,
+}
+
+/// A dual-stack server sees IPv4 clients under v4-mapped addresses; scope and flow say nothing here.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,469 @@
+//! Who would start a holder again: the ancestors that exist only to keep it alive.
+//!
+//! Killing a server under a watcher frees the port for a moment. So the watcher is stopped first, but
+//! only if it has no other work, is no shell with a terminal, and nothing protects it. Reads only.
+
+use std::fs;
+use std::path::Path;
+
+use crate::port::cgroup::{self, Tenant};
+use crate::port::holder::ProcessFacts;
+use crate::port::process::{Stat, Table, process_facts};
+use crate::port::{describe, protect};
+
+/// Start their child again when it ends.
+const KEEPERS: &[&str] = &[
+    "nodemon",
+    "node-dev",
+    "ts-node-dev",
+    "tsx",
+    "forever",
+    "pm2",
+    "PM2",
+    "supervisor",
+    "watchexec",
+    "cargo-watch",
+    "bacon",
+    "entr",
+    "reflex",
+    "air",
+    "gow",
+    "wgo",
+    "modd",
+    "CompileDaemon",
+    "watchmedo",
+    "watchfiles",
+    "watchman-make",
+    "guard",
+    "rerun",
+    "chokidar",
+    "onchange",
+    "supervisord",
+    "supervise",
+    "circusd",
+    "honcho",
+    "foreman",
+    "overmind",
+    "hivemind",
+    "goreman",
+    "process-compose",
+    "mprocs",
+    "immortal",
+    "monit",
+];
+
+/// Run one command for somebody and end with it.
+const WRAPPERS: &[&str] = &[
+    "npm",
+    "npm-cli",
+    "npx",
+    "npx-cli",
+    "yarn",
+    "yarnpkg",
+    "pnpm",
+    "pnpx",
+    "bun",
+    "bunx",
+    "deno",
+    "corepack",
+    "cargo",
+    "go",
+    "make",
+    "gmake",
+    "just",
+    "task",
+    "rake",
+    "mix",
+    "poetry",
+    "pipenv",
+    "pdm",
+    "uv",
+    "uvx",
+    "hatch",
+    "rye",
+    "tini",
+    "dumb-init",
+    "catatonit",
+    "timeout",
+    "time",
+    "script",
+    "unbuffer",
+    "dotenv",
+    "dotenvx",
+    "cross-env",
+    "cross-env-shell",
+    "env-cmd",
+    "nx",
+    "turbo",
+    "doppler",
+    "direnv",
+    "mise",
+    "concurrently",
+    "gradle",
+    "mvn",
+    "xvfb-run",
+    "setpriv",
+    "nohup",
+    "setsid",
+    "flock",
+];
+
+const SHELLS: &[&str] = &[
+    "sh", "bash", "dash", "zsh", "ash", "ksh", "mksh", "fish", "busybox", "yash",
+];
+
+const INTERPRETERS: &[&str] = &[
+    "node", "nodejs", "python", "python2", "python3", "ruby", "perl",
+];
+
+/// Children that are no work of their own: filters at the end of a pipe, the pause of a loop.
+const ACCESSORIES: &[&str] = &[
+    "sleep",
+    "tee",
+    "cat",
+    "ts",
+    "logger",
+    "rotatelogs",
+    "multilog",
+];
+
+/// What an ancestor is to the process below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Starts it again.
+    Keeper,
+    /// Exists for it and ends with it.
+    Wrapper,
+    /// Neither, but may stand between it and one of those.
+    Passage,
+    /// Has a life of its own.
+    Stranger,
+}
+
+/// The topmost ancestor of `holder` that exists only to keep it alive, or `holder` itself. `sharing` are
+/// the processes that hold the same socket: a master of several is a keeper whatever its name.
+pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> u32 {
+    let mut top = holder;
+    let mut child = holder;
+    for ancestor in table.ancestors(holder) {
+        let Some(facts) = process_facts(ancestor.pid) else {
+            break;
+        };
+        if !facts.signalable || protect::reason(&facts).is_some() {
+            break;
+        }
+        let shares = sharing.contains(&ancestor.pid);
+        if !shares
+            && (is_session_on_terminal(ancestor) || has_other_work(table, ancestor.pid, child))
+        {
+            break;
+        }
+        match role(ancestor, &facts, child) {
+            _ if shares => top = ancestor.pid,
+            Role::Keeper | Role::Wrapper => top = ancestor.pid,
+            Role::Passage => {}
+            Role::Stranger => break,
+        }
+        child = ancestor.pid;
+    }
+    top
+}
+
+/// A process that took a port again, in words, and what would end that: it and its supervisor, which may
+/// be one that is never stopped.
+pub(crate) fn explain(new: &ProcessFacts) -> (String, Option<String>) {
+    let who = describe::process(new);
+    if let Tenant::Service { name, of_user } = cgroup::tenant_of(new.pid) {
+        let command = if of_user {
+            format!("systemctl --user stop {name}")
+        } else {
+            format!("sudo systemctl stop {name}")
+        };
+        return (
+            format!("{who}, kept running by systemd unit {name}"),
+            Some(format!("stop the unit: {command}")),
+        );
+    }
+    let table = Table::read();
+    let mut child = new.pid;
+    let mut parent = None;
+    for ancestor in table.ancestors(new.pid) {
+        if ancestor.pid == 1 {
+            break;
+        }
+        let Some(facts) = process_facts(ancestor.pid) else {
+            break;
+        };
+        let direct = child == new.pid;
+        let looping = is_shell(&facts) || role(ancestor, &facts, child) == Role::Keeper;
+        let passage = role(ancestor, &facts, child) == Role::Passage;
+        if looping && !passage {
+            let keeper = describe::process(&facts);
+            return (
+                format!("{who}, kept running by {keeper}"),
+                Some(hint(ancestor, &facts)),
+            );
+        }
+        if direct && !passage {
+            parent = Some((ancestor.clone(), facts));
+        }
+        child = ancestor.pid;
+    }
+    match parent {
+        Some((stat, facts)) => (
+            format!("{who}, started by {}", describe::process(&facts)),
+            Some(hint(&stat, &facts)),
+        ),
+        None => (who, None),
+    }
+}
+
+fn hint(keeper: &Stat, facts: &ProcessFacts) -> String {
+    if tool(facts).is_some_and(|name| name.eq_ignore_ascii_case("pm2")) {
+        return "stop it where it is kept: pm2 stop NAME (see pm2 list)".to_owned();
+    }
+    if protect::is_own_ancestor(keeper.pid) {
+        return "it was started by the shell or script that this command runs in: end it there"
+            .to_owned();
+    }
+    if keeper.terminal != 0 {
+        return format!(
+            "end the loop in its terminal, or stop what keeps it: kill {}",
+            keeper.pid
+        );
+    }
+    let sudo = if facts.signalable { "" } else { "sudo " };
+    format!("stop what keeps it: {sudo}kill {}", keeper.pid)
+}
+
+fn role(stat: &Stat, facts: &ProcessFacts, child: u32) -> Role {
+    if is_shell(facts) {
+        return shell_role(stat, facts);
+    }
+    if repeats_itself(facts, child) || watches(facts) {
+        return Role::Keeper;
+    }
+    match tool(facts) {
+        Some(name) if KEEPERS.contains(&name) => Role::Keeper,
+        Some(name) if WRAPPERS.contains(&name) => Role::Wrapper,
+        _ => Role::Stranger,
+    }
+}
+
+fn shell_role(stat: &Stat, facts: &ProcessFacts) -> Role {
+    let Some(text) = shell_text(facts) else {
+        // It reads commands from a person or a pipe.
+        return Role::Stranger;
+    };
+    match (loops(&text), stat.terminal) {
+        (true, 0) => Role::Keeper,
+        (true, _) => Role::Stranger,
+        (false, _) => Role::Passage,
+    }
+}
+
+/// What a shell runs: the text after `-c`, or its script.
+fn shell_text(facts: &ProcessFacts) -> Option<String> {
+    let mut words = facts.command.iter().skip(1);
+    // busybox sh -c …
+    if facts.command.first().map(|word| base(word)) == Some("busybox") {
+        words.next();
+    }
+    let mut command_follows = false;
+    for word in words {
+        if command_follows && !word.starts_with('-') {
+            return Some(word.clone());
+        }
+        match word.strip_prefix('-') {
+            Some(flags) if !flags.starts_with('-') => command_follows |= flags.contains('c'),
+            Some(_) => {}
+            None => {
+                let path = match &facts.cwd {
+                    Some(cwd) => cwd.join(word),
+                    None => Path::new(word).to_path_buf(),
+                };
+                // A file is a script; anything else (a pipe, a terminal) is somebody's input.
+                return fs::metadata(&path)
+                    .is_ok_and(|found| found.is_file())
+                    .then(|| fs::read(&path).ok())
+                    .flatten()
+                    .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+    }
+    None
+}
+
+fn loops(text: &str) -> bool {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(|line| {
+            line.split(|character: char| character.is_whitespace() || ";&|(){}".contains(character))
+        })
+        .any(|word| matches!(word, "while" | "until" | "for"))
+}
+
+/// A server that restarts itself on changes runs the same command twice, one below the other.
+fn repeats_itself(facts: &ProcessFacts, child: u32) -> bool {
+    !facts.command.is_empty()
+        && process_facts(child)
+            .is_some_and(|below| below.command == facts.command && below.exe == facts.exe)
+}
+
+/// `node --watch`, `deno run --watch`, `bun --hot`.
+fn watches(facts: &ProcessFacts) -> bool {
+    let runtime = facts
+        .command
+        .first()
+        .map(|word| base(word))
+        .is_some_and(|name| matches!(name, "node" | "nodejs" | "deno" | "bun"));
+    runtime
+        && facts
+            .command
+            .iter()
+            .skip(1)
+            .any(|word| word == "--watch" || word == "--hot" || word.starts_with("--watch-path"))
+}
+
+/// The tool a process is: the program, or the script that an interpreter runs.
+fn tool(facts: &ProcessFacts) -> Option<&str> {
+    let first = facts.command.first()?;
+    // A title such as `npm run dev` or `PM2 v5.3.0: God Daemon` stands in one word.
+    let program = base(first.split(' ').next()?);
+    let plain =
+        program.trim_end_matches(|character: char| character.is_ascii_digit() || character == '.');
+    if !INTERPRETERS.contains(&program) && !INTERPRETERS.contains(&plain) {
+        return Some(program);
+    }
+    let mut words = facts.command.iter().skip(1);
+    while let Some(word) = words.next() {
+        if word == "-m" {
+            return words.next().map(String::as_str);
+        }
+        if !word.starts_with('-') {
+            let name = base(word);
+            return [".js", ".cjs", ".mjs", ".py", ".rb"]
+                .iter()
+                .find_map(|extension| name.strip_suffix(extension))
+                .or(Some(name));
+        }
+    }
+    None
+}
+
+fn is_shell(facts: &ProcessFacts) -> bool {
+    facts
+        .command
+        .first()
+        .map(|word| base(word).trim_start_matches('-'))
+        .is_some_and(|name| SHELLS.contains(&name))
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn is_session_on_terminal(stat: &Stat) -> bool {
+    stat.session == stat.pid && stat.terminal != 0
+}
+
+fn has_other_work(table: &Table, pid: u32, child: u32) -> bool {
+    table.children(pid).any(|other| {
+        other.pid != child && other.is_alive() && !ACCESSORIES.contains(&other.name.as_str())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(command: &[&str]) -> ProcessFacts {
+        ProcessFacts {
+            pid: 4711,
+            start_time: 1,
+            uid: 1000,
+            user: None,
+            name: "x".into(),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            exe: None,
+            cwd: None,
+            started: 0,
+            age_seconds: 0,
+            ancestors: Vec::new(),
+            run_id: None,
+            signalable: true,
+        }
+    }
+
+    fn stat(terminal: i32) -> Stat {
+        Stat {
+            pid: 4711,
+            name: "x".into(),
+            state: 'S',
+            parent: 1,
+            group: 4711,
+            session: 4711,
+            terminal,
+            start_time: 1,
+        }
+    }
+
+    #[test]
+    fn tools_are_known_by_name_script_and_title() {
+        for (command, expected) in [
+            (
+                &[
+                    "/usr/bin/node",
+                    "/usr/lib/node_modules/.bin/nodemon",
+                    "ws.js",
+                ][..],
+                Role::Keeper,
+            ),
+            (&["node", "--inspect", "/opt/nodemon.js"], Role::Keeper),
+            (&["PM2 v5.3.0: God Daemon (/home/dev/.pm2)"], Role::Keeper),
+            (&["python3.12", "-m", "watchfiles", "app"], Role::Keeper),
+            (&["node", "--watch", "ws.js"], Role::Keeper),
+            (
+                &["/home/dev/.cargo/bin/watchexec", "-r", "ws"],
+                Role::Keeper,
+            ),
+            (&["npm run dev"], Role::Wrapper),
+            (&["node", "/usr/bin/npm", "start"], Role::Wrapper),
+            (&["cargo", "run"], Role::Wrapper),
+            (&["python3", "orchestra.py"], Role::Stranger),
+            (&["vim", "nodemon"], Role::Stranger),
+        ] {
+            assert_eq!(
+                role(&stat(0), &facts(command), u32::MAX),
+                expected,
+                "{command:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_shell_is_a_keeper_only_if_it_loops_without_a_terminal() {
+        let looping = facts(&["sh", "-c", "while true; do ws; sleep 1; done"]);
+        assert_eq!(role(&stat(0), &looping, u32::MAX), Role::Keeper);
+        assert_eq!(role(&stat(34_816), &looping, u32::MAX), Role::Stranger);
+        for (command, expected) in [
+            (&["bash", "-ec", "until ws; do :; done"][..], Role::Keeper),
+            (&["/bin/sh", "-c", "ws --for-ever for"], Role::Keeper),
+            (&["/bin/sh", "-c", "ws --while-idle"], Role::Passage),
+            (&["sh", "-c", "ws; echo done"], Role::Passage),
+            (&["-bash"], Role::Stranger),
+            (&["bash", "-i"], Role::Stranger),
+            (&["bash", "/dev/fd/3"], Role::Stranger),
+            (
+                &["busybox", "sh", "-c", "while :; do ws; done"],
+                Role::Keeper,
+            ),
+        ] {
+            assert_eq!(
+                role(&stat(0), &facts(command), u32::MAX),
+                expected,
+                "{command:?}"
+            );
+        }
+    }
+}

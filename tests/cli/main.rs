@@ -1,0 +1,15 @@
+//! What a user sees: the wharf binary on real ports, processes and containers. One module for each
+//! subject.
+
+// Always true here; it tells clippy that the harness, too, may panic and print as tests do.
+#[cfg(test)]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod conflicts;
+mod containers;
+mod errors;
+mod foreground;
+mod harness;
+mod processes;
+mod server;
