@@ -9,11 +9,12 @@
 mod canonical;
 mod cast;
 mod claims;
+pub mod config;
 mod consistency;
 pub mod diagnostic;
 mod dotenv;
 mod environment;
-mod files;
+pub mod files;
 mod interpolate;
 mod layers;
 mod locate;
