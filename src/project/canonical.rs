@@ -107,6 +107,7 @@ impl Walk<'_> {
             Value::Null
             | Value::Bool(_)
             | Value::Int(_)
+            | Value::Large(_)
             | Value::Float(_)
             | Value::Text(_)
             | Value::Date(_) => {}
@@ -361,6 +362,7 @@ fn env_file(node: &mut Node) {
             Value::Null
             | Value::Bool(_)
             | Value::Int(_)
+            | Value::Large(_)
             | Value::Float(_)
             | Value::Date(_)
             | Value::List(_) => return item.clone(),
@@ -384,6 +386,7 @@ fn env_file(node: &mut Node) {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Date(_)
         | Value::Map(_) => {}
@@ -458,11 +461,6 @@ pub(crate) fn defaults(node: &mut Node) {
         each(service.get_mut("ports"), |port| {
             set(port, "protocol", "tcp");
             set(port, "mode", "ingress");
-        });
-        each(service.get_mut("volumes"), |volume| {
-            if let Some(bind) = volume.as_map_mut().and_then(|map| map.get_mut("bind")) {
-                set(bind, "create_host_path", true);
-            }
         });
         each(service.get_mut("gpus"), device_request);
         let devices = service

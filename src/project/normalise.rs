@@ -110,6 +110,7 @@ fn resolve_values(node: &mut Node, variables: &BTreeMap<String, String>) {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_) => {}

@@ -33,6 +33,10 @@ fn project(top: &Map, style: Style) -> Json {
         out.insert("name".to_owned(), name.to_json());
     }
     for (name, fields) in SECTIONS {
+        // Compose's JSON has no models.
+        if style == Style::Json && *name == "models" {
+            continue;
+        }
         let section = top.get(*name).and_then(Node::as_map);
         let section = match section {
             Some(section) if !section.is_empty() => section,
@@ -188,6 +192,7 @@ fn number(node: &Node) -> Json {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_)
@@ -345,7 +350,7 @@ fn inline(value: &Json, indent: usize) -> String {
         Json::Null => "null".to_owned(),
         Json::Bool(value) => value.to_string(),
         Json::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (None, Some(value)) => scalar::float(value),
+            (None, Some(value)) if number.as_u64().is_none() => scalar::float_literal(value),
             _ => number.to_string(),
         },
         Json::String(content) => text(content, indent),

@@ -252,6 +252,7 @@ fn nano_cpus(node: &Node) -> Option<i64> {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_)

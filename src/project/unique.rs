@@ -87,6 +87,7 @@ fn walk(node: &mut Node, table: &Table<Key>) {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_) => {}
@@ -118,8 +119,8 @@ impl Key {
             (Key::Name, Value::Text(text)) => {
                 Some(text.split('=').next().unwrap_or_default().to_owned())
             }
-            (Key::Whole, Value::Text(_) | Value::Int(_)) => Some(entry.display()),
-            (Key::Port, Value::Text(_) | Value::Int(_)) => Some(entry.display()),
+            (Key::Whole, Value::Text(_) | Value::Int(_) | Value::Large(_)) => Some(entry.display()),
+            (Key::Port, Value::Text(_) | Value::Int(_) | Value::Large(_)) => Some(entry.display()),
             (Key::Path, Value::Text(text)) => Some(text.clone()),
             (Key::Path, Value::Map(_)) => entry.text("path").map(str::to_owned),
             (Key::Mount, Value::Text(text)) => short::volume(text).ok().map(|mount| mount.target),
