@@ -70,7 +70,7 @@ pub(super) struct ConfigArgs {
     /// Do not check services against each other
     #[arg(long)]
     no_consistency: bool,
-    /// Leave env files as they are
+    /// Accepted as by Compose 2.40, where it changes nothing that is shown
     #[arg(long)]
     no_env_resolution: bool,
     /// Require every image to be pinned by its digest
@@ -114,7 +114,6 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<()> {
         no_normalize: args.no_normalize,
         no_path_resolution: args.no_path_resolution,
         no_consistency: args.no_consistency,
-        no_env_resolution: args.no_env_resolution,
     };
     let shown = match show(&request, &context.env, &Disk) {
         Ok(shown) => shown,

@@ -29,8 +29,9 @@ enum Form {
     Ports,
     Volume,
     Device,
-    Ulimit,
     Ssh,
+    /// A boolean becomes the word for it.
+    Worded,
     /// `external: {name: x}` becomes `name: x, external: true`.
     External,
 }
@@ -40,7 +41,7 @@ fn forms() -> &'static Table<Form> {
     TABLE.get_or_init(|| {
         use Form::{
             DependsOn, Device, EnvFile, External, Gpus, KeyValue, Listed, Names, Ports, Ssh,
-            Ulimit, Volume, Wrapped,
+            Volume, Worded, Wrapped,
         };
         Table::new(&[
             ("configs.*", External),
@@ -50,9 +51,10 @@ fn forms() -> &'static Table<Form> {
             ("volumes.*", External),
             ("services.*.build", Wrapped("context")),
             ("services.*.build.additional_contexts", KeyValue),
+            ("services.*.build.provenance", Worded),
+            ("services.*.build.sbom", Worded),
             ("services.*.build.secrets.*", Wrapped("source")),
             ("services.*.build.ssh", Ssh),
-            ("services.*.build.ulimits.*", Ulimit),
             ("services.*.configs.*", Wrapped("source")),
             ("services.*.depends_on", DependsOn),
             ("services.*.develop.watch.*.ignore", Listed),
@@ -67,7 +69,6 @@ fn forms() -> &'static Table<Form> {
             ("services.*.networks", Names),
             ("services.*.ports", Ports),
             ("services.*.secrets.*", Wrapped("source")),
-            ("services.*.ulimits.*", Ulimit),
             ("services.*.volumes.*", Volume),
         ])
     })
@@ -146,12 +147,12 @@ impl Walk<'_> {
             Form::Ports => self.ports(node, trail),
             Form::Volume => self.volume(node, trail),
             Form::Device => self.device(node, trail),
-            Form::Ulimit => {
-                if node.as_int().is_some() {
-                    *node = node.with(wrap("single", node));
+            Form::Ssh => ssh(node),
+            Form::Worded => {
+                if node.as_bool().is_some() {
+                    node.value = Value::Text(node.display());
                 }
             }
-            Form::Ssh => ssh(node),
             Form::External => self.external(node, trail),
         }
     }

@@ -188,7 +188,7 @@ fn wrong(node: &mut Node, trail: &Trail<'_>, wanted: &str, report: &mut Report) 
 
 fn integer(node: &mut Node, trail: &Trail<'_>, report: &mut Report) {
     match &node.value {
-        Value::Int(_) | Value::Large(_) => {}
+        Value::Int(_) => {}
         #[expect(
             clippy::cast_possible_truncation,
             reason = "compose drops the fraction; out of range saturates"
@@ -333,9 +333,6 @@ fn hosts(node: &mut Node, trail: &Trail<'_>, report: &mut Report) {
 
 /// To an integer, or to a mapping with `soft` and `hard`.
 fn ulimit(node: &mut Node, trail: &Trail<'_>, report: &mut Report) {
-    if let Some(single) = node.get("single").cloned() {
-        node.value = single.value;
-    }
     match &mut node.value {
         Value::Map(map) => {
             for name in ["soft", "hard"] {

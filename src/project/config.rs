@@ -73,8 +73,6 @@ pub struct Request {
     pub no_path_resolution: bool,
     /// Do not check services against each other.
     pub no_consistency: bool,
-    /// Leave `env_file` as it is.
-    pub no_env_resolution: bool,
 }
 
 /// The text, and what was odd.
@@ -96,7 +94,13 @@ pub fn show(request: &Request, env: &Env, files: &dyn Files) -> Result<Shown, Lo
         normalise: !request.no_normalize,
         paths: !request.no_path_resolution,
         consistency: !request.no_consistency,
-        environment: !request.no_env_resolution,
+        // Compose reads env files, and looks at what only containers need, where it shows the whole
+        // project; its lists and hashes are of the files as they are written.
+        environment: matches!(
+            request.show,
+            Show::Project | Show::LockedImages | Show::Environment
+        ),
+        container_names: matches!(request.show, Show::Project | Show::LockedImages),
     };
     if request.show == Show::Variables {
         return variables(request, env, files);
@@ -199,15 +203,13 @@ fn raw(
     files: &dyn Files,
     stages: Stages,
 ) -> Result<Shown, LoadError> {
-    let (tree, _, name, report) = merged(&request.load, env, files, stages)?;
-    let mut value = tree.to_json();
-    if let Some(top) = value.as_object_mut() {
-        top.insert("name".to_owned(), name.into());
+    let (mut tree, _, name, report) = merged(&request.load, env, files, stages)?;
+    if let Some(top) = tree.as_map_mut() {
+        top.insert("name".to_owned(), Node::new(name));
     }
-    value.sort_all_objects();
     let text = match request.format {
-        Format::Yaml => render::to_yaml(&value),
-        Format::Json => pretty(&value),
+        Format::Yaml => render::to_yaml(&render::raw_yaml(&tree)),
+        Format::Json => pretty(&render::raw_json(&tree)),
     };
     let warnings = finish(report, LoadErrorKind::Invalid)?;
     Ok(Shown { text, warnings })

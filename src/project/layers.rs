@@ -6,10 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::canonical;
-use super::diagnostic::{Diagnostic, Place, Source};
+use super::diagnostic::Diagnostic;
 use super::interpolate;
 use super::locate::{join, read_all, relative};
 use super::merge;
@@ -76,12 +75,6 @@ impl Layers<'_> {
                 return None;
             }
         }
-        if documents.is_empty() {
-            self.report.add(
-                Diagnostic::error(format!("the compose file `{}` is empty", path.display()))
-                    .at(Some(start_of(&source))),
-            );
-        }
         self.cache.insert(path.to_path_buf(), documents.clone());
         Some(documents)
     }
@@ -97,6 +90,12 @@ impl Layers<'_> {
         let mut tree = Node::default();
         for file in files {
             tree = self.file(tree, file, scope, included);
+        }
+        if let (true, Some(first)) = (tree.is_null(), files.first()) {
+            self.report.add(Diagnostic::error(format!(
+                "the compose file `{}` is empty",
+                first.display()
+            )));
         }
         canonical::defaults(&mut tree);
         check_values(&tree, &mut self.report);
@@ -483,14 +482,6 @@ impl Layers<'_> {
                 }
             }
         }
-    }
-}
-
-fn start_of(source: &Arc<Source>) -> Place {
-    Place {
-        source: Arc::clone(source),
-        start: 0,
-        end: 0,
     }
 }
 

@@ -148,17 +148,8 @@ pub(crate) fn is_date(text: &str) -> bool {
 }
 
 /// A float in the shortest form that reads back equal, with an exponent below 1e-4 and from 1e6: how
-/// Compose turns floats into text.
+/// Compose writes floats and turns them into text.
 pub(crate) fn float(value: f64) -> String {
-    shortest(value, 6)
-}
-
-/// The same, with an exponent from 1e21 only: how Compose writes floats as floats.
-pub(crate) fn float_literal(value: f64) -> String {
-    shortest(value, 21)
-}
-
-fn shortest(value: f64, limit: i32) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }
@@ -170,7 +161,7 @@ fn shortest(value: f64, limit: i32) -> String {
         return scientific;
     };
     let power: i32 = exponent.parse().unwrap_or_default();
-    if value == 0.0 || (-4..limit).contains(&power) {
+    if value == 0.0 || (-4..6).contains(&power) {
         // Short enough to be written out; -0 keeps its sign.
         return value.to_string();
     }

@@ -207,7 +207,15 @@ impl Node {
             Value::Int(value) => value.to_string(),
             Value::Large(value) => value.to_string(),
             Value::Float(value) => super::scalar::float(*value),
-            Value::Text(text) | Value::Date(text) => text.clone(),
+            Value::Text(text) => text.clone(),
+            // As Compose prints the time that a date stands for.
+            Value::Date(text) if text.len() <= 10 => {
+                let mut parts = text.split('-').map(|part| format!("{part:0>2}"));
+                let mut next = || parts.next().unwrap_or_default();
+                let (year, month, day) = (next(), next(), next());
+                format!("{year}-{month}-{day} 00:00:00 +0000 UTC")
+            }
+            Value::Date(text) => text.clone(),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::tree::{Node, Table, Value};
 
 /// What makes two entries of a list the same.
 #[derive(Clone, Copy, Debug)]
-enum Key {
+pub(crate) enum Key {
     /// The text before `=`.
     Name,
     /// The target of a mount.
@@ -26,7 +26,8 @@ enum Key {
     Port,
 }
 
-fn keys() -> &'static Table<Key> {
+/// The lists that hold each thing once.
+pub(crate) fn keys() -> &'static Table<Key> {
     static TABLE: OnceLock<Table<Key>> = OnceLock::new();
     TABLE.get_or_init(|| {
         use Key::{File, Mount, Name, Path, Port, Whole};
