@@ -152,16 +152,13 @@ impl Reader<'_> {
     fn value(&mut self) -> Result<String, Mistake> {
         let start = self.at;
         let rest = self.text.get(start..).unwrap_or_default();
-        let quote = match rest.chars().next() {
-            Some(quote @ ('"' | '\'')) => quote,
-            _ => {
-                let line = rest.split('\n').next().unwrap_or_default();
-                let next = start + line.len();
-                let value = line.split(" #").next().unwrap_or_default().trim_end();
-                let value = self.expand(value, start, next)?;
-                self.at = next;
-                return Ok(value);
-            }
+        let Some(quote @ ('"' | '\'')) = rest.chars().next() else {
+            let line = rest.split('\n').next().unwrap_or_default();
+            let next = start + line.len();
+            let value = line.split(" #").next().unwrap_or_default().trim_end();
+            let value = self.expand(value, start, next)?;
+            self.at = next;
+            return Ok(value);
         };
         let mut value = String::new();
         let mut escaped = false;
@@ -262,12 +259,11 @@ fn unescape(text: &str) -> String {
             }
             _ => (None, c.len_utf8()),
         };
-        match replacement {
-            Some(replacement) => out.push(replacement),
-            None => {
-                out.push('\\');
-                out.push_str(after.get(..length).unwrap_or_default());
-            }
+        if let Some(replacement) = replacement {
+            out.push(replacement);
+        } else {
+            out.push('\\');
+            out.push_str(after.get(..length).unwrap_or_default());
         }
         rest = after.get(length..).unwrap_or_default();
     }

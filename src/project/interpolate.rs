@@ -181,8 +181,7 @@ impl Braced<'_> {
         let given = value.filter(|value| !(empty_counts_as_unset && value.is_empty()));
         match (self.operator.trim_start_matches(':'), given) {
             ("-" | "?", Some(value)) => Ok(value),
-            ("-", None) => Ok(word),
-            ("+", Some(_)) => Ok(word),
+            ("-", None) | ("+", Some(_)) => Ok(word),
             ("+", None) => Ok(String::new()),
             (_, _) => Err(Wrong::Missing(self.name.to_owned(), word)),
         }

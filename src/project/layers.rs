@@ -52,16 +52,16 @@ impl Layers<'_> {
         let source = match environment::source(path, self.files) {
             Ok(source) => source,
             Err(diagnostic) => {
-                self.report.add(diagnostic);
+                self.report.add(*diagnostic);
                 return None;
             }
         };
         let mut found = Vec::new();
         let documents = node::parse(&source, &mut found);
         let failed = !found.is_empty();
-        found
-            .into_iter()
-            .for_each(|diagnostic| self.report.add(diagnostic));
+        for diagnostic in found {
+            self.report.add(diagnostic);
+        }
         if failed {
             return None;
         }
@@ -354,9 +354,9 @@ impl Layers<'_> {
                 _ => Vec::new(),
             }
         };
-        let given = match &entry.value {
-            Value::Text(text) => vec![text.clone()],
-            _ => listed("path"),
+        let given = match entry.as_text() {
+            Some(text) => vec![text.to_owned()],
+            None => listed("path"),
         };
         let place = || entry.get("path").unwrap_or(entry).place();
         let files: Vec<PathBuf> = given
@@ -423,7 +423,8 @@ impl Layers<'_> {
                     variables.entry(key).or_insert(value);
                 }
             }
-            Err((_, diagnostic)) => {
+            Err(failure) => {
+                let (_, diagnostic) = *failure;
                 let at = diagnostic.place.clone().or_else(place);
                 self.report.add(diagnostic.at(at).key("include"));
                 return None;

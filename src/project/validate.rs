@@ -14,7 +14,6 @@ pub(crate) fn validate(node: &Node, report: &mut Report) {
 
 fn check(node: &Node, shape: &Shape, trail: &Trail<'_>, report: &mut Report) {
     match shape {
-        Shape::Any => {}
         Shape::Scalar(kinds) => {
             if !kinds.allow(&node.value) {
                 wrong_kind(node, shape, trail, report);
@@ -125,7 +124,6 @@ impl Kinds {
 impl Shape {
     fn takes_kind_of(&self, value: &Value) -> bool {
         match self {
-            Shape::Any => true,
             Shape::Scalar(kinds) => kinds.allow(value),
             Shape::Within(..) => whole(value).is_some(),
             Shape::Word(_) | Shape::Text(..) => matches!(value, Value::Text(_)),
@@ -141,7 +139,6 @@ impl Shape {
     /// What is expected, in words.
     fn words(&self) -> Vec<&'static str> {
         match self {
-            Shape::Any => vec!["anything"],
             Shape::Scalar(kinds) => {
                 let mut words = Vec::new();
                 if kinds.text {
@@ -285,7 +282,7 @@ fn known_keys(node: &Node, map: &Map, object: &Object, trail: &Trail<'_>, report
 }
 
 fn repeated(list: &[Node], trail: &Trail<'_>, report: &mut Report) {
-    let mut seen = std::collections::HashMap::new();
+    let mut seen = std::collections::BTreeMap::new();
     for (index, item) in list.iter().enumerate() {
         let first = *seen.entry(item.to_json().to_string()).or_insert(index);
         if first != index && list.get(first) == Some(item) {
