@@ -34,6 +34,7 @@ pub(crate) fn parse(text: &str, lookup: &Lookup<'_>) -> Result<Variables, Mistak
         at: text_start,
         lookup,
         out: Variables::default(),
+        grown: 0,
     };
     while reader.next_statement() {
         reader.statement()?;
@@ -46,7 +47,12 @@ struct Reader<'a> {
     at: usize,
     lookup: &'a Lookup<'a>,
     out: Variables,
+    /// Bytes of values with variables in them.
+    grown: usize,
 }
+
+/// How many bytes the values of a file may grow to through variables.
+const GROWTH_LIMIT: usize = 32 << 20;
 
 /// White space within a line.
 fn is_blank(c: char) -> bool {
@@ -202,7 +208,21 @@ impl Reader<'_> {
             interpolate::substitute(value, &lookup, &mut unset)
         };
         self.out.unset.append(&mut unset);
+        if let Ok(value) = &result {
+            self.grown += value.len();
+        }
+        let result = if self.grown > GROWTH_LIMIT {
+            Err(Wrong::TooLong)
+        } else {
+            result
+        };
         result.map_err(|wrong| match wrong {
+            Wrong::TooLong => self.mistake(
+                start,
+                end,
+                "the values grow too long with their variables in them".to_owned(),
+                "in this value",
+            ),
             Wrong::Malformed(_) => self.mistake(
                 start,
                 end,

@@ -23,6 +23,8 @@ use super::{Files, Stages, environment};
 
 /// How many files may include or extend each other in one chain.
 const CHAIN_LIMIT: usize = 200;
+/// How many times files may be included in all.
+const INCLUDE_LIMIT: usize = 1_000;
 
 /// Where a set of files stands.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub(crate) struct Layers<'a> {
     pub(crate) report: Report,
     /// What was read already.
     pub(crate) cache: BTreeMap<PathBuf, Vec<Node>>,
+    /// How many files were included.
+    pub(crate) includes: usize,
 }
 
 impl Layers<'_> {
@@ -374,6 +378,16 @@ impl Layers<'_> {
                 );
                 return None;
             }
+        }
+        self.includes += 1;
+        if self.includes > INCLUDE_LIMIT {
+            self.report.add(
+                Diagnostic::error(format!("more than {INCLUDE_LIMIT} files are included"))
+                    .at(place())
+                    .key("include")
+                    .label("one too many"),
+            );
+            return None;
         }
         if chain.contains(first) || chain.len() > CHAIN_LIMIT {
             let names: Vec<String> = chain

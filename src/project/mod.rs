@@ -329,6 +329,7 @@ pub(crate) fn merged(
         home: env.get("HOME").map(str::to_owned),
         report,
         cache: BTreeMap::new(),
+        includes: 0,
     };
     for file in &located.files {
         if file != Path::new("-") && !files.exists(file) {

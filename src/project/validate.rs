@@ -260,7 +260,12 @@ fn known_keys(node: &Node, map: &Map, object: &Object, trail: &Trail<'_>, report
                 .key(trail.key(key).to_string())
                 .label("not known here");
             let names = object.fields.iter().map(|(name, _)| *name);
-            if let Some(name) = closest(key, names) {
+            let near = if report.is_full() {
+                None
+            } else {
+                closest(key, names)
+            };
+            if let Some(name) = near {
                 diagnostic = diagnostic.hint(format!("did you mean `{name}`?"));
             } else if object.extensible {
                 diagnostic =
