@@ -12,8 +12,8 @@ use super::report::Report;
 use super::short;
 use super::tree::{Map, Node, Table, Trail, Value};
 
-/// How many ports a service may have: every one, of two protocols.
-const PORT_LIMIT: usize = 131_072;
+/// How many ports a service may have: more than there are of one protocol.
+const PORT_LIMIT: usize = 100_000;
 
 /// What is long at some place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
