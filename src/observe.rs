@@ -90,7 +90,12 @@ async fn resources(
         })
         .map(|volume| volume.name.clone())
         .collect();
-    let found = backends.containers.resources(&project.name, &networks, &volumes, &images).await?;
+    let names = Names {
+        networks,
+        volumes,
+        images,
+    };
+    let found = backends.containers.resources(&project.name, &names).await?;
     observed.networks = found.networks;
     observed.volumes = found.volumes;
     observed.images = found.images;

@@ -180,7 +180,7 @@ impl Backends {
             }
             Who::Unknown { .. } | Who::Kernel => Err(PortError::NotPermitted {
                 who: holder.describe(),
-                command: crate::port::how_released(holder),
+                command: release::how_released(holder),
             }
             .into()),
         }

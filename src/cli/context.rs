@@ -1,17 +1,19 @@
 //! What every command knows: the environment, the screen and the options before the command's name.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
 use crate::backend::container::Containers;
-use crate::backend::process::{Dirs, Processes};
+use crate::backend::process::{Dirs, Processes, ProjectLock};
 use crate::backend::router::Backends;
 use crate::error::{Error, Result};
 use crate::plan::placement::{Placement, PlacementError, Wishes, place, place_without_engine};
-use crate::project::files::Disk;
-use crate::project::model::Project;
-use crate::project::{self, Env, LoadOptions, Loaded};
+use crate::project::model::{Project, Service};
+use crate::project::{self, Disk, Env, LoadOptions, Loaded};
+use crate::event::Events;
+use crate::ui::progress::Progress;
 use crate::ui::{Ui, report};
 
 /// Options before the command's name, as Compose has them.
@@ -19,22 +21,22 @@ use crate::ui::{Ui, report};
 pub(super) struct Global {
     /// Compose file; may be given several times, later ones override earlier ones; `-` reads standard
     /// input
-    #[arg(short, long = "file", global = true, value_name = "FILE")]
+    #[arg(short, long = "file", value_name = "FILE")]
     pub(super) file: Vec<PathBuf>,
     /// Project name
-    #[arg(short, long, global = true, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME")]
     pub(super) project_name: Option<String>,
     /// Directory that relative paths start from [default: that of the first compose file]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub(super) project_directory: Option<PathBuf>,
     /// Enable a profile; may be given several times; `*` enables all
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     pub(super) profile: Vec<String>,
     /// File with variables; may be given several times [default: .env]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub(super) env_file: Vec<PathBuf>,
     /// When to use colours
-    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(super) ansi: Ansi,
 }
 
@@ -110,7 +112,21 @@ impl Context {
     /// The backends; nothing is connected yet.
     pub(super) fn backends(&self) -> Result<Backends> {
         let dirs = Dirs::from_env(&self.env).map_err(Error::from)?;
-        Ok(Backends { containers: Containers::new(&self.env), processes: Processes::new(dirs) })
+        Ok(Backends { containers: Containers::new(&self.env), processes: Processes::new(dirs, &self.env) })
+    }
+
+    /// Waits until no other command changes the project, and says so if there is one.
+    pub(super) async fn lock(&self, backends: &Backends, project: &str) -> Result<ProjectLock> {
+        let (events, mut receiver) = Events::channel();
+        let progress = Progress::new(self.ui);
+        let mut locking = std::pin::pin!(backends.processes.lock(project, &events));
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = receiver.recv() => progress.show(&event),
+                lock = &mut locking => return Ok(lock?),
+            }
+        }
     }
 
     /// Places every service, with or without an engine, and says so when there is none.
@@ -191,7 +207,7 @@ impl Named {
             Err(error) => {
                 // Services that can only be containers cannot be seen without the engine.
                 let need: Vec<String> = self.project().map_or_else(Vec::new, |project| {
-                    let without = |service: &&std::sync::Arc<crate::project::model::Service>| {
+                    let without = |service: &&Arc<Service>| {
                         !service.has_process_form()
                     };
                     project.services.values().filter(without).map(|service| service.name.clone()).collect()

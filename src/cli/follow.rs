@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::backend::router::Backends;
-use crate::backend::process::Lock;
+use crate::backend::process::ProjectLock;
 use crate::backend::{Backend as _, BackendError, LogOptions, Made};
 use crate::cli::context::Context;
 use crate::error::{Error, Result};
@@ -115,7 +115,7 @@ pub(super) async fn run(
     kept: &[Instance],
     names: &[String],
     options: &Foreground,
-    alone: Lock,
+    alone: ProjectLock,
 ) -> Result<()> {
     let mut alone = Some(alone);
     let (events, mut receiver) = Events::channel();

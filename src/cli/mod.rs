@@ -28,7 +28,7 @@ use context::{Context, Global};
 /// Runs a development stack from a compose file, as containers and local processes, and resolves port
 /// conflicts on the way.
 #[derive(Debug, Parser)]
-#[command(name = "wharf", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "wharf", version, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -102,4 +102,14 @@ fn wait_for(command: impl Future<Output = Result<()>>) -> Result<()> {
         .build()
         .map_err(Error::failed)?
         .block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -7,6 +7,7 @@ use crate::observe::observe;
 use crate::plan::placement::Placement;
 use crate::plan::policy::{Choice, Policy};
 use crate::plan::{self, Inputs, Plan, Question};
+use crate::port::release::how_released;
 use crate::project::model::Project;
 use crate::state::Observed;
 use crate::ui::question;
@@ -85,7 +86,7 @@ fn unanswered(question: &Question) -> Error {
         error.hints.push(format!("--on-conflict move publishes on port {next} instead"));
     }
     for holder in &question.holders {
-        let command = crate::port::how_released(holder);
+        let command = how_released(holder);
         if question.obstacle.is_some() && holder.protected.is_none() && !command.is_empty() {
             error.hints.push(command);
         }

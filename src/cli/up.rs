@@ -136,7 +136,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let mut policy = policy(args, &project)?;
     let backends = context.backends()?;
     let placement = context.place(&project, &wishes(args), &backends).await?;
-    let alone = backends.processes.lock(&project.name).await?;
+    let alone = context.lock(&backends, &project.name).await?;
     let mut settled = settle(context, &backends, &project, &placement, &mut policy).await?;
     if args.dry_run {
         show(context, &settled.plan);
@@ -234,6 +234,7 @@ fn foreground(args: &Args, project: &Project) -> Result<Foreground> {
         attach: (shown.len() < project.services.len()).then_some(shown),
         timestamps: args.timestamps,
         no_prefix: args.no_log_prefix,
+        handshake: None,
     })
 }
 

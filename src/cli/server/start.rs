@@ -69,7 +69,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         timeout: Duration::from_secs(args.ready_timeout),
     };
     let backends = context.backends()?;
-    let alone = backends.processes.lock(model::PROJECT).await?;
+    let alone = context.lock(&backends, model::PROJECT).await?;
     let (port, settled) = settle_port(context, &backends, &wanted, args).await?;
     if args.debug {
         for step in &settled.plan.steps {

@@ -29,7 +29,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let backends = context.backends()?;
-    let _alone = backends.processes.lock(model::PROJECT).await?;
+    let _alone = context.lock(&backends, model::PROJECT).await?;
     let mut instances = backends.processes.observe(model::PROJECT).await?;
     instances.retain(|instance| args.port.is_none() || model::port_of(instance) == args.port);
     if !instances.iter().any(|instance| instance.status.is_alive()) {
