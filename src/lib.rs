@@ -12,3 +12,4 @@ pub mod probe;
 pub mod project;
 pub mod server;
 pub mod state;
+pub mod supervise;
