@@ -4,6 +4,7 @@
 pub mod container;
 pub mod fake;
 pub mod process;
+pub mod router;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -39,12 +39,19 @@ impl Backend for Backends {
         events: &Events,
     ) -> Result<Option<InstanceId>, BackendError> {
         match &step.action {
-            Action::FreePort { claim, holders, grace } => {
+            Action::FreePort {
+                claim,
+                holders,
+                grace,
+            } => {
                 self.free(claim, holders, *grace, events).await?;
                 return Ok(None);
             }
             Action::MovePort { claim, to } => {
-                let moved = Claim { port: *to, ..claim.clone() };
+                let moved = Claim {
+                    port: *to,
+                    ..claim.clone()
+                };
                 if release::is_free(&moved)? {
                     events.send(Event::Note(format!(
                         "service `{}` is published on port {to} instead of {}",
@@ -86,7 +93,11 @@ impl Backend for Backends {
         events: &Events,
     ) -> Result<(), BackendError> {
         let of = |backend| -> Vec<Instance> {
-            instances.iter().filter(|instance| instance.backend == backend).cloned().collect()
+            instances
+                .iter()
+                .filter(|instance| instance.backend == backend)
+                .cloned()
+                .collect()
         };
         let (containers, processes) = (of(BackendKind::Container), of(BackendKind::Process));
         let both = futures_util::future::join(
@@ -163,19 +174,30 @@ impl Backends {
                 let project = facts
                     .project
                     .as_ref()
-                    .map(|project| format!(" of project {project}; `docker start {}` brings it back", facts.name))
+                    .map(|project| {
+                        format!(
+                            " of project {project}; `docker start {}` brings it back",
+                            facts.name
+                        )
+                    })
                     .unwrap_or_default();
                 Ok(format!("stopped container {}{project}", facts.name))
             }
             Who::Unit { name, .. } => {
                 stop_unit(name).await?;
-                Ok(format!("stopped {name}; `systemctl start {name}` brings it back"))
+                Ok(format!(
+                    "stopped {name}; `systemctl start {name}` brings it back"
+                ))
             }
             Who::Process(_) => {
                 let (claim, holder) = (claim.clone(), holder.clone());
                 let stopped =
                     blocking(move || release::stop_process(&holder, &claim, grace)).await?;
-                let how = if stopped.killed { "killed (it ignored SIGTERM)" } else { "stopped" };
+                let how = if stopped.killed {
+                    "killed (it ignored SIGTERM)"
+                } else {
+                    "stopped"
+                };
                 Ok(format!("{how} {}", stopped.who))
             }
             Who::Unknown { .. } | Who::Kernel => Err(PortError::NotPermitted {
@@ -200,7 +222,10 @@ async fn blocking<T: Send + 'static>(
 }
 
 async fn stop_unit(name: &str) -> Result<(), BackendError> {
-    let failed = |source| BackendError::State { action: format!("cannot stop {name}"), source };
+    let failed = |source| BackendError::State {
+        action: format!("cannot stop {name}"),
+        source,
+    };
     let output = tokio::process::Command::new("systemctl")
         .args(["stop", "--", name])
         .output()

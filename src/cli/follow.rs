@@ -11,8 +11,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::backend::router::Backends;
 use crate::backend::process::ProjectLock;
+use crate::backend::router::Backends;
 use crate::backend::{Backend as _, BackendError, LogOptions, Made};
 use crate::cli::context::Context;
 use crate::error::{Error, Result};
@@ -24,8 +24,8 @@ use crate::plan::step::{Action, StepId};
 use crate::probe;
 use crate::state::{BackendKind, Instance, Observed, ProbeKind};
 use crate::ui::logs::LogWriter;
-use crate::ui::{GOOD, NAME};
 use crate::ui::progress::Progress;
+use crate::ui::{GOOD, NAME};
 
 /// Executes a plan and prints what happens.
 ///
@@ -58,9 +58,15 @@ pub(super) async fn carry_out(context: &Context, backends: &Backends, plan: &Pla
 
 /// Turns a report into a result that says what was done and what was not.
 fn outcome(plan: &Plan, report: Report) -> Result<()> {
-    let Report { done, failed, skipped } = report;
+    let Report {
+        done,
+        failed,
+        skipped,
+    } = report;
     let mut failed = failed.into_iter();
-    let Some((_, first)) = failed.next() else { return Ok(()) };
+    let Some((_, first)) = failed.next() else {
+        return Ok(());
+    };
     let mut error = Error::from(first);
     for (_, other) in failed {
         error.details.push(format!("also: {other}"));
@@ -76,7 +82,9 @@ fn outcome(plan: &Plan, report: Report) -> Result<()> {
     }
     let skipped = list(&mut skipped.into_iter());
     if !skipped.is_empty() {
-        error.details.push(format!("not done: {}", skipped.join("; ")));
+        error
+            .details
+            .push(format!("not done: {}", skipped.join("; ")));
     }
     Err(error)
 }
@@ -146,7 +154,7 @@ pub(super) async fn run(
     let mut report: Option<Report> = None;
     let end = loop {
         let finished = report.is_some();
-        if finished && followed.is_empty() {
+        if finished && followed.is_empty() && receiver.is_empty() {
             break End::AllExited;
         }
         tokio::select! {
@@ -177,7 +185,13 @@ pub(super) async fn run(
         drop(run.handle(&event).await?);
     }
     if !matches!(end, End::AllExited) {
-        run.stop_all(&mut receiver, &mut followed, &mut signals, matches!(end, End::Interrupted)).await?;
+        run.stop_all(
+            &mut receiver,
+            &mut followed,
+            &mut signals,
+            matches!(end, End::Interrupted),
+        )
+        .await?;
     }
     match (end, report) {
         (End::Interrupted, _) => Err(Error::interrupted()),
@@ -214,7 +228,12 @@ impl Run<'_> {
     /// Shows an event; returns an instance that has just started and is to be followed.
     async fn handle(&mut self, event: &Event) -> Result<Option<Instance>> {
         match event {
-            Event::Log { name, stream, time, line } => {
+            Event::Log {
+                name,
+                stream,
+                time,
+                line,
+            } => {
                 let service = self.ours.iter().find(|instance| instance.name == *name);
                 let shown = match (&self.options.attach, service) {
                     (Some(attach), Some(instance)) => attach.contains(&instance.service),
@@ -224,8 +243,15 @@ impl Run<'_> {
                     self.writer.line(name, *stream, *time, line);
                 }
             }
-            Event::Exited { name, service, code } => {
-                self.context.ui.status(format!("{} exited with code {code}", self.writer.short(name)));
+            Event::Exited {
+                name,
+                service,
+                code,
+            } => {
+                self.context.ui.status(format!(
+                    "{} exited with code {code}",
+                    self.writer.short(name)
+                ));
                 let counts = match &self.options.exit_code_from {
                     Some(wanted) => wanted == service,
                     None => self.code == 0,
@@ -256,7 +282,9 @@ impl Run<'_> {
 
     async fn started(&mut self, id: StepId) -> Result<Option<Instance>> {
         let step = self.plan.steps.iter().find(|step| step.id == id);
-        let Some(Action::Start { instance }) = step.map(|step| &step.action) else { return Ok(None) };
+        let Some(Action::Start { instance }) = step.map(|step| &step.action) else {
+            return Ok(None);
+        };
         let started = self.backends.started(instance, id, self.made).await?;
         self.ours.extend(started.clone());
         Ok(started)
@@ -271,14 +299,17 @@ impl Run<'_> {
         interrupted: bool,
     ) -> Result<()> {
         if interrupted {
-            self.context.ui.status("stopping gracefully; press Ctrl-C again to kill");
+            self.context
+                .ui
+                .status("stopping gracefully; press Ctrl-C again to kill");
         }
         let mut timeout = self.options.timeout;
         loop {
             let plan = self.stop_plan(timeout).await?;
             let made = Made::default();
             let events = self.events.clone();
-            let mut stopping = std::pin::pin!(execute::execute(&plan, self.backends, &made, &events));
+            let mut stopping =
+                std::pin::pin!(execute::execute(&plan, self.backends, &made, &events));
             let killed = loop {
                 tokio::select! {
                     biased;
@@ -319,9 +350,17 @@ impl Run<'_> {
 
     fn handle_quietly(&self, event: &Event) {
         match event {
-            Event::Log { name, stream, time, line } => self.writer.line(name, *stream, *time, line),
+            Event::Log {
+                name,
+                stream,
+                time,
+                line,
+            } => self.writer.line(name, *stream, *time, line),
             Event::Exited { name, code, .. } => {
-                self.context.ui.status(format!("{} exited with code {code}", self.writer.short(name)));
+                self.context.ui.status(format!(
+                    "{} exited with code {code}",
+                    self.writer.short(name)
+                ));
             }
             Event::StepStarted { .. }
             | Event::StepDone { .. }
@@ -350,8 +389,17 @@ impl Run<'_> {
                 })
         };
         instances.retain(|instance| named(instance));
-        let observed = Observed { instances, ..Observed::default() };
-        Ok(down::stop(&observed, &Ending { timeout, ..Ending::default() }))
+        let observed = Observed {
+            instances,
+            ..Observed::default()
+        };
+        Ok(down::stop(
+            &observed,
+            &Ending {
+                timeout,
+                ..Ending::default()
+            },
+        ))
     }
 }
 
@@ -368,9 +416,18 @@ pub(super) async fn say_what_it_is(context: &Context, kind: &ProbeKind, address:
 }
 
 /// Follows instances; what they wrote before `since` was shown before.
-fn follow(backends: &Backends, instances: Vec<Instance>, since: i64, events: Events) -> Followed<'_> {
+fn follow(
+    backends: &Backends,
+    instances: Vec<Instance>,
+    since: i64,
+    events: Events,
+) -> Followed<'_> {
     Box::pin(async move {
-        let options = LogOptions { follow: true, since: Some(since), ..LogOptions::default() };
+        let options = LogOptions {
+            follow: true,
+            since: Some(since),
+            ..LogOptions::default()
+        };
         backends.follow(&instances, &options, &events).await
     })
 }

@@ -1,6 +1,5 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
-mod config;
 mod context;
 mod down;
 mod follow;
@@ -45,8 +44,7 @@ enum Command {
     Restart(restart::Args),
     Ps(ps::Args),
     Logs(logs::Args),
-    #[command(visible_alias = "convert")]
-    Config(config::ConfigArgs),
+
     #[command(subcommand)]
     Server(server::Command),
     Serve(serve::Args),
@@ -61,7 +59,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are printed to stdout and are no failure.
-            let code = if error.use_stderr() { Kind::Usage.into() } else { ExitCode::SUCCESS };
+            let code = if error.use_stderr() {
+                Kind::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
             drop(error.print());
             return code;
         }
@@ -76,9 +78,14 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let env = Env::from_process().map_err(|error| Error::failed(error).hint("cd to a directory that exists"))?;
+    let env = Env::from_process()
+        .map_err(|error| Error::failed(error).hint("cd to a directory that exists"))?;
     cli.global.ansi.apply();
-    let context = Context { env, ui: Ui { quiet: false }, global: cli.global };
+    let context = Context {
+        env,
+        ui: Ui { quiet: false },
+        global: cli.global,
+    };
     match cli.command {
         Command::Up(args) => wait_for(up::run(&context, &args)),
         Command::Down(args) => wait_for(down::run(&context, &args)),
@@ -87,7 +94,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Restart(args) => wait_for(restart::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
-        Command::Config(args) => config::run(&context, &args),
+
         Command::Server(command) => wait_for(server::run(&context, &command)),
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),

@@ -26,7 +26,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let instances = named.instances(&backends).await?;
     named.check_services(&args.services, &instances)?;
     let services = args.services.iter().cloned().collect();
-    let observed = Observed { instances, ..Observed::default() };
+    let observed = Observed {
+        instances,
+        ..Observed::default()
+    };
     let plan = down::restart(&observed, &services, args.timeout.map(Duration::from_secs));
     follow::carry_out(context, &backends, &plan).await.map(drop)
 }

@@ -22,11 +22,19 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     named.check_services(&args.services, &instances)?;
     for name in &args.services {
         if !instances.iter().any(|instance| instance.service == *name) {
-            return Err(Error::failed(format!("service `{name}` has no instance to start"))
-                .hint(format!("wharf up -d {name}")));
+            return Err(
+                Error::failed(format!("service `{name}` has no instance to start"))
+                    .hint(format!("wharf up -d {name}")),
+            );
         }
     }
     let services = args.services.iter().cloned().collect();
-    let plan = down::start(&Observed { instances, ..Observed::default() }, &services);
+    let plan = down::start(
+        &Observed {
+            instances,
+            ..Observed::default()
+        },
+        &services,
+    );
     follow::carry_out(context, &backends, &plan).await.map(drop)
 }

@@ -30,7 +30,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         timeout: args.timeout.map(Duration::from_secs),
         ..Ending::default()
     };
-    let plan = down::stop(&Observed { instances, ..Observed::default() }, &ending);
+    let plan = down::stop(
+        &Observed {
+            instances,
+            ..Observed::default()
+        },
+        &ending,
+    );
     if plan.steps.is_empty() {
         context.ui.status("nothing to stop");
         return Ok(());

@@ -128,7 +128,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let collisions = project::check_ports(&project);
     if !collisions.is_empty() {
         let heading = "two services need the same port";
-        return Err(Error { diagnostics: collisions, ..Error::new(Kind::Invalid, heading) });
+        return Err(Error {
+            diagnostics: collisions,
+            ..Error::new(Kind::Invalid, heading)
+        });
     }
     if project.services.is_empty() {
         return Err(Error::failed("no service selected").hint("wharf config --profiles"));
@@ -144,7 +147,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     if policy.build || policy.pull {
         // Whether an instance is out of date is known only when the images are there.
-        let is_image = |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
+        let is_image =
+            |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
         let images = settled.plan.only(is_image);
         follow::carry_out(context, &backends, &images).await?;
         (policy.build, policy.pull) = (false, false);
@@ -156,7 +160,12 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let kept = kept(&settled.plan, &settled.observed.instances, &project);
     for instance in &kept {
-        context.ui.status(format!(" {GOOD}✔{GOOD:#} {} {} is up to date{}", instance.backend, instance.name, answers_at(instance)));
+        context.ui.status(format!(
+            " {GOOD}✔{GOOD:#} {} {} is up to date{}",
+            instance.backend,
+            instance.name,
+            answers_at(instance)
+        ));
     }
     if args.detach || args.wait || args.no_start {
         follow::carry_out(context, &backends, &settled.plan).await?;
@@ -164,23 +173,43 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let names = names(&settled.plan, &kept);
     let foreground = foreground(args, &project)?;
-    follow::run(context, &backends, &settled.plan, &project.name, &kept, &names, &foreground, alone).await
+    follow::run(
+        context,
+        &backends,
+        &settled.plan,
+        &project.name,
+        &kept,
+        &names,
+        &foreground,
+        alone,
+    )
+    .await
 }
 
 fn policy(args: &Args, project: &Project) -> Result<Policy> {
     let mut scale = BTreeMap::new();
     for entry in &args.scale {
-        let parsed = entry.split_once('=').and_then(|(name, count)| Some((name, count.parse().ok()?)));
+        let parsed = entry
+            .split_once('=')
+            .and_then(|(name, count)| Some((name, count.parse().ok()?)));
         let Some((name, count)) = parsed else {
-            return Err(Error::usage(format!("--scale {entry}: not of the form SERVICE=N"))
-                .hint("--scale web=3"));
+            return Err(
+                Error::usage(format!("--scale {entry}: not of the form SERVICE=N"))
+                    .hint("--scale web=3"),
+            );
         };
         if !project.services.contains_key(name) {
-            return Err(Error::usage(format!("no such service: {name}")).hint("wharf config --services"));
+            return Err(
+                Error::usage(format!("no such service: {name}")).hint("wharf config --services")
+            );
         }
         scale.insert(name.to_owned(), count);
     }
-    let on_conflict = if args.force { Some(Conflict::Replace) } else { args.on_conflict.map(Into::into) };
+    let on_conflict = if args.force {
+        Some(Conflict::Replace)
+    } else {
+        args.on_conflict.map(Into::into)
+    };
     Ok(Policy {
         on_conflict,
         recreate: match (args.force_recreate, args.no_recreate) {
@@ -211,22 +240,38 @@ fn wishes(args: &Args) -> Wishes {
             Selection::Named(names.iter().cloned().collect())
         }
     };
-    Wishes { local: selection(&args.local), container: selection(&args.container) }
+    Wishes {
+        local: selection(&args.local),
+        container: selection(&args.container),
+    }
 }
 
 fn foreground(args: &Args, project: &Project) -> Result<Foreground> {
-    for name in args.exit_code_from.iter().chain(&args.attach).chain(&args.no_attach) {
+    for name in args
+        .exit_code_from
+        .iter()
+        .chain(&args.attach)
+        .chain(&args.no_attach)
+    {
         if !project.services.contains_key(name) {
-            return Err(Error::usage(format!("no such service: {name}")).hint("wharf config --services"));
+            return Err(
+                Error::usage(format!("no such service: {name}")).hint("wharf config --services")
+            );
         }
     }
     let wanted = |name: &String| {
         let service = project.services.get(name);
         !args.no_attach.contains(name)
             && (args.attach.is_empty() || args.attach.contains(name))
-            && (!args.attach.is_empty() || service.is_none_or(|service| service.attach != Some(false)))
+            && (!args.attach.is_empty()
+                || service.is_none_or(|service| service.attach != Some(false)))
     };
-    let shown: BTreeSet<String> = project.services.keys().filter(|name| wanted(name)).cloned().collect();
+    let shown: BTreeSet<String> = project
+        .services
+        .keys()
+        .filter(|name| wanted(name))
+        .cloned()
+        .collect();
     Ok(Foreground {
         abort_on_exit: args.abort_on_container_exit || args.exit_code_from.is_some(),
         exit_code_from: args.exit_code_from.clone(),
@@ -256,10 +301,12 @@ fn kept(plan: &Plan, instances: &[Instance], project: &Project) -> Vec<Instance>
     let touched = |instance: &Instance| {
         plan.steps.iter().any(|step| match &step.action {
             Action::Start { instance: target }
-            | Action::Stop { instance: target, .. }
-            | Action::Remove { instance: target, .. } => {
-                target.which == crate::plan::step::Which::Existing(instance.id.clone())
+            | Action::Stop {
+                instance: target, ..
             }
+            | Action::Remove {
+                instance: target, ..
+            } => target.which == crate::plan::step::Which::Existing(instance.id.clone()),
             _ => false,
         })
     };
@@ -268,7 +315,12 @@ fn kept(plan: &Plan, instances: &[Instance], project: &Project) -> Vec<Instance>
             && !instance.one_off
             && project.services.contains_key(&instance.service)
     };
-    instances.iter().filter(running).filter(|instance| !touched(instance)).cloned().collect()
+    instances
+        .iter()
+        .filter(running)
+        .filter(|instance| !touched(instance))
+        .cloned()
+        .collect()
 }
 
 fn answers_at(instance: &Instance) -> String {
@@ -277,7 +329,10 @@ fn answers_at(instance: &Instance) -> String {
         .as_ref()
         .filter(|readiness| readiness.address.port() != 0)
         .map(|readiness| {
-            format!(": {NAME}{}{NAME:#}", probe::url(&readiness.probe, readiness.address))
+            format!(
+                ": {NAME}{}{NAME:#}",
+                probe::url(&readiness.probe, readiness.address)
+            )
         })
         .unwrap_or_default()
 }

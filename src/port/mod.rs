@@ -7,7 +7,7 @@ mod descriptors;
 mod free;
 pub mod holder;
 pub mod owner;
-mod process;
+pub mod process;
 pub mod protect;
 pub mod release;
 pub mod sockets;

@@ -79,7 +79,7 @@ impl Processes {
             }
         };
         match answer {
-            Ok(_) => {
+            Ok(answer) => {
                 let started = self
                     .record(project, name)?
                     .run
@@ -88,11 +88,8 @@ impl Processes {
                 events.send(Event::Ready {
                     name: name.to_owned(),
                     url: probe::url(&readiness.probe, readiness.address),
-                    how: match readiness.probe {
-                        ProbeKind::WebSocket { .. } => "WebSocket handshake",
-                        ProbeKind::Http { .. } => "HTTP response",
-                        ProbeKind::Tcp => "TCP connection",
-                    },
+                    address: readiness.address,
+                    how: answer.what,
                     took: Duration::from_nanos(took),
                 });
                 Ok(())

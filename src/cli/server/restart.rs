@@ -13,7 +13,7 @@ use crate::state::Observed;
 
 /// Stop the servers and start them again as they were
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// Only the server on this port [default: all servers]
     #[arg(long)]
     port: Option<u16>,
@@ -31,12 +31,18 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let mut instances = backends.processes.observe(model::PROJECT).await?;
     instances.retain(|instance| args.port.is_none() || model::port_of(instance) == args.port);
     if instances.is_empty() {
-        let port = args.port.map(|port| format!(" --port {port}")).unwrap_or_default();
+        let port = args
+            .port
+            .map(|port| format!(" --port {port}"))
+            .unwrap_or_default();
         return Err(Error::failed("there is no server to restart")
             .hint(format!("wharf server start --background{port}")));
     }
     let grace = if args.force { Some(0) } else { args.timeout };
-    let observed = Observed { instances, ..Observed::default() };
+    let observed = Observed {
+        instances,
+        ..Observed::default()
+    };
     let plan = down::restart(&observed, &BTreeSet::new(), grace.map(Duration::from_secs));
     follow::carry_out(context, &backends, &plan).await.map(drop)
 }

@@ -12,7 +12,7 @@ use crate::state::Observed;
 
 /// Stop the servers and all their children
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// Only the server on this port [default: all servers]
     #[arg(long)]
     port: Option<u16>,
@@ -33,12 +33,24 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let mut instances = backends.processes.observe(model::PROJECT).await?;
     instances.retain(|instance| args.port.is_none() || model::port_of(instance) == args.port);
     if !instances.iter().any(|instance| instance.status.is_alive()) {
-        let at = args.port.map(|port| format!(" on port {port}")).unwrap_or_default();
+        let at = args
+            .port
+            .map(|port| format!(" on port {port}"))
+            .unwrap_or_default();
         context.ui.status(format!("no server runs{at}"));
     }
     let grace = if args.force { Some(0) } else { args.timeout };
-    let ending = Ending { timeout: grace.map(Duration::from_secs), ..Ending::default() };
-    let plan = down::down(&Observed { instances, ..Observed::default() }, &ending);
+    let ending = Ending {
+        timeout: grace.map(Duration::from_secs),
+        ..Ending::default()
+    };
+    let plan = down::down(
+        &Observed {
+            instances,
+            ..Observed::default()
+        },
+        &ending,
+    );
     if args.debug {
         for step in &plan.steps {
             context.ui.status(step.to_string());
