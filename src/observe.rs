@@ -63,9 +63,10 @@ pub async fn instances(
         .services
         .values()
         .any(|service| service.has_container_form());
-    if placement.needs_engine() {
-        instances.extend(backends.containers.observe(&project.name).await?);
-    } else if may_have_containers && backends.containers.reachable().await.is_ok() {
+    // An engine that does not answer has no running containers that could be in the way.
+    let asks = placement.needs_engine()
+        || (may_have_containers && backends.containers.reachable().await.is_ok());
+    if asks {
         instances.extend(backends.containers.observe(&project.name).await?);
     }
     Ok(instances)
@@ -119,10 +120,7 @@ pub async fn held(backends: &Backends, claims: &[Claim]) -> Result<Vec<Held>, Ba
         return Ok(owner::attribute(found, &[], &[]));
     }
     // Without an engine that answers, the holder keeps the name the kernel gives it.
-    let (published, running) = match backends.containers.published().await {
-        Ok(answer) => answer,
-        Err(_) => (Vec::new(), Vec::new()),
-    };
+    let (published, running) = backends.containers.published().await.unwrap_or_default();
     Ok(owner::attribute(found, &published, &running))
 }
 
