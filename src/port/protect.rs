@@ -180,6 +180,22 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
     None
 }
 
+/// Why this systemd unit must never be stopped; `None` if it may be.
+pub fn reason_of_unit(name: &str) -> Option<String> {
+    let (plain, _) = name.rsplit_once('.').unwrap_or((name, ""));
+    let plain = plain.split('@').next().unwrap_or(plain);
+    let why = match plain {
+        "ssh" | "sshd" | "dropbear" => "it carries remote logins",
+        "docker" | "containerd" | "podman" | "crio" | "kubelet" | "k3s" => {
+            "it runs containers: stop the container instead"
+        }
+        "dbus" | "dbus-broker" => "a desktop depends on it",
+        _ if plain.starts_with("systemd-") => "the system depends on it",
+        _ => return None,
+    };
+    Some(format!("{name} is never stopped: {why}"))
+}
+
 /// Whether ports of this process are a container's or a virtual machine's in truth: an engine knows more.
 pub(crate) fn is_engine_part(facts: &ProcessFacts) -> bool {
     ENGINE_PARTS.iter().any(|name| has_name(facts, name))

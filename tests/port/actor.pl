@@ -146,10 +146,16 @@ elsif ($role eq 'orchestra') {
     }
     stay();
 }
+elsif ($role eq 'watch') {
+    # The shape of a watcher: itself, `sh -c`, the server; again and again.
+    my ($ip, $port) = @arguments;
+    my $server = "perl $0 serve $ip $port; true";
+    $0 = 'nodemon';
+    while (1) { system('sh', '-c', $server); }
+}
 elsif ($role eq 'connect') {
     my ($from, $port, $to, $to_port) = @arguments;
     socket(my $socket, AF_INET, SOCK_STREAM, 0) or die "socket: $!";
-    setsockopt($socket, SOL_SOCKET, SO_REUSEADDR, 1);
     bind($socket, address($from, $port)) or die "bind: $!";
     connect($socket, address($to, $to_port)) or die "connect: $!";
     ready();

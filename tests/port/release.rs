@@ -10,7 +10,7 @@ use wharf::port::release::{Stopped, await_free, how_released, is_free, stop_proc
 use super::stage::{Actor, claim, facts, free_port, holders, is_alive, pids, script, udp};
 
 /// Long enough that no test passes by waiting it out.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 /// For those who are known to ignore the polite signal.
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -130,17 +130,54 @@ fn a_loop_that_restarts_the_server_is_stopped_first() {
 #[test]
 fn a_watcher_behind_a_shell_is_stopped_first() {
     let port = free_port();
-    // nodemon's shape: the watcher, `sh -c`, the server.
-    let inner = format!("perl {} serve 127.0.0.1 {port}; true", script());
-    let watcher = format!("$0 = 'nodemon'; while (1) {{ system('sh', '-c', q[{inner}]) }}");
-    let mut command = std::process::Command::new("setsid");
-    command.args(["perl", "-e", &watcher]);
-    let mut actor = Actor::start(command);
+    let mut actor = Actor::start_apart(
+        "perl",
+        &[&script(), "watch", "127.0.0.1", &port.to_string()],
+    );
     let wanted = claim(port, &["127.0.0.1"]);
     let stopped = stop(&wanted, LONG);
     assert_eq!(stopped.pids.first(), Some(&actor.pid()));
     assert_eq!(stopped.pids.len(), 3);
     assert!(!actor.is_alive());
+}
+
+#[test]
+fn a_loop_in_a_terminal_is_left_alone_and_reported() {
+    let port = free_port();
+    let text = format!(
+        "exec 2>/dev/null; while true; do perl {} serve 127.0.0.1 {port}; done",
+        script()
+    );
+    // script(1) runs the shell on a terminal of its own.
+    let mut terminal = Actor::start_apart("script", &["-qfc", &text, "/dev/null"]);
+    let wanted = claim(port, &["127.0.0.1"]);
+    let before = only(&wanted);
+    let shell = facts(&before).unwrap().ancestors.first().unwrap().0;
+    let stopped = stop_process(&before, &wanted, LONG).unwrap();
+    assert_eq!(stopped.pids, [facts(&before).unwrap().pid]);
+    terminal.hear();
+    let error = await_free(&wanted, &[before], LONG).unwrap_err();
+    let PortError::TakenAgain { who, hint, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert!(who.contains(&format!("(pid {shell},")), "{who}");
+    assert!(hint.is_some_and(|hint| hint.contains("terminal")));
+    assert!(is_alive(shell) && terminal.is_alive());
+}
+
+#[test]
+fn a_watcher_in_a_terminal_is_stopped_and_its_shell_is_not() {
+    let port = free_port();
+    let text = format!("perl {} watch 127.0.0.1 {port}; sleep 600", script());
+    let mut terminal = Actor::start_apart("script", &["-qfc", &text, "/dev/null"]);
+    let wanted = claim(port, &["127.0.0.1"]);
+    // The server, `sh -c`, the watcher, the terminal's shell.
+    let ancestors = facts(&only(&wanted)).unwrap().ancestors.clone();
+    let (watcher, shell) = (ancestors.get(1).unwrap().0, ancestors.get(2).unwrap().0);
+    let stopped = stop(&wanted, LONG);
+    assert_eq!(stopped.pids.first(), Some(&watcher));
+    assert!(!stopped.pids.contains(&shell));
+    assert!(!is_alive(watcher) && is_alive(shell) && terminal.is_alive());
 }
 
 #[test]

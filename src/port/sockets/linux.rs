@@ -36,7 +36,6 @@ const CGROUP_ID: u16 = 21;
 /// receiver's buffer).
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// `EADDRNOTAVAIL`-like answers of a kernel without IPv6 are no error; see [`dump`].
 const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
 
 pub(super) fn bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
@@ -158,11 +157,11 @@ fn read_datagram(
             .next_multiple_of(4);
         rest = rest.get(length.max(1)..).unwrap_or_default();
         match message.payload {
-            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                // A kernel that did not filter would make every connection look like a listener.
-                if response.header.socket_id.source_port == source_port {
-                    responses.push(*response);
-                }
+            // A kernel that did not filter would make every connection look like a listener.
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response))
+                if response.header.socket_id.source_port == source_port =>
+            {
+                responses.push(*response);
             }
             NetlinkPayload::Done(_) => return Ok(true),
             NetlinkPayload::Error(error) => {
@@ -171,7 +170,10 @@ fn read_datagram(
                     None => Ok(true),
                 };
             }
-            _ => {}
+            NetlinkPayload::Noop
+            | NetlinkPayload::Overrun(_)
+            | NetlinkPayload::InnerMessage(_)
+            | _ => {}
         }
     }
     Ok(false)
