@@ -94,8 +94,8 @@ pub fn look_up(claims: &[Claim]) -> Result<LookUp, PortError> {
 /// Whether an engine may know more about this holder.
 fn is_engines(holder: &Holder) -> bool {
     match &holder.who {
-        Who::Process(facts) => protect::is_engine_part(facts),
-        Who::Unit { main, .. } => main.as_deref().is_some_and(protect::is_engine_part),
+        Who::Process(facts) => protect::may_forward(facts),
+        Who::Unit { main, .. } => main.as_deref().is_some_and(protect::may_forward),
         Who::Unknown { .. } | Who::Kernel | Who::Container(_) => true,
     }
 }
