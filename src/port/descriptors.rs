@@ -83,6 +83,10 @@ fn scan(pid: u32, directory: &OwnedFd, inodes: &[u64], pairs: &mut Vec<(u64, u32
 
 /// `socket:[INODE]`, as `proc_pid_fd(5)` spells it.
 fn socket_inode(directory: &OwnedFd, name: &CStr) -> Option<u64> {
+    // Not the directory's own entries, `.` and `..`.
+    if !name.to_bytes().first().is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
     let mut buffer = [0_u8; 40];
     let length = readlinkat_raw(directory.as_fd(), name, &mut buffer).ok()?;
     let target = buffer.get(..length)?;

@@ -267,7 +267,7 @@ fn is_wharf(facts: &ProcessFacts) -> bool {
         && !verb.is_some_and(|word| word == "serve" || word == "server")
 }
 
-pub(crate) fn is_own_ancestor(pid: u32) -> bool {
+fn is_own_ancestor(pid: u32) -> bool {
     let mut at = std::process::id();
     for _ in 0..128 {
         let Some(stat) = Stat::read(at) else {

@@ -161,6 +161,32 @@ elsif ($role eq 'connect') {
     ready();
     stay();
 }
+elsif ($role eq 'reuse') {
+    # At each line: ends its child and starts another one under the same pid (in a namespace of its own).
+    my ($ip, $port) = @arguments;
+    my $socket = listener($ip, $port);
+    my $spawn = sub {
+        my ($wanted) = @_;
+        if ($wanted) {
+            open(my $last, '>', '/proc/sys/kernel/ns_last_pid') or die "ns_last_pid: $!";
+            print $last $wanted - 1;
+            close $last;
+        }
+        my $pid = fork();
+        if (!$pid) { stay(); }
+        return $pid;
+    };
+    my $child = $spawn->(0);
+    ready($child);
+    while (<STDIN>) {
+        kill 'KILL', $child;
+        waitpid($child, 0);
+        # Start times are counted in hundredths of a second.
+        select(undef, undef, undef, 0.021);
+        $child = $spawn->($child);
+        ready($child);
+    }
+}
 elsif ($role eq 'idle') {
     ready();
     stay();

@@ -7,7 +7,7 @@ use wharf::port::claim::Claim;
 use wharf::port::holder::{Holder, Who};
 use wharf::port::release::{Stopped, await_free, how_released, is_free, stop_process};
 
-use super::stage::{Actor, claim, facts, free_port, holders, is_alive, pids, script, udp};
+use super::stage::{Actor, claim, facts, free_port, holders, is_alive, is_root, pids, script, udp};
 
 /// Long enough that no test passes by waiting it out.
 const LONG: Duration = Duration::from_mins(1);
@@ -245,6 +245,46 @@ fn a_pid_that_means_another_process_by_now_is_left_alone() {
     let stopped = stop_process(&holder, &wanted, LONG).unwrap();
     assert_eq!(stopped.pids, []);
     assert!(server.is_alive());
+}
+
+#[test]
+fn a_reused_pid_is_never_signalled() {
+    const INSIDE: &str = "WHARF_TEST_IN_NAMESPACE";
+    const NAME: &str = "port::release::a_reused_pid_is_never_signalled";
+    if std::env::var_os(INSIDE).is_some() {
+        return reuse_a_pid_again_and_again();
+    }
+    if !is_root("a pid namespace") {
+        return;
+    }
+    let output = std::process::Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// In a pid namespace of its own, where the next pid can be chosen.
+fn reuse_a_pid_again_and_again() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut actor = Actor::play(&["reuse", "127.0.0.1", &port.to_string()]);
+    let pid = actor.words.first().copied().unwrap();
+    for round in 0..50 {
+        let found = holders(&wanted);
+        assert_eq!(pids(&found), [actor.pid(), pid], "round {round}");
+        actor.say("next");
+        assert_eq!(actor.hear(), [pid], "round {round}");
+        // The number and the socket are the same; the process is not.
+        let stopped = stop_process(found.last().unwrap(), &wanted, LONG).unwrap();
+        assert_eq!(stopped.pids, [], "round {round}");
+        assert!(is_alive(pid) && actor.is_alive(), "round {round}");
+    }
 }
 
 #[test]
