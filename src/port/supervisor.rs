@@ -308,11 +308,14 @@ fn loops(text: &str) -> bool {
         .any(|word| matches!(word, "while" | "until" | "for"))
 }
 
-/// A server that restarts itself on changes runs the same command twice, one below the other.
+/// A server that restarts itself on changes runs the same command twice, one below the other, and tells
+/// the lower one by a variable. A mere fork has the same variables, and a parent with its own life.
 fn repeats_itself(facts: &ProcessFacts, child: u32) -> bool {
+    let variables = |pid: u32| fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     !facts.command.is_empty()
         && process_facts(child)
             .is_some_and(|below| below.command == facts.command && below.exe == facts.exe)
+        && variables(facts.pid) != variables(child)
 }
 
 /// `node --watch`, `deno run --watch`, `bun --hot`.

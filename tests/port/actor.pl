@@ -153,6 +153,28 @@ elsif ($role eq 'watch') {
     $0 = 'nodemon';
     while (1) { system('sh', '-c', $server); }
 }
+elsif ($role eq 'reload') {
+    # The shape of a development server: the same command once more, told apart by a variable.
+    my ($ip, $port) = @arguments;
+    if ($ENV{RUN_MAIN}) {
+        my $socket = listener($ip, $port);
+        ready();
+        stay();
+    }
+    $ENV{RUN_MAIN} = 1;
+    while (1) { system('perl', $0, $role, @arguments); }
+}
+elsif ($role eq 'forked') {
+    # A program with its own life, whose forked child serves.
+    my ($ip, $port) = @arguments;
+    my $server = fork();
+    if (!$server) {
+        my $socket = listener($ip, $port);
+        ready();
+        stay();
+    }
+    stay();
+}
 elsif ($role eq 'connect') {
     my ($from, $port, $to, $to_port) = @arguments;
     socket(my $socket, AF_INET, SOCK_STREAM, 0) or die "socket: $!";

@@ -142,6 +142,26 @@ fn a_watcher_behind_a_shell_is_stopped_first() {
 }
 
 #[test]
+fn a_server_that_reloads_itself_is_stopped_at_the_top() {
+    let port = free_port();
+    let mut reloader = Actor::play(&["reload", "127.0.0.1", &port.to_string()]);
+    let stopped = stop(&claim(port, &["127.0.0.1"]), LONG);
+    assert_eq!(stopped.pids.first(), Some(&reloader.pid()));
+    assert_eq!(stopped.pids.len(), 2);
+    assert!(!reloader.is_alive());
+}
+
+#[test]
+fn who_forked_a_server_is_not_its_supervisor() {
+    let port = free_port();
+    let mut parent = Actor::play(&["forked", "127.0.0.1", &port.to_string()]);
+    let stopped = stop(&claim(port, &["127.0.0.1"]), LONG);
+    assert_eq!(stopped.pids.len(), 1);
+    assert!(!stopped.pids.contains(&parent.pid()));
+    assert!(parent.is_alive());
+}
+
+#[test]
 fn a_loop_in_a_terminal_is_left_alone_and_reported() {
     let port = free_port();
     let text = format!(
