@@ -287,6 +287,10 @@ fn shell_text(facts: &ProcessFacts) -> Option<String> {
                     Some(cwd) => cwd.join(word),
                     None => Path::new(word).to_path_buf(),
                 };
+                // `/dev/fd/3` is the shell's own descriptor, and a file of ours only by accident.
+                if path.starts_with("/dev") || path.starts_with("/proc") {
+                    return None;
+                }
                 // A file is a script; anything else (a pipe, a terminal) is somebody's input.
                 return fs::metadata(&path)
                     .is_ok_and(|found| found.is_file())
