@@ -2,4 +2,12 @@
 
 mod stage;
 
+mod adoption;
+mod command;
+mod ending;
+mod follow;
+mod health;
 mod output;
+mod readiness;
+mod restart;
+mod supervisor;
