@@ -13,7 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
-use rustix::process::WaitOptions;
+use rustix::process::{Resource, Rlimit, WaitOptions, getrlimit, setrlimit};
 
 use super::control::{ClientId, Control};
 use super::lifecycle::Moment;
@@ -69,6 +69,8 @@ struct Supervisor {
     /// Who waits for the end of which instance.
     waiting: Vec<(String, ClientId)>,
     origin: Instant,
+    /// The limit of open descriptors before we raised ours.
+    descriptors: Rlimit,
     dismissed: bool,
     /// Held for life; the kernel lets go of it.
     _lock: File,
@@ -99,6 +101,9 @@ fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
     seal_descriptors().map_err(|error| system("list its descriptors", error))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| system("become the parent of orphans", error))?;
+    let descriptors = raise_limit();
+    // Started through /proc/self/exe, whose last part would be its name.
+    let _ = rustix::thread::set_name(c"wharf");
     let signals = take_signals().map_err(|error| system("set up its signals", error))?;
     let dir = dirs.project(project)?;
     dir.create()?;
@@ -112,6 +117,7 @@ fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
         units: BTreeMap::new(),
         waiting: Vec::new(),
         origin: Instant::now(),
+        descriptors,
         dismissed: false,
         _lock: lock,
     };
@@ -128,6 +134,19 @@ fn take_signals() -> nix::Result<SignalFd> {
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+/// Every instance takes a handful of descriptors; the usual soft limit would do for two hundred. The limit
+/// as it was is what the processes get: some programs misbehave under a high one.
+fn raise_limit() -> Rlimit {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: before.maximum,
+        maximum: before.maximum,
+    };
+    // Refused at worst, and then the old limit holds.
+    let _ = setrlimit(Resource::Nofile, raised);
+    before
 }
 
 #[expect(unsafe_code, reason = "signal dispositions have no safe interface")]
@@ -170,9 +189,13 @@ impl Supervisor {
         EPOCH.saturating_add(self.origin.elapsed())
     }
 
+    fn surroundings(&self) -> Surroundings {
+        Surroundings::new(self.now(), Some(self.descriptors))
+    }
+
     /// Takes over whatever the ledger says is alive.
     fn adopt(&mut self) {
-        let mut around = Surroundings::new(self.now());
+        let mut around = self.surroundings();
         for name in names(&self.dir).unwrap_or_default() {
             match self.load(&name, &mut around) {
                 Ok(Some(mut unit)) if unit.is_active() => {
@@ -228,7 +251,7 @@ impl Supervisor {
     fn attend(&mut self) -> Result<(), BackendError> {
         loop {
             let ready = self.wait()?;
-            let mut around = Surroundings::new(self.now());
+            let mut around = self.surroundings();
             let mut requests = Vec::new();
             for (source, flags) in ready {
                 match source {
@@ -536,9 +559,8 @@ fn peek(pid: u32) -> Option<i32> {
     match waitid(Id::Pid(raw), flags) {
         Ok(WaitStatus::Exited(_, code)) => Some(code),
         Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as i32),
-        Ok(_) => None,
         Err(nix::errno::Errno::EINVAL) => take(pid),
-        Err(_) => None,
+        Ok(_) | Err(_) => None,
     }
 }
 

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::Errno;
+use rustix::process::{Pid, Rlimit, Signal, kill_process_group};
 
 use super::capture::{Moved, Recorder};
 use super::health::Schedule;
@@ -31,14 +32,17 @@ pub(super) type Settled = Option<Result<(), Failure>>;
 pub(super) struct Surroundings {
     /// Now.
     pub(super) now: Moment,
+    /// The limit of open descriptors that processes get.
+    descriptors: Option<Rlimit>,
     snapshot: Option<Snapshot>,
 }
 
 impl Surroundings {
     /// Of a new turn of the loop.
-    pub(super) fn new(now: Moment) -> Self {
+    pub(super) fn new(now: Moment, descriptors: Option<Rlimit>) -> Self {
         Self {
             now,
+            descriptors,
             snapshot: None,
         }
     }
@@ -136,10 +140,7 @@ impl Unit {
         let age = u64::try_from(wall_clock().saturating_sub(run.started)).unwrap_or_default();
         let since = around.now.saturating_sub(Duration::from_nanos(age));
         unit.life = Lifecycle::adopted(policy, unit.record.restarts, since);
-        let process = run.process.or_else(|| {
-            // Started, and the supervisor was killed before it could note the pid.
-            Snapshot::take().ok().and_then(|all| all.main_of(&run.id))
-        });
+        let process = run.process.or_else(|| unnoted(&run.id));
         let fd = process.and_then(|id| Some((id, id.open()?)));
         if let Some((id, fd)) = fd {
             unit.main = Some(Main {
@@ -324,7 +325,7 @@ impl Unit {
             .as_ref()
             .is_some_and(|schedule| schedule.deadline() <= around.now)
         {
-            self.health_due(around.now);
+            self.health_due(around);
         }
         if self.output_retry.is_some_and(|at| at <= around.now) {
             self.output_retry = None;
@@ -361,9 +362,11 @@ impl Unit {
             // A successor would have to finish the clearing and must know the code.
             drop(self.record.write(&self.dir));
         }
-        match self.life.on_event(Event::MainEnded { code }, around.now) {
-            Action::None => self.sweep(around, id),
-            action => self.perform(action, around, id),
+        let action = self.life.on_event(Event::MainEnded { code }, around.now);
+        if action == Action::None {
+            self.sweep(around, id)
+        } else {
+            self.perform(action, around, id)
         }
     }
 
@@ -419,11 +422,10 @@ impl Unit {
         if tree.is_empty() && self.main.is_none() {
             return self.apply(Event::TreeGone, around);
         }
-        let signal = match self.life.phase() {
-            Phase::Stopping { .. } => Signal::from_named_raw(self.record.spec.stop_signal),
-            _ => None,
-        }
-        .unwrap_or(Signal::KILL);
+        let polite = matches!(self.life.phase(), Phase::Stopping { .. });
+        let signal = Signal::from_named_raw(self.record.spec.stop_signal)
+            .filter(|_| polite)
+            .unwrap_or(Signal::KILL);
         for id in &tree {
             if self.watched.iter().any(|(known, _)| known == id) {
                 continue;
@@ -461,10 +463,10 @@ impl Unit {
     fn spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
         let outcome = self.try_spawn(around);
         if let Err(failure) = &outcome {
-            let code = match failure {
-                Failure::Command { cause, .. } if cause.errno == Some(2) => 127,
-                _ => 126,
-            };
+            // As the shell does: not found, or found and not to be run.
+            let not_found = matches!(failure, Failure::Command { cause, .. }
+                if cause.errno == Some(Errno::NOENT.raw_os_error()));
+            let code = if not_found { 127 } else { 126 };
             if let Some(run) = &mut self.record.run {
                 run.code = Some(code);
                 run.finished = Some(wall_clock());
@@ -506,6 +508,7 @@ impl Unit {
             environment: &spec.environment,
             run_id: &run_id,
             user: spec.user.as_ref(),
+            descriptors: around.descriptors,
         }
         .spawn(stdout.into(), stderr.into())
         .map_err(|error| Failure::Command {
@@ -536,7 +539,8 @@ impl Unit {
         Ok(())
     }
 
-    fn health_due(&mut self, now: Moment) {
+    fn health_due(&mut self, around: &Surroundings) {
+        let now = around.now;
         let (Some(schedule), Some(check)) = (&mut self.health, &self.record.spec.healthcheck)
         else {
             return;
@@ -558,6 +562,7 @@ impl Unit {
             environment: &spec.environment,
             run_id: self.record.id(),
             user: spec.user.as_ref(),
+            descriptors: around.descriptors,
         }
         .spawn(Stdio::null(), Stdio::null());
         match started {
@@ -565,6 +570,17 @@ impl Unit {
             Err(_) => self.on_check_ended(false, now),
         }
     }
+}
+
+/// The main process of a run whose supervisor was killed before it could note the pid. It has gone through
+/// exec by now, but the kernel shows its environment only a moment later; should that moment not have
+/// come, it is waited for.
+fn unnoted(run_id: &str) -> Option<ProcessId> {
+    const LOOKS: u32 = 10;
+    (0..LOOKS).find_map(|look| {
+        std::thread::sleep(Duration::from_millis(u64::from(look)));
+        Snapshot::take().ok()?.main_of(run_id)
+    })
 }
 
 /// Takes a child's zombie away; its status is known.

@@ -124,7 +124,9 @@ async fn a_stop_goes_on_under_the_next_supervisor() {
         loop {
             let project = stage.dirs().project("stage").unwrap();
             let dir = project.instance("stage-web-1").unwrap();
-            let record = wharf::backend::process::Record::read(&dir).unwrap().unwrap();
+            let record = wharf::backend::process::Record::read(&dir)
+                .unwrap()
+                .unwrap();
             if !record.wanted {
                 break;
             }
@@ -145,7 +147,9 @@ async fn another_boot_leaves_a_clean_end() {
     stage.kill_supervisor();
     let project = stage.dirs().project("stage").unwrap();
     let dir = project.instance("stage-web-1").unwrap();
-    let mut record = wharf::backend::process::Record::read(&dir).unwrap().unwrap();
+    let mut record = wharf::backend::process::Record::read(&dir)
+        .unwrap()
+        .unwrap();
     let process = record.process().unwrap();
     record.run.as_mut().unwrap().boot_id = "another".into();
     record.write(&dir).unwrap();

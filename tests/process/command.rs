@@ -94,7 +94,9 @@ async fn a_process_has_its_own_session_default_signals_and_three_descriptors() {
         .collect();
     // A shell may keep its script open at 10 and above.
     assert!(
-        descriptors.iter().all(|number| *number < 3 || *number >= 10),
+        descriptors
+            .iter()
+            .all(|number| *number < 3 || *number >= 10),
         "{descriptors:?}"
     );
     assert_eq!(lines[4], "/dev/null");

@@ -51,11 +51,11 @@ async fn a_daemon_that_left_session_and_parent_is_ended_too() {
     stage.up(shell("web", script)).await.unwrap();
     let escapee = process(&stage.line("web", "escapee ").await);
     let main = stage.instance("web").await.pid.unwrap();
-    let tree = stage
-        .processes
-        .tree_pids("stage", "stage-web-1")
-        .unwrap();
-    assert!(tree.contains(&main) && tree.contains(&escapee.pid), "{tree:?}");
+    let tree = stage.processes.tree_pids("stage", "stage-web-1").unwrap();
+    assert!(
+        tree.contains(&main) && tree.contains(&escapee.pid),
+        "{tree:?}"
+    );
     stage.stop("web", None).await.unwrap();
     assert!(!escapee.is_alive());
 }

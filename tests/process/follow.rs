@@ -38,20 +38,18 @@ async fn following_delivers_what_is_written_meanwhile_and_the_end() {
     let mut seen = Vec::new();
     let watching = async {
         while let Some(event) = receiver.recv().await {
-            match event {
-                Event::Log { line, .. } => {
-                    let line = String::from_utf8(line).unwrap();
-                    if line == "one" {
-                        std::fs::write(stage.root.path().join("go"), "").unwrap();
-                    }
-                    seen.push(line);
-                }
-                Event::Exited { code, .. } => {
-                    seen.push(format!("exit {code}"));
-                    break;
-                }
-                other => panic!("{other:?}"),
+            if let Event::Exited { code, .. } = event {
+                seen.push(format!("exit {code}"));
+                break;
             }
+            let Event::Log { line, .. } = event else {
+                panic!("{event:?}");
+            };
+            let line = String::from_utf8(line).unwrap();
+            if line == "one" {
+                std::fs::write(stage.root.path().join("go"), "").unwrap();
+            }
+            seen.push(line);
         }
     };
     let (outcome, ()) = tokio::join!(following, watching);
@@ -63,7 +61,10 @@ async fn following_delivers_what_is_written_meanwhile_and_the_end() {
 async fn a_span_of_time_is_respected() {
     let mut stage = Stage::new();
     stage
-        .up(shell("web", "echo early; while [ ! -e go ]; do sleep 0.02; done; echo late"))
+        .up(shell(
+            "web",
+            "echo early; while [ ! -e go ]; do sleep 0.02; done; echo late",
+        ))
         .await
         .unwrap();
     stage.line("web", "early").await;

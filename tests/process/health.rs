@@ -24,10 +24,7 @@ fn checked(script: &str, test: &str) -> Service {
 
 async fn await_healthy(stage: &Stage) -> Result<(), BackendError> {
     let instance = target("web");
-    stage
-        .act(Action::AwaitHealthy { instance })
-        .await
-        .map(drop)
+    stage.act(Action::AwaitHealthy { instance }).await.map(drop)
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The process backend on real children, one behaviour a file.
 
+#[cfg(test)]
 mod stage;
 
 mod adoption;

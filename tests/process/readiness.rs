@@ -1,21 +1,12 @@
 //! Ready means that the instance itself has answered.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use wharf::backend::BackendError;
 use wharf::event::Event;
 use wharf::state::{ProbeKind, Readiness};
 
-use crate::stage::{Stage, command, shell};
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
+use crate::stage::{Stage, command, free_port, shell};
 
 fn answers(port: u16, timeout_ms: u64) -> Readiness {
     Readiness {
@@ -39,7 +30,10 @@ async fn a_server_is_ready_when_it_answers() {
         &port.to_string(),
     ];
     stage.up(command("web", &argv)).await.unwrap();
-    stage.await_ready("web", answers(port, 30_000)).await.unwrap();
+    stage
+        .await_ready("web", answers(port, 30_000))
+        .await
+        .unwrap();
     let event = stage.receiver.try_recv().unwrap();
     let Event::Ready { name, url, .. } = event else {
         panic!("{event:?}");

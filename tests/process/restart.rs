@@ -21,7 +21,10 @@ async fn a_failure_is_tried_again_as_often_as_the_policy_says() {
 #[tokio::test]
 async fn success_ends_a_policy_of_failures() {
     let mut stage = Stage::new();
-    let mut service = shell("web", "echo try; [ -e second ] || { touch second; exit 1; }");
+    let mut service = shell(
+        "web",
+        "echo try; [ -e second ] || { touch second; exit 1; }",
+    );
     service.restart = Restart::OnFailure(None);
     stage.up(service).await.unwrap();
     assert_eq!(stage.exit_code("web").await, 0);

@@ -37,9 +37,11 @@ pub(super) fn status(record: &Record) -> Status {
     if run.boot_id != boot_id() {
         return ended;
     }
-    match record.status {
-        Status::Running if run.process.is_some_and(|process| !process.is_alive()) => ended,
-        status => status,
+    let is_gone = run.process.is_some_and(|process| !process.is_alive());
+    if record.status == Status::Running && is_gone {
+        ended
+    } else {
+        record.status
     }
 }
 

@@ -120,9 +120,7 @@ impl Processes {
             Ok(None) => port::sockets::listeners(answer.remote.port(), Protocol::Tcp)
                 .ok()?
                 .into_iter()
-                .filter(|socket| {
-                    overlaps(answer.remote.ip(), socket.address.ip(), socket.only_v6)
-                })
+                .filter(|socket| overlaps(answer.remote.ip(), socket.address.ip(), socket.only_v6))
                 .map(|socket| socket.inode)
                 .collect(),
             Err(_) => return None,
@@ -144,12 +142,6 @@ impl Processes {
     pub(super) async fn await_healthy(&self, target: &Target) -> Result<(), BackendError> {
         let (project, name) = (target.project.as_str(), target.name.as_str());
         let begun = wall_clock();
-        enum Verdict {
-            Healthy,
-            Unhealthy,
-            Unchecked,
-            Ended(i32),
-        }
         let verdict = self
             .wait_for(project, name, |record| {
                 if record.spec.healthcheck.is_none() {
@@ -213,6 +205,14 @@ impl Processes {
             watch.changed(record.status.is_alive()).await?;
         }
     }
+}
+
+/// How waiting for health can end.
+enum Verdict {
+    Healthy,
+    Unhealthy,
+    Unchecked,
+    Ended(i32),
 }
 
 fn exit_code(status: Status) -> Option<i32> {
