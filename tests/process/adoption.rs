@@ -20,9 +20,9 @@ async fn a_service_lives_on_and_its_output_has_neither_gap_nor_repetition() {
         // Far enough into the output for the supervisor to be in the midst of its work.
         stage.line("web", &format!("line {}", round * 1000)).await;
         stage.kill_supervisor();
-        assert_eq!(stage.instance("web").await.status, Status::Running);
-        // The next command finds it running and starts no second one.
+        // The next command finds it running, and starts no second one.
         assert_eq!(stage.start("web").await.unwrap(), id);
+        assert_eq!(stage.instance("web").await.status, Status::Running);
     }
     stage.line("web", "line 9000").await;
     std::fs::write(stage.root.path().join("enough"), "").unwrap();
@@ -71,6 +71,24 @@ async fn an_end_that_nobody_saw_has_the_unknown_code_and_leaves_nothing() {
     // The next one that has a reason to start a supervisor clears up.
     stage.stop("web", None).await.unwrap();
     assert!(!child.is_alive());
+}
+
+#[tokio::test]
+async fn whatever_looks_at_a_service_gets_its_output_flowing_again() {
+    let mut stage = Stage::new();
+    // Far more than a pipe holds, so that it can only end if somebody reads.
+    let script =
+        "echo up; while [ ! -e go ]; do sleep 0.02; done; seq 1 200000; touch done; exec sleep 600";
+    stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "up").await;
+    stage.kill_supervisor();
+    std::fs::write(stage.root.path().join("go"), "").unwrap();
+    assert_eq!(stage.instance("web").await.status, Status::Running);
+    assert!(stage.supervisor().is_some());
+    stage.line("web", "200000").await;
+    let lines = stage.lines("web", LogOptions::default()).await;
+    assert_eq!(lines.len(), 200_001);
+    stage.stop("web", None).await.unwrap();
 }
 
 #[tokio::test]
