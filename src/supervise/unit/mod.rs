@@ -1,23 +1,24 @@
 //! One instance in the supervisor's hands: carries out what its lifecycle decides, on the real process, its
 //! output and its ledger entry. Decides nothing itself.
 
+mod spawn;
+mod takeover;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Rlimit, Signal};
 
 use super::capture::{Moved, Recorder};
 use super::health::Schedule;
 use super::lifecycle::{Action, Event, Lifecycle, Moment, Phase};
 use crate::backend::BackendError;
-use crate::backend::process::child::Launch;
 use crate::backend::process::dirs::InstanceDir;
 use crate::backend::process::protocol::Failure;
-use crate::backend::process::run::{ProcessId, boot_id, new_run_id, wall_clock};
+use crate::backend::process::run::{ProcessId, wall_clock};
 use crate::backend::process::tree::Snapshot;
-use crate::backend::process::{Record, Run, UNKNOWN_CODE};
-use crate::state::{Health, Status};
+use crate::backend::process::{Record, UNKNOWN_CODE};
+use crate::state::Status;
 
 /// Pause after a failed attempt to record output (no space left, as a rule).
 const OUTPUT_RETRY: Duration = Duration::from_secs(1);
@@ -31,14 +32,17 @@ pub(super) type Settled = Option<Result<(), Failure>>;
 pub(super) struct Surroundings {
     /// Now.
     pub(super) now: Moment,
+    /// The limit of open descriptors that processes get.
+    descriptors: Option<Rlimit>,
     snapshot: Option<Snapshot>,
 }
 
 impl Surroundings {
     /// Of a new turn of the loop.
-    pub(super) fn new(now: Moment) -> Self {
+    pub(super) fn new(now: Moment, descriptors: Option<Rlimit>) -> Self {
         Self {
             now,
+            descriptors,
             snapshot: None,
         }
     }
@@ -88,79 +92,6 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// Takes an instance over as the ledger describes it: alive, waiting for a restart, or idle.
-    pub(super) fn take_over(
-        dir: InstanceDir,
-        record: Record,
-        around: &mut Surroundings,
-    ) -> Result<Self, BackendError> {
-        let owner = record
-            .spec
-            .user
-            .as_ref()
-            .map(|account| (account.uid, account.gid));
-        dir.create()?;
-        let recorder = Recorder::open(&dir, owner)?;
-        let policy = record.spec.restart;
-        let mut unit = Self {
-            life: Lifecycle::new(policy),
-            dir,
-            recorder,
-            main: None,
-            ended: None,
-            watched: Vec::new(),
-            known: Vec::new(),
-            output_retry: None,
-            health: None,
-            check: None,
-            record,
-        };
-        let Some(run) = unit.record.run.clone() else {
-            return Ok(unit);
-        };
-        if run.boot_id != boot_id() {
-            if unit.record.status.is_alive() || run.finished.is_none() {
-                unit.write_end(Status::Exited {
-                    code: run.code.unwrap_or(UNKNOWN_CODE),
-                })?;
-            }
-            return Ok(unit);
-        }
-        if unit.record.status == Status::Restarting {
-            unit.life = Lifecycle::adopted_waiting(policy, unit.record.restarts, around.now);
-            return Ok(unit);
-        }
-        if run.finished.is_some() && !unit.record.status.is_alive() {
-            return Ok(unit);
-        }
-        let age = u64::try_from(wall_clock().saturating_sub(run.started)).unwrap_or_default();
-        let since = around.now.saturating_sub(Duration::from_nanos(age));
-        unit.life = Lifecycle::adopted(policy, unit.record.restarts, since);
-        let process = run.process.or_else(|| {
-            // Started, and the supervisor was killed before it could note the pid.
-            Snapshot::take().ok().and_then(|all| all.main_of(&run.id))
-        });
-        let fd = process.and_then(|id| Some((id, id.open()?)));
-        if let Some((id, fd)) = fd {
-            unit.main = Some(Main {
-                id,
-                adopted: Some(fd),
-            });
-            unit.health = unit.record.spec.healthcheck.as_ref().map(|check| {
-                let verdict = unit.record.health.unwrap_or(Health::Starting);
-                Schedule::resumed(check, verdict, since, around.now)
-            });
-            if let Some(run) = &mut unit.record.run {
-                run.process = Some(id);
-            }
-            unit.record.status = Status::Running;
-            unit.record.write(&unit.dir)?;
-        } else {
-            unit.ended = Some(run.code.unwrap_or(UNKNOWN_CODE));
-        }
-        Ok(unit)
-    }
-
     /// Whether it must be kept an eye on.
     pub(super) fn is_active(&self) -> bool {
         self.life.is_active()
@@ -174,6 +105,7 @@ impl Unit {
     /// When it wants to be woken without anything happening.
     pub(super) fn deadline(&self) -> Option<Moment> {
         [
+            self.ended.map(|_| Moment::ZERO),
             self.life.deadline(),
             self.health.as_ref().map(Schedule::deadline),
             self.output_retry,
@@ -324,7 +256,7 @@ impl Unit {
             .as_ref()
             .is_some_and(|schedule| schedule.deadline() <= around.now)
         {
-            self.health_due(around.now);
+            self.health_due(around);
         }
         if self.output_retry.is_some_and(|at| at <= around.now) {
             self.output_retry = None;
@@ -361,9 +293,11 @@ impl Unit {
             // A successor would have to finish the clearing and must know the code.
             drop(self.record.write(&self.dir));
         }
-        match self.life.on_event(Event::MainEnded { code }, around.now) {
-            Action::None => self.sweep(around, id),
-            action => self.perform(action, around, id),
+        let action = self.life.on_event(Event::MainEnded { code }, around.now);
+        if action == Action::None {
+            self.sweep(around, id)
+        } else {
+            self.perform(action, around, id)
         }
     }
 
@@ -419,11 +353,10 @@ impl Unit {
         if tree.is_empty() && self.main.is_none() {
             return self.apply(Event::TreeGone, around);
         }
-        let signal = match self.life.phase() {
-            Phase::Stopping { .. } => Signal::from_named_raw(self.record.spec.stop_signal),
-            _ => None,
-        }
-        .unwrap_or(Signal::KILL);
+        let polite = matches!(self.life.phase(), Phase::Stopping { .. });
+        let signal = Signal::from_named_raw(self.record.spec.stop_signal)
+            .filter(|_| polite)
+            .unwrap_or(Signal::KILL);
         for id in &tree {
             if self.watched.iter().any(|(known, _)| known == id) {
                 continue;
@@ -456,114 +389,6 @@ impl Unit {
             run.code.get_or_insert(UNKNOWN_CODE);
         }
         self.record.write(&self.dir)
-    }
-
-    fn spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
-        let outcome = self.try_spawn(around);
-        if let Err(failure) = &outcome {
-            let code = match failure {
-                Failure::Command { cause, .. } if cause.errno == Some(2) => 127,
-                _ => 126,
-            };
-            if let Some(run) = &mut self.record.run {
-                run.code = Some(code);
-                run.finished = Some(wall_clock());
-            }
-            drop(self.apply(Event::SpawnFailed, around));
-        }
-        outcome
-    }
-
-    fn try_spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
-        let state = |action: &str, error: &std::io::Error| Failure::State {
-            action: action.to_owned(),
-            cause: error.into(),
-        };
-        let run_id = new_run_id().map_err(|error| state("cannot make a run id", &error))?;
-        // The intent is on disk before the process is: whoever comes after a crash looks for this id.
-        self.record.run = Some(Run {
-            id: run_id.clone(),
-            process: None,
-            boot_id: boot_id(),
-            started: wall_clock(),
-            finished: None,
-            code: None,
-        });
-        self.record.restarts = self.life.restarts();
-        self.record.health = self
-            .record
-            .spec
-            .healthcheck
-            .as_ref()
-            .map(|_| Health::Starting);
-        self.record.write(&self.dir)?;
-        let [stdout, stderr] = self.recorder.ends(&self.dir)?;
-        let spec = &self.record.spec;
-        let child = Launch {
-            command: &spec.command,
-            program: spec.program.as_deref(),
-            working_dir: &spec.working_dir,
-            environment: &spec.environment,
-            run_id: &run_id,
-            user: spec.user.as_ref(),
-        }
-        .spawn(stdout.into(), stderr.into())
-        .map_err(|error| Failure::Command {
-            command: spec.command.join(" "),
-            working_dir: spec.working_dir.clone(),
-            cause: (&error).into(),
-        })?;
-        let pid = child.id();
-        let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
-        self.main = Some(Main { id, adopted: None });
-        self.known.clear();
-        if let Some(run) = &mut self.record.run {
-            run.process = Some(id);
-        }
-        self.record.status = Status::Running;
-        let spawned = self.life.on_event(Event::Spawned, around.now);
-        debug_assert_eq!(spawned, Action::None);
-        self.health = spec
-            .healthcheck
-            .as_ref()
-            .map(|check| Schedule::new(check, around.now));
-        if let Err(error) = self.record.write(&self.dir) {
-            // What the ledger does not know, nobody could stop.
-            self.record.wanted = false;
-            drop(self.apply(Event::Kill, around));
-            return Err(error.into());
-        }
-        Ok(())
-    }
-
-    fn health_due(&mut self, now: Moment) {
-        let (Some(schedule), Some(check)) = (&mut self.health, &self.record.spec.healthcheck)
-        else {
-            return;
-        };
-        if schedule.is_running() {
-            if let Some(pid) = self.check.and_then(as_pid) {
-                // It leads its own session and group.
-                let _ = kill_process_group(pid, Signal::KILL);
-            }
-            self.on_check_ended(false, now);
-            return;
-        }
-        schedule.begin(check, now);
-        let spec = &self.record.spec;
-        let started = Launch {
-            command: &check.command,
-            program: None,
-            working_dir: &spec.working_dir,
-            environment: &spec.environment,
-            run_id: self.record.id(),
-            user: spec.user.as_ref(),
-        }
-        .spawn(Stdio::null(), Stdio::null());
-        match started {
-            Ok(child) => self.check = Some(child.id()),
-            Err(_) => self.on_check_ended(false, now),
-        }
     }
 }
 
