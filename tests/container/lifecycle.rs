@@ -26,7 +26,7 @@ async fn a_service_comes_up_and_goes_down() {
     assert_eq!(seen[0].status, Status::Running);
     assert_eq!((seen[0].service.as_str(), seen[0].number), ("web", 1));
     assert_eq!(seen[0].stop_grace, Some(1));
-    assert_eq!(seen[0].networks, [network.name.clone()]);
+    assert_eq!(seen[0].networks, std::slice::from_ref(&network.name));
     let pid = inspect(&id.0)["State"]["Pid"].as_u64();
     assert_eq!(seen[0].pid.map(u64::from), pid);
 

@@ -10,6 +10,7 @@ mod context;
 mod convert;
 mod create;
 mod fault;
+mod hash;
 mod ignore;
 mod inventory;
 mod labels;
