@@ -1,3 +1,7 @@
-//! The command.
+//! The `wharf` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wharf::cli::main()
+}

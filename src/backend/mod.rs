@@ -2,7 +2,9 @@
 //! inherent method of that backend.
 
 pub mod container;
+pub mod fake;
 pub mod process;
+pub mod router;
 
 use std::collections::BTreeMap;
 use std::future::Future;

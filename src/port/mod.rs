@@ -12,6 +12,7 @@ pub mod protect;
 pub mod release;
 pub mod sockets;
 mod supervisor;
+mod words;
 
 use claim::Claim;
 

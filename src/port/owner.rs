@@ -11,11 +11,12 @@ use crate::port::cgroup::{self, Tenant, Tree};
 use crate::port::claim::{Claim, overlaps};
 use crate::port::descriptors::{self, Holding};
 use crate::port::holder::{ContainerFacts, Holder, ListeningSocket, ProcessFacts, Published, Who};
-use crate::port::process::{Stat, process_facts, user_name};
+use crate::port::process::{Stat, user_name};
 use crate::port::sockets::{self, Bound};
 use crate::port::{free, protect};
 
 pub use crate::port::descriptors::pids_holding;
+pub use crate::port::process::process_facts;
 
 /// What phase 1 found.
 #[derive(Clone, Debug, Default)]

@@ -186,6 +186,7 @@ pub(crate) fn explain(new: &ProcessFacts) -> (String, Option<String>) {
     }
     let table = Table::read();
     let mut child = new.pid;
+    let mut parent = None;
     for ancestor in table.ancestors(new.pid) {
         if ancestor.pid == 1 {
             break;
@@ -193,6 +194,7 @@ pub(crate) fn explain(new: &ProcessFacts) -> (String, Option<String>) {
         let Some(facts) = process_facts(ancestor.pid) else {
             break;
         };
+        let direct = child == new.pid;
         let looping = is_shell(&facts) || role(ancestor, &facts, child) == Role::Keeper;
         let passage = role(ancestor, &facts, child) == Role::Passage;
         if looping && !passage {
@@ -202,9 +204,18 @@ pub(crate) fn explain(new: &ProcessFacts) -> (String, Option<String>) {
                 Some(hint(ancestor, &facts)),
             );
         }
+        if direct && !passage {
+            parent = Some((ancestor.clone(), facts));
+        }
         child = ancestor.pid;
     }
-    (who, None)
+    match parent {
+        Some((stat, facts)) => (
+            format!("{who}, started by {}", describe::process(&facts)),
+            Some(hint(&stat, &facts)),
+        ),
+        None => (who, None),
+    }
 }
 
 fn hint(keeper: &Stat, facts: &ProcessFacts) -> String {

@@ -1,6 +1,7 @@
 //! HTTP/1.1: one GET and the head of its response. Redirects are answers, not ways to follow.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -17,6 +18,7 @@ use super::witness::{Beginning, Witness};
 use super::{Awaited, Miss, authority, rooted};
 
 type Body = Empty<Bytes>;
+type Connection = http1::Connection<TokioIo<Witness>, Body>;
 
 /// A response whose connection is still open.
 pub(super) struct Exchange {
@@ -40,7 +42,7 @@ impl Exchange {
 }
 
 /// The connection's own work, which goes on while something else is awaited.
-struct Link(Option<Pin<Box<http1::Connection<TokioIo<Witness>, Body>>>>);
+struct Link(Option<Pin<Box<Connection>>>);
 
 impl Link {
     /// Awaits `work` and keeps the connection moving. The end of the connection is not an error here:
@@ -66,7 +68,7 @@ impl Link {
 /// Sends `GET path` and waits for the head of the response.
 pub(super) async fn ask(
     stream: TcpStream,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     path: &str,
     by: Instant,
 ) -> Result<Exchange, Miss> {

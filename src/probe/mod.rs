@@ -326,7 +326,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        _ => return address,
+        IpAddr::V4(_) | IpAddr::V6(_) => return address,
     };
     SocketAddr::new(ip, address.port())
 }

@@ -102,10 +102,11 @@ fn miss(error: &Error, beginning: &Beginning) -> Miss {
     if beginning.is_empty() {
         return Miss::ClosedEarly;
     }
-    let status = match error {
-        Error::Http(response) => Some(response.status().as_u16()),
-        // A response of HTTP/1.0, or with headers that no WebSocket server sends, has a status, too.
-        _ => beginning.http_status(),
+    // A response of HTTP/1.0, or with headers that no WebSocket server sends, has a status, too.
+    let status = if let Error::Http(response) = error {
+        Some(response.status().as_u16())
+    } else {
+        beginning.http_status()
     };
     let detail = match status {
         Some(101) => "HTTP 101 with the wrong headers".to_owned(),

@@ -194,6 +194,7 @@ fn parse_stat(stat: &[u8]) -> Option<(char, i32, i32)> {
 }
 
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::process::Stdio;
 
@@ -237,12 +238,28 @@ mod tests {
         let mut group = shell("sleep 1000 & echo $$ $!; echo; wait");
         let pids = read_pids(&mut group).await;
         assert!(pids.iter().all(|pid| lives(*pid)));
-        let status = group.end(Duration::from_secs(60)).await.unwrap();
+        let status = group.end(Duration::from_mins(1)).await.unwrap();
         assert_eq!(
             std::os::unix::process::ExitStatusExt::signal(&status),
             Some(15)
         );
         assert!(!pids.iter().any(|pid| lives(*pid)), "{pids:?}");
+    }
+
+    #[tokio::test]
+    async fn every_member_has_its_grace_not_only_the_leader() {
+        let here = tempfile::tempdir().unwrap();
+        let tidied = here.path().join("tidied");
+        let script = format!(
+            "sh -c 'trap \"sleep 0.1; : > {}; exit\" TERM; echo $$; echo; \
+             while :; do sleep 0.01; done' & exec sleep 1000",
+            tidied.display()
+        );
+        let mut group = shell(&script);
+        let pids = read_pids(&mut group).await;
+        group.end(Duration::from_mins(1)).await.unwrap();
+        assert!(tidied.exists());
+        assert!(!lives(pids[0]));
     }
 
     #[tokio::test]
@@ -266,7 +283,7 @@ mod tests {
         let pids = read_pids(&mut group).await;
         group.leader_ended().await.unwrap();
         assert!(lives(pids[0]));
-        let status = group.end(Duration::from_secs(60)).await.unwrap();
+        let status = group.end(Duration::from_mins(1)).await.unwrap();
         assert_eq!(status.code(), Some(3));
         assert!(!lives(pids[0]));
     }
@@ -276,9 +293,14 @@ mod tests {
         let mut group = shell("sleep 1000 & echo $$ $!; echo; wait");
         let pids = read_pids(&mut group).await;
         drop(group);
-        while pids.iter().any(|pid| lives(*pid)) {
-            sleep(Duration::from_millis(5)).await;
-        }
+        let ended = async {
+            while pids.iter().any(|pid| lives(*pid)) {
+                sleep(FIRST_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), ended)
+            .await
+            .unwrap();
     }
 
     #[test]

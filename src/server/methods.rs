@@ -45,7 +45,7 @@ impl Context {
             Entry::Call(call) => {
                 let id = call.id.clone();
                 let outcome = self.call(call, may_run).await;
-                id.map(|id| answer(id, outcome))
+                id.map(|id| answer(&id, outcome))
             }
         }
     }

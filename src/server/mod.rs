@@ -231,7 +231,7 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown` resolves, then closes every connection (WebSockets with code 1012, service
+    /// Serves until `shutdown` resolves, then closes every connection (a WebSocket with code 1012, service
     /// restart) and returns when all are closed, or after the drain time. Commands that still run are
     /// ended; none outlives this call.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {

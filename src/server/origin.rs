@@ -86,11 +86,10 @@ impl Origins {
                 "*" => origins.any = true,
                 "null" => origins.null = true,
                 text => {
-                    origins
-                        .listed
-                        .push(Origin::parse(text).ok_or_else(|| ServerError::Origin {
-                            entry: text.to_owned(),
-                        })?)
+                    let origin = Origin::parse(text).ok_or_else(|| ServerError::Origin {
+                        entry: text.to_owned(),
+                    })?;
+                    origins.listed.push(origin);
                 }
             }
         }

@@ -75,7 +75,7 @@ impl Message {
 pub(super) fn read(text: &[u8]) -> Message {
     let wrong = |code, message: String| {
         Message::One(Entry::Wrong(answer(
-            Value::Null,
+            &Value::Null,
             Err(Fault::new(code, message)),
         )))
     };
@@ -95,7 +95,7 @@ pub(super) fn read(text: &[u8]) -> Message {
 
 fn entry(value: Value) -> Entry {
     let Value::Object(mut members) = value else {
-        return invalid(Value::Null, "a call is an object");
+        return invalid(&Value::Null, "a call is an object");
     };
     let id = members.remove("id");
     // §5: an id that cannot be told is answered as null.
@@ -103,26 +103,23 @@ fn entry(value: Value) -> Entry {
         Some(id @ (Value::String(_) | Value::Number(_))) => id.clone(),
         None | Some(Value::Null) => Value::Null,
         Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
-            return invalid(Value::Null, "`id` is a string or a number");
+            return invalid(&Value::Null, "`id` is a string or a number");
         }
     };
     if members.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
-        return invalid(known, "`jsonrpc` must be \"2.0\"");
+        return invalid(&known, "`jsonrpc` must be \"2.0\"");
     }
     let Some(Value::String(method)) = members.remove("method") else {
-        return invalid(known, "`method` must be a string");
+        return invalid(&known, "`method` must be a string");
     };
     let params = members.remove("params");
-    if !matches!(
-        params,
-        None | Some(Value::Array(_)) | Some(Value::Object(_))
-    ) {
-        return invalid(known, "`params` must be an array or an object");
+    if !matches!(params, None | Some(Value::Array(_) | Value::Object(_))) {
+        return invalid(&known, "`params` must be an array or an object");
     }
     Entry::Call(Call { id, method, params })
 }
 
-fn invalid(id: Value, message: &str) -> Entry {
+fn invalid(id: &Value, message: &str) -> Entry {
     Entry::Wrong(answer(
         id,
         Err(Fault::new(
@@ -133,7 +130,7 @@ fn invalid(id: Value, message: &str) -> Entry {
 }
 
 /// A response object, §5.
-pub(super) fn answer(id: Value, outcome: Result<Value, Fault>) -> Value {
+pub(super) fn answer(id: &Value, outcome: Result<Value, Fault>) -> Value {
     match outcome {
         Ok(result) => json!({"jsonrpc": "2.0", "result": result, "id": id}),
         Err(fault) => json!({
@@ -171,7 +168,7 @@ mod tests {
     fn a_call_without_id_is_a_notification_and_with_null_is_not() {
         let call = |text: &str| match read(text.as_bytes()) {
             Message::One(Entry::Call(call)) => call,
-            other => panic!("{other:?}"),
+            other @ (Message::One(_) | Message::Batch(_)) => panic!("{other:?}"),
         };
         assert_eq!(call(r#"{"jsonrpc":"2.0","method":"m"}"#).id, None);
         assert_eq!(
@@ -237,11 +234,11 @@ mod tests {
     #[test]
     fn answers_carry_result_or_error() {
         assert_eq!(
-            answer(json!(1), Ok(json!("x"))),
+            answer(&json!(1), Ok(json!("x"))),
             json!({"jsonrpc": "2.0", "result": "x", "id": 1})
         );
         assert_eq!(
-            answer(json!("a"), Err(Fault::new(-1, "no"))),
+            answer(&json!("a"), Err(Fault::new(-1, "no"))),
             json!({"jsonrpc": "2.0", "error": {"code": -1, "message": "no"}, "id": "a"})
         );
     }

@@ -84,7 +84,7 @@ fn instance(inspected: Inspected) -> Instance {
     let labels = inspected.config.labels;
     let label = |name: &str| labels.get(name).cloned();
     let publishers = publishers(&inspected.network_settings.ports);
-    let ready = label(labels::READY)
+    let readiness = label(labels::READY)
         .and_then(|text| serde_json::from_str::<Readiness>(&text).ok())
         .map(|ready| located(ready, &publishers));
     Instance {
@@ -119,7 +119,7 @@ fn instance(inspected: Inspected) -> Instance {
             .config
             .stop_timeout
             .and_then(|seconds| u64::try_from(seconds).ok()),
-        ready,
+        readiness,
         labels,
     }
 }

@@ -55,15 +55,12 @@ pub(super) async fn answers(
         match probed {
             // The answer may be the last word of a run that has ended since.
             Ok(_) if now.state.started_at != run.state.started_at => run = now,
-            Ok(_) => {
+            Ok(answer) => {
                 events.send(Event::Ready {
                     name: name.to_owned(),
                     url: probe::url(&readiness.probe, told),
-                    how: match readiness.probe {
-                        ProbeKind::WebSocket { .. } => "WebSocket handshake",
-                        ProbeKind::Http { .. } => "HTTP response",
-                        ProbeKind::Tcp => "TCP connection",
-                    },
+                    address: told,
+                    how: answer.what,
                     took: age(&now.state.started_at).unwrap_or_else(|| begun.elapsed()),
                 });
                 return Ok(());

@@ -1,0 +1,5 @@
+//! The process backend on real children, one behaviour a file.
+
+mod stage;
+
+mod output;
