@@ -72,8 +72,17 @@ async fn lines_come_by_stream_and_the_end_after_them() {
         ]
     );
 
-    // What is over is told without news of its end.
+    // What is over is told without news of its end, unless that is in the time asked for.
     let seen = lab.observe().await;
+    let since = LogOptions {
+        since: Some(seen[0].started.unwrap() * 1_000_000_000),
+        ..options.clone()
+    };
+    lab.containers
+        .follow(&seen, &since, &lab.events)
+        .await
+        .unwrap();
+    assert_eq!(told(lab.told(), &name).pop(), Some(Told::Exited(4)));
     lab.containers
         .follow(&seen, &options, &lab.events)
         .await

@@ -52,7 +52,7 @@ async fn a_server_is_ready_when_it_answered() {
         let port = seen.publishers[0].published;
         assert!(host.is_none_or(|host| host == port));
         // Recorded with the container, the engine's choice filled in.
-        assert_eq!(seen.ready.as_ref().unwrap().address.port(), port);
+        assert_eq!(seen.readiness.as_ref().unwrap().address.port(), port);
         let urls: Vec<String> = lab
             .told()
             .into_iter()

@@ -241,7 +241,7 @@ impl Following<'_> {
                 reading: true,
                 started: false,
                 ended: false,
-                lived: !matches!(instance.status, Status::Exited { .. } | Status::Dead),
+                lived: self.lived(instance),
             })
             .collect();
         let mut reading: FuturesUnordered<_> = (0..self.instances.len())
@@ -280,6 +280,14 @@ impl Following<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the end of an instance is news: it lived when it was observed, or it ended within the
+    /// time that is asked for.
+    fn lived(&self, instance: &Instance) -> bool {
+        let ended = matches!(instance.status, Status::Exited { .. } | Status::Dead);
+        let since = self.options.since.map(|since| since.div_euclid(SECOND));
+        !ended || since.is_some_and(|since| instance.finished >= Some(since))
     }
 
     /// From the last line told, or from now on as far as the options allow.
