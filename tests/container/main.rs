@@ -15,6 +15,8 @@ mod lifecycle;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
+mod registry;
+#[cfg(test)]
 mod resources;
 #[cfg(test)]
 mod waiting;

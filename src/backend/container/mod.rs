@@ -9,6 +9,7 @@ mod connect;
 mod context;
 mod convert;
 mod create;
+mod credentials;
 mod fault;
 mod hash;
 mod ignore;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::sync::OnceCell;
 
+use self::credentials::Credentials;
 use self::wire::{ApiVersion, Wire};
 use super::{Backend, BackendError, LogOptions, Made};
 use crate::event::Events;
@@ -87,6 +89,7 @@ struct Engine {
     wire: Arc<Wire>,
     api: ApiVersion,
     info: EngineInfo,
+    credentials: Credentials,
     /// Whether containers' own addresses can be reached from here; asked when first needed.
     direct: OnceCell<bool>,
 }
@@ -168,6 +171,7 @@ impl Engine {
             docker,
             wire,
             api,
+            credentials: Credentials::load(env),
             info: EngineInfo {
                 version: version.engine,
                 api: api.to_string(),
