@@ -201,6 +201,7 @@ impl From<BackendError> for Error {
                 details.push(message.clone());
             }
             BackendError::ExitedEarly { last_lines, .. }
+            | BackendError::Hook { last_lines, .. }
             | BackendError::NotReady { last_lines, .. } => {
                 if last_lines.is_empty() {
                     details.push("it wrote nothing".to_owned());

@@ -137,9 +137,7 @@ async fn read(
         }
     };
     while let Some(message) = messages.try_next().await? {
-        if let Some(line) = lines.push(&message) {
-            pass(line);
-        }
+        lines.push(&message).into_iter().for_each(&mut pass);
     }
     lines.rest().for_each(pass);
     Ok(last)

@@ -190,6 +190,7 @@ impl From<BackendError> for Failure {
             | BackendError::PortTaken { .. }
             | BackendError::Build { .. }
             | BackendError::ExitedEarly { .. }
+            | BackendError::Hook { .. }
             | BackendError::NotReady { .. }
             | BackendError::AnsweredByOther { .. }
             | BackendError::Port(_)
