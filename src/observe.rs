@@ -63,9 +63,10 @@ pub async fn instances(
         .services
         .values()
         .any(|service| service.has_container_form());
-    if placement.needs_engine() {
-        instances.extend(backends.containers.observe(&project.name).await?);
-    } else if may_have_containers && backends.containers.reachable().await.is_ok() {
+    // An engine that does not answer has no running containers that could be in the way.
+    let asks = placement.needs_engine()
+        || (may_have_containers && backends.containers.reachable().await.is_ok());
+    if asks {
         instances.extend(backends.containers.observe(&project.name).await?);
     }
     Ok(instances)
@@ -115,15 +116,20 @@ async fn resources(
 /// The claims that somebody holds, with all holders named.
 pub async fn held(backends: &Backends, claims: &[Claim]) -> Result<Vec<Held>, BackendError> {
     let found = owner::look_up(claims)?;
-    if !found.needs_engine {
-        return Ok(owner::attribute(found, &[], &[]));
-    }
+    // A connection that has the port as its own excludes a listener; it has no holder to stop.
+    let connections = found.in_use.iter().map(|claim| Held {
+        claim: claim.clone(),
+        holders: Vec::new(),
+    });
+    let mut held: Vec<Held> = connections.collect();
     // Without an engine that answers, the holder keeps the name the kernel gives it.
-    let (published, running) = match backends.containers.published().await {
-        Ok(answer) => answer,
-        Err(_) => (Vec::new(), Vec::new()),
+    let (published, running) = if found.needs_engine {
+        backends.containers.published().await.unwrap_or_default()
+    } else {
+        Default::default()
     };
-    Ok(owner::attribute(found, &published, &running))
+    held.extend(owner::attribute(found, &published, &running));
+    Ok(held)
 }
 
 fn free_ports(held: &[Held], claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {

@@ -184,19 +184,29 @@ impl Backends {
                 Ok(format!("stopped container {}{project}", facts.name))
             }
             Who::Unit { name, .. } => {
-                stop_unit(name).await?;
+                let holder = holder.clone();
+                blocking(move || release::stop_unit(&holder)).await?;
                 Ok(format!(
                     "stopped {name}; `systemctl start {name}` brings it back"
                 ))
             }
-            Who::Process(_) => {
+            Who::Process(facts) => {
+                if let Some(run) = &facts.run_id
+                    && let Some(instance) = self.processes.find_run(run).await
+                {
+                    let (project, name) = (&instance.project, &instance.name);
+                    self.processes.stop(project, name, Some(grace)).await?;
+                    return Ok(format!(
+                        "stopped {name} of project {project}, a service of wharf's"
+                    ));
+                }
                 let (claim, holder) = (claim.clone(), holder.clone());
                 let stopped =
                     blocking(move || release::stop_process(&holder, &claim, grace)).await?;
-                let how = if stopped.killed {
-                    "killed (it ignored SIGTERM)"
-                } else {
-                    "stopped"
+                let how = match (stopped.pids.is_empty(), stopped.killed) {
+                    (true, _) => "gone by itself:",
+                    (false, true) => "killed (it ignored SIGTERM)",
+                    (false, false) => "stopped",
                 };
                 Ok(format!("{how} {}", stopped.who))
             }
@@ -219,23 +229,6 @@ async fn blocking<T: Send + 'static>(
             source: std::io::Error::other(panic),
         }),
     }
-}
-
-async fn stop_unit(name: &str) -> Result<(), BackendError> {
-    let failed = |source| BackendError::State {
-        action: format!("cannot stop {name}"),
-        source,
-    };
-    let output = tokio::process::Command::new("systemctl")
-        .args(["stop", "--", name])
-        .output()
-        .await
-        .map_err(failed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(failed(std::io::Error::other(said)))
 }
 
 /// The backend that performs an action that is not about ports.

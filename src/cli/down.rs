@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::backend::container::Names;
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
-use crate::cli::follow;
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
 use crate::state::{BackendKind, Observed};
@@ -83,7 +83,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ));
         return Ok(());
     }
-    follow::carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await.map(drop)
 }
 
 fn ending(named: &Named, args: &Args) -> Ending {

@@ -1,8 +1,9 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
+mod carry_out;
 mod context;
 mod down;
-mod follow;
+mod foreground;
 mod logs;
 mod ps;
 mod restart;

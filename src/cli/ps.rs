@@ -1,5 +1,6 @@
 //! `wharf ps`
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -61,9 +62,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     });
     instances.sort_by(|a, b| a.name.cmp(&b.name));
     if args.quiet {
-        instances
-            .iter()
-            .for_each(|instance| context.ui.data(&instance.id.0));
+        for instance in &instances {
+            context.ui.data(&instance.id.0);
+        }
         return Ok(());
     }
     if args.only_services {
@@ -72,7 +73,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             .map(|instance| instance.service.as_str())
             .collect();
         names.dedup();
-        names.iter().for_each(|name| context.ui.data(name));
+        for name in names {
+            context.ui.data(name);
+        }
         return Ok(());
     }
     let rows = futures_util::future::join_all(instances.iter().map(Row::of)).await;
@@ -107,6 +110,8 @@ pub(super) struct Row<'a> {
 
 impl<'a> Row<'a> {
     pub(super) async fn of(instance: &'a Instance) -> Self {
+        // Counted before the probe, which is a connection too.
+        let connections = connections(instance);
         let ready = match &instance.readiness {
             Some(readiness) if instance.status == Status::Running => {
                 let address = address(instance, readiness.address, readiness.target);
@@ -122,7 +127,7 @@ impl<'a> Row<'a> {
         Self {
             instance,
             ready,
-            connections: connections(instance),
+            connections,
             now,
         }
     }
@@ -135,9 +140,10 @@ impl<'a> Row<'a> {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         labels.sort();
-        let code = match instance.status {
-            Status::Exited { code } => code,
-            _ => 0,
+        let code = if let Status::Exited { code } = instance.status {
+            code
+        } else {
+            0
         };
         let health = match instance.health {
             None => "",
@@ -249,14 +255,11 @@ impl<'a> Row<'a> {
             None => {}
         }
         match self.ready {
-            Some(true) => text.push_str(&format!(
-                " (ready, {})",
-                if self.connections == 1 {
-                    "1 connection".to_owned()
-                } else {
-                    format!("{} connections", self.connections)
-                }
-            )),
+            Some(true) => {
+                let ending = if self.connections == 1 { "" } else { "s" };
+                let _: std::fmt::Result =
+                    write!(text, " (ready, {} connection{ending})", self.connections);
+            }
             Some(false) => text.push_str(" (not ready)"),
             None => {}
         }

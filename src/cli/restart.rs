@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
-use crate::cli::follow;
 use crate::error::Result;
 use crate::plan::down;
 use crate::state::Observed;
@@ -31,5 +31,5 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ..Observed::default()
     };
     let plan = down::restart(&observed, &services, args.timeout.map(Duration::from_secs));
-    follow::carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await.map(drop)
 }

@@ -67,7 +67,7 @@ pub(super) fn answer(context: &Context, question: &Question) -> Result<Choice> {
             context.ui.status("aborted: nothing was changed");
             Err(Error::interrupted())
         }
-        choice => Ok(choice),
+        choice @ (Choice::Replace | Choice::Move) => Ok(choice),
     }
 }
 

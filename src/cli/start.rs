@@ -1,7 +1,7 @@
 //! `wharf start`
 
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
-use crate::cli::follow;
 use crate::error::{Error, Result};
 use crate::plan::down;
 use crate::state::Observed;
@@ -36,5 +36,5 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         },
         &services,
     );
-    follow::carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await.map(drop)
 }

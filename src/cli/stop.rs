@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
-use crate::cli::follow;
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
 use crate::state::Observed;
@@ -41,5 +41,5 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         context.ui.status("nothing to stop");
         return Ok(());
     }
-    follow::carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await.map(drop)
 }

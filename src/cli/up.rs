@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
-use crate::cli::follow::{self, Foreground};
+use crate::cli::foreground::{self, Foreground, Scene};
 use crate::cli::settle::settle;
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
 use crate::plan::placement::{Selection, Wishes};
 use crate::plan::policy::{Policy, Recreate};
-use crate::plan::step::Action;
+use crate::plan::step::{Action, Which};
 use crate::probe;
 use crate::project;
 use crate::project::model::{Conflict, Project};
@@ -150,7 +151,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         let is_image =
             |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
         let images = settled.plan.only(is_image);
-        follow::carry_out(context, &backends, &images).await?;
+        carry_out(context, &backends, &images).await?;
         (policy.build, policy.pull) = (false, false);
         policy.no_build = true;
         settled = settle(context, &backends, &project, &placement, &mut policy).await?;
@@ -168,22 +169,19 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ));
     }
     if args.detach || args.wait || args.no_start {
-        follow::carry_out(context, &backends, &settled.plan).await?;
+        carry_out(context, &backends, &settled.plan).await?;
         return Ok(());
     }
-    let names = names(&settled.plan, &kept);
-    let foreground = foreground(args, &project)?;
-    follow::run(
+    let options = foreground(args, &project)?;
+    let plan = &settled.plan;
+    let scene = Scene {
         context,
-        &backends,
-        &settled.plan,
-        &project.name,
-        &kept,
-        &names,
-        &foreground,
-        alone,
-    )
-    .await
+        backends: &backends,
+        plan,
+        project: &project.name,
+        kept: &kept,
+    };
+    foreground::run(scene, &options, alone).await
 }
 
 fn policy(args: &Args, project: &Project) -> Result<Policy> {
@@ -299,16 +297,9 @@ fn show(context: &Context, plan: &Plan) {
 /// Running instances that the plan leaves as they are.
 fn kept(plan: &Plan, instances: &[Instance], project: &Project) -> Vec<Instance> {
     let touched = |instance: &Instance| {
-        plan.steps.iter().any(|step| match &step.action {
-            Action::Start { instance: target }
-            | Action::Stop {
-                instance: target, ..
-            }
-            | Action::Remove {
-                instance: target, ..
-            } => target.which == crate::plan::step::Which::Existing(instance.id.clone()),
-            _ => false,
-        })
+        let this = Which::Existing(instance.id.clone());
+        let targets = plan.steps.iter().filter_map(|step| step.action.changes());
+        targets.into_iter().any(|target| target.which == this)
     };
     let running = |instance: &&Instance| {
         instance.status == Status::Running
@@ -335,18 +326,4 @@ fn answers_at(instance: &Instance) -> String {
             )
         })
         .unwrap_or_default()
-}
-
-/// The names of all instances whose output may be shown, for the width of the prefix.
-fn names(plan: &Plan, kept: &[Instance]) -> Vec<String> {
-    let mut names: Vec<String> = kept.iter().map(|instance| instance.name.clone()).collect();
-    for step in &plan.steps {
-        if let Action::Start { instance } = &step.action
-            && !names.contains(&instance.name)
-        {
-            names.push(instance.name.clone());
-        }
-    }
-    names.sort();
-    names
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::backend::Backend as _;
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
-use crate::cli::follow;
 use crate::cli::server::model;
 use crate::error::{Error, Result};
 use crate::plan::down;
@@ -44,5 +44,5 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ..Observed::default()
     };
     let plan = down::restart(&observed, &BTreeSet::new(), grace.map(Duration::from_secs));
-    follow::carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await.map(drop)
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::backend::Backend as _;
 use crate::backend::router::Backends;
+use crate::cli::carry_out::{carry_out, say_what_it_is};
 use crate::cli::context::Context;
-use crate::cli::follow::{self, Foreground};
+use crate::cli::foreground::{self, Foreground, Scene};
 use crate::cli::server::model::{self, Wanted};
 use crate::cli::settle::{self, Settled};
 use crate::cli::up::OnConflict;
@@ -77,10 +78,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
     }
     if args.background {
-        follow::carry_out(context, &backends, &settled.plan).await?;
+        carry_out(context, &backends, &settled.plan).await?;
         if !wanted.is_embedded() {
             let address = std::net::SocketAddr::new(ports::reachable(&[wanted.host]), port);
-            follow::say_what_it_is(context, &wanted.handshake(), address).await;
+            say_what_it_is(context, &wanted.handshake(), address).await;
         }
         return Ok(());
     }
@@ -88,18 +89,15 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         handshake: (!wanted.is_embedded()).then(|| wanted.handshake()),
         ..Foreground::default()
     };
-    let name = model::service_name(port);
-    follow::run(
+    let plan = &settled.plan;
+    let scene = Scene {
         context,
-        &backends,
-        &settled.plan,
-        model::PROJECT,
-        &[],
-        &[name],
-        &foreground,
-        alone,
-    )
-    .await
+        backends: &backends,
+        plan,
+        project: model::PROJECT,
+        kept: &[],
+    };
+    foreground::run(scene, &foreground, alone).await
 }
 
 /// Plans with the port asked for; if that moves, plans again for the port it moves to, so that a server
@@ -152,9 +150,12 @@ async fn settle_port(
 }
 
 fn moved(plan: &Plan) -> Option<u16> {
-    plan.steps.iter().find_map(|step| match &step.action {
-        Action::MovePort { to, .. } => Some(*to),
-        _ => None,
+    plan.steps.iter().find_map(|step| {
+        if let Action::MovePort { to, .. } = step.action {
+            Some(to)
+        } else {
+            None
+        }
     })
 }
 

@@ -80,15 +80,17 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
                 "CONNECTIONS",
                 "COMMAND",
             ]);
-            servers.iter().for_each(|server| table.row(server.cells()));
+            for server in &servers {
+                table.row(server.cells());
+            }
             table.lines().iter().for_each(|line| context.ui.data(line));
         }
         if held.is_empty() {
             context.ui.data(format!("port {port} is available"));
         }
-        holders
-            .iter()
-            .for_each(|holder| context.ui.data(format!("port {port} is {holder}")));
+        for holder in &holders {
+            context.ui.data(format!("port {port} is {holder}"));
+        }
     }
     if servers.iter().any(|server| server.state == "running") {
         Ok(())

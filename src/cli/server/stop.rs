@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::backend::Backend as _;
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
-use crate::cli::follow;
 use crate::cli::server::model;
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
@@ -56,5 +56,5 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             context.ui.status(step.to_string());
         }
     }
-    follow::carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await.map(drop)
 }
