@@ -201,6 +201,7 @@ impl From<BackendError> for Error {
                 details.push(message.clone());
             }
             BackendError::ExitedEarly { last_lines, .. }
+            | BackendError::Hook { last_lines, .. }
             | BackendError::NotReady { last_lines, .. } => details = last_words(last_lines),
             BackendError::PortLost {
                 source, last_lines, ..

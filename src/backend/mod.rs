@@ -152,6 +152,20 @@ pub enum BackendError {
         /// Its last lines of output.
         last_lines: Vec<String>,
     },
+    /// A hook of the service failed.
+    #[error("{name}: its {what} hook `{command}` exited with code {code}")]
+    Hook {
+        /// The instance.
+        name: String,
+        /// `post_start` or `pre_stop`.
+        what: String,
+        /// The hook's command.
+        command: String,
+        /// Its exit code.
+        code: i32,
+        /// Its last lines of output.
+        last_lines: Vec<String>,
+    },
     /// The instance lives and does not answer.
     #[error("{name} is not ready after {seconds} s: {last}")]
     NotReady {

@@ -191,6 +191,7 @@ impl From<BackendError> for Failure {
             | BackendError::Build { .. }
             | BackendError::ExitedEarly { .. }
             | BackendError::PortLost { .. }
+            | BackendError::Hook { .. }
             | BackendError::NotReady { .. }
             | BackendError::AnsweredByOther { .. }
             | BackendError::Port(_)
