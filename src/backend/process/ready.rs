@@ -13,7 +13,7 @@ use crate::plan::step::Target;
 use crate::port;
 use crate::port::claim::{Protocol, overlaps};
 use crate::probe::{self, Answer, Miss};
-use crate::state::{Health, ProbeKind, Readiness, Status};
+use crate::state::{Health, Readiness, Status};
 
 /// How many last lines an error carries.
 const LAST_LINES: u64 = 20;
