@@ -16,13 +16,16 @@
 //! [`event`]s. [`error`] is the boundary where a module's error becomes an exit code and a hint.
 
 pub mod backend;
+pub mod cli;
 pub mod error;
 pub mod event;
 pub mod execute;
+pub mod observe;
 pub mod plan;
 pub mod port;
 pub mod probe;
 pub mod project;
 pub mod server;
 pub mod state;
+pub mod supervise;
 pub mod ui;

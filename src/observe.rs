@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::backend::Backend as _;
 use crate::backend::BackendError;
 use crate::backend::container::Names;
-use crate::backend::Backend as _;
 use crate::backend::router::Backends;
 use crate::plan::placement::Placement;
 use crate::plan::policy::Policy;
@@ -36,13 +36,16 @@ pub async fn observe(
         ports_are_here = backends.containers.reachable().await?.local;
         resources(backends, project, placement, &mut observed).await?;
     }
-    let claims = plan::claims(&Inputs { project, placement, observed: &observed, policy });
+    let claims = plan::claims(&Inputs {
+        project,
+        placement,
+        observed: &observed,
+        policy,
+    });
     // On a remote engine a published port is a port of another machine.
     let claims: Vec<Claim> = claims
         .into_iter()
-        .filter(|claim| {
-            ports_are_here || placement.of(&claim.service) == BackendKind::Process
-        })
+        .filter(|claim| ports_are_here || placement.of(&claim.service) == BackendKind::Process)
         .collect();
     observed.held = held(backends, &claims).await?;
     observed.free_ports = free_ports(&observed.held, &claims);
@@ -56,10 +59,14 @@ pub async fn instances(
     placement: &Placement,
 ) -> Result<Vec<Instance>, BackendError> {
     let mut instances = backends.processes.observe(&project.name).await?;
-    let may_have_containers = project.services.values().any(|service| service.has_container_form());
-    if placement.needs_engine() {
-        instances.extend(backends.containers.observe(&project.name).await?);
-    } else if may_have_containers && backends.containers.reachable().await.is_ok() {
+    let may_have_containers = project
+        .services
+        .values()
+        .any(|service| service.has_container_form());
+    // An engine that does not answer has no running containers that could be in the way.
+    let asks = placement.needs_engine()
+        || (may_have_containers && backends.containers.reachable().await.is_ok());
+    if asks {
         instances.extend(backends.containers.observe(&project.name).await?);
     }
     Ok(instances)
@@ -76,7 +83,9 @@ async fn resources(
             .services(BackendKind::Container)
             .filter_map(|name| project.services.get(name))
     };
-    let images = placed().map(|service| service.image_name(&project.name)).collect();
+    let images = placed()
+        .map(|service| service.image_name(&project.name))
+        .collect();
     let networks = placed()
         .flat_map(|service| service.networks.keys())
         .filter_map(|key| project.networks.get(key))
@@ -85,12 +94,19 @@ async fn resources(
     let volumes = placed()
         .flat_map(|service| &service.volumes)
         .filter_map(|mount| match &mount.kind {
-            MountKind::Volume { source: Some(key), .. } => project.volumes.get(key),
+            MountKind::Volume {
+                source: Some(key), ..
+            } => project.volumes.get(key),
             MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
         })
         .map(|volume| volume.name.clone())
         .collect();
-    let found = backends.containers.resources(&project.name, &networks, &volumes, &images).await?;
+    let names = Names {
+        networks,
+        volumes,
+        images,
+    };
+    let found = backends.containers.resources(&project.name, &names).await?;
     observed.networks = found.networks;
     observed.volumes = found.volumes;
     observed.images = found.images;
@@ -100,31 +116,38 @@ async fn resources(
 /// The claims that somebody holds, with all holders named.
 pub async fn held(backends: &Backends, claims: &[Claim]) -> Result<Vec<Held>, BackendError> {
     let found = owner::look_up(claims)?;
-    if !found.needs_engine {
-        return Ok(owner::attribute(found, &[], &[]));
-    }
+    // A connection that has the port as its own excludes a listener; it has no holder to stop.
+    let connections = found.in_use.iter().map(|claim| Held {
+        claim: claim.clone(),
+        holders: Vec::new(),
+    });
+    let mut held: Vec<Held> = connections.collect();
     // Without an engine that answers, the holder keeps the name the kernel gives it.
-    let (published, running) = match backends.containers.published().await {
-        Ok(answer) => answer,
-        Err(_) => (Vec::new(), Vec::new()),
+    let (published, running) = if found.needs_engine {
+        backends.containers.published().await.unwrap_or_default()
+    } else {
+        Default::default()
     };
-    Ok(owner::attribute(found, &published, &running))
+    held.extend(owner::attribute(found, &published, &running));
+    Ok(held)
 }
 
 fn free_ports(held: &[Held], claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {
     let taken: BTreeSet<u16> = claims.iter().map(|claim| claim.port).collect();
     let mut offers = BTreeMap::new();
     for Held { claim, .. } in held {
-        offers.entry((claim.port, claim.protocol)).or_insert_with(|| {
-            release::next_free(
-                claim.port.saturating_add(1),
-                &claim.addresses,
-                claim.protocol,
-                OFFERS,
-                &taken,
-            )
-            .unwrap_or_default()
-        });
+        offers
+            .entry((claim.port, claim.protocol))
+            .or_insert_with(|| {
+                release::next_free(
+                    claim.port.saturating_add(1),
+                    &claim.addresses,
+                    claim.protocol,
+                    OFFERS,
+                    &taken,
+                )
+                .unwrap_or_default()
+            });
     }
     offers
 }

@@ -224,7 +224,7 @@ pub struct Observed {
 pub struct Held {
     /// What is needed.
     pub claim: Claim,
-    /// All who have it; never empty.
+    /// All who have it. Empty: an outgoing connection has the port as its own end; nobody is to be stopped.
     pub holders: Vec<Holder>,
 }
 

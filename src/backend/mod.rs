@@ -4,6 +4,7 @@
 pub mod container;
 pub mod fake;
 pub mod process;
+pub mod router;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -133,6 +134,33 @@ pub enum BackendError {
     ExitedEarly {
         /// The instance.
         name: String,
+        /// Its exit code.
+        code: i32,
+        /// Its last lines of output.
+        last_lines: Vec<String>,
+    },
+    /// The instance ended because somebody else has its port by now.
+    #[error("{name} could not have its port and exited with code {code}")]
+    PortLost {
+        /// The instance.
+        name: String,
+        /// Its exit code.
+        code: i32,
+        /// Who has the port.
+        #[source]
+        source: Box<crate::port::PortError>,
+        /// Its last lines of output.
+        last_lines: Vec<String>,
+    },
+    /// A hook of the service failed.
+    #[error("{name}: its {what} hook `{command}` exited with code {code}")]
+    Hook {
+        /// The instance.
+        name: String,
+        /// `post_start` or `pre_stop`.
+        what: String,
+        /// The hook's command.
+        command: String,
         /// Its exit code.
         code: i32,
         /// Its last lines of output.

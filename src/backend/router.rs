@@ -8,10 +8,10 @@ use crate::backend::process::Processes;
 use crate::backend::{Backend, BackendError, LogOptions, Made};
 use crate::event::{Event, Events};
 use crate::plan::step::{Action, Step, StepId, Target, Which};
-use crate::port::claim::Claim;
+use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, Who};
 use crate::port::{PortError, release};
-use crate::state::{BackendKind, Instance, InstanceId};
+use crate::state::{BackendKind, Instance, InstanceId, Readiness};
 
 /// How long the port itself may take to become free after its holders ended.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -39,12 +39,19 @@ impl Backend for Backends {
         events: &Events,
     ) -> Result<Option<InstanceId>, BackendError> {
         match &step.action {
-            Action::FreePort { claim, holders, grace } => {
+            Action::FreePort {
+                claim,
+                holders,
+                grace,
+            } => {
                 self.free(claim, holders, *grace, events).await?;
                 return Ok(None);
             }
             Action::MovePort { claim, to } => {
-                let moved = Claim { port: *to, ..claim.clone() };
+                let moved = Claim {
+                    port: *to,
+                    ..claim.clone()
+                };
                 if release::is_free(&moved)? {
                     events.send(Event::Note(format!(
                         "service `{}` is published on port {to} instead of {}",
@@ -73,9 +80,19 @@ impl Backend for Backends {
             | Action::RemoveNetwork { .. }
             | Action::RemoveVolume { .. } => {}
         }
-        match backend_of(&step.action) {
+        let done = match backend_of(&step.action) {
             BackendKind::Container => self.containers.perform(step, made, events).await,
             BackendKind::Process => self.processes.perform(step, made, events).await,
+        };
+        match (done, &step.action) {
+            (
+                Err(error),
+                Action::AwaitReady {
+                    readiness,
+                    instance,
+                },
+            ) => Err(explained(error, readiness, instance).await),
+            (done, _) => done,
         }
     }
 
@@ -86,7 +103,11 @@ impl Backend for Backends {
         events: &Events,
     ) -> Result<(), BackendError> {
         let of = |backend| -> Vec<Instance> {
-            instances.iter().filter(|instance| instance.backend == backend).cloned().collect()
+            instances
+                .iter()
+                .filter(|instance| instance.backend == backend)
+                .cloned()
+                .collect()
         };
         let (containers, processes) = (of(BackendKind::Container), of(BackendKind::Process));
         let both = futures_util::future::join(
@@ -163,27 +184,82 @@ impl Backends {
                 let project = facts
                     .project
                     .as_ref()
-                    .map(|project| format!(" of project {project}; `docker start {}` brings it back", facts.name))
+                    .map(|project| {
+                        format!(
+                            " of project {project}; `docker start {}` brings it back",
+                            facts.name
+                        )
+                    })
                     .unwrap_or_default();
                 Ok(format!("stopped container {}{project}", facts.name))
             }
             Who::Unit { name, .. } => {
-                stop_unit(name).await?;
-                Ok(format!("stopped {name}; `systemctl start {name}` brings it back"))
+                let holder = holder.clone();
+                blocking(move || release::stop_unit(&holder)).await?;
+                Ok(format!(
+                    "stopped {name}; `systemctl start {name}` brings it back"
+                ))
             }
-            Who::Process(_) => {
+            Who::Process(facts) => {
+                if let Some(run) = &facts.run_id
+                    && let Some(instance) = self.processes.find_run(run).await
+                {
+                    let (project, name) = (&instance.project, &instance.name);
+                    self.processes.stop(project, name, Some(grace)).await?;
+                    return Ok(format!(
+                        "stopped {name} of project {project}, a service of wharf's"
+                    ));
+                }
                 let (claim, holder) = (claim.clone(), holder.clone());
                 let stopped =
                     blocking(move || release::stop_process(&holder, &claim, grace)).await?;
-                let how = if stopped.killed { "killed (it ignored SIGTERM)" } else { "stopped" };
+                let how = match (stopped.pids.is_empty(), stopped.killed) {
+                    (true, _) => "gone by itself:",
+                    (false, true) => "killed (it ignored SIGTERM)",
+                    (false, false) => "stopped",
+                };
                 Ok(format!("{how} {}", stopped.who))
             }
             Who::Unknown { .. } | Who::Kernel => Err(PortError::NotPermitted {
                 who: holder.describe(),
-                command: crate::port::how_released(holder),
+                command: release::how_released(holder),
             }
             .into()),
         }
+    }
+}
+
+/// Says who has the port, where an instance ended because it could not have it.
+async fn explained(error: BackendError, readiness: &Readiness, instance: &Target) -> BackendError {
+    let BackendError::ExitedEarly {
+        name,
+        code,
+        last_lines,
+    } = error
+    else {
+        return error;
+    };
+    let address = readiness.address;
+    let claim = Claim {
+        service: instance.service.clone(),
+        number: 1,
+        addresses: vec![address.ip()],
+        port: address.port(),
+        protocol: Protocol::Tcp,
+    };
+    match blocking(move || release::taken_again(&claim, &[])).await {
+        Ok(Some(thief)) => BackendError::PortLost {
+            name,
+            code,
+            source: Box::new(thief),
+            last_lines,
+        },
+        // Whoever it was is gone, or the end had another reason.
+        Ok(None) | Err(_) => BackendError::ExitedEarly {
+            name,
+            code,
+            last_lines,
+        },
     }
 }
 
@@ -197,20 +273,6 @@ async fn blocking<T: Send + 'static>(
             source: std::io::Error::other(panic),
         }),
     }
-}
-
-async fn stop_unit(name: &str) -> Result<(), BackendError> {
-    let failed = |source| BackendError::State { action: format!("cannot stop {name}"), source };
-    let output = tokio::process::Command::new("systemctl")
-        .args(["stop", "--", name])
-        .output()
-        .await
-        .map_err(failed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(failed(std::io::Error::other(said)))
 }
 
 /// The backend that performs an action that is not about ports.

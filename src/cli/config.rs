@@ -14,10 +14,6 @@ use crate::ui::report;
 
 /// Check the compose files and show them resolved, in canonical form
 #[derive(Debug, clap::Args)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "one field per flag of the command line"
-)]
 pub(super) struct ConfigArgs {
     /// Services to show, with what they depend on [default: all]
     #[arg(value_name = "SERVICE")]
@@ -155,8 +151,10 @@ fn pinned(context: &Context, args: &ConfigArgs) -> Result<()> {
     let images = show(&request, &context.env, &Disk)?.text;
     match images.lines().find(|image| !image.contains("@sha256:")) {
         None => Ok(()),
-        Some(image) => Err(Error::failed(format!("the image {image} is not pinned by a digest"))
-            .hint(format!("docker buildx imagetools inspect {image}"))),
+        Some(image) => Err(
+            Error::failed(format!("the image {image} is not pinned by a digest"))
+                .hint(format!("docker buildx imagetools inspect {image}")),
+        ),
     }
 }
 

@@ -1,17 +1,19 @@
 //! What every command knows: the environment, the screen and the options before the command's name.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
 use crate::backend::container::Containers;
-use crate::backend::process::{Dirs, Processes};
+use crate::backend::process::{Dirs, Processes, ProjectLock};
 use crate::backend::router::Backends;
 use crate::error::{Error, Result};
+use crate::event::Events;
 use crate::plan::placement::{Placement, PlacementError, Wishes, place, place_without_engine};
-use crate::project::files::Disk;
-use crate::project::model::Project;
-use crate::project::{self, Env, LoadOptions, Loaded};
+use crate::project::model::{Project, Service};
+use crate::project::{self, Disk, Env, LoadOptions, Loaded};
+use crate::ui::progress::Progress;
 use crate::ui::{Ui, report};
 
 /// Options before the command's name, as Compose has them.
@@ -19,22 +21,22 @@ use crate::ui::{Ui, report};
 pub(super) struct Global {
     /// Compose file; may be given several times, later ones override earlier ones; `-` reads standard
     /// input
-    #[arg(short, long = "file", global = true, value_name = "FILE")]
+    #[arg(short, long = "file", value_name = "FILE")]
     pub(super) file: Vec<PathBuf>,
     /// Project name
-    #[arg(short, long, global = true, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME")]
     pub(super) project_name: Option<String>,
     /// Directory that relative paths start from [default: that of the first compose file]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub(super) project_directory: Option<PathBuf>,
     /// Enable a profile; may be given several times; `*` enables all
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     pub(super) profile: Vec<String>,
     /// File with variables; may be given several times [default: .env]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub(super) env_file: Vec<PathBuf>,
     /// When to use colours
-    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(super) ansi: Ansi,
 }
 
@@ -86,7 +88,9 @@ impl Context {
     /// Loads the project and prints its warnings.
     pub(super) fn load(&self, services: &[String], no_deps: bool) -> Result<Project> {
         let options = self.load_options(services, no_deps);
-        let Loaded { project, warnings, .. } = project::load(&options, &self.env, &Disk)?;
+        let Loaded {
+            project, warnings, ..
+        } = project::load(&options, &self.env, &Disk)?;
         for warning in &warnings {
             report::diagnostic(warning);
         }
@@ -99,7 +103,9 @@ impl Context {
             Ok(project) => Ok(Named::Project(Box::new(project))),
             Err(error) => match &self.global.project_name {
                 // `-p NAME` and no file anywhere: what runs is known by its labels and its ledger.
-                Some(name) if self.global.file.is_empty() && error.kind != crate::error::Kind::Invalid => {
+                Some(name)
+                    if self.global.file.is_empty() && error.kind != crate::error::Kind::Invalid =>
+                {
                     Ok(Named::Name(name.clone()))
                 }
                 _ => Err(error),
@@ -110,7 +116,24 @@ impl Context {
     /// The backends; nothing is connected yet.
     pub(super) fn backends(&self) -> Result<Backends> {
         let dirs = Dirs::from_env(&self.env).map_err(Error::from)?;
-        Ok(Backends { containers: Containers::new(&self.env), processes: Processes::new(dirs) })
+        Ok(Backends {
+            containers: Containers::new(&self.env),
+            processes: Processes::new(dirs, &self.env),
+        })
+    }
+
+    /// Waits until no other command changes the project, and says so if there is one.
+    pub(super) async fn lock(&self, backends: &Backends, project: &str) -> Result<ProjectLock> {
+        let (events, mut receiver) = Events::channel();
+        let progress = Progress::new(self.ui);
+        let mut locking = std::pin::pin!(backends.processes.lock(project, &events));
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = receiver.recv() => progress.show(&event),
+                lock = &mut locking => return Ok(lock?),
+            }
+        }
     }
 
     /// Places every service, with or without an engine, and says so when there is none.
@@ -124,10 +147,14 @@ impl Context {
         if !wished.needs_engine() {
             return Ok(wished);
         }
-        let Err(unreachable) = backends.containers.reachable().await else { return Ok(wished) };
+        let Err(unreachable) = backends.containers.reachable().await else {
+            return Ok(wished);
+        };
         match place_without_engine(project, wishes) {
             Ok(placement) => {
-                let names: Vec<&str> = wished.services(crate::state::BackendKind::Container).collect();
+                let names: Vec<&str> = wished
+                    .services(crate::state::BackendKind::Container)
+                    .collect();
                 self.ui.note(format!(
                     "no Docker engine answers, so {} as a local process",
                     match names.as_slice() {
@@ -177,11 +204,17 @@ impl Named {
     }
 
     /// Every observed instance, from the engine too where it may have some.
-    pub(super) async fn instances(&self, backends: &Backends) -> Result<Vec<crate::state::Instance>> {
+    pub(super) async fn instances(
+        &self,
+        backends: &Backends,
+    ) -> Result<Vec<crate::state::Instance>> {
         use crate::backend::Backend as _;
         let mut instances = backends.processes.observe(self.name()).await?;
         let only_processes = self.project().is_some_and(|project| {
-            project.services.values().all(|service| !service.has_container_form())
+            project
+                .services
+                .values()
+                .all(|service| !service.has_container_form())
         });
         if only_processes {
             return Ok(instances);
@@ -191,10 +224,13 @@ impl Named {
             Err(error) => {
                 // Services that can only be containers cannot be seen without the engine.
                 let need: Vec<String> = self.project().map_or_else(Vec::new, |project| {
-                    let without = |service: &&std::sync::Arc<crate::project::model::Service>| {
-                        !service.has_process_form()
-                    };
-                    project.services.values().filter(without).map(|service| service.name.clone()).collect()
+                    let without = |service: &&Arc<Service>| !service.has_process_form();
+                    project
+                        .services
+                        .values()
+                        .filter(without)
+                        .map(|service| service.name.clone())
+                        .collect()
                 });
                 if !need.is_empty() {
                     return Err(error.into());
@@ -215,7 +251,8 @@ impl Named {
                 project.services.contains_key(name) || project.disabled.contains(name)
             });
             if !declared && !instances.iter().any(|instance| instance.service == *name) {
-                return Err(Error::usage(format!("no such service: {name}")).hint("wharf config --services"));
+                return Err(Error::usage(format!("no such service: {name}"))
+                    .hint("wharf config --services"));
             }
         }
         Ok(())

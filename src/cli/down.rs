@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::backend::container::Names;
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
-use crate::cli::follow;
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
 use crate::state::{BackendKind, Observed};
@@ -32,14 +32,23 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let _alone = backends.processes.lock(named.name()).await?;
+    let _alone = context.lock(&backends, named.name()).await?;
     let instances = named.instances(&backends).await?;
     named.check_services(&args.services, &instances)?;
-    let mut observed = Observed { instances, ..Observed::default() };
+    let mut observed = Observed {
+        instances,
+        ..Observed::default()
+    };
     let mut ending = ending(&named, args);
-    let uses_engine = observed.instances.iter().any(|instance| instance.backend == BackendKind::Container)
+    let uses_engine = observed
+        .instances
+        .iter()
+        .any(|instance| instance.backend == BackendKind::Container)
         || named.project().is_none_or(|project| {
-            project.services.values().any(|service| service.has_container_form())
+            project
+                .services
+                .values()
+                .any(|service| service.has_container_form())
         });
     if uses_engine && backends.containers.reachable().await.is_ok() {
         let names = Names {
@@ -68,10 +77,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         return Ok(());
     }
     if plan.steps.is_empty() {
-        context.ui.status(format!("nothing to end: project {} has no instances", named.name()));
+        context.ui.status(format!(
+            "nothing to end: project {} has no instances",
+            named.name()
+        ));
         return Ok(());
     }
-    follow::carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await.map(drop)
 }
 
 fn ending(named: &Named, args: &Args) -> Ending {
@@ -85,13 +97,26 @@ fn ending(named: &Named, args: &Args) -> Ending {
         anonymous_volumes: args.volumes,
     };
     if let Some(project) = named.project() {
-        ending.known = Some(project.services.keys().chain(&project.disabled).cloned().collect());
+        ending.known = Some(
+            project
+                .services
+                .keys()
+                .chain(&project.disabled)
+                .cloned()
+                .collect(),
+        );
         let own = |external: bool, name: &String| (!external).then(|| name.clone());
-        ending.networks =
-            project.networks.values().filter_map(|network| own(network.external, &network.name)).collect();
+        ending.networks = project
+            .networks
+            .values()
+            .filter_map(|network| own(network.external, &network.name))
+            .collect();
         if args.volumes {
-            ending.volumes =
-                project.volumes.values().filter_map(|volume| own(volume.external, &volume.name)).collect();
+            ending.volumes = project
+                .volumes
+                .values()
+                .filter_map(|volume| own(volume.external, &volume.name))
+                .collect();
         }
     }
     ending

@@ -44,22 +44,40 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let options = LogOptions {
         follow: args.follow,
         tail: tail(&args.tail)?,
-        since: args.since.as_deref().map(|text| moment("--since", text)).transpose()?,
-        until: args.until.as_deref().map(|text| moment("--until", text)).transpose()?,
+        since: args
+            .since
+            .as_deref()
+            .map(|text| moment("--since", text))
+            .transpose()?,
+        until: args
+            .until
+            .as_deref()
+            .map(|text| moment("--until", text))
+            .transpose()?,
     };
-    let writer = LogWriter::new(named.name(), instances.iter().map(|instance| instance.name.as_str()))
-        .timestamps(args.timestamps)
-        .prefix(!args.no_log_prefix);
+    let writer = LogWriter::new(
+        named.name(),
+        instances.iter().map(|instance| instance.name.as_str()),
+    )
+    .timestamps(args.timestamps)
+    .prefix(!args.no_log_prefix);
     let (events, mut receiver) = Events::channel();
     let mut following = std::pin::pin!(backends.follow(&instances, &options, &events));
     let mut lines: Vec<(i64, Event)> = Vec::new();
     let mut show = |event: Event| match &event {
-        Event::Log { name, stream, time, line } if args.follow => {
+        Event::Log {
+            name,
+            stream,
+            time,
+            line,
+        } if args.follow => {
             writer.line(name, *stream, *time, line);
         }
         Event::Log { time, .. } => lines.push((*time, event)),
         Event::Exited { name, code, .. } => {
-            context.ui.status(format!("{} exited with code {code}", writer.short(name)));
+            context
+                .ui
+                .status(format!("{} exited with code {code}", writer.short(name)));
         }
         Event::StepStarted { .. }
         | Event::StepDone { .. }
@@ -85,7 +103,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     // Both backends deliver each instance in order; together they are put in the order of arrival.
     lines.sort_by_key(|(time, _)| *time);
     for (_, event) in &lines {
-        if let Event::Log { name, stream, time, line } = event {
+        if let Event::Log {
+            name,
+            stream,
+            time,
+            line,
+        } = event
+        {
             writer.line(name, *stream, *time, line);
         }
     }
@@ -105,19 +129,26 @@ fn tail(text: &str) -> Result<Option<u64>> {
 /// A point in time as the engine's `since` takes it, in nanoseconds since the Unix epoch.
 fn moment(option: &str, text: &str) -> Result<i64> {
     let wrong = || {
-        Error::usage(format!("{option} {text}: not a time"))
-            .hint(format!("{option} 10m, {option} 2026-01-31T12:00:00Z or {option} 1700000000"))
+        Error::usage(format!("{option} {text}: not a time")).hint(format!(
+            "{option} 10m, {option} 2026-01-31T12:00:00Z or {option} 1700000000"
+        ))
     };
     let nanoseconds = if let Ok(timestamp) = text.parse::<jiff::Timestamp>() {
         timestamp.as_nanosecond()
     } else if let Ok(seconds) = text.parse::<f64>() {
-        jiff::Timestamp::from_duration(jiff::SignedDuration::try_from_secs_f64(seconds).map_err(|_| wrong())?)
-            .map_err(|_| wrong())?
-            .as_nanosecond()
+        jiff::Timestamp::from_duration(
+            jiff::SignedDuration::try_from_secs_f64(seconds).map_err(|_| wrong())?,
+        )
+        .map_err(|_| wrong())?
+        .as_nanosecond()
     } else if let Ok(span) = text.parse::<jiff::SignedDuration>() {
         (jiff::Timestamp::now() - span).as_nanosecond()
     } else if let Ok(local) = text.parse::<jiff::civil::DateTime>() {
-        local.to_zoned(jiff::tz::TimeZone::system()).map_err(|_| wrong())?.timestamp().as_nanosecond()
+        local
+            .to_zoned(jiff::tz::TimeZone::system())
+            .map_err(|_| wrong())?
+            .timestamp()
+            .as_nanosecond()
     } else {
         return Err(wrong());
     };

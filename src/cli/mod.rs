@@ -1,9 +1,10 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
+mod carry_out;
 mod config;
 mod context;
 mod down;
-mod follow;
+mod foreground;
 mod logs;
 mod ps;
 mod restart;
@@ -28,7 +29,7 @@ use context::{Context, Global};
 /// Runs a development stack from a compose file, as containers and local processes, and resolves port
 /// conflicts on the way.
 #[derive(Debug, Parser)]
-#[command(name = "wharf", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "wharf", version, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -47,6 +48,7 @@ enum Command {
     Logs(logs::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
+
     #[command(subcommand)]
     Server(server::Command),
     Serve(serve::Args),
@@ -61,7 +63,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are printed to stdout and are no failure.
-            let code = if error.use_stderr() { Kind::Usage.into() } else { ExitCode::SUCCESS };
+            let code = if error.use_stderr() {
+                Kind::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
             drop(error.print());
             return code;
         }
@@ -76,9 +82,14 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let env = Env::from_process().map_err(|error| Error::failed(error).hint("cd to a directory that exists"))?;
+    let env = Env::from_process()
+        .map_err(|error| Error::failed(error).hint("cd to a directory that exists"))?;
     cli.global.ansi.apply();
-    let context = Context { env, ui: Ui { quiet: false }, global: cli.global };
+    let context = Context {
+        env,
+        ui: Ui { quiet: false },
+        global: cli.global,
+    };
     match cli.command {
         Command::Up(args) => wait_for(up::run(&context, &args)),
         Command::Down(args) => wait_for(down::run(&context, &args)),
@@ -88,6 +99,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
+
         Command::Server(command) => wait_for(server::run(&context, &command)),
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),
@@ -102,4 +114,14 @@ fn wait_for(command: impl Future<Output = Result<()>>) -> Result<()> {
         .build()
         .map_err(Error::failed)?
         .block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -1,5 +1,6 @@
 //! `wharf ps`
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -53,29 +54,42 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         let state = if args.status.is_empty() {
             args.all || instance.status.is_alive()
         } else {
-            args.status.iter().any(|word| word == instance.status.word())
+            args.status
+                .iter()
+                .any(|word| word == instance.status.word())
         };
         asked && state
     });
     instances.sort_by(|a, b| a.name.cmp(&b.name));
     if args.quiet {
-        instances.iter().for_each(|instance| context.ui.data(&instance.id.0));
+        for instance in &instances {
+            context.ui.data(&instance.id.0);
+        }
         return Ok(());
     }
     if args.only_services {
-        let mut names: Vec<&str> = instances.iter().map(|instance| instance.service.as_str()).collect();
+        let mut names: Vec<&str> = instances
+            .iter()
+            .map(|instance| instance.service.as_str())
+            .collect();
         names.dedup();
-        names.iter().for_each(|name| context.ui.data(name));
+        for name in names {
+            context.ui.data(name);
+        }
         return Ok(());
     }
     let rows = futures_util::future::join_all(instances.iter().map(Row::of)).await;
     if args.format == "json" {
         for row in &rows {
-            context.ui.data(serde_json::to_string(&row.json()).map_err(Error::failed)?);
+            context
+                .ui
+                .data(serde_json::to_string(&row.json()).map_err(Error::failed)?);
         }
         return Ok(());
     }
-    let mut table = Table::new(["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"]);
+    let mut table = Table::new([
+        "NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS",
+    ]);
     for row in &rows {
         table.row(row.cells(args.no_trunc));
     }
@@ -96,25 +110,40 @@ pub(super) struct Row<'a> {
 
 impl<'a> Row<'a> {
     pub(super) async fn of(instance: &'a Instance) -> Self {
+        // Counted before the probe, which is a connection too.
+        let connections = connections(instance);
         let ready = match &instance.readiness {
             Some(readiness) if instance.status == Status::Running => {
                 let address = address(instance, readiness.address, readiness.target);
-                Some(probe::attempt(&readiness.probe, address, PROBE).await.is_ok())
+                Some(
+                    probe::attempt(&readiness.probe, address, PROBE)
+                        .await
+                        .is_ok(),
+                )
             }
             _ => None,
         };
         let now = jiff::Timestamp::now().as_second();
-        Self { instance, ready, connections: connections(instance), now }
+        Self {
+            instance,
+            ready,
+            connections,
+            now,
+        }
     }
 
     fn json(&self) -> Value {
         let instance = self.instance;
-        let mut labels: Vec<String> =
-            instance.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut labels: Vec<String> = instance
+            .labels
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         labels.sort();
-        let code = match instance.status {
-            Status::Exited { code } => code,
-            _ => 0,
+        let code = if let Status::Exited { code } = instance.status {
+            code
+        } else {
+            0
         };
         let health = match instance.health {
             None => "",
@@ -150,12 +179,18 @@ impl<'a> Row<'a> {
         put("Name", json!(instance.name));
         put("Names", json!(instance.name));
         put("Networks", json!(instance.networks.join(",")));
-        put("Pid", json!(instance.pid.filter(|_| instance.status.is_alive())));
+        put(
+            "Pid",
+            json!(instance.pid.filter(|_| instance.status.is_alive())),
+        );
         put("Ports", json!(ports(&instance.publishers)));
         put("Project", json!(instance.project));
         put("Publishers", json!(publishers));
         put("Ready", json!(self.ready));
-        put("RunningFor", json!(format!("{} ago", docker_age(self.since(instance.created)))));
+        put(
+            "RunningFor",
+            json!(format!("{} ago", docker_age(self.since(instance.created)))),
+        );
         put("Service", json!(instance.service));
         put("Size", json!("0B"));
         put("State", json!(instance.status.word()));
@@ -186,7 +221,10 @@ impl<'a> Row<'a> {
 
     fn command(&self, full: bool) -> String {
         let joined = self.instance.command.join(" ");
-        let mut shown: String = joined.chars().take(if full { usize::MAX } else { 20 }).collect();
+        let mut shown: String = joined
+            .chars()
+            .take(if full { usize::MAX } else { 20 })
+            .collect();
         if shown.len() < joined.len() {
             shown.pop();
             shown.push('…');
@@ -217,10 +255,11 @@ impl<'a> Row<'a> {
             None => {}
         }
         match self.ready {
-            Some(true) => text.push_str(&format!(
-                " (ready, {})",
-                if self.connections == 1 { "1 connection".to_owned() } else { format!("{} connections", self.connections) }
-            )),
+            Some(true) => {
+                let ending = if self.connections == 1 { "" } else { "s" };
+                let _: std::fmt::Result =
+                    write!(text, " (ready, {} connection{ending})", self.connections);
+            }
             Some(false) => text.push_str(" (not ready)"),
             None => {}
         }
@@ -233,7 +272,10 @@ pub(super) fn address(instance: &Instance, recorded: SocketAddr, target: u16) ->
     if recorded.port() != 0 {
         return recorded;
     }
-    let published = instance.publishers.iter().find(|port| port.target == target && port.published != 0);
+    let published = instance
+        .publishers
+        .iter()
+        .find(|port| port.target == target && port.published != 0);
     SocketAddr::new(recorded.ip(), published.map_or(0, |port| port.published))
 }
 
@@ -252,14 +294,22 @@ pub(super) fn connections(instance: &Instance) -> usize {
     ports.dedup();
     let any = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
     // A count that the kernel does not give is no reason to fail a list.
-    ports.iter().filter_map(|port| sockets::established(any, *port).ok()).sum()
+    ports
+        .iter()
+        .filter_map(|port| sockets::established(any, *port).ok())
+        .sum()
 }
 
 /// `127.0.0.1:8003->8003/tcp, 9000/tcp`
 fn ports(publishers: &[Publisher]) -> String {
     let one = |port: &Publisher| match port.ip {
         Some(ip) if port.published != 0 => {
-            format!("{}->{}/{}", SocketAddr::new(ip, port.published), port.target, port.protocol)
+            format!(
+                "{}->{}/{}",
+                SocketAddr::new(ip, port.published),
+                port.target,
+                port.protocol
+            )
         }
         _ => format!("{}/{}", port.target, port.protocol),
     };
@@ -269,6 +319,10 @@ fn ports(publishers: &[Publisher]) -> String {
 /// Go's default layout of a time, which `docker compose ps --format json` prints.
 fn created_at(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds)
-        .map(|time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string())
+        .map(|time| {
+            time.to_zoned(jiff::tz::TimeZone::system())
+                .strftime("%Y-%m-%d %H:%M:%S %z %Z")
+                .to_string()
+        })
         .unwrap_or_default()
 }

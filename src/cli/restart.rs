@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
-use crate::cli::follow;
 use crate::error::Result;
 use crate::plan::down;
 use crate::state::Observed;
@@ -22,11 +22,14 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let _alone = backends.processes.lock(named.name()).await?;
+    let _alone = context.lock(&backends, named.name()).await?;
     let instances = named.instances(&backends).await?;
     named.check_services(&args.services, &instances)?;
     let services = args.services.iter().cloned().collect();
-    let observed = Observed { instances, ..Observed::default() };
+    let observed = Observed {
+        instances,
+        ..Observed::default()
+    };
     let plan = down::restart(&observed, &services, args.timeout.map(Duration::from_secs));
-    follow::carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await.map(drop)
 }

@@ -21,7 +21,12 @@ pub(super) struct Args {
     #[arg(long, env = "PORT", default_value_t = 8003)]
     port: u16,
     /// Name that /health shows
-    #[arg(long, env = "WHARF_SERVICE", default_value = "wharf", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "WHARF_SERVICE",
+        default_value = "wharf",
+        value_name = "NAME"
+    )]
     service: String,
     /// Command that `execute` may run; may be given several times
     #[arg(long, value_name = "COMMAND")]
@@ -58,17 +63,26 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
     };
     let listening = |address| {
-        let url = crate::probe::url(&ProbeKind::WebSocket { path: "/ws".to_owned() }, address);
-        context.ui.status(format!("listening on {NAME}{url}{NAME:#}"));
+        let url = crate::probe::url(
+            &ProbeKind::WebSocket {
+                path: "/ws".to_owned(),
+            },
+            address,
+        );
+        context
+            .ui
+            .status(format!("listening on {NAME}{url}{NAME:#}"));
     };
-    server::run(options, listening, shutdown).await.map_err(|error| match &error {
-        ServerError::Taken { address } => {
-            let hint = format!("wharf server start --port {} --force", address.port());
-            Error::failed(error).hint(hint)
-        }
-        ServerError::Listen { .. } => Error::failed(error),
-        ServerError::Allow { .. } | ServerError::Origin { .. } | ServerError::NoSessions => {
-            Error::usage(error)
-        }
-    })
+    server::run(options, listening, shutdown)
+        .await
+        .map_err(|error| match &error {
+            ServerError::Taken { address } => {
+                let hint = format!("wharf server start --port {} --force", address.port());
+                Error::failed(error).hint(hint)
+            }
+            ServerError::Listen { .. } => Error::failed(error),
+            ServerError::Allow { .. } | ServerError::Origin { .. } | ServerError::NoSessions => {
+                Error::usage(error)
+            }
+        })
 }

@@ -7,6 +7,7 @@ use crate::observe::observe;
 use crate::plan::placement::Placement;
 use crate::plan::policy::{Choice, Policy};
 use crate::plan::{self, Inputs, Plan, Question};
+use crate::port::release::how_released;
 use crate::project::model::Project;
 use crate::state::Observed;
 use crate::ui::question;
@@ -31,7 +32,12 @@ pub(super) async fn settle(
 ) -> Result<Settled> {
     let observed = observe(backends, project, placement, policy).await?;
     loop {
-        let plan = plan::up(&Inputs { project, placement, observed: &observed, policy });
+        let plan = plan::up(&Inputs {
+            project,
+            placement,
+            observed: &observed,
+            policy,
+        });
         if let Some(problem) = plan.problems.first() {
             let mut error = Error::failed(problem.message.clone());
             error.hints.extend(problem.hint.clone());
@@ -49,7 +55,10 @@ pub(super) async fn settle(
 
 /// An answer from the person at the terminal, or an error that names the flags that would answer.
 pub(super) fn answer(context: &Context, question: &Question) -> Result<Choice> {
-    let can_change = question.choices.iter().any(|choice| *choice != Choice::Abort);
+    let can_change = question
+        .choices
+        .iter()
+        .any(|choice| *choice != Choice::Abort);
     if question.settled.is_some() || !can_change || !context.ui.can_ask() {
         return Err(unanswered(question));
     }
@@ -58,7 +67,7 @@ pub(super) fn answer(context: &Context, question: &Question) -> Result<Choice> {
             context.ui.status("aborted: nothing was changed");
             Err(Error::interrupted())
         }
-        choice => Ok(choice),
+        choice @ (Choice::Replace | Choice::Move) => Ok(choice),
     }
 }
 
@@ -67,25 +76,37 @@ fn unanswered(question: &Question) -> Error {
     let claim = &question.claim;
     let mut error = Error::new(
         Kind::Question,
-        format!("port {claim}, which service `{}` needs, is taken", claim.service),
+        format!(
+            "port {claim}, which service `{}` needs, is taken",
+            claim.service
+        ),
     );
     for holder in &question.holders {
         error.details.extend(question::plain(holder));
     }
     if let Some(obstacle) = &question.obstacle {
-        error.details.push(format!("wharf will not stop it: {obstacle}"));
+        error
+            .details
+            .push(format!("wharf will not stop it: {obstacle}"));
     }
     if let Some(rule) = &question.settled {
-        error.details.push(format!("nothing was changed, as {rule} says"));
+        error
+            .details
+            .push(format!("nothing was changed, as {rule} says"));
     }
     if question.choices.contains(&Choice::Replace) {
-        error.hints.push("--force (or --on-conflict replace) stops the holder and starts a fresh instance".to_owned());
+        error.hints.push(
+            "--force (or --on-conflict replace) stops the holder and starts a fresh instance"
+                .to_owned(),
+        );
     }
     if let Some(next) = question.next {
-        error.hints.push(format!("--on-conflict move publishes on port {next} instead"));
+        error.hints.push(format!(
+            "--on-conflict move publishes on port {next} instead"
+        ));
     }
     for holder in &question.holders {
-        let command = crate::port::how_released(holder);
+        let command = how_released(holder);
         if question.obstacle.is_some() && holder.protected.is_none() && !command.is_empty() {
             error.hints.push(command);
         }

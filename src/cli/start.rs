@@ -1,7 +1,7 @@
 //! `wharf start`
 
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
-use crate::cli::follow;
 use crate::error::{Error, Result};
 use crate::plan::down;
 use crate::state::Observed;
@@ -17,16 +17,24 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let _alone = backends.processes.lock(named.name()).await?;
+    let _alone = context.lock(&backends, named.name()).await?;
     let instances = named.instances(&backends).await?;
     named.check_services(&args.services, &instances)?;
     for name in &args.services {
         if !instances.iter().any(|instance| instance.service == *name) {
-            return Err(Error::failed(format!("service `{name}` has no instance to start"))
-                .hint(format!("wharf up -d {name}")));
+            return Err(
+                Error::failed(format!("service `{name}` has no instance to start"))
+                    .hint(format!("wharf up -d {name}")),
+            );
         }
     }
     let services = args.services.iter().cloned().collect();
-    let plan = down::start(&Observed { instances, ..Observed::default() }, &services);
-    follow::carry_out(context, &backends, &plan).await.map(drop)
+    let plan = down::start(
+        &Observed {
+            instances,
+            ..Observed::default()
+        },
+        &services,
+    );
+    carry_out(context, &backends, &plan).await.map(drop)
 }

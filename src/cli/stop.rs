@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
-use crate::cli::follow;
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
 use crate::state::Observed;
@@ -22,7 +22,7 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let _alone = backends.processes.lock(named.name()).await?;
+    let _alone = context.lock(&backends, named.name()).await?;
     let instances = named.instances(&backends).await?;
     named.check_services(&args.services, &instances)?;
     let ending = Ending {
@@ -30,10 +30,16 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         timeout: args.timeout.map(Duration::from_secs),
         ..Ending::default()
     };
-    let plan = down::stop(&Observed { instances, ..Observed::default() }, &ending);
+    let plan = down::stop(
+        &Observed {
+            instances,
+            ..Observed::default()
+        },
+        &ending,
+    );
     if plan.steps.is_empty() {
         context.ui.status("nothing to stop");
         return Ok(());
     }
-    follow::carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await.map(drop)
 }

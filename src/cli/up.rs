@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
-use crate::cli::follow::{self, Foreground};
+use crate::cli::foreground::{self, Foreground, Scene};
 use crate::cli::settle::settle;
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
 use crate::plan::placement::{Selection, Wishes};
 use crate::plan::policy::{Policy, Recreate};
-use crate::plan::step::Action;
+use crate::plan::step::{Action, Which};
 use crate::probe;
 use crate::project;
 use crate::project::model::{Conflict, Project};
@@ -128,7 +129,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let collisions = project::check_ports(&project);
     if !collisions.is_empty() {
         let heading = "two services need the same port";
-        return Err(Error { diagnostics: collisions, ..Error::new(Kind::Invalid, heading) });
+        return Err(Error {
+            diagnostics: collisions,
+            ..Error::new(Kind::Invalid, heading)
+        });
     }
     if project.services.is_empty() {
         return Err(Error::failed("no service selected").hint("wharf config --profiles"));
@@ -136,7 +140,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let mut policy = policy(args, &project)?;
     let backends = context.backends()?;
     let placement = context.place(&project, &wishes(args), &backends).await?;
-    let alone = backends.processes.lock(&project.name).await?;
+    let alone = context.lock(&backends, &project.name).await?;
     let mut settled = settle(context, &backends, &project, &placement, &mut policy).await?;
     if args.dry_run {
         show(context, &settled.plan);
@@ -144,9 +148,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     if policy.build || policy.pull {
         // Whether an instance is out of date is known only when the images are there.
-        let is_image = |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
+        let is_image =
+            |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
         let images = settled.plan.only(is_image);
-        follow::carry_out(context, &backends, &images).await?;
+        carry_out(context, &backends, &images).await?;
         (policy.build, policy.pull) = (false, false);
         policy.no_build = true;
         settled = settle(context, &backends, &project, &placement, &mut policy).await?;
@@ -156,31 +161,53 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let kept = kept(&settled.plan, &settled.observed.instances, &project);
     for instance in &kept {
-        context.ui.status(format!(" {GOOD}✔{GOOD:#} {} {} is up to date{}", instance.backend, instance.name, answers_at(instance)));
+        context.ui.status(format!(
+            " {GOOD}✔{GOOD:#} {} {} is up to date{}",
+            instance.backend,
+            instance.name,
+            answers_at(instance)
+        ));
     }
     if args.detach || args.wait || args.no_start {
-        follow::carry_out(context, &backends, &settled.plan).await?;
+        carry_out(context, &backends, &settled.plan).await?;
         return Ok(());
     }
-    let names = names(&settled.plan, &kept);
-    let foreground = foreground(args, &project)?;
-    follow::run(context, &backends, &settled.plan, &project.name, &kept, &names, &foreground, alone).await
+    let options = foreground(args, &project)?;
+    let plan = &settled.plan;
+    let scene = Scene {
+        context,
+        backends: &backends,
+        plan,
+        project: &project.name,
+        kept: &kept,
+    };
+    foreground::run(scene, &options, alone).await
 }
 
 fn policy(args: &Args, project: &Project) -> Result<Policy> {
     let mut scale = BTreeMap::new();
     for entry in &args.scale {
-        let parsed = entry.split_once('=').and_then(|(name, count)| Some((name, count.parse().ok()?)));
+        let parsed = entry
+            .split_once('=')
+            .and_then(|(name, count)| Some((name, count.parse().ok()?)));
         let Some((name, count)) = parsed else {
-            return Err(Error::usage(format!("--scale {entry}: not of the form SERVICE=N"))
-                .hint("--scale web=3"));
+            return Err(
+                Error::usage(format!("--scale {entry}: not of the form SERVICE=N"))
+                    .hint("--scale web=3"),
+            );
         };
         if !project.services.contains_key(name) {
-            return Err(Error::usage(format!("no such service: {name}")).hint("wharf config --services"));
+            return Err(
+                Error::usage(format!("no such service: {name}")).hint("wharf config --services")
+            );
         }
         scale.insert(name.to_owned(), count);
     }
-    let on_conflict = if args.force { Some(Conflict::Replace) } else { args.on_conflict.map(Into::into) };
+    let on_conflict = if args.force {
+        Some(Conflict::Replace)
+    } else {
+        args.on_conflict.map(Into::into)
+    };
     Ok(Policy {
         on_conflict,
         recreate: match (args.force_recreate, args.no_recreate) {
@@ -211,22 +238,38 @@ fn wishes(args: &Args) -> Wishes {
             Selection::Named(names.iter().cloned().collect())
         }
     };
-    Wishes { local: selection(&args.local), container: selection(&args.container) }
+    Wishes {
+        local: selection(&args.local),
+        container: selection(&args.container),
+    }
 }
 
 fn foreground(args: &Args, project: &Project) -> Result<Foreground> {
-    for name in args.exit_code_from.iter().chain(&args.attach).chain(&args.no_attach) {
+    for name in args
+        .exit_code_from
+        .iter()
+        .chain(&args.attach)
+        .chain(&args.no_attach)
+    {
         if !project.services.contains_key(name) {
-            return Err(Error::usage(format!("no such service: {name}")).hint("wharf config --services"));
+            return Err(
+                Error::usage(format!("no such service: {name}")).hint("wharf config --services")
+            );
         }
     }
     let wanted = |name: &String| {
         let service = project.services.get(name);
         !args.no_attach.contains(name)
             && (args.attach.is_empty() || args.attach.contains(name))
-            && (!args.attach.is_empty() || service.is_none_or(|service| service.attach != Some(false)))
+            && (!args.attach.is_empty()
+                || service.is_none_or(|service| service.attach != Some(false)))
     };
-    let shown: BTreeSet<String> = project.services.keys().filter(|name| wanted(name)).cloned().collect();
+    let shown: BTreeSet<String> = project
+        .services
+        .keys()
+        .filter(|name| wanted(name))
+        .cloned()
+        .collect();
     Ok(Foreground {
         abort_on_exit: args.abort_on_container_exit || args.exit_code_from.is_some(),
         exit_code_from: args.exit_code_from.clone(),
@@ -234,6 +277,7 @@ fn foreground(args: &Args, project: &Project) -> Result<Foreground> {
         attach: (shown.len() < project.services.len()).then_some(shown),
         timestamps: args.timestamps,
         no_prefix: args.no_log_prefix,
+        handshake: None,
     })
 }
 
@@ -253,21 +297,21 @@ fn show(context: &Context, plan: &Plan) {
 /// Running instances that the plan leaves as they are.
 fn kept(plan: &Plan, instances: &[Instance], project: &Project) -> Vec<Instance> {
     let touched = |instance: &Instance| {
-        plan.steps.iter().any(|step| match &step.action {
-            Action::Start { instance: target }
-            | Action::Stop { instance: target, .. }
-            | Action::Remove { instance: target, .. } => {
-                target.which == crate::plan::step::Which::Existing(instance.id.clone())
-            }
-            _ => false,
-        })
+        let this = Which::Existing(instance.id.clone());
+        let targets = plan.steps.iter().filter_map(|step| step.action.changes());
+        targets.into_iter().any(|target| target.which == this)
     };
     let running = |instance: &&Instance| {
         instance.status == Status::Running
             && !instance.one_off
             && project.services.contains_key(&instance.service)
     };
-    instances.iter().filter(running).filter(|instance| !touched(instance)).cloned().collect()
+    instances
+        .iter()
+        .filter(running)
+        .filter(|instance| !touched(instance))
+        .cloned()
+        .collect()
 }
 
 fn answers_at(instance: &Instance) -> String {
@@ -276,21 +320,10 @@ fn answers_at(instance: &Instance) -> String {
         .as_ref()
         .filter(|readiness| readiness.address.port() != 0)
         .map(|readiness| {
-            format!(": {NAME}{}{NAME:#}", probe::url(&readiness.probe, readiness.address))
+            format!(
+                ": {NAME}{}{NAME:#}",
+                probe::url(&readiness.probe, readiness.address)
+            )
         })
         .unwrap_or_default()
-}
-
-/// The names of all instances whose output may be shown, for the width of the prefix.
-fn names(plan: &Plan, kept: &[Instance]) -> Vec<String> {
-    let mut names: Vec<String> = kept.iter().map(|instance| instance.name.clone()).collect();
-    for step in &plan.steps {
-        if let Action::Start { instance } = &step.action
-            && !names.contains(&instance.name)
-        {
-            names.push(instance.name.clone());
-        }
-    }
-    names.sort();
-    names
 }

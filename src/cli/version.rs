@@ -18,7 +18,9 @@ pub(super) struct Args {
 pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     if args.format == "json" {
-        context.ui.data(serde_json::json!({ "version": version }).to_string());
+        context
+            .ui
+            .data(serde_json::json!({ "version": version }).to_string());
     } else if args.short {
         context.ui.data(version);
     } else {

@@ -106,12 +106,21 @@ fn decide<'a>(
     holders: Vec<Holder>,
     next: Option<u16>,
 ) -> Verdict<'a> {
-    let obstacle = holders.iter().find_map(|holder| obstacle(inputs, holder));
+    let obstacle = if holders.is_empty() {
+        Some("an open outgoing connection has this port as its own end, and connections are never cut".to_owned())
+    } else {
+        holders.iter().find_map(|holder| obstacle(inputs, holder))
+    };
     let names = holders
         .iter()
         .map(Holder::describe)
         .collect::<Vec<_>>()
         .join("; ");
+    let names = if names.is_empty() {
+        "an outgoing connection".to_owned()
+    } else {
+        names
+    };
     let (rule, by) = rule(inputs, service);
     let asked = inputs.policy.answers.get(&claim).copied();
     let wanted = match (asked, rule) {
@@ -228,6 +237,9 @@ fn held<'a>(inputs: &Inputs<'a>, claim: &Claim) -> Option<&'a Held> {
 
 /// The instances of this project that hold a claim, if nobody else does.
 fn ours<'a>(inputs: &Inputs<'a>, held: &Held) -> Option<Vec<&'a Instance>> {
+    if held.holders.is_empty() {
+        return None;
+    }
     let mut instances = Vec::new();
     for holder in &held.holders {
         let instance = own_instance(inputs, holder)?;

@@ -131,6 +131,31 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The backend and the name of the instance that this makes or starts.
+    pub fn makes_or_starts(&self) -> Option<(BackendKind, &str)> {
+        if let Self::Create(spec) = self {
+            Some((spec.backend, &spec.name))
+        } else if let Self::Start { instance } = self {
+            Some((instance.backend, &instance.name))
+        } else {
+            None
+        }
+    }
+
+    /// The instance whose state this changes.
+    pub fn changes(&self) -> Option<&Target> {
+        if let Self::Start { instance }
+        | Self::Stop { instance, .. }
+        | Self::Remove { instance, .. } = self
+        {
+            Some(instance)
+        } else {
+            None
+        }
+    }
+}
+
 /// An instance, named so that a person, a backend and the executor each find what they need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {

@@ -2,16 +2,19 @@
 
 mod cgroup;
 pub mod claim;
+mod crew;
 mod describe;
 mod descriptors;
 mod free;
+mod handle;
 pub mod holder;
 pub mod owner;
-mod process;
+pub mod process;
 pub mod protect;
 pub mod release;
 pub mod sockets;
 mod supervisor;
+mod unit;
 mod words;
 
 use claim::Claim;

@@ -58,8 +58,13 @@ impl Ui {
 pub fn heading(question: &Question) -> Vec<String> {
     let claim = &question.claim;
     let mut lines = vec![format!(
-        "{WARN}port {claim} is taken{WARN:#}, and service `{}` needs it. It is held by",
-        claim.service
+        "{WARN}port {claim} is taken{WARN:#}, and service `{}` needs it.{}",
+        claim.service,
+        if question.holders.is_empty() {
+            ""
+        } else {
+            " It is held by"
+        }
     )];
     for holder in &question.holders {
         lines.push(format!("    {}", holder.describe()));

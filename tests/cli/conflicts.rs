@@ -21,7 +21,7 @@ fn project_with(sandbox: &Sandbox, port: u16, options: &[&str]) {
     let options = options.concat();
     let server = ws_server();
     // The port comes in PORT, as a local server would take it.
-    let script = format!("exec python3 {server} --port $PORT \"$@\"");
+    let script = format!("exec python3 {server} --port $$PORT \"$@\"");
     sandbox.write(
         "compose.yaml",
         format!(
@@ -114,6 +114,7 @@ fn a_holder_whose_supervisor_restarts_it_goes_with_its_supervisor() {
             "{finished}"
         );
         keeper.signal(Signal::TERM);
+        drop(keeper.wait());
     }
 }
 

@@ -118,7 +118,7 @@ fn a_service_moves_between_its_forms() {
         format!(
             "services:\n  web:\n    image: {image}\n    pull_policy: never\n    command: [httpd, -f, -p, '80']\n    stop_grace_period: 1s\n    \
              ports: [{{target: 80, published: '{port}', host_ip: 127.0.0.1, app_protocol: http}}]\n    \
-             x-wharf: {{process: {{command: [sh, -c, 'exec python3 -m http.server --bind 127.0.0.1 $PORT']}}}}\n"
+             x-wharf: {{process: {{command: [sh, -c, 'exec python3 -m http.server --bind 127.0.0.1 $$PORT']}}}}\n"
         ),
     );
     let backend = |sandbox: &Sandbox| {

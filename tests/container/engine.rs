@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -31,6 +31,9 @@ macro_rules! lab {
     };
 }
 pub(crate) use lab;
+
+/// The image of all test services.
+const BUSYBOX: &str = "wharf-test-container-busybox";
 
 /// A project on the engine at `DOCKER_HOST`. Everything it made is removed at the end.
 #[derive(Debug)]
@@ -128,7 +131,12 @@ impl Lab {
 
     /// An image of busybox and nothing else; the same for all tests.
     pub(crate) fn busybox(&self) -> &'static str {
-        const NAME: &str = "wharf-test-container-busybox";
+        static BUILT: OnceLock<()> = OnceLock::new();
+        BUILT.get_or_init(|| self.build_busybox());
+        BUSYBOX
+    }
+
+    fn build_busybox(&self) {
         let context = self.directory.path().join("busybox-context");
         std::fs::create_dir_all(&context).unwrap();
         let source = ["/bin/busybox", "/usr/bin/busybox"]
@@ -142,7 +150,7 @@ impl Lab {
         )
         .unwrap();
         let output = Command::new("docker")
-            .args(["build", "-q", "-t", NAME, "."])
+            .args(["build", "-q", "-t", BUSYBOX, "."])
             .current_dir(&context)
             .env("DOCKER_HOST", &env().variables["DOCKER_HOST"])
             .env("DOCKER_BUILDKIT", "0")
@@ -153,7 +161,6 @@ impl Lab {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        NAME
     }
 
     /// Performs an action as a step of its own.

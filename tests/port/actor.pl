@@ -146,14 +146,68 @@ elsif ($role eq 'orchestra') {
     }
     stay();
 }
+elsif ($role eq 'watch') {
+    # The shape of a watcher: itself, `sh -c`, the server; again and again.
+    my ($ip, $port) = @arguments;
+    my $server = "perl $0 serve $ip $port; true";
+    $0 = 'nodemon';
+    while (1) { system('sh', '-c', $server); }
+}
+elsif ($role eq 'reload') {
+    # The shape of a development server: the same command once more, told apart by a variable.
+    my ($ip, $port) = @arguments;
+    if ($ENV{RUN_MAIN}) {
+        my $socket = listener($ip, $port);
+        ready();
+        stay();
+    }
+    $ENV{RUN_MAIN} = 1;
+    while (1) { system('perl', $0, $role, @arguments); }
+}
+elsif ($role eq 'forked') {
+    # A program with its own life, whose forked child serves.
+    my ($ip, $port) = @arguments;
+    my $server = fork();
+    if (!$server) {
+        my $socket = listener($ip, $port);
+        ready();
+        stay();
+    }
+    stay();
+}
 elsif ($role eq 'connect') {
     my ($from, $port, $to, $to_port) = @arguments;
     socket(my $socket, AF_INET, SOCK_STREAM, 0) or die "socket: $!";
-    setsockopt($socket, SOL_SOCKET, SO_REUSEADDR, 1);
     bind($socket, address($from, $port)) or die "bind: $!";
     connect($socket, address($to, $to_port)) or die "connect: $!";
     ready();
     stay();
+}
+elsif ($role eq 'reuse') {
+    # At each line: ends its child and starts another one under the same pid (in a namespace of its own).
+    my ($ip, $port) = @arguments;
+    my $socket = listener($ip, $port);
+    my $spawn = sub {
+        my ($wanted) = @_;
+        if ($wanted) {
+            open(my $last, '>', '/proc/sys/kernel/ns_last_pid') or die "ns_last_pid: $!";
+            print $last $wanted - 1;
+            close $last;
+        }
+        my $pid = fork();
+        if (!$pid) { stay(); }
+        return $pid;
+    };
+    my $child = $spawn->(0);
+    ready($child);
+    while (<STDIN>) {
+        kill 'KILL', $child;
+        waitpid($child, 0);
+        # Start times are counted in hundredths of a second.
+        select(undef, undef, undef, 0.021);
+        $child = $spawn->($child);
+        ready($child);
+    }
 }
 elsif ($role eq 'idle') {
     ready();

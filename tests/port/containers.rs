@@ -112,7 +112,10 @@ fn another_protocol_or_port_is_not_the_holder() {
     let wanted = claim(port, &["127.0.0.1"]);
     let held = attribute(look_up(&[wanted]).unwrap(), &[udp, next], &[]);
     let holder = held.first().unwrap().holders.first().unwrap().clone();
-    assert_eq!(names(&[holder.clone()]), [proxy.pid().to_string()]);
+    assert_eq!(
+        names(std::slice::from_ref(&holder)),
+        [proxy.pid().to_string()]
+    );
     assert!(holder.protected.is_some(), "a proxy is never signalled");
 }
 
@@ -204,7 +207,7 @@ fn a_container_on_the_hosts_network_is_told_by_its_cgroup() {
     assert!(found.needs_engine);
     assert_eq!(found.container_ids(), [ID.to_owned()].into());
     let holder = found.held.first().unwrap().holders.first().unwrap().clone();
-    assert_eq!(pids(&[holder.clone()]), [server.pid()]);
+    assert_eq!(pids(std::slice::from_ref(&holder)), [server.pid()]);
     assert!(
         holder.protected.is_some(),
         "an engine would only start it again"

@@ -7,10 +7,10 @@ use wharf::port::claim::Claim;
 use wharf::port::holder::{Holder, Who};
 use wharf::port::release::{Stopped, await_free, how_released, is_free, stop_process};
 
-use super::stage::{Actor, claim, facts, free_port, holders, is_alive, pids, script, udp};
+use super::stage::{Actor, claim, facts, free_port, holders, is_alive, is_root, pids, script, udp};
 
 /// Long enough that no test passes by waiting it out.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 /// For those who are known to ignore the polite signal.
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -105,7 +105,7 @@ fn a_master_is_stopped_before_it_starts_its_workers_again() {
         let pid = facts(holder).unwrap().pid;
         assert!(!is_alive(pid));
         let again = stop_process(holder, &wanted, LONG).unwrap();
-        assert_eq!(again.pids, []);
+        assert!(again.pids.is_empty());
     }
     await_free(&wanted, &found, LONG).unwrap();
 }
@@ -130,17 +130,74 @@ fn a_loop_that_restarts_the_server_is_stopped_first() {
 #[test]
 fn a_watcher_behind_a_shell_is_stopped_first() {
     let port = free_port();
-    // nodemon's shape: the watcher, `sh -c`, the server.
-    let inner = format!("perl {} serve 127.0.0.1 {port}; true", script());
-    let watcher = format!("$0 = 'nodemon'; while (1) {{ system('sh', '-c', q[{inner}]) }}");
-    let mut command = std::process::Command::new("setsid");
-    command.args(["perl", "-e", &watcher]);
-    let mut actor = Actor::start(command);
+    let mut actor = Actor::start_apart(
+        "perl",
+        &[&script(), "watch", "127.0.0.1", &port.to_string()],
+    );
     let wanted = claim(port, &["127.0.0.1"]);
     let stopped = stop(&wanted, LONG);
     assert_eq!(stopped.pids.first(), Some(&actor.pid()));
     assert_eq!(stopped.pids.len(), 3);
     assert!(!actor.is_alive());
+}
+
+#[test]
+fn a_server_that_reloads_itself_is_stopped_at_the_top() {
+    let port = free_port();
+    let mut reloader = Actor::play(&["reload", "127.0.0.1", &port.to_string()]);
+    let stopped = stop(&claim(port, &["127.0.0.1"]), LONG);
+    assert_eq!(stopped.pids.first(), Some(&reloader.pid()));
+    assert_eq!(stopped.pids.len(), 2);
+    assert!(!reloader.is_alive());
+}
+
+#[test]
+fn who_forked_a_server_is_not_its_supervisor() {
+    let port = free_port();
+    let mut parent = Actor::play(&["forked", "127.0.0.1", &port.to_string()]);
+    let stopped = stop(&claim(port, &["127.0.0.1"]), LONG);
+    assert_eq!(stopped.pids.len(), 1);
+    assert!(!stopped.pids.contains(&parent.pid()));
+    assert!(parent.is_alive());
+}
+
+#[test]
+fn a_loop_in_a_terminal_is_left_alone_and_reported() {
+    let port = free_port();
+    let text = format!(
+        "exec 2>/dev/null; while true; do perl {} serve 127.0.0.1 {port}; done",
+        script()
+    );
+    // script(1) runs the shell on a terminal of its own.
+    let mut terminal = Actor::start_apart("script", &["-qfc", &text, "/dev/null"]);
+    let wanted = claim(port, &["127.0.0.1"]);
+    let before = only(&wanted);
+    let shell = facts(&before).unwrap().ancestors.first().unwrap().0;
+    let stopped = stop_process(&before, &wanted, LONG).unwrap();
+    assert_eq!(stopped.pids, [facts(&before).unwrap().pid]);
+    terminal.hear();
+    let error = await_free(&wanted, &[before], LONG).unwrap_err();
+    let PortError::TakenAgain { who, hint, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert!(who.contains(&format!("(pid {shell},")), "{who}");
+    assert!(hint.is_some_and(|hint| hint.contains("terminal")));
+    assert!(is_alive(shell) && terminal.is_alive());
+}
+
+#[test]
+fn a_watcher_in_a_terminal_is_stopped_and_its_shell_is_not() {
+    let port = free_port();
+    let text = format!("perl {} watch 127.0.0.1 {port}; sleep 600", script());
+    let mut terminal = Actor::start_apart("script", &["-qfc", &text, "/dev/null"]);
+    let wanted = claim(port, &["127.0.0.1"]);
+    // The server, `sh -c`, the watcher, the terminal's shell.
+    let ancestors = facts(&only(&wanted)).unwrap().ancestors.clone();
+    let (watcher, shell) = (ancestors.get(1).unwrap().0, ancestors.get(2).unwrap().0);
+    let stopped = stop(&wanted, LONG);
+    assert_eq!(stopped.pids.first(), Some(&watcher));
+    assert!(!stopped.pids.contains(&shell));
+    assert!(!is_alive(watcher) && is_alive(shell) && terminal.is_alive());
 }
 
 #[test]
@@ -206,8 +263,48 @@ fn a_pid_that_means_another_process_by_now_is_left_alone() {
         facts.start_time -= 1;
     }
     let stopped = stop_process(&holder, &wanted, LONG).unwrap();
-    assert_eq!(stopped.pids, []);
+    assert!(stopped.pids.is_empty());
     assert!(server.is_alive());
+}
+
+#[test]
+fn a_reused_pid_is_never_signalled() {
+    const INSIDE: &str = "WHARF_TEST_IN_NAMESPACE";
+    const NAME: &str = "port::release::a_reused_pid_is_never_signalled";
+    if std::env::var_os(INSIDE).is_some() {
+        return reuse_a_pid_again_and_again();
+    }
+    if !is_root("a pid namespace") {
+        return;
+    }
+    let output = std::process::Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// In a pid namespace of its own, where the next pid can be chosen.
+fn reuse_a_pid_again_and_again() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut actor = Actor::play(&["reuse", "127.0.0.1", &port.to_string()]);
+    let pid = actor.words.first().copied().unwrap();
+    for round in 0..50 {
+        let found = holders(&wanted);
+        assert_eq!(pids(&found), [actor.pid(), pid], "round {round}");
+        actor.say("next");
+        assert_eq!(actor.hear(), [pid], "round {round}");
+        // The number and the socket are the same; the process is not.
+        let stopped = stop_process(found.last().unwrap(), &wanted, LONG).unwrap();
+        assert!(stopped.pids.is_empty(), "round {round}");
+        assert!(is_alive(pid) && actor.is_alive(), "round {round}");
+    }
 }
 
 #[test]
@@ -219,7 +316,7 @@ fn who_let_go_of_the_port_is_left_alone() {
     server.say("let go");
     server.hear();
     let stopped = stop_process(&holder, &wanted, LONG).unwrap();
-    assert_eq!(stopped.pids, []);
+    assert!(stopped.pids.is_empty());
     assert!(server.is_alive());
 }
 

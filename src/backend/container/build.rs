@@ -60,10 +60,13 @@ pub(super) async fn image(
         &labels,
         service.platform.as_deref(),
     );
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(Method::POST)
         .uri(format!("/build?{query}"))
         .header("Content-Type", "application/x-tar");
+    if let Some(identities) = engine.credentials.for_build().await {
+        request = request.header("X-Registry-Config", identities);
+    }
     let (request, walk) = match source {
         Some(context) => {
             let (stream, walk) = context::stream(context);

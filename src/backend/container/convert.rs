@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, EndpointSettings, HealthConfig, HostConfig,
-    HostConfigCgroupnsModeEnum, HostConfigLogConfig, NetworkingConfig, PortBinding, PortMap,
+    HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, NetworkingConfig, PortBinding, PortMap,
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
@@ -20,6 +20,9 @@ use super::{ApiVersion, labels};
 use crate::backend::BackendError;
 use crate::plan::step::{InstanceSpec, SettledPort};
 use crate::project::model::{HealthTest, Healthcheck, Restart, Service};
+
+/// Every capability.
+const ALL: &str = "ALL";
 
 /// What is known about the engine and the other containers at the moment of creation.
 #[derive(Debug)]
@@ -38,8 +41,8 @@ pub(super) struct Surroundings {
     pub security: Security,
     /// Anonymous volumes of the container that is replaced.
     pub inherited: Vec<Inherited>,
-    /// Files of secrets and configs, as bind strings.
-    pub store_binds: Vec<String>,
+    /// Files of secrets and configs.
+    pub stores: Vec<Mount>,
 }
 
 /// `security_opt`, as the engine takes it.
@@ -124,7 +127,8 @@ pub(super) fn request(spec: &InstanceSpec, around: &Surroundings) -> Result<Requ
 fn host(spec: &InstanceSpec, around: &Surroundings, network_mode: String) -> HostConfig {
     let service = &*spec.service;
     let mut placed = mounts::of(spec, &around.inherited);
-    placed.binds.extend(around.store_binds.iter().cloned());
+    let (cap_add, cap_drop) = capabilities(&service.cap_add, &service.cap_drop);
+    placed.mounts.extend(around.stores.iter().cloned());
     HostConfig {
         annotations: filled_map(&service.annotations),
         binds: Some(placed.binds),
@@ -135,8 +139,8 @@ fn host(spec: &InstanceSpec, around: &Surroundings, network_mode: String) -> Hos
         restart_policy: Some(restart(service.restart)),
         init: service.init,
         privileged: Some(service.privileged),
-        cap_add: filled(&service.cap_add),
-        cap_drop: filled(&service.cap_drop),
+        cap_add: filled(&cap_add),
+        cap_drop: filled(&cap_drop),
         readonly_rootfs: Some(service.read_only),
         shm_size: service.shm_size,
         sysctls: filled_map(&service.sysctls),
@@ -241,9 +245,34 @@ fn host_addresses(addresses: &[IpAddr]) -> Vec<String> {
     addresses.iter().map(ToString::to_string).collect()
 }
 
+/// Capabilities by the kernel's names, each once; what is added is not dropped, `ALL` stands alone.
+fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
+    let named = |words: &[String]| -> BTreeSet<String> {
+        let names: BTreeSet<String> = words
+            .iter()
+            .map(|word| {
+                let name = word.trim().to_uppercase();
+                if name == ALL || name.starts_with("CAP_") {
+                    name
+                } else {
+                    format!("CAP_{name}")
+                }
+            })
+            .collect();
+        if names.contains(ALL) {
+            BTreeSet::from([ALL.to_owned()])
+        } else {
+            names
+        }
+    };
+    let add = named(add);
+    let drop = named(drop).difference(&add).cloned().collect();
+    (add.into_iter().collect(), drop)
+}
+
 fn restart(policy: Restart) -> RestartPolicy {
     let (name, retries) = match policy {
-        Restart::No => (RestartPolicyNameEnum::NO, None),
+        Restart::No => (RestartPolicyNameEnum::EMPTY, None),
         Restart::Always => (RestartPolicyNameEnum::ALWAYS, None),
         Restart::UnlessStopped => (RestartPolicyNameEnum::UNLESS_STOPPED, None),
         Restart::OnFailure(retries) => (RestartPolicyNameEnum::ON_FAILURE, retries),
@@ -338,4 +367,66 @@ pub(super) fn filled_map(map: &BTreeMap<String, String>) -> Option<HashMap<Strin
 
 fn filled(list: &[String]) -> Option<Vec<String>> {
     (!list.is_empty()).then(|| list.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn capabilities_get_their_names() {
+        let (add, drop) = capabilities(
+            &words(&["net_admin", "CAP_SYS_TIME", "NET_ADMIN"]),
+            &words(&["sys_time", "chown"]),
+        );
+        assert_eq!(add, ["CAP_NET_ADMIN", "CAP_SYS_TIME"]);
+        assert_eq!(drop, ["CAP_CHOWN"]);
+        let (add, drop) = capabilities(&words(&["chown"]), &words(&["all", "mknod"]));
+        assert_eq!(add, ["CAP_CHOWN"]);
+        assert_eq!(drop, ["ALL"]);
+    }
+
+    #[test]
+    fn every_host_address_is_a_binding() {
+        let wildcards = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        assert_eq!(host_addresses(&wildcards), [""]);
+        assert_eq!(host_addresses(&[]), [""]);
+        assert_eq!(host_addresses(&[Ipv4Addr::UNSPECIFIED.into()]), ["0.0.0.0"]);
+        let both = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        assert_eq!(host_addresses(&both), ["127.0.0.1", "::1"]);
+    }
+
+    #[test]
+    fn a_grace_period_is_never_shortened() {
+        assert_eq!(whole_seconds(Duration::from_millis(500)), 1);
+        assert_eq!(whole_seconds(Duration::from_secs(10)), 10);
+        assert_eq!(whole_seconds(Duration::ZERO), 0);
+    }
+
+    #[test]
+    fn devices_are_split() {
+        let found = devices(&words(&["/dev/zero", "/dev/null:/dev/x:r"]));
+        let found: Vec<_> = found
+            .iter()
+            .map(|device| {
+                [
+                    device.path_on_host.as_deref(),
+                    device.path_in_container.as_deref(),
+                    device.cgroup_permissions.as_deref(),
+                ]
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                [Some("/dev/zero"), Some("/dev/zero"), Some("rwm")],
+                [Some("/dev/null"), Some("/dev/x"), Some("r")],
+            ]
+        );
+    }
 }

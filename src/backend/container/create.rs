@@ -164,7 +164,7 @@ async fn surroundings(
         pid: shared_with(engine, spec, service.pid.as_deref()).await?,
         security: security(spec)?,
         inherited,
-        store_binds: stores.binds.clone(),
+        stores: stores.mounts.clone(),
     })
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::hooks;
 use crate::plan::step::{InstanceSpec, ProjectIdentity};
 use crate::project::model::{Condition, Service};
 
@@ -40,6 +41,11 @@ pub(super) const BUILDER: &str = "com.docker.compose.image.builder";
 /// wharf's own: how to tell that the instance answers (JSON).
 pub(super) const READY: &str = "wharf.ready";
 
+/// wharf's own: commands to run in it after its start (JSON).
+pub(super) const POST_START: &str = "wharf.post_start";
+/// wharf's own: commands to run in it before it is stopped (JSON).
+pub(super) const PRE_STOP: &str = "wharf.pre_stop";
+
 /// What wharf writes where Docker Compose writes its version.
 pub(super) const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -47,6 +53,7 @@ pub(super) const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(super) fn of_container(spec: &InstanceSpec, image_id: &str) -> BTreeMap<String, String> {
     let mut labels = spec.service.labels.clone();
     labels.extend(of_project(&spec.project));
+    labels.extend(hooks::recorded(&spec.service));
     let mut set = |name: &str, value: String| labels.insert(name.to_owned(), value);
     set(SERVICE, spec.service.name.clone());
     set(WORKING_DIR, spec.project.working_dir.display().to_string());

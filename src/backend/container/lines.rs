@@ -23,11 +23,21 @@ pub(super) struct Line {
 pub(super) struct Lines {
     stdout: Option<Line>,
     stderr: Option<Line>,
+    untimed: bool,
 }
 
 impl Lines {
-    /// Takes a message; a line that it completes comes out.
-    pub(super) fn push(&mut self, message: &LogOutput) -> Option<Line> {
+    /// For messages without timestamps (a command's output): they get the time of their arrival, and
+    /// may hold several lines each.
+    pub(super) fn untimed() -> Self {
+        Self {
+            untimed: true,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a message; the lines that it completes come out.
+    pub(super) fn push(&mut self, message: &LogOutput) -> Vec<Line> {
         let (stream, terminal, bytes) = match message {
             LogOutput::StdErr { message } => (Stream::Stderr, false, message),
             LogOutput::StdOut { message } | LogOutput::StdIn { message } => {
@@ -35,24 +45,35 @@ impl Lines {
             }
             LogOutput::Console { message } => (Stream::Stdout, true, message),
         };
-        let (time, text) = split(bytes);
-        let (text, whole) = match text.strip_suffix(b"\n") {
-            // A terminal ends its lines with both characters.
-            Some(text) if terminal => (text.strip_suffix(b"\r").unwrap_or(text), true),
-            Some(text) => (text, true),
-            None => (text, false),
+        let (time, text) = if self.untimed {
+            (Some(now()), bytes.as_ref())
+        } else {
+            split(bytes)
         };
         let partial = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        let line = partial.get_or_insert_with(|| Line {
-            stream,
-            time: time.unwrap_or(0),
-            bytes: Vec::new(),
-        });
-        line.bytes.extend_from_slice(text);
-        if whole { partial.take() } else { None }
+        let mut whole = Vec::new();
+        for piece in text.split_inclusive(|byte| *byte == b'\n') {
+            let line = partial.get_or_insert_with(|| Line {
+                stream,
+                time: time.unwrap_or(0),
+                bytes: Vec::new(),
+            });
+            let Some(end) = piece.strip_suffix(b"\n") else {
+                line.bytes.extend_from_slice(piece);
+                continue;
+            };
+            // A terminal ends its lines with both characters.
+            let end = match end.strip_suffix(b"\r") {
+                Some(end) if terminal => end,
+                _ => end,
+            };
+            line.bytes.extend_from_slice(end);
+            whole.extend(partial.take());
+        }
+        whole
     }
 
     /// What was left without a line end.
@@ -61,6 +82,11 @@ impl Lines {
             .into_iter()
             .flatten()
     }
+}
+
+/// Nanoseconds since the Unix epoch.
+fn now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 /// Splits `2024-05-01T00:00:00.000000001Z text`.
@@ -91,19 +117,20 @@ mod tests {
     #[test]
     fn a_long_line_is_one_line() {
         let mut lines = Lines::default();
-        assert_eq!(
-            lines.push(&out("2024-05-01T00:00:01.000000002Z one ")),
-            None
+        assert!(
+            lines
+                .push(&out("2024-05-01T00:00:01.000000002Z one "))
+                .is_empty()
         );
         let error = LogOutput::StdErr {
             message: "2024-05-01T00:00:02Z oops\n".into(),
         };
-        let oops = lines.push(&error).unwrap();
+        let oops = lines.push(&error).remove(0);
         assert_eq!(
             (oops.stream, oops.bytes.as_slice()),
             (Stream::Stderr, &b"oops"[..])
         );
-        let line = lines.push(&out("2024-05-01T00:00:03Z line\n")).unwrap();
+        let line = lines.push(&out("2024-05-01T00:00:03Z line\n")).remove(0);
         assert_eq!(line.bytes, b"one line");
         assert_eq!(line.time, 1_714_521_601_000_000_002);
     }
@@ -114,8 +141,8 @@ mod tests {
         let message = LogOutput::StdOut {
             message: b"2024-05-01T00:00:01Z \xff\x00 x\r\n".to_vec().into(),
         };
-        assert_eq!(lines.push(&message).unwrap().bytes, b"\xff\x00 x\r");
-        let empty = lines.push(&out("2024-05-01T00:00:01Z \n")).unwrap();
+        assert_eq!(lines.push(&message)[0].bytes, b"\xff\x00 x\r");
+        let empty = lines.push(&out("2024-05-01T00:00:01Z \n")).remove(0);
         assert_eq!(empty.bytes, b"");
     }
 
@@ -125,7 +152,7 @@ mod tests {
         let message = LogOutput::Console {
             message: "2024-05-01T00:00:01Z $ \r\n".into(),
         };
-        let line = lines.push(&message).unwrap();
+        let line = lines.push(&message).remove(0);
         assert_eq!(
             (line.stream, line.bytes.as_slice()),
             (Stream::Stdout, &b"$ "[..])
@@ -135,9 +162,19 @@ mod tests {
     #[test]
     fn the_rest_comes_out_at_the_end() {
         let mut lines = Lines::default();
-        assert_eq!(lines.push(&out("2024-05-01T00:00:01Z no end")), None);
+        assert_eq!(lines.push(&out("2024-05-01T00:00:01Z no end")), []);
         let rest: Vec<Line> = lines.rest().collect();
         assert_eq!(rest.len(), 1);
         assert_eq!(rest[0].bytes, b"no end");
+    }
+
+    #[test]
+    fn a_command_s_messages_hold_several_lines() {
+        let mut lines = Lines::untimed();
+        let told = lines.push(&out("2024 one\ntwo\nthr"));
+        let texts: Vec<&[u8]> = told.iter().map(|line| line.bytes.as_slice()).collect();
+        assert_eq!(texts, [&b"2024 one"[..], b"two"]);
+        assert!(told.iter().all(|line| line.time > 0));
+        assert_eq!(lines.push(&out("ee\n"))[0].bytes, b"three");
     }
 }

@@ -79,6 +79,8 @@ struct Span {
     after: Option<i64>,
     /// Nothing later.
     until: Option<i64>,
+    /// It was asked for before; what went wrong then was said then.
+    again: bool,
 }
 
 impl Span {
@@ -89,6 +91,7 @@ impl Span {
             since: options.since,
             after: None,
             until: options.until,
+            again: false,
         }
     }
 
@@ -134,9 +137,7 @@ async fn read(
         }
     };
     while let Some(message) = messages.try_next().await? {
-        if let Some(line) = lines.push(&message) {
-            pass(line);
-        }
+        lines.push(&message).into_iter().for_each(&mut pass);
     }
     lines.rest().for_each(pass);
     Ok(last)
@@ -160,6 +161,7 @@ async fn tell(
     match told.await {
         Ok(last) => Ok(last.max(span.after)),
         Err(error) if is_missing(&error) => Ok(span.after),
+        Err(Error::DockerResponseServerError { .. }) if span.again => Ok(span.after),
         Err(Error::DockerResponseServerError { message, .. }) => {
             let line = format!("{}: no output to show: {message}", instance.name);
             events.send(Event::Warning(line));
@@ -192,16 +194,32 @@ struct Following<'a> {
 }
 
 /// How far one container is.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four facts, each learnt at another moment"
+)]
 #[derive(Clone, Copy)]
 struct Progress {
     /// The time of the last line told.
     last: Option<i64>,
     /// Its output is being read.
     reading: bool,
+    /// It was started while its output was being read.
+    started: bool,
     /// It will say nothing more unless somebody starts it.
     ended: bool,
     /// Its next end is news.
     lived: bool,
+}
+
+impl Progress {
+    /// A run's output is going to be read.
+    fn begin(&mut self) {
+        self.reading = true;
+        self.started = false;
+        self.ended = false;
+        self.lived = true;
+    }
 }
 
 impl Following<'_> {
@@ -219,8 +237,9 @@ impl Following<'_> {
             .map(|instance| Progress {
                 last: None,
                 reading: true,
+                started: false,
                 ended: false,
-                lived: !matches!(instance.status, Status::Exited { .. } | Status::Dead),
+                lived: self.lived(instance),
             })
             .collect();
         let mut reading: FuturesUnordered<_> = (0..self.instances.len())
@@ -232,10 +251,11 @@ impl Following<'_> {
                 biased;
                 Some(done) = reading.next() => {
                     let (which, last, outcome) = done?;
-                    progress[which].last = last;
-                    progress[which].reading = false;
-                    if self.settle(which, &outcome, &mut progress[which]) {
-                        progress[which].reading = true;
+                    let one = &mut progress[which];
+                    one.last = last;
+                    one.reading = false;
+                    if self.settle(which, &outcome, one) || one.started {
+                        one.begin();
                         reading.push(self.one(which, self.onwards(last)));
                     }
                 }
@@ -244,11 +264,13 @@ impl Following<'_> {
                     let Some(which) = self.about(&change) else { continue };
                     let started = change["Action"].as_str() == Some("start");
                     let one = &mut progress[which];
-                    if started && !one.reading {
-                        (one.reading, one.ended, one.lived) = (true, false, true);
+                    if one.reading {
+                        one.started |= started;
+                    } else if started {
+                        one.begin();
                         let span = self.onwards(one.last);
                         reading.push(self.one(which, span));
-                    } else if !started && !one.reading {
+                    } else {
                         one.ended = true;
                     }
                 }
@@ -256,6 +278,14 @@ impl Following<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the end of an instance is news: it lived when it was observed, or it ended within the
+    /// time that is asked for.
+    fn lived(&self, instance: &Instance) -> bool {
+        let ended = matches!(instance.status, Status::Exited { .. } | Status::Dead);
+        let since = self.options.since.map(|since| since.div_euclid(SECOND));
+        !ended || since.is_some_and(|since| instance.finished >= Some(since))
     }
 
     /// From the last line told, or from now on as far as the options allow.
@@ -285,8 +315,17 @@ impl Following<'_> {
         let Some(before) = before else {
             return Ok((which, span.after, Outcome::Gone));
         };
-        let last = tell(self.engine, instance, span, self.events).await?;
+        let mut last = tell(self.engine, instance, span, self.events).await?;
         loop {
+            // A stream that follows may end before the last lines came.
+            let rest = Span {
+                after: last,
+                follow: false,
+                again: true,
+                tail: if last.is_some() { None } else { span.tail },
+                ..span
+            };
+            last = tell(self.engine, instance, rest, self.events).await?;
             let Some(now) = observe::inspect(self.engine, &instance.id.0).await? else {
                 return Ok((which, last, Outcome::Gone));
             };

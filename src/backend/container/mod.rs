@@ -9,7 +9,10 @@ mod connect;
 mod context;
 mod convert;
 mod create;
+mod credentials;
 mod fault;
+mod hash;
+mod hooks;
 mod ignore;
 mod inventory;
 mod labels;
@@ -34,6 +37,7 @@ use std::time::Duration;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::sync::OnceCell;
 
+use self::credentials::Credentials;
 use self::wire::{ApiVersion, Wire};
 use super::{Backend, BackendError, LogOptions, Made};
 use crate::event::Events;
@@ -45,6 +49,9 @@ pub use inventory::{Names, Resources};
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);
+
+/// How long a look at what is there may take.
+const LOOK: Duration = Duration::from_mins(1);
 
 /// How long the headers of any other answer may take: creating and starting may copy whole images.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -83,6 +90,7 @@ struct Engine {
     wire: Arc<Wire>,
     api: ApiVersion,
     info: EngineInfo,
+    credentials: Credentials,
     /// Whether containers' own addresses can be reached from here; asked when first needed.
     direct: OnceCell<bool>,
 }
@@ -164,6 +172,7 @@ impl Engine {
             docker,
             wire,
             api,
+            credentials: Credentials::load(env),
             info: EngineInfo {
                 version: version.engine,
                 api: api.to_string(),
@@ -184,7 +193,7 @@ impl Engine {
         &self,
         path: &str,
     ) -> Result<T, bollard::errors::Error> {
-        let body = tokio::time::timeout(PATIENCE, self.wire.get(path))
+        let body = tokio::time::timeout(LOOK, self.wire.get(path))
             .await
             .map_err(|_| bollard::errors::Error::RequestTimeoutError)??;
         Ok(serde_json::from_slice(&body)?)
@@ -229,5 +238,68 @@ impl Backend for Containers {
         events: &Events,
     ) -> impl Future<Output = Result<(), BackendError>> {
         logs::follow(self, instances, options, events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_is_not_there_is_said_where() {
+        let mut env = Env::default();
+        let host = "unix:///nonexistent/engine.sock";
+        env.variables
+            .insert("DOCKER_HOST".to_owned(), host.to_owned());
+        let error = Containers::new(&env).reachable().await.unwrap_err();
+        let BackendError::EngineUnreachable { endpoint, source } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(endpoint, host);
+        let kind = source
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind);
+        assert_eq!(kind, Some(std::io::ErrorKind::NotFound));
+    }
+
+    #[tokio::test]
+    async fn what_answers_must_be_an_engine() {
+        use tokio::io::AsyncWriteExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut env = Env::default();
+        env.variables
+            .insert("DOCKER_HOST".to_owned(), format!("tcp://{address}"));
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+            stream.write_all(reply).await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        let error = Containers::new(&env).reachable().await.unwrap_err();
+        assert!(
+            matches!(error, BackendError::EngineUnreachable { .. }),
+            "{error:?}"
+        );
+        server.await.unwrap();
+    }
+
+    #[test]
+    fn its_futures_can_move_between_threads() {
+        fn check<T: Send>(_: &T) {}
+        let containers = Containers::new(&Env::default());
+        let (events, _received) = Events::channel();
+        let made = Made::default();
+        let step = Step {
+            id: crate::plan::step::StepId(1),
+            action: crate::plan::step::Action::RemoveNetwork {
+                name: String::new(),
+            },
+            cause: crate::plan::step::Cause::Missing,
+            needs: Vec::new(),
+        };
+        check(&containers.observe("p"));
+        check(&containers.perform(&step, &made, &events));
+        check(&containers.follow(&[], &LogOptions::default(), &events));
     }
 }

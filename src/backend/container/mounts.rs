@@ -93,13 +93,11 @@ fn place(mount: &model::Mount, spec: &InstanceSpec, inherited: &[Inherited], to:
         }),
         MountKind::Volume {
             source: Some(key),
-            nocopy,
+            nocopy: false,
             subpath: None,
-        } => to.binds.push(bind_string(
-            engine_name(spec, key),
-            mount,
-            nocopy.then_some("nocopy"),
-        )),
+        } => to
+            .binds
+            .push(bind_string(engine_name(spec, key), mount, None)),
         MountKind::Volume {
             source,
             nocopy,
@@ -113,13 +111,11 @@ fn place(mount: &model::Mount, spec: &InstanceSpec, inherited: &[Inherited], to:
                     .map(|volume| volume.volume.clone()),
             };
             let mut object = volume_object(name, &mount.target, mount.read_only);
-            if *nocopy || subpath.is_some() {
-                object.volume_options = Some(MountVolumeOptions {
-                    no_copy: Some(*nocopy),
-                    subpath: subpath.clone(),
-                    ..MountVolumeOptions::default()
-                });
-            }
+            object.volume_options = Some(MountVolumeOptions {
+                no_copy: nocopy.then_some(true),
+                subpath: subpath.clone(),
+                ..MountVolumeOptions::default()
+            });
             to.mounts.push(object);
         }
         MountKind::Tmpfs { size, mode } => to.mounts.push(Mount {

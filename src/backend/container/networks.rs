@@ -6,7 +6,7 @@ use bollard::models::{
 };
 
 use super::convert::{filled_map, owned};
-use super::{ApiVersion, labels};
+use super::{ApiVersion, hash, labels};
 use crate::plan::step::{Attachment, InstanceSpec, ProjectIdentity};
 use crate::project::model::{Network, NetworkAttachment, Volume};
 
@@ -26,7 +26,8 @@ pub(super) fn endpoints(spec: &InstanceSpec, api: ApiVersion) -> Vec<(String, En
                 .or_else(|| spec.service.mac_address.clone().filter(|_| place == 0));
             let settings = EndpointSettings {
                 aliases: aliases(spec, attachment),
-                ipam_config: declared.and_then(addresses),
+                ip_address: declared.and_then(|network| network.ipv4_address.clone()),
+                ipam_config: Some(declared.map(addresses).unwrap_or_default()),
                 driver_opts: declared.and_then(|network| filled_map(&network.driver_opts)),
                 mac_address: mac.filter(|_| api >= ApiVersion::V1_44),
                 ..EndpointSettings::default()
@@ -58,14 +59,13 @@ fn aliases(spec: &InstanceSpec, attachment: &Attachment) -> Option<Vec<String>> 
     Some(names)
 }
 
-fn addresses(network: &NetworkAttachment) -> Option<EndpointIpamConfig> {
-    let config = EndpointIpamConfig {
+fn addresses(network: &NetworkAttachment) -> EndpointIpamConfig {
+    EndpointIpamConfig {
         ipv4_address: network.ipv4_address.clone(),
         ipv6_address: network.ipv6_address.clone(),
         link_local_ips: (!network.link_local_ips.is_empty())
             .then(|| network.link_local_ips.clone()),
-    };
-    (config != EndpointIpamConfig::default()).then_some(config)
+    }
 }
 
 /// The request that makes a network.
@@ -73,6 +73,7 @@ pub(super) fn network(network: &Network, project: &ProjectIdentity) -> NetworkCr
     let mut all = network.labels.clone();
     all.extend(labels::of_project(project));
     all.insert(labels::NETWORK.to_owned(), network.key.clone());
+    all.insert(labels::CONFIG_HASH.to_owned(), hash::of_network(network));
     NetworkCreateRequest {
         name: network.name.clone(),
         driver: network.driver.clone(),
@@ -113,6 +114,7 @@ pub(super) fn volume(volume: &Volume, project: &ProjectIdentity) -> VolumeCreate
     let mut all = volume.labels.clone();
     all.extend(labels::of_project(project));
     all.insert(labels::VOLUME.to_owned(), volume.key.clone());
+    all.insert(labels::CONFIG_HASH.to_owned(), hash::of_volume(volume));
     VolumeCreateRequest {
         name: Some(volume.name.clone()),
         driver: volume.driver.clone(),

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use super::convert::whole_seconds;
 use super::fault::{has_status, is_missing};
 use super::observe::{self, encoded};
-use super::{Containers, Engine, build, create, networks, pull, ready, start};
+use super::{Containers, Engine, build, create, hooks, labels, networks, pull, ready, start};
 use crate::backend::{BackendError, Made};
 use crate::event::{Event, Events};
 use crate::plan::step::ProjectIdentity;
@@ -52,7 +52,7 @@ pub(super) async fn step(
         Action::Create(spec) => return create::container(containers, spec).await.map(Some),
         Action::Start { instance } => {
             let id = resolve(instance, made)?;
-            start::container(engine, &id.0, &instance.name).await?;
+            begin(engine, &id.0, &instance.name, events).await?;
             return Ok(Some(id));
         }
         Action::AwaitReady {
@@ -72,7 +72,7 @@ pub(super) async fn step(
         }
         Action::Stop { instance, grace } => {
             let id = resolve(instance, made)?;
-            stop(engine, &id.0, &instance.name, *grace).await?;
+            end(engine, &id.0, &instance.name, *grace, events).await?;
         }
         Action::Remove { instance, volumes } => {
             let id = resolve(instance, made)?;
@@ -97,6 +97,46 @@ fn resolve(target: &Target, made: &Made) -> Result<InstanceId, BackendError> {
             .get(*step)
             .ok_or_else(|| BackendError::Unsupported(format!("{} has not been made", target.name))),
     }
+}
+
+/// Starts a container and runs its `post_start` hooks, unless it runs already.
+async fn begin(engine: &Engine, id: &str, name: &str, events: &Events) -> Result<(), BackendError> {
+    let before = observe::inspect(engine, id)
+        .await
+        .map_err(|error| engine.refused(format!("inspect {name}"), error))?;
+    start::container(engine, id, name).await?;
+    match before {
+        Some(container) if !container.state.running => {
+            let labels = &container.config.labels;
+            hooks::run(engine, id, name, labels::POST_START, labels, events).await
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Runs the `pre_stop` hooks of a container and stops it. A hook that fails does not keep it running,
+/// and one that is to be killed at once gets none.
+async fn end(
+    engine: &Engine,
+    id: &str,
+    name: &str,
+    grace: Option<Duration>,
+    events: &Events,
+) -> Result<(), BackendError> {
+    let container = observe::inspect(engine, id)
+        .await
+        .map_err(|error| engine.refused(format!("inspect {name}"), error))?;
+    let Some(container) = container else {
+        return Ok(());
+    };
+    if container.state.running && grace != Some(Duration::ZERO) {
+        let labels = &container.config.labels;
+        let hooked = hooks::run(engine, id, name, labels::PRE_STOP, labels, events).await;
+        if let Err(error) = hooked {
+            events.send(Event::Warning(error.to_string()));
+        }
+    }
+    stop(engine, id, name, grace).await
 }
 
 /// Stops a container by its stop signal, its own grace period or `grace`, and SIGKILL.

@@ -28,9 +28,11 @@ pub(super) async fn image(
         path.push_str(&encoded(platform));
     }
     let done = async {
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(path)
+        let mut request = Request::builder().method(Method::POST).uri(path);
+        if let Some(identity) = engine.credentials.for_image(image).await {
+            request = request.header("X-Registry-Auth", identity);
+        }
+        let request = request
             .body(bollard::body_full(Vec::new().into()))
             .map_err(|err| Error::HttpClientError { err })?;
         let response = tokio::time::timeout(PATIENCE, engine.wire.checked(request))

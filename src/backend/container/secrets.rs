@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bollard::models::{Mount, MountType};
 use bollard::query_parameters::UploadToContainerOptionsBuilder;
 use tar::{Builder, Header};
 
@@ -15,16 +16,16 @@ use crate::project::model::{Store, StoreMount, StoreSource};
 const DEFAULT_MODE: u32 = 0o444;
 
 /// What becomes of the secrets and configs of one instance.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Placed {
-    /// Bind strings.
-    pub binds: Vec<String>,
+    /// Files of the host, read-only.
+    pub mounts: Vec<Mount>,
     /// Files to write into the container.
     pub files: Vec<Written>,
 }
 
 /// A file to write.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Written {
     path: String,
     content: String,
@@ -72,7 +73,13 @@ fn place(
     let refuse = |why: String| Err(BackendError::Unsupported(format!("{}: {why}", spec.name)));
     let content = match store.map(|store| &store.source) {
         Some(StoreSource::File(file)) => {
-            placed.binds.push(format!("{}:{path}:ro", file.display()));
+            placed.mounts.push(Mount {
+                typ: Some(MountType::BIND),
+                source: Some(file.display().to_string()),
+                target: Some(path),
+                read_only: Some(true),
+                ..Mount::default()
+            });
             return Ok(());
         }
         Some(StoreSource::Content(text) | StoreSource::Environment(_, Some(text))) => text,

@@ -1,1 +1,195 @@
-//! Processes.
+//! Instances that are processes of this machine.
+//!
+//! The ledger on disk says what there is; a detached supervisor for each project (`supervise`) is the parent
+//! of what runs. A command reads the ledger and the logs itself and asks the supervisor, over its socket,
+//! only for what changes a process. Neither keeps anything in memory that the other would need.
+
+pub mod child;
+mod client;
+mod convert;
+pub mod dirs;
+mod follow;
+pub mod index;
+mod ledger;
+mod lock;
+pub mod logs;
+mod observe;
+mod perform;
+pub mod protocol;
+mod ready;
+pub mod run;
+pub(crate) mod socket;
+pub mod tree;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use client::Client;
+use protocol::Request;
+
+use crate::backend::{Backend, BackendError, LogOptions, Made};
+use crate::event::{Event, Events};
+use crate::plan::step::Step;
+use crate::project::Env;
+use crate::state::{Instance, InstanceId};
+
+pub use client::READY;
+pub use dirs::Dirs;
+pub use ledger::{
+    Account, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, names, replace,
+};
+
+/// The process backend.
+#[derive(Debug)]
+pub struct Processes {
+    client: Client,
+    /// What a process inherits.
+    variables: BTreeMap<String, String>,
+    /// What the command name `wharf` stands for.
+    binary: PathBuf,
+}
+
+/// Keeps other commands from changing the project as long as it lives.
+#[derive(Debug)]
+#[must_use]
+pub struct ProjectLock {
+    _file: fs::File,
+}
+
+impl Processes {
+    /// Processes inherit the variables of `env`; supervisors are started from the running binary.
+    pub fn new(dirs: Dirs, env: &Env) -> Self {
+        Self::with_binary(
+            dirs,
+            env,
+            PathBuf::from("/proc/self/exe"),
+            convert::own_binary(),
+        )
+    }
+
+    /// As [`Processes::new`], for a program that is not wharf itself: `binary` is.
+    pub fn of_binary(dirs: Dirs, env: &Env, binary: PathBuf) -> Self {
+        Self::with_binary(dirs, env, binary.clone(), binary)
+    }
+
+    fn with_binary(dirs: Dirs, env: &Env, supervisor: PathBuf, binary: PathBuf) -> Self {
+        Self {
+            client: Client::new(dirs, supervisor),
+            variables: env.variables.clone(),
+            binary,
+        }
+    }
+
+    /// Where the files are.
+    pub fn dirs(&self) -> &Dirs {
+        &self.client.dirs
+    }
+
+    /// The names of all projects that have instances here, sorted.
+    pub fn projects(&self) -> Result<Vec<String>, BackendError> {
+        let path = self.dirs().projects();
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(dirs::failed("read", &path, error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| dirs::failed("read", &path, error))?;
+            if let Ok(name) = entry.file_name().into_string()
+                && let Ok(dir) = self.dirs().project(&name)
+                && !names(&dir)?.is_empty()
+            {
+                found.push(name);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Waits until no other command is changing the project; says so once if it has to wait.
+    pub async fn lock(&self, project: &str, events: &Events) -> Result<ProjectLock, BackendError> {
+        let dir = self.dirs().project(project)?;
+        dir.create()?;
+        let path = dir.command_lock();
+        lock::exclusive(&path, || {
+            events.send(Event::Note(format!(
+                "another wharf is working on project {project}: waiting for it"
+            )));
+        })
+        .await
+        .map(|file| ProjectLock { _file: file })
+        .map_err(|error| dirs::failed("lock", &path, error))
+    }
+
+    /// Sends a signal (by number): SIGKILL to everything of the instance, which is then gone and stays so;
+    /// any other to its main process.
+    pub async fn kill(&self, project: &str, name: &str, signal: i32) -> Result<(), BackendError> {
+        let request = Request::Kill {
+            instance: name.to_owned(),
+            signal,
+        };
+        self.client.ask(project, &request).await.map(drop)
+    }
+
+    /// Ends an instance; returns when nothing is left of it.
+    pub async fn stop(
+        &self,
+        project: &str,
+        name: &str,
+        grace: Option<Duration>,
+    ) -> Result<(), BackendError> {
+        self.client
+            .ask(project, &Request::stop(name, grace))
+            .await
+            .map(drop)
+    }
+
+    /// The instance, of any project, whose present run has this id. A ledger that cannot be read knows
+    /// nothing of it.
+    pub async fn find_run(&self, run: &str) -> Option<Instance> {
+        for project in self.projects().unwrap_or_default() {
+            let instances = self.observe(&project).await.unwrap_or_default();
+            let found = instances.into_iter().find(|instance| instance.id.0 == run);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// The ledger entry of an instance.
+    fn record(&self, project: &str, name: &str) -> Result<Record, BackendError> {
+        let dir = self.dirs().project(project)?.instance(name)?;
+        Record::read(&dir)?
+            .ok_or_else(|| BackendError::Unsupported(format!("there is no local process {name}")))
+    }
+}
+
+impl Backend for Processes {
+    async fn observe(&self, project: &str) -> Result<Vec<Instance>, BackendError> {
+        observe::observe(&self.client, project).await
+    }
+
+    async fn perform(
+        &self,
+        step: &Step,
+        _made: &Made,
+        events: &Events,
+    ) -> Result<Option<InstanceId>, BackendError> {
+        self.act(&step.action, events).await
+    }
+
+    async fn follow(
+        &self,
+        instances: &[Instance],
+        options: &LogOptions,
+        events: &Events,
+    ) -> Result<(), BackendError> {
+        follow::follow(&self.client, instances, options, events).await
+    }
+}

@@ -16,7 +16,7 @@ use crate::error::Result;
 
 /// Manage one WebSocket server without a compose file
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     Start(start::Args),
     Stop(stop::Args),
     Restart(restart::Args),

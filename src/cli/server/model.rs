@@ -35,8 +35,14 @@ impl Wanted {
 
     /// How the server is asked whether it is a WebSocket server.
     pub(super) fn handshake(&self) -> ProbeKind {
-        let default = if self.is_embedded() { EMBEDDED_PATH } else { "/" };
-        ProbeKind::WebSocket { path: self.path.clone().unwrap_or_else(|| default.to_owned()) }
+        let default = if self.is_embedded() {
+            EMBEDDED_PATH
+        } else {
+            "/"
+        };
+        ProbeKind::WebSocket {
+            path: self.path.clone().unwrap_or_else(|| default.to_owned()),
+        }
     }
 
     /// The project with this server on a port.
@@ -97,7 +103,11 @@ pub(super) fn service_name(port: u16) -> String {
 
 /// The port of a server's instance.
 pub(super) fn port_of(instance: &Instance) -> Option<u16> {
-    instance.publishers.iter().map(|publisher| publisher.published).find(|port| *port != 0)
+    instance
+        .publishers
+        .iter()
+        .map(|publisher| publisher.published)
+        .find(|port| *port != 0)
 }
 
 /// The claim of a server.

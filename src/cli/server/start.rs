@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::backend::Backend as _;
 use crate::backend::router::Backends;
+use crate::cli::carry_out::{carry_out, say_what_it_is};
 use crate::cli::context::Context;
-use crate::cli::follow::{self, Foreground};
+use crate::cli::foreground::{self, Foreground, Scene};
 use crate::cli::server::model::{self, Wanted};
 use crate::cli::settle::{self, Settled};
 use crate::cli::up::OnConflict;
@@ -27,7 +28,7 @@ const OFFERS: usize = 1;
 
 /// Start a server: the embedded WebSocket server, or any command
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// Port to listen on; a command is told by the variable PORT
     #[arg(long, default_value_t = 8003)]
     port: u16,
@@ -69,7 +70,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         timeout: Duration::from_secs(args.ready_timeout),
     };
     let backends = context.backends()?;
-    let alone = backends.processes.lock(model::PROJECT).await?;
+    let alone = context.lock(&backends, model::PROJECT).await?;
     let (port, settled) = settle_port(context, &backends, &wanted, args).await?;
     if args.debug {
         for step in &settled.plan.steps {
@@ -77,10 +78,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
     }
     if args.background {
-        follow::carry_out(context, &backends, &settled.plan).await?;
+        carry_out(context, &backends, &settled.plan).await?;
         if !wanted.is_embedded() {
             let address = std::net::SocketAddr::new(ports::reachable(&[wanted.host]), port);
-            follow::say_what_it_is(context, &wanted.handshake(), address).await;
+            say_what_it_is(context, &wanted.handshake(), address).await;
         }
         return Ok(());
     }
@@ -88,8 +89,15 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         handshake: (!wanted.is_embedded()).then(|| wanted.handshake()),
         ..Foreground::default()
     };
-    let name = model::service_name(port);
-    follow::run(context, &backends, &settled.plan, model::PROJECT, &[], &[name], &foreground, alone).await
+    let plan = &settled.plan;
+    let scene = Scene {
+        context,
+        backends: &backends,
+        plan,
+        project: model::PROJECT,
+        kept: &[],
+    };
+    foreground::run(scene, &foreground, alone).await
 }
 
 /// Plans with the port asked for; if that moves, plans again for the port it moves to, so that a server
@@ -100,27 +108,40 @@ async fn settle_port(
     wanted: &Wanted,
     args: &Args,
 ) -> Result<(u16, Settled)> {
-    let on_conflict =
-        if args.force { Some(Conflict::Replace) } else { args.on_conflict.map(Conflict::from) };
+    let on_conflict = if args.force {
+        Some(Conflict::Replace)
+    } else {
+        args.on_conflict.map(Conflict::from)
+    };
     let mut port = args.port;
     loop {
         let earlier = earlier(backends, port).await?;
         if let Some(earlier) = &earlier
-            && let Choice::Move = about_earlier(context, backends, wanted, port, earlier, on_conflict).await?
+            && let Choice::Move =
+                about_earlier(context, backends, wanted, port, earlier, on_conflict).await?
         {
             port = next_port(wanted, port)?;
-            context.ui.note(format!("port {} is taken by an earlier server; trying {port}", args.port));
+            context.ui.note(format!(
+                "port {} is taken by an earlier server; trying {port}",
+                args.port
+            ));
             continue;
         }
         let project = wanted.project(port);
         let placement = place(&project, &Wishes::default())?;
-        let mut policy = Policy { on_conflict, recreate: Recreate::Always, ..Policy::default() };
+        let mut policy = Policy {
+            on_conflict,
+            recreate: Recreate::Always,
+            ..Policy::default()
+        };
         let mut settled =
             settle::settle(context, backends, &project, &placement, &mut policy).await?;
         settled.plan.notes.clear();
         match moved(&settled.plan) {
             Some(to) => {
-                context.ui.note(format!("port {port} is taken; using {to} instead"));
+                context
+                    .ui
+                    .note(format!("port {port} is taken; using {to} instead"));
                 port = to;
             }
             None => return Ok((port, settled)),
@@ -129,9 +150,12 @@ async fn settle_port(
 }
 
 fn moved(plan: &Plan) -> Option<u16> {
-    plan.steps.iter().find_map(|step| match &step.action {
-        Action::MovePort { to, .. } => Some(*to),
-        _ => None,
+    plan.steps.iter().find_map(|step| {
+        if let Action::MovePort { to, .. } = step.action {
+            Some(to)
+        } else {
+            None
+        }
     })
 }
 
@@ -160,23 +184,45 @@ async fn about_earlier(
     }
     let claim = model::claim(wanted.host, port);
     let held = observe::held(backends, std::slice::from_ref(&claim)).await?;
-    let holders = held.into_iter().flat_map(|held| held.holders).collect::<Vec<_>>();
+    let holders = held
+        .into_iter()
+        .flat_map(|held| held.holders)
+        .collect::<Vec<_>>();
     if holders.is_empty() {
         // It runs and does not listen (any more): nobody would miss it.
-        context.ui.note(format!("{} runs without listening; it is replaced", earlier.name));
+        context.ui.note(format!(
+            "{} runs without listening; it is replaced",
+            earlier.name
+        ));
         return Ok(Choice::Replace);
     }
     let mut choices = vec![Choice::Replace];
     choices.extend(next.map(|_| Choice::Move));
     choices.push(Choice::Abort);
     let settled = (rule == Some(Conflict::Fail)).then(|| "--on-conflict fail".to_owned());
-    settle::answer(context, &Question { claim, holders, choices, obstacle: None, next, settled })
+    settle::answer(
+        context,
+        &Question {
+            claim,
+            holders,
+            choices,
+            obstacle: None,
+            next,
+            settled,
+        },
+    )
 }
 
 fn next_port(wanted: &Wanted, port: u16) -> Result<u16> {
     let claim = model::claim(wanted.host, port);
     let from = port.saturating_add(1);
-    release::next_free(from, &claim.addresses, claim.protocol, OFFERS, &BTreeSet::new())
-        .and_then(|ports| ports.first().copied())
-        .ok_or_else(|| Error::failed(format!("no free port above {port}")))
+    release::next_free(
+        from,
+        &claim.addresses,
+        claim.protocol,
+        OFFERS,
+        &BTreeSet::new(),
+    )
+    .and_then(|ports| ports.first().copied())
+    .ok_or_else(|| Error::failed(format!("no free port above {port}")))
 }

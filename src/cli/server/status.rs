@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// List the servers: pid, age, command line, port, health, open connections
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// Only this port; also says who holds it otherwise [default: all servers, and port 8003]
     #[arg(long)]
     port: Option<u16>,
@@ -63,19 +63,34 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     if args.format == "json" {
         let list: Vec<Value> = servers.iter().map(Server::json).collect();
         let port = json!({ "port": port, "available": held.is_empty(), "holders": held.iter().flat_map(|held| &held.holders).collect::<Vec<_>>() });
-        context.ui.data(json!({ "servers": list, "port": port }).to_string());
+        context
+            .ui
+            .data(json!({ "servers": list, "port": port }).to_string());
     } else {
         if servers.is_empty() {
             context.ui.data("no servers");
         } else {
-            let mut table = Table::new(["NAME", "PID", "AGE", "PORT", "STATE", "HEALTH", "CONNECTIONS", "COMMAND"]);
-            servers.iter().for_each(|server| table.row(server.cells()));
+            let mut table = Table::new([
+                "NAME",
+                "PID",
+                "AGE",
+                "PORT",
+                "STATE",
+                "HEALTH",
+                "CONNECTIONS",
+                "COMMAND",
+            ]);
+            for server in &servers {
+                table.row(server.cells());
+            }
             table.lines().iter().for_each(|line| context.ui.data(line));
         }
         if held.is_empty() {
             context.ui.data(format!("port {port} is available"));
         }
-        holders.iter().for_each(|holder| context.ui.data(format!("port {port} is {holder}")));
+        for holder in &holders {
+            context.ui.data(format!("port {port} is {holder}"));
+        }
     }
     if servers.iter().any(|server| server.state == "running") {
         Ok(())
@@ -133,15 +148,23 @@ async fn health(instance: &Instance) -> (String, Option<Value>) {
         return ("-".to_owned(), None);
     };
     let recorded = instance.readiness.as_ref();
-    let ip = recorded.map_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), |readiness| readiness.address.ip());
+    let ip = recorded.map_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), |readiness| {
+        readiness.address.ip()
+    });
     let address = SocketAddr::new(ip, port);
     if let Some(details) = probe::health(address, PATIENCE).await {
-        let word = details.get("status").and_then(Value::as_str).unwrap_or("answers").to_owned();
+        let word = details
+            .get("status")
+            .and_then(Value::as_str)
+            .unwrap_or("answers")
+            .to_owned();
         return (word, Some(details));
     }
     let kind = match recorded.map(|readiness| &readiness.probe) {
         Some(kind @ ProbeKind::WebSocket { .. }) => kind.clone(),
-        _ => ProbeKind::WebSocket { path: "/".to_owned() },
+        _ => ProbeKind::WebSocket {
+            path: "/".to_owned(),
+        },
     };
     match probe::attempt(&kind, address, PATIENCE).await {
         Ok(answer) => (answer.what, None),

@@ -1,19 +1,18 @@
-//! The foreground: runs a plan, shows the output of what it starts, and ends it on Ctrl-C.
+//! The foreground: shows the output of what a plan starts, and ends it on Ctrl-C.
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
-use crate::backend::process::Lock;
 use crate::backend::{Backend as _, BackendError, LogOptions, Made};
+use crate::cli::carry_out::{Signals, outcome, say_what_it_is};
 use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
@@ -21,65 +20,9 @@ use crate::execute::{self, Report};
 use crate::plan::Plan;
 use crate::plan::down::{self, Ending};
 use crate::plan::step::{Action, StepId};
-use crate::probe;
 use crate::state::{BackendKind, Instance, Observed, ProbeKind};
 use crate::ui::logs::LogWriter;
-use crate::ui::{GOOD, NAME};
 use crate::ui::progress::Progress;
-
-/// Executes a plan and prints what happens.
-///
-/// # Errors
-/// The first failed step, with what was done and what was not.
-pub(super) async fn carry_out(context: &Context, backends: &Backends, plan: &Plan) -> Result<Made> {
-    let (events, mut receiver) = Events::channel();
-    let made = Made::default();
-    let progress = Progress::new(context.ui);
-    let mut signals = Signals::new()?;
-    let report = {
-        let mut executing = std::pin::pin!(execute::execute(plan, backends, &made, &events));
-        loop {
-            tokio::select! {
-                report = &mut executing => break report,
-                Some(event) = receiver.recv() => progress.show(&event),
-                () = signals.next() => {
-                    context.ui.status("interrupted: what was started so far goes on; `wharf ps` shows it");
-                    return Err(Error::interrupted());
-                }
-            }
-        }
-    };
-    while let Ok(event) = receiver.try_recv() {
-        progress.show(&event);
-    }
-    outcome(plan, report)?;
-    Ok(made)
-}
-
-/// Turns a report into a result that says what was done and what was not.
-fn outcome(plan: &Plan, report: Report) -> Result<()> {
-    let Report { done, failed, skipped } = report;
-    let mut failed = failed.into_iter();
-    let Some((_, first)) = failed.next() else { return Ok(()) };
-    let mut error = Error::from(first);
-    for (_, other) in failed {
-        error.details.push(format!("also: {other}"));
-    }
-    let list = |ids: &mut dyn Iterator<Item = StepId>| -> Vec<String> {
-        ids.filter_map(|id| plan.steps.iter().find(|step| step.id == id))
-            .map(|step| step.action.to_string())
-            .collect()
-    };
-    let done = list(&mut done.into_iter());
-    if !done.is_empty() {
-        error.details.push(format!("done: {}", done.join("; ")));
-    }
-    let skipped = list(&mut skipped.into_iter());
-    if !skipped.is_empty() {
-        error.details.push(format!("not done: {}", skipped.join("; ")));
-    }
-    Err(error)
-}
 
 /// How the foreground run ends by itself.
 #[derive(Clone, Debug, Default)]
@@ -100,36 +43,40 @@ pub(super) struct Foreground {
     pub(super) handshake: Option<ProbeKind>,
 }
 
-/// How long the handshake may take that tells what kind of server a command is.
-const HANDSHAKE: Duration = Duration::from_secs(2);
-
 type Followed<'a> = Pin<Box<dyn Future<Output = Result<(), BackendError>> + 'a>>;
 
+/// What is carried out in front of the user.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) context: &'a Context,
+    pub(super) backends: &'a Backends,
+    pub(super) plan: &'a Plan,
+    /// The project's name.
+    pub(super) project: &'a str,
+    /// Instances that run already and that the plan leaves alone.
+    pub(super) kept: &'a [Instance],
+}
+
 /// Executes a plan in the foreground: shows output until every instance ended or the user interrupts,
-/// then leaves nothing running.
-pub(super) async fn run(
-    context: &Context,
-    backends: &Backends,
-    plan: &Plan,
-    project: &str,
-    kept: &[Instance],
-    names: &[String],
-    options: &Foreground,
-    alone: Lock,
-) -> Result<()> {
+/// then leaves nothing running. The project is locked until the plan is carried out.
+pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLock) -> Result<()> {
+    let Scene {
+        context,
+        backends,
+        plan,
+        project,
+        kept,
+    } = scene;
     let mut alone = Some(alone);
     let (events, mut receiver) = Events::channel();
     let made = Made::default();
     let began = now();
     let mut run = Run {
-        context,
-        backends,
-        plan,
+        scene,
         made: &made,
-        project,
         events: events.clone(),
         progress: Progress::new(context.ui),
-        writer: LogWriter::new(project, names.iter().map(String::as_str))
+        writer: LogWriter::new(project, names(plan, kept).iter().map(String::as_str))
             .timestamps(options.timestamps)
             .prefix(!options.no_prefix),
         options,
@@ -146,7 +93,7 @@ pub(super) async fn run(
     let mut report: Option<Report> = None;
     let end = loop {
         let finished = report.is_some();
-        if finished && followed.is_empty() {
+        if finished && followed.is_empty() && receiver.is_empty() {
             break End::AllExited;
         }
         tokio::select! {
@@ -177,7 +124,13 @@ pub(super) async fn run(
         drop(run.handle(&event).await?);
     }
     if !matches!(end, End::AllExited) {
-        run.stop_all(&mut receiver, &mut followed, &mut signals, matches!(end, End::Interrupted)).await?;
+        run.stop_all(
+            &mut receiver,
+            &mut followed,
+            &mut signals,
+            matches!(end, End::Interrupted),
+        )
+        .await?;
     }
     match (end, report) {
         (End::Interrupted, _) => Err(Error::interrupted()),
@@ -196,11 +149,8 @@ enum End {
 }
 
 struct Run<'a> {
-    context: &'a Context,
-    backends: &'a Backends,
-    plan: &'a Plan,
+    scene: Scene<'a>,
     made: &'a Made,
-    project: &'a str,
     events: Events,
     progress: Progress,
     writer: LogWriter,
@@ -214,7 +164,12 @@ impl Run<'_> {
     /// Shows an event; returns an instance that has just started and is to be followed.
     async fn handle(&mut self, event: &Event) -> Result<Option<Instance>> {
         match event {
-            Event::Log { name, stream, time, line } => {
+            Event::Log {
+                name,
+                stream,
+                time,
+                line,
+            } => {
                 let service = self.ours.iter().find(|instance| instance.name == *name);
                 let shown = match (&self.options.attach, service) {
                     (Some(attach), Some(instance)) => attach.contains(&instance.service),
@@ -224,8 +179,15 @@ impl Run<'_> {
                     self.writer.line(name, *stream, *time, line);
                 }
             }
-            Event::Exited { name, service, code } => {
-                self.context.ui.status(format!("{} exited with code {code}", self.writer.short(name)));
+            Event::Exited {
+                name,
+                service,
+                code,
+            } => {
+                self.scene.context.ui.status(format!(
+                    "{} exited with code {code}",
+                    self.writer.short(name)
+                ));
                 let counts = match &self.options.exit_code_from {
                     Some(wanted) => wanted == service,
                     None => self.code == 0,
@@ -247,7 +209,7 @@ impl Run<'_> {
             Event::Ready { address, .. } => {
                 self.progress.show(event);
                 if let Some(kind) = &self.options.handshake {
-                    say_what_it_is(self.context, kind, *address).await;
+                    say_what_it_is(self.scene.context, kind, *address).await;
                 }
             }
         }
@@ -255,9 +217,11 @@ impl Run<'_> {
     }
 
     async fn started(&mut self, id: StepId) -> Result<Option<Instance>> {
-        let step = self.plan.steps.iter().find(|step| step.id == id);
-        let Some(Action::Start { instance }) = step.map(|step| &step.action) else { return Ok(None) };
-        let started = self.backends.started(instance, id, self.made).await?;
+        let step = self.scene.plan.steps.iter().find(|step| step.id == id);
+        let Some(Action::Start { instance }) = step.map(|step| &step.action) else {
+            return Ok(None);
+        };
+        let started = self.scene.backends.started(instance, id, self.made).await?;
         self.ours.extend(started.clone());
         Ok(started)
     }
@@ -271,19 +235,23 @@ impl Run<'_> {
         interrupted: bool,
     ) -> Result<()> {
         if interrupted {
-            self.context.ui.status("stopping gracefully; press Ctrl-C again to kill");
+            self.scene
+                .context
+                .ui
+                .status("stopping gracefully; press Ctrl-C again to kill");
         }
         let mut timeout = self.options.timeout;
         loop {
             let plan = self.stop_plan(timeout).await?;
             let made = Made::default();
             let events = self.events.clone();
-            let mut stopping = std::pin::pin!(execute::execute(&plan, self.backends, &made, &events));
+            let mut stopping =
+                std::pin::pin!(execute::execute(&plan, self.scene.backends, &made, &events));
             let killed = loop {
                 tokio::select! {
                     biased;
                     () = signals.next() => break true,
-                    Some(event) = receiver.recv() => drop(self.handle_quietly(&event)),
+                    Some(event) = receiver.recv() => self.handle_quietly(&event),
                     report = &mut stopping => {
                         self.drain(receiver, followed).await;
                         return outcome(&plan, report);
@@ -292,7 +260,7 @@ impl Run<'_> {
                 }
             };
             if killed {
-                self.context.ui.status("killing");
+                self.scene.context.ui.status("killing");
                 timeout = Some(Duration::ZERO);
             }
         }
@@ -319,9 +287,17 @@ impl Run<'_> {
 
     fn handle_quietly(&self, event: &Event) {
         match event {
-            Event::Log { name, stream, time, line } => self.writer.line(name, *stream, *time, line),
+            Event::Log {
+                name,
+                stream,
+                time,
+                line,
+            } => self.writer.line(name, *stream, *time, line),
             Event::Exited { name, code, .. } => {
-                self.context.ui.status(format!("{} exited with code {code}", self.writer.short(name)));
+                self.scene.context.ui.status(format!(
+                    "{} exited with code {code}",
+                    self.writer.short(name)
+                ));
             }
             Event::StepStarted { .. }
             | Event::StepDone { .. }
@@ -334,43 +310,71 @@ impl Run<'_> {
     }
 
     async fn stop_plan(&self, timeout: Option<Duration>) -> Result<Plan> {
-        let mut instances = self.backends.processes.observe(self.project).await?;
-        if self.ours.iter().any(|instance| instance.backend == BackendKind::Container)
-            || self.plan.steps.iter().any(|step| matches!(&step.action, Action::Create(spec) if spec.backend == BackendKind::Container))
-        {
-            instances.extend(self.backends.containers.observe(self.project).await?);
+        let Scene {
+            backends,
+            plan,
+            project,
+            ..
+        } = self.scene;
+        let made = || {
+            plan.steps
+                .iter()
+                .filter_map(|step| step.action.makes_or_starts())
+        };
+        let in_engine = made().any(|(backend, _)| backend == BackendKind::Container)
+            || self
+                .ours
+                .iter()
+                .any(|instance| instance.backend == BackendKind::Container);
+        let mut instances = backends.processes.observe(project).await?;
+        if in_engine {
+            instances.extend(backends.containers.observe(project).await?);
         }
         // What the plan names is ours even if it started a moment ago and was not announced yet.
-        let named = |instance: &Instance| {
+        instances.retain(|instance| {
             self.ours.iter().any(|ours| ours.name == instance.name)
-                || self.plan.steps.iter().any(|step| match &step.action {
-                    Action::Create(spec) => spec.name == instance.name,
-                    Action::Start { instance: target } => target.name == instance.name,
-                    _ => false,
-                })
+                || made().any(|(_, name)| name == instance.name)
+        });
+        let observed = Observed {
+            instances,
+            ..Observed::default()
         };
-        instances.retain(|instance| named(instance));
-        let observed = Observed { instances, ..Observed::default() };
-        Ok(down::stop(&observed, &Ending { timeout, ..Ending::default() }))
+        Ok(down::stop(
+            &observed,
+            &Ending {
+                timeout,
+                ..Ending::default()
+            },
+        ))
     }
 }
 
-/// Says whether a server is a WebSocket server.
-pub(super) async fn say_what_it_is(context: &Context, kind: &ProbeKind, address: SocketAddr) {
-    match probe::attempt(kind, address, HANDSHAKE).await {
-        Ok(answer) => context.ui.status(format!(
-            " {GOOD}●{GOOD:#} {NAME}{}{NAME:#}: {}",
-            probe::url(kind, address),
-            answer.what
-        )),
-        Err(miss) => context.ui.note(format!("{address}: {miss}")),
-    }
+/// The names of all instances whose output may be shown, for the width of the prefix.
+fn names(plan: &Plan, kept: &[Instance]) -> BTreeSet<String> {
+    let made = plan
+        .steps
+        .iter()
+        .filter_map(|step| step.action.makes_or_starts());
+    let made = made.map(|(_, name)| name.to_owned());
+    kept.iter()
+        .map(|instance| instance.name.clone())
+        .chain(made)
+        .collect()
 }
 
 /// Follows instances; what they wrote before `since` was shown before.
-fn follow(backends: &Backends, instances: Vec<Instance>, since: i64, events: Events) -> Followed<'_> {
+fn follow(
+    backends: &Backends,
+    instances: Vec<Instance>,
+    since: i64,
+    events: Events,
+) -> Followed<'_> {
     Box::pin(async move {
-        let options = LogOptions { follow: true, since: Some(since), ..LogOptions::default() };
+        let options = LogOptions {
+            follow: true,
+            since: Some(since),
+            ..LogOptions::default()
+        };
         backends.follow(&instances, &options, &events).await
     })
 }
@@ -378,30 +382,4 @@ fn follow(backends: &Backends, instances: Vec<Instance>, since: i64, events: Eve
 /// Nanoseconds since the Unix epoch.
 fn now() -> i64 {
     i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
-}
-
-/// SIGINT, SIGTERM and SIGHUP: the three ways a terminal or a person ends a command.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).map_err(Error::failed);
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
-    }
 }

@@ -1,0 +1,128 @@
+//! Starts one process of a run: own session, default signals, no descriptor but its three, its own
+//! environment. The only unsafe code of the process backend.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use super::ledger::Account;
+
+/// What to start.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// argv; the first word is looked up in the `PATH` of `environment`.
+    pub command: &'a [String],
+    /// The file to run instead of looking the first word up.
+    pub program: Option<&'a Path>,
+    /// Where to run it.
+    pub working_dir: &'a Path,
+    /// The whole environment.
+    pub environment: &'a BTreeMap<String, String>,
+    /// Its run, added to the environment.
+    pub run_id: &'a str,
+    /// Run as somebody else; needs the privilege to.
+    pub user: Option<&'a Account>,
+    /// The limit of open descriptors to run it with, if it is not the caller's.
+    pub descriptors: Option<Rlimit>,
+}
+
+impl Launch<'_> {
+    /// Returns once the process runs its program, or with the reason why it cannot.
+    pub fn spawn(&self, stdout: Stdio, stderr: Stdio) -> io::Result<Child> {
+        let Some(first) = self.command.first() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
+        };
+        // `chdir` and `exec` in the child fail with the same error; only here can they be told apart.
+        if !self.working_dir.is_dir() {
+            return Err(io::Error::new(
+                io::ErrorKind::NotADirectory,
+                format!("there is no directory {}", self.working_dir.display()),
+            ));
+        }
+        let mut command = Command::new(self.program.unwrap_or(Path::new(first)));
+        command
+            .arg0(first)
+            .args(self.command.iter().skip(1))
+            .env_clear()
+            .envs(self.environment)
+            .env(super::run::RUN_ID, self.run_id)
+            .current_dir(self.working_dir)
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr);
+        prepare(&mut command, self.user, self.descriptors);
+        command.spawn()
+    }
+}
+
+/// Runs between fork and exec, in the child.
+#[expect(unsafe_code, reason = "only a hook between fork and exec can do this")]
+fn prepare(command: &mut Command, user: Option<&Account>, descriptors: Option<Rlimit>) {
+    let user = user.map(|account| {
+        (
+            Uid::from_raw(account.uid),
+            Gid::from_raw(account.gid),
+            account
+                .groups
+                .iter()
+                .map(|gid| Gid::from_raw(*gid))
+                .collect::<Vec<_>>(),
+        )
+    });
+    let hook = move || {
+        setsid()?;
+        for each in Signal::iterator() {
+            // SAFETY: no handler is installed, the disposition becomes the default one. SIGKILL and SIGSTOP
+            // refuse with EINVAL and are default anyway.
+            let _ = unsafe { signal(each, SigHandler::SigDfl) };
+        }
+        SigSet::empty().thread_set_mask()?;
+        if let Some(limit) = &descriptors {
+            setrlimit(Resource::Nofile, *limit)?;
+        }
+        if let Some((uid, gid, groups)) = &user {
+            setgroups(groups)?;
+            setgid(*gid)?;
+            setuid(*uid)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the hook only makes system calls that are async-signal-safe (signal-safety(7)) and reads
+    // memory that was allocated before the fork; it neither allocates nor takes a lock.
+    unsafe {
+        command.pre_exec(hook);
+    }
+}
+
+/// Keeps every descriptor above 2 from being inherited by programs that this process starts: whoever
+/// started wharf may have left some open.
+#[expect(
+    unsafe_code,
+    reason = "descriptors that were inherited have no owner to borrow from"
+)]
+pub fn seal_descriptors() -> io::Result<()> {
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let Some(raw) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        if raw > 2 {
+            // SAFETY: the number was open a moment ago, and the borrow lasts for this one call, which
+            // changes a flag only; on a number closed meanwhile it fails with EBADF.
+            let fd = unsafe { BorrowedFd::borrow_raw(raw) };
+            let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC);
+        }
+    }
+    Ok(())
+}

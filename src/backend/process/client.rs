@@ -1,0 +1,249 @@
+//! A command's side of the control socket: finds the supervisor of a project, starts one if there is none,
+//! and asks it. Holds no state that matters: a supervisor that was killed is replaced and asked again.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::process::Command;
+
+use super::dirs::{Dirs, ProjectDir, failed};
+use super::protocol::{Card, Greeting, PROTOCOL, Reply, Request};
+use super::{child, lock, run, socket};
+use crate::backend::BackendError;
+
+/// What a supervisor says when it can be connected to.
+pub const READY: &str = "ready\n";
+
+/// The longest supervisor log that is kept, in bytes.
+const LONGEST_LOG: u64 = 1024 * 1024;
+
+/// How often a supervisor that vanishes is replaced before the command gives up.
+const ATTEMPTS: usize = 4;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection(BufReader<UnixStream>);
+
+impl Connection {
+    /// Asks, and waits for the answer however long it takes. `Err` when the supervisor has gone.
+    async fn ask(&mut self, request: &Request) -> io::Result<Reply> {
+        let mut text = serde_json::to_vec(request)?;
+        text.push(b'\n');
+        self.0.write_all(&text).await?;
+        let line = self.line().await?;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    async fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.0.read_line(&mut line).await?;
+        if line.ends_with('\n') {
+            Ok(line)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    /// Returns when the supervisor has gone.
+    pub(super) async fn closed(&mut self) {
+        // It never speaks unasked; whatever comes is its end.
+        drop(self.0.read_u8().await);
+    }
+}
+
+/// The way to the supervisors of this user.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) dirs: Dirs,
+    binary: PathBuf,
+    idle: RefCell<BTreeMap<String, Vec<Connection>>>,
+}
+
+impl Client {
+    /// `binary` is run to start a supervisor.
+    pub(super) fn new(dirs: Dirs, binary: PathBuf) -> Self {
+        Self {
+            dirs,
+            binary,
+            idle: RefCell::default(),
+        }
+    }
+
+    /// Asks the supervisor of a project, which is started if need be.
+    pub(super) async fn ask(
+        &self,
+        project: &str,
+        request: &Request,
+    ) -> Result<Option<String>, BackendError> {
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let mut connection = match self.pooled(project) {
+                Some(connection) => connection,
+                None => self.reach(project).await?,
+            };
+            match connection.ask(request).await {
+                Ok(reply) => {
+                    self.give_back(project, connection);
+                    return match reply {
+                        Reply::Done { id } => Ok(id),
+                        Reply::Failed(failure) => Err(failure.into_error(request.instance())),
+                    };
+                }
+                // It was killed; its successor takes over and every request may be made twice.
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(BackendError::State {
+            action: format!("the supervisor of project {project} keeps vanishing"),
+            source: last.unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into()),
+        })
+    }
+
+    /// Asks the supervisor only if there is one.
+    pub(super) async fn ask_if_there(
+        &self,
+        project: &str,
+        request: &Request,
+    ) -> Result<bool, BackendError> {
+        let dir = self.dirs.project(project)?;
+        let mut connection = match self.pooled(project) {
+            Some(connection) => connection,
+            None => match self.connect(&dir).await? {
+                Some(connection) => connection,
+                None => return Ok(false),
+            },
+        };
+        match connection.ask(request).await {
+            Ok(Reply::Done { .. }) => {
+                self.give_back(project, connection);
+                Ok(true)
+            }
+            Ok(Reply::Failed(failure)) => Err(failure.into_error(request.instance())),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// A connection to the supervisor, which is started if need be and stays as long as the connection.
+    pub(super) async fn reach(&self, project: &str) -> Result<Connection, BackendError> {
+        let dir = self.dirs.project(project)?;
+        dir.create()?;
+        for _ in 0..ATTEMPTS {
+            if let Some(connection) = self.connect(&dir).await? {
+                return Ok(connection);
+            }
+            let path = dir.start_lock();
+            let guard = lock::exclusive(&path, || {})
+                .await
+                .map_err(|error| failed("lock", &path, error))?;
+            // Somebody else may have started it while we waited for the lock.
+            if let Some(connection) = self.connect(&dir).await? {
+                return Ok(connection);
+            }
+            self.start(&dir, &guard).await?;
+        }
+        Err(BackendError::State {
+            action: format!("cannot reach the supervisor of project {project}"),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        })
+    }
+
+    fn pooled(&self, project: &str) -> Option<Connection> {
+        self.idle.borrow_mut().get_mut(project)?.pop()
+    }
+
+    fn give_back(&self, project: &str, connection: Connection) {
+        self.idle
+            .borrow_mut()
+            .entry(project.to_owned())
+            .or_default()
+            .push(connection);
+    }
+
+    /// Connects to the supervisor that the project's card names; `None` when nobody is there.
+    async fn connect(&self, dir: &ProjectDir) -> Result<Option<Connection>, BackendError> {
+        let Some(card) = std::fs::read(dir.supervisor_card())
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Card>(&text).ok())
+        else {
+            return Ok(None);
+        };
+        let stream = socket::reach(&card.socket, |path| {
+            let stream = std::os::unix::net::UnixStream::connect(path)?;
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        })
+        .and_then(UnixStream::from_std);
+        let Ok(stream) = stream else {
+            return Ok(None);
+        };
+        let mut connection = Connection(BufReader::new(stream));
+        // One that is just leaving closes without a word.
+        let Ok(line) = connection.line().await else {
+            return Ok(None);
+        };
+        match serde_json::from_str::<Greeting>(&line) {
+            Ok(greeting) if greeting.protocol == PROTOCOL => Ok(Some(connection)),
+            _ => {
+                // Another version: its instances live on, and ours takes them over.
+                drop(connection.ask(&Request::Shutdown).await);
+                connection.closed().await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Starts a supervisor and returns when it can be connected to. The start lock goes along with it, so
+    /// that it stays taken if this command is killed half-way.
+    async fn start(&self, dir: &ProjectDir, guard: &std::fs::File) -> Result<(), BackendError> {
+        let cannot = |source| BackendError::State {
+            action: format!("cannot start the supervisor of project {}", dir.name()),
+            source,
+        };
+        let path = dir.supervisor_log();
+        let log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| failed("open", &path, error))?;
+        if log.metadata().is_ok_and(|log| log.len() > LONGEST_LOG) {
+            drop(log.set_len(0));
+        }
+        child::seal_descriptors().map_err(cannot)?;
+        let mut supervisor = Command::new(&self.binary)
+            .arg0("wharf")
+            .arg("supervise")
+            .args(["--project", dir.name()])
+            .arg("--state-dir")
+            .arg(self.dirs.state())
+            .arg("--runtime-dir")
+            .arg(self.dirs.runtime())
+            .env_remove(run::RUN_ID)
+            .stdin(guard.try_clone().map_err(cannot)?)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(cannot)?;
+        let mut said = String::new();
+        if let Some(mut stdout) = supervisor.stdout.take() {
+            stdout.read_to_string(&mut said).await.map_err(cannot)?;
+        }
+        if said == READY {
+            // Not waited for: it outlives us, and the runtime reaps it should it end before.
+            return Ok(());
+        }
+        let source = if said.is_empty() {
+            io::Error::other(format!("it ended without a word, see {}", path.display()))
+        } else {
+            io::Error::other(said)
+        };
+        Err(cannot(source))
+    }
+}

@@ -1,0 +1,383 @@
+//! `InstanceSpec` → ledger entry. Looks up the user and the running binary, nothing else; starts nothing.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+
+use super::ledger::{Account, Check, FORMAT, Record, RestartPolicy, Spec};
+use super::run;
+use crate::backend::BackendError;
+use crate::plan::step::InstanceSpec;
+use crate::project::model::{HealthTest, Healthcheck, Restart, Service};
+use crate::state::{Health, Status};
+
+/// Docker's default `stop_grace_period`.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Variables that somebody meant for wharf itself: `sd_listen_fds(3)`, `sd_notify(3)`.
+const NOT_INHERITED: [&str; 7] = [
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    run::RUN_ID,
+];
+
+/// The entry of an instance that was never started. `base` is wharf's own environment, `binary` the file
+/// that the bare command name `wharf` stands for.
+pub(super) fn record(
+    spec: &InstanceSpec,
+    base: &BTreeMap<String, String>,
+    binary: &Path,
+) -> Result<Record, BackendError> {
+    let service = &spec.service;
+    let command: Vec<String> = [&service.entrypoint, &service.command]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .cloned()
+        .collect();
+    let Some(first) = command.first() else {
+        return Err(BackendError::Unsupported(format!(
+            "service {} has no command to run as a process",
+            service.name
+        )));
+    };
+    let user = account(service)?;
+    let working_dir = service.working_dir.as_ref().map_or_else(
+        || spec.project.working_dir.clone(),
+        |dir| spec.project.working_dir.join(dir),
+    );
+    let created_id = run::new_run_id().map_err(|source| BackendError::State {
+        action: "cannot make a run id".to_owned(),
+        source,
+    })?;
+    let healthcheck = service.healthcheck.as_ref().and_then(check);
+    Ok(Record {
+        format: FORMAT,
+        created: run::wall_clock(),
+        created_id,
+        status: Status::Created,
+        wanted: false,
+        restarts: 0,
+        health: healthcheck.as_ref().map(|_| Health::Starting),
+        run: None,
+        spec: Spec {
+            project: spec.project.as_ref().clone(),
+            service: service.name.clone(),
+            name: spec.name.clone(),
+            number: spec.number,
+            fingerprint: spec.fingerprint.clone(),
+            program: (first == "wharf").then(|| binary.to_owned()),
+            command,
+            environment: environment(spec, base, &working_dir, user.as_ref()),
+            working_dir,
+            user: user.map(|(account, _)| account),
+            stop_signal: service.stop_signal.as_deref().map_or(Ok(15), signal)?,
+            stop_grace: service.stop_grace_period.unwrap_or(STOP_GRACE),
+            restart: match service.restart {
+                Restart::No => RestartPolicy::No,
+                Restart::Always => RestartPolicy::Always,
+                Restart::OnFailure(max) => RestartPolicy::OnFailure { max },
+                Restart::UnlessStopped => RestartPolicy::UnlessStopped,
+            },
+            healthcheck,
+            ports: spec.ports.clone(),
+            readiness: spec.readiness.clone(),
+            labels: labels(spec),
+        },
+    })
+}
+
+/// wharf's own environment, the service's on top, the planner's on top of that, then wharf's names.
+fn environment(
+    spec: &InstanceSpec,
+    base: &BTreeMap<String, String>,
+    working_dir: &Path,
+    user: Option<&(Account, Option<User>)>,
+) -> BTreeMap<String, String> {
+    let mut all = base.clone();
+    for name in NOT_INHERITED {
+        all.remove(name);
+    }
+    // A shell would set it at its start, and some programs trust it.
+    all.insert("PWD".to_owned(), working_dir.display().to_string());
+    if let Some((_, Some(user))) = user {
+        all.insert("HOME".to_owned(), user.dir.display().to_string());
+        all.insert("USER".to_owned(), user.name.clone());
+        all.insert("LOGNAME".to_owned(), user.name.clone());
+    }
+    all.extend(spec.service.environment.clone());
+    all.extend(spec.environment.clone());
+    all.insert("WHARF_PROJECT".to_owned(), spec.project.name.clone());
+    all.insert("WHARF_SERVICE".to_owned(), spec.service.name.clone());
+    all
+}
+
+/// The labels that Docker Compose puts on its containers, so that both backends can be listed alike.
+fn labels(spec: &InstanceSpec) -> BTreeMap<String, String> {
+    let mut all = spec.service.labels.clone();
+    let files: Vec<String> = spec
+        .project
+        .config_files
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let one_off = if spec.number == 0 { "True" } else { "False" };
+    all.extend(
+        [
+            ("project", spec.project.name.clone()),
+            ("service", spec.service.name.clone()),
+            ("container-number", spec.number.to_string()),
+            ("oneoff", one_off.to_owned()),
+            ("config-hash", spec.fingerprint.0.clone()),
+            (
+                "project.working_dir",
+                spec.project.working_dir.display().to_string(),
+            ),
+            ("project.config_files", files.join(",")),
+        ]
+        .map(|(key, value)| (format!("com.docker.compose.{key}"), value)),
+    );
+    all
+}
+
+/// The defaults are those of the Dockerfile reference, `HEALTHCHECK`.
+fn check(check: &Healthcheck) -> Option<Check> {
+    let command = match check.test.as_ref()? {
+        HealthTest::None => return None,
+        HealthTest::Command(argv) => argv.clone(),
+        HealthTest::Shell(text) => vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()],
+    };
+    let seconds = Duration::from_secs;
+    Some(Check {
+        command,
+        interval: check.interval.unwrap_or(seconds(30)),
+        timeout: check.timeout.unwrap_or(seconds(30)),
+        retries: check.retries.filter(|retries| *retries > 0).unwrap_or(3),
+        start_period: check.start_period.unwrap_or_default(),
+        start_interval: check.start_interval.unwrap_or(seconds(5)),
+    })
+}
+
+/// The number of a signal given as `SIGTERM`, `term` or `15`.
+pub(super) fn signal(word: &str) -> Result<i32, BackendError> {
+    let upper = word.to_ascii_uppercase();
+    let known = match upper.parse::<i32>() {
+        Ok(number) => Signal::try_from(number).ok(),
+        Err(_) if upper.starts_with("SIG") => upper.parse().ok(),
+        Err(_) => format!("SIG{upper}").parse().ok(),
+    };
+    known
+        .map(|signal| signal as i32)
+        .ok_or_else(|| BackendError::Unsupported(format!("`{word}` is not a signal")))
+}
+
+/// Who `user: name|uid[:group|gid]` is. `None` when it is not set or when it is who we are.
+fn account(service: &Service) -> Result<Option<(Account, Option<User>)>, BackendError> {
+    let Some(text) = service.user.as_deref().filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let unknown = |what: &str, name: &str| {
+        BackendError::Unsupported(format!(
+            "service {}: there is no {what} `{name}` on this machine",
+            service.name
+        ))
+    };
+    let (user_part, group_part) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let (uid, user) = if let Ok(number) = user_part.parse::<u32>() {
+        let uid = Uid::from_raw(number);
+        (uid, User::from_uid(uid).ok().flatten())
+    } else {
+        let user = User::from_name(user_part)
+            .ok()
+            .flatten()
+            .ok_or_else(|| unknown("user", user_part))?;
+        (user.uid, Some(user))
+    };
+    let gid = match group_part.filter(|group| !group.is_empty()) {
+        Some(group) => group_id(group).ok_or_else(|| unknown("group", group))?,
+        // As the engine does for an id that no user has.
+        None => user.as_ref().map_or(Gid::from_raw(0), |user| user.gid),
+    };
+    if uid == Uid::effective() && group_part.is_none() && service.group_add.is_empty() {
+        return Ok(None);
+    }
+    let mut groups = match user.as_ref().map(|user| CString::new(user.name.clone())) {
+        Some(Ok(name)) => getgrouplist(&name, gid).unwrap_or_default(),
+        _ => vec![gid],
+    };
+    for group in &service.group_add {
+        groups.push(group_id(group).ok_or_else(|| unknown("group", group))?);
+    }
+    let account = Account {
+        uid: uid.as_raw(),
+        gid: gid.as_raw(),
+        groups: groups.into_iter().map(Gid::as_raw).collect(),
+    };
+    Ok(Some((account, user)))
+}
+
+fn group_id(text: &str) -> Option<Gid> {
+    match text.parse::<u32>() {
+        Ok(number) => Some(Gid::from_raw(number)),
+        Err(_) => Group::from_name(text).ok().flatten().map(|group| group.gid),
+    }
+}
+
+/// The file this program runs from. After an upgrade the kernel marks the old file as deleted; the new one
+/// in its place is what a later start should run.
+pub(super) fn own_binary() -> PathBuf {
+    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    match path
+        .to_str()
+        .and_then(|text| text.strip_suffix(" (deleted)"))
+    {
+        Some(text) => PathBuf::from(text),
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::plan::step::ProjectIdentity;
+    use crate::state::{BackendKind, Fingerprint};
+
+    fn spec(service: Service) -> InstanceSpec {
+        InstanceSpec {
+            project: Arc::new(ProjectIdentity {
+                name: "p".into(),
+                working_dir: "/srv/p".into(),
+                config_files: vec!["/srv/p/compose.yaml".into()],
+            }),
+            service: Arc::new(service),
+            backend: BackendKind::Process,
+            name: "p-web-1".into(),
+            number: 1,
+            fingerprint: Fingerprint("f".into()),
+            image: String::new(),
+            ports: Vec::new(),
+            environment: BTreeMap::from([("PORT".into(), "8003".into())]),
+            networks: Vec::new(),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            replaces: None,
+            readiness: None,
+        }
+    }
+
+    fn web(command: &[&str]) -> Service {
+        Service {
+            name: "web".into(),
+            command: Some(command.iter().map(|word| (*word).to_owned()).collect()),
+            ..Service::default()
+        }
+    }
+
+    fn made(service: Service) -> Record {
+        let base = BTreeMap::from([
+            ("PATH".into(), "/bin".into()),
+            ("DEBUG".into(), "0".into()),
+            ("NOTIFY_SOCKET".into(), "/run/x".into()),
+        ]);
+        record(&spec(service), &base, Path::new("/opt/wharf")).unwrap()
+    }
+
+    #[test]
+    fn the_planners_variables_win_over_the_services_and_those_over_ours() {
+        let mut service = web(&["x"]);
+        service.environment =
+            BTreeMap::from([("DEBUG".into(), "1".into()), ("PORT".into(), "1".into())]);
+        let environment = made(service).spec.environment;
+        assert_eq!(environment["PATH"], "/bin");
+        assert_eq!(environment["DEBUG"], "1");
+        assert_eq!(environment["PORT"], "8003");
+        assert_eq!(environment["WHARF_SERVICE"], "web");
+        assert_eq!(environment["PWD"], "/srv/p");
+        assert!(!environment.contains_key("NOTIFY_SOCKET"));
+    }
+
+    #[test]
+    fn the_entrypoint_comes_before_the_command() {
+        let mut service = web(&["-c", "true"]);
+        service.entrypoint = Some(vec!["sh".into()]);
+        assert_eq!(made(service).spec.command, ["sh", "-c", "true"]);
+    }
+
+    #[test]
+    fn only_the_bare_name_stands_for_this_binary() {
+        assert_eq!(
+            made(web(&["wharf", "serve"])).spec.program.as_deref(),
+            Some(Path::new("/opt/wharf"))
+        );
+        assert_eq!(made(web(&["./wharf"])).spec.program, None);
+    }
+
+    #[test]
+    fn a_relative_directory_is_inside_the_project() {
+        let mut service = web(&["x"]);
+        service.working_dir = Some("api".into());
+        assert_eq!(made(service).spec.working_dir, Path::new("/srv/p/api"));
+    }
+
+    #[test]
+    fn a_service_without_a_command_is_refused() {
+        let service = Service {
+            name: "web".into(),
+            ..Service::default()
+        };
+        let error = record(&spec(service), &BTreeMap::new(), Path::new("/w")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "service web has no command to run as a process"
+        );
+    }
+
+    #[test]
+    fn signals_by_name_and_number() {
+        for word in ["SIGINT", "int", "2"] {
+            assert_eq!(signal(word).unwrap(), 2, "{word}");
+        }
+        assert!(signal("SIGFOO").is_err());
+        assert!(signal("0").is_err());
+    }
+
+    #[test]
+    fn an_unknown_user_is_an_error() {
+        let mut service = web(&["x"]);
+        service.user = Some("no-such-user-here".into());
+        let error = record(&spec(service), &BTreeMap::new(), Path::new("/w")).unwrap_err();
+        assert!(error.to_string().contains("no user `no-such-user-here`"));
+    }
+
+    #[test]
+    fn a_disabled_healthcheck_is_none() {
+        let disabled = Healthcheck {
+            test: Some(HealthTest::None),
+            interval: None,
+            timeout: None,
+            retries: None,
+            start_period: None,
+            start_interval: None,
+        };
+        assert_eq!(check(&disabled), None);
+        let shell = Healthcheck {
+            test: Some(HealthTest::Shell("true".into())),
+            ..disabled
+        };
+        assert_eq!(check(&shell).unwrap().command, ["/bin/sh", "-c", "true"]);
+    }
+}

@@ -1,0 +1,274 @@
+//! Where the process backend keeps its files. Shared by every command and by the supervisor; names
+//! paths and makes directories, reads nothing.
+//!
+//! ```text
+//! STATE/projects/PROJECT/            mode 0700
+//!     project.lock                   held by the one command that changes the project
+//!     start.lock                     held while a supervisor is being started
+//!     supervisor.lock                held by the supervisor for its whole life
+//!     supervisor.json                who it is and where it listens
+//!     supervisor.log                 what it had to say
+//!     instances/NAME/instance.json   the ledger entry
+//!     instances/NAME/std{out,err}.fifo, std{out,err}.log, log.index
+//! RUNTIME/PROJECT.sock               mode 0600
+//! ```
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::backend::BackendError;
+use crate::project::Env;
+
+/// The two roots: what must survive a reboot, and what must not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dirs {
+    state: PathBuf,
+    runtime: PathBuf,
+}
+
+impl Dirs {
+    /// `$XDG_STATE_HOME/wharf` and `$XDG_RUNTIME_DIR/wharf` (XDG Base Directory Specification 0.8;
+    /// relative values are ignored as it demands). Without them `~/.local/state/wharf`, and `run` in it.
+    ///
+    /// Fails when neither `XDG_STATE_HOME` nor `HOME` says where to put the state.
+    pub fn from_env(env: &Env) -> Result<Self, BackendError> {
+        let absolute = |name: &str| {
+            env.get(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        let state = absolute("XDG_STATE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+            .ok_or_else(|| BackendError::State {
+                action: "cannot tell where to keep the state of local processes".to_owned(),
+                source: io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "neither XDG_STATE_HOME nor HOME is set to an absolute path",
+                ),
+            })?
+            .join("wharf");
+        let runtime =
+            absolute("XDG_RUNTIME_DIR").map_or_else(|| state.join("run"), |run| run.join("wharf"));
+        Ok(Self { state, runtime })
+    }
+
+    /// Two roots chosen by the caller; both absolute.
+    pub fn new(state: PathBuf, runtime: PathBuf) -> Self {
+        Self { state, runtime }
+    }
+
+    /// The root of the state.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The root of the sockets.
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// The directory that has one entry for each project.
+    pub(super) fn projects(&self) -> PathBuf {
+        self.state.join("projects")
+    }
+
+    /// The files of one project. A name that is not a plain file name is refused.
+    pub fn project(&self, name: &str) -> Result<ProjectDir, BackendError> {
+        plain(name)?;
+        Ok(ProjectDir {
+            root: self.projects().join(name),
+            runtime: self.runtime.clone(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// The files of one project.
+#[derive(Clone, Debug)]
+pub struct ProjectDir {
+    root: PathBuf,
+    runtime: PathBuf,
+    name: String,
+}
+
+impl ProjectDir {
+    /// The project's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes the directories that are missing, for this user alone.
+    pub fn create(&self) -> Result<(), BackendError> {
+        for path in [self.instances(), self.runtime.clone()] {
+            private_dir(&path).map_err(|source| failed("create", &path, source))?;
+        }
+        Ok(())
+    }
+
+    /// Whether anything was ever kept for the project.
+    pub fn exists(&self) -> bool {
+        self.root.is_dir()
+    }
+
+    /// One entry for each instance.
+    pub fn instances(&self) -> PathBuf {
+        self.root.join("instances")
+    }
+
+    /// The files of one instance. A name that is not a plain file name is refused.
+    pub fn instance(&self, name: &str) -> Result<InstanceDir, BackendError> {
+        plain(name)?;
+        Ok(InstanceDir(self.instances().join(name)))
+    }
+
+    /// Locked by the one command that changes the project.
+    pub fn command_lock(&self) -> PathBuf {
+        self.root.join("project.lock")
+    }
+
+    /// Locked while a supervisor is being started.
+    pub fn start_lock(&self) -> PathBuf {
+        self.root.join("start.lock")
+    }
+
+    /// Locked by the supervisor as long as it lives.
+    pub fn supervisor_lock(&self) -> PathBuf {
+        self.root.join("supervisor.lock")
+    }
+
+    /// Who the supervisor is and where it listens.
+    pub fn supervisor_card(&self) -> PathBuf {
+        self.root.join("supervisor.json")
+    }
+
+    /// What the supervisor had to say.
+    pub fn supervisor_log(&self) -> PathBuf {
+        self.root.join("supervisor.log")
+    }
+
+    /// Where the supervisor will listen.
+    pub fn socket(&self) -> PathBuf {
+        self.runtime.join(format!("{}.sock", self.name))
+    }
+}
+
+/// The files of one instance.
+#[derive(Clone, Debug)]
+pub struct InstanceDir(PathBuf);
+
+impl InstanceDir {
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes it, for this user alone.
+    pub fn create(&self) -> Result<(), BackendError> {
+        private_dir(&self.0).map_err(|source| failed("create", &self.0, source))
+    }
+
+    /// The ledger entry.
+    pub fn record(&self) -> PathBuf {
+        self.0.join("instance.json")
+    }
+
+    /// Arrival times of the output.
+    pub fn index(&self) -> PathBuf {
+        self.0.join("log.index")
+    }
+
+    /// The output of one stream.
+    pub fn log(&self, stream: crate::event::Stream) -> PathBuf {
+        self.0.join(format!("{}.log", word(stream)))
+    }
+
+    /// The named pipe that the process writes one stream to.
+    pub fn fifo(&self, stream: crate::event::Stream) -> PathBuf {
+        self.0.join(format!("{}.fifo", word(stream)))
+    }
+}
+
+fn word(stream: crate::event::Stream) -> &'static str {
+    match stream {
+        crate::event::Stream::Stdout => "stdout",
+        crate::event::Stream::Stderr => "stderr",
+    }
+}
+
+fn private_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// A failure of the state directory, `cannot VERB PATH`.
+pub(crate) fn failed(verb: &str, path: &Path, source: io::Error) -> BackendError {
+    BackendError::State {
+        action: format!("cannot {verb} {}", path.display()),
+        source,
+    }
+}
+
+/// Names become directories; nothing may lead out of the state directory.
+fn plain(name: &str) -> Result<(), BackendError> {
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+        return Err(BackendError::Unsupported(format!(
+            "`{name}` cannot name a project or an instance of local processes"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Env {
+        Env {
+            variables: pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            current_dir: PathBuf::from("/"),
+        }
+    }
+
+    #[test]
+    fn xdg_directories_win_over_home() {
+        let dirs = Dirs::from_env(&env(&[
+            ("HOME", "/home/a"),
+            ("XDG_STATE_HOME", "/s"),
+            ("XDG_RUNTIME_DIR", "/r"),
+        ]))
+        .unwrap();
+        assert_eq!(dirs, Dirs::new("/s/wharf".into(), "/r/wharf".into()));
+    }
+
+    #[test]
+    fn relative_values_are_ignored() {
+        let dirs = Dirs::from_env(&env(&[
+            ("HOME", "/home/a"),
+            ("XDG_STATE_HOME", "s"),
+            ("XDG_RUNTIME_DIR", "r"),
+        ]))
+        .unwrap();
+        assert_eq!(dirs.state(), Path::new("/home/a/.local/state/wharf"));
+        assert_eq!(dirs.runtime(), Path::new("/home/a/.local/state/wharf/run"));
+    }
+
+    #[test]
+    fn no_home_is_an_error() {
+        assert!(Dirs::from_env(&env(&[])).is_err());
+    }
+
+    #[test]
+    fn names_cannot_lead_out_of_the_state_directory() {
+        let dirs = Dirs::new("/s".into(), "/r".into());
+        for name in ["", ".", "..", "../x", "a/b", ".hidden"] {
+            assert!(dirs.project(name).is_err(), "{name:?}");
+        }
+        let project = dirs.project("p").unwrap();
+        assert!(project.instance("../q").is_err());
+        assert!(project.instance("p-web-1").is_ok());
+    }
+}

@@ -1,0 +1,216 @@
+//! Log lines and ends of instances as events: what is there, and on request what will come.
+
+use std::collections::VecDeque;
+
+use futures_util::future::try_join_all;
+
+use super::Record;
+use super::client::Client;
+use super::dirs::{InstanceDir, failed};
+use super::logs::{Line, Reader};
+use super::observe::{catch_up, needs_supervisor};
+use super::watch::Watch;
+use crate::backend::{BackendError, LogOptions};
+use crate::event::{Event, Events};
+use crate::state::{Instance, Status};
+
+/// One instance that is being followed.
+#[derive(Debug)]
+struct Followed {
+    name: String,
+    service: String,
+    dir: InstanceDir,
+    reader: Reader,
+    /// Which instance of that name: a later one is none of ours.
+    created_id: Option<String>,
+    /// The run whose end was told.
+    told: Option<String>,
+    over: bool,
+}
+
+/// Delivers lines, oldest first for each instance.
+pub(super) async fn follow(
+    client: &Client,
+    instances: &[Instance],
+    options: &LogOptions,
+    events: &Events,
+) -> Result<(), BackendError> {
+    let mut projects: Vec<&str> = instances
+        .iter()
+        .map(|instance| instance.project.as_str())
+        .collect();
+    projects.sort_unstable();
+    projects.dedup();
+    let each = projects.into_iter().map(|project| {
+        let members: Vec<&Instance> = instances
+            .iter()
+            .filter(|instance| instance.project == project)
+            .collect();
+        follow_project(client, project, members, options, events)
+    });
+    try_join_all(each).await.map(drop)
+}
+
+async fn follow_project(
+    client: &Client,
+    project: &str,
+    instances: Vec<&Instance>,
+    options: &LogOptions,
+    events: &Events,
+) -> Result<(), BackendError> {
+    let project_dir = client.dirs.project(project)?;
+    let mut dirs = Vec::new();
+    for instance in &instances {
+        dirs.push(project_dir.instance(&instance.name)?);
+    }
+    // Before the first look, so that nothing falls between.
+    let mut watch = if options.follow {
+        Some(Watch::new(client, project, &dirs, true)?)
+    } else {
+        None
+    };
+    let records = Record::read_all(&project_dir)?;
+    let asked = |record: &&Record| instances.iter().any(|each| each.name == record.spec.name);
+    if records.iter().filter(asked).any(needs_supervisor) {
+        catch_up(client, project).await;
+    }
+    let mut followed = Vec::new();
+    for (instance, dir) in instances.into_iter().zip(&dirs) {
+        followed.push(Followed::begin(instance, dir, options, events).await?);
+    }
+    let Some(watch) = &mut watch else {
+        return Ok(());
+    };
+    loop {
+        let mut alive = false;
+        for each in followed.iter_mut().filter(|each| !each.over) {
+            alive |= each.go_on(options, events).await?;
+        }
+        if followed.iter().all(|each| each.over) {
+            return Ok(());
+        }
+        watch.changed(alive).await?;
+    }
+}
+
+impl Followed {
+    /// Delivers what is there.
+    async fn begin(
+        instance: &Instance,
+        dir: &InstanceDir,
+        options: &LogOptions,
+        events: &Events,
+    ) -> Result<Self, BackendError> {
+        let reader = match options.tail {
+            Some(lines) => Reader::open_near_end(dir, lines),
+            None => Reader::open(dir),
+        }
+        .map_err(|error| unreadable(dir, error))?;
+        let mut followed = Self {
+            name: instance.name.clone(),
+            service: instance.service.clone(),
+            dir: dir.clone(),
+            reader,
+            created_id: Record::read(dir)?.map(|record| record.created_id),
+            told: None,
+            over: false,
+        };
+        let Some(lines) = options.tail else {
+            followed.read(options, events).await?;
+            if !options.follow {
+                followed.finish(|line| tell(&instance.name, line, options, events))?;
+            }
+            return Ok(followed);
+        };
+        let limit = usize::try_from(lines).unwrap_or(usize::MAX);
+        let mut last = VecDeque::new();
+        let mut keep = |line: Line| {
+            if is_wanted(&line, options) {
+                last.push_back(line);
+                if last.len() > limit {
+                    last.pop_front();
+                }
+            }
+        };
+        while followed.portion(&mut keep)? {
+            tokio::task::yield_now().await;
+        }
+        if !options.follow {
+            followed.finish(&mut keep)?;
+        }
+        for line in last {
+            tell(&instance.name, line, options, events);
+        }
+        Ok(followed)
+    }
+
+    /// Delivers what has been added, and the end if there was one; whether the instance is alive.
+    async fn go_on(&mut self, options: &LogOptions, events: &Events) -> Result<bool, BackendError> {
+        // The entry first: once it says that a run has ended, the log of that run is complete.
+        let record = Record::read(&self.dir)?;
+        let Some(record) = record.filter(|now| self.created_id.as_ref() == Some(&now.created_id))
+        else {
+            self.over = true;
+            return Ok(false);
+        };
+        self.read(options, events).await?;
+        if let Some(run) = &record.run
+            && let Some(code) = run.code
+            && run.finished.is_some()
+            && record.status != Status::Running
+            && self.told.as_ref() != Some(&run.id)
+        {
+            let name = self.name.clone();
+            self.reader.flush(|line| tell(&name, line, options, events));
+            events.send(Event::Exited {
+                name,
+                service: self.service.clone(),
+                code,
+            });
+            self.told = Some(run.id.clone());
+        }
+        self.over = matches!(record.status, Status::Exited { .. } | Status::Dead);
+        Ok(record.status.is_alive())
+    }
+
+    async fn read(&mut self, options: &LogOptions, events: &Events) -> Result<(), BackendError> {
+        let name = self.name.clone();
+        while self.portion(|line| tell(&name, line, options, events))? {
+            // The receiver may run on this very thread; a long log must not pile up.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    fn portion(&mut self, deliver: impl FnMut(Line)) -> Result<bool, BackendError> {
+        self.reader
+            .read(deliver)
+            .map_err(|error| unreadable(&self.dir, error))
+    }
+
+    fn finish(&mut self, deliver: impl FnMut(Line)) -> Result<(), BackendError> {
+        self.reader
+            .finish(deliver)
+            .map_err(|error| unreadable(&self.dir, error))
+    }
+}
+
+fn unreadable(dir: &InstanceDir, error: std::io::Error) -> BackendError {
+    failed("read the output in", dir.path(), error)
+}
+
+fn is_wanted(line: &Line, options: &LogOptions) -> bool {
+    options.since.is_none_or(|since| line.time >= since)
+        && options.until.is_none_or(|until| line.time <= until)
+}
+
+fn tell(name: &str, line: Line, options: &LogOptions, events: &Events) {
+    if is_wanted(&line, options) {
+        events.send(Event::Log {
+            name: name.to_owned(),
+            stream: line.stream,
+            time: line.time,
+            line: line.text,
+        });
+    }
+}

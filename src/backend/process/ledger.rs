@@ -1,0 +1,261 @@
+//! The record on disk of every instance: what it was made from and how its last run went. Enough to show
+//! it, to start it again and to find its processes, without anybody's memory.
+//!
+//! Who writes: a command, while the instance is not alive (under the project's lock); the supervisor, while
+//! it is. Every write replaces the file as a whole. Must not look at processes.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::dirs::{InstanceDir, ProjectDir, failed};
+use super::run::ProcessId;
+use crate::backend::BackendError;
+use crate::plan::step::{ProjectIdentity, SettledPort};
+use crate::state::{Fingerprint, Health, Readiness, Status};
+
+/// The version of the format that this wharf writes. Older ones are read, newer ones refused.
+pub const FORMAT: u32 = 1;
+
+/// The code of a run whose end nobody saw, because no supervisor lived: 255, which is what the shell
+/// reports for a status outside its range.
+pub const UNKNOWN_CODE: i32 = 255;
+
+/// One ledger entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// [`FORMAT`] of the wharf that wrote it.
+    pub format: u32,
+    /// What it was made from.
+    pub spec: Spec,
+    /// Nanoseconds since the Unix epoch.
+    pub created: i64,
+    /// Its id until its first run.
+    pub created_id: String,
+    /// Its state as last written. `Running` is only true while the process is there.
+    pub status: Status,
+    /// Whether it is meant to be alive: set by start, unset by stop.
+    pub wanted: bool,
+    /// Starts by the restart policy since the last start by a command.
+    pub restarts: u32,
+    /// The verdict of its healthcheck.
+    pub health: Option<Health>,
+    /// The current run, else the last one.
+    pub run: Option<Run>,
+}
+
+/// One run of an instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// Also in the environment of every process of the run, as `WHARF_RUN_ID`.
+    pub id: String,
+    /// Its main process; `None` between the decision to start it and its first sign of life.
+    pub process: Option<ProcessId>,
+    /// The boot it belongs to.
+    pub boot_id: String,
+    /// Nanoseconds since the Unix epoch.
+    pub started: i64,
+    /// Nanoseconds since the Unix epoch.
+    pub finished: Option<i64>,
+    /// 128 + signal for a death by signal, [`UNKNOWN_CODE`] if nobody saw it.
+    pub code: Option<i32>,
+}
+
+/// What an instance is made from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// The project.
+    pub project: ProjectIdentity,
+    /// The service.
+    pub service: String,
+    /// `P-service-N`.
+    pub name: String,
+    /// The replica's number; 0 for one-off instances.
+    pub number: u32,
+    /// Made from this configuration.
+    pub fingerprint: Fingerprint,
+    /// argv; never empty.
+    pub command: Vec<String>,
+    /// The file to run instead of looking `command[0]` up.
+    pub program: Option<PathBuf>,
+    /// Absolute.
+    pub working_dir: PathBuf,
+    /// The whole environment but for `WHARF_RUN_ID`.
+    pub environment: BTreeMap<String, String>,
+    /// Run as somebody else.
+    pub user: Option<Account>,
+    /// The number of the signal that asks it to end.
+    pub stop_signal: i32,
+    /// Between that and SIGKILL.
+    pub stop_grace: Duration,
+    /// What to do when it ends.
+    pub restart: RestartPolicy,
+    /// How to tell whether it is well.
+    pub healthcheck: Option<Check>,
+    /// Its ports.
+    pub ports: Vec<SettledPort>,
+    /// How to tell that it answers.
+    pub readiness: Option<Readiness>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Another user's identity, looked up when the instance was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The user id.
+    pub uid: u32,
+    /// The group id.
+    pub gid: u32,
+    /// All further groups.
+    pub groups: Vec<u32>,
+}
+
+/// What to do when an instance ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "policy")]
+pub enum RestartPolicy {
+    /// Leave it.
+    No,
+    /// Start it again, also after a reboot.
+    Always,
+    /// Start it again unless its code was 0.
+    OnFailure {
+        /// At most so many times.
+        max: Option<u32>,
+    },
+    /// Start it again.
+    UnlessStopped,
+}
+
+/// A healthcheck with its defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// argv.
+    pub command: Vec<String>,
+    /// Between two checks.
+    pub interval: Duration,
+    /// Of one check.
+    pub timeout: Duration,
+    /// Failures in a row until unhealthy.
+    pub retries: u64,
+    /// Failures do not count until then.
+    pub start_period: Duration,
+    /// Between two checks in the start period.
+    pub start_interval: Duration,
+}
+
+impl Record {
+    /// The current id: of its run, else the one it was made with.
+    pub fn id(&self) -> &str {
+        self.run.as_ref().map_or(&self.created_id, |run| &run.id)
+    }
+
+    /// The main process of a run that has not ended as far as the ledger knows.
+    pub fn process(&self) -> Option<ProcessId> {
+        self.run
+            .as_ref()
+            .filter(|run| run.finished.is_none())
+            .and_then(|run| run.process)
+    }
+
+    /// Reads an entry; `None` when there is none.
+    pub fn read(dir: &InstanceDir) -> Result<Option<Self>, BackendError> {
+        let path = dir.record();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("read", &path, error)),
+        };
+        // The version is looked at alone first: the rest of a newer format may not even parse.
+        let version: Version =
+            serde_json::from_slice(&bytes).map_err(|error| corrupt(&path, error.to_string()))?;
+        if version.format > FORMAT {
+            return Err(corrupt(
+                &path,
+                format!(
+                    "it is of format {}, this wharf knows up to {FORMAT}: use the newer wharf that wrote it",
+                    version.format
+                ),
+            ));
+        }
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| corrupt(&path, error.to_string()))
+    }
+
+    /// Writes the entry in place of the old one, as a whole or not at all.
+    pub fn write(&self, dir: &InstanceDir) -> Result<(), BackendError> {
+        let path = dir.record();
+        let text =
+            serde_json::to_vec(self).map_err(|error| failed("write", &path, error.into()))?;
+        replace(&path, &text).map_err(|error| failed("write", &path, error))
+    }
+
+    /// All entries of a project, by name.
+    pub fn read_all(project: &ProjectDir) -> Result<Vec<Self>, BackendError> {
+        let mut records = Vec::new();
+        for name in names(project)? {
+            records.extend(Self::read(&project.instance(&name)?)?);
+        }
+        Ok(records)
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
+
+/// The names of a project's instances, sorted.
+pub fn names(project: &ProjectDir) -> Result<Vec<String>, BackendError> {
+    let path = project.instances();
+    let entries = match fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed("read", &path, error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| failed("read", &path, error))?;
+        if let Ok(name) = entry.file_name().into_string()
+            && !name.starts_with('.')
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Replaces a file by a rename, so that a reader sees the old text or the new one.
+pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file: File = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    let written = file.write_all(text);
+    drop(file);
+    let outcome = written.and_then(|()| fs::rename(&temporary, path));
+    if outcome.is_err() {
+        // Best effort: the error that matters is the first one.
+        drop(fs::remove_file(&temporary));
+    }
+    outcome
+}
+
+fn corrupt(path: &Path, message: String) -> BackendError {
+    failed(
+        "read",
+        path,
+        io::Error::new(io::ErrorKind::InvalidData, message),
+    )
+}

@@ -1,0 +1,61 @@
+//! File locks (`flock(2)`) that a command may have to wait for. The kernel releases them when their holder
+//! ends, however it ends.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+/// Takes the lock of a file, which is made if it is missing. Calls `held` once if somebody else has it, and
+/// waits.
+pub(super) async fn exclusive(path: &Path, held: impl FnOnce()) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => return Ok(file),
+        Err(Errno::WOULDBLOCK) => held(),
+        Err(error) => return Err(error.into()),
+    }
+    // A thread of its own: one of the runtime's would keep an interrupted command from ending.
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("lock".to_owned())
+        .spawn(move || {
+            let outcome = flock(&file, FlockOperation::LockExclusive);
+            // Nobody waits any more when the command was interrupted; the lock goes with the file.
+            drop(sender.send(outcome.map(|()| file)));
+        })?;
+    receiver
+        .await
+        .map_err(io::Error::other)?
+        .map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_second_waits_for_the_first_and_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("lock");
+        let first = exclusive(&path, || panic!("nobody has it")).await.unwrap();
+        let mut told = false;
+        let mut first = Some(first);
+        let _second = exclusive(&path, || {
+            told = true;
+            drop(first.take());
+        })
+        .await
+        .unwrap();
+        assert!(told);
+    }
+}

@@ -1,0 +1,103 @@
+//! Ledger → instances. Where something is alive, or was until a moment ago, a supervisor is asked to bring
+//! the ledger up to date; if it was killed, this is where the next command replaces it.
+
+use super::client::Client;
+use super::ledger::{Record, Run, UNKNOWN_CODE};
+use super::protocol::Request;
+use super::run::boot_id;
+use crate::backend::BackendError;
+use crate::state::{BackendKind, Instance, InstanceId, Publisher, Status};
+
+/// The instances of a project.
+pub(super) async fn observe(client: &Client, project: &str) -> Result<Vec<Instance>, BackendError> {
+    let dir = client.dirs.project(project)?;
+    let mut records = Record::read_all(&dir)?;
+    if records.iter().any(needs_supervisor) {
+        catch_up(client, project).await;
+        records = Record::read_all(&dir)?;
+    }
+    Ok(records.into_iter().map(instance).collect())
+}
+
+/// Alive, or ended without anybody noting it yet.
+pub(super) fn needs_supervisor(record: &Record) -> bool {
+    let this_boot = |run: &Run| run.boot_id == boot_id();
+    record.status.is_alive() && record.run.as_ref().is_some_and(this_boot)
+}
+
+/// Has the supervisor note every end and move all output up to now. Reading goes on without one: where none
+/// can be started (no space left, say), the ledger as it is tells more than an error.
+pub(super) async fn catch_up(client: &Client, project: &str) {
+    drop(client.ask(project, &Request::Ping).await);
+}
+
+/// The state of an instance by the ledger and the system together.
+pub(super) fn status(record: &Record) -> Status {
+    let Some(run) = &record.run else {
+        return record.status;
+    };
+    let ended = Status::Exited {
+        code: run.code.unwrap_or(UNKNOWN_CODE),
+    };
+    if !record.status.is_alive() {
+        return record.status;
+    }
+    if run.boot_id != boot_id() {
+        return ended;
+    }
+    let is_gone = run.process.is_some_and(|process| !process.is_alive());
+    if record.status == Status::Running && is_gone {
+        ended
+    } else {
+        record.status
+    }
+}
+
+fn instance(record: Record) -> Instance {
+    let status = status(&record);
+    let seconds = |nanoseconds: i64| nanoseconds.div_euclid(1_000_000_000);
+    let process = record.process();
+    let run = record.run.as_ref();
+    Instance {
+        id: InstanceId(record.id().to_owned()),
+        backend: BackendKind::Process,
+        fingerprint: Some(record.spec.fingerprint.clone()),
+        health: record.health.filter(|_| status.is_alive()),
+        pid: process
+            .filter(|_| status == Status::Running)
+            .map(|process| process.pid),
+        image: String::new(),
+        created: seconds(record.created),
+        started: run.map(|run| seconds(run.started)),
+        finished: run.and_then(|run| run.finished).map(seconds),
+        publishers: publishers(&record),
+        networks: Vec::new(),
+        one_off: record.spec.number == 0,
+        stop_grace: Some(record.spec.stop_grace.as_secs()),
+        readiness: record.spec.readiness.clone(),
+        status,
+        name: record.spec.name,
+        project: record.spec.project.name,
+        service: record.spec.service,
+        number: record.spec.number,
+        command: record.spec.command,
+        labels: record.spec.labels,
+    }
+}
+
+fn publishers(record: &Record) -> Vec<Publisher> {
+    let mut found = Vec::new();
+    for port in &record.spec.ports {
+        let publisher = |ip| Publisher {
+            ip,
+            target: port.target,
+            published: port.published.unwrap_or_default(),
+            protocol: port.protocol,
+        };
+        if port.addresses.is_empty() {
+            found.push(publisher(None));
+        }
+        found.extend(port.addresses.iter().map(|ip| publisher(Some(*ip))));
+    }
+    found
+}

@@ -1,0 +1,109 @@
+//! Steps → effects. Each arm is one effect; everything was decided before.
+
+use std::fs;
+use std::io;
+
+use super::dirs::failed;
+use super::observe::status;
+use super::protocol::Request;
+use super::{Processes, Record, convert};
+use crate::backend::BackendError;
+use crate::event::Events;
+use crate::plan::step::{Action, InstanceSpec};
+use crate::state::InstanceId;
+
+impl Processes {
+    /// Performs an action; the id of the instance where it made or started one.
+    pub(super) async fn act(
+        &self,
+        action: &Action,
+        events: &Events,
+    ) -> Result<Option<InstanceId>, BackendError> {
+        match action {
+            Action::Create(spec) => self.create(spec).map(Some),
+            Action::Start { instance } => {
+                let request = Request::Start {
+                    instance: instance.name.clone(),
+                };
+                let id = self.client.ask(&instance.project, &request).await?;
+                Ok(id.map(InstanceId))
+            }
+            Action::AwaitReady {
+                instance,
+                readiness,
+            } => self
+                .await_ready(instance, readiness, events)
+                .await
+                .map(|()| None),
+            Action::AwaitHealthy { instance } => self.await_healthy(instance).await.map(|()| None),
+            Action::AwaitCompleted { instance } => {
+                self.await_completed(instance).await.map(|()| None)
+            }
+            Action::Stop { instance, grace } => {
+                self.stop(&instance.project, &instance.name, *grace).await?;
+                Ok(None)
+            }
+            Action::Remove { instance, .. } => {
+                self.remove(&instance.project, &instance.name).await?;
+                Ok(None)
+            }
+            Action::FreePort { .. }
+            | Action::MovePort { .. }
+            | Action::Build { .. }
+            | Action::Pull { .. }
+            | Action::CreateNetwork { .. }
+            | Action::CreateVolume { .. }
+            | Action::RemoveNetwork { .. }
+            | Action::RemoveVolume { .. } => Err(BackendError::Unsupported(
+                "the step is not one of the process backend".to_owned(),
+            )),
+        }
+    }
+
+    /// Writes the ledger entry, in place of one of the same name that has ended; its output goes with it.
+    fn create(&self, spec: &InstanceSpec) -> Result<InstanceId, BackendError> {
+        let record = convert::record(spec, &self.variables, &self.binary)?;
+        let project = self.dirs().project(&spec.project.name)?;
+        let dir = project.instance(&spec.name)?;
+        project.create()?;
+        if let Some(old) = Record::read(&dir)? {
+            if status(&old).is_alive() {
+                return Err(BackendError::Unsupported(format!(
+                    "{} is running: stop it first",
+                    spec.name
+                )));
+            }
+            clear(dir.path())?;
+        }
+        dir.create()?;
+        record.write(&dir)?;
+        Ok(InstanceId(record.created_id))
+    }
+
+    /// Forgets an instance that is not alive, and its output. One that is not there is none.
+    async fn remove(&self, project: &str, name: &str) -> Result<(), BackendError> {
+        let dir = self.dirs().project(project)?.instance(name)?;
+        let Some(record) = Record::read(&dir)? else {
+            return Ok(());
+        };
+        if status(&record).is_alive() {
+            return Err(BackendError::Unsupported(format!(
+                "{name} is running: stop it first"
+            )));
+        }
+        let request = Request::Remove {
+            instance: name.to_owned(),
+        };
+        if !self.client.ask_if_there(project, &request).await? {
+            clear(dir.path())?;
+        }
+        Ok(())
+    }
+}
+
+fn clear(path: &std::path::Path) -> Result<(), BackendError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
+        _ => Ok(()),
+    }
+}

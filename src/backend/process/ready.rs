@@ -1,0 +1,225 @@
+//! Waiting for an instance: until it answers, is healthy, or has ended. The ledger is watched, so an end
+//! is seen at once; how to ask a server is `probe`'s business, which process holds a socket `port`'s.
+
+use std::time::Duration;
+
+use super::run::wall_clock;
+use super::tree::Snapshot;
+use super::watch::Watch;
+use super::{Processes, Record, logs};
+use crate::backend::BackendError;
+use crate::event::{Event, Events};
+use crate::plan::step::Target;
+use crate::port;
+use crate::port::claim::{Protocol, overlaps};
+use crate::probe::{self, Answer, Miss};
+use crate::state::{Health, Readiness, Status};
+
+/// How many last lines an error carries.
+const LAST_LINES: u64 = 20;
+
+impl Processes {
+    /// Waits until an instance has ended and its policy will not start it again; its exit code.
+    pub async fn wait_exit(&self, project: &str, name: &str) -> Result<i32, BackendError> {
+        self.wait_for(project, name, |record| exit_code(record.status))
+            .await
+    }
+
+    /// The pids of everything that belongs to the current run of an instance, ascending; none when it is
+    /// not alive.
+    pub fn tree_pids(&self, project: &str, name: &str) -> Result<Vec<u32>, BackendError> {
+        let record = self.record(project, name)?;
+        if !record.status.is_alive() {
+            return Ok(Vec::new());
+        }
+        let all = Snapshot::take().map_err(|source| BackendError::State {
+            action: "cannot list processes".to_owned(),
+            source,
+        })?;
+        let tree = all.tree(record.id(), record.process(), &[]);
+        Ok(tree.into_iter().map(|id| id.pid).collect())
+    }
+
+    /// The last lines of an instance's current run, for a message about it; without them if they cannot be
+    /// had.
+    pub fn last_lines(&self, project: &str, name: &str) -> Vec<String> {
+        let lines = || {
+            let record = self.record(project, name).ok()?;
+            let dir = self.dirs().project(project).ok()?.instance(name).ok()?;
+            let since = record.run.as_ref().map_or(0, |run| run.started);
+            logs::last(&dir, LAST_LINES, since).ok()
+        };
+        lines()
+            .into_iter()
+            .flatten()
+            .map(|line| String::from_utf8_lossy(&line.text).into_owned())
+            .collect()
+    }
+
+    /// Waits until the instance itself answers, told by the process that holds the server's end of the
+    /// probe's own connection. Sends [`Event::Ready`].
+    pub(super) async fn await_ready(
+        &self,
+        target: &Target,
+        readiness: &Readiness,
+        events: &Events,
+    ) -> Result<(), BackendError> {
+        let (project, name) = (target.project.as_str(), target.name.as_str());
+        let timeout = Duration::from_millis(readiness.timeout_ms);
+        let mut stranger = None;
+        let answered =
+            probe::until_answered_with(&readiness.probe, readiness.address, timeout, |answer| {
+                stranger = self.stranger(project, name, answer);
+                stranger.is_none()
+            });
+        let answer = tokio::select! {
+            biased;
+            answer = answered => answer,
+            code = self.wait_exit(project, name) => {
+                return Err(self.exited_early(project, name, code?));
+            }
+        };
+        match answer {
+            Ok(answer) => {
+                let started = self
+                    .record(project, name)?
+                    .run
+                    .map_or_else(wall_clock, |run| run.started);
+                let took = u64::try_from(wall_clock() - started).unwrap_or_default();
+                events.send(Event::Ready {
+                    name: name.to_owned(),
+                    url: probe::url(&readiness.probe, readiness.address),
+                    address: readiness.address,
+                    how: answer.what,
+                    took: Duration::from_nanos(took),
+                });
+                Ok(())
+            }
+            Err(Miss::Stranger) => Err(BackendError::AnsweredByOther {
+                name: name.to_owned(),
+                address: readiness.address,
+                who: stranger.unwrap_or_else(|| "another process".to_owned()),
+            }),
+            Err(miss) => Err(BackendError::NotReady {
+                name: name.to_owned(),
+                seconds: timeout.as_secs(),
+                last: miss.to_string(),
+                last_lines: self.last_lines(project, name),
+            }),
+        }
+    }
+
+    /// Who answered, if it was not the instance. Where the system does not tell who did, the answer counts.
+    fn stranger(&self, project: &str, name: &str, answer: &Answer) -> Option<String> {
+        let inodes = match port::sockets::accepted_inode(answer.remote, answer.local) {
+            Ok(Some(inode)) => vec![inode],
+            // It has hung up already: whoever listens there has answered.
+            Ok(None) => port::sockets::listeners(answer.remote.port(), Protocol::Tcp)
+                .ok()?
+                .into_iter()
+                .filter(|socket| overlaps(answer.remote.ip(), socket.address.ip(), socket.only_v6))
+                .map(|socket| socket.inode)
+                .collect(),
+            Err(_) => return None,
+        };
+        let tree = self.tree_pids(project, name).ok()?;
+        if inodes.is_empty() || !port::owner::pids_holding(&inodes, Some(&tree)).is_empty() {
+            return None;
+        }
+        match port::owner::pids_holding(&inodes, None).first() {
+            Some(pid) => Some(match port::process::process_facts(*pid) {
+                Some(facts) => format!("pid {pid} ({})", facts.command.join(" ")),
+                None => format!("pid {pid}"),
+            }),
+            // Nobody we can look into: somebody else's process, as ours we could.
+            None => Some("a process of another user".to_owned()),
+        }
+    }
+
+    pub(super) async fn await_healthy(&self, target: &Target) -> Result<(), BackendError> {
+        let (project, name) = (target.project.as_str(), target.name.as_str());
+        let begun = wall_clock();
+        let verdict = self
+            .wait_for(project, name, |record| {
+                if record.spec.healthcheck.is_none() {
+                    return Some(Verdict::Unchecked);
+                }
+                if let Some(code) = exit_code(record.status) {
+                    return Some(Verdict::Ended(code));
+                }
+                match record.health {
+                    Some(Health::Healthy) => Some(Verdict::Healthy),
+                    Some(Health::Unhealthy) => Some(Verdict::Unhealthy),
+                    Some(Health::Starting) | None => None,
+                }
+            })
+            .await?;
+        match verdict {
+            Verdict::Healthy => Ok(()),
+            Verdict::Unhealthy => Err(BackendError::NotReady {
+                name: name.to_owned(),
+                seconds: u64::try_from((wall_clock() - begun) / 1_000_000_000).unwrap_or_default(),
+                last: "its healthcheck says unhealthy".to_owned(),
+                last_lines: self.last_lines(project, name),
+            }),
+            Verdict::Unchecked => Err(BackendError::Unsupported(format!(
+                "{name} is to be waited for until it is healthy, and has no healthcheck"
+            ))),
+            Verdict::Ended(code) => Err(self.exited_early(project, name, code)),
+        }
+    }
+
+    pub(super) async fn await_completed(&self, target: &Target) -> Result<(), BackendError> {
+        let (project, name) = (target.project.as_str(), target.name.as_str());
+        match self.wait_exit(project, name).await? {
+            0 => Ok(()),
+            code => Err(self.exited_early(project, name, code)),
+        }
+    }
+
+    fn exited_early(&self, project: &str, name: &str, code: i32) -> BackendError {
+        BackendError::ExitedEarly {
+            name: name.to_owned(),
+            code,
+            last_lines: self.last_lines(project, name),
+        }
+    }
+
+    /// Looks at the ledger entry whenever it changes until `judge` has an answer.
+    async fn wait_for<T>(
+        &self,
+        project: &str,
+        name: &str,
+        mut judge: impl FnMut(&Record) -> Option<T>,
+    ) -> Result<T, BackendError> {
+        let dirs = [self.dirs().project(project)?.instance(name)?];
+        let mut watch = Watch::new(&self.client, project, &dirs, false)?;
+        loop {
+            let record = self.record(project, name)?;
+            if let Some(found) = judge(&record) {
+                return Ok(found);
+            }
+            watch.changed(record.status.is_alive()).await?;
+        }
+    }
+}
+
+/// How waiting for health can end.
+enum Verdict {
+    Healthy,
+    Unhealthy,
+    Unchecked,
+    Ended(i32),
+}
+
+fn exit_code(status: Status) -> Option<i32> {
+    match status {
+        Status::Exited { code } => Some(code),
+        Status::Created
+        | Status::Running
+        | Status::Paused
+        | Status::Restarting
+        | Status::Removing
+        | Status::Dead => None,
+    }
+}

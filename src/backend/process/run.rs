@@ -1,0 +1,174 @@
+//! One run of an instance and how to recognise its process: pid, start time and boot id together name a
+//! process for good; the pid alone does not. Reads `/proc`; changes nothing.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// The variable that carries the run id in every process of a run.
+pub const RUN_ID: &str = "WHARF_RUN_ID";
+
+/// A process, never mistaken for a later one with the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// The pid in our pid namespace.
+    pub pid: u32,
+    /// Clock ticks since boot (`proc_pid_stat(5)`, field 22).
+    pub start_time: u64,
+}
+
+impl ProcessId {
+    /// The process that has this pid now.
+    pub fn of(pid: u32) -> Option<Self> {
+        Stat::read(pid).map(|stat| stat.id)
+    }
+
+    /// Whether it still runs. A zombie does not.
+    pub fn is_alive(self) -> bool {
+        Stat::read(self.pid).is_some_and(|stat| stat.id == self && !stat.dead)
+    }
+
+    /// A descriptor that becomes readable when it ends; `None` when it already has.
+    pub fn open(self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
+        let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Only now is the pid tied down: the descriptor names whoever had it at that moment.
+        self.is_alive().then_some(fd)
+    }
+
+    /// Sends a signal to exactly this process; `Ok(false)` when it has ended.
+    pub fn signal(self, signal: Signal) -> io::Result<bool> {
+        let Some(fd) = self.open() else {
+            return Ok(false);
+        };
+        match pidfd_send_signal(&fd, signal) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::SRCH) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What `/proc/PID/stat` says, as far as wharf asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Stat {
+    /// Who.
+    pub id: ProcessId,
+    /// Its parent.
+    pub parent: u32,
+    /// Its session.
+    pub session: u32,
+    /// Ended and not yet reaped.
+    pub dead: bool,
+}
+
+impl Stat {
+    /// Of the process that has this pid now.
+    pub fn read(pid: u32) -> Option<Self> {
+        Self::parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// `proc_pid_stat(5)`. The name in parentheses may itself contain parentheses and spaces, so fields are
+    /// counted from the last closing one.
+    pub(super) fn parse(pid: u32, text: &[u8]) -> Option<Self> {
+        let end = text.iter().rposition(|byte| *byte == b')')?;
+        let rest = std::str::from_utf8(text.get(end + 2..)?).ok()?;
+        let mut fields = rest.split(' ');
+        let state = fields.next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let session = fields.nth(1)?.parse().ok()?;
+        let start_time = fields.nth(15)?.parse().ok()?;
+        Some(Self {
+            id: ProcessId { pid, start_time },
+            parent,
+            session,
+            dead: matches!(state, "Z" | "X" | "x"),
+        })
+    }
+}
+
+/// The id of this boot (`random(4)`); empty where the system does not tell.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// A new run id: 128 random bits as hex.
+pub fn new_run_id() -> io::Result<String> {
+    use std::fmt::Write;
+    let mut bytes = [0_u8; 16];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
+}
+
+/// Nanoseconds since the Unix epoch.
+pub fn wall_clock() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|time| i64::try_from(time.as_nanos()).ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
+        let text = b"42 (a) b (c)) S 7 42 41 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 99887 1 2 3";
+        let stat = Stat::parse(42, text).unwrap();
+        assert_eq!(stat.parent, 7);
+        assert_eq!(stat.session, 41);
+        assert_eq!(stat.id.start_time, 99887);
+        assert!(!stat.dead);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_another_start_time_is_not() {
+        let me = ProcessId::of(std::process::id()).unwrap();
+        assert!(me.is_alive());
+        let other = ProcessId {
+            start_time: me.start_time + 1,
+            ..me
+        };
+        assert!(!other.is_alive());
+        assert!(other.open().is_none());
+    }
+
+    #[test]
+    fn a_zombie_is_not_alive() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let id = ProcessId::of(child.id()).unwrap();
+        let fd = id.open();
+        if let Some(fd) = fd {
+            rustix::event::poll(
+                &mut [rustix::event::PollFd::new(
+                    &fd,
+                    rustix::event::PollFlags::IN,
+                )],
+                None,
+            )
+            .unwrap();
+        }
+        assert!(!id.is_alive());
+        child.wait().unwrap();
+        assert!(!id.is_alive());
+    }
+
+    #[test]
+    fn run_ids_are_long_and_differ() {
+        let first = new_run_id().unwrap();
+        assert_eq!(first.len(), 32);
+        assert_ne!(first, new_run_id().unwrap());
+    }
+}

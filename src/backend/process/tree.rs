@@ -1,0 +1,301 @@
+//! Which processes belong to a run: its main process, all descendants, all members of their sessions, and
+//! every process that carries the run id in its environment. Reads `/proc`; signals nobody.
+//!
+//! No single criterion is enough. A descendant that was orphaned has another parent, one that called
+//! `setsid(2)` has another session, and one that cleared its environment has no run id; it takes all three
+//! at once to leave.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read};
+
+use super::run::{ProcessId, RUN_ID, Stat};
+
+/// The kernel's thread parent; its children have no environment.
+const KTHREADD: u32 = 2;
+
+/// All processes at one moment. Environments are read when asked for, once.
+#[derive(Debug)]
+pub struct Snapshot {
+    processes: BTreeMap<u32, Stat>,
+    run_ids: RefCell<BTreeMap<u32, Option<String>>>,
+}
+
+impl Snapshot {
+    /// Looks at every process of our pid namespace.
+    pub fn take() -> io::Result<Self> {
+        let mut processes = BTreeMap::new();
+        let mut text = Vec::with_capacity(512);
+        for entry in fs::read_dir("/proc")? {
+            let Some(pid) = entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            text.clear();
+            let read = File::open(format!("/proc/{pid}/stat"))
+                .and_then(|mut file| file.read_to_end(&mut text));
+            // One that has gone meanwhile belongs to nothing.
+            if read.is_ok()
+                && let Some(stat) = Stat::parse(pid, &text)
+            {
+                processes.insert(pid, stat);
+            }
+        }
+        Ok(Self {
+            processes,
+            run_ids: RefCell::default(),
+        })
+    }
+
+    /// The living processes of a run, by pid. `known` are processes that were found to belong to it before;
+    /// they vouch for their sessions and children after the main process has gone.
+    pub fn tree(
+        &self,
+        run_id: &str,
+        main: Option<ProcessId>,
+        known: &[ProcessId],
+    ) -> Vec<ProcessId> {
+        let not_before = main.map_or(0, |main| main.start_time);
+        let me = std::process::id();
+        let mut members: BTreeSet<u32> = main
+            .iter()
+            .chain(known)
+            .filter(|id| {
+                self.processes
+                    .get(&id.pid)
+                    .is_some_and(|stat| stat.id == **id)
+            })
+            .map(|id| id.pid)
+            .collect();
+        members.extend(
+            self.processes
+                .values()
+                .filter(|stat| stat.id.start_time >= not_before && !stat.dead)
+                .filter(|stat| stat.parent != KTHREADD && stat.id.pid != me)
+                .filter(|stat| !members.contains(&stat.id.pid))
+                .filter(|stat| self.has_run_id(stat.id.pid, run_id))
+                .map(|stat| stat.id.pid)
+                .collect::<Vec<_>>(),
+        );
+        // A session whose leader is a member was made by the run, and no process can enter a session from
+        // outside. So was one without a leader that a member is in. A leader who is no member means that
+        // somebody gave the run id to a process of theirs: their session is not ours.
+        loop {
+            let sessions: BTreeSet<u32> = members
+                .iter()
+                .filter_map(|pid| self.processes.get(pid))
+                .map(|stat| stat.session)
+                .filter(|session| *session != 0)
+                .filter(|leader| members.contains(leader) || !self.processes.contains_key(leader))
+                .collect();
+            let more: Vec<u32> = self
+                .processes
+                .values()
+                .filter(|stat| members.contains(&stat.parent) || sessions.contains(&stat.session))
+                .map(|stat| stat.id.pid)
+                .filter(|pid| *pid != me && !members.contains(pid))
+                .collect();
+            if more.is_empty() {
+                break;
+            }
+            members.extend(more);
+        }
+        members
+            .iter()
+            .filter_map(|pid| self.processes.get(pid))
+            .filter(|stat| !stat.dead && stat.id.pid > 1)
+            .map(|stat| stat.id)
+            .collect()
+    }
+
+    /// The main process of a run that was started and not recorded: the oldest process that carries the run
+    /// id and leads a session.
+    pub fn main_of(&self, run_id: &str) -> Option<ProcessId> {
+        self.processes
+            .values()
+            .filter(|stat| stat.session == stat.id.pid && !stat.dead)
+            .filter(|stat| self.has_run_id(stat.id.pid, run_id))
+            .map(|stat| stat.id)
+            .min_by_key(|id| id.start_time)
+    }
+
+    fn has_run_id(&self, pid: u32, run_id: &str) -> bool {
+        self.run_ids
+            .borrow_mut()
+            .entry(pid)
+            .or_insert_with(|| read_run_id(pid))
+            .as_deref()
+            == Some(run_id)
+    }
+}
+
+/// The run id in the environment that a process was started with; `None` as well where it is not ours to
+/// read.
+fn read_run_id(pid: u32) -> Option<String> {
+    let text = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    text.split(|byte| *byte == 0).find_map(|entry| {
+        let value = entry.strip_prefix(RUN_ID.as_bytes())?.strip_prefix(b"=")?;
+        Some(std::str::from_utf8(value).ok()?.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(pid: u32, parent: u32, session: u32) -> Stat {
+        Stat {
+            id: ProcessId {
+                pid,
+                start_time: u64::from(pid),
+            },
+            parent,
+            session,
+            dead: false,
+        }
+    }
+
+    fn snapshot(stats: &[Stat], run_ids: &[(u32, &str)]) -> Snapshot {
+        let mut known: BTreeMap<u32, Option<String>> =
+            stats.iter().map(|stat| (stat.id.pid, None)).collect();
+        known.extend(
+            run_ids
+                .iter()
+                .map(|(pid, id)| (*pid, Some((*id).to_owned()))),
+        );
+        Snapshot {
+            processes: stats.iter().map(|stat| (stat.id.pid, *stat)).collect(),
+            run_ids: RefCell::new(known),
+        }
+    }
+
+    fn id(pid: u32) -> ProcessId {
+        ProcessId {
+            pid,
+            start_time: u64::from(pid),
+        }
+    }
+
+    fn pids(tree: &[ProcessId]) -> Vec<u32> {
+        tree.iter().map(|id| id.pid).collect()
+    }
+
+    const MAIN: u32 = 1_000_000;
+
+    #[test]
+    fn children_session_members_and_escapees_are_found() {
+        let all = snapshot(
+            &[
+                stat(MAIN, 5, MAIN),
+                stat(MAIN + 1, MAIN, MAIN),
+                // Orphaned, still in the session.
+                stat(MAIN + 2, 5, MAIN),
+                // Left the session, and its parent is gone: only the run id tells.
+                stat(MAIN + 3, 5, MAIN + 3),
+                // Its child cleared the environment.
+                stat(MAIN + 4, MAIN + 3, MAIN + 4),
+                // A stranger.
+                stat(MAIN + 5, 5, MAIN + 5),
+            ],
+            &[(MAIN, "r"), (MAIN + 3, "r"), (MAIN + 5, "other")],
+        );
+        assert_eq!(
+            pids(&all.tree("r", Some(id(MAIN)), &[])),
+            [MAIN, MAIN + 1, MAIN + 2, MAIN + 3, MAIN + 4]
+        );
+    }
+
+    #[test]
+    fn a_reused_pid_brings_nobody_in() {
+        let all = snapshot(&[stat(MAIN, 5, MAIN), stat(MAIN + 1, MAIN, MAIN)], &[]);
+        let before = ProcessId {
+            pid: MAIN,
+            start_time: 1,
+        };
+        assert!(all.tree("r", Some(before), &[]).is_empty());
+    }
+
+    #[test]
+    fn a_zombie_main_process_still_vouches_for_its_session() {
+        let mut main = stat(MAIN, 5, MAIN);
+        main.dead = true;
+        let all = snapshot(&[main, stat(MAIN + 1, 5, MAIN)], &[]);
+        assert_eq!(pids(&all.tree("r", Some(id(MAIN)), &[])), [MAIN + 1]);
+    }
+
+    #[test]
+    fn a_known_member_vouches_after_the_main_process_has_gone() {
+        let all = snapshot(
+            &[stat(MAIN + 1, 5, MAIN), stat(MAIN + 2, MAIN + 1, MAIN)],
+            &[],
+        );
+        assert!(all.tree("r", Some(id(MAIN)), &[]).is_empty());
+        assert_eq!(
+            pids(&all.tree("r", Some(id(MAIN)), &[id(MAIN + 1)])),
+            [MAIN + 1, MAIN + 2]
+        );
+    }
+
+    #[test]
+    fn what_started_before_the_run_is_not_asked_for_its_environment() {
+        let all = snapshot(&[stat(7, 5, 7), stat(MAIN, 5, MAIN)], &[(7, "r")]);
+        assert_eq!(pids(&all.tree("r", Some(id(MAIN)), &[])), [MAIN]);
+    }
+
+    #[test]
+    fn the_oldest_session_leader_with_the_run_id_is_the_main_process() {
+        let all = snapshot(
+            &[
+                stat(MAIN, 5, MAIN),
+                stat(MAIN + 1, MAIN, MAIN),
+                stat(MAIN + 2, 5, MAIN + 2),
+            ],
+            &[(MAIN, "r"), (MAIN + 1, "r"), (MAIN + 2, "r")],
+        );
+        assert_eq!(all.main_of("r"), Some(id(MAIN)));
+        assert_eq!(all.main_of("other"), None);
+    }
+
+    #[test]
+    fn a_session_that_somebody_else_leads_is_not_ours() {
+        let all = snapshot(
+            &[
+                stat(MAIN, 5, MAIN),
+                stat(MAIN + 1, MAIN, MAIN),
+                stat(MAIN + 2, MAIN, MAIN),
+            ],
+            &[(MAIN + 2, "r")],
+        );
+        assert_eq!(pids(&all.tree("r", None, &[])), [MAIN + 2]);
+    }
+
+    #[test]
+    fn a_real_child_is_found_by_its_environment() {
+        let launch = crate::backend::process::child::Launch {
+            command: &["sleep".to_owned(), "60".to_owned()],
+            program: None,
+            working_dir: std::path::Path::new("/"),
+            environment: &BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            run_id: "tree-test-run",
+            user: None,
+            descriptors: None,
+        };
+        let mut child = launch
+            .spawn(std::process::Stdio::null(), std::process::Stdio::null())
+            .unwrap();
+        // exec has succeeded by now; the kernel fills the environment in a moment later.
+        let found = loop {
+            let found = Snapshot::take().unwrap().tree("tree-test-run", None, &[]);
+            if !found.is_empty() || child.try_wait().unwrap().is_some() {
+                break found;
+            }
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(pids(&found), [child.id()]);
+    }
+}

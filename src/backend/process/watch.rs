@@ -1,0 +1,117 @@
+//! Waits until the ledger or the output of instances changes, by inotify and by the connection to the
+//! supervisor: if that one is killed, another takes over and the ledger goes on changing. Never polls.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use futures_util::future::OptionFuture;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
+use tokio::net::unix::pipe::Receiver;
+
+use super::client::{Client, Connection};
+use super::dirs::{InstanceDir, failed};
+use crate::backend::BackendError;
+
+/// A watch over some instances of one project.
+#[derive(Debug)]
+pub(super) struct Watch<'a> {
+    client: &'a Client,
+    project: String,
+    dirs: Vec<InstanceDir>,
+    /// Whether changes of the logs count too; then the instances whose index is not there yet.
+    unindexed: Option<Vec<InstanceDir>>,
+    /// The inotify descriptor: like a pipe, it is readable and read in whole messages.
+    changes: Receiver,
+    connection: Option<Connection>,
+}
+
+impl<'a> Watch<'a> {
+    /// From now on no change is missed. `output`: changes of the logs count too.
+    pub(super) fn new(
+        client: &'a Client,
+        project: &str,
+        dirs: &[InstanceDir],
+        output: bool,
+    ) -> Result<Self, BackendError> {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+            .map_err(|error| cannot(error.into()))?;
+        let changes = Receiver::from_file_unchecked(File::from(inotify)).map_err(cannot)?;
+        let mut watch = Self {
+            client,
+            project: project.to_owned(),
+            dirs: dirs.to_vec(),
+            unindexed: output.then(|| dirs.to_vec()),
+            changes,
+            connection: None,
+        };
+        for dir in &watch.dirs {
+            // The ledger entry is replaced by renames; the index is made with the first output.
+            let mut flags = WatchFlags::MOVED_TO | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR;
+            if output {
+                flags |= WatchFlags::CREATE;
+            }
+            // One that was removed in the meantime has no entry, which the caller will find.
+            watch.add(dir.path(), flags)?;
+        }
+        watch.add_indices()?;
+        Ok(watch)
+    }
+
+    /// Returns when something has changed. `alive`: something is running, so a supervisor must be there to
+    /// note its end.
+    pub(super) async fn changed(&mut self, alive: bool) -> Result<(), BackendError> {
+        if alive && self.connection.is_none() {
+            // A new supervisor may have changed the ledger on its way up; the events tell.
+            self.connection = Some(self.client.reach(&self.project).await?);
+        }
+        let closed: OptionFuture<_> = self.connection.as_mut().map(Connection::closed).into();
+        tokio::select! {
+            biased;
+            ready = self.changes.readable() => ready.map_err(cannot)?,
+            Some(()) = closed => {
+                self.connection = None;
+                return Ok(());
+            }
+        }
+        // What happened is read from the files; here it only matters that something did.
+        let mut buffer = [0; 4096];
+        loop {
+            match self.changes.try_read(&mut buffer) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(cannot(error)),
+            }
+        }
+        self.add_indices()
+    }
+
+    /// Watches the indices that have been made by now.
+    fn add_indices(&mut self) -> Result<(), BackendError> {
+        let mut missing = Vec::new();
+        for dir in self.unindexed.take().into_iter().flatten() {
+            if !self.add(&dir.index(), WatchFlags::MODIFY)? {
+                missing.push(dir);
+            }
+        }
+        self.unindexed = Some(missing).filter(|missing| !missing.is_empty());
+        Ok(())
+    }
+
+    /// Whether the file was there.
+    fn add(&self, path: &Path, flags: WatchFlags) -> Result<bool, BackendError> {
+        match inotify::add_watch(&self.changes, path, flags) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(failed("watch", path, error.into())),
+        }
+    }
+}
+
+fn cannot(source: io::Error) -> BackendError {
+    BackendError::State {
+        action: "cannot watch the ledger".to_owned(),
+        source,
+    }
+}

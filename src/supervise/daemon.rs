@@ -1,0 +1,161 @@
+//! The supervisor's process: how it comes up and how it goes. What it does in between is `supervisor`'s.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::fs::FlockOperation;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::control::Control;
+use super::supervisor::Supervisor;
+use crate::backend::BackendError;
+use crate::backend::process::child::seal_descriptors;
+use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
+use crate::backend::process::protocol::Card;
+use crate::backend::process::run::ProcessId;
+use crate::backend::process::{READY, replace};
+
+/// Runs the supervisor of a project until nothing is left to supervise and nobody is connected.
+///
+/// Expects standard input to be a descriptor that keeps other commands from starting a second one, standard
+/// output to be a pipe on which [`READY`] or an error is awaited; gives both up when it is ready.
+pub fn run(dirs: &Dirs, project: &str) -> Result<(), BackendError> {
+    let outcome = prepare(dirs, project);
+    let mut supervisor = match outcome {
+        Ok(supervisor) => supervisor,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            // The starter may have gone.
+            drop(io::stdout().write_all(text.as_bytes()));
+            return Err(error);
+        }
+    };
+    announce(&dirs.project(project)?)?;
+    supervisor.attend()?;
+    supervisor.leave();
+    Ok(())
+}
+
+/// A failure of the supervisor's own.
+pub(super) fn system(action: &str, source: impl Into<io::Error>) -> BackendError {
+    BackendError::State {
+        action: format!("the supervisor cannot {action}"),
+        source: source.into(),
+    }
+}
+
+fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
+    // Fails only for the leader of a process group, which a command run by hand in a shell is.
+    let _ = rustix::process::setsid();
+    std::env::set_current_dir("/").map_err(|error| system("change its directory", error))?;
+    seal_descriptors().map_err(|error| system("list its descriptors", error))?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|error| system("become the parent of orphans", error))?;
+    let descriptors = raise_limit();
+    // Started through /proc/self/exe, whose last part would be its name.
+    let _ = rustix::thread::set_name(c"wharf");
+    let signals = take_signals().map_err(|error| system("set up its signals", error))?;
+    let dir = dirs.project(project)?;
+    dir.create()?;
+    let lock = sole(&dir)?;
+    let socket = dir.socket();
+    let control = Control::listen(&socket).map_err(|error| failed("listen at", &socket, error))?;
+    let mut supervisor = Supervisor::new(dir, control, signals, descriptors, lock);
+    supervisor.adopt();
+    Ok(supervisor)
+}
+
+/// SIGCHLD becomes readable; the terminal's signals and broken pipes are nothing to us.
+fn take_signals() -> nix::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    for each in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGPIPE] {
+        ignore(each)?;
+    }
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block()?;
+    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+/// Every instance takes a handful of descriptors; the usual soft limit would do for two hundred. The limit
+/// as it was is what the processes get: some programs misbehave under a high one.
+fn raise_limit() -> Rlimit {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: before.maximum,
+        maximum: before.maximum,
+    };
+    // Refused at worst, and then the old limit holds.
+    let _ = setrlimit(Resource::Nofile, raised);
+    before
+}
+
+#[expect(unsafe_code, reason = "signal dispositions have no safe interface")]
+fn ignore(which: Signal) -> nix::Result<()> {
+    // SAFETY: no handler is installed; SIG_IGN runs no code.
+    unsafe { signal(which, SigHandler::SigIgn) }.map(drop)
+}
+
+/// Takes the lock that only one supervisor can have. One that has it and whom the starter could not reach
+/// is replaced: it may be killed at any moment by design. A child between fork and exec still holds its
+/// supervisor's lock, so whoever has the lock also knows that all earlier starts have come to something.
+fn sole(dir: &ProjectDir) -> Result<File, BackendError> {
+    let path = dir.supervisor_lock();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| failed("open", &path, error))?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok(file);
+    }
+    let card = std::fs::read(dir.supervisor_card())
+        .ok()
+        .and_then(|text| serde_json::from_slice::<Card>(&text).ok());
+    if let Some(card) = card {
+        card.process
+            .signal(rustix::process::Signal::KILL)
+            .map_err(|error| system("replace one that does not answer", error))?;
+    }
+    rustix::fs::flock(&file, FlockOperation::LockExclusive)
+        .map_err(|error| failed("lock", &path, error.into()))?;
+    Ok(file)
+}
+
+/// Tells the starter, then lets go of everything it gave us.
+fn announce(dir: &ProjectDir) -> Result<(), BackendError> {
+    let path = dir.supervisor_card();
+    let me = std::process::id();
+    let card = Card {
+        process: ProcessId::of(me).unwrap_or(ProcessId {
+            pid: me,
+            start_time: 0,
+        }),
+        socket: dir.socket(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let text = serde_json::to_vec(&card).map_err(|error| failed("write", &path, error.into()))?;
+    replace(&path, &text).map_err(|error| failed("write", &path, error))?;
+    let mut stdout = io::stdout();
+    // The starter may have been killed meanwhile; that is no reason not to supervise.
+    drop(stdout.write_all(READY.as_bytes()));
+    drop(stdout.flush());
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(|error| system("open /dev/null", error))?;
+    nix::unistd::dup2_stdin(&null)
+        .and_then(|()| nix::unistd::dup2_stdout(&null))
+        .map_err(|error| system("let go of its standard streams", error))
+}
