@@ -192,7 +192,8 @@ pub(crate) fn source(path: &Path, files: &dyn Files) -> Result<Arc<Source>, Box<
                     text,
                 }),
                 start,
-                end: start + 1,
+                // What stands in the text for bytes that are none.
+                end: start + char::REPLACEMENT_CHARACTER.len_utf8(),
             };
             Err(Box::new(
                 Diagnostic::error("the file is not UTF-8 text")

@@ -381,7 +381,7 @@ fn walk(
                     .key(trail.to_string())
                     .label(format!("{} is expected here", cast.wanted())),
             );
-            Value::Null
+            Value::Text(replaced)
         }
     };
 }

@@ -114,13 +114,14 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn mark(&self, start: usize, end: usize) -> Mark {
-        let length = self.source.text.len();
-        let start = start.min(length);
+        let text = &self.source.text;
+        let start = text.floor_char_boundary(start);
+        let end = text.ceil_char_boundary(end.max(start));
         let bounded = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         Mark {
             source: Arc::clone(self.source),
             start: bounded(start),
-            end: bounded(end.clamp(start, length)),
+            end: bounded(end),
         }
     }
 
