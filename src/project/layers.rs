@@ -238,14 +238,32 @@ impl Layers<'_> {
     ) -> Option<Node> {
         let (target, other) = match &extends.value {
             Value::Text(target) => (target.as_str(), None),
-            Value::Map(_) => (extends.text("service")?, extends.text("file")),
+            Value::Map(_) => {
+                if extends.text("service").is_none() {
+                    self.report.add(
+                        Diagnostic::error("`extends` names no service")
+                            .at(extends.place())
+                            .key(format!("services.{name}.extends"))
+                            .label("has no `service`"),
+                    );
+                }
+                (extends.text("service")?, extends.text("file"))
+            }
             Value::Null
             | Value::Bool(_)
             | Value::Int(_)
             | Value::Large(_)
             | Value::Float(_)
             | Value::Date(_)
-            | Value::List(_) => return None,
+            | Value::List(_) => {
+                self.report.add(
+                    Diagnostic::error("`extends` names no service")
+                        .at(extends.place())
+                        .key(format!("services.{name}.extends"))
+                        .label(format!("this is {}", extends.value.kind())),
+                );
+                return None;
+            }
         };
         let missing = |known: &Map, place: &str| {
             let mut diagnostic = Diagnostic::error(format!(
@@ -362,6 +380,44 @@ impl Layers<'_> {
             Some(text) => vec![text.to_owned()],
             None => listed("path"),
         };
+        let texts = |node: &Node| match &node.value {
+            Value::Text(_) => true,
+            Value::List(list) => list.iter().all(|item| item.as_text().is_some()),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::Large(_)
+            | Value::Float(_)
+            | Value::Date(_)
+            | Value::Map(_) => false,
+        };
+        let wrong = match entry.as_map() {
+            None => entry.as_text().is_none().then_some(entry),
+            Some(map) => {
+                map.iter()
+                    .map(|(_, node)| node)
+                    .zip(map.keys())
+                    .find_map(|(node, key)| {
+                        let fits = match key.as_str() {
+                            "path" | "env_file" => texts(node),
+                            "project_directory" => {
+                                !matches!(node.value, Value::List(_) | Value::Map(_))
+                            }
+                            _ => true,
+                        };
+                        (!fits).then_some(node)
+                    })
+            }
+        };
+        if let Some(wrong) = wrong {
+            self.report.add(
+                Diagnostic::error(format!("a path is expected, not {}", wrong.value.kind()))
+                    .at(wrong.place())
+                    .key("include")
+                    .label(format!("this is {}", wrong.value.kind())),
+            );
+            return None;
+        }
         let place = || entry.get("path").unwrap_or(entry).place();
         let files: Vec<PathBuf> = given
             .iter()
@@ -466,10 +522,8 @@ impl Layers<'_> {
             let own = top
                 .entry(section.to_owned())
                 .or_insert_with(|| Node::new(Map::new()));
-            if own.is_null() {
-                own.value = Value::Map(Map::new());
-            }
             let Some(own) = own.as_map_mut() else {
+                // Said by `validate`, as it stays.
                 continue;
             };
             for (name, resource) in resources {
@@ -570,6 +624,33 @@ fn check_values(tree: &Node, report: &mut Report) {
         }
     }
     for (name, service) in section("services") {
+        for (index, mount) in service
+            .get("volumes")
+            .and_then(Node::as_list)
+            .unwrap_or_default()
+            .iter()
+            .enumerate()
+        {
+            if mount.text("type") == Some("bind") && mount.get("source").is_none() {
+                let key = format!("services.{name}.volumes[{index}]");
+                report.error(mount, key, "a bind mount needs a `source`");
+            }
+        }
+        let reserved = service
+            .get("deploy")
+            .and_then(|deploy| deploy.get("resources")?.get("reservations")?.get("devices"));
+        for (key, list) in [
+            ("gpus", service.get("gpus")),
+            ("deploy.resources.reservations.devices", reserved),
+        ] {
+            for request in list.and_then(Node::as_list).unwrap_or_default() {
+                if request.get("count").is_some() && request.get("device_ids").is_some() {
+                    let key = format!("services.{name}.{key}");
+                    let message = "`count` and `device_ids` exclude each other";
+                    report.error(request, key, message);
+                }
+            }
+        }
         let watch = service
             .get("develop")
             .and_then(|develop| develop.get("watch"));

@@ -704,7 +704,7 @@ const DEVICES: Shape = Shape::List(
         TEXT,
         Shape::Object(&Object {
             fields: &[("permissions", TEXT), ("source", TEXT), ("target", TEXT)],
-            required: &["source"],
+            required: &["source", "target"],
             ..CLOSED
         }),
     ]),
@@ -801,6 +801,7 @@ const PORTS: Shape = Shape::List(
                 ("published", TEXT_OR_INTEGER),
                 ("target", TEXT_OR_INTEGER),
             ],
+            required: &["target"],
             ..CLOSED
         }),
     ]),
@@ -864,7 +865,7 @@ const VOLUMES: Shape = Shape::List(
                     }),
                 ),
             ],
-            required: &["type"],
+            required: &["type", "target"],
             ..CLOSED
         }),
     ]),
