@@ -237,6 +237,15 @@ impl Walk<'_> {
     }
 
     fn volume(&mut self, node: &mut Node, trail: &Trail<'_>) {
+        if let Some(target) = node.as_map_mut().and_then(|map| map.get_mut("target"))
+            && let Value::Text(path) = &mut target.value
+        {
+            *path = if path.is_empty() {
+                ".".to_owned()
+            } else {
+                clean(path)
+            };
+        }
         let Some(text) = node.as_text() else { return };
         let volume = match short::volume(text) {
             Ok(volume) => volume,
