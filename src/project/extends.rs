@@ -190,7 +190,7 @@ impl Layers<'_> {
     fn base_file(&mut self, path: &Path, scope: &Scope) -> Option<(Node, Paths)> {
         let mut tree = Node::default();
         let mut all = Vec::new();
-        for mut layer in self.documents(path)? {
+        for mut layer in self.documents(path)?.clone() {
             let resets = reset::take(&mut layer);
             self.interpolate(&mut layer, scope);
             reset::apply(&mut tree, &[], &resets);

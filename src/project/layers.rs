@@ -47,11 +47,24 @@ pub(crate) struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// The documents of a file.
-    pub(crate) fn documents(&mut self, path: &Path) -> Option<Vec<Node>> {
-        if let Some(documents) = self.cache.get(path) {
-            return Some(documents.clone());
+    /// The documents of a file, which may be asked for again.
+    pub(crate) fn documents(&mut self, path: &Path) -> Option<&Vec<Node>> {
+        if !self.cache.contains_key(path) {
+            let documents = self.read(path)?;
+            self.cache.insert(path.to_path_buf(), documents);
         }
+        self.cache.get(path)
+    }
+
+    /// The documents of a file, for the last time.
+    fn take(&mut self, path: &Path) -> Option<Vec<Node>> {
+        match self.cache.remove(path) {
+            Some(documents) => Some(documents),
+            None => self.read(path),
+        }
+    }
+
+    fn read(&mut self, path: &Path) -> Option<Vec<Node>> {
         let source = match environment::source(path, self.files) {
             Ok(source) => source,
             Err(diagnostic) => {
@@ -78,7 +91,6 @@ impl Layers<'_> {
                 return None;
             }
         }
-        self.cache.insert(path.to_path_buf(), documents.clone());
         Some(documents)
     }
 
@@ -115,7 +127,7 @@ impl Layers<'_> {
 
     /// One file on top of a tree.
     fn file(&mut self, mut tree: Node, file: &Path, scope: &Scope, included: &[PathBuf]) -> Node {
-        for mut layer in self.documents(file).unwrap_or_default() {
+        for mut layer in self.take(file).unwrap_or_default() {
             let resets = reset::take(&mut layer);
             self.interpolate(&mut layer, scope);
             self.extends(&mut layer, file, scope, &resets);

@@ -387,7 +387,7 @@ fn project_name(located: &locate::Located, layers: &mut Layers<'_>, stages: Stag
     }
     let mut written: Option<Node> = None;
     for file in &located.files {
-        for document in layers.documents(file).unwrap_or_default() {
+        for document in layers.documents(file).into_iter().flatten() {
             if let Some(name) = document.get("name")
                 && name.as_text().is_some_and(|text| !text.is_empty())
             {
