@@ -97,18 +97,16 @@ fn in_order<'a>(
 /// which is how Compose's YAML writer sorts them.
 pub(crate) fn natural(a: &str, b: &str) -> std::cmp::Ordering {
     use std::cmp::Ordering;
-    let a: Vec<char> = a.chars().collect();
-    let b: Vec<char> = b.chars().collect();
-    let Some(at) = a.iter().zip(&b).position(|(x, y)| x != y) else {
+    let differing = a.char_indices().zip(b.chars()).find(|((_, x), y)| x != y);
+    let Some(((at, x), y)) = differing else {
         return a.len().cmp(&b.len());
     };
-    let (Some(&x), Some(&y)) = (a.get(at), b.get(at)) else {
-        return Ordering::Equal;
-    };
-    let within_number = at
-        .checked_sub(1)
-        .and_then(|before| a.get(before))
-        .is_some_and(|c| c.is_numeric());
+    let (same, a, b) = (
+        a.get(..at).unwrap_or_default(),
+        a.get(at..).unwrap_or_default(),
+        b.get(at..).unwrap_or_default(),
+    );
+    let within_number = same.chars().next_back().is_some_and(char::is_numeric);
     match (x.is_alphabetic(), y.is_alphabetic()) {
         (true, true) => return x.cmp(&y),
         (true, false) | (false, true) => {
@@ -124,26 +122,18 @@ pub(crate) fn natural(a: &str, b: &str) -> std::cmp::Ordering {
     }
     // Zeros count only behind another digit.
     let behind_digit = || {
-        a.get(..at)
-            .unwrap_or_default()
-            .iter()
-            .rev()
-            .take_while(|c| c.is_numeric())
-            .any(|c| *c != '0')
+        let mut digits = same.chars().rev().take_while(|c| c.is_numeric());
+        digits.any(|c| c != '0')
     };
     let lead = u64::from((x == '0' || y == '0') && behind_digit());
-    let number = |text: &[char]| {
-        let digits: Vec<u32> = text
-            .iter()
-            .skip(at)
-            .map_while(|c| c.is_numeric().then(|| c.to_digit(10).unwrap_or_default()))
-            .collect();
-        let value = digits.iter().fold(lead, |value, digit| {
-            value.wrapping_mul(10).wrapping_add(u64::from(*digit))
-        });
-        (value, digits.len())
+    let number = |text: &str| {
+        let digits = text.chars().take_while(|c| c.is_numeric());
+        digits.fold((lead, 0usize), |(value, length), digit| {
+            let digit = u64::from(digit.to_digit(10).unwrap_or_default());
+            (value.wrapping_mul(10).wrapping_add(digit), length + 1)
+        })
     };
-    number(&a).cmp(&number(&b)).then(x.cmp(&y))
+    number(a).cmp(&number(b)).then(x.cmp(&y))
 }
 
 fn fields_of(node: &Node, fields: &[Field], style: Style) -> Json {
@@ -406,4 +396,19 @@ pub(crate) fn hash(service: &Node) -> String {
         let _written = write!(out, "{byte:02x}");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_ordered_as_people_count() {
+        let mut keys = vec!["b10", "b9", "b", "3.4", "007", "a-1", "a1", "aa", "10", "9"];
+        keys.sort_by(|a, b| natural(a, b));
+        assert_eq!(
+            keys,
+            ["3.4", "007", "9", "10", "a-1", "a1", "aa", "b", "b9", "b10"]
+        );
+    }
 }
