@@ -26,9 +26,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let instances = named.instances(&backends).await?;
     named.check_services(&args.services, &instances)?;
     let ending = Ending {
-        services: args.services.iter().cloned().collect(),
         timeout: args.timeout.map(Duration::from_secs),
-        ..Ending::default()
+        ..named.ending(&args.services)
     };
     let plan = down::stop(
         &Observed {

@@ -208,3 +208,18 @@ services:
             .any(|step| matches!(step.action, Action::MovePort { to: 8010, .. }))
     );
 }
+
+#[test]
+fn two_replicas_cannot_share_a_port() {
+    let mut world = World::new(WS);
+    world.policy.scale.insert("ws".to_owned(), 2);
+    let plan = world.up();
+    let [question] = plan.questions.as_slice() else {
+        panic!("{:?}", plan.questions)
+    };
+    let obstacle = question.obstacle.as_deref();
+    assert_eq!(
+        obstacle,
+        Some("replica 1 of service `ws` of this project takes it")
+    );
+}
