@@ -58,8 +58,10 @@ pub enum Event {
         name: String,
         /// Where it answers, e.g. `ws://127.0.0.1:8003/ws`.
         url: String,
+        /// The address in it.
+        address: std::net::SocketAddr,
         /// What answered, e.g. `WebSocket handshake`.
-        how: &'static str,
+        how: String,
         /// Time from the start of the instance.
         took: Duration,
     },

@@ -198,8 +198,8 @@ pub struct Instance {
     pub one_off: bool,
     /// Seconds it gets to end after its stop signal, as it was created with.
     pub stop_grace: Option<u64>,
-    /// Network and path to probe, recorded when it was started; lets `ps` say whether it is ready.
-    pub ready: Option<Readiness>,
+    /// How to tell that it answers, as recorded with it; lets `ps` say whether it is ready.
+    pub readiness: Option<Readiness>,
 }
 
 /// Everything the planner needs to know about the world.
@@ -215,8 +215,8 @@ pub struct Observed {
     pub images: BTreeMap<String, String>,
     /// Who holds what the plan may claim. Claims that are free are absent.
     pub held: Vec<Held>,
-    /// For each claimed port, the next free port above it.
-    pub free_ports: BTreeMap<(u16, Protocol), u16>,
+    /// For each held port, free ports above it, the nearest first.
+    pub free_ports: BTreeMap<(u16, Protocol), Vec<u16>>,
 }
 
 /// A claim and its holders.
@@ -224,6 +224,16 @@ pub struct Observed {
 pub struct Held {
     /// What is needed.
     pub claim: Claim,
-    /// All who have it; never empty.
+    /// All who have it. Empty: an outgoing connection has the port as its own end; nobody is to be stopped.
     pub holders: Vec<Holder>,
+}
+
+impl fmt::Display for ProbeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WebSocket { path } => write!(f, "a WebSocket handshake on {path}"),
+            Self::Http { path } => write!(f, "an HTTP answer on {path}"),
+            Self::Tcp => f.write_str("an accepted connection"),
+        }
+    }
 }

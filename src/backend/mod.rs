@@ -2,7 +2,9 @@
 //! inherent method of that backend.
 
 pub mod container;
+pub mod fake;
 pub mod process;
+pub mod router;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -93,6 +95,17 @@ pub enum BackendError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A container cannot start because one of its ports is taken.
+    #[error("{name} cannot start: {} is taken", .address.map_or_else(|| "one of its ports".to_owned(), |address| address.to_string()))]
+    PortTaken {
+        /// The instance.
+        name: String,
+        /// The address and port that the engine could not bind, as it says; `None` where it does not.
+        address: Option<std::net::SocketAddr>,
+        /// What the engine said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A build failed.
     #[error("building image {image} failed{}", .step.as_ref().map(|s| format!(" at `{s}`")).unwrap_or_default())]
     Build {
@@ -121,6 +134,33 @@ pub enum BackendError {
     ExitedEarly {
         /// The instance.
         name: String,
+        /// Its exit code.
+        code: i32,
+        /// Its last lines of output.
+        last_lines: Vec<String>,
+    },
+    /// The instance ended because somebody else has its port by now.
+    #[error("{name} could not have its port and exited with code {code}")]
+    PortLost {
+        /// The instance.
+        name: String,
+        /// Its exit code.
+        code: i32,
+        /// Who has the port.
+        #[source]
+        source: Box<crate::port::PortError>,
+        /// Its last lines of output.
+        last_lines: Vec<String>,
+    },
+    /// A hook of the service failed.
+    #[error("{name}: its {what} hook `{command}` exited with code {code}")]
+    Hook {
+        /// The instance.
+        name: String,
+        /// `post_start` or `pre_stop`.
+        what: String,
+        /// The hook's command.
+        command: String,
         /// Its exit code.
         code: i32,
         /// Its last lines of output.

@@ -1,3 +1,110 @@
 //! PROJECT + OBSERVED + POLICY → PLAN. Pure, synchronous, deterministic.
+//!
+//! ```text
+//! placement   which backend runs a service
+//! decide      what becomes of every instance
+//! claims      what ports that needs            → the caller looks up who holds them
+//! up, down    the steps and their edges        → questions for a person, or steps for `execute`
+//! ```
+//!
+//! A plan with questions is not executed: the caller answers them and plans again. If reality moved,
+//! observe and plan again; a plan is never patched.
 
+pub mod conflicts;
+mod decide;
+pub mod down;
+pub mod placement;
+pub mod policy;
+pub mod ports;
+mod resources;
+mod spec;
 pub mod step;
+mod text;
+mod up;
+
+pub use conflicts::Question;
+pub use decide::fingerprint;
+pub use up::{claims, up};
+
+use crate::project::model::Project;
+use crate::state::Observed;
+use placement::Placement;
+use policy::Policy;
+use step::{Action, Cause, Step, StepId};
+
+/// All that a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// What should be.
+    pub project: &'a Project,
+    /// Where.
+    pub placement: &'a Placement,
+    /// What is.
+    pub observed: &'a Observed,
+    /// What was decided in advance.
+    pub policy: &'a Policy,
+}
+
+/// What will be done, or what must be answered first.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The steps; a step's needs come before it.
+    pub steps: Vec<Step>,
+    /// Held ports that nobody decided about. Not empty: nothing may be executed.
+    pub questions: Vec<Question>,
+    /// What is worth a line on the screen.
+    pub notes: Vec<String>,
+    /// What makes the plan impossible. Not empty: nothing may be executed.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that no step can mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it; can be pasted where possible.
+    pub hint: Option<String>,
+}
+
+impl Plan {
+    fn add(&mut self, action: Action, cause: Cause, needs: Vec<StepId>) -> StepId {
+        let id = StepId(
+            u32::try_from(self.steps.len())
+                .unwrap_or(u32::MAX)
+                .saturating_add(1),
+        );
+        let mut needs = needs;
+        needs.sort_unstable();
+        needs.dedup();
+        self.steps.push(Step {
+            id,
+            action,
+            cause,
+            needs,
+        });
+        id
+    }
+
+    /// The steps that satisfy `wanted`, and all they need, as a plan of their own.
+    #[must_use]
+    pub fn only(&self, wanted: impl Fn(&Action) -> bool) -> Self {
+        let mut keep: Vec<StepId> = Vec::new();
+        for step in self.steps.iter().rev() {
+            if keep.contains(&step.id) || wanted(&step.action) {
+                keep.push(step.id);
+                keep.extend(&step.needs);
+            }
+        }
+        let steps = self
+            .steps
+            .iter()
+            .filter(|step| keep.contains(&step.id))
+            .cloned()
+            .collect();
+        Self {
+            steps,
+            ..Self::default()
+        }
+    }
+}

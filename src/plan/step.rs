@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::Holder;
-use crate::project::model::{Network, Service, Volume};
+use crate::project::model::{Network, Service, Store, Volume};
 use crate::state::{BackendKind, Fingerprint, InstanceId, Readiness};
 
 /// Names a step of one plan; steps are numbered from 1 in the order they were planned.
@@ -131,6 +131,31 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The backend and the name of the instance that this makes or starts.
+    pub fn makes_or_starts(&self) -> Option<(BackendKind, &str)> {
+        if let Self::Create(spec) = self {
+            Some((spec.backend, &spec.name))
+        } else if let Self::Start { instance } = self {
+            Some((instance.backend, &instance.name))
+        } else {
+            None
+        }
+    }
+
+    /// The instance whose state this changes.
+    pub fn changes(&self) -> Option<&Target> {
+        if let Self::Start { instance }
+        | Self::Stop { instance, .. }
+        | Self::Remove { instance, .. } = self
+        {
+            Some(instance)
+        } else {
+            None
+        }
+    }
+}
+
 /// An instance, named so that a person, a backend and the executor each find what they need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -192,6 +217,10 @@ pub struct InstanceSpec {
     pub networks: Vec<Attachment>,
     /// Named volumes: the compose file's key and the engine's name.
     pub volumes: BTreeMap<String, String>,
+    /// The secrets that the service mounts, by key.
+    pub secrets: BTreeMap<String, Arc<Store>>,
+    /// The configs that the service mounts, by key.
+    pub configs: BTreeMap<String, Arc<Store>>,
     /// The instance it replaces, whose anonymous volumes it inherits.
     pub replaces: Option<InstanceId>,
     /// How to tell that it answers, recorded with the instance.

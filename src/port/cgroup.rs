@@ -34,25 +34,30 @@ pub(crate) fn tenant(path: &str) -> Tenant {
     }
     let of_user = path
         .split('/')
-        .any(|component| component.starts_with("user@") && component.ends_with(".service"));
+        .any(|component| component.starts_with("user@") && service(component).is_some());
     for component in path.rsplit('/') {
         if component == "init.scope" {
             return Tenant::ServiceManager;
         }
-        if component.ends_with(".scope") || component.starts_with("user@") {
+        if component.strip_suffix(".scope").is_some() || component.starts_with("user@") {
             return Tenant::Other;
         }
-        if component.ends_with(".service") && !hosts_sessions(component) {
+        if let Some(name) = service(component) {
+            if hosts_sessions(name) {
+                return Tenant::Other;
+            }
             return Tenant::Service {
                 name: component.to_owned(),
                 of_user,
             };
         }
-        if component.ends_with(".service") {
-            return Tenant::Other;
-        }
     }
     Tenant::Other
+}
+
+/// The name of a service without its suffix.
+fn service(component: &str) -> Option<&str> {
+    component.strip_suffix(".service")
 }
 
 /// The id in names such as `docker-ID.scope`, `libpod-ID.scope`, `cri-containerd-ID.scope` or plain `ID`
@@ -93,8 +98,7 @@ fn hosts_sessions(service: &str) -> bool {
         "screen",
         "code-server",
     ];
-    let name = service.strip_suffix(".service").unwrap_or(service);
-    let name = name.split('@').next().unwrap_or(name);
+    let name = service.split('@').next().unwrap_or(service);
     // Desktops start applications, terminals among them, as `app-NAME@ID.service`.
     NAMES.contains(&name) || name.starts_with("app-")
 }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::port::claim::Protocol;
 use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
+use crate::port::unit;
 
 /// Longer command lines are cut, at a character, for display only.
 const COMMAND_WIDTH: usize = 160;
@@ -47,7 +49,10 @@ pub fn how_released(holder: &Holder) -> String {
             format!("docker {host}stop {}", facts.name)
         }
         Who::Unit { name, main } => {
-            if is_user_unit(main.as_deref()) {
+            if let Some(reason) = &holder.protected {
+                return format!("not at all: {reason}");
+            }
+            if unit::is_of_user(name, main.as_deref()) {
                 format!("systemctl --user stop {name}")
             } else {
                 format!("sudo systemctl stop {name}")
@@ -57,7 +62,7 @@ pub fn how_released(holder: &Holder) -> String {
             Some(socket) => format!(
                 "sudo wharf who {}{}",
                 socket.address.port(),
-                if socket.protocol == crate::port::claim::Protocol::Udp {
+                if socket.protocol == Protocol::Udp {
                     " --udp"
                 } else {
                     ""
@@ -73,15 +78,6 @@ fn is_default_engine(engine: &str) -> bool {
     engine.is_empty()
         || engine == "unix:///var/run/docker.sock"
         || engine == "unix:///run/docker.sock"
-}
-
-fn is_user_unit(main: Option<&ProcessFacts>) -> bool {
-    main.is_some_and(|facts| {
-        matches!(
-            crate::port::cgroup::tenant_of(facts.pid),
-            crate::port::cgroup::Tenant::Service { of_user: true, .. }
-        )
-    })
 }
 
 pub(crate) fn process(facts: &ProcessFacts) -> String {

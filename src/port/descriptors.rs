@@ -46,7 +46,7 @@ pub(crate) fn holding(inodes: &[u64], among: Option<&[u32]>) -> Holding {
     };
     for pid in pids {
         match open_descriptors(*pid) {
-            Ok(directory) => scan(*pid, directory, inodes, &mut found.pairs),
+            Ok(directory) => scan(*pid, &directory, inodes, &mut found.pairs),
             Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => found.denied += 1,
             // Gone, or a kernel thread.
             Err(_) => {}
@@ -64,14 +64,14 @@ fn open_descriptors(pid: u32) -> rustix::io::Result<OwnedFd> {
     )
 }
 
-fn scan(pid: u32, directory: OwnedFd, inodes: &[u64], pairs: &mut Vec<(u64, u32)>) {
-    let Ok(entries) = Dir::read_from(&directory) else {
+fn scan(pid: u32, directory: &OwnedFd, inodes: &[u64], pairs: &mut Vec<(u64, u32)>) {
+    let Ok(entries) = Dir::read_from(directory) else {
         return;
     };
     let first = pairs.len();
     for entry in entries {
         let Ok(entry) = entry else { break };
-        let Some(inode) = socket_inode(&directory, entry.file_name()) else {
+        let Some(inode) = socket_inode(directory, entry.file_name()) else {
             continue;
         };
         let pair = (inode, pid);
@@ -83,6 +83,10 @@ fn scan(pid: u32, directory: OwnedFd, inodes: &[u64], pairs: &mut Vec<(u64, u32)
 
 /// `socket:[INODE]`, as `proc_pid_fd(5)` spells it.
 fn socket_inode(directory: &OwnedFd, name: &CStr) -> Option<u64> {
+    // Not the directory's own entries, `.` and `..`.
+    if !name.to_bytes().first().is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
     let mut buffer = [0_u8; 40];
     let length = readlinkat_raw(directory.as_fd(), name, &mut buffer).ok()?;
     let target = buffer.get(..length)?;

@@ -57,7 +57,7 @@ pub enum Who {
         /// The user's name, if there is one.
         user: Option<String>,
     },
-    /// A socket without an owner: the kernel's own (NFS, WireGuard) or another network namespace's.
+    /// A socket without an owner: the kernel's own (NFS, `WireGuard`) or another network namespace's.
     Kernel,
 }
 

@@ -2,9 +2,11 @@
 
 mod cgroup;
 pub mod claim;
+mod crew;
 mod describe;
 mod descriptors;
 mod free;
+mod handle;
 pub mod holder;
 pub mod owner;
 pub mod process;
@@ -12,6 +14,8 @@ pub mod protect;
 pub mod release;
 pub mod sockets;
 mod supervisor;
+mod unit;
+mod words;
 
 use claim::Claim;
 

@@ -11,11 +11,13 @@ use crate::port::cgroup::{self, Tenant, Tree};
 use crate::port::claim::{Claim, overlaps};
 use crate::port::descriptors::{self, Holding};
 use crate::port::holder::{ContainerFacts, Holder, ListeningSocket, ProcessFacts, Published, Who};
-use crate::port::process::{Stat, process_facts, user_name};
+use crate::port::process::{Stat, user_name};
 use crate::port::sockets::{self, Bound};
-use crate::port::{free, protect};
+use crate::port::{free, protect, unit};
+use crate::state::Held;
 
 pub use crate::port::descriptors::pids_holding;
+pub use crate::port::process::process_facts;
 
 /// What phase 1 found.
 #[derive(Clone, Debug, Default)]
@@ -24,11 +26,12 @@ pub struct LookUp {
     pub held: Vec<Held>,
     /// Whether only the engines can say who some holder is.
     pub needs_engine: bool,
+    /// Claims that nobody listens on and that cannot be had all the same: an outgoing connection has the
+    /// port as its own. There is nobody to stop; it passes, or another port does.
+    pub in_use: Vec<Claim>,
     claims: Vec<Claim>,
     containers: Vec<Vec<Option<String>>>,
 }
-
-use crate::state::Held;
 
 impl LookUp {
     /// The ids of the containers in whose cgroups holders were found, each once.
@@ -46,18 +49,23 @@ impl LookUp {
 pub fn look_up(claims: &[Claim]) -> Result<LookUp, PortError> {
     let mut scene = Scene::new();
     let mut blocked = Vec::new();
+    let mut in_use = Vec::new();
     for claim in claims {
         let found = sockets::blocking(claim)?;
         // A socket that is bound and does not listen blocks only those who do not both set SO_REUSEADDR.
-        if found.is_empty() || (found.iter().all(|bound| !bound.listening) && free::is_free(claim)?)
-        {
+        if found.iter().all(|bound| !bound.listening) && free::is_free(claim)? {
             continue;
         }
-        blocked.push((claim, found));
+        if found.is_empty() {
+            in_use.push(claim.clone());
+        } else {
+            blocked.push((claim, found));
+        }
     }
     scene.resolve(blocked.iter().flat_map(|(_, found)| found));
 
     let mut result = LookUp {
+        in_use,
         claims: claims.to_vec(),
         ..LookUp::default()
     };
@@ -86,8 +94,8 @@ pub fn look_up(claims: &[Claim]) -> Result<LookUp, PortError> {
 /// Whether an engine may know more about this holder.
 fn is_engines(holder: &Holder) -> bool {
     match &holder.who {
-        Who::Process(facts) => protect::is_engine_part(facts),
-        Who::Unit { main, .. } => main.as_deref().is_some_and(protect::is_engine_part),
+        Who::Process(facts) => protect::may_forward(facts),
+        Who::Unit { main, .. } => main.as_deref().is_some_and(protect::may_forward),
         Who::Unknown { .. } | Who::Kernel | Who::Container(_) => true,
     }
 }
@@ -182,7 +190,7 @@ impl Scene {
                 continue;
             };
             visible = true;
-            let (who, container) = self.classify(facts);
+            let (who, container) = self.classify(facts, socket);
             add(holders, who, socket, container);
         }
         if visible {
@@ -201,11 +209,17 @@ impl Scene {
     }
 
     /// What a visible process is.
-    fn classify(&self, facts: ProcessFacts) -> (Who, Option<String>) {
+    fn classify(&self, facts: ProcessFacts, socket: &ListeningSocket) -> (Who, Option<String>) {
         let tenant = cgroup::tenant_of(facts.pid);
         // What shares our container or unit is our neighbour: neither names it apart from ourselves.
         if tenant == self.own || facts.run_id.is_some() {
             return (Who::Process(Box::new(facts)), None);
+        }
+        if facts.name == "systemd"
+            && let Some(name) = unit::listening_for(socket.address, &facts)
+        {
+            let main = Some(Box::new(facts));
+            return (Who::Unit { name, main }, None);
         }
         match tenant {
             Tenant::Container(id) => (Who::Process(Box::new(facts)), Some(id)),
@@ -280,7 +294,9 @@ fn protection(who: &Who, container: Option<&str>) -> Option<String> {
     }
     match who {
         Who::Process(facts) => protect::reason(facts),
-        Who::Unit { main, .. } => main.as_deref().and_then(protect::reason),
+        Who::Unit { name, main } => {
+            protect::reason_of_unit(name).or_else(|| main.as_deref().and_then(protect::reason))
+        }
         Who::Container(_) | Who::Unknown { .. } | Who::Kernel => None,
     }
 }

@@ -257,6 +257,9 @@ fn clock(start_time: u64) -> (i64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -291,22 +294,22 @@ mod tests {
 
     #[test]
     fn the_run_id_comes_from_the_environment() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
+        let mut child = Command::new("sh")
+            .args(["-c", "echo up; read line"])
             .env("WHARF_RUN_ID", "run-of-a-test")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        // Until execve is done, /proc shows the parent's image.
-        let facts = loop {
-            let facts = process_facts(child.id()).unwrap();
-            if facts.name == "sleep" {
-                break facts;
-            }
-            std::thread::yield_now();
-        };
+        // While execve is under way, /proc shows neither its words nor its variables.
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut said)
+            .unwrap();
+        let facts = process_facts(child.id()).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(facts.run_id.as_deref(), Some("run-of-a-test"));
-        assert_eq!(facts.command, ["sleep", "60"]);
+        assert_eq!(facts.command, ["sh", "-c", "echo up; read line"]);
     }
 }

@@ -127,19 +127,19 @@ const EDITORS: &[&str] = &[
     "jupyter-lab",
 ];
 
-/// Directories in which editors keep the servers that they put on remote machines.
-const EDITOR_DIRECTORIES: &[&str] = &[
-    ".vscode-server",
-    ".vscode-server-insiders",
-    ".vscode-remote",
-    "vscode-server",
-    ".cursor-server",
-    ".windsurf-server",
-    ".vscodium-server",
-    ".zed_server",
-    ".openvscode-server",
-    "code-server",
-    "JetBrains",
+/// Parts of paths under which editors keep the servers that they put on remote machines.
+const EDITOR_PLACES: &[&str] = &[
+    "/.vscode-server/",
+    "/.vscode-server-insiders/",
+    "/.vscode-remote/",
+    "/.vscodium-server/",
+    "/.cursor-server/",
+    "/.windsurf-server/",
+    "/.zed_server/",
+    "/.openvscode-server/",
+    "/lib/code-server/",
+    "/JetBrains/Toolbox/",
+    "/JetBrains/RemoteDev/",
 ];
 
 /// Why this process must never be stopped; `None` if it may be.
@@ -180,11 +180,32 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
     None
 }
 
+/// Why this systemd unit must never be stopped; `None` if it may be.
+pub fn reason_of_unit(name: &str) -> Option<String> {
+    let (plain, _) = name.rsplit_once('.').unwrap_or((name, ""));
+    let plain = plain.split('@').next().unwrap_or(plain);
+    let why = match plain {
+        "ssh" | "sshd" | "dropbear" => "it carries remote logins",
+        "docker" | "containerd" | "podman" | "crio" | "kubelet" | "k3s" => {
+            "it runs containers: stop the container instead"
+        }
+        "dbus" | "dbus-broker" => "a desktop depends on it",
+        _ if plain.starts_with("systemd-") => "the system depends on it",
+        _ => return None,
+    };
+    Some(format!("{name} is never stopped: {why}"))
+}
+
 /// Whether ports of this process are a container's or a virtual machine's in truth: an engine knows more.
 pub(crate) fn is_engine_part(facts: &ProcessFacts) -> bool {
     ENGINE_PARTS.iter().any(|name| has_name(facts, name))
         || has_prefix(facts, "containerd-shim")
         || has_prefix(facts, "qemu-system-")
+}
+
+/// Whether an engine may know whose port this is in truth: virtual machines forward through ssh, too.
+pub(crate) fn may_forward(facts: &ProcessFacts) -> bool {
+    is_engine_part(facts) || has_name(facts, "ssh")
 }
 
 /// By the kernel's name (cut at 15 bytes), by argv\[0\] and by the executable.
@@ -224,24 +245,29 @@ fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// By the executable, or by the script that a runtime outside of those places runs.
 fn lives_in_editor(facts: &ProcessFacts) -> bool {
-    facts.exe.iter().any(|exe| {
-        exe.components().any(|component| {
-            component
-                .as_os_str()
-                .to_str()
-                .is_some_and(|name| EDITOR_DIRECTORIES.contains(&name))
-        })
-    })
+    let exe = facts.exe.as_deref().and_then(Path::to_str);
+    let script = facts.command.get(1).map(String::as_str);
+    [exe, script]
+        .into_iter()
+        .flatten()
+        .any(|path| EDITOR_PLACES.iter().any(|place| path.contains(place)))
 }
 
 /// A wharf that is no server of its own (`wharf serve` is one, and may be replaced as any other).
 fn is_wharf(facts: &ProcessFacts) -> bool {
     let same_file = facts.exe.is_some() && facts.exe == std::env::current_exe().ok();
-    (same_file || facts.name == "wharf") && facts.command.get(1).is_none_or(|word| word != "serve")
+    let verb = facts
+        .command
+        .iter()
+        .skip(1)
+        .find(|word| !word.starts_with('-'));
+    (same_file || facts.name == "wharf")
+        && !verb.is_some_and(|word| word == "serve" || word == "server")
 }
 
-pub(crate) fn is_own_ancestor(pid: u32) -> bool {
+fn is_own_ancestor(pid: u32) -> bool {
     let mut at = std::process::id();
     for _ in 0..128 {
         let Some(stat) = Stat::read(at) else {
@@ -253,4 +279,106 @@ pub(crate) fn is_own_ancestor(pid: u32) -> bool {
         at = stat.parent;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(name: &str, exe: &str, command: &[&str]) -> ProcessFacts {
+        ProcessFacts {
+            // No process has it.
+            pid: u32::MAX,
+            start_time: 1,
+            uid: 1000,
+            user: None,
+            name: name.into(),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            exe: (!exe.is_empty()).then(|| exe.into()),
+            cwd: None,
+            started: 0,
+            age_seconds: 0,
+            ancestors: vec![(1, "systemd".into())],
+            run_id: None,
+            signalable: true,
+        }
+    }
+
+    #[test]
+    fn the_protected_are_recognised_by_any_of_their_names() {
+        for (name, exe, command) in [
+            ("sshd", "", &[][..]),
+            ("sshd", "", &["sshd: dev@pts/0"]),
+            (
+                "rootlesskit-doc",
+                "",
+                &["rootlesskit-docker-proxy", "-proto", "tcp"],
+            ),
+            ("exe", "/usr/bin/docker-proxy", &["/proc/self/exe"]),
+            ("tmux: server", "/usr/bin/tmux", &["tmux", "new"]),
+            ("containerd-shim", "", &["/usr/bin/containerd-shim-runc-v2"]),
+            (
+                "node",
+                "/home/dev/.vscode-server/bin/1/node",
+                &["node", "x.js"],
+            ),
+            (
+                "node",
+                "/usr/bin/node",
+                &["node", "/usr/lib/code-server/out/node/entry"],
+            ),
+            (
+                "ssh",
+                "/usr/bin/ssh",
+                &["ssh", "-L", "8003:localhost:8003", "far"],
+            ),
+            ("wharf", "/usr/bin/wharf", &["wharf", "up"]),
+            ("wharf", "/usr/bin/wharf", &["wharf", "logs", "serve"]),
+            ("docker-proxy", "/usr/bin/docker-proxy (deleted)", &["x"]),
+        ] {
+            assert!(
+                reason(&facts(name, exe, command)).is_some(),
+                "{name} {exe} {command:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn ordinary_servers_are_not() {
+        for (name, exe, command) in [
+            (
+                "python3",
+                "/usr/bin/python3",
+                &["python3", "sshd.py", "dockerd"][..],
+            ),
+            ("node", "/usr/bin/node", &["node", "/home/dev/code/ws.js"]),
+            (
+                "wharf",
+                "/usr/bin/wharf",
+                &["wharf", "serve", "--port", "8003"],
+            ),
+            ("wharf", "/usr/bin/wharf", &["wharf", "server", "start"]),
+            ("ws", "/home/dev/JetBrains/ws/target/debug/ws", &["./ws"]),
+        ] {
+            assert_eq!(
+                reason(&facts(name, exe, command)),
+                None,
+                "{name} {exe} {command:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn units_that_carry_sessions_or_containers_are_protected() {
+        for name in [
+            "ssh.socket",
+            "sshd@1.service",
+            "docker.service",
+            "systemd-resolved.service",
+        ] {
+            assert!(reason_of_unit(name).is_some(), "{name}");
+        }
+        assert_eq!(reason_of_unit("nginx.service"), None);
+        assert_eq!(reason_of_unit("cups.socket"), None);
+    }
 }

@@ -173,7 +173,11 @@ pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> u32 {
 /// be one that is never stopped.
 pub(crate) fn explain(new: &ProcessFacts) -> (String, Option<String>) {
     let who = describe::process(new);
-    if let Tenant::Service { name, of_user } = cgroup::tenant_of(new.pid) {
+    let tenant = cgroup::tenant_of(new.pid);
+    // What shares our own unit was not started by that unit for its own sake.
+    if tenant != cgroup::tenant_of(std::process::id())
+        && let Tenant::Service { name, of_user } = tenant
+    {
         let command = if of_user {
             format!("systemctl --user stop {name}")
         } else {
@@ -193,16 +197,20 @@ pub(crate) fn explain(new: &ProcessFacts) -> (String, Option<String>) {
         let Some(facts) = process_facts(ancestor.pid) else {
             break;
         };
-        let looping = is_shell(&facts) || role(ancestor, &facts, child) == Role::Keeper;
-        let passage = role(ancestor, &facts, child) == Role::Passage;
-        if looping && !passage {
-            let keeper = describe::process(&facts);
-            return (
-                format!("{who}, kept running by {keeper}"),
-                Some(hint(ancestor, &facts)),
-            );
-        }
-        child = ancestor.pid;
+        let role = role(ancestor, &facts, child);
+        let looping = is_shell(&facts) && shell_text(&facts).is_some_and(|text| loops(&text));
+        let relation = if looping || role == Role::Keeper {
+            "kept running by"
+        } else if role == Role::Stranger {
+            "started by"
+        } else {
+            child = ancestor.pid;
+            continue;
+        };
+        return (
+            format!("{who}, {relation} {}", describe::process(&facts)),
+            Some(hint(ancestor, &facts)),
+        );
     }
     (who, None)
 }
@@ -211,9 +219,17 @@ fn hint(keeper: &Stat, facts: &ProcessFacts) -> String {
     if tool(facts).is_some_and(|name| name.eq_ignore_ascii_case("pm2")) {
         return "stop it where it is kept: pm2 stop NAME (see pm2 list)".to_owned();
     }
-    if protect::is_own_ancestor(keeper.pid) {
-        return "it was started by the shell or script that this command runs in: end it there"
-            .to_owned();
+    if let Some(reason) = protect::reason(facts) {
+        return format!(
+            "stop it where it was started: {} is not to be stopped, {reason}",
+            facts.name
+        );
+    }
+    if is_shell(facts) && shell_text(facts).is_none() {
+        return format!(
+            "stop it in the shell or terminal it was started from (pid {})",
+            keeper.pid
+        );
     }
     if keeper.terminal != 0 {
         return format!(
@@ -271,6 +287,10 @@ fn shell_text(facts: &ProcessFacts) -> Option<String> {
                     Some(cwd) => cwd.join(word),
                     None => Path::new(word).to_path_buf(),
                 };
+                // `/dev/fd/3` is the shell's own descriptor, and a file of ours only by accident.
+                if path.starts_with("/dev") || path.starts_with("/proc") {
+                    return None;
+                }
                 // A file is a script; anything else (a pipe, a terminal) is somebody's input.
                 return fs::metadata(&path)
                     .is_ok_and(|found| found.is_file())
@@ -292,11 +312,14 @@ fn loops(text: &str) -> bool {
         .any(|word| matches!(word, "while" | "until" | "for"))
 }
 
-/// A server that restarts itself on changes runs the same command twice, one below the other.
+/// A server that restarts itself on changes runs the same command twice, one below the other, and tells
+/// the lower one by a variable. A mere fork has the same variables, and a parent with its own life.
 fn repeats_itself(facts: &ProcessFacts, child: u32) -> bool {
+    let variables = |pid: u32| fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     !facts.command.is_empty()
         && process_facts(child)
             .is_some_and(|below| below.command == facts.command && below.exe == facts.exe)
+        && variables(facts.pid) != variables(child)
 }
 
 /// `node --watch`, `deno run --watch`, `bun --hot`.

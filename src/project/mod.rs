@@ -1,13 +1,53 @@
 //! TEXT → PROJECT. Pure: the disk only through `Files`, the environment only through `Env`.
+//!
+//! `load` is the stages in order: `locate` the files, read each into a tree (`node`), put them on
+//! top of each other (`layers`: `interpolate`, `merge`, `unique`, `validate`, `canonical`, `paths`),
+//! `normalise`, `cast` every value to its type, `select` the services that take part, check their
+//! `consistency`, resolve their `environment`, and build the model (`typed`). Every mistake of a
+//! stage is reported before the next one runs.
 
+mod canonical;
+mod cast;
+mod claims;
+pub mod config;
+mod consistency;
 pub mod diagnostic;
+mod dotenv;
+mod environment;
+pub mod files;
+mod interpolate;
+mod layers;
+mod locate;
+mod merge;
 pub mod model;
+mod node;
+mod normalise;
+mod paths;
+mod render;
+mod report;
+mod reset;
+mod scalar;
+mod schema;
+mod select;
+mod shape;
+mod short;
+mod tree;
+mod typed;
+mod unique;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use diagnostic::Diagnostic;
+pub use claims::check_ports;
+pub use files::Disk;
+
+use diagnostic::{Diagnostic, Severity};
+use layers::{Layers, Scope};
 use model::Project;
+use report::Report;
+use select::Services;
+use tree::{Map, Node, Value};
 
 /// The user's environment at start: the only way to variables and to the current directory.
 #[derive(Clone, Debug, Default)]
@@ -85,4 +125,283 @@ pub enum LoadErrorKind {
     Unreadable,
     /// The command line names what does not exist.
     Usage,
+}
+
+/// Which stages run: all of them, unless `config` was asked to leave some out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one switch per stage, as the command line has them"
+)]
+pub(crate) struct Stages {
+    pub(crate) interpolate: bool,
+    pub(crate) normalise: bool,
+    pub(crate) paths: bool,
+    pub(crate) consistency: bool,
+    pub(crate) environment: bool,
+    pub(crate) container_names: bool,
+}
+
+impl Stages {
+    pub(crate) const ALL: Self = Self {
+        interpolate: true,
+        normalise: true,
+        paths: true,
+        consistency: true,
+        environment: true,
+        container_names: true,
+    };
+}
+
+/// A project as a canonical tree, before it becomes the model.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) name: String,
+    pub(crate) directory: PathBuf,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) variables: BTreeMap<String, String>,
+    pub(crate) home: Option<String>,
+    /// The sections; `services` holds those that take part.
+    pub(crate) top: Map,
+    pub(crate) disabled: Map,
+    pub(crate) report: Report,
+}
+
+/// Loads a project.
+///
+/// # Errors
+/// Every mistake in the files, or why there are none.
+pub fn load(options: &LoadOptions, env: &Env, files: &dyn Files) -> Result<Loaded, LoadError> {
+    let mut resolved = resolve(options, env, files, Stages::ALL)?;
+    let context = typed::Context {
+        name: &resolved.name,
+        directory: &resolved.directory,
+        files: &resolved.files,
+        variables: &resolved.variables,
+        home: resolved.home.as_deref(),
+        hash: &render::hash,
+    };
+    let project = typed::project(
+        &resolved.top,
+        &resolved.disabled,
+        &context,
+        &mut resolved.report,
+    );
+    let warnings = finish(resolved.report, LoadErrorKind::Invalid)?;
+    Ok(Loaded { project, warnings })
+}
+
+/// The warnings, or all findings where one is an error.
+fn finish(report: Report, kind: LoadErrorKind) -> Result<Vec<Diagnostic>, LoadError> {
+    let failed = report.errors() > 0;
+    let diagnostics = report.into_sorted();
+    if failed {
+        Err(LoadError { diagnostics, kind })
+    } else {
+        Ok(diagnostics
+            .into_iter()
+            .filter(|diagnostic| diagnostic.severity == Severity::Warning)
+            .collect())
+    }
+}
+
+fn failure(mut report: Report, kind: LoadErrorKind, diagnostic: Diagnostic) -> LoadError {
+    report.add(diagnostic);
+    LoadError {
+        diagnostics: report.into_sorted(),
+        kind,
+    }
+}
+
+/// Fails with what was found so far, when an error is among it.
+fn stop_on_errors(report: Report, kind: LoadErrorKind) -> Result<Report, LoadError> {
+    if report.errors() > 0 {
+        return Err(LoadError {
+            diagnostics: report.into_sorted(),
+            kind,
+        });
+    }
+    Ok(report)
+}
+
+/// Loads a project as far as its canonical tree.
+pub(crate) fn resolve(
+    options: &LoadOptions,
+    env: &Env,
+    files: &dyn Files,
+    stages: Stages,
+) -> Result<Resolved, LoadError> {
+    let (tree, located, name, report) = merged(options, env, files, stages)?;
+    let home = env.get("HOME").map(str::to_owned);
+    let mut resolved = Resolved {
+        name,
+        directory: located.directory,
+        files: located.files,
+        variables: located.variables,
+        home,
+        top: Map::new(),
+        disabled: Map::new(),
+        report,
+    };
+    let mut tree = tree;
+    cast::cast(&mut tree, &mut resolved.report);
+    resolved.report = stop_on_errors(resolved.report, LoadErrorKind::Invalid)?;
+    let Value::Map(mut top) = tree.value else {
+        return Ok(resolved);
+    };
+    let all = match top.remove("services").map(|node| node.value) {
+        Some(Value::Map(services)) => services,
+        _ => Map::new(),
+    };
+    let mut services = Services::by_profiles(all, &located.profiles);
+    if stages.consistency {
+        consistency::check(
+            &mut services,
+            &top,
+            stages.container_names,
+            &mut resolved.report,
+        );
+    }
+    resolve_contents(
+        &mut services.enabled,
+        &resolved.variables,
+        files,
+        stages,
+        &mut resolved.report,
+    );
+    resolved.report = stop_on_errors(resolved.report, LoadErrorKind::Invalid)?;
+    if !options.services.is_empty() {
+        services = services.enable(&options.services, &located.profiles, &mut resolved.report);
+        resolved.report = stop_on_errors(resolved.report, LoadErrorKind::Usage)?;
+        resolve_contents(
+            &mut services.enabled,
+            &resolved.variables,
+            files,
+            stages,
+            &mut resolved.report,
+        );
+        services.select(&options.services, options.no_deps, &mut resolved.report);
+        resolved.report = stop_on_errors(resolved.report, LoadErrorKind::Invalid)?;
+    }
+    select::drop_unused(&mut top, &services.enabled);
+    top.insert("services".to_owned(), Node::new(services.enabled));
+    top.insert("name".to_owned(), Node::new(resolved.name.as_str()));
+    resolved.top = top;
+    resolved.disabled = services.disabled;
+    Ok(resolved)
+}
+
+fn resolve_contents(
+    services: &mut Map,
+    variables: &BTreeMap<String, String>,
+    files: &dyn Files,
+    stages: Stages,
+    report: &mut Report,
+) {
+    for (name, service) in services {
+        if let Some(service) = service.as_map_mut() {
+            if stages.environment {
+                environment::resolve_environment(name, service, variables, files, report);
+            }
+            environment::resolve_labels(name, service, variables, files, report);
+        }
+    }
+}
+
+/// All files as one canonical tree, normalised; with where they are and the project's name.
+pub(crate) fn merged(
+    options: &LoadOptions,
+    env: &Env,
+    files: &dyn Files,
+    stages: Stages,
+) -> Result<(Node, locate::Located, String, Report), LoadError> {
+    let mut report = Report::default();
+    let mut located = match locate::locate(options, env, files, &mut report) {
+        Ok(located) => located,
+        Err((kind, diagnostic)) => return Err(failure(report, kind, diagnostic)),
+    };
+    let mut layers = Layers {
+        files,
+        stages,
+        home: env.get("HOME").map(str::to_owned),
+        report,
+        cache: BTreeMap::new(),
+    };
+    for file in &located.files {
+        if file != Path::new("-") && !files.exists(file) {
+            let diagnostic = Diagnostic::error(format!(
+                "the compose file `{}` does not exist",
+                file.display()
+            ));
+            return Err(failure(
+                layers.report,
+                LoadErrorKind::Unreadable,
+                diagnostic,
+            ));
+        }
+        layers.documents(file);
+    }
+    layers.report = stop_on_errors(layers.report, LoadErrorKind::Invalid)?;
+    let name = project_name(&located, &mut layers, stages);
+    if name.is_empty() {
+        let diagnostic = Diagnostic::error("the project has no name")
+            .note("its directory's name has no letter or digit that a project name can have")
+            .hint("give it one with -p, or with `name:` in the compose file");
+        return Err(failure(layers.report, LoadErrorKind::Invalid, diagnostic));
+    }
+    located
+        .variables
+        .insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
+    if !stages.interpolate {
+        // Where variables stay as they are written, only the name is filled in.
+        located
+            .variables
+            .retain(|key, _| key == "COMPOSE_PROJECT_NAME");
+    }
+    let scope = Scope {
+        directory: located.directory.clone(),
+        variables: located.variables.clone(),
+    };
+    let directory = located.directory.clone();
+    let mut tree = layers.model(&located.files, &scope, &directory, &[]);
+    let report = stop_on_errors(layers.report, LoadErrorKind::Invalid)?;
+    if stages.normalise {
+        normalise::normalise(&mut tree, &name, &located.variables);
+    }
+    Ok((tree, located, name, report))
+}
+
+/// `-p`, `COMPOSE_PROJECT_NAME`, the last `name:`, or the directory's name.
+fn project_name(located: &locate::Located, layers: &mut Layers<'_>, stages: Stages) -> String {
+    if let Some(name) = &located.name {
+        return name.clone();
+    }
+    let mut written: Option<Node> = None;
+    for file in &located.files {
+        for document in layers.documents(file).unwrap_or_default() {
+            if let Some(name) = document.get("name")
+                && name.as_text().is_some_and(|text| !text.is_empty())
+            {
+                written = Some(name.clone());
+            }
+        }
+    }
+    match written {
+        None => {
+            let directory = located.directory.file_name().unwrap_or_default();
+            locate::normal_name(&directory.to_string_lossy())
+        }
+        Some(mut name) => {
+            if stages.interpolate {
+                let lookup = |variable: &str| located.variables.get(variable).cloned();
+                let mut quiet = Report::default();
+                interpolate::interpolate(&mut name, &lookup, &mut quiet);
+            }
+            if stages.normalise {
+                locate::normal_name(&name.display())
+            } else {
+                name.display()
+            }
+        }
+    }
 }

@@ -193,7 +193,8 @@ fn parse_stat(stat: &[u8]) -> Option<(char, i32, i32)> {
     Some((state, parent, group))
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::process::Stdio;
 
@@ -243,6 +244,22 @@ mod tests {
             Some(15)
         );
         assert!(!pids.iter().any(|pid| lives(*pid)), "{pids:?}");
+    }
+
+    #[tokio::test]
+    async fn every_member_has_its_grace_not_only_the_leader() {
+        let here = tempfile::tempdir().unwrap();
+        let tidied = here.path().join("tidied");
+        let script = format!(
+            "sh -c 'trap \"sleep 0.1; : > {}; exit\" TERM; echo $$; echo; \
+             while :; do sleep 0.01; done' & exec sleep 1000",
+            tidied.display()
+        );
+        let mut group = shell(&script);
+        let pids = read_pids(&mut group).await;
+        group.end(Duration::from_mins(1)).await.unwrap();
+        assert!(tidied.exists());
+        assert!(!lives(pids[0]));
     }
 
     #[tokio::test]

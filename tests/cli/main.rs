@@ -6,4 +6,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod conflicts;
+mod containers;
+mod errors;
+mod foreground;
 mod harness;
+mod processes;
+mod server;

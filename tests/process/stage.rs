@@ -221,6 +221,8 @@ impl Stage {
             ports: Vec::new(),
             environment: BTreeMap::new(),
             networks: Vec::new(),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
             volumes: BTreeMap::new(),
             replaces: None,
             readiness: None,

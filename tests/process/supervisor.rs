@@ -102,7 +102,7 @@ async fn it_takes_little_memory_and_its_files_are_private() {
     let status = std::fs::read_to_string(format!("/proc/{}/status", supervisor.pid)).unwrap();
     let resident: u64 = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix("RssAnon:"))
         .and_then(|rest| rest.trim().strip_suffix(" kB"))
         .and_then(|number| number.trim().parse().ok())
         .unwrap();

@@ -110,7 +110,7 @@ impl std::fmt::Display for Finished {
     }
 }
 
-/// A program that runs. Dropping it kills it.
+/// A program that runs. Dropping it kills it, and it alone: one that has children is told to end.
 #[derive(Debug)]
 pub(crate) struct Running {
     command: String,

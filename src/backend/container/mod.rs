@@ -1,1 +1,305 @@
-//! Containers.
+//! The container backend: services as containers of a Docker Engine (API 1.41 and newer).
+//!
+//! `observe` lists, `perform` runs one step, `follow` streams output; the rest of the public methods is
+//! what only this backend can tell. Nothing here decides: which container is made, replaced or stopped
+//! is in the steps. No engine is touched before the first question to it.
+
+mod build;
+mod connect;
+mod context;
+mod convert;
+mod create;
+mod credentials;
+mod fault;
+mod hash;
+mod hooks;
+mod ignore;
+mod inventory;
+mod labels;
+mod lines;
+mod logs;
+mod mounts;
+mod networks;
+mod observe;
+mod perform;
+mod pull;
+mod ready;
+mod replace;
+mod reply;
+mod secrets;
+mod start;
+mod wire;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::{API_DEFAULT_VERSION, Docker};
+use tokio::sync::OnceCell;
+
+use self::credentials::Credentials;
+use self::wire::{ApiVersion, Wire};
+use super::{Backend, BackendError, LogOptions, Made};
+use crate::event::Events;
+use crate::plan::step::Step;
+use crate::project::Env;
+use crate::state::{Instance, InstanceId};
+
+pub use inventory::{Names, Resources};
+
+/// How long the first answer of an engine may take.
+const HELLO: Duration = Duration::from_secs(10);
+
+/// How long a look at what is there may take.
+const LOOK: Duration = Duration::from_mins(1);
+
+/// How long the headers of any other answer may take: creating and starting may copy whole images.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// Services as containers. Cheap to clone; all clones share the connection and what it has learnt.
+#[derive(Clone, Debug)]
+pub struct Containers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    env: Env,
+    engine: OnceCell<Engine>,
+    /// What was learnt about replaced containers while they existed.
+    replaced: replace::Replaced,
+}
+
+/// The engine that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// Its version, e.g. `20.10.24`.
+    pub version: String,
+    /// The API version spoken with it, e.g. `1.41`.
+    pub api: String,
+    /// Where it listens, e.g. `unix:///var/run/docker.sock`.
+    pub endpoint: String,
+    /// Whether the ports it publishes are ports of this machine.
+    pub local: bool,
+}
+
+/// A connected engine.
+#[derive(Debug)]
+struct Engine {
+    docker: Docker,
+    wire: Arc<Wire>,
+    api: ApiVersion,
+    info: EngineInfo,
+    credentials: Credentials,
+    /// Whether containers' own addresses can be reached from here; asked when first needed.
+    direct: OnceCell<bool>,
+}
+
+impl Containers {
+    /// Touches nothing: the engine is looked for when it is first needed.
+    pub fn new(env: &Env) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                env: env.clone(),
+                engine: OnceCell::new(),
+                replaced: replace::Replaced::default(),
+            }),
+        }
+    }
+
+    /// Which engine answers. Asks once; a failure is not remembered.
+    ///
+    /// # Errors
+    /// [`BackendError::EngineUnreachable`] when there is no engine, or none that wharf can talk to.
+    pub async fn reachable(&self) -> Result<EngineInfo, BackendError> {
+        Ok(self.engine().await?.info.clone())
+    }
+
+    async fn engine(&self) -> Result<&Engine, BackendError> {
+        self.shared
+            .engine
+            .get_or_try_init(|| Engine::connect(&self.shared.env))
+            .await
+    }
+}
+
+impl Engine {
+    async fn connect(env: &Env) -> Result<Self, BackendError> {
+        let endpoint = connect::endpoint(env).map_err(|error| {
+            let asked = env.get("DOCKER_HOST").map(str::to_owned).or_else(|| {
+                env.get("DOCKER_CONTEXT")
+                    .map(|name| format!("context {name}"))
+            });
+            BackendError::EngineUnreachable {
+                endpoint: asked.unwrap_or_else(|| "the current context".to_owned()),
+                source: Box::new(error),
+            }
+        })?;
+        let name = endpoint.to_string();
+        let local = endpoint.is_local();
+        let wire = Wire::new(endpoint);
+        let unreachable = |error| fault::unreachable_engine(&name, error);
+        let version = tokio::time::timeout(HELLO, wire.get("/version"))
+            .await
+            .map_err(|_| unreachable(bollard::errors::Error::RequestTimeoutError))?
+            .map_err(unreachable)?;
+        let version: reply::Version = serde_json::from_slice(&version)
+            .map_err(|err| unreachable(bollard::errors::Error::JsonSerdeError { err }))?;
+        let api = env
+            .get("DOCKER_API_VERSION")
+            .and_then(ApiVersion::parse)
+            .or_else(|| ApiVersion::parse(&version.api))
+            .unwrap_or(ApiVersion::OLDEST)
+            .min(ApiVersion::NEWEST);
+        wire.speak(api);
+        let transport = {
+            let wire = Arc::clone(&wire);
+            move |request| {
+                let wire = Arc::clone(&wire);
+                async move { wire.send(request).await }
+            }
+        };
+        let docker = Docker::connect_with_custom_transport(
+            transport,
+            Some("http://docker"),
+            PATIENCE.as_secs(),
+            API_DEFAULT_VERSION,
+        )
+        .map_err(unreachable)?;
+        // An engine in a virtual machine publishes ports here, but its containers are elsewhere.
+        let in_a_machine = version.platform.name.contains("Desktop");
+        Ok(Self {
+            docker,
+            wire,
+            api,
+            credentials: Credentials::load(env),
+            info: EngineInfo {
+                version: version.engine,
+                api: api.to_string(),
+                endpoint: name.clone(),
+                local,
+            },
+            direct: OnceCell::new_with((in_a_machine || !local).then_some(false)),
+        })
+    }
+
+    /// The error of a request that failed; `action` completes "the engine refused to …".
+    fn refused(&self, action: impl Into<String>, error: bollard::errors::Error) -> BackendError {
+        fault::refused(&self.info.endpoint, action, error)
+    }
+
+    /// Decodes the reply to a GET request.
+    async fn get<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<T, bollard::errors::Error> {
+        let body = tokio::time::timeout(LOOK, self.wire.get(path))
+            .await
+            .map_err(|_| bollard::errors::Error::RequestTimeoutError)??;
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// Whether containers' own addresses can be reached from this machine: a local engine that is not
+    /// rootless (whose network is behind a user-mode stack).
+    async fn is_direct(&self) -> bool {
+        *self
+            .direct
+            .get_or_init(|| async {
+                cfg!(target_os = "linux")
+                    && self.get::<reply::Info>("/info").await.is_ok_and(|info| {
+                        !info
+                            .security_options
+                            .iter()
+                            .any(|option| option.contains("rootless"))
+                    })
+            })
+            .await
+    }
+}
+
+impl Backend for Containers {
+    fn observe(&self, project: &str) -> impl Future<Output = Result<Vec<Instance>, BackendError>> {
+        observe::project(self, project)
+    }
+
+    fn perform(
+        &self,
+        step: &Step,
+        made: &Made,
+        events: &Events,
+    ) -> impl Future<Output = Result<Option<InstanceId>, BackendError>> {
+        perform::step(self, step, made, events)
+    }
+
+    fn follow(
+        &self,
+        instances: &[Instance],
+        options: &LogOptions,
+        events: &Events,
+    ) -> impl Future<Output = Result<(), BackendError>> {
+        logs::follow(self, instances, options, events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_is_not_there_is_said_where() {
+        let mut env = Env::default();
+        let host = "unix:///nonexistent/engine.sock";
+        env.variables
+            .insert("DOCKER_HOST".to_owned(), host.to_owned());
+        let error = Containers::new(&env).reachable().await.unwrap_err();
+        let BackendError::EngineUnreachable { endpoint, source } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(endpoint, host);
+        let kind = source
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind);
+        assert_eq!(kind, Some(std::io::ErrorKind::NotFound));
+    }
+
+    #[tokio::test]
+    async fn what_answers_must_be_an_engine() {
+        use tokio::io::AsyncWriteExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut env = Env::default();
+        env.variables
+            .insert("DOCKER_HOST".to_owned(), format!("tcp://{address}"));
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+            stream.write_all(reply).await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        let error = Containers::new(&env).reachable().await.unwrap_err();
+        assert!(
+            matches!(error, BackendError::EngineUnreachable { .. }),
+            "{error:?}"
+        );
+        server.await.unwrap();
+    }
+
+    #[test]
+    fn its_futures_can_move_between_threads() {
+        fn check<T: Send>(_: &T) {}
+        let containers = Containers::new(&Env::default());
+        let (events, _received) = Events::channel();
+        let made = Made::default();
+        let step = Step {
+            id: crate::plan::step::StepId(1),
+            action: crate::plan::step::Action::RemoveNetwork {
+                name: String::new(),
+            },
+            cause: crate::plan::step::Cause::Missing,
+            needs: Vec::new(),
+        };
+        check(&containers.observe("p"));
+        check(&containers.perform(&step, &made, &events));
+        check(&containers.follow(&[], &LogOptions::default(), &events));
+    }
+}

@@ -271,6 +271,8 @@ mod tests {
             ports: Vec::new(),
             environment: BTreeMap::from([("PORT".into(), "8003".into())]),
             networks: Vec::new(),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
             volumes: BTreeMap::new(),
             replaces: None,
             readiness: None,

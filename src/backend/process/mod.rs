@@ -149,6 +149,19 @@ impl Processes {
             .map(drop)
     }
 
+    /// The instance, of any project, whose present run has this id. A ledger that cannot be read knows
+    /// nothing of it.
+    pub async fn find_run(&self, run: &str) -> Option<Instance> {
+        for project in self.projects().unwrap_or_default() {
+            let instances = self.observe(&project).await.unwrap_or_default();
+            let found = instances.into_iter().find(|instance| instance.id.0 == run);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
     /// The ledger entry of an instance.
     fn record(&self, project: &str, name: &str) -> Result<Record, BackendError> {
         let dir = self.dirs().project(project)?.instance(name)?;

@@ -74,7 +74,7 @@ fn instance(record: Record) -> Instance {
         networks: Vec::new(),
         one_off: record.spec.number == 0,
         stop_grace: Some(record.spec.stop_grace.as_secs()),
-        ready: record.spec.readiness.clone(),
+        readiness: record.spec.readiness.clone(),
         status,
         name: record.spec.name,
         project: record.spec.project.name,

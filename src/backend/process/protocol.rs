@@ -187,8 +187,11 @@ impl From<BackendError> for Failure {
             BackendError::Unkillable { pids, .. } => Self::Unkillable { pids },
             other @ (BackendError::EngineUnreachable { .. }
             | BackendError::Engine { .. }
+            | BackendError::PortTaken { .. }
             | BackendError::Build { .. }
             | BackendError::ExitedEarly { .. }
+            | BackendError::PortLost { .. }
+            | BackendError::Hook { .. }
             | BackendError::NotReady { .. }
             | BackendError::AnsweredByOther { .. }
             | BackendError::Port(_)

@@ -13,7 +13,7 @@ use crate::plan::step::Target;
 use crate::port;
 use crate::port::claim::{Protocol, overlaps};
 use crate::probe::{self, Answer, Miss};
-use crate::state::{Health, ProbeKind, Readiness, Status};
+use crate::state::{Health, Readiness, Status};
 
 /// How many last lines an error carries.
 const LAST_LINES: u64 = 20;
@@ -80,7 +80,7 @@ impl Processes {
             }
         };
         match answer {
-            Ok(_) => {
+            Ok(answer) => {
                 let started = self
                     .record(project, name)?
                     .run
@@ -89,11 +89,8 @@ impl Processes {
                 events.send(Event::Ready {
                     name: name.to_owned(),
                     url: probe::url(&readiness.probe, readiness.address),
-                    how: match readiness.probe {
-                        ProbeKind::WebSocket { .. } => "WebSocket handshake",
-                        ProbeKind::Http { .. } => "HTTP response",
-                        ProbeKind::Tcp => "TCP connection",
-                    },
+                    address: readiness.address,
+                    how: answer.what,
                     took: Duration::from_nanos(took),
                 });
                 Ok(())

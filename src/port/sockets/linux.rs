@@ -20,8 +20,9 @@ use netlink_packet_sock_diag::inet::{
 };
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use nix::errno::Errno;
 
-use super::{Bound, Connection};
+use super::{Bound, Connection, procfs};
 use crate::port::claim::Protocol;
 use crate::port::holder::ListeningSocket;
 
@@ -36,10 +37,48 @@ const CGROUP_ID: u16 = 21;
 /// receiver's buffer).
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// `EADDRNOTAVAIL`-like answers of a kernel without IPv6 are no error; see [`dump`].
 const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
 
+/// Sockets on a port; see [`super::bound`].
 pub(super) fn bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
+    ask_bound(port, protocol).or_else(|error| {
+        if is_missing(&error) {
+            procfs::bound(port, protocol)
+        } else {
+            Err(error)
+        }
+    })
+}
+
+/// TCP connections from local port `port`; `remote` 0 means any; `closing` adds those that one side has
+/// begun to close.
+pub(super) fn connections(port: u16, remote: u16, closing: bool) -> io::Result<Vec<Connection>> {
+    ask_connections(port, remote, closing).or_else(|error| {
+        if is_missing(&error) {
+            procfs::connections(port, remote, closing)
+        } else {
+            Err(error)
+        }
+    })
+}
+
+/// Whether the kernel has no `sock_diag` for us, rather than trouble with it.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(
+            Errno::EPROTONOSUPPORT
+                | Errno::EAFNOSUPPORT
+                | Errno::ENOENT
+                | Errno::EOPNOTSUPP
+                | Errno::EPERM
+                | Errno::EACCES
+                | Errno::ENOSYS
+        )
+    )
+}
+
+pub(super) fn ask_bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
     let states = match protocol {
         Protocol::Tcp => StateFlags::from_bits_retain(StateFlags::LISTEN.bits() | BOUND_INACTIVE),
         // An unconnected UDP socket is in state CLOSE; a connected one is a client or one peer's own.
@@ -67,9 +106,11 @@ pub(super) fn bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
     Ok(found)
 }
 
-/// TCP connections from local port `port`; `remote` 0 means any; `closing` adds those that one side has
-/// begun to close.
-pub(super) fn connections(port: u16, remote: u16, closing: bool) -> io::Result<Vec<Connection>> {
+pub(super) fn ask_connections(
+    port: u16,
+    remote: u16,
+    closing: bool,
+) -> io::Result<Vec<Connection>> {
     let mut states = StateFlags::ESTABLISHED;
     if closing {
         states |= StateFlags::CLOSE_WAIT
@@ -158,11 +199,11 @@ fn read_datagram(
             .next_multiple_of(4);
         rest = rest.get(length.max(1)..).unwrap_or_default();
         match message.payload {
-            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                // A kernel that did not filter would make every connection look like a listener.
-                if response.header.socket_id.source_port == source_port {
-                    responses.push(*response);
-                }
+            // A kernel that did not filter would make every connection look like a listener.
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response))
+                if response.header.socket_id.source_port == source_port =>
+            {
+                responses.push(*response);
             }
             NetlinkPayload::Done(_) => return Ok(true),
             NetlinkPayload::Error(error) => {
@@ -171,7 +212,10 @@ fn read_datagram(
                     None => Ok(true),
                 };
             }
-            _ => {}
+            NetlinkPayload::Noop
+            | NetlinkPayload::Overrun(_)
+            | NetlinkPayload::InnerMessage(_)
+            | _ => {}
         }
     }
     Ok(false)

@@ -1,12 +1,15 @@
 //! Which sockets sit on a port: the kernel's answer, as plain data.
 //!
-//! One function set for every system; `linux` asks `sock_diag`, `other` has no answer yet. Nothing here
-//! knows processes, containers or claims, and nothing here changes anything.
+//! One function set for every system; `linux` asks `sock_diag` (or `procfs`, where that is missing),
+//! `other` has no answer yet. Nothing here knows processes or containers, and nothing here changes
+//! anything.
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(not(target_os = "linux"))]
 mod other;
+#[cfg(target_os = "linux")]
+mod procfs;
 
 use std::net::{IpAddr, SocketAddr};
 

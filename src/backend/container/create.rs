@@ -1,0 +1,231 @@
+//! Making a container: looks up what the request needs, sends it, and completes what the engine's
+//! version cannot do in one request. A container that cannot be completed is taken away again.
+
+use bollard::errors::Error;
+use bollard::models::{ContainerCreateBody, NetworkConnectRequest};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+};
+use http_body_util::BodyExt;
+use hyper::{Method, Request};
+
+use super::convert::{self, Security, Surroundings};
+use super::fault::{Refusal, has_status};
+use super::mounts::Inherited;
+use super::observe::{self, encoded};
+use super::replace::{self, Heir};
+use super::{Containers, Engine, inventory, labels, secrets};
+use crate::backend::BackendError;
+use crate::plan::step::InstanceSpec;
+use crate::project::model::MountKind;
+use crate::state::InstanceId;
+
+/// Makes a container from its spec and returns its id.
+pub(super) async fn container(
+    containers: &Containers,
+    spec: &InstanceSpec,
+) -> Result<InstanceId, BackendError> {
+    let engine = containers.engine().await?;
+    let stores = secrets::of(spec)?;
+    let around = surroundings(containers, engine, spec, &stores).await?;
+    let request = convert::request(spec, &around)?;
+    let id = match create(engine, &spec.name, &request).await {
+        Ok(id) => id,
+        Err(error) => match &spec.replaces {
+            // The old one still has the name: wait for it under a temporary one.
+            Some(old) if has_status(&error, 409) => {
+                let name = replace::temporary_name(&old.0, &spec.name);
+                let id = create(engine, &name, &request)
+                    .await
+                    .map_err(|error| engine.refused(format!("create {}", spec.name), error))?;
+                let heir = Heir {
+                    id: id.clone(),
+                    name: spec.name.clone(),
+                };
+                containers.shared.replaced.remember_heir(&old.0, heir);
+                id
+            }
+            _ => return Err(engine.refused(format!("create {}", spec.name), error)),
+        },
+    };
+    let completed = async {
+        for (network, settings) in request.connect {
+            let body = NetworkConnectRequest {
+                container: id.clone(),
+                endpoint_config: Some(settings),
+            };
+            engine
+                .docker
+                .connect_network(&network, body)
+                .await
+                .map_err(|error| {
+                    engine.refused(format!("connect {} to {network}", spec.name), error)
+                })?;
+        }
+        secrets::write(engine, &id, &spec.name, &stores.files).await
+    };
+    if let Err(error) = completed.await {
+        let options = RemoveContainerOptionsBuilder::new().force(true).build();
+        // The first error is the one to report; what cannot be removed is found by the next run.
+        drop(engine.docker.remove_container(&id, Some(options)).await);
+        return Err(error);
+    }
+    Ok(InstanceId(id))
+}
+
+/// Gives a container that waited under a temporary name the name it was made for.
+pub(super) async fn rename(engine: &Engine, heir: &Heir) -> Result<(), BackendError> {
+    let options = RenameContainerOptionsBuilder::new()
+        .name(&heir.name)
+        .build();
+    engine
+        .docker
+        .rename_container(&heir.id, options)
+        .await
+        .map_err(|error| engine.refused(format!("rename a container to {}", heir.name), error))
+}
+
+async fn create(engine: &Engine, name: &str, request: &convert::Request) -> Result<String, Error> {
+    if let Some(mac) = &request.mac_address {
+        return create_with_mac(engine, name, &request.body, mac).await;
+    }
+    let options = CreateContainerOptionsBuilder::new().name(name).build();
+    let created = engine
+        .docker
+        .create_container(Some(options), request.body.clone());
+    Ok(created.await?.id)
+}
+
+/// Before API 1.44 the hardware address is a field of the body that bollard's type no longer has.
+async fn create_with_mac(
+    engine: &Engine,
+    name: &str,
+    body: &ContainerCreateBody,
+    mac: &str,
+) -> Result<String, Error> {
+    let mut body = serde_json::to_value(body)?;
+    body["MacAddress"] = mac.into();
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("/containers/create?name={}", encoded(name)))
+        .header("Content-Type", "application/json")
+        .body(bollard::body_full(body.to_string().into()))?;
+    let reply = engine.wire.checked(request).await?;
+    let reply = reply.into_body().collect().await?.to_bytes();
+    Ok(serde_json::from_slice::<bollard::models::ContainerCreateResponse>(&reply)?.id)
+}
+
+async fn surroundings(
+    containers: &Containers,
+    engine: &Engine,
+    spec: &InstanceSpec,
+    stores: &secrets::Placed,
+) -> Result<Surroundings, BackendError> {
+    let refused = |error| engine.refused(format!("create {}", spec.name), error);
+    let Some(image) = inventory::image(engine, &spec.image)
+        .await
+        .map_err(refused)?
+    else {
+        return Err(BackendError::Engine {
+            action: format!("create {}", spec.name),
+            source: Box::new(Refusal {
+                status: 404,
+                message: format!("there is no image {}", spec.image),
+            }),
+        });
+    };
+    let service = &*spec.service;
+    let mut inherited = match &spec.replaces {
+        Some(old) => match observe::inspect(engine, &old.0).await.map_err(refused)? {
+            Some(container) => replace::anonymous_volumes(&container),
+            None => containers
+                .shared
+                .replaced
+                .volumes(&old.0)
+                .unwrap_or_default(),
+        },
+        None => Vec::new(),
+    };
+    inherited.retain(|volume: &Inherited| {
+        let declared = service
+            .volumes
+            .iter()
+            .find(|mount| mount.target == volume.target);
+        match declared {
+            Some(mount) => matches!(mount.kind, MountKind::Volume { source: None, .. }),
+            None => image.config.volumes.contains_key(&volume.target),
+        }
+    });
+    Ok(Surroundings {
+        api: engine.api,
+        image_id: image.id,
+        network_mode: shared_with(engine, spec, service.network_mode.as_deref()).await?,
+        ipc: shared_with(engine, spec, service.ipc.as_deref()).await?,
+        pid: shared_with(engine, spec, service.pid.as_deref()).await?,
+        security: security(spec)?,
+        inherited,
+        stores: stores.mounts.clone(),
+    })
+}
+
+/// Resolves `service:x` to the container of that service; other modes are the engine's own words.
+async fn shared_with(
+    engine: &Engine,
+    spec: &InstanceSpec,
+    mode: Option<&str>,
+) -> Result<Option<String>, BackendError> {
+    let Some(service) = mode.and_then(|mode| mode.strip_prefix("service:")) else {
+        return Ok(mode.map(str::to_owned));
+    };
+    let having = [
+        format!("{}={}", labels::PROJECT, spec.project.name),
+        format!("{}={service}", labels::SERVICE),
+        format!("{}=False", labels::ONE_OFF),
+    ];
+    let having: Vec<&str> = having.iter().map(String::as_str).collect();
+    let found = observe::list(engine, &having)
+        .await
+        .map_err(|error| engine.refused(format!("create {}", spec.name), error))?;
+    let number = |labels: &std::collections::BTreeMap<String, String>| {
+        labels
+            .get(labels::NUMBER)
+            .and_then(|number| number.parse::<u32>().ok())
+    };
+    let first = found.iter().min_by_key(|entry| number(&entry.labels));
+    match first {
+        Some(entry) => Ok(Some(format!("container:{}", entry.id))),
+        None => Err(BackendError::Unsupported(format!(
+            "{}: service `{service}`, whose namespace it shares, has no container",
+            spec.name
+        ))),
+    }
+}
+
+/// Reads seccomp profiles, which the engine takes as text.
+fn security(spec: &InstanceSpec) -> Result<Security, BackendError> {
+    let mut security = Security::default();
+    for option in &spec.service.security_opt {
+        let (key, value) = option
+            .split_once('=')
+            .or_else(|| option.split_once(':'))
+            .unwrap_or((option, ""));
+        match (key, value) {
+            ("systempaths", "unconfined") => security.unconfined_paths = true,
+            ("seccomp", profile) if !["unconfined", "builtin", ""].contains(&profile) => {
+                let path = spec.project.working_dir.join(profile);
+                let text =
+                    std::fs::read_to_string(&path).map_err(|source| BackendError::State {
+                        action: format!(
+                            "{}: cannot read the seccomp profile {}",
+                            spec.name,
+                            path.display()
+                        ),
+                        source,
+                    })?;
+                security.options.push(format!("seccomp={text}"));
+            }
+            _ => security.options.push(option.clone()),
+        }
+    }
+    Ok(security)
+}

@@ -1,0 +1,80 @@
+//! From bollard's errors to the backend's.
+//!
+//! bollard repeats the cause in its messages; here the engine's own words become the source, once.
+
+use bollard::errors::Error;
+
+use super::wire::{Unconnected, is_unconnected};
+use crate::backend::BackendError;
+
+/// What the engine answered in place of doing what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// The engine's message.
+    pub message: String,
+}
+
+impl Refusal {
+    /// The engine's words, if the error is an answer of the engine.
+    pub(super) fn of(error: Error) -> Result<Self, Error> {
+        let (status, message) = if let Error::DockerResponseServerError {
+            status_code,
+            message,
+        } = error
+        {
+            (status_code, message)
+        } else if let Error::DockerStreamError { error } = error {
+            // The status was sent before the trouble came.
+            (200, error)
+        } else {
+            return Err(error);
+        };
+        Ok(Self {
+            status,
+            message: message.trim().to_owned(),
+        })
+    }
+}
+
+/// The error of a failed request. `action` completes "the engine refused to …".
+pub(super) fn refused(endpoint: &str, action: impl Into<String>, error: Error) -> BackendError {
+    if is_unconnected(&error) {
+        return unreachable_engine(endpoint, error);
+    }
+    let source: Box<dyn std::error::Error + Send + Sync> = match Refusal::of(error) {
+        Ok(refusal) => Box::new(refusal),
+        Err(other) => Box::new(other),
+    };
+    BackendError::Engine {
+        action: action.into(),
+        source,
+    }
+}
+
+/// Nobody answers at the endpoint.
+pub(super) fn unreachable_engine(endpoint: &str, error: Error) -> BackendError {
+    BackendError::EngineUnreachable {
+        endpoint: endpoint.to_owned(),
+        source: if let Error::IOError { err } = error {
+            match err.downcast::<Unconnected>() {
+                Ok(unconnected) => Box::new(unconnected.reason()),
+                Err(err) => Box::new(err),
+            }
+        } else {
+            Box::new(error)
+        },
+    }
+}
+
+/// Whether the engine says that there is no such thing.
+pub(super) fn is_missing(error: &Error) -> bool {
+    has_status(error, 404)
+}
+
+/// Whether the engine answered with this HTTP status.
+pub(super) fn has_status(error: &Error, status: u16) -> bool {
+    matches!(error, Error::DockerResponseServerError { status_code, .. } if *status_code == status)
+}

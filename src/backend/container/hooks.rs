@@ -1,0 +1,145 @@
+//! `post_start` and `pre_stop`: commands in a container that runs.
+//!
+//! They are recorded in labels, so that every later invocation (and `down` without a compose file) knows
+//! them without the service.
+
+use std::collections::BTreeMap;
+
+use bollard::errors::Error;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::ExecConfig;
+use futures_util::TryStreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::lines::{Line, Lines};
+use super::{Engine, labels};
+use crate::backend::BackendError;
+use crate::event::{Event, Events};
+use crate::project::model::{self, Service};
+
+/// How many lines of output go into an error.
+const KEPT: usize = 20;
+
+/// A hook as its label has it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Hook {
+    command: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(default)]
+    privileged: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    working_dir: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    environment: Vec<String>,
+}
+
+/// The labels that record a service's hooks.
+pub(super) fn recorded(service: &Service) -> BTreeMap<String, String> {
+    [
+        (labels::POST_START, &service.post_start),
+        (labels::PRE_STOP, &service.pre_stop),
+    ]
+    .into_iter()
+    .filter(|(_, hooks)| !hooks.is_empty())
+    .filter_map(|(label, hooks)| {
+        let hooks: Vec<Hook> = hooks.iter().map(Hook::of).collect();
+        Some((label.to_owned(), serde_json::to_string(&hooks).ok()?))
+    })
+    .collect()
+}
+
+impl Hook {
+    fn of(hook: &model::Hook) -> Self {
+        Self {
+            command: hook.command.clone(),
+            user: hook.user.clone(),
+            privileged: hook.privileged,
+            working_dir: hook.working_dir.clone(),
+            environment: hook.environment.clone(),
+        }
+    }
+}
+
+/// Runs the hooks that a container's label records, one after the other; the first failure ends it.
+pub(super) async fn run(
+    engine: &Engine,
+    id: &str,
+    name: &str,
+    label: &'static str,
+    labels: &BTreeMap<String, String>,
+    events: &Events,
+) -> Result<(), BackendError> {
+    let Some(text) = labels.get(label) else {
+        return Ok(());
+    };
+    let what = label.rsplit('.').next().unwrap_or(label);
+    let hooks: Vec<Hook> = serde_json::from_str(text).map_err(|_| {
+        BackendError::Unsupported(format!("{name}: its label {label} cannot be read"))
+    })?;
+    for hook in hooks {
+        let command = hook.command.join(" ");
+        let (code, last_lines) = execute(engine, id, name, hook, events)
+            .await
+            .map_err(|error| engine.refused(format!("run `{command}` in {name}"), error))?;
+        if code != 0 {
+            return Err(BackendError::Hook {
+                name: name.to_owned(),
+                what: what.to_owned(),
+                command,
+                code,
+                last_lines,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Runs a command; its output is the instance's. Its exit code and last lines.
+async fn execute(
+    engine: &Engine,
+    id: &str,
+    name: &str,
+    hook: Hook,
+    events: &Events,
+) -> Result<(i32, Vec<String>), Error> {
+    let config = ExecConfig {
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        cmd: Some(hook.command),
+        user: hook.user,
+        privileged: Some(hook.privileged),
+        working_dir: hook.working_dir,
+        env: Some(hook.environment),
+        ..ExecConfig::default()
+    };
+    let exec = engine.docker.create_exec(id, config).await?.id;
+    let mut last_lines = Vec::new();
+    let mut tell = |line: Line| {
+        if last_lines.len() == KEPT {
+            last_lines.remove(0);
+        }
+        last_lines.push(String::from_utf8_lossy(&line.bytes).into_owned());
+        events.send(Event::Log {
+            name: name.to_owned(),
+            stream: line.stream,
+            time: line.time,
+            line: line.bytes,
+        });
+    };
+    let started = engine
+        .docker
+        .start_exec(&exec, None::<StartExecOptions>)
+        .await?;
+    if let StartExecResults::Attached { mut output, .. } = started {
+        let mut lines = Lines::untimed();
+        while let Some(message) = output.try_next().await? {
+            lines.push(&message).into_iter().for_each(&mut tell);
+        }
+        lines.rest().for_each(&mut tell);
+    }
+    let code = engine.docker.inspect_exec(&exec).await?.exit_code;
+    // Gone before it could be asked: nothing is known against it.
+    let code = i32::try_from(code.unwrap_or(0)).unwrap_or(i32::MAX);
+    Ok((code, last_lines))
+}

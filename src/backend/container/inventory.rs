@@ -1,0 +1,182 @@
+//! What only the engine knows and others ask for: published ports, named resources, exit codes, last
+//! lines; and the stop of a container that belongs to somebody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bollard::errors::Error;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::observe::{self, encoded};
+use super::reply::{Image, Listed, Named, Volumes};
+use super::{Containers, Engine, fault, labels, logs, perform};
+use crate::backend::BackendError;
+use crate::port::holder::{ContainerFacts, Published};
+
+/// What a project names outside itself.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Networks, by the engine's name.
+    pub networks: BTreeSet<String>,
+    /// Volumes, by the engine's name.
+    pub volumes: BTreeSet<String>,
+    /// Images, by reference.
+    pub images: BTreeSet<String>,
+}
+
+/// What exists of a project besides its containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Networks that have the project's label or that it names.
+    pub networks: BTreeSet<String>,
+    /// Volumes that have the project's label or that it names.
+    pub volumes: BTreeSet<String>,
+    /// Images it names: reference and id.
+    pub images: BTreeMap<String, String>,
+}
+
+impl Containers {
+    /// Every port that a running container publishes, and every running container.
+    pub async fn published(&self) -> Result<(Vec<Published>, Vec<ContainerFacts>), BackendError> {
+        let engine = self.engine().await?;
+        let running: Vec<Listed> = engine
+            .get("/containers/json")
+            .await
+            .map_err(|error| engine.refused("list containers", error))?;
+        let mut ports = Vec::new();
+        let mut all = Vec::new();
+        for entry in running {
+            let facts = facts(&entry, &engine.info.endpoint);
+            ports.extend(entry.ports.iter().filter_map(|port| {
+                Some(Published {
+                    container: facts.clone(),
+                    ip: observe::address(&port.ip)?,
+                    port: Some(port.public_port).filter(|port| *port != 0)?,
+                    protocol: observe::protocol(&port.protocol)?,
+                })
+            }));
+            all.push(facts);
+        }
+        Ok((ports, all))
+    }
+
+    /// Stops a container that is not of this project, as `docker stop` does: its stop signal, its grace
+    /// period (or `grace`), SIGKILL. One that is gone or stopped already is no error.
+    pub async fn stop_foreign(
+        &self,
+        id: &str,
+        grace: Option<Duration>,
+    ) -> Result<(), BackendError> {
+        perform::stop(self.engine().await?, id, id, grace).await
+    }
+
+    /// What exists among what the project names or has labelled.
+    pub async fn resources(&self, project: &str, names: &Names) -> Result<Resources, BackendError> {
+        let engine = self.engine().await?;
+        let (networks, volumes, images) = tokio::try_join!(
+            async {
+                let all = engine.get::<Vec<Named>>("/networks");
+                all.await
+                    .map(|all| chosen(all, project, &names.networks))
+                    .map_err(|error| engine.refused("list networks", error))
+            },
+            async {
+                let all = engine.get::<Volumes>("/volumes");
+                all.await
+                    .map(|all| chosen(all.volumes, project, &names.volumes))
+                    .map_err(|error| engine.refused("list volumes", error))
+            },
+            async {
+                images(engine, &names.images)
+                    .await
+                    .map_err(|error| engine.refused("look images up", error))
+            },
+        )?;
+        Ok(Resources {
+            networks,
+            volumes,
+            images,
+        })
+    }
+
+    /// The exit code of a container that has ended; `None` while it lives or if there is none.
+    pub async fn exit_code(&self, id: &str) -> Result<Option<i32>, BackendError> {
+        let engine = self.engine().await?;
+        let inspected = observe::inspect(engine, id)
+            .await
+            .map_err(|error| engine.refused(format!("inspect {id}"), error))?;
+        Ok(inspected
+            .filter(|container| !container.state.running)
+            .map(|container| observe::exit_code(&container.state)))
+    }
+
+    /// The last `n` lines of a container's output, both streams.
+    pub async fn last_lines(&self, id: &str, n: u64) -> Result<Vec<String>, BackendError> {
+        let engine = self.engine().await?;
+        logs::last_lines(engine, id, n)
+            .await
+            .map_err(|error| engine.refused(format!("read the output of {id}"), error))
+    }
+}
+
+fn facts(entry: &Listed, endpoint: &str) -> ContainerFacts {
+    ContainerFacts {
+        id: entry.id.clone(),
+        // Links add further names with a slash inside.
+        name: entry
+            .names
+            .iter()
+            .map(|name| name.trim_start_matches('/'))
+            .find(|name| !name.contains('/'))
+            .unwrap_or_default()
+            .to_owned(),
+        image: entry.image.clone(),
+        command: entry.command.clone(),
+        project: entry.labels.get(labels::PROJECT).cloned(),
+        service: entry.labels.get(labels::SERVICE).cloned(),
+        created: entry.created,
+        engine: endpoint.to_owned(),
+    }
+}
+
+fn chosen(all: Vec<Named>, project: &str, named: &BTreeSet<String>) -> BTreeSet<String> {
+    all.into_iter()
+        .filter(|entry| {
+            named.contains(&entry.name)
+                || entry.labels.get(labels::PROJECT).map(String::as_str) == Some(project)
+        })
+        .map(|entry| entry.name)
+        .collect()
+}
+
+async fn images(
+    engine: &Engine,
+    references: &BTreeSet<String>,
+) -> Result<BTreeMap<String, String>, Error> {
+    stream::iter(references)
+        .map(|reference| async move {
+            let found = image(engine, reference).await?;
+            Ok(found.map(|image| (reference.clone(), image.id)))
+        })
+        .buffer_unordered(8)
+        .try_filter_map(|found| async { Ok(found) })
+        .try_collect()
+        .await
+}
+
+/// Looks an image up by reference or id.
+pub(super) async fn image(engine: &Engine, reference: &str) -> Result<Option<Image>, Error> {
+    let path = format!(
+        "/images/{}/json",
+        reference
+            .split('/')
+            .map(encoded)
+            .collect::<Vec<_>>()
+            .join("/")
+    );
+    match engine.get(&path).await {
+        Ok(image) => Ok(Some(image)),
+        Err(error) if fault::is_missing(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

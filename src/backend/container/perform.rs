@@ -1,0 +1,277 @@
+//! One arm per action. Each does what its step says and decides nothing; what is done already (stopped,
+//! removed, there) counts as done.
+
+use std::time::Duration;
+
+use bollard::errors::Error;
+use bollard::query_parameters::{
+    RemoveContainerOptionsBuilder, RemoveVolumeOptions, StopContainerOptionsBuilder,
+    WaitContainerOptionsBuilder,
+};
+use futures_util::StreamExt;
+
+use super::convert::whole_seconds;
+use super::fault::{has_status, is_missing};
+use super::observe::{self, encoded};
+use super::{Containers, Engine, build, create, hooks, labels, networks, pull, ready, start};
+use crate::backend::{BackendError, Made};
+use crate::event::{Event, Events};
+use crate::plan::step::ProjectIdentity;
+use crate::plan::step::{Action, Step, Target, Which};
+use crate::project::model::{Network, Volume};
+use crate::state::InstanceId;
+
+/// The engine's grace period where a container does not name one.
+const DEFAULT_GRACE: i64 = 10;
+
+/// What the engine may need beyond a grace period to kill and clean up.
+const AFTERWARDS: Duration = Duration::from_secs(30);
+
+/// Performs a step; returns the container it made or started.
+pub(super) async fn step(
+    containers: &Containers,
+    step: &Step,
+    made: &Made,
+    events: &Events,
+) -> Result<Option<InstanceId>, BackendError> {
+    let engine = containers.engine().await?;
+    match &step.action {
+        Action::Build {
+            service,
+            image,
+            project,
+        } => build::image(engine, service, image, project, events).await?,
+        Action::Pull { service, image } => {
+            let platform = service.platform.as_deref();
+            pull::image(engine, &service.name, image, platform, events).await?;
+        }
+        Action::CreateNetwork { network, project } => {
+            create_network(engine, network, project).await?;
+        }
+        Action::CreateVolume { volume, project } => create_volume(engine, volume, project).await?,
+        Action::Create(spec) => return create::container(containers, spec).await.map(Some),
+        Action::Start { instance } => {
+            let id = resolve(instance, made)?;
+            begin(engine, &id.0, &instance.name, events).await?;
+            return Ok(Some(id));
+        }
+        Action::AwaitReady {
+            instance,
+            readiness,
+        } => {
+            let id = resolve(instance, made)?;
+            ready::answers(engine, &id.0, &instance.name, readiness, events).await?;
+        }
+        Action::AwaitHealthy { instance } => {
+            let id = resolve(instance, made)?;
+            ready::healthy(engine, &id.0, &instance.name).await?;
+        }
+        Action::AwaitCompleted { instance } => {
+            let id = resolve(instance, made)?;
+            ready::completed(engine, &id.0, &instance.name).await?;
+        }
+        Action::Stop { instance, grace } => {
+            let id = resolve(instance, made)?;
+            end(engine, &id.0, &instance.name, *grace, events).await?;
+        }
+        Action::Remove { instance, volumes } => {
+            let id = resolve(instance, made)?;
+            remove(containers, engine, &id.0, &instance.name, *volumes).await?;
+        }
+        Action::RemoveNetwork { name } => remove_network(engine, name, events).await?,
+        Action::RemoveVolume { name } => remove_volume(engine, name, events).await?,
+        Action::FreePort { .. } | Action::MovePort { .. } => {
+            return Err(BackendError::Unsupported(
+                "ports are not freed by the container backend".to_owned(),
+            ));
+        }
+    }
+    Ok(None)
+}
+
+/// The container that a target stands for.
+fn resolve(target: &Target, made: &Made) -> Result<InstanceId, BackendError> {
+    match &target.which {
+        Which::Existing(id) => Ok(id.clone()),
+        Which::MadeBy(step) => made
+            .get(*step)
+            .ok_or_else(|| BackendError::Unsupported(format!("{} has not been made", target.name))),
+    }
+}
+
+/// Starts a container and runs its `post_start` hooks, unless it runs already.
+async fn begin(engine: &Engine, id: &str, name: &str, events: &Events) -> Result<(), BackendError> {
+    let before = observe::inspect(engine, id)
+        .await
+        .map_err(|error| engine.refused(format!("inspect {name}"), error))?;
+    start::container(engine, id, name).await?;
+    match before {
+        Some(container) if !container.state.running => {
+            let labels = &container.config.labels;
+            hooks::run(engine, id, name, labels::POST_START, labels, events).await
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Runs the `pre_stop` hooks of a container and stops it. A hook that fails does not keep it running,
+/// and one that is to be killed at once gets none.
+async fn end(
+    engine: &Engine,
+    id: &str,
+    name: &str,
+    grace: Option<Duration>,
+    events: &Events,
+) -> Result<(), BackendError> {
+    let container = observe::inspect(engine, id)
+        .await
+        .map_err(|error| engine.refused(format!("inspect {name}"), error))?;
+    let Some(container) = container else {
+        return Ok(());
+    };
+    if container.state.running && grace != Some(Duration::ZERO) {
+        let labels = &container.config.labels;
+        let hooked = hooks::run(engine, id, name, labels::PRE_STOP, labels, events).await;
+        if let Err(error) = hooked {
+            events.send(Event::Warning(error.to_string()));
+        }
+    }
+    stop(engine, id, name, grace).await
+}
+
+/// Stops a container by its stop signal, its own grace period or `grace`, and SIGKILL.
+pub(super) async fn stop(
+    engine: &Engine,
+    id: &str,
+    name: &str,
+    grace: Option<Duration>,
+) -> Result<(), BackendError> {
+    let refused = |error| engine.refused(format!("stop {name}"), error);
+    let seconds = match grace {
+        Some(grace) => whole_seconds(grace),
+        // Only to know how long the answer may take.
+        None => match observe::inspect(engine, id).await.map_err(refused)? {
+            Some(container) => container.config.stop_timeout.unwrap_or(DEFAULT_GRACE),
+            None => return Ok(()),
+        },
+    };
+    let mut options = StopContainerOptionsBuilder::new();
+    if grace.is_some() {
+        options = options.t(i32::try_from(seconds).unwrap_or(i32::MAX));
+    }
+    let patience = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX / 2)) + AFTERWARDS;
+    let docker = engine.docker.clone().with_timeout(patience);
+    match docker.stop_container(id, Some(options.build())).await {
+        Ok(()) => Ok(()),
+        Err(error) if is_missing(&error) => Ok(()),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+async fn remove(
+    containers: &Containers,
+    engine: &Engine,
+    id: &str,
+    name: &str,
+    volumes: bool,
+) -> Result<(), BackendError> {
+    let refused = |error| engine.refused(format!("remove {name}"), error);
+    let replaced = &containers.shared.replaced;
+    if !volumes && let Some(container) = observe::inspect(engine, id).await.map_err(refused)? {
+        replaced.remember_volumes(&container);
+    }
+    let options = RemoveContainerOptionsBuilder::new().v(volumes).build();
+    match engine.docker.remove_container(id, Some(options)).await {
+        Ok(()) => {}
+        Err(error) if is_missing(&error) => {}
+        // Somebody else is removing it.
+        Err(error) if has_status(&error, 409) && says(&error, "already in progress") => {
+            gone(engine, id).await.map_err(refused)?;
+        }
+        Err(error) => return Err(refused(error)),
+    }
+    match replaced.take_heir(id) {
+        Some(heir) => create::rename(engine, &heir).await,
+        None => Ok(()),
+    }
+}
+
+/// Waits until a container that is being removed does not exist any more.
+async fn gone(engine: &Engine, id: &str) -> Result<(), Error> {
+    let options = WaitContainerOptionsBuilder::new()
+        .condition("removed")
+        .build();
+    let mut waiting = std::pin::pin!(engine.docker.wait_container(id, Some(options)));
+    match waiting.next().await {
+        // Its exit code is of no interest here.
+        Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) | None => Ok(()),
+        Some(Err(error)) if is_missing(&error) => Ok(()),
+        Some(Err(error)) => Err(error),
+    }
+}
+
+fn says(error: &Error, words: &str) -> bool {
+    matches!(error, Error::DockerResponseServerError { message, .. } if message.contains(words))
+}
+
+async fn create_network(
+    engine: &Engine,
+    network: &Network,
+    project: &ProjectIdentity,
+) -> Result<(), BackendError> {
+    let refused = |error| engine.refused(format!("create network {}", network.name), error);
+    // Names of networks are not unique in older engines: look before making a second one.
+    let existing: Vec<super::reply::Named> = engine.get("/networks").await.map_err(refused)?;
+    if existing.iter().any(|other| other.name == network.name) {
+        return Ok(());
+    }
+    let request = networks::network(network, project);
+    match engine.docker.create_network(request).await {
+        Ok(_) => Ok(()),
+        Err(error) if has_status(&error, 409) && says(&error, "already exists") => Ok(()),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+async fn create_volume(
+    engine: &Engine,
+    volume: &Volume,
+    project: &ProjectIdentity,
+) -> Result<(), BackendError> {
+    engine
+        .docker
+        .create_volume(networks::volume(volume, project))
+        .await
+        .map(drop)
+        .map_err(|error| engine.refused(format!("create volume {}", volume.name), error))
+}
+
+async fn remove_network(engine: &Engine, name: &str, events: &Events) -> Result<(), BackendError> {
+    match engine.docker.remove_network(&encoded(name)).await {
+        Ok(()) => Ok(()),
+        Err(error) if is_missing(&error) => Ok(()),
+        Err(error) if has_status(&error, 403) && says(&error, "active endpoints") => {
+            let line = format!("network {name} is still in use and stays");
+            events.send(Event::Warning(line));
+            Ok(())
+        }
+        Err(error) => Err(engine.refused(format!("remove network {name}"), error)),
+    }
+}
+
+async fn remove_volume(engine: &Engine, name: &str, events: &Events) -> Result<(), BackendError> {
+    match engine
+        .docker
+        .remove_volume(&encoded(name), None::<RemoveVolumeOptions>)
+        .await
+    {
+        Ok(()) => Ok(()),
+        Err(error) if is_missing(&error) => Ok(()),
+        Err(error) if has_status(&error, 409) => {
+            let line = format!("volume {name} is still in use and stays");
+            events.send(Event::Warning(line));
+            Ok(())
+        }
+        Err(error) => Err(engine.refused(format!("remove volume {name}"), error)),
+    }
+}

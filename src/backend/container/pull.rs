@@ -1,0 +1,100 @@
+//! Pulling an image: one request, its progress as lines.
+
+use bollard::errors::Error;
+use futures_util::TryStreamExt;
+use hyper::{Method, Request};
+
+use super::observe::encoded;
+use super::{Engine, PATIENCE, wire};
+use crate::backend::BackendError;
+use crate::event::{Event, Events};
+
+/// Pulls `image` for a platform, or for the engine's own.
+pub(super) async fn image(
+    engine: &Engine,
+    subject: &str,
+    image: &str,
+    platform: Option<&str>,
+    events: &Events,
+) -> Result<(), BackendError> {
+    let (name, tag) = reference(image);
+    let mut path = format!(
+        "/images/create?fromImage={}&tag={}",
+        encoded(name),
+        encoded(tag)
+    );
+    if let Some(platform) = platform {
+        path.push_str("&platform=");
+        path.push_str(&encoded(platform));
+    }
+    let done = async {
+        let mut request = Request::builder().method(Method::POST).uri(path);
+        if let Some(identity) = engine.credentials.for_image(image).await {
+            request = request.header("X-Registry-Auth", identity);
+        }
+        let request = request
+            .body(bollard::body_full(Vec::new().into()))
+            .map_err(|err| Error::HttpClientError { err })?;
+        let response = tokio::time::timeout(PATIENCE, engine.wire.checked(request))
+            .await
+            .map_err(|_| Error::RequestTimeoutError)??;
+        let mut lines = std::pin::pin!(wire::json_lines(response.into_body()));
+        while let Some(message) = lines.try_next().await? {
+            let error = message["errorDetail"]["message"]
+                .as_str()
+                .or(message["error"].as_str());
+            if let Some(error) = error {
+                return Err(Error::DockerStreamError {
+                    error: error.to_owned(),
+                });
+            }
+            // Bars move many times a second; only what a line can say is told.
+            let Some(status) = message["status"].as_str() else {
+                continue;
+            };
+            if message["progress"].as_str().is_none_or(str::is_empty) {
+                let line = match message["id"].as_str() {
+                    Some(id) => format!("{id}: {status}"),
+                    None => status.to_owned(),
+                };
+                events.send(Event::Progress {
+                    subject: subject.to_owned(),
+                    line,
+                });
+            }
+        }
+        Ok(())
+    };
+    done.await
+        .map_err(|error| engine.refused(format!("pull image {image}"), error))
+}
+
+/// Splits a reference into its name and its tag or digest.
+fn reference(image: &str) -> (&str, &str) {
+    if let Some((name, digest)) = image.split_once('@') {
+        return (name, digest);
+    }
+    match image.rsplit_once(':') {
+        // A colon before a slash belongs to the registry's port.
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (image, "latest"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_split() {
+        for (image, parts) in [
+            ("busybox", ("busybox", "latest")),
+            ("a/b:1", ("a/b", "1")),
+            ("localhost:5000/a", ("localhost:5000/a", "latest")),
+            ("localhost:5000/a:2", ("localhost:5000/a", "2")),
+            ("a@sha256:00", ("a", "sha256:00")),
+        ] {
+            assert_eq!(reference(image), parts);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Secrets and configs of a service: files are bound into the container, values are copied into it
+//! before it starts.
+
+use std::sync::Arc;
+
+use bollard::models::{Mount, MountType};
+use bollard::query_parameters::UploadToContainerOptionsBuilder;
+use tar::{Builder, Header};
+
+use super::Engine;
+use crate::backend::BackendError;
+use crate::plan::step::InstanceSpec;
+use crate::project::model::{Store, StoreMount, StoreSource};
+
+/// Readable by all, as Docker Compose sets it.
+const DEFAULT_MODE: u32 = 0o444;
+
+/// What becomes of the secrets and configs of one instance.
+#[derive(Debug, Default)]
+pub(super) struct Placed {
+    /// Files of the host, read-only.
+    pub mounts: Vec<Mount>,
+    /// Files to write into the container.
+    pub files: Vec<Written>,
+}
+
+/// A file to write.
+#[derive(Debug)]
+pub(super) struct Written {
+    path: String,
+    content: String,
+    uid: u64,
+    gid: u64,
+    mode: u32,
+}
+
+/// Sorts out where each secret and config comes from and goes to.
+///
+/// # Errors
+/// [`BackendError::Unsupported`] for external ones, unset variables, and values for a container whose
+/// file system is read-only.
+pub(super) fn of(spec: &InstanceSpec) -> Result<Placed, BackendError> {
+    let mut placed = Placed::default();
+    let secrets = spec.service.secrets.iter().map(|mount| {
+        let target = mount.target.as_deref().unwrap_or(&mount.source);
+        let path = if target.starts_with('/') {
+            target.to_owned()
+        } else {
+            format!("/run/secrets/{target}")
+        };
+        ("secret", mount, spec.secrets.get(&mount.source), path)
+    });
+    let configs = spec.service.configs.iter().map(|mount| {
+        let target = mount.target.as_deref().unwrap_or(&mount.source);
+        let path = format!("/{}", target.trim_start_matches('/'));
+        ("config", mount, spec.configs.get(&mount.source), path)
+    });
+    for (what, mount, store, path) in secrets.chain(configs) {
+        place(spec, what, mount, store, path, &mut placed)?;
+    }
+    Ok(placed)
+}
+
+fn place(
+    spec: &InstanceSpec,
+    what: &str,
+    mount: &StoreMount,
+    store: Option<&Arc<Store>>,
+    path: String,
+    placed: &mut Placed,
+) -> Result<(), BackendError> {
+    let key = &mount.source;
+    let refuse = |why: String| Err(BackendError::Unsupported(format!("{}: {why}", spec.name)));
+    let content = match store.map(|store| &store.source) {
+        Some(StoreSource::File(file)) => {
+            placed.mounts.push(Mount {
+                typ: Some(MountType::BIND),
+                source: Some(file.display().to_string()),
+                target: Some(path),
+                read_only: Some(true),
+                ..Mount::default()
+            });
+            return Ok(());
+        }
+        Some(StoreSource::Content(text) | StoreSource::Environment(_, Some(text))) => text,
+        Some(StoreSource::Environment(variable, None)) => {
+            return refuse(format!(
+                "{what} `{key}` takes its value from {variable}, which is not set"
+            ));
+        }
+        Some(StoreSource::External) => {
+            return refuse(format!(
+                "{what} `{key}` is external, and only a swarm keeps such things"
+            ));
+        }
+        None => return refuse(format!("there is no {what} `{key}`")),
+    };
+    if spec.service.read_only {
+        return refuse(format!(
+            "{what} `{key}` cannot be written into a read-only container; give it as a file"
+        ));
+    }
+    let number = |text: &Option<String>, name: &str| match text.as_deref().map(str::parse::<u64>) {
+        None => Ok(0),
+        Some(Ok(id)) => Ok(id),
+        Some(Err(_)) => Err(BackendError::Unsupported(format!(
+            "{}: {name} of {what} `{key}` is not a number",
+            spec.name
+        ))),
+    };
+    placed.files.push(Written {
+        path,
+        content: content.clone(),
+        uid: number(&mount.uid, "uid")?,
+        gid: number(&mount.gid, "gid")?,
+        mode: mount.mode.unwrap_or(DEFAULT_MODE),
+    });
+    Ok(())
+}
+
+/// Writes the files into a container that was created and not started yet.
+pub(super) async fn write(
+    engine: &Engine,
+    id: &str,
+    name: &str,
+    files: &[Written],
+) -> Result<(), BackendError> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let archive = archive(files).map_err(|source| BackendError::State {
+        action: format!("cannot pack secrets and configs of {name}"),
+        source,
+    })?;
+    let options = UploadToContainerOptionsBuilder::new()
+        .path("/")
+        .copy_uidgid("true")
+        .build();
+    engine
+        .docker
+        .upload_to_container(id, Some(options), bollard::body_full(archive.into()))
+        .await
+        .map_err(|error| engine.refused(format!("write secrets and configs into {name}"), error))
+}
+
+fn archive(files: &[Written]) -> std::io::Result<Vec<u8>> {
+    let mut archive = Builder::new(Vec::new());
+    for file in files {
+        let mut header = Header::new_gnu();
+        header.set_size(file.content.len() as u64);
+        header.set_uid(file.uid);
+        header.set_gid(file.gid);
+        header.set_mode(file.mode);
+        let path = file.path.trim_start_matches('/');
+        archive.append_data(&mut header, path, file.content.as_bytes())?;
+    }
+    archive.into_inner()
+}

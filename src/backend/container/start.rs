@@ -1,0 +1,127 @@
+//! Starting a container, and reading out of the engine's refusal which port was taken.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bollard::query_parameters::StartContainerOptions;
+
+use super::Engine;
+use super::fault::Refusal;
+use crate::backend::BackendError;
+
+/// What engines say when a port cannot be bound: of another container, of a process, and since
+/// Engine 28 for both; the last is Docker Desktop's.
+const TAKEN: [&str; 3] = [
+    "port is already allocated",
+    "address already in use",
+    "ports are not available",
+];
+
+/// Starts a container. One that runs already is no error.
+pub(super) async fn container(engine: &Engine, id: &str, name: &str) -> Result<(), BackendError> {
+    let started = engine
+        .docker
+        .start_container(id, None::<StartContainerOptions>)
+        .await;
+    let Err(error) = started else {
+        return Ok(());
+    };
+    match Refusal::of(error) {
+        Ok(refusal) if is_port_conflict(&refusal.message) => Err(BackendError::PortTaken {
+            name: name.to_owned(),
+            address: address(&refusal.message),
+            source: Box::new(refusal),
+        }),
+        Ok(refusal) => Err(BackendError::Engine {
+            action: format!("start {name}"),
+            source: Box::new(refusal),
+        }),
+        Err(error) => Err(engine.refused(format!("start {name}"), error)),
+    }
+}
+
+fn is_port_conflict(message: &str) -> bool {
+    let message = message.to_lowercase();
+    TAKEN.iter().any(|words| message.contains(words))
+}
+
+/// The first host address with a port in the engine's message.
+fn address(message: &str) -> Option<SocketAddr> {
+    message.split_whitespace().find_map(|word| {
+        let word = word.trim_end_matches([':', ',', '.']);
+        let word = word
+            .strip_suffix("/tcp")
+            .or_else(|| word.strip_suffix("/udp"))
+            .unwrap_or(word);
+        word.parse()
+            .ok()
+            .or_else(|| joined(word))
+            .or_else(|| leading(word))
+    })
+}
+
+/// `:::8080`: an IPv6 address without brackets and its port.
+fn joined(word: &str) -> Option<SocketAddr> {
+    let (ip, port) = word.rsplit_once(':')?;
+    let ip: IpAddr = ip.parse().ok()?;
+    Some(SocketAddr::new(ip, port.parse().ok()?))
+}
+
+/// `0.0.0.0:8080:172.18.0.2:80`: the host's side of a mapping.
+fn leading(word: &str) -> Option<SocketAddr> {
+    let (ip, rest) = match word.strip_prefix('[') {
+        Some(rest) => rest.split_once("]:")?,
+        None => word.split_once(':')?,
+    };
+    let port = rest.split(':').next()?;
+    Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_engine_s_words_name_the_address() {
+        for (message, expected) in [
+            (
+                "driver failed programming external connectivity on endpoint p-a-1 (07f2): Bind for 127.0.0.1:42778 failed: port is already allocated",
+                "127.0.0.1:42778",
+            ),
+            (
+                "driver failed programming external connectivity on endpoint p-a-1 (07f2): Bind for :::8003 failed: port is already allocated",
+                "[::]:8003",
+            ),
+            (
+                "driver failed programming external connectivity on endpoint p-a-1 (07f2): Error starting userland proxy: listen tcp4 127.0.0.1:42777: bind: address already in use",
+                "127.0.0.1:42777",
+            ),
+            (
+                "failed to set up container networking: driver failed programming external connectivity on endpoint x (1): failed to bind host port for 0.0.0.0:8003:172.18.0.2:80/tcp: address already in use",
+                "0.0.0.0:8003",
+            ),
+            (
+                "failed to bind host port 127.0.0.1:5353/udp: address already in use",
+                "127.0.0.1:5353",
+            ),
+            (
+                "Ports are not available: exposing port TCP 0.0.0.0:8081 -> 0.0.0.0:0: listen tcp 0.0.0.0:8081: bind: Only one usage",
+                "0.0.0.0:8081",
+            ),
+        ] {
+            assert!(is_port_conflict(message), "{message}");
+            assert_eq!(
+                address(message),
+                Some(expected.parse().unwrap()),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_refusals_are_not_about_ports() {
+        let message =
+            "OCI runtime create failed: exec: \"nope\": executable file not found in $PATH";
+        assert!(!is_port_conflict(message));
+        assert_eq!(address(message), None);
+    }
+}

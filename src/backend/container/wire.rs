@@ -1,0 +1,243 @@
+//! The connection under bollard: one HTTP/1.1 exchange per request, with the API version in its path.
+//!
+//! bollard 0.21 computes a versioned path and then loses it, so every request would run at the engine's
+//! newest version; here the negotiated version is put in front. The same connection serves replies
+//! that must be decoded leniently ([`Wire::get`]), for engines whose words the generated types do not know.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use bollard::BollardRequest;
+use bollard::errors::Error;
+use futures_util::{Stream, stream};
+use http_body_util::BodyExt;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{HOST, HeaderValue};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::connect::Endpoint;
+
+/// A connection could not even be made; tells an absent engine from one that answers badly.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect")]
+pub(super) struct Unconnected(#[source] io::Error);
+
+impl Unconnected {
+    /// What the system said.
+    pub(super) fn reason(self) -> io::Error {
+        self.0
+    }
+}
+
+/// The way to one engine.
+#[derive(Debug)]
+pub(super) struct Wire {
+    endpoint: Endpoint,
+    /// `/v1.41`, once negotiated.
+    prefix: OnceLock<String>,
+}
+
+impl Wire {
+    /// Connects to nothing yet.
+    pub(super) fn new(endpoint: Endpoint) -> Arc<Self> {
+        Arc::new(Self {
+            endpoint,
+            prefix: OnceLock::new(),
+        })
+    }
+
+    /// From now on every request is made at this API version; the first call counts.
+    pub(super) fn speak(&self, version: ApiVersion) {
+        self.prefix.get_or_init(|| format!("/v{version}"));
+    }
+
+    /// Sends one request over a connection of its own.
+    pub(super) async fn send(&self, request: BollardRequest) -> Result<Response<Incoming>, Error> {
+        match &self.endpoint {
+            Endpoint::Unix(path) => {
+                let stream = UnixStream::connect(path).await;
+                self.exchange(stream.map_err(unconnected)?, request).await
+            }
+            Endpoint::Tcp(authority) => {
+                let stream = TcpStream::connect(authority.as_str()).await;
+                self.exchange(stream.map_err(unconnected)?, request).await
+            }
+        }
+    }
+
+    /// The body of a GET reply; a status of 400 and above is the engine's error message.
+    pub(super) async fn get(&self, path_and_query: &str) -> Result<Bytes, Error> {
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri(path_and_query)
+            .body(bollard::body_full(Bytes::new()))?;
+        let response = self.checked(request).await?;
+        Ok(response.into_body().collect().await?.to_bytes())
+    }
+
+    /// Sends a request; a status of 400 and above is the engine's error message.
+    pub(super) async fn checked(
+        &self,
+        request: BollardRequest,
+    ) -> Result<Response<Incoming>, Error> {
+        let response = self.send(request).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.into_body().collect().await?.to_bytes();
+        let message = serde_json::from_slice::<Refusal>(&body).map_or_else(
+            |_| String::from_utf8_lossy(&body).into_owned(),
+            |refusal| refusal.message,
+        );
+        Err(Error::DockerResponseServerError {
+            status_code: status.as_u16(),
+            message,
+        })
+    }
+
+    async fn exchange<S>(
+        &self,
+        stream: S,
+        mut request: BollardRequest,
+    ) -> Result<Response<Incoming>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        *request.uri_mut() = self.origin_form(request.uri())?;
+        let host = match &self.endpoint {
+            Endpoint::Unix(_) => "docker",
+            Endpoint::Tcp(authority) => authority,
+        };
+        if let Ok(host) = HeaderValue::from_str(host) {
+            request.headers_mut().insert(HOST, host);
+        }
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the exchange: its errors reach the caller through the response.
+        tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        Ok(sender.send_request(request).await?)
+    }
+
+    /// Path and query as HTTP/1.1 wants them (RFC 9112 §3.2.1), behind the API version.
+    fn origin_form(&self, uri: &Uri) -> Result<Uri, Error> {
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let prefix = self.prefix.get().map_or("", String::as_str);
+        Ok(format!("{prefix}{path}").parse()?)
+    }
+}
+
+fn unconnected(source: io::Error) -> Error {
+    Error::IOError {
+        err: io::Error::new(source.kind(), Unconnected(source)),
+    }
+}
+
+/// The JSON values of a streamed reply, one per line.
+pub(super) fn json_lines(body: Incoming) -> impl Stream<Item = Result<Value, Error>> + Send {
+    let state = (body, Vec::<u8>::new(), false);
+    stream::try_unfold(state, |(mut body, mut buffer, mut ended)| async move {
+        loop {
+            let end = buffer.iter().position(|byte| *byte == b'\n');
+            let line: Vec<u8> = match end {
+                Some(end) => buffer.drain(..=end).collect(),
+                None if ended => std::mem::take(&mut buffer),
+                None => Vec::new(),
+            };
+            if !line.trim_ascii().is_empty() {
+                let value = serde_json::from_slice(&line)?;
+                return Ok(Some((value, (body, buffer, ended))));
+            }
+            if end.is_some() {
+                continue;
+            }
+            if ended {
+                return Ok(None);
+            }
+            match body.frame().await {
+                Some(frame) => {
+                    if let Ok(data) = frame?.into_data() {
+                        buffer.extend_from_slice(&data);
+                    }
+                }
+                None => ended = true,
+            }
+        }
+    })
+}
+
+#[derive(serde::Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+/// Whether the error means that nobody listens there (or that we may not connect).
+pub(super) fn is_unconnected(error: &Error) -> bool {
+    let Error::IOError { err } = error else {
+        return false;
+    };
+    err.get_ref()
+        .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Unconnected>)
+}
+
+/// A version of the Engine API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ApiVersion(pub u16, pub u16);
+
+impl ApiVersion {
+    /// The newest version that bollard's types describe.
+    pub(super) const NEWEST: Self = Self(1, 53);
+    /// The oldest that wharf was written for: Docker Engine 20.10.
+    pub(super) const OLDEST: Self = Self(1, 41);
+    /// Several networks at `create`, `start_interval`, hardware addresses per network.
+    pub(super) const V1_44: Self = Self(1, 44);
+
+    /// Reads `1.41`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.split_once('.')?;
+        Some(Self(major.parse().ok()?, minor.parse().ok()?))
+    }
+}
+
+impl std::fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_goes_in_front_of_the_path() {
+        let wire = Wire::new(Endpoint::Unix("/run/engine.sock".into()));
+        let uri: Uri = "http://docker/containers/json?all=true".parse().unwrap();
+        assert_eq!(wire.origin_form(&uri).unwrap(), "/containers/json?all=true");
+        wire.speak(ApiVersion(1, 41));
+        wire.speak(ApiVersion(1, 44));
+        assert_eq!(
+            wire.origin_form(&uri).unwrap(),
+            "/v1.41/containers/json?all=true"
+        );
+    }
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(ApiVersion::parse("1.9").unwrap() < ApiVersion::OLDEST);
+        assert!(ApiVersion::parse("1.51").unwrap() > ApiVersion::V1_44);
+        assert_eq!(ApiVersion::parse("newest"), None);
+    }
+
+    #[tokio::test]
+    async fn an_absent_engine_is_told_from_a_bad_reply() {
+        let wire = Wire::new(Endpoint::Unix("/nonexistent/engine.sock".into()));
+        let error = wire.get("/version").await.unwrap_err();
+        assert!(is_unconnected(&error), "{error}");
+    }
+}

@@ -1,0 +1,180 @@
+//! A backend that keeps its instances in memory: the planner's tests execute plans on it, observe, and
+//! plan again.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::backend::{Backend, BackendError, LogOptions, Made};
+use crate::event::Events;
+use crate::plan::step::{Action, InstanceSpec, Step, Target, Which};
+use crate::state::{Fingerprint, Instance, InstanceId, Observed, Publisher, Status};
+
+/// The world in memory.
+#[derive(Debug, Default)]
+pub struct Fake {
+    world: Mutex<World>,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    observed: Observed,
+    performed: Vec<String>,
+    failing: BTreeSet<String>,
+    made: u32,
+}
+
+impl Fake {
+    /// A world in which this exists.
+    pub fn new(observed: Observed) -> Self {
+        let world = World {
+            observed,
+            ..World::default()
+        };
+        Self {
+            world: Mutex::new(world),
+        }
+    }
+
+    /// Makes every step fail whose text is this.
+    pub fn fail(&self, step: impl Into<String>) {
+        self.world().failing.insert(step.into());
+    }
+
+    /// What exists now.
+    pub fn observed(&self) -> Observed {
+        self.world().observed.clone()
+    }
+
+    /// The texts of the steps performed so far, in order.
+    pub fn performed(&self) -> Vec<String> {
+        self.world().performed.clone()
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for Fake {
+    async fn observe(&self, _: &str) -> Result<Vec<Instance>, BackendError> {
+        Ok(self.world().observed.instances.clone())
+    }
+
+    async fn perform(
+        &self,
+        step: &Step,
+        made: &Made,
+        _: &Events,
+    ) -> Result<Option<InstanceId>, BackendError> {
+        let mut world = self.world();
+        let text = step.action.to_string();
+        if world.failing.contains(&text) {
+            return Err(BackendError::Unsupported(format!(
+                "{text} was made to fail"
+            )));
+        }
+        world.performed.push(text);
+        Ok(world.apply(&step.action, made))
+    }
+
+    async fn follow(&self, _: &[Instance], _: &LogOptions, _: &Events) -> Result<(), BackendError> {
+        Ok(())
+    }
+}
+
+impl World {
+    fn apply(&mut self, action: &Action, made: &Made) -> Option<InstanceId> {
+        match action {
+            Action::FreePort { claim, .. } => {
+                self.observed.held.retain(|held| held.claim != *claim);
+            }
+            Action::Build { image, .. } | Action::Pull { image, .. } => {
+                self.observed
+                    .images
+                    .insert(image.clone(), format!("sha256:{image}"));
+            }
+            Action::CreateNetwork { network, .. } => {
+                self.observed.networks.insert(network.name.clone());
+            }
+            Action::CreateVolume { volume, .. } => {
+                self.observed.volumes.insert(volume.name.clone());
+            }
+            Action::Create(spec) => return Some(self.create(spec)),
+            Action::Start { instance } => self.set(instance, made, Status::Running),
+            Action::Stop { instance, .. } => {
+                self.set(instance, made, Status::Exited { code: 143 });
+            }
+            Action::Remove { instance, .. } => {
+                let id = resolve(instance, made);
+                self.observed
+                    .instances
+                    .retain(|other| Some(&other.id) != id.as_ref());
+            }
+            Action::RemoveNetwork { name } => drop(self.observed.networks.remove(name)),
+            Action::RemoveVolume { name } => drop(self.observed.volumes.remove(name)),
+            Action::MovePort { .. }
+            | Action::AwaitReady { .. }
+            | Action::AwaitHealthy { .. }
+            | Action::AwaitCompleted { .. } => {}
+        }
+        None
+    }
+
+    fn create(&mut self, spec: &InstanceSpec) -> InstanceId {
+        self.made += 1;
+        let id = InstanceId(format!("{:064x}", self.made));
+        self.observed.instances.push(Instance {
+            id: id.clone(),
+            name: spec.name.clone(),
+            project: spec.project.name.clone(),
+            service: spec.service.name.clone(),
+            number: spec.number,
+            backend: spec.backend,
+            fingerprint: Some(Fingerprint(spec.fingerprint.0.clone())),
+            status: Status::Created,
+            health: None,
+            pid: None,
+            image: spec.image.clone(),
+            command: spec.service.command.clone().unwrap_or_default(),
+            created: 0,
+            started: None,
+            finished: None,
+            publishers: spec
+                .ports
+                .iter()
+                .map(|port| Publisher {
+                    ip: port.addresses.first().copied(),
+                    target: port.target,
+                    published: port.published.unwrap_or_default(),
+                    protocol: port.protocol,
+                })
+                .collect(),
+            labels: std::collections::BTreeMap::new(),
+            networks: spec
+                .networks
+                .iter()
+                .map(|network| network.network.clone())
+                .collect(),
+            one_off: false,
+            stop_grace: None,
+            readiness: spec.readiness.clone(),
+        });
+        id
+    }
+
+    fn set(&mut self, target: &Target, made: &Made, status: Status) {
+        let id = resolve(target, made);
+        for instance in &mut self.observed.instances {
+            if Some(&instance.id) == id.as_ref() {
+                instance.status = status;
+            }
+        }
+    }
+}
+
+fn resolve(target: &Target, made: &Made) -> Option<InstanceId> {
+    match &target.which {
+        Which::Existing(id) => Some(id.clone()),
+        Which::MadeBy(step) => made.get(*step),
+    }
+}

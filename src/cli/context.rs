@@ -1,0 +1,260 @@
+//! What every command knows: the environment, the screen and the options before the command's name.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use crate::backend::container::Containers;
+use crate::backend::process::{Dirs, Processes, ProjectLock};
+use crate::backend::router::Backends;
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::plan::placement::{Placement, PlacementError, Wishes, place, place_without_engine};
+use crate::project::model::{Project, Service};
+use crate::project::{self, Disk, Env, LoadOptions, Loaded};
+use crate::ui::progress::Progress;
+use crate::ui::{Ui, report};
+
+/// Options before the command's name, as Compose has them.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Global {
+    /// Compose file; may be given several times, later ones override earlier ones; `-` reads standard
+    /// input
+    #[arg(short, long = "file", value_name = "FILE")]
+    pub(super) file: Vec<PathBuf>,
+    /// Project name
+    #[arg(short, long, value_name = "NAME")]
+    pub(super) project_name: Option<String>,
+    /// Directory that relative paths start from [default: that of the first compose file]
+    #[arg(long, value_name = "DIR")]
+    pub(super) project_directory: Option<PathBuf>,
+    /// Enable a profile; may be given several times; `*` enables all
+    #[arg(long, value_name = "NAME")]
+    pub(super) profile: Vec<String>,
+    /// File with variables; may be given several times [default: .env]
+    #[arg(long, value_name = "FILE")]
+    pub(super) env_file: Vec<PathBuf>,
+    /// When to use colours
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(super) ansi: Ansi,
+}
+
+/// `--ansi`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Ansi {
+    /// Where the stream is a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl Ansi {
+    pub(super) fn apply(self) {
+        let choice = match self {
+            // Leaves `NO_COLOR` and `CLICOLOR_FORCE` to anstream.
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Never => anstream::ColorChoice::Never,
+        };
+        choice.write_global();
+    }
+}
+
+/// What a command runs in.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    pub(super) env: Env,
+    pub(super) ui: Ui,
+    pub(super) global: Global,
+}
+
+impl Context {
+    /// The options for loading, for these services (empty: all enabled ones).
+    pub(super) fn load_options(&self, services: &[String], no_deps: bool) -> LoadOptions {
+        LoadOptions {
+            files: self.global.file.clone(),
+            name: self.global.project_name.clone(),
+            directory: self.global.project_directory.clone(),
+            env_files: self.global.env_file.clone(),
+            profiles: self.global.profile.clone(),
+            services: services.to_vec(),
+            no_deps,
+        }
+    }
+
+    /// Loads the project and prints its warnings.
+    pub(super) fn load(&self, services: &[String], no_deps: bool) -> Result<Project> {
+        let options = self.load_options(services, no_deps);
+        let Loaded {
+            project, warnings, ..
+        } = project::load(&options, &self.env, &Disk)?;
+        for warning in &warnings {
+            report::diagnostic(warning);
+        }
+        Ok(project)
+    }
+
+    /// The project's name alone, for commands that also work without a compose file.
+    pub(super) fn name_or_project(&self) -> Result<Named> {
+        match self.load(&[], false) {
+            Ok(project) => Ok(Named::Project(Box::new(project))),
+            Err(error) => match &self.global.project_name {
+                // `-p NAME` and no file anywhere: what runs is known by its labels and its ledger.
+                Some(name)
+                    if self.global.file.is_empty() && error.kind != crate::error::Kind::Invalid =>
+                {
+                    Ok(Named::Name(name.clone()))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// The backends; nothing is connected yet.
+    pub(super) fn backends(&self) -> Result<Backends> {
+        let dirs = Dirs::from_env(&self.env).map_err(Error::from)?;
+        Ok(Backends {
+            containers: Containers::new(&self.env),
+            processes: Processes::new(dirs, &self.env),
+        })
+    }
+
+    /// Waits until no other command changes the project, and says so if there is one.
+    pub(super) async fn lock(&self, backends: &Backends, project: &str) -> Result<ProjectLock> {
+        let (events, mut receiver) = Events::channel();
+        let progress = Progress::new(self.ui);
+        let mut locking = std::pin::pin!(backends.processes.lock(project, &events));
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = receiver.recv() => progress.show(&event),
+                lock = &mut locking => return Ok(lock?),
+            }
+        }
+    }
+
+    /// Places every service, with or without an engine, and says so when there is none.
+    pub(super) async fn place(
+        &self,
+        project: &Project,
+        wishes: &Wishes,
+        backends: &Backends,
+    ) -> Result<Placement> {
+        let wished = place(project, wishes)?;
+        if !wished.needs_engine() {
+            return Ok(wished);
+        }
+        let Err(unreachable) = backends.containers.reachable().await else {
+            return Ok(wished);
+        };
+        match place_without_engine(project, wishes) {
+            Ok(placement) => {
+                let names: Vec<&str> = wished
+                    .services(crate::state::BackendKind::Container)
+                    .collect();
+                self.ui.note(format!(
+                    "no Docker engine answers, so {} as a local process",
+                    match names.as_slice() {
+                        [name] => format!("`{name}` runs"),
+                        _ => format!("`{}` run", names.join("`, `")),
+                    }
+                ));
+                Ok(placement)
+            }
+            Err(PlacementError::NeedEngine(names)) => {
+                let mut error = Error::from(PlacementError::NeedEngine(names));
+                error.details.push(unreachable.to_string());
+                if let Some(cause) = std::error::Error::source(&unreachable) {
+                    error.details.push(cause.to_string());
+                }
+                Err(error)
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+}
+
+/// A project, or just its name.
+#[derive(Debug)]
+pub(super) enum Named {
+    /// Loaded from its files.
+    Project(Box<Project>),
+    /// No file; `-p` named it.
+    Name(String),
+}
+
+impl Named {
+    /// The project's name.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Project(project) => &project.name,
+            Self::Name(name) => name,
+        }
+    }
+
+    /// The project's services, if files name some.
+    pub(super) fn project(&self) -> Option<&Project> {
+        match self {
+            Self::Project(project) => Some(project),
+            Self::Name(_) => None,
+        }
+    }
+
+    /// Every observed instance, from the engine too where it may have some.
+    pub(super) async fn instances(
+        &self,
+        backends: &Backends,
+    ) -> Result<Vec<crate::state::Instance>> {
+        use crate::backend::Backend as _;
+        let mut instances = backends.processes.observe(self.name()).await?;
+        let only_processes = self.project().is_some_and(|project| {
+            project
+                .services
+                .values()
+                .all(|service| !service.has_container_form())
+        });
+        if only_processes {
+            return Ok(instances);
+        }
+        match backends.containers.reachable().await {
+            Ok(_) => instances.extend(backends.containers.observe(self.name()).await?),
+            Err(error) => {
+                // Services that can only be containers cannot be seen without the engine.
+                let need: Vec<String> = self.project().map_or_else(Vec::new, |project| {
+                    let without = |service: &&Arc<Service>| !service.has_process_form();
+                    project
+                        .services
+                        .values()
+                        .filter(without)
+                        .map(|service| service.name.clone())
+                        .collect()
+                });
+                if !need.is_empty() {
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(instances)
+    }
+
+    /// Fails on a service that neither the files nor the instances know.
+    pub(super) fn check_services(
+        &self,
+        services: &[String],
+        instances: &[crate::state::Instance],
+    ) -> Result<()> {
+        for name in services {
+            let declared = self.project().is_some_and(|project| {
+                project.services.contains_key(name) || project.disabled.contains(name)
+            });
+            if !declared && !instances.iter().any(|instance| instance.service == *name) {
+                return Err(Error::usage(format!("no such service: {name}"))
+                    .hint("wharf config --services"));
+            }
+        }
+        Ok(())
+    }
+}

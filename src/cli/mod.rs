@@ -1,0 +1,127 @@
+//! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
+
+mod carry_out;
+mod config;
+mod context;
+mod down;
+mod foreground;
+mod logs;
+mod ps;
+mod restart;
+mod serve;
+mod server;
+mod settle;
+mod start;
+mod stop;
+mod supervise;
+mod up;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Kind, Result};
+use crate::project::Env;
+use crate::ui::{Ui, report};
+use context::{Context, Global};
+
+/// Runs a development stack from a compose file, as containers and local processes, and resolves port
+/// conflicts on the way.
+#[derive(Debug, Parser)]
+#[command(name = "wharf", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Args),
+    Down(down::Args),
+    Start(start::Args),
+    Stop(stop::Args),
+    Restart(restart::Args),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    #[command(visible_alias = "convert")]
+    Config(config::ConfigArgs),
+
+    #[command(subcommand)]
+    Server(server::Command),
+    Serve(serve::Args),
+    Version(version::Args),
+    #[command(hide = true)]
+    Supervise(supervise::Args),
+}
+
+/// Parses the command line, runs the command, reports its failure, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are printed to stdout and are no failure.
+            let code = if error.use_stderr() {
+                Kind::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+            drop(error.print());
+            return code;
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::error(&error);
+            error.kind.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let env = Env::from_process()
+        .map_err(|error| Error::failed(error).hint("cd to a directory that exists"))?;
+    cli.global.ansi.apply();
+    let context = Context {
+        env,
+        ui: Ui { quiet: false },
+        global: cli.global,
+    };
+    match cli.command {
+        Command::Up(args) => wait_for(up::run(&context, &args)),
+        Command::Down(args) => wait_for(down::run(&context, &args)),
+        Command::Start(args) => wait_for(start::run(&context, &args)),
+        Command::Stop(args) => wait_for(stop::run(&context, &args)),
+        Command::Restart(args) => wait_for(restart::run(&context, &args)),
+        Command::Ps(args) => wait_for(ps::run(&context, &args)),
+        Command::Logs(args) => wait_for(logs::run(&context, &args)),
+        Command::Config(args) => config::run(&context, &args),
+
+        Command::Server(command) => wait_for(server::run(&context, &command)),
+        Command::Serve(args) => wait_for(serve::run(&context, &args)),
+        Command::Version(args) => version::run(&context, &args),
+        Command::Supervise(args) => supervise::run(&context, &args),
+    }
+}
+
+/// Runs a command that waits for several things at once, on one thread.
+fn wait_for(command: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::failed)?
+        .block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,35 @@
+//! `wharf restart`
+
+use std::time::Duration;
+
+use crate::cli::carry_out::carry_out;
+use crate::cli::context::Context;
+use crate::error::Result;
+use crate::plan::down;
+use crate::state::Observed;
+
+/// Stop services and start them again as they are
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Services to restart [default: all]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// Seconds that instances get to stop
+    #[arg(short, long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
+    let named = context.name_or_project()?;
+    let backends = context.backends()?;
+    let _alone = context.lock(&backends, named.name()).await?;
+    let instances = named.instances(&backends).await?;
+    named.check_services(&args.services, &instances)?;
+    let services = args.services.iter().cloned().collect();
+    let observed = Observed {
+        instances,
+        ..Observed::default()
+    };
+    let plan = down::restart(&observed, &services, args.timeout.map(Duration::from_secs));
+    carry_out(context, &backends, &plan).await.map(drop)
+}

@@ -1,0 +1,115 @@
+//! Observe, plan, ask, and plan again, until nothing is open.
+
+use crate::backend::router::Backends;
+use crate::cli::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::observe::observe;
+use crate::plan::placement::Placement;
+use crate::plan::policy::{Choice, Policy};
+use crate::plan::{self, Inputs, Plan, Question};
+use crate::port::release::how_released;
+use crate::project::model::Project;
+use crate::state::Observed;
+use crate::ui::question;
+
+/// A plan with nothing left open, and what it was made from.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) plan: Plan,
+    pub(super) observed: Observed,
+}
+
+/// Observes, plans and asks until the plan has no question.
+///
+/// # Errors
+/// Exit 5 where a question stays open, exit 130 where the person aborts.
+pub(super) async fn settle(
+    context: &Context,
+    backends: &Backends,
+    project: &Project,
+    placement: &Placement,
+    policy: &mut Policy,
+) -> Result<Settled> {
+    let observed = observe(backends, project, placement, policy).await?;
+    loop {
+        let plan = plan::up(&Inputs {
+            project,
+            placement,
+            observed: &observed,
+            policy,
+        });
+        if let Some(problem) = plan.problems.first() {
+            let mut error = Error::failed(problem.message.clone());
+            error.hints.extend(problem.hint.clone());
+            return Err(error);
+        }
+        if plan.questions.is_empty() {
+            return Ok(Settled { plan, observed });
+        }
+        for question in &plan.questions {
+            let choice = answer(context, question)?;
+            policy.answers.insert(question.claim.clone(), choice);
+        }
+    }
+}
+
+/// An answer from the person at the terminal, or an error that names the flags that would answer.
+pub(super) fn answer(context: &Context, question: &Question) -> Result<Choice> {
+    let can_change = question
+        .choices
+        .iter()
+        .any(|choice| *choice != Choice::Abort);
+    if question.settled.is_some() || !can_change || !context.ui.can_ask() {
+        return Err(unanswered(question));
+    }
+    match context.ui.ask(question) {
+        Choice::Abort => {
+            context.ui.status("aborted: nothing was changed");
+            Err(Error::interrupted())
+        }
+        choice @ (Choice::Replace | Choice::Move) => Ok(choice),
+    }
+}
+
+/// The report of a held port that nobody may decide about.
+fn unanswered(question: &Question) -> Error {
+    let claim = &question.claim;
+    let mut error = Error::new(
+        Kind::Question,
+        format!(
+            "port {claim}, which service `{}` needs, is taken",
+            claim.service
+        ),
+    );
+    for holder in &question.holders {
+        error.details.extend(question::plain(holder));
+    }
+    if let Some(obstacle) = &question.obstacle {
+        error
+            .details
+            .push(format!("wharf will not stop it: {obstacle}"));
+    }
+    if let Some(rule) = &question.settled {
+        error
+            .details
+            .push(format!("nothing was changed, as {rule} says"));
+    }
+    if question.choices.contains(&Choice::Replace) {
+        error.hints.push(
+            "--force (or --on-conflict replace) stops the holder and starts a fresh instance"
+                .to_owned(),
+        );
+    }
+    if let Some(next) = question.next {
+        error.hints.push(format!(
+            "--on-conflict move publishes on port {next} instead"
+        ));
+    }
+    for holder in &question.holders {
+        let command = how_released(holder);
+        if question.obstacle.is_some() && holder.protected.is_none() && !command.is_empty() {
+            error.hints.push(command);
+        }
+    }
+    error
+}

@@ -1,0 +1,45 @@
+//! `wharf stop`
+
+use std::time::Duration;
+
+use crate::cli::carry_out::carry_out;
+use crate::cli::context::Context;
+use crate::error::Result;
+use crate::plan::down::{self, Ending};
+use crate::state::Observed;
+
+/// Stop the services without removing them
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Services to stop [default: all]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// Seconds that instances get to stop
+    #[arg(short, long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
+    let named = context.name_or_project()?;
+    let backends = context.backends()?;
+    let _alone = context.lock(&backends, named.name()).await?;
+    let instances = named.instances(&backends).await?;
+    named.check_services(&args.services, &instances)?;
+    let ending = Ending {
+        services: args.services.iter().cloned().collect(),
+        timeout: args.timeout.map(Duration::from_secs),
+        ..Ending::default()
+    };
+    let plan = down::stop(
+        &Observed {
+            instances,
+            ..Observed::default()
+        },
+        &ending,
+    );
+    if plan.steps.is_empty() {
+        context.ui.status("nothing to stop");
+        return Ok(());
+    }
+    carry_out(context, &backends, &plan).await.map(drop)
+}

@@ -1,0 +1,282 @@
+//! What a command fails with: a kind (which is the exit code), a cause, and hints that can be pasted.
+//!
+//! The modules keep their own error types; here, at the boundary, it is decided what each means for
+//! the person and for the script that called.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::backend::BackendError;
+use crate::plan::placement::PlacementError;
+use crate::port::PortError;
+use crate::project::diagnostic::Diagnostic;
+use crate::project::{LoadError, LoadErrorKind};
+
+/// What kind of failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A step or service failed: 1.
+    Failed,
+    /// The command line is wrong: 2.
+    Usage,
+    /// The compose file is invalid: 3.
+    Invalid,
+    /// The engine is unreachable: 4.
+    Engine,
+    /// A question needs an answer: 5.
+    Question,
+    /// A bug in wharf: 70 (`EX_SOFTWARE`, `sysexits.h`).
+    Bug,
+    /// Interrupted by the user: 130.
+    Interrupted,
+    /// The exit code of a service.
+    Service(u8),
+}
+
+impl Kind {
+    /// The exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Invalid => 3,
+            Self::Engine => 4,
+            Self::Question => 5,
+            Self::Bug => 70,
+            Self::Interrupted => 130,
+            Self::Service(code) => code,
+        }
+    }
+}
+
+impl From<Kind> for ExitCode {
+    fn from(kind: Kind) -> Self {
+        Self::from(kind.code())
+    }
+}
+
+/// Why a command failed, ready to be reported.
+#[derive(Debug)]
+pub struct Error {
+    /// What it means for the caller.
+    pub kind: Kind,
+    /// What happened; its sources are the causes.
+    pub source: Box<dyn StdError + Send + Sync>,
+    /// More to show, a line each: a service's last words, what was done and what was not.
+    pub details: Vec<String>,
+    /// What to do; each can be pasted or starts with a verb.
+    pub hints: Vec<String>,
+    /// Findings with places, where the compose file is at fault.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// The usual result of a command.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of a kind.
+    pub fn new(kind: Kind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            kind,
+            source: source.into(),
+            details: Vec::new(),
+            hints: Vec::new(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    /// A step or service failed.
+    pub fn failed(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(Kind::Failed, source)
+    }
+
+    /// The command line is wrong.
+    pub fn usage(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(Kind::Usage, source)
+    }
+
+    /// The user interrupted. Nothing is reported.
+    pub fn interrupted() -> Self {
+        Self::new(Kind::Interrupted, "interrupted")
+    }
+
+    /// A service's exit code is the command's. Nothing is reported.
+    pub fn service(code: i32) -> Self {
+        Self::new(
+            Kind::Service(u8::try_from(code).unwrap_or(1)),
+            "a service ended",
+        )
+    }
+
+    /// With advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// With one more line.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.details.push(detail.into());
+        self
+    }
+
+    /// Whether there is nothing to say: the exit code is all.
+    pub fn is_silent(&self) -> bool {
+        matches!(self.kind, Kind::Interrupted | Kind::Service(_))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.source()
+    }
+}
+
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Self {
+        let kind = match error.kind {
+            LoadErrorKind::Invalid => Kind::Invalid,
+            LoadErrorKind::Unreadable => Kind::Failed,
+            LoadErrorKind::Usage => Kind::Usage,
+        };
+        let diagnostics = error.diagnostics.clone();
+        Self {
+            diagnostics,
+            ..Self::new(kind, error)
+        }
+    }
+}
+
+impl From<PlacementError> for Error {
+    fn from(error: PlacementError) -> Self {
+        let (kind, hint) = match &error {
+            PlacementError::NeedEngine(names) => (
+                Kind::Engine,
+                match names.as_slice() {
+                    [name] => format!(
+                        "start the engine, or give `{name}` an `x-wharf.process.command` to run it as a process"
+                    ),
+                    _ => "start the engine, or give each an `x-wharf.process.command` to run it as a process".to_owned(),
+                },
+            ),
+            PlacementError::NoProcessForm(name) => (
+                Kind::Usage,
+                format!("add `x-wharf: {{process: {{command: [...]}}}}` to service `{name}`"),
+            ),
+            PlacementError::NoContainerForm(name) => {
+                (Kind::Usage, format!("add `image:` or `build:` to service `{name}`"))
+            }
+            PlacementError::Both(_) => (Kind::Usage, "name it once".to_owned()),
+            PlacementError::Unknown(_) => (Kind::Usage, "wharf config --services".to_owned()),
+        };
+        Self::new(kind, error).hint(hint)
+    }
+}
+
+impl From<BackendError> for Error {
+    fn from(error: BackendError) -> Self {
+        let mut kind = Kind::Failed;
+        let mut hints = Vec::new();
+        let mut details = Vec::new();
+        match &error {
+            BackendError::EngineUnreachable { .. } => {
+                kind = Kind::Engine;
+                hints.push("docker info".to_owned());
+            }
+            BackendError::Build {
+                message,
+                last_lines,
+                ..
+            } => {
+                details.extend(last_lines.iter().cloned());
+                details.push(message.clone());
+            }
+            BackendError::ExitedEarly { last_lines, .. }
+            | BackendError::Hook { last_lines, .. }
+            | BackendError::NotReady { last_lines, .. } => details = last_words(last_lines),
+            BackendError::PortLost {
+                source, last_lines, ..
+            } => {
+                hints = port_error(source, String::new()).hints;
+                details = last_words(last_lines);
+            }
+            BackendError::Command {
+                command,
+                working_dir,
+                source,
+            } => {
+                hints.push(if source.kind() == std::io::ErrorKind::NotFound {
+                    format!(
+                        "check that `{command}` is installed and on PATH, and that {} exists",
+                        working_dir.display()
+                    )
+                } else {
+                    format!("check the permissions of `{command}`")
+                });
+            }
+            BackendError::PortTaken { .. } => {
+                hints.push("run the same command again: it names the holder and asks".to_owned());
+            }
+            BackendError::Port(port) => return port_error(port, error.to_string()),
+            BackendError::Unkillable { pids, .. } => {
+                let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+                hints.push(format!("ps -o pid,stat,wchan,args -p {}", pids.join(",")));
+            }
+            BackendError::Engine { .. }
+            | BackendError::AnsweredByOther { .. }
+            | BackendError::State { .. }
+            | BackendError::Unsupported(_) => {}
+        }
+        Self {
+            details,
+            hints,
+            ..Self::new(kind, error)
+        }
+    }
+}
+
+impl From<PortError> for Error {
+    fn from(error: PortError) -> Self {
+        let message = error.to_string();
+        let mut converted = port_error(&error, message);
+        converted.source = Box::new(error);
+        converted
+    }
+}
+
+fn last_words(lines: &[String]) -> Vec<String> {
+    if lines.is_empty() {
+        return vec!["it wrote nothing".to_owned()];
+    }
+    let heading = std::iter::once("its last lines:".to_owned());
+    heading
+        .chain(lines.iter().map(|line| format!("  {line}")))
+        .collect()
+}
+
+fn port_error(error: &PortError, message: String) -> Error {
+    let converted = Error::failed(message);
+    match error {
+        PortError::NotPermitted { command, .. } => converted.hint(command.clone()),
+        PortError::TakenAgain {
+            hint: Some(hint), ..
+        } => converted.hint(hint.clone()),
+        PortError::TakenAgain { claim, .. } | PortError::NotFree { claim, .. } => {
+            converted.hint(format!(
+                "publish another port than {}, or use --on-conflict move",
+                claim.port
+            ))
+        }
+        PortError::Lookup(source) => converted.detail(source.to_string()),
+        PortError::Unkillable { .. } | PortError::Protected { .. } => converted,
+    }
+}

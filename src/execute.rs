@@ -1,0 +1,86 @@
+//! Walks a plan by its edges and decides nothing.
+//!
+//! A step starts when all its needs have succeeded; independent steps run at the same time. The first
+//! failure stops new steps from starting, lets the running ones finish, and is returned with what was
+//! done and what was not.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use crate::backend::{Backend, BackendError, Made};
+use crate::event::{Event, Events};
+use crate::plan::Plan;
+use crate::plan::step::{Step, StepId};
+
+/// How a plan ended.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Steps that succeeded.
+    pub done: BTreeSet<StepId>,
+    /// Steps that failed, the first one first.
+    pub failed: Vec<(StepId, BackendError)>,
+    /// Steps that were never started.
+    pub skipped: Vec<StepId>,
+}
+
+/// Executes a plan.
+///
+/// Dropping the future abandons the steps that are running: what they asked an engine or a supervisor
+/// to do goes on there, and the next observation shows it.
+pub async fn execute<B: Backend>(plan: &Plan, backend: &B, made: &Made, events: &Events) -> Report {
+    let mut report = Report::default();
+    let mut waiting: Vec<&Step> = plan.steps.iter().collect();
+    let mut running = FuturesUnordered::new();
+    loop {
+        if report.failed.is_empty() {
+            waiting.retain(|step| {
+                let due = step.needs.iter().all(|need| report.done.contains(need));
+                if due {
+                    running.push(perform(step, backend, made, events));
+                }
+                !due
+            });
+        }
+        match running.next().await {
+            Some((id, Ok(()))) => drop(report.done.insert(id)),
+            Some((id, Err(error))) => report.failed.push((id, error)),
+            None => break,
+        }
+    }
+    report.skipped = waiting.iter().map(|step| step.id).collect();
+    report
+}
+
+async fn perform<B: Backend>(
+    step: &Step,
+    backend: &B,
+    made: &Made,
+    events: &Events,
+) -> (StepId, Result<(), BackendError>) {
+    let began = Instant::now();
+    let text = step.action.to_string();
+    events.send(Event::StepStarted {
+        id: step.id,
+        text: text.clone(),
+    });
+    match backend.perform(step, made, events).await {
+        Ok(instance) => {
+            if let Some(instance) = instance {
+                made.put(step.id, instance);
+            }
+            events.send(Event::StepDone {
+                id: step.id,
+                text,
+                took: began.elapsed(),
+            });
+            (step.id, Ok(()))
+        }
+        Err(error) => {
+            events.send(Event::StepFailed { id: step.id, text });
+            (step.id, Err(error))
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Gathers what the planner needs to know: instances, resources, and who holds the claimed ports.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::backend::Backend as _;
+use crate::backend::BackendError;
+use crate::backend::container::Names;
+use crate::backend::router::Backends;
+use crate::plan::placement::Placement;
+use crate::plan::policy::Policy;
+use crate::plan::{self, Inputs};
+use crate::port::claim::{Claim, Protocol};
+use crate::port::{owner, release};
+use crate::project::model::{MountKind, Project};
+use crate::state::{BackendKind, Held, Instance, Observed};
+
+/// How many free ports to offer for each held one.
+const OFFERS: usize = 8;
+
+/// Observes all that a plan for this project depends on.
+///
+/// The engine is asked only where a service lives or may live in it, or where it must name the holder
+/// of a port.
+pub async fn observe(
+    backends: &Backends,
+    project: &Project,
+    placement: &Placement,
+    policy: &Policy,
+) -> Result<Observed, BackendError> {
+    let mut observed = Observed {
+        instances: instances(backends, project, placement).await?,
+        ..Observed::default()
+    };
+    let mut ports_are_here = true;
+    if placement.needs_engine() {
+        ports_are_here = backends.containers.reachable().await?.local;
+        resources(backends, project, placement, &mut observed).await?;
+    }
+    let claims = plan::claims(&Inputs {
+        project,
+        placement,
+        observed: &observed,
+        policy,
+    });
+    // On a remote engine a published port is a port of another machine.
+    let claims: Vec<Claim> = claims
+        .into_iter()
+        .filter(|claim| ports_are_here || placement.of(&claim.service) == BackendKind::Process)
+        .collect();
+    observed.held = held(backends, &claims).await?;
+    observed.free_ports = free_ports(&observed.held, &claims);
+    Ok(observed)
+}
+
+/// The project's instances in all backends that may have some.
+pub async fn instances(
+    backends: &Backends,
+    project: &Project,
+    placement: &Placement,
+) -> Result<Vec<Instance>, BackendError> {
+    let mut instances = backends.processes.observe(&project.name).await?;
+    let may_have_containers = project
+        .services
+        .values()
+        .any(|service| service.has_container_form());
+    // An engine that does not answer has no running containers that could be in the way.
+    let asks = placement.needs_engine()
+        || (may_have_containers && backends.containers.reachable().await.is_ok());
+    if asks {
+        instances.extend(backends.containers.observe(&project.name).await?);
+    }
+    Ok(instances)
+}
+
+async fn resources(
+    backends: &Backends,
+    project: &Project,
+    placement: &Placement,
+    observed: &mut Observed,
+) -> Result<(), BackendError> {
+    let placed = || {
+        placement
+            .services(BackendKind::Container)
+            .filter_map(|name| project.services.get(name))
+    };
+    let images = placed()
+        .map(|service| service.image_name(&project.name))
+        .collect();
+    let networks = placed()
+        .flat_map(|service| service.networks.keys())
+        .filter_map(|key| project.networks.get(key))
+        .map(|network| network.name.clone())
+        .collect();
+    let volumes = placed()
+        .flat_map(|service| &service.volumes)
+        .filter_map(|mount| match &mount.kind {
+            MountKind::Volume {
+                source: Some(key), ..
+            } => project.volumes.get(key),
+            MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+        })
+        .map(|volume| volume.name.clone())
+        .collect();
+    let names = Names {
+        networks,
+        volumes,
+        images,
+    };
+    let found = backends.containers.resources(&project.name, &names).await?;
+    observed.networks = found.networks;
+    observed.volumes = found.volumes;
+    observed.images = found.images;
+    Ok(())
+}
+
+/// The claims that somebody holds, with all holders named.
+pub async fn held(backends: &Backends, claims: &[Claim]) -> Result<Vec<Held>, BackendError> {
+    let found = owner::look_up(claims)?;
+    // A connection that has the port as its own excludes a listener; it has no holder to stop.
+    let connections = found.in_use.iter().map(|claim| Held {
+        claim: claim.clone(),
+        holders: Vec::new(),
+    });
+    let mut held: Vec<Held> = connections.collect();
+    // Without an engine that answers, the holder keeps the name the kernel gives it.
+    let (published, running) = if found.needs_engine {
+        backends.containers.published().await.unwrap_or_default()
+    } else {
+        Default::default()
+    };
+    held.extend(owner::attribute(found, &published, &running));
+    Ok(held)
+}
+
+fn free_ports(held: &[Held], claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {
+    let taken: BTreeSet<u16> = claims.iter().map(|claim| claim.port).collect();
+    let mut offers = BTreeMap::new();
+    for Held { claim, .. } in held {
+        offers
+            .entry((claim.port, claim.protocol))
+            .or_insert_with(|| {
+                release::next_free(
+                    claim.port.saturating_add(1),
+                    &claim.addresses,
+                    claim.protocol,
+                    OFFERS,
+                    &taken,
+                )
+                .unwrap_or_default()
+            });
+    }
+    offers
+}

@@ -1,0 +1,283 @@
+//! What to do about a held port: the table of the architecture's section 4, as a pure function.
+
+use crate::plan::Inputs;
+use crate::plan::policy::Choice;
+use crate::plan::ports::Need;
+use crate::port::claim::Claim;
+use crate::port::holder::{Holder, Who};
+use crate::project::model::{Conflict, Service};
+use crate::state::{Held, Instance};
+
+/// A held port that nobody has decided about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What is needed.
+    pub claim: Claim,
+    /// Who has it.
+    pub holders: Vec<Holder>,
+    /// The answers that are open. `Abort` always is.
+    pub choices: Vec<Choice>,
+    /// Why the holder cannot be replaced, where it cannot.
+    pub obstacle: Option<String>,
+    /// The port that `Move` would take.
+    pub next: Option<u16>,
+    /// The rule that forbids to ask (`--on-conflict fail`, `x-wharf.conflict: fail`, a `--force` that
+    /// met a protected holder); `None`: a person may be asked.
+    pub settled: Option<String>,
+}
+
+/// What becomes of one needed port.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict<'a> {
+    /// Nobody has it.
+    Free(u16),
+    /// Instances of this project have it, which this plan ends.
+    Ours(u16, Vec<&'a Instance>),
+    /// Its holders are stopped.
+    Replace {
+        /// The claim.
+        claim: Claim,
+        /// Its holders.
+        holders: Vec<Holder>,
+        /// The rule or answer that decided.
+        rule: String,
+    },
+    /// Another port is used.
+    Move {
+        /// The claim.
+        claim: Claim,
+        /// The port used instead.
+        to: u16,
+        /// The rule or answer that decided, and who is in the way.
+        rule: String,
+    },
+    /// The engine chooses.
+    Engine,
+    /// Nobody decided yet.
+    Open(Question),
+}
+
+/// Judges the candidates of one need in order of preference; a free one wins over a held one.
+///
+/// `ending` says whether the plan ends an instance of the project anyway.
+pub(super) fn judge<'a>(
+    inputs: &Inputs<'a>,
+    service: &Service,
+    number: u32,
+    need: &Need,
+    taken: &[Claim],
+    ending: &dyn Fn(&Instance) -> bool,
+) -> Verdict<'a> {
+    let Some(&preferred) = need.candidates.first() else {
+        return Verdict::Engine;
+    };
+    for &port in &need.candidates {
+        let claim = need.claim(&service.name, number, port);
+        if taken.iter().any(|other| other.collides_with(&claim)) {
+            continue;
+        }
+        let Some(held) = held(inputs, &claim) else {
+            return Verdict::Free(port);
+        };
+        if let Some(instances) = ours(inputs, held)
+            && instances.iter().all(|instance| ending(instance))
+        {
+            return Verdict::Ours(port, instances);
+        }
+    }
+    let claim = need.claim(&service.name, number, preferred);
+    let holders = held(inputs, &claim)
+        .map(|held| held.holders.clone())
+        .unwrap_or_default();
+    let next = free_port(inputs, &claim, taken);
+    if need.anywhere
+        && let Some(to) = next
+    {
+        let rule = "the compose file publishes no particular port".to_owned();
+        return Verdict::Move { claim, to, rule };
+    }
+    decide(inputs, service, claim, holders, next)
+}
+
+fn decide<'a>(
+    inputs: &Inputs<'a>,
+    service: &Service,
+    claim: Claim,
+    holders: Vec<Holder>,
+    next: Option<u16>,
+) -> Verdict<'a> {
+    let obstacle = if holders.is_empty() {
+        Some("an open outgoing connection has this port as its own end, and connections are never cut".to_owned())
+    } else {
+        holders.iter().find_map(|holder| obstacle(inputs, holder))
+    };
+    let names = holders
+        .iter()
+        .map(Holder::describe)
+        .collect::<Vec<_>>()
+        .join("; ");
+    let names = if names.is_empty() {
+        "an outgoing connection".to_owned()
+    } else {
+        names
+    };
+    let (rule, by) = rule(inputs, service);
+    let asked = inputs.policy.answers.get(&claim).copied();
+    let wanted = match (asked, rule) {
+        (Some(choice), _) => Some(choice),
+        (None, Conflict::Replace) => Some(Choice::Replace),
+        (None, Conflict::Move) => Some(Choice::Move),
+        (None, Conflict::Ask | Conflict::Fail) => None,
+    };
+    let by = if asked.is_some() {
+        "your answer".to_owned()
+    } else {
+        by
+    };
+    match (wanted, &obstacle, next) {
+        (Some(Choice::Replace), None, _) => {
+            let rule = format!("held by {names}; replaced because of {by}");
+            Verdict::Replace {
+                claim,
+                holders,
+                rule,
+            }
+        }
+        (Some(Choice::Move), _, Some(to)) => {
+            let rule = format!("held by {names}; moved because of {by}");
+            Verdict::Move { claim, to, rule }
+        }
+        _ => {
+            let mut choices = Vec::new();
+            if obstacle.is_none() {
+                choices.push(Choice::Replace);
+            }
+            if next.is_some() {
+                choices.push(Choice::Move);
+            }
+            choices.push(Choice::Abort);
+            let settled = (rule != Conflict::Ask).then_some(by);
+            Verdict::Open(Question {
+                claim,
+                holders,
+                choices,
+                obstacle,
+                next,
+                settled,
+            })
+        }
+    }
+}
+
+/// The rule for a service and where it stands.
+fn rule(inputs: &Inputs<'_>, service: &Service) -> (Conflict, String) {
+    let word = |conflict| match conflict {
+        Conflict::Ask => "ask",
+        Conflict::Replace => "replace",
+        Conflict::Move => "move",
+        Conflict::Fail => "fail",
+    };
+    if let Some(conflict) = inputs.policy.on_conflict {
+        return (conflict, format!("--on-conflict {}", word(conflict)));
+    }
+    let written = service
+        .wharf
+        .conflict
+        .or(inputs.project.conflict)
+        .unwrap_or_default();
+    (written, format!("x-wharf.conflict: {}", word(written)))
+}
+
+/// Why a holder cannot be replaced, if it cannot.
+fn obstacle(inputs: &Inputs<'_>, holder: &Holder) -> Option<String> {
+    if let Some(reason) = &holder.protected {
+        return Some(reason.clone());
+    }
+    if let Some(instance) = own_instance(inputs, holder)
+        && inputs.project.services.contains_key(&instance.service)
+    {
+        return Some(format!(
+            "it is service `{}` of this project",
+            instance.service
+        ));
+    }
+    match &holder.who {
+        Who::Container(_) => None,
+        Who::Process(facts) if facts.signalable => None,
+        Who::Process(facts) => Some(format!(
+            "it belongs to {}, and you may not signal it: sudo kill {}",
+            facts
+                .user
+                .clone()
+                .unwrap_or_else(|| format!("uid {}", facts.uid)),
+            facts.pid
+        )),
+        Who::Unit { name, main } if main.as_ref().is_some_and(|facts| facts.signalable) => {
+            // `systemctl stop` works for whoever may signal it; without a person's word it is not ours
+            // to stop a unit.
+            (inputs.policy.on_conflict != Some(Conflict::Replace))
+                .then(|| format!("it is a systemd unit: sudo systemctl stop {name}"))
+        }
+        Who::Unit { name, .. } => Some(format!("it is a systemd unit: sudo systemctl stop {name}")),
+        Who::Unknown { uid, user } => Some(format!(
+            "it belongs to {}, and its process is not visible to you",
+            user.clone().unwrap_or_else(|| format!("uid {uid}"))
+        )),
+        Who::Kernel => Some("the kernel or another network namespace holds it".to_owned()),
+    }
+}
+
+fn held<'a>(inputs: &Inputs<'a>, claim: &Claim) -> Option<&'a Held> {
+    inputs
+        .observed
+        .held
+        .iter()
+        .find(|held| held.claim == *claim)
+}
+
+/// The instances of this project that hold a claim, if nobody else does.
+fn ours<'a>(inputs: &Inputs<'a>, held: &Held) -> Option<Vec<&'a Instance>> {
+    if held.holders.is_empty() {
+        return None;
+    }
+    let mut instances = Vec::new();
+    for holder in &held.holders {
+        let instance = own_instance(inputs, holder)?;
+        if !instances.contains(&instance) {
+            instances.push(instance);
+        }
+    }
+    Some(instances)
+}
+
+/// The instance of this project that a holder is.
+pub(super) fn own_instance<'a>(inputs: &Inputs<'a>, holder: &Holder) -> Option<&'a Instance> {
+    inputs
+        .observed
+        .instances
+        .iter()
+        .find(|instance| match &holder.who {
+            Who::Container(facts) => facts.id == instance.id.0,
+            Who::Process(facts) => {
+                facts.run_id.as_ref() == Some(&instance.id.0) || instance.pid == Some(facts.pid)
+            }
+            Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => false,
+        })
+}
+
+/// The next free port after the claimed one that the plan has not given away yet.
+fn free_port(inputs: &Inputs<'_>, claim: &Claim, taken: &[Claim]) -> Option<u16> {
+    inputs
+        .observed
+        .free_ports
+        .get(&(claim.port, claim.protocol))?
+        .iter()
+        .copied()
+        .find(|port| {
+            let moved = Claim {
+                port: *port,
+                ..claim.clone()
+            };
+            !taken.iter().any(|other| other.collides_with(&moved))
+        })
+}

@@ -1,0 +1,201 @@
+//! Which backend runs a service: the rules of the architecture's section 3, as a pure function.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::project::model::{Project, Service};
+use crate::state::BackendKind;
+
+/// `--local` or `--container` as given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// Not given.
+    #[default]
+    Nobody,
+    /// Given without a value: every service that can.
+    Everybody,
+    /// These.
+    Named(BTreeSet<String>),
+}
+
+impl Selection {
+    fn names(&self, service: &str) -> bool {
+        matches!(self, Self::Named(names) if names.contains(service))
+    }
+}
+
+/// What the command line says about backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// `--local`
+    pub local: Selection,
+    /// `--container`
+    pub container: Selection,
+}
+
+/// The backend of every service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement(BTreeMap<String, BackendKind>);
+
+impl Placement {
+    /// The backend of a service; container for services it does not know (orphans).
+    pub fn of(&self, service: &str) -> BackendKind {
+        self.0
+            .get(service)
+            .copied()
+            .unwrap_or(BackendKind::Container)
+    }
+
+    /// The services that run in a backend.
+    pub fn services(&self, backend: BackendKind) -> impl Iterator<Item = &str> {
+        self.0
+            .iter()
+            .filter(move |(_, placed)| **placed == backend)
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// Whether any service needs the engine.
+    pub fn needs_engine(&self) -> bool {
+        self.services(BackendKind::Container).next().is_some()
+    }
+}
+
+/// Why a service has no place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlacementError {
+    /// Asked for locally, and cannot.
+    #[error("service `{0}` has no process form")]
+    NoProcessForm(String),
+    /// Asked for as a container, and cannot.
+    #[error("service `{0}` has neither `image` nor `build`, so it cannot run as a container")]
+    NoContainerForm(String),
+    /// Named by both options.
+    #[error("service `{0}` is named by both --local and --container")]
+    Both(String),
+    /// Not in the project.
+    #[error("no such service: {0}")]
+    Unknown(String),
+    /// No engine, and these have no process form.
+    #[error("no engine answers, and {} no process form", subjects(.0))]
+    NeedEngine(Vec<String>),
+}
+
+fn subjects(names: &[String]) -> String {
+    let list = names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() == 1 {
+        format!("service {list} has")
+    } else {
+        format!("services {list} have")
+    }
+}
+
+/// Places every service as asked, assuming that an engine answers.
+///
+/// # Errors
+/// A wish that names an unknown service or one without the form asked for.
+pub fn place(project: &Project, wishes: &Wishes) -> Result<Placement, PlacementError> {
+    for selection in [&wishes.local, &wishes.container] {
+        if let Selection::Named(names) = selection {
+            for name in names {
+                if !project.services.contains_key(name) && !project.disabled.contains(name) {
+                    return Err(PlacementError::Unknown(name.clone()));
+                }
+            }
+        }
+    }
+    let mut placed = BTreeMap::new();
+    for (name, service) in &project.services {
+        placed.insert(name.clone(), place_one(service, wishes)?);
+    }
+    Ok(Placement(placed))
+}
+
+fn place_one(service: &Service, wishes: &Wishes) -> Result<BackendKind, PlacementError> {
+    let name = &service.name;
+    let (local, container) = (service.has_process_form(), service.has_container_form());
+    match (wishes.local.names(name), wishes.container.names(name)) {
+        (true, true) => return Err(PlacementError::Both(name.clone())),
+        (true, false) if local => return Ok(BackendKind::Process),
+        (true, false) => return Err(PlacementError::NoProcessForm(name.clone())),
+        (false, true) if container => return Ok(BackendKind::Container),
+        (false, true) => return Err(PlacementError::NoContainerForm(name.clone())),
+        (false, false) => {}
+    }
+    if wishes.local == Selection::Everybody && local {
+        return Ok(BackendKind::Process);
+    }
+    if wishes.container == Selection::Everybody && container {
+        return Ok(BackendKind::Container);
+    }
+    Ok(match service.wharf.backend {
+        Some(BackendKind::Process) if local => BackendKind::Process,
+        Some(BackendKind::Container) if container => BackendKind::Container,
+        _ if container || !local => BackendKind::Container,
+        _ => BackendKind::Process,
+    })
+}
+
+/// Places every service as a process because no engine answers.
+///
+/// # Errors
+/// Names the services that cannot do without: no process form, or asked for by `--container`.
+pub fn place_without_engine(
+    project: &Project,
+    wishes: &Wishes,
+) -> Result<Placement, PlacementError> {
+    let wished = place(project, wishes)?;
+    let stuck: Vec<String> = project
+        .services
+        .iter()
+        .filter(|(name, service)| {
+            wished.of(name) == BackendKind::Container
+                && (!service.has_process_form()
+                    || wishes.container.names(name)
+                    || wishes.container == Selection::Everybody)
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    if stuck.is_empty() {
+        let all = project
+            .services
+            .keys()
+            .map(|name| (name.clone(), BackendKind::Process));
+        Ok(Placement(all.collect()))
+    } else {
+        Err(PlacementError::NeedEngine(stuck))
+    }
+}
+
+/// The service as it runs in a backend: for a process, `x-wharf.process` put on top.
+pub fn in_form(service: &Arc<Service>, backend: BackendKind) -> Arc<Service> {
+    let (BackendKind::Process, Some(form)) = (backend, &service.wharf.process) else {
+        return Arc::clone(service);
+    };
+    let mut local = Service::clone(service);
+    if let Some(command) = &form.command {
+        local.command = Some(command.clone());
+        local.entrypoint = None;
+    }
+    // A path inside an image means nothing here.
+    local.working_dir = form
+        .working_dir
+        .as_ref()
+        .map(|dir| dir.to_string_lossy().into_owned());
+    for (name, value) in &form.environment {
+        match value {
+            Some(value) => drop(local.environment.insert(name.clone(), value.clone())),
+            None => drop(local.environment.remove(name)),
+        }
+    }
+    if form.user.is_some() {
+        local.user.clone_from(&form.user);
+    }
+    if form.healthcheck.is_some() {
+        local.healthcheck.clone_from(&form.healthcheck);
+    }
+    Arc::new(local)
+}

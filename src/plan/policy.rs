@@ -1,0 +1,59 @@
+//! What the user decided in advance, and the answers given since: an input of every plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::port::claim::Claim;
+use crate::project::model::Conflict;
+
+/// The decisions that a plan may rely on.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// `--on-conflict` (or `--force`); `None`: what the service or project says, else ask.
+    pub on_conflict: Option<Conflict>,
+    /// Answers to questions of earlier plans.
+    pub answers: BTreeMap<Claim, Choice>,
+    /// When to make instances anew.
+    pub recreate: Recreate,
+    /// `--build`: build images that exist.
+    pub build: bool,
+    /// `--no-build`: never build.
+    pub no_build: bool,
+    /// `--pull always`: pull images that exist.
+    pub pull: bool,
+    /// `--scale S=N`.
+    pub scale: BTreeMap<String, u32>,
+    /// `-t`: overrides the grace period of everything that is stopped.
+    pub timeout: Option<Duration>,
+    /// `--remove-orphans`.
+    pub remove_orphans: bool,
+    /// `--no-start`: make, do not start.
+    pub no_start: bool,
+    /// `-V`: do not inherit anonymous volumes.
+    pub renew_volumes: bool,
+    /// Services named on the command line; others keep their instances untouched. Empty: all.
+    pub named: BTreeSet<String>,
+}
+
+/// When to make an instance anew that exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recreate {
+    /// When what it was made from differs.
+    #[default]
+    Diverged,
+    /// Always (`--force-recreate`).
+    Always,
+    /// Never (`--no-recreate`).
+    Never,
+}
+
+/// An answer to a question about a held port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Choice {
+    /// Stop the holder.
+    Replace,
+    /// Publish on the next free port.
+    Move,
+    /// Change nothing at all.
+    Abort,
+}

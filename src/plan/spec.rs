@@ -1,0 +1,117 @@
+//! The specification of one instance: everything settled, nothing left to choose.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::plan::Inputs;
+use crate::plan::decide::Decided;
+use crate::plan::ports::{readiness, variables};
+use crate::plan::step::{Attachment, InstanceSpec, ProjectIdentity, SettledPort};
+use crate::project::model::{Project, Service, Store, StoreMount};
+use crate::state::{BackendKind, Instance};
+
+/// The name of a replica: `P-service-N`, or the service's `container_name`.
+pub(super) fn instance_name(project: &Project, service: &Service, number: u32) -> String {
+    let usual = || format!("{}-{}-{number}", project.name, service.name);
+    service.container_name.clone().unwrap_or_else(usual)
+}
+
+/// Specifies a replica with settled ports. `moved` are the variables of dependencies whose ports moved,
+/// `old` the instance whose place it takes.
+pub(super) fn specify(
+    inputs: &Inputs<'_>,
+    identity: &Arc<ProjectIdentity>,
+    decided: &Decided<'_>,
+    number: u32,
+    ports: Vec<SettledPort>,
+    moved: impl Iterator<Item = (String, String)>,
+    old: Option<&Instance>,
+) -> InstanceSpec {
+    let (project, service) = (inputs.project, &decided.service);
+    let name = instance_name(project, service, number);
+    let is_container = decided.backend == BackendKind::Container;
+    let mut environment = if is_container {
+        BTreeMap::new()
+    } else {
+        variables(&ports)
+    };
+    environment.extend(moved);
+    InstanceSpec {
+        project: Arc::clone(identity),
+        service: Arc::clone(service),
+        backend: decided.backend,
+        number,
+        fingerprint: decided.fingerprint.clone(),
+        image: if is_container {
+            service.image_name(&project.name)
+        } else {
+            String::new()
+        },
+        readiness: readiness(service, &ports),
+        ports,
+        environment,
+        networks: attachments(project, service, &name),
+        volumes: project
+            .volumes
+            .iter()
+            .map(|(key, volume)| (key.clone(), volume.name.clone()))
+            .collect(),
+        secrets: mounted(&project.secrets, &service.secrets),
+        configs: mounted(&project.configs, &service.configs),
+        replaces: old
+            .filter(|old| old.backend == decided.backend && !inputs.policy.renew_volumes)
+            .map(|old| old.id.clone()),
+        name,
+    }
+}
+
+/// The secrets or configs that a service mounts.
+fn mounted(
+    all: &BTreeMap<String, Arc<Store>>,
+    mounts: &[StoreMount],
+) -> BTreeMap<String, Arc<Store>> {
+    let named = mounts
+        .iter()
+        .filter_map(|mount| all.get_key_value(&mount.source));
+    named
+        .map(|(key, store)| (key.clone(), Arc::clone(store)))
+        .collect()
+}
+
+/// The networks to join, highest priority first, then by name.
+fn attachments(project: &Project, service: &Service, name: &str) -> Vec<Attachment> {
+    let mut joined: Vec<_> = service.networks.iter().collect();
+    joined.sort_by_key(|(key, place)| (std::cmp::Reverse(place.priority), (*key).clone()));
+    joined
+        .into_iter()
+        .filter_map(|(key, place)| {
+            let network = project.networks.get(key)?;
+            let mut aliases = vec![name.to_owned(), service.name.clone()];
+            aliases.extend(place.aliases.iter().cloned());
+            Some(Attachment {
+                key: key.clone(),
+                network: network.name.clone(),
+                aliases,
+            })
+        })
+        .collect()
+}
+
+/// The ports an instance was made with.
+pub(super) fn recorded_ports(service: &Service, instance: &Instance) -> Vec<SettledPort> {
+    let mut ports = Vec::new();
+    for publisher in &instance.publishers {
+        let declared = service
+            .ports
+            .iter()
+            .find(|port| port.target == publisher.target);
+        ports.push(SettledPort {
+            target: publisher.target,
+            published: (publisher.published != 0).then_some(publisher.published),
+            addresses: publisher.ip.into_iter().collect(),
+            protocol: publisher.protocol,
+            app_protocol: declared.and_then(|port| port.app_protocol.clone()),
+        });
+    }
+    ports
+}

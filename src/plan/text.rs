@@ -1,0 +1,83 @@
+//! Plans in words: one line a step, for `--dry-run`, for progress and for tests.
+
+use std::fmt;
+
+use crate::plan::Plan;
+use crate::plan::step::{Action, Cause, Step, Target};
+use crate::port::holder::Holder;
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FreePort { claim, holders, .. } => {
+                let names: Vec<String> = holders.iter().map(Holder::short).collect();
+                write!(f, "port {claim}: stop {}", names.join(", "))
+            }
+            Self::MovePort { claim, to } => write!(f, "port {claim}: publish on {to} instead"),
+            Self::Build { service, image, .. } => {
+                write!(f, "image {image}: build for {}", service.name)
+            }
+            Self::Pull { image, .. } => write!(f, "image {image}: pull"),
+            Self::CreateNetwork { network, .. } => write!(f, "network {}: create", network.name),
+            Self::CreateVolume { volume, .. } => write!(f, "volume {}: create", volume.name),
+            Self::Create(spec) => write!(f, "{} {}: create", spec.backend, spec.name),
+            Self::Start { instance } => write!(f, "{instance}: start"),
+            Self::AwaitReady {
+                instance,
+                readiness,
+            } => {
+                write!(f, "{instance}: wait for {}", readiness.probe)
+            }
+            Self::AwaitHealthy { instance } => write!(f, "{instance}: wait until healthy"),
+            Self::AwaitCompleted { instance } => write!(f, "{instance}: wait until completed"),
+            Self::Stop { instance, .. } => write!(f, "{instance}: stop"),
+            Self::Remove { instance, .. } => write!(f, "{instance}: remove"),
+            Self::RemoveNetwork { name } => write!(f, "network {name}: remove"),
+            Self::RemoveVolume { name } => write!(f, "volume {name}: remove"),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.backend, self.name)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("does not exist"),
+            Self::NotRunning => f.write_str("is not running"),
+            Self::ConfigChanged => f.write_str("its configuration changed"),
+            Self::ImageChanged => f.write_str("its image changed"),
+            Self::BackendChanged => f.write_str("runs in the other backend now"),
+            Self::Requested(what) => write!(f, "asked for by {what}"),
+            Self::NeededBy(what) => write!(f, "needed by {what}"),
+            Self::PortHeld(why) => f.write_str(why),
+            Self::Orphan => f.write_str("its service is no longer in the project"),
+            Self::ScaledDown => f.write_str("more replicas than asked for"),
+            Self::ReadyWhenAnswered => f.write_str("ready means answered"),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.id.0)?;
+        if !self.needs.is_empty() {
+            let needs: Vec<String> = self.needs.iter().map(|id| id.0.to_string()).collect();
+            write!(f, " after {}", needs.join(","))?;
+        }
+        write!(f, "  {}  ({})", self.action, self.cause)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            writeln!(f, "{step}")?;
+        }
+        Ok(())
+    }
+}

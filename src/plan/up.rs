@@ -1,0 +1,535 @@
+//! The second pass of `up`: from decisions to steps and edges.
+//!
+//! Per new instance: image, network and volumes → stop and remove what it replaces → create → free or
+//! move its ports → wait for dependencies → start → wait until it answers. A holder is stopped as late
+//! as possible: after all that can fail without it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::plan::conflicts::{Verdict, judge};
+use crate::plan::decide::{Decided, Decision, decide};
+use crate::plan::ports::{Need, moved_variables, needs};
+use crate::plan::resources::Shared;
+use crate::plan::spec::{recorded_ports, specify};
+use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
+use crate::plan::{Inputs, Plan, Problem};
+use crate::port::claim::Claim;
+use crate::project::model::{Condition, HealthTest, Project, Service};
+use crate::state::{BackendKind, Instance, Readiness};
+
+/// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
+const HOLDER_GRACE: Duration = Duration::from_secs(10);
+
+/// The ports that the instances to be started need: what to look up before planning.
+pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    for decided in decide(inputs).values() {
+        for decision in &decided.decisions {
+            let number = match decision {
+                Decision::Create { number, .. } => *number,
+                Decision::Start(instance) => instance.number,
+                Decision::Keep(_) | Decision::Restart(..) | Decision::Drop(..) => continue,
+            };
+            for need in needs(&decided.service, number, decided.backend) {
+                for &port in &need.candidates {
+                    claims.push(need.claim(&decided.service.name, number, port));
+                }
+            }
+        }
+    }
+    claims
+}
+
+/// Plans `up`.
+pub fn up(inputs: &Inputs<'_>) -> Plan {
+    let decided = decide(inputs);
+    let mut planner = Planner {
+        inputs,
+        project: identity(inputs.project),
+        plan: Plan::default(),
+        shared: Shared::default(),
+        stops: BTreeMap::new(),
+        removals: BTreeMap::new(),
+        outcomes: BTreeMap::new(),
+        moved: BTreeMap::new(),
+        taken: Vec::new(),
+    };
+    let order = dependency_order(&decided);
+    // Ports that move are handed to dependents, so dependencies settle theirs first.
+    for name in &order {
+        if let Some(decided) = decided.get(name) {
+            planner.service(decided);
+        }
+    }
+    planner.orphans();
+    planner.plan
+}
+
+/// What is written on everything the project makes.
+pub(super) fn identity(project: &Project) -> Arc<ProjectIdentity> {
+    Arc::new(ProjectIdentity {
+        name: project.name.clone(),
+        working_dir: project.directory.clone(),
+        config_files: project.files.clone(),
+    })
+}
+
+/// Services after what they depend on; by name where nothing else decides.
+fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
+    fn visit(
+        name: &str,
+        all: &BTreeMap<String, Decided<'_>>,
+        seen: &mut Vec<String>,
+        order: &mut Vec<String>,
+    ) {
+        if seen.iter().any(|other| other == name) {
+            return;
+        }
+        seen.push(name.to_owned());
+        if let Some(decided) = all.get(name) {
+            for dependency in decided.service.depends_on.keys() {
+                visit(dependency, all, seen, order);
+            }
+            order.push(name.to_owned());
+        }
+    }
+    let (mut seen, mut order) = (Vec::new(), Vec::new());
+    for name in all.keys() {
+        visit(name, all, &mut seen, &mut order);
+    }
+    order
+}
+
+/// One replica of a service that is up, or will be when its steps are done.
+#[derive(Debug)]
+struct Outcome {
+    target: Target,
+    started: Option<StepId>,
+    ready: Option<StepId>,
+    readiness: Option<Readiness>,
+    has_healthcheck: bool,
+}
+
+struct Planner<'a> {
+    inputs: &'a Inputs<'a>,
+    project: Arc<ProjectIdentity>,
+    plan: Plan,
+    shared: Shared,
+    stops: BTreeMap<String, StepId>,
+    removals: BTreeMap<String, StepId>,
+    outcomes: BTreeMap<String, Vec<Outcome>>,
+    moved: BTreeMap<String, Vec<(String, String)>>,
+    taken: Vec<Claim>,
+}
+
+impl Planner<'_> {
+    fn service(&mut self, decided: &Decided<'_>) {
+        for decision in &decided.decisions {
+            let outcome = match decision {
+                Decision::Keep(instance) => Some(Outcome {
+                    target: existing(instance),
+                    started: None,
+                    ready: None,
+                    readiness: instance.readiness.clone(),
+                    has_healthcheck: instance.health.is_some(),
+                }),
+                Decision::Start(instance) => Some(self.start(decided, instance)),
+                Decision::Restart(instance, cause) => {
+                    let stop = self.stop(instance, cause.clone(), Vec::new());
+                    Some(self.launch(
+                        decided,
+                        existing(instance),
+                        cause.clone(),
+                        vec![stop],
+                        instance.readiness.clone(),
+                    ))
+                }
+                Decision::Create { number, old, cause } => {
+                    self.create(decided, *number, old, cause)
+                }
+                Decision::Drop(instance, cause) => {
+                    self.discard(instance, cause.clone(), Vec::new());
+                    None
+                }
+            };
+            if let Some(outcome) = outcome {
+                self.outcomes
+                    .entry(decided.service.name.clone())
+                    .or_default()
+                    .push(outcome);
+            }
+        }
+    }
+
+    fn start(&mut self, decided: &Decided<'_>, instance: &Instance) -> Outcome {
+        let target = existing(instance);
+        let mut first = Vec::new();
+        let kept: Vec<SettledPort> = recorded_ports(&decided.service, instance);
+        for need in needs(&decided.service, instance.number, decided.backend) {
+            // The instance was made with one particular port, and cannot take another any more.
+            let recorded = kept.iter().find(|port| port.target == need.port.target);
+            let mut need = need;
+            if let Some(published) = recorded.and_then(|port| port.published) {
+                need.candidates.retain(|port| *port == published);
+                need.anywhere = false;
+            }
+            if let Some((_, steps)) = self.port(&decided.service, instance.number, &need, &[]) {
+                first.extend(steps);
+            }
+        }
+        self.launch(
+            decided,
+            target,
+            Cause::NotRunning,
+            first,
+            instance.readiness.clone(),
+        )
+    }
+
+    fn create(
+        &mut self,
+        decided: &Decided<'_>,
+        number: u32,
+        old: &[&Instance],
+        cause: &Cause,
+    ) -> Option<Outcome> {
+        let service = &decided.service;
+        let mut before = match decided.backend {
+            BackendKind::Container => {
+                self.shared
+                    .for_container(&mut self.plan, self.inputs, &self.project, service)
+            }
+            BackendKind::Process => Vec::new(),
+        };
+        let mut ports = Vec::new();
+        let mut freeing: Vec<PendingStep> = Vec::new();
+        let ending: Vec<&Instance> = old.to_vec();
+        for need in needs(service, number, decided.backend) {
+            let (settled, steps) = self.settle(service, number, &need, &ending);
+            if let Some(settled) = settled {
+                ports.push(settled);
+            }
+            freeing.extend(steps);
+        }
+        for instance in old {
+            before.push(self.discard(instance, cause.clone(), before.clone()));
+        }
+        if number > 1 && service.container_name.is_some() {
+            self.plan.problems.push(Problem {
+                message: format!(
+                    "service `{}` has a container_name, so it cannot have {number} replicas",
+                    service.name
+                ),
+                hint: Some("remove `container_name`".to_owned()),
+            });
+        }
+        let moved = service
+            .depends_on
+            .keys()
+            .filter_map(|name| self.moved.get(name))
+            .flatten()
+            .cloned();
+        let old = old.first().copied();
+        let spec = specify(
+            self.inputs,
+            &self.project,
+            decided,
+            number,
+            ports,
+            moved,
+            old,
+        );
+        let readiness = spec.readiness.clone();
+        let name = spec.name.clone();
+        let made = self
+            .plan
+            .add(Action::Create(Box::new(spec)), cause.clone(), before);
+        let target = Target {
+            backend: decided.backend,
+            project: self.project.name.clone(),
+            service: service.name.clone(),
+            name,
+            which: Which::MadeBy(made),
+        };
+        if self.inputs.policy.no_start {
+            return None;
+        }
+        let mut first = vec![made];
+        for pending in freeing {
+            first.push(self.pend(pending, vec![made]));
+        }
+        Some(self.launch(decided, target, cause.clone(), first, readiness))
+    }
+
+    /// Start, and wait for the answer.
+    fn launch(
+        &mut self,
+        decided: &Decided<'_>,
+        target: Target,
+        cause: Cause,
+        mut first: Vec<StepId>,
+        readiness: Option<Readiness>,
+    ) -> Outcome {
+        first.extend(self.gates(&decided.service));
+        let started = self.plan.add(
+            Action::Start {
+                instance: target.clone(),
+            },
+            cause,
+            first,
+        );
+        let ready = readiness.clone().map(|readiness| {
+            let wait = Action::AwaitReady {
+                instance: target.clone(),
+                readiness,
+            };
+            self.plan.add(wait, Cause::ReadyWhenAnswered, vec![started])
+        });
+        let has_healthcheck = decided
+            .service
+            .healthcheck
+            .as_ref()
+            .is_some_and(|check| check.test != Some(HealthTest::None));
+        Outcome {
+            target,
+            started: Some(started),
+            ready,
+            readiness,
+            has_healthcheck,
+        }
+    }
+
+    /// The steps that a service's dependencies must have passed before it starts.
+    fn gates(&mut self, service: &Service) -> Vec<StepId> {
+        let mut gates = Vec::new();
+        for (name, dependency) in &service.depends_on {
+            let Some(outcomes) = self.outcomes.get(name) else {
+                continue;
+            };
+            let mut waits = Vec::new();
+            for outcome in outcomes {
+                let instance = outcome.target.clone();
+                let by = Cause::NeededBy(service.name.clone());
+                let after: Vec<StepId> = outcome.started.into_iter().collect();
+                match dependency.condition {
+                    Condition::Started => gates.extend(outcome.started),
+                    Condition::Healthy => {
+                        match (outcome.has_healthcheck, &outcome.ready, &outcome.readiness) {
+                            (false, Some(ready), _) => gates.push(*ready),
+                            (false, None, Some(readiness)) => waits.push((
+                                Action::AwaitReady {
+                                    instance,
+                                    readiness: readiness.clone(),
+                                },
+                                by,
+                                after,
+                            )),
+                            _ => waits.push((Action::AwaitHealthy { instance }, by, after)),
+                        }
+                    }
+                    Condition::CompletedSuccessfully => {
+                        waits.push((Action::AwaitCompleted { instance }, by, after));
+                    }
+                }
+            }
+            for (action, cause, after) in waits {
+                gates.push(self.wait_once(action, cause, after));
+            }
+        }
+        gates
+    }
+
+    /// Two dependents of one service share one wait.
+    fn wait_once(&mut self, action: Action, cause: Cause, after: Vec<StepId>) -> StepId {
+        let same = self
+            .plan
+            .steps
+            .iter()
+            .find(|step| match (&step.action, &action) {
+                (Action::AwaitHealthy { instance: a }, Action::AwaitHealthy { instance: b })
+                | (
+                    Action::AwaitCompleted { instance: a },
+                    Action::AwaitCompleted { instance: b },
+                )
+                | (
+                    Action::AwaitReady { instance: a, .. },
+                    Action::AwaitReady { instance: b, .. },
+                ) => a == b,
+                _ => false,
+            });
+        match same {
+            Some(step) => step.id,
+            None => self.plan.add(action, cause, after),
+        }
+    }
+
+    /// Settles one port of an instance that exists: only steps matter.
+    fn port(
+        &mut self,
+        service: &Service,
+        number: u32,
+        need: &Need,
+        ending: &[&Instance],
+    ) -> Option<(SettledPort, Vec<StepId>)> {
+        let (settled, pending) = self.settle(service, number, need, ending);
+        let steps = pending
+            .into_iter()
+            .map(|pending| self.pend(pending, Vec::new()))
+            .collect();
+        settled.map(|settled| (settled, steps))
+    }
+
+    fn settle(
+        &mut self,
+        service: &Service,
+        number: u32,
+        need: &Need,
+        ending: &[&Instance],
+    ) -> (Option<SettledPort>, Vec<PendingStep>) {
+        let project = self.inputs.project;
+        let is_ending = |instance: &Instance| {
+            ending.iter().any(|other| other.id == instance.id)
+                || self.removals.contains_key(&instance.id.0)
+                || self.stops.contains_key(&instance.id.0)
+                || !project.services.contains_key(&instance.service)
+                    && !project.disabled.contains(&instance.service)
+        };
+        let verdict = judge(self.inputs, service, number, need, &self.taken, &is_ending);
+        let (port, pending) = match verdict {
+            Verdict::Engine => return (Some(need.settle(None)), Vec::new()),
+            Verdict::Free(port) => (port, Vec::new()),
+            Verdict::Ours(port, instances) => {
+                let others: Vec<Instance> = instances
+                    .into_iter()
+                    .filter(|instance| !ending.iter().any(|other| other.id == instance.id))
+                    .cloned()
+                    .collect();
+                (port, others.into_iter().map(PendingStep::StopOwn).collect())
+            }
+            Verdict::Replace {
+                claim,
+                holders,
+                rule,
+            } => {
+                let grace = self.inputs.policy.timeout.unwrap_or(HOLDER_GRACE);
+                let port = claim.port;
+                let free = Action::FreePort {
+                    claim,
+                    holders,
+                    grace,
+                };
+                (port, vec![PendingStep::Act(free, Cause::PortHeld(rule))])
+            }
+            Verdict::Move { claim, to, rule } => {
+                for variable in moved_variables(&service.name, need.port.target, to) {
+                    self.moved
+                        .entry(service.name.clone())
+                        .or_default()
+                        .push(variable);
+                }
+                (
+                    to,
+                    vec![PendingStep::Act(
+                        Action::MovePort { claim, to },
+                        Cause::PortHeld(rule),
+                    )],
+                )
+            }
+            Verdict::Open(question) => {
+                self.plan.questions.push(question);
+                return (None, Vec::new());
+            }
+        };
+        self.taken.push(need.claim(&service.name, number, port));
+        (Some(need.settle(Some(port))), pending)
+    }
+
+    fn pend(&mut self, pending: PendingStep, needs: Vec<StepId>) -> StepId {
+        match pending {
+            PendingStep::Act(action, cause) => self.plan.add(action, cause, needs),
+            PendingStep::StopOwn(instance) => {
+                let why = "an earlier instance of this project holds the port".to_owned();
+                self.discard(&instance, Cause::PortHeld(why), needs)
+            }
+        }
+    }
+
+    fn stop(&mut self, instance: &Instance, cause: Cause, needs: Vec<StepId>) -> StepId {
+        if let Some(step) = self.stops.get(&instance.id.0) {
+            return *step;
+        }
+        let stop = Action::Stop {
+            instance: existing(instance),
+            grace: self.inputs.policy.timeout,
+        };
+        let step = self.plan.add(stop, cause, needs);
+        self.stops.insert(instance.id.0.clone(), step);
+        step
+    }
+
+    /// Stop if it lives, then remove.
+    fn discard(&mut self, instance: &Instance, cause: Cause, mut needs: Vec<StepId>) -> StepId {
+        if let Some(step) = self.removals.get(&instance.id.0) {
+            return *step;
+        }
+        if instance.status.is_alive() {
+            needs = vec![self.stop(instance, cause.clone(), needs)];
+        }
+        let remove = Action::Remove {
+            instance: existing(instance),
+            volumes: false,
+        };
+        let step = self.plan.add(remove, cause, needs);
+        self.removals.insert(instance.id.0.clone(), step);
+        step
+    }
+
+    fn orphans(&mut self) {
+        let inputs = self.inputs;
+        let known = |service: &String| {
+            inputs.project.services.contains_key(service)
+                || inputs.project.disabled.contains(service)
+        };
+        let orphans: Vec<&Instance> = inputs
+            .observed
+            .instances
+            .iter()
+            .filter(|instance| {
+                !known(&instance.service) && !self.removals.contains_key(&instance.id.0)
+            })
+            .collect();
+        if inputs.policy.remove_orphans {
+            for instance in orphans {
+                self.discard(instance, Cause::Orphan, Vec::new());
+            }
+        } else if !orphans.is_empty() {
+            let names = orphans
+                .iter()
+                .map(|instance| instance.name.as_str())
+                .collect::<Vec<_>>();
+            self.plan.notes.push(format!(
+                "orphans of this project: {} (their services are not in the compose file; --remove-orphans removes them)",
+                names.join(", ")
+            ));
+        }
+    }
+}
+
+/// A step whose needs are not known yet.
+enum PendingStep {
+    Act(Action, Cause),
+    StopOwn(Instance),
+}
+
+/// An instance that exists, as a target.
+pub(super) fn existing(instance: &Instance) -> Target {
+    Target {
+        backend: instance.backend,
+        project: instance.project.clone(),
+        service: instance.service.clone(),
+        name: instance.name.clone(),
+        which: Which::Existing(instance.id.clone()),
+    }
+}

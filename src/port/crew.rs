@@ -1,0 +1,154 @@
+//! The processes that are stopped together: a holder, its supervisor, all below them.
+//!
+//! Knows who belongs and who is still there; whether any of them may be stopped is asked of `protect` for
+//! each that joins.
+
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+use crate::port::handle::Handle;
+use crate::port::process::{Stat, Table, process_facts};
+use crate::port::protect;
+
+/// The processes to be stopped, from the top down.
+#[derive(Default)]
+pub(super) struct Crew {
+    members: Vec<Member>,
+}
+
+/// One process, by a descriptor that cannot come to mean another one.
+pub(super) struct Member {
+    handle: Handle,
+    pid: u32,
+    start_time: u64,
+    session: u32,
+    /// Whether it leads its process group: then the group is its own.
+    leads: bool,
+    gone: bool,
+}
+
+impl Member {
+    /// Takes hold of a process; `None` if it is not there (any more).
+    pub(super) fn take(pid: u32, start_time: u64) -> Option<Self> {
+        let handle = Handle::open(pid)?;
+        // After opening: whoever has this start time now had the number when it was opened, too.
+        let stat = Stat::read(pid)?;
+        (stat.start_time == start_time && stat.is_alive()).then_some(Self {
+            handle,
+            pid,
+            start_time,
+            session: stat.session,
+            leads: stat.group == pid,
+            gone: false,
+        })
+    }
+
+    /// Whether a process of the table is its child or in its group. The number alone says nothing once
+    /// the member may have been reaped: it may be somebody else's by now.
+    fn is_above(&self, stat: &Stat, table: &Table) -> bool {
+        let now = table.get(self.pid);
+        let is_it = |now: &Stat| now.start_time == self.start_time;
+        let is_child = stat.parent == self.pid && now.is_some_and(is_it);
+        let in_group = self.leads
+            && stat.group == self.pid
+            && stat.session == self.session
+            && now.is_none_or(is_it);
+        (is_child || in_group) && stat.start_time >= self.start_time
+    }
+}
+
+impl Crew {
+    pub(super) fn enlist(&mut self, stat: &Stat) {
+        if let Some(member) = Member::take(stat.pid, stat.start_time) {
+            self.add(member);
+        }
+    }
+
+    pub(super) fn add(&mut self, member: Member) {
+        if !self.has(member.pid, member.start_time) {
+            self.members.push(member);
+        }
+    }
+
+    /// All pids, from the top down.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.members.iter().map(|member| member.pid).collect()
+    }
+
+    fn has(&self, pid: u32, start_time: u64) -> bool {
+        self.members
+            .iter()
+            .any(|member| member.pid == pid && member.start_time == start_time)
+    }
+
+    /// Adds all descendants of members and the process groups that members lead.
+    pub(super) fn grow(&mut self, table: &Table) {
+        let mut next = 0;
+        while let Some(member) = self.members.get(next) {
+            next += 1;
+            let below: Vec<Stat> = table
+                .all()
+                .filter(|stat| stat.is_alive() && member.is_above(stat, table))
+                .cloned()
+                .collect();
+            for stat in below {
+                if !self.has(stat.pid, stat.start_time) && may_be_stopped(&stat) {
+                    self.enlist(&stat);
+                }
+            }
+        }
+    }
+
+    /// Sends to all who are left; the first refusal is reported after all were tried.
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        self.members
+            .iter()
+            .filter(|member| !member.gone)
+            .map(|member| member.handle.signal(signal))
+            .fold(Ok(()), Result::and)
+    }
+
+    /// Waits until all members are gone, or for `patience`. What was forked meanwhile joins, and is sent
+    /// `signal` as the others were.
+    pub(super) fn wait(&mut self, signal: Signal, patience: Duration) -> bool {
+        let end = Instant::now() + patience;
+        loop {
+            self.wait_once(end.saturating_duration_since(Instant::now()));
+            if self.members.iter().all(|member| member.gone) {
+                let before = self.members.len();
+                self.grow(&Table::read());
+                if self.members.len() == before {
+                    return true;
+                }
+                if self.signal(signal).is_err() {
+                    return false;
+                }
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+        }
+    }
+
+    /// Marks who is gone, after waiting for the first to go.
+    fn wait_once(&mut self, patience: Duration) {
+        let mut waiting: Vec<&mut Member> = self
+            .members
+            .iter_mut()
+            .filter(|member| !member.gone)
+            .collect();
+        let handles: Vec<&Handle> = waiting.iter().map(|member| &member.handle).collect();
+        let gone = Handle::wait(&handles, patience);
+        for (member, gone) in waiting.iter_mut().zip(gone) {
+            member.gone = gone;
+        }
+    }
+}
+
+/// A descendant may be a session or an engine that only happened to be started here, or another user's.
+fn may_be_stopped(stat: &Stat) -> bool {
+    process_facts(stat.pid)
+        .is_some_and(|facts| facts.signalable && protect::reason(&facts).is_none())
+}

@@ -1,0 +1,612 @@
+//! Gives every value of a canonical tree the type that `shape` says: text to numbers, booleans,
+//! byte counts and times; lists of `KEY=value` to mappings.
+//!
+//! After it a tree holds no other spelling of the same thing, which is what `typed` and `render`
+//! rely on.
+
+use std::time::Duration;
+
+use super::diagnostic::Diagnostic;
+use super::interpolate::boolean;
+use super::report::Report;
+use super::shape::{Field, Form, SECTIONS};
+use super::tree::{Map, Node, Trail, Value};
+
+/// Casts a whole project.
+pub(crate) fn cast(node: &mut Node, report: &mut Report) {
+    let Some(top) = node.as_map_mut() else { return };
+    let trail = Trail::default();
+    for (name, fields) in SECTIONS {
+        if let Some(section) = top.get_mut(*name).and_then(Node::as_map_mut) {
+            let trail = trail.key(name);
+            for (key, child) in section.iter_mut() {
+                if child.is_null() {
+                    child.value = Value::Map(Map::new());
+                }
+                fields_of(child, fields, &trail.key(key), report);
+            }
+        }
+    }
+}
+
+/// Casts one section.
+pub(crate) fn fields_of(node: &mut Node, fields: &[Field], trail: &Trail<'_>, report: &mut Report) {
+    let Some(map) = node.as_map_mut() else { return };
+    for field in fields {
+        if let Some(child) = map.get_mut(field.name) {
+            if child.is_null() {
+                map.remove(field.name);
+            } else {
+                one(child, field.form, &trail.key(field.name), report);
+            }
+        }
+    }
+}
+
+fn one(node: &mut Node, form: Form, trail: &Trail<'_>, report: &mut Report) {
+    match form {
+        Form::Text => {
+            if !matches!(node.value, Value::List(_) | Value::Map(_)) {
+                node.value = Value::Text(node.display());
+            }
+        }
+        Form::Flag | Form::MaybeFlag | Form::External => {
+            if let Some(text) = node.as_text() {
+                match boolean(text) {
+                    Some(value) => node.value = Value::Bool(value),
+                    None => wrong(node, trail, "a boolean", report),
+                }
+            }
+        }
+        Form::Int | Form::MaybeInt => integer(node, trail, report),
+        Form::Float => {
+            let value = match &node.value {
+                Value::Text(text) => text.parse::<f32>().ok(),
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "the canonical form holds these numbers in 32 bits"
+                )]
+                Value::Int(value) => Some(*value as f32),
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "the canonical form holds these numbers in 32 bits"
+                )]
+                Value::Float(value) => Some(*value as f32),
+                Value::Null
+                | Value::Bool(_)
+                | Value::Large(_)
+                | Value::Date(_)
+                | Value::List(_)
+                | Value::Map(_) => None,
+            };
+            match value {
+                // Through text, so that 0.1 of 32 bits prints as 0.1.
+                Some(value) => {
+                    node.value = Value::Float(value.to_string().parse().unwrap_or(0.0));
+                }
+                None => wrong(node, trail, "a number", report),
+            }
+        }
+        Form::Bytes => {
+            if let Some(text) = node.as_text() {
+                match bytes(text) {
+                    Some(value) => node.value = Value::Int(value),
+                    None => wrong(node, trail, "a size such as `64m` or `2gb`", report),
+                }
+            } else {
+                integer(node, trail, report);
+            }
+        }
+        Form::Duration | Form::MaybeDuration => match node.as_text().map(duration) {
+            Some(Some(value)) => node.value = Value::Text(duration_text(value)),
+            _ => wrong(node, trail, "a time such as `10s` or `1m30s`", report),
+        },
+        Form::Mode => match node.as_text().map(|text| i64::from_str_radix(text, 8)) {
+            Some(Ok(value)) => node.value = Value::Int(value),
+            Some(Err(_)) => wrong(node, trail, "permission bits such as `0440`", report),
+            None => integer(node, trail, report),
+        },
+        Form::Count => match node.as_text() {
+            Some("all") => node.value = Value::Int(-1),
+            _ => integer(node, trail, report),
+        },
+        Form::Command => {
+            if let Some(text) = node.as_text() {
+                match split(text) {
+                    Some(words) => {
+                        let words: Vec<Node> = words.into_iter().map(|w| node.with(w)).collect();
+                        node.value = Value::List(words);
+                    }
+                    None => {
+                        report.add(
+                            Diagnostic::error("this command ends within quotes or after a `\\`")
+                                .at(node.place())
+                                .key(trail.to_string())
+                                .label("cannot be split into words")
+                                .hint("write it as a list, one entry per argument"),
+                        );
+                    }
+                }
+            }
+        }
+        Form::Test => {
+            if let Some(text) = node.as_text() {
+                let words = vec![node.with("CMD-SHELL"), node.with(text)];
+                node.value = Value::List(words);
+            }
+        }
+        Form::Texts => texts(node),
+        Form::Pairs => pairs(node, &|| Value::Text(String::new())),
+        Form::Environment => pairs(node, &|| Value::Null),
+        Form::Hosts => hosts(node, trail, report),
+        Form::MultiOptions => {
+            if let Some(map) = node.as_map_mut() {
+                map.values_mut().for_each(texts);
+            }
+        }
+        Form::Ssh => {
+            if node.as_list().is_some() {
+                pairs(node, &|| Value::Null);
+            }
+        }
+        Form::Ulimit => ulimit(node, trail, report),
+        Form::EnvFile => {
+            fields_of(node, &[], trail, report);
+            if let Some(required) = node.as_map_mut().and_then(|map| map.get_mut("required")) {
+                one(required, Form::Flag, &trail.key("required"), report);
+            }
+        }
+        Form::Value(fields) | Form::Section(fields) => fields_of(node, fields, trail, report),
+        Form::List(item) => {
+            if let Some(list) = node.as_list_mut() {
+                for (index, child) in list.iter_mut().enumerate() {
+                    one(child, *item, &trail.index(index), report);
+                }
+            }
+        }
+        Form::Map(value) => {
+            if let Some(map) = node.as_map_mut() {
+                for (key, child) in map.iter_mut() {
+                    if !child.is_null() {
+                        one(child, *value, &trail.key(key), report);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn wrong(node: &mut Node, trail: &Trail<'_>, wanted: &str, report: &mut Report) {
+    report.add(
+        Diagnostic::error(format!("`{}` is not {wanted}", node.display()))
+            .at(node.place())
+            .key(trail.to_string())
+            .label(format!("expected {wanted}")),
+    );
+    node.value = Value::Null;
+}
+
+fn integer(node: &mut Node, trail: &Trail<'_>, report: &mut Report) {
+    match &node.value {
+        Value::Int(_) => {}
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "compose drops the fraction; out of range saturates"
+        )]
+        Value::Float(value) => node.value = Value::Int(*value as i64),
+        Value::Text(text) => match text.parse() {
+            Ok(value) => node.value = Value::Int(value),
+            Err(_) => wrong(node, trail, "an integer", report),
+        },
+        Value::Null
+        | Value::Bool(_)
+        | Value::Large(_)
+        | Value::Date(_)
+        | Value::List(_)
+        | Value::Map(_) => {
+            wrong(node, trail, "an integer", report);
+        }
+    }
+}
+
+fn texts(node: &mut Node) {
+    match &mut node.value {
+        Value::List(list) => {
+            for item in list {
+                item.value = Value::Text(item.display());
+            }
+        }
+        Value::Null => {}
+        Value::Bool(_)
+        | Value::Int(_)
+        | Value::Large(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Date(_) => {
+            let item = node.with(node.display());
+            node.value = Value::List(vec![Node { key: None, ..item }]);
+        }
+        Value::Map(_) => {}
+    }
+}
+
+fn pairs(node: &mut Node, unset: &dyn Fn() -> Value) {
+    match &mut node.value {
+        Value::Map(map) => {
+            for child in map.values_mut() {
+                child.value = if child.is_null() {
+                    unset()
+                } else {
+                    Value::Text(child.display())
+                };
+            }
+        }
+        Value::List(list) => {
+            let map: Map = list
+                .iter()
+                .map(|item| {
+                    let text = item.display();
+                    match text.split_once('=') {
+                        Some((key, value)) => (key.to_owned(), item.with(value)),
+                        None => (text.clone(), item.with(unset())),
+                    }
+                })
+                .collect();
+            node.value = Value::Map(map);
+        }
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Large(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Date(_) => {}
+    }
+}
+
+/// To a sorted list of `host=address`; an address in brackets loses them.
+fn hosts(node: &mut Node, trail: &Trail<'_>, report: &mut Report) {
+    let mut entries: Vec<(String, Node)> = Vec::new();
+    let bare = |address: &str| {
+        address
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(address)
+            .to_owned()
+    };
+    match &node.value {
+        Value::Map(map) => {
+            for (host, child) in map {
+                match &child.value {
+                    Value::List(list) => {
+                        for item in list {
+                            entries.push((host.clone(), item.with(bare(&item.display()))));
+                        }
+                    }
+                    Value::Null
+                    | Value::Bool(_)
+                    | Value::Int(_)
+                    | Value::Large(_)
+                    | Value::Float(_)
+                    | Value::Text(_)
+                    | Value::Date(_)
+                    | Value::Map(_) => {
+                        entries.push((host.clone(), child.with(bare(&child.display()))));
+                    }
+                }
+            }
+        }
+        Value::List(list) => {
+            for (index, item) in list.iter().enumerate() {
+                let text = item.display();
+                match text.split_once('=').or_else(|| text.split_once(':')) {
+                    Some((host, address)) if !host.is_empty() => {
+                        entries.push((host.to_owned(), item.with(bare(address))));
+                    }
+                    _ => report.add(
+                        Diagnostic::error(format!("`{text}` is not of the form host=address"))
+                            .at(item.place())
+                            .key(trail.index(index).to_string())
+                            .label("here"),
+                    ),
+                }
+            }
+        }
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Large(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Date(_) => return,
+    }
+    let mut list: Vec<Node> = entries
+        .into_iter()
+        .map(|(host, node)| {
+            let text = format!("{host}={}", node.display());
+            node.with(text)
+        })
+        .collect();
+    list.sort_by(|a, b| a.as_text().cmp(&b.as_text()));
+    node.value = Value::List(list);
+}
+
+/// To an integer, or to a mapping with `soft` and `hard`.
+fn ulimit(node: &mut Node, trail: &Trail<'_>, report: &mut Report) {
+    match &mut node.value {
+        Value::Map(map) => {
+            for name in ["soft", "hard"] {
+                if let Some(child) = map.get_mut(name) {
+                    integer(child, &trail.key(name), report);
+                }
+            }
+        }
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Large(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Date(_)
+        | Value::List(_) => integer(node, trail, report),
+    }
+}
+
+/// A count of bytes: `64m`, `1.5 gb`, `10kib`, powers of 1024.
+pub(crate) fn bytes(text: &str) -> Option<i64> {
+    let at = text
+        .rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')
+        .map_or(0, |at| at + 1);
+    let number = text.get(..at)?.trim_end_matches(' ');
+    let unit = text.get(at..)?.to_ascii_lowercase();
+    if number.is_empty() || number.starts_with(' ') || number.contains(' ') {
+        return None;
+    }
+    let value: f64 = number.parse().ok()?;
+    let power = match unit
+        .strip_suffix("ib")
+        .or_else(|| unit.strip_suffix('b'))
+        .unwrap_or(&unit)
+    {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => return None,
+    };
+    if value < 0.0 || unit == "ib" {
+        return None;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a fraction of a byte is dropped; out of range saturates"
+    )]
+    let bytes = (value * 1024f64.powi(power)) as i64;
+    Some(bytes)
+}
+
+/// A time: numbers with units from nanoseconds to weeks, `1h30m`, `1.5s`, `2d`.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    let (negative, mut rest) = match text.strip_prefix(['-', '+']) {
+        Some(rest) => (text.starts_with('-'), rest),
+        None => (false, text),
+    };
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total: u128 = 0;
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
+        let number = rest.get(..digits)?;
+        let after = rest.get(digits..)?;
+        let length = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
+        let unit: u128 = match after.get(..length)? {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            "d" => 86_400_000_000_000,
+            "w" => 604_800_000_000_000,
+            _ => return None,
+        };
+        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+        if (whole.is_empty() && part.is_empty()) || part.contains('.') {
+            return None;
+        }
+        let whole: u128 = if whole.is_empty() {
+            0
+        } else {
+            whole.parse().ok()?
+        };
+        total = total.checked_add(whole.checked_mul(unit)?)?;
+        let mut scale = unit;
+        for digit in part.bytes() {
+            scale /= 10;
+            total += u128::from(digit - b'0') * scale;
+        }
+        rest = after.get(length..)?;
+    }
+    if negative && total > 0 {
+        return None;
+    }
+    if total > i64::MAX as u128 {
+        return None;
+    }
+    let nanos = u64::try_from(total).ok()?;
+    Some(Duration::from_nanos(nanos))
+}
+
+/// A time as Compose prints it: `1h0m0s`, `1m30s`, `1.5s`, `10ms`.
+pub(crate) fn duration_text(value: Duration) -> String {
+    let nanos = value.as_nanos();
+    if nanos == 0 {
+        return "0s".to_owned();
+    }
+    let decimal = |nanos: u128, unit: u128, name: &str| {
+        let whole = nanos / unit;
+        let part = nanos % unit;
+        if part == 0 {
+            return format!("{whole}{name}");
+        }
+        let digits = unit.ilog10() as usize;
+        let part = format!("{part:0digits$}");
+        format!("{whole}.{}{name}", part.trim_end_matches('0'))
+    };
+    if nanos < 1_000 {
+        return format!("{nanos}ns");
+    }
+    if nanos < 1_000_000 {
+        return decimal(nanos, 1_000, "µs");
+    }
+    if nanos < 1_000_000_000 {
+        return decimal(nanos, 1_000_000, "ms");
+    }
+    let minute = 60_000_000_000;
+    let seconds = decimal(nanos % minute, 1_000_000_000, "s");
+    let minutes = nanos / minute;
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => seconds,
+        (0, minutes) => format!("{minutes}m{seconds}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+    }
+}
+
+/// Splits a command line into words as Compose does: quotes and backslashes as in a shell; backquotes
+/// and `$(…)` hold their words together and stay; an unquoted operator ends the command. `None` when
+/// something is left open.
+pub(crate) fn split(text: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut started = false;
+    let (mut escaped, mut single, mut double, mut back, mut dollar) =
+        (false, false, false, false, false);
+    for c in text.chars() {
+        if escaped {
+            word.push(match c {
+                't' => '\t',
+                'n' => '\n',
+                _ => c,
+            });
+            escaped = false;
+            started = true;
+            continue;
+        }
+        match c {
+            '\\' if single => word.push(c),
+            '\\' => escaped = true,
+            ' ' | '\t' | '\r' | '\n' => {
+                if single || double || back || dollar {
+                    word.push(c);
+                } else if started {
+                    words.push(std::mem::take(&mut word));
+                    started = false;
+                }
+            }
+            '"' if !single && !dollar => {
+                started |= double;
+                double = !double;
+            }
+            '\'' if !double && !dollar => {
+                started |= single;
+                single = !single;
+            }
+            ';' | '&' | '|' | '<' | '>' if !(single || double || back || dollar) => {
+                // `2>` belongs to the operator.
+                if c == '>' && word.starts_with(|first: char| first.is_ascii_digit()) {
+                    started = false;
+                }
+                break;
+            }
+            _ => {
+                match c {
+                    '`' if !single && !double && !dollar => back = !back,
+                    '(' if !single && !double && !back => {
+                        if dollar || !word.ends_with('$') {
+                            return None;
+                        }
+                        dollar = true;
+                    }
+                    ')' if !single && !double && !back => dollar = !dollar,
+                    _ => {}
+                }
+                started = true;
+                word.push(c);
+            }
+        }
+    }
+    if started {
+        words.push(word);
+    }
+    (!(escaped || single || double || back || dollar)).then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        for (text, value) in [
+            ("512", Some(512)),
+            ("64k", Some(65536)),
+            ("1.5m", Some(1_572_864)),
+            ("1 gb", Some(1 << 30)),
+            ("2GiB", Some(2 << 30)),
+            ("10b", Some(10)),
+            ("x", None),
+            ("1 0k", None),
+            ("10q", None),
+            ("", None),
+        ] {
+            assert_eq!(bytes(text), value, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn commands_are_split_as_compose_splits_them() {
+        for (text, words) in [
+            ("a  'b c' \"d\" e\\ f", vec!["a", "b c", "d", "e f"]),
+            ("a \"\" b", vec!["a", "", "b"]),
+            ("a `b c` $(d e)", vec!["a", "`b c`", "$(d e)"]),
+            ("a b 2>x", vec!["a", "b"]),
+            ("a#b # c", vec!["a#b", "#", "c"]),
+            ("", vec![]),
+        ] {
+            let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+            assert_eq!(split(text), Some(words), "{text}");
+        }
+        for text in ["'a", "a \\", "(a)", "`a"] {
+            assert_eq!(split(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_and_printed() {
+        for (text, printed) in [
+            ("90s", "1m30s"),
+            ("1h", "1h0m0s"),
+            ("1.5s", "1.5s"),
+            ("0s", "0s"),
+            ("500ms", "500ms"),
+            ("1d", "24h0m0s"),
+            ("2w", "336h0m0s"),
+            ("1500us", "1.5ms"),
+        ] {
+            assert_eq!(duration(text).map(duration_text).as_deref(), Some(printed));
+        }
+        for text in ["10", "", "s", "1x", "1..5s"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,692 @@
+//! The cast tree → `model`: the only place that knows both.
+//!
+//! Everything was checked before but what only running needs: port numbers, addresses, the words of
+//! `restart`, `pull_policy` and `x-wharf`. Those mistakes are reported with their place.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cast;
+use super::diagnostic::Diagnostic;
+use super::model::{
+    Build, BuildContext, Condition, Conflict, Dependency, HealthTest, Healthcheck, Hook, Logging,
+    Mount, MountKind, Network, NetworkAttachment, Port, ProcessForm, Project, PullPolicy,
+    ReadySetting, Restart, Service, ServiceExtension, Store, StoreMount, StoreSource, Ulimit,
+    Volume,
+};
+use super::paths;
+use super::report::Report;
+use super::shape;
+use super::tree::{Map, Node, Trail, Value};
+use crate::port::claim::Protocol;
+use crate::state::BackendKind;
+
+/// What the model needs beside the tree.
+pub(crate) struct Context<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) directory: &'a Path,
+    pub(crate) files: &'a [PathBuf],
+    pub(crate) variables: &'a BTreeMap<String, String>,
+    pub(crate) home: Option<&'a str>,
+    /// The hash of a service's canonical form.
+    pub(crate) hash: &'a dyn Fn(&Node) -> String,
+}
+
+/// Builds the model of a project.
+pub(crate) fn project(
+    top: &Map,
+    disabled: &Map,
+    context: &Context<'_>,
+    report: &mut Report,
+) -> Project {
+    let section = |name: &str| top.get(name).and_then(Node::as_map).into_iter().flatten();
+    let mut services = BTreeMap::new();
+    for (name, node) in section("services") {
+        let service = service(name, node, context, report);
+        services.insert(name.clone(), Arc::new(service));
+    }
+    Project {
+        name: context.name.to_owned(),
+        directory: context.directory.to_path_buf(),
+        files: context.files.to_vec(),
+        services,
+        disabled: disabled.keys().cloned().collect(),
+        networks: section("networks")
+            .map(|(key, node)| (key.clone(), Arc::new(network(key, node))))
+            .collect(),
+        volumes: section("volumes")
+            .map(|(key, node)| (key.clone(), Arc::new(volume(key, node))))
+            .collect(),
+        secrets: section("secrets")
+            .map(|(key, node)| (key.clone(), Arc::new(store(key, node, context))))
+            .collect(),
+        configs: section("configs")
+            .map(|(key, node)| (key.clone(), Arc::new(store(key, node, context))))
+            .collect(),
+        conflict: top
+            .get("x-wharf")
+            .and_then(|wharf| wharf.text("conflict"))
+            .and_then(conflict),
+    }
+}
+
+fn owned(node: &Node, key: &str) -> Option<String> {
+    node.text(key)
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
+}
+
+fn flag(node: &Node, key: &str) -> bool {
+    maybe_flag(node, key).unwrap_or_default()
+}
+
+fn maybe_flag(node: &Node, key: &str) -> Option<bool> {
+    node.get(key).and_then(Node::as_bool)
+}
+
+fn int(node: &Node, key: &str) -> Option<i64> {
+    node.get(key).and_then(Node::as_int)
+}
+
+/// An amount for which 0 means that none was given.
+fn amount(node: &Node, key: &str) -> Option<i64> {
+    int(node, key).filter(|value| *value != 0)
+}
+
+fn texts(node: &Node, key: &str) -> Vec<String> {
+    items(node, key).iter().map(Node::display).collect()
+}
+
+fn items<'a>(node: &'a Node, key: &str) -> &'a [Node] {
+    node.get(key).and_then(Node::as_list).unwrap_or_default()
+}
+
+fn entries<'a>(node: &'a Node, key: &str) -> impl Iterator<Item = (&'a String, &'a Node)> {
+    node.get(key).and_then(Node::as_map).into_iter().flatten()
+}
+
+fn pairs(node: &Node, key: &str) -> BTreeMap<String, String> {
+    entries(node, key)
+        .map(|(key, value)| (key.clone(), value.display()))
+        .collect()
+}
+
+fn maybe_pairs(node: &Node, key: &str) -> BTreeMap<String, Option<String>> {
+    entries(node, key)
+        .map(|(key, value)| (key.clone(), value.as_text().map(str::to_owned)))
+        .collect()
+}
+
+fn time(node: &Node, key: &str) -> Option<Duration> {
+    node.text(key).and_then(cast::duration)
+}
+
+fn argv(node: &Node, key: &str) -> Option<Vec<String>> {
+    node.get(key)?;
+    Some(texts(node, key))
+}
+
+fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) -> Service {
+    let deploy = node.get("deploy");
+    let deployed = |section: &str| deploy?.get("resources")?.get(section);
+    let limits = deployed("limits");
+    let reservations = deployed("reservations");
+    let place = node.key_place().map_or_else(String::new, |place| {
+        let (line, _) = place.line_and_column();
+        format!("{}:{line}", place.source.path.display())
+    });
+    Service {
+        name: name.to_owned(),
+        place,
+        image: owned(node, "image"),
+        build: node.get("build").map(build),
+        command: argv(node, "command"),
+        entrypoint: argv(node, "entrypoint"),
+        environment: entries(node, "environment")
+            .filter(|(key, _)| !key.is_empty())
+            .filter_map(|(key, value)| Some((key.clone(), value.as_text()?.to_owned())))
+            .collect(),
+        ports: ports(name, node, report),
+        expose: texts(node, "expose"),
+        volumes: mounts(node),
+        tmpfs: texts(node, "tmpfs"),
+        networks: entries(node, "networks")
+            .map(|(key, value)| (key.clone(), attachment(value)))
+            .collect(),
+        network_mode: owned(node, "network_mode"),
+        depends_on: entries(node, "depends_on")
+            .map(|(key, value)| (key.clone(), dependency(value)))
+            .collect(),
+        healthcheck: node.get("healthcheck").map(healthcheck),
+        profiles: texts(node, "profiles"),
+        restart: restart(name, node, deploy, report),
+        container_name: owned(node, "container_name"),
+        hostname: owned(node, "hostname"),
+        domainname: owned(node, "domainname"),
+        user: owned(node, "user"),
+        group_add: texts(node, "group_add"),
+        working_dir: owned(node, "working_dir"),
+        labels: pairs(node, "labels"),
+        annotations: pairs(node, "annotations"),
+        init: maybe_flag(node, "init"),
+        tty: flag(node, "tty"),
+        stdin_open: flag(node, "stdin_open"),
+        stop_signal: owned(node, "stop_signal"),
+        stop_grace_period: time(node, "stop_grace_period"),
+        extra_hosts: texts(node, "extra_hosts")
+            .into_iter()
+            .map(|entry| entry.replacen('=', ":", 1))
+            .collect(),
+        dns: texts(node, "dns"),
+        dns_opt: texts(node, "dns_opt"),
+        dns_search: texts(node, "dns_search"),
+        secrets: store_mounts(node, "secrets"),
+        configs: store_mounts(node, "configs"),
+        pull_policy: pull_policy(node),
+        scale: int(node, "scale")
+            .or_else(|| deploy.and_then(|deploy| int(deploy, "replicas")))
+            .and_then(|count| u32::try_from(count).ok()),
+        platform: owned(node, "platform"),
+        privileged: flag(node, "privileged"),
+        cap_add: texts(node, "cap_add"),
+        cap_drop: texts(node, "cap_drop"),
+        read_only: flag(node, "read_only"),
+        shm_size: amount(node, "shm_size"),
+        ulimits: entries(node, "ulimits")
+            .map(|(key, value)| (key.clone(), ulimit(value)))
+            .collect(),
+        sysctls: pairs(node, "sysctls"),
+        security_opt: texts(node, "security_opt"),
+        devices: items(node, "devices")
+            .iter()
+            .map(|device| {
+                let part = |key: &str| device.text(key).unwrap_or_default().to_owned();
+                format!(
+                    "{}:{}:{}",
+                    part("source"),
+                    part("target"),
+                    part("permissions")
+                )
+            })
+            .collect(),
+        ipc: owned(node, "ipc"),
+        pid: owned(node, "pid"),
+        uts: owned(node, "uts"),
+        userns_mode: owned(node, "userns_mode"),
+        cgroup: owned(node, "cgroup"),
+        cgroup_parent: owned(node, "cgroup_parent"),
+        runtime: owned(node, "runtime"),
+        nano_cpus: nano_cpus(node).or_else(|| limits.and_then(nano_cpus)),
+        cpu_shares: amount(node, "cpu_shares"),
+        cpuset: owned(node, "cpuset"),
+        mem_limit: amount(node, "mem_limit")
+            .or_else(|| limits.and_then(|limits| amount(limits, "memory"))),
+        mem_reservation: amount(node, "mem_reservation")
+            .or_else(|| reservations.and_then(|reserved| amount(reserved, "memory"))),
+        memswap_limit: amount(node, "memswap_limit"),
+        pids_limit: amount(node, "pids_limit")
+            .or_else(|| limits.and_then(|limits| amount(limits, "pids"))),
+        oom_score_adj: amount(node, "oom_score_adj"),
+        logging: node.get("logging").map(|logging| Logging {
+            driver: owned(logging, "driver"),
+            options: pairs(logging, "options"),
+        }),
+        attach: maybe_flag(node, "attach"),
+        post_start: items(node, "post_start").iter().map(hook).collect(),
+        pre_stop: items(node, "pre_stop").iter().map(hook).collect(),
+        mac_address: owned(node, "mac_address"),
+        wharf: extension(name, node, context, report),
+        config_hash: (context.hash)(node),
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "billionths of CPUs; out of range saturates"
+)]
+fn nano_cpus(node: &Node) -> Option<i64> {
+    match node.get("cpus")?.value {
+        Value::Float(value) if value != 0.0 => Some((value * 1e9).round() as i64),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Large(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Date(_)
+        | Value::List(_)
+        | Value::Map(_) => None,
+    }
+}
+
+fn build(node: &Node) -> Build {
+    let context = node.text("context").unwrap_or(".");
+    Build {
+        context: if paths::is_remote(context) {
+            BuildContext::Remote(context.to_owned())
+        } else {
+            BuildContext::Directory(PathBuf::from(context))
+        },
+        dockerfile: owned(node, "dockerfile"),
+        dockerfile_inline: owned(node, "dockerfile_inline"),
+        args: maybe_pairs(node, "args"),
+        target: owned(node, "target"),
+        tags: texts(node, "tags"),
+        labels: pairs(node, "labels"),
+        platforms: texts(node, "platforms"),
+        cache_from: texts(node, "cache_from"),
+        no_cache: flag(node, "no_cache"),
+        pull: flag(node, "pull"),
+        network: owned(node, "network"),
+        extra_hosts: texts(node, "extra_hosts"),
+        shm_size: amount(node, "shm_size"),
+    }
+}
+
+fn ports(name: &str, node: &Node, report: &mut Report) -> Vec<Port> {
+    let mut ports = Vec::new();
+    for (index, item) in items(node, "ports").iter().enumerate() {
+        if item.text("protocol") == Some("sctp") {
+            report.add(
+                Diagnostic::warning("ports of the protocol sctp are not published")
+                    .at(item.place())
+                    .key(format!("services.{name}.ports[{index}]"))
+                    .label("left out"),
+            );
+            continue;
+        }
+        match port(item) {
+            Ok(port) => ports.push(port),
+            Err((key, message)) => report.add(
+                Diagnostic::error(message)
+                    .at(item.get(key).and_then(Node::place).or_else(|| item.place()))
+                    .key(format!("services.{name}.ports[{index}].{key}"))
+                    .label("cannot be used")
+                    .hint("ports are numbers from 1 to 65535"),
+            ),
+        }
+    }
+    ports
+}
+
+fn port(node: &Node) -> Result<Port, (&'static str, String)> {
+    let target = int(node, "target").unwrap_or_default();
+    let target = u16::try_from(target)
+        .ok()
+        .filter(|target| *target != 0)
+        .ok_or_else(|| ("target", format!("{target} is not a port")))?;
+    let published = match owned(node, "published") {
+        None => None,
+        Some(text) => {
+            let number = |part: &str| {
+                part.parse::<u16>()
+                    .map_err(|_| ("published", format!("`{text}` is not a port")))
+            };
+            let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+            let (first, last) = (number(first)?, number(last)?);
+            if last < first {
+                return Err(("published", format!("the range `{text}` runs backwards")));
+            }
+            // Port 0 asks the engine to choose, as no port does.
+            (last != 0).then_some((first, last))
+        }
+    };
+    let host_ip = match owned(node, "host_ip") {
+        None => None,
+        Some(text) => Some(
+            text.parse::<IpAddr>()
+                .map_err(|_| ("host_ip", format!("`{text}` is not an IP address")))?,
+        ),
+    };
+    let protocol = match node.text("protocol").unwrap_or("tcp") {
+        "" | "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        other => return Err(("protocol", format!("`{other}` is not a protocol"))),
+    };
+    Ok(Port {
+        target,
+        published,
+        host_ip,
+        protocol,
+        app_protocol: owned(node, "app_protocol"),
+        mode: owned(node, "mode"),
+        name: owned(node, "name"),
+    })
+}
+
+fn mounts(node: &Node) -> Vec<Mount> {
+    items(node, "volumes").iter().filter_map(mount).collect()
+}
+
+fn mount(node: &Node) -> Option<Mount> {
+    let empty = Node::default();
+    let section = |key: &str| node.get(key).unwrap_or(&empty);
+    let kind = match node.text("type")? {
+        "bind" => MountKind::Bind {
+            source: PathBuf::from(node.text("source").unwrap_or_default()),
+            create_host_path: flag(section("bind"), "create_host_path"),
+            propagation: owned(section("bind"), "propagation"),
+            selinux: owned(section("bind"), "selinux"),
+        },
+        "volume" => MountKind::Volume {
+            source: owned(node, "source"),
+            nocopy: flag(section("volume"), "nocopy"),
+            subpath: owned(section("volume"), "subpath"),
+        },
+        "tmpfs" => MountKind::Tmpfs {
+            size: amount(section("tmpfs"), "size"),
+            mode: amount(section("tmpfs"), "mode").and_then(|mode| u32::try_from(mode).ok()),
+        },
+        // Images, named pipes and cluster volumes: shown by `config`, not mounted.
+        _ => return None,
+    };
+    Some(Mount {
+        kind,
+        target: node.text("target").unwrap_or_default().to_owned(),
+        read_only: flag(node, "read_only"),
+    })
+}
+
+fn attachment(node: &Node) -> NetworkAttachment {
+    NetworkAttachment {
+        aliases: texts(node, "aliases"),
+        ipv4_address: owned(node, "ipv4_address"),
+        ipv6_address: owned(node, "ipv6_address"),
+        link_local_ips: texts(node, "link_local_ips"),
+        mac_address: owned(node, "mac_address"),
+        priority: int(node, "priority").unwrap_or_default(),
+        driver_opts: pairs(node, "driver_opts"),
+    }
+}
+
+fn dependency(node: &Node) -> Dependency {
+    Dependency {
+        condition: match node.text("condition") {
+            Some("service_healthy") => Condition::Healthy,
+            Some("service_completed_successfully") => Condition::CompletedSuccessfully,
+            _ => Condition::Started,
+        },
+        restart: flag(node, "restart"),
+        required: maybe_flag(node, "required").unwrap_or(true),
+    }
+}
+
+fn healthcheck(node: &Node) -> Healthcheck {
+    let test = texts(node, "test");
+    let test = match test.split_first() {
+        _ if flag(node, "disable") => Some(HealthTest::None),
+        None => None,
+        Some((first, rest)) => Some(match first.as_str() {
+            "NONE" => HealthTest::None,
+            "CMD-SHELL" => HealthTest::Shell(rest.join(" ")),
+            "CMD" => HealthTest::Command(rest.to_vec()),
+            _ => HealthTest::Command(test.clone()),
+        }),
+    };
+    Healthcheck {
+        test,
+        interval: time(node, "interval"),
+        timeout: time(node, "timeout"),
+        retries: int(node, "retries").and_then(|retries| u64::try_from(retries).ok()),
+        start_period: time(node, "start_period"),
+        start_interval: time(node, "start_interval"),
+    }
+}
+
+fn restart(name: &str, node: &Node, deploy: Option<&Node>, report: &mut Report) -> Restart {
+    let Some(policy) = node.get("restart") else {
+        return deploy
+            .and_then(|deploy| deploy.get("restart_policy"))
+            .map_or(Restart::No, |policy| {
+                let attempts = int(policy, "max_attempts").and_then(|n| u32::try_from(n).ok());
+                match policy.text("condition") {
+                    Some("none") => Restart::No,
+                    Some("on-failure") => Restart::OnFailure(attempts.filter(|n| *n != 0)),
+                    _ => Restart::Always,
+                }
+            });
+    };
+    let text = policy.display();
+    let (word, count) = match text.split_once(':') {
+        Some((word, count)) => (word, Some(count)),
+        None => (text.as_str(), None),
+    };
+    match (word, count.map(str::parse::<u32>)) {
+        ("" | "no", None) => Restart::No,
+        ("always", None) => Restart::Always,
+        ("unless-stopped", None) => Restart::UnlessStopped,
+        ("on-failure", None) => Restart::OnFailure(None),
+        ("on-failure", Some(Ok(count))) => Restart::OnFailure(Some(count)),
+        (_, _) => {
+            report.add(
+                Diagnostic::error(format!("`{text}` is not a restart policy"))
+                    .at(policy.place())
+                    .key(format!("services.{name}.restart"))
+                    .label("expected no, always, on-failure[:count] or unless-stopped"),
+            );
+            Restart::No
+        }
+    }
+}
+
+fn pull_policy(node: &Node) -> Option<PullPolicy> {
+    let text = node.text("pull_policy").filter(|text| !text.is_empty())?;
+    Some(match text {
+        "always" => PullPolicy::Always,
+        "never" => PullPolicy::Never,
+        "build" => PullPolicy::Build,
+        "daily" => PullPolicy::Every(86_400),
+        "weekly" => PullPolicy::Every(604_800),
+        _ => match text.strip_prefix("every_").and_then(cast::duration) {
+            Some(time) => PullPolicy::Every(time.as_secs()),
+            None => PullPolicy::Missing,
+        },
+    })
+}
+
+fn store_mounts(node: &Node, key: &str) -> Vec<StoreMount> {
+    items(node, key)
+        .iter()
+        .map(|mount| StoreMount {
+            source: mount.text("source").unwrap_or_default().to_owned(),
+            target: owned(mount, "target"),
+            uid: owned(mount, "uid"),
+            gid: owned(mount, "gid"),
+            mode: int(mount, "mode").and_then(|mode| u32::try_from(mode).ok()),
+        })
+        .collect()
+}
+
+fn ulimit(node: &Node) -> Ulimit {
+    match node.as_int() {
+        Some(both) => Ulimit {
+            soft: both,
+            hard: both,
+        },
+        None => Ulimit {
+            soft: int(node, "soft").unwrap_or_default(),
+            hard: int(node, "hard").unwrap_or_default(),
+        },
+    }
+}
+
+fn hook(node: &Node) -> Hook {
+    Hook {
+        command: texts(node, "command"),
+        user: owned(node, "user"),
+        privileged: flag(node, "privileged"),
+        working_dir: owned(node, "working_dir"),
+        environment: entries(node, "environment")
+            .map(|(key, value)| match value.as_text() {
+                Some(text) => format!("{key}={text}"),
+                None => key.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn network(key: &str, node: &Node) -> Network {
+    let empty = Node::default();
+    let ipam = node.get("ipam").unwrap_or(&empty);
+    Network {
+        key: key.to_owned(),
+        name: owned(node, "name").unwrap_or_else(|| key.to_owned()),
+        external: flag(node, "external"),
+        driver: owned(node, "driver"),
+        driver_opts: pairs(node, "driver_opts"),
+        internal: flag(node, "internal"),
+        attachable: flag(node, "attachable"),
+        enable_ipv4: maybe_flag(node, "enable_ipv4"),
+        enable_ipv6: maybe_flag(node, "enable_ipv6"),
+        labels: pairs(node, "labels"),
+        subnets: items(ipam, "config")
+            .iter()
+            .map(|pool| {
+                (
+                    owned(pool, "subnet"),
+                    owned(pool, "ip_range"),
+                    owned(pool, "gateway"),
+                )
+            })
+            .collect(),
+        ipam_driver: owned(ipam, "driver"),
+    }
+}
+
+fn volume(key: &str, node: &Node) -> Volume {
+    Volume {
+        key: key.to_owned(),
+        name: owned(node, "name").unwrap_or_else(|| key.to_owned()),
+        external: flag(node, "external"),
+        driver: owned(node, "driver"),
+        driver_opts: pairs(node, "driver_opts"),
+        labels: pairs(node, "labels"),
+    }
+}
+
+fn store(key: &str, node: &Node, context: &Context<'_>) -> Store {
+    let source = if flag(node, "external") {
+        StoreSource::External
+    } else if let Some(file) = owned(node, "file") {
+        StoreSource::File(PathBuf::from(file))
+    } else if let Some(variable) = owned(node, "environment") {
+        let value = context.variables.get(&variable).cloned();
+        StoreSource::Environment(variable, value)
+    } else {
+        StoreSource::Content(node.text("content").unwrap_or_default().to_owned())
+    };
+    Store {
+        key: key.to_owned(),
+        name: owned(node, "name").unwrap_or_else(|| key.to_owned()),
+        source,
+    }
+}
+
+fn conflict(text: &str) -> Option<Conflict> {
+    match text {
+        "ask" => Some(Conflict::Ask),
+        "replace" => Some(Conflict::Replace),
+        "move" => Some(Conflict::Move),
+        "fail" => Some(Conflict::Fail),
+        _ => None,
+    }
+}
+
+/// `x-wharf`, and the process form that `provider: {type: wharf}` stands for.
+fn extension(
+    name: &str,
+    node: &Node,
+    context: &Context<'_>,
+    report: &mut Report,
+) -> ServiceExtension {
+    let mut extension = ServiceExtension::default();
+    if let Some(provider) = node
+        .get("provider")
+        .filter(|p| p.text("type") == Some("wharf"))
+    {
+        extension.process = Some(provided(provider, context));
+    }
+    let Some(wharf) = node.get("x-wharf") else {
+        return extension;
+    };
+    extension.backend = match wharf.text("backend") {
+        Some("process") => Some(BackendKind::Process),
+        Some("container") => Some(BackendKind::Container),
+        _ => None,
+    };
+    extension.conflict = wharf.text("conflict").and_then(conflict);
+    let top = Trail::default();
+    let services = top.key("services");
+    let service = services.key(name);
+    let trail = service.key("x-wharf");
+    if let Some(process) = wharf.get("process") {
+        let mut process = process.clone();
+        cast::fields_of(&mut process, PROCESS, &trail.key("process"), report);
+        extension.process = Some(ProcessForm {
+            command: argv(&process, "command"),
+            working_dir: owned(&process, "working_dir").map(|path| absolute(&path, context)),
+            environment: maybe_pairs(&process, "environment"),
+            user: owned(&process, "user"),
+            healthcheck: process.get("healthcheck").map(healthcheck),
+        });
+    }
+    if let Some(ready) = wharf.get("ready") {
+        let mut ready = ready.clone();
+        cast::fields_of(&mut ready, READY, &trail.key("ready"), report);
+        extension.ready = ReadySetting {
+            path: owned(&ready, "path"),
+            timeout: time(&ready, "timeout"),
+        };
+    }
+    extension
+}
+
+static PROCESS: &[shape::Field] = &[
+    shape::field("command", shape::Form::Command),
+    shape::field("working_dir", shape::Form::Text),
+    shape::field("environment", shape::Form::Environment),
+    shape::field("user", shape::Form::Text),
+    shape::field("healthcheck", shape::Form::Section(shape::HEALTHCHECK)),
+];
+static READY: &[shape::Field] = &[
+    shape::field("path", shape::Form::Text),
+    shape::field("timeout", shape::Form::MaybeDuration),
+];
+
+fn absolute(path: &str, context: &Context<'_>) -> PathBuf {
+    let base = paths::Base {
+        directory: context.directory,
+        home: context.home,
+    };
+    PathBuf::from(paths::absolute(path, base))
+}
+
+/// The options of a provider: `command` in one text or one per word, `working_dir`, `user` and
+/// `environment` entries of the form `KEY=value`.
+fn provided(provider: &Node, context: &Context<'_>) -> ProcessForm {
+    let empty = Node::default();
+    let options = provider.get("options").unwrap_or(&empty);
+    let command = texts(options, "command");
+    let command = match command.as_slice() {
+        [] => None,
+        [line] => cast::split(line).or_else(|| Some(command.clone())),
+        _ => Some(command),
+    };
+    let first = |key: &str| texts(options, key).into_iter().next();
+    ProcessForm {
+        command,
+        working_dir: first("working_dir").map(|path| absolute(&path, context)),
+        environment: texts(options, "environment")
+            .into_iter()
+            .map(|entry| match entry.split_once('=') {
+                Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                None => (entry, None),
+            })
+            .collect(),
+        user: first("user"),
+        healthcheck: None,
+    }
+}

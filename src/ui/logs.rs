@@ -1,0 +1,98 @@
+//! Log lines with their instance's name in front, padded to the longest, as Compose prints them.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::event::Stream;
+
+const COLOURS: [AnsiColor; 6] = [
+    AnsiColor::Cyan,
+    AnsiColor::Yellow,
+    AnsiColor::Green,
+    AnsiColor::Magenta,
+    AnsiColor::Blue,
+    AnsiColor::BrightCyan,
+];
+
+/// Writes log lines.
+#[derive(Debug)]
+pub struct LogWriter {
+    prefixes: BTreeMap<String, (String, Style)>,
+    width: usize,
+    timestamps: bool,
+    prefix: bool,
+}
+
+impl LogWriter {
+    /// A writer for the instances of a project; their names lose the project's part, as in Compose.
+    pub fn new<'a>(project: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut writer = Self {
+            prefixes: BTreeMap::new(),
+            width: 0,
+            timestamps: false,
+            prefix: true,
+        };
+        for name in names {
+            let short = name
+                .strip_prefix(project)
+                .and_then(|rest| rest.strip_prefix('-'));
+            let short = short.unwrap_or(name).to_owned();
+            writer.width = writer.width.max(short.chars().count());
+            let colour = COLOURS[writer.prefixes.len() % COLOURS.len()];
+            writer
+                .prefixes
+                .insert(name.to_owned(), (short, colour.on_default()));
+        }
+        writer
+    }
+
+    /// With the time of arrival.
+    #[must_use]
+    pub fn timestamps(mut self, on: bool) -> Self {
+        self.timestamps = on;
+        self
+    }
+
+    /// With or without the names.
+    #[must_use]
+    pub fn prefix(mut self, on: bool) -> Self {
+        self.prefix = on;
+        self
+    }
+
+    /// The name of an instance as it is shown.
+    pub fn short<'a>(&'a self, name: &'a str) -> &'a str {
+        self.prefixes.get(name).map_or(name, |(short, _)| short)
+    }
+
+    /// Writes one line to the stream it came from.
+    pub fn line(&self, name: &str, stream: Stream, time: i64, line: &[u8]) {
+        let mut text = Vec::with_capacity(line.len() + self.width + 8);
+        if self.prefix {
+            let (short, style) = self
+                .prefixes
+                .get(name)
+                .map_or((name, Style::new()), |(short, style)| (short, *style));
+            let width = self.width;
+            drop(write!(text, "{style}{short:width$}  |{style:#} "));
+        }
+        if self.timestamps {
+            drop(write!(text, "{} ", timestamp(time)));
+        }
+        text.extend_from_slice(line);
+        text.push(b'\n');
+        match stream {
+            Stream::Stdout => drop(anstream::stdout().lock().write_all(&text)),
+            Stream::Stderr => drop(anstream::stderr().lock().write_all(&text)),
+        }
+    }
+}
+
+/// RFC 3339 with nanoseconds, UTC, as the engine prints it.
+fn timestamp(nanoseconds: i64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(nanoseconds))
+        .map(|time| format!("{time:.9}"))
+        .unwrap_or_default()
+}

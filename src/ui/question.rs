@@ -1,0 +1,123 @@
+//! The one dialogue of wharf: what to do about a held port.
+
+use std::io::{BufRead as _, Write as _};
+
+use crate::plan::Question;
+use crate::plan::policy::Choice;
+use crate::port::holder::Holder;
+use crate::ui::{BAD, DIM, NAME, Ui, WARN};
+
+impl Ui {
+    /// Puts a question and returns the answer; no answer (end of input) aborts.
+    pub fn ask(self, question: &Question) -> Choice {
+        for line in heading(question) {
+            self.status(line);
+        }
+        let mut open: Vec<String> = Vec::new();
+        for choice in &question.choices {
+            open.push(match choice {
+                Choice::Replace => {
+                    format!("{NAME}[r]{NAME:#}eplace it: stop it and start a fresh instance")
+                }
+                Choice::Move => format!(
+                    "{NAME}[m]{NAME:#}ove: use port {} instead",
+                    question.next.unwrap_or_default()
+                ),
+                Choice::Abort => format!("{NAME}[a]{NAME:#}bort: change nothing"),
+            });
+        }
+        for line in &open {
+            self.status(format!("    {line}"));
+        }
+        loop {
+            drop(write!(anstream::stderr(), "  your choice: "));
+            drop(anstream::stderr().flush());
+            let mut answer = String::new();
+            let read = std::io::stdin().lock().read_line(&mut answer);
+            if !matches!(read, Ok(1..)) {
+                self.status("");
+                return Choice::Abort;
+            }
+            if let Some(choice) = understand(&answer, &question.choices) {
+                return choice;
+            }
+            let letters: Vec<&str> = question
+                .choices
+                .iter()
+                .map(|choice| letter(*choice))
+                .collect();
+            self.status(format!(
+                "  {BAD}not an answer{BAD:#}: type {}",
+                letters.join(", ")
+            ));
+        }
+    }
+}
+
+/// What is held, by whom, and why that cannot be changed where it cannot.
+pub fn heading(question: &Question) -> Vec<String> {
+    let claim = &question.claim;
+    let mut lines = vec![format!(
+        "{WARN}port {claim} is taken{WARN:#}, and service `{}` needs it.{}",
+        claim.service,
+        if question.holders.is_empty() {
+            ""
+        } else {
+            " It is held by"
+        }
+    )];
+    for holder in &question.holders {
+        lines.push(format!("    {}", holder.describe()));
+        lines.extend(
+            holder
+                .facts()
+                .into_iter()
+                .map(|fact| format!("      {DIM}{fact}{DIM:#}")),
+        );
+    }
+    if let Some(obstacle) = &question.obstacle {
+        lines.push(format!("  wharf will not stop it: {obstacle}"));
+    }
+    lines
+}
+
+fn letter(choice: Choice) -> &'static str {
+    match choice {
+        Choice::Replace => "r",
+        Choice::Move => "m",
+        Choice::Abort => "a",
+    }
+}
+
+fn understand(answer: &str, choices: &[Choice]) -> Option<Choice> {
+    let answer = answer.trim().to_ascii_lowercase();
+    choices.iter().copied().find(|choice| {
+        let word = match choice {
+            Choice::Replace => "replace",
+            Choice::Move => "move",
+            Choice::Abort => "abort",
+        };
+        answer == letter(*choice) || answer == word
+    })
+}
+
+/// The same in plain lines, for a report without a terminal.
+pub fn plain(holder: &Holder) -> Vec<String> {
+    let mut lines = vec![format!("held by {}", holder.describe())];
+    lines.extend(holder.facts().into_iter().map(|fact| format!("  {fact}")));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_a_letter_or_a_word_that_is_open() {
+        let open = [Choice::Move, Choice::Abort];
+        assert_eq!(understand("m\n", &open), Some(Choice::Move));
+        assert_eq!(understand(" ABORT ", &open), Some(Choice::Abort));
+        assert_eq!(understand("r", &open), None);
+        assert_eq!(understand("", &open), None);
+    }
+}

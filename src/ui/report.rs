@@ -1,0 +1,78 @@
+//! The one renderer of errors: heading, place with its source line, causes, details, hints.
+
+use std::io::Write as _;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use crate::error::Error;
+use crate::project::diagnostic::{Diagnostic, Severity};
+use crate::ui::{BAD, DIM, NAME};
+
+/// Prints an error to stderr.
+pub fn error(error: &Error) {
+    if error.is_silent() {
+        return;
+    }
+    let mut out = anstream::stderr().lock();
+    if error.diagnostics.is_empty() {
+        drop(writeln!(out, "{BAD}error:{BAD:#} {}", error.source));
+        let mut cause = error.source.source();
+        while let Some(source) = cause {
+            drop(writeln!(out, "  caused by: {source}"));
+            cause = source.source();
+        }
+    } else {
+        for finding in &error.diagnostics {
+            drop(writeln!(out, "{}", rendered(finding)));
+        }
+    }
+    for detail in &error.details {
+        drop(writeln!(out, "  {DIM}|{DIM:#} {detail}"));
+    }
+    for hint in &error.hints {
+        drop(writeln!(out, "{NAME}hint:{NAME:#} {hint}"));
+    }
+}
+
+/// Prints a finding to stderr.
+pub fn diagnostic(finding: &Diagnostic) {
+    drop(writeln!(anstream::stderr(), "{}", rendered(finding)));
+}
+
+/// A finding as text, with escape codes.
+pub fn rendered(finding: &Diagnostic) -> String {
+    let level = match finding.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let title = if finding.key.is_empty() {
+        finding.message.clone()
+    } else {
+        format!("{}: {}", finding.key, finding.message)
+    };
+    let mut group = Group::with_title(level.primary_title(title));
+    let path = finding
+        .place
+        .as_ref()
+        .map(|place| place.source.path.display().to_string());
+    if let (Some(place), Some(path)) = (&finding.place, &path) {
+        let end = place.end.max(place.start).min(place.source.text.len());
+        let start = place.start.min(end);
+        let mut mark = AnnotationKind::Primary.span(start..end);
+        if !finding.label.is_empty() {
+            mark = mark.label(&finding.label);
+        }
+        group = group.element(
+            Snippet::source(place.source.text.as_str())
+                .path(path.as_str())
+                .annotation(mark),
+        );
+    }
+    for note in &finding.notes {
+        group = group.element(Level::NOTE.message(note.as_str()));
+    }
+    if let Some(hint) = &finding.hint {
+        group = group.element(Level::HELP.with_name("hint").message(hint.as_str()));
+    }
+    Renderer::styled().render(&[group])
+}

@@ -1,0 +1,117 @@
+//! What goes wrong is said with place, cause and hint, and nothing is half-started.
+
+use crate::support::{Sandbox, free_port};
+
+#[test]
+fn no_engine_names_the_services_that_need_one() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services: {db: {image: db}, web: {image: web}}\n",
+    );
+    let failed = sandbox.wharf(&["up", "-d"]).expect(4);
+    assert!(failed.stderr.contains("`db`, `web`"), "{failed}");
+    assert!(failed.stderr.contains("hint:"), "{failed}");
+}
+
+#[test]
+fn an_unreadable_file_and_a_missing_one() {
+    let sandbox = Sandbox::new();
+    let failed = sandbox.wharf(&["-f", "nowhere.yaml", "up"]);
+    assert_ne!(failed.code(), 0);
+    assert!(failed.stderr.contains("nowhere.yaml"), "{failed}");
+    let failed = sandbox.wharf(&["up"]);
+    assert_ne!(failed.code(), 0);
+    assert!(failed.stderr.contains("compose.yaml"), "{failed}");
+}
+
+#[test]
+fn invalid_files_are_shown_with_their_place() {
+    let cases = [
+        ("services:\n  a: [\n", "compose.yaml:"),
+        ("services:\n  a:\n    imag: x\n", "image"),
+        (
+            "services:\n  a: {image: x, x-wharf: {proces: {}}}\n",
+            "process",
+        ),
+        ("services:\n  a: {image: x, ports: ['70000:80']}\n", "70000"),
+    ];
+    for (text, expected) in cases {
+        let sandbox = Sandbox::new();
+        sandbox.write("compose.yaml", text);
+        let failed = sandbox.wharf(&["up", "-d"]).expect(3);
+        assert!(failed.stderr.contains("compose.yaml:"), "{failed}");
+        assert!(
+            failed.stderr.contains(expected),
+            "no `{expected}` in {failed}"
+        );
+        std::fs::remove_file(sandbox.path().join("compose.yaml")).unwrap();
+    }
+}
+
+#[test]
+fn an_unknown_service_is_a_mistake_of_the_command_line() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services: {a: {x-wharf: {process: {command: [sleep, '600']}}}}\n",
+    );
+    for command in ["up", "stop", "logs", "ps", "down", "start", "restart"] {
+        let failed = sandbox.wharf(&[command, "b"]).expect(2);
+        assert!(failed.stderr.contains("no such service: b"), "{failed}");
+    }
+}
+
+#[test]
+fn a_command_that_does_not_exist() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services: {a: {x-wharf: {process: {command: [no-such-program]}}}}\n",
+    );
+    let failed = sandbox.wharf(&["up", "-d"]).expect(1);
+    assert!(failed.stderr.contains("no-such-program"), "{failed}");
+    assert!(failed.stderr.contains("hint:"), "{failed}");
+}
+
+#[test]
+fn two_services_on_one_port_are_refused_before_anything_starts() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let service =
+        format!("{{ports: ['{port}:80'], x-wharf: {{process: {{command: [sleep, '600']}}}}}}");
+    sandbox.write(
+        "compose.yaml",
+        format!("services:\n  a: {service}\n  b: {service}\n"),
+    );
+    let failed = sandbox.wharf(&["up", "-d"]).expect(3);
+    assert!(failed.stderr.contains(&port.to_string()), "{failed}");
+    assert!(
+        sandbox
+            .wharf(&["ps", "-a", "-q"])
+            .expect(0)
+            .stdout
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_holder_that_may_not_be_signalled() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can run wharf as somebody else");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    sandbox.write(
+        "compose.yaml",
+        format!("services:\n  a:\n    ports: ['127.0.0.1:{port}:80']\n    x-wharf: {{process: {{command: [sleep, '600']}}}}\n"),
+    );
+    let holder = sandbox.server(port, &[]);
+    // As nobody, with homes that nobody may write to.
+    let open = "chmod -R a+rwX \"$HOME/..\"; chmod 700 \"$XDG_RUNTIME_DIR\"; \
+                exec setpriv --reuid 65534 --regid 65534 --clear-groups env XDG_STATE_HOME=\"$TMPDIR/s\" XDG_RUNTIME_DIR=\"$TMPDIR/r\" wharf up -d --force";
+    let refused = sandbox.program("sh", &["-c", open]).wait().expect(5);
+    assert!(refused.stderr.contains("root"), "{refused}");
+    assert!(!holder.process().ended());
+}

@@ -1,0 +1,136 @@
+//! `up` in the foreground: lines with names, Ctrl-C, and nothing left behind.
+
+use rustix::process::Signal;
+
+use crate::support::{Sandbox, eventually, free_port, is_free};
+
+/// A server whose grandchild ignores SIGTERM and whose great-grandchild left its session.
+const FAMILY: &str = "
+import os, signal, subprocess, sys, time
+subprocess.Popen(['sh', '-c', 'trap \"\" TERM; while :; do sleep 1; done'])
+subprocess.Popen(['setsid', '-f', 'sleep', '600'])
+print('family is up', flush=True)
+print('an error', file=sys.stderr, flush=True)
+signal.signal(signal.SIGTERM, lambda *_: (print('goodbye', flush=True), sys.exit(0)))
+while True:
+    time.sleep(600)
+";
+
+fn family(sandbox: &Sandbox) {
+    sandbox.write("family.py", FAMILY);
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  family:\n    stop_grace_period: 1s\n    x-wharf: {process: {command: [python3, family.py]}}\n",
+    );
+}
+
+#[test]
+fn the_first_interrupt_stops_gracefully_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    family(&sandbox);
+    let up = sandbox.spawn(&["up"]);
+    assert_eq!(up.wait_for_line("family is up"), "family-1  | family is up");
+    up.wait_for_line("an error");
+    up.signal(Signal::INT);
+    let finished = up.wait().expect(130);
+    assert!(
+        finished.stdout.contains("family-1  | goodbye\n"),
+        "{finished}"
+    );
+    assert!(
+        finished.stderr.contains("family-1  | an error\n"),
+        "{finished}"
+    );
+    eventually("nothing of the project runs", || {
+        sandbox.processes().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn the_second_interrupt_kills() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  stubborn:\n    stop_grace_period: 10m\n    x-wharf: {process: {command: [sh, -c, 'trap \"\" TERM; echo up; while :; do sleep 1; done']}}\n",
+    );
+    let up = sandbox.spawn(&["up"]);
+    up.wait_for_line("| up");
+    up.signal(Signal::INT);
+    up.wait_for_line("again to kill");
+    up.signal(Signal::INT);
+    up.wait().expect(130);
+    eventually("nothing of the project runs", || {
+        sandbox.processes().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn ctrl_c_on_a_terminal_reaches_wharf_alone() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  ws:\n    ports: [{{target: 8003, published: '{port}', host_ip: 127.0.0.1, app_protocol: ws}}]\n    \
+             x-wharf: {{process: {{command: [wharf, serve]}}, ready: {{path: /ws}}}}\n"
+        ),
+    );
+    let mut terminal = sandbox.terminal(&["up"]);
+    terminal.wait_for("is ready");
+    terminal.type_text("\x03");
+    let finished = terminal.wait().expect(130);
+    assert!(
+        finished.stdout.contains("ws-1 exited with code 0"),
+        "{finished}"
+    );
+    assert!(is_free(port));
+}
+
+#[test]
+fn up_ends_when_everything_ended() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  once:\n    x-wharf: {process: {command: [sh, -c, 'echo done; exit 4']}}\n",
+    );
+    let finished = sandbox.wharf(&["up"]).expect(0);
+    assert!(finished.stdout.contains("once-1  | done\n"), "{finished}");
+    assert!(
+        finished.stderr.contains("once-1 exited with code 4"),
+        "{finished}"
+    );
+    sandbox.wharf(&["up", "--exit-code-from", "once"]).expect(4);
+}
+
+#[test]
+fn killing_wharf_itself_leaves_the_service_to_the_next_command() {
+    let sandbox = Sandbox::new();
+    family(&sandbox);
+    let up = sandbox.spawn(&["up"]);
+    up.wait_for_line("family is up");
+    up.signal(Signal::KILL);
+    drop(up.wait());
+    let rows = sandbox
+        .wharf(&["ps", "--format", "json"])
+        .expect(0)
+        .json_lines();
+    assert_eq!(rows[0]["State"], "running");
+    let logs = sandbox.wharf(&["logs"]).expect(0);
+    assert_eq!(logs.stdout.matches("family is up").count(), 1, "{logs}");
+    sandbox.wharf(&["down"]).expect(0);
+    eventually("nothing of the project runs", || {
+        sandbox.processes().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn logs_follow_until_the_end() {
+    let sandbox = Sandbox::new();
+    family(&sandbox);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let logs = sandbox.spawn(&["logs", "-f"]);
+    logs.wait_for_line("family is up");
+    sandbox.wharf(&["down"]).expect(0);
+    let finished = logs.wait().expect(0);
+    assert!(finished.stdout.contains("goodbye"), "{finished}");
+}

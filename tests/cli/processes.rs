@@ -1,0 +1,211 @@
+//! Services as local processes: detached, found again, shown, stopped.
+
+use rustix::process::Signal;
+
+use crate::support::{Process, Sandbox, eventually, free_port, is_free, websocket};
+
+/// A project with the embedded server.
+fn project(sandbox: &Sandbox, port: u16) {
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  ws:\n    ports:\n      - {{target: 8003, published: '{port}', host_ip: 127.0.0.1, app_protocol: ws}}\n    \
+             x-wharf: {{process: {{command: [wharf, serve]}}, ready: {{path: /ws}}}}\n"
+        ),
+    );
+}
+
+#[test]
+fn up_detached_returns_when_ready_and_the_service_lives_on() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    project(&sandbox, port);
+    let up = sandbox.wharf(&["up", "-d"]).expect(0);
+    assert!(
+        up.stderr.contains(&format!("ws://127.0.0.1:{port}/ws")),
+        "{up}"
+    );
+    let _connection = websocket::connect(port, "/ws").unwrap();
+    let row = sandbox
+        .wharf(&["ps", "--format", "json"])
+        .expect(0)
+        .json_lines()
+        .remove(0);
+    assert_eq!(row["Name"], format!("{}-ws-1", sandbox.project()));
+    assert_eq!(row["Service"], "ws");
+    assert_eq!(row["Project"], sandbox.project());
+    assert_eq!(row["State"], "running");
+    assert_eq!(row["Backend"], "process");
+    assert_eq!(row["Ready"], true);
+    assert_eq!(row["Connections"], 1);
+    assert_eq!(row["ExitCode"], 0);
+    assert_eq!(row["Publishers"][0]["URL"], "127.0.0.1");
+    assert_eq!(row["Publishers"][0]["TargetPort"], 8003);
+    assert_eq!(row["Publishers"][0]["PublishedPort"], port);
+    assert_eq!(row["Publishers"][0]["Protocol"], "tcp");
+    let logs = sandbox.wharf(&["logs"]).expect(0);
+    assert!(logs.stderr.contains("listening on"), "{logs}");
+    let down = sandbox.wharf(&["down"]).expect(0);
+    assert!(is_free(port), "{down}");
+    assert!(
+        sandbox
+            .wharf(&["ps", "-a", "-q"])
+            .expect(0)
+            .stdout
+            .is_empty()
+    );
+}
+
+#[test]
+fn stop_keeps_the_instance_and_start_brings_it_back() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    project(&sandbox, port);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    sandbox.wharf(&["stop"]).expect(0);
+    assert!(is_free(port));
+    let row = sandbox
+        .wharf(&["ps", "-a", "--format", "json"])
+        .expect(0)
+        .json_lines()
+        .remove(0);
+    assert_eq!(row["State"], "exited");
+    assert_eq!(
+        row["ExitCode"], 0,
+        "the embedded server ends cleanly on SIGTERM"
+    );
+    sandbox.wharf(&["start"]).expect(0);
+    websocket::connect(port, "/ws").unwrap();
+    sandbox.wharf(&["restart"]).expect(0);
+    websocket::connect(port, "/ws").unwrap();
+}
+
+#[test]
+fn a_killed_supervisor_loses_neither_the_service_nor_its_output() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  count:\n    x-wharf:\n      process:\n        command: [python3, -u, -c, \"import time\\ni=0\\nwhile True:\\n  print('line', i); i+=1; time.sleep(0.01)\"]\n",
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let row = sandbox
+        .wharf(&["ps", "--format", "json"])
+        .expect(0)
+        .json_lines()
+        .remove(0);
+    let pid = u32::try_from(row["Pid"].as_u64().unwrap()).unwrap();
+    let supervisor = sandbox
+        .processes()
+        .into_iter()
+        .find(|process| process.command_line().contains(" supervise "))
+        .expect("a supervisor");
+    eventually("some output", || {
+        let logs = sandbox.wharf(&["logs", "--no-log-prefix"]).expect(0);
+        logs.stdout.contains("line 20\n").then_some(())
+    });
+    supervisor.signal(Signal::KILL);
+    supervisor.wait_end();
+    let process = Process::open(pid).expect("the service lives");
+    sandbox.wharf(&["stop"]).expect(0);
+    assert!(process.ended());
+    let logs = sandbox.wharf(&["logs", "--no-log-prefix"]).expect(0).stdout;
+    let expected: Vec<String> = (0..logs.lines().count())
+        .map(|i| format!("line {i}"))
+        .collect();
+    let logs: Vec<&str> = logs.lines().collect();
+    assert_eq!(logs, expected, "no line is missing and none is repeated");
+}
+
+#[test]
+fn a_server_that_exits_fails_up_with_its_last_lines() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  ws:\n    ports: [{{target: 1, published: '{port}', app_protocol: ws}}]\n    \
+             x-wharf: {{process: {{command: [sh, -c, 'echo no database >&2; exit 3']}}}}\n"
+        ),
+    );
+    for arguments in [&["up", "-d"][..], &["up"]] {
+        let failed = sandbox.wharf(arguments).expect(1);
+        assert!(failed.stderr.contains("exited with code 3"), "{failed}");
+        assert!(failed.stderr.contains("no database"), "{failed}");
+    }
+}
+
+#[test]
+fn a_server_that_never_answers_fails_up_and_says_what_was_found() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  ws:\n    ports: [{{target: 1, published: '{port}', host_ip: 127.0.0.1, app_protocol: ws}}]\n    \
+             x-wharf:\n      process: {{command: [sh, -c, 'echo only http; exec python3 -m http.server --bind 127.0.0.1 $$PORT 2>/dev/null']}}\n      ready: {{timeout: 2s}}\n"
+        ),
+    );
+    let failed = sandbox.wharf(&["up", "-d"]).expect(1);
+    assert!(
+        failed
+            .stderr
+            .contains("listening, but no WebSocket handshake"),
+        "{failed}"
+    );
+    assert!(failed.stderr.contains("only http"), "{failed}");
+}
+
+#[test]
+fn an_answer_of_somebody_else_is_not_ready() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    // The service itself listens nowhere; somebody else takes the port once the plan is made.
+    let server = crate::support::ws_server();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  ws:\n    ports: [{{target: 1, published: '{port}', host_ip: 127.0.0.1, app_protocol: ws}}]\n    \
+             x-wharf:\n      process: {{command: [sh, -c, 'touch started; exec sleep 600']}}\n      ready: {{timeout: 5s}}\n"
+        ),
+    );
+    let script =
+        format!("while ! [ -e started ]; do sleep 0.02; done; exec python3 {server} --port {port}");
+    let stranger = sandbox.program("sh", &["-c", &script]);
+    let failed = sandbox.wharf(&["up", "-d"]).expect(1);
+    assert!(
+        failed.stderr.contains(&stranger.pid().to_string()),
+        "{failed}"
+    );
+    assert!(!stranger.process().ended());
+    stranger.signal(Signal::KILL);
+}
+
+#[test]
+fn dependents_wait_for_an_answer_and_hear_of_moved_ports() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  ws:\n    ports: [{{target: 8003, published: '{port}', host_ip: 127.0.0.1, app_protocol: ws}}]\n    \
+             x-wharf: {{process: {{command: [wharf, serve]}}, ready: {{path: /ws}}}}\n  \
+             client:\n    depends_on: {{ws: {{condition: service_healthy}}}}\n    \
+             x-wharf: {{process: {{command: [sh, -c, 'echo port is $$WS_PORT; exec sleep 600']}}}}\n"
+        ),
+    );
+    let _holder = sandbox.server(port, &[]);
+    sandbox
+        .wharf(&["up", "-d", "--on-conflict", "move"])
+        .expect(0);
+    let rows = sandbox
+        .wharf(&["ps", "ws", "--format", "json"])
+        .expect(0)
+        .json_lines();
+    let moved = rows[0]["Publishers"][0]["PublishedPort"].as_u64().unwrap();
+    eventually("the client says its line", || {
+        let logs = sandbox.wharf(&["logs", "client"]).expect(0);
+        logs.stdout
+            .contains(&format!("port is {moved}"))
+            .then_some(())
+    });
+}

@@ -1,0 +1,22 @@
+//! The container backend on a real engine: steps in, facts out.
+//!
+//! What the backend did is looked up with the `docker` command, so that no test asks the code that it
+//! tests.
+
+// `cfg(test)` always holds here; it tells clippy that these modules may panic and print as tests do.
+#[cfg(test)]
+mod build;
+#[cfg(test)]
+mod engine;
+#[cfg(test)]
+mod interop;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod output;
+#[cfg(test)]
+mod registry;
+#[cfg(test)]
+mod resources;
+#[cfg(test)]
+mod waiting;

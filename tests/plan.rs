@@ -1,0 +1,14 @@
+//! The planner: small compose file + observed state → printed plan, and the convergence property.
+
+#[path = "plan/conflicts.rs"]
+mod conflicts;
+#[path = "plan/convergence.rs"]
+mod convergence;
+#[path = "plan/ending.rs"]
+mod ending;
+#[path = "plan/placement.rs"]
+mod placement;
+#[path = "plan/starting.rs"]
+mod starting;
+#[path = "plan/world.rs"]
+mod world;

@@ -1,0 +1,210 @@
+//! The conflict table, row by row.
+
+use insta::assert_snapshot;
+use wharf::plan::Plan;
+use wharf::plan::policy::Choice;
+use wharf::plan::step::Action;
+use wharf::port::holder::{Holder, Who};
+use wharf::project::model::Conflict;
+
+use crate::world::{World, container, python};
+
+const WS: &str = "
+services:
+  ws:
+    ports: [{target: 8003, published: '8003', host_ip: 127.0.0.1, app_protocol: ws}]
+    x-wharf: {process: {command: [serve]}}
+  client:
+    depends_on: [ws]
+    x-wharf: {process: {command: [client]}}
+";
+
+fn held_by(holder: Holder) -> World {
+    let mut world = World::new(WS);
+    world.hold(8003, vec![holder], &[8004, 8005]);
+    world
+}
+
+fn frees(plan: &Plan) -> bool {
+    plan.steps
+        .iter()
+        .any(|step| matches!(step.action, Action::FreePort { .. }))
+}
+
+#[test]
+fn a_foreign_process_is_a_question_with_three_answers() {
+    let plan = held_by(python(8003, None)).up();
+    let [question] = plan.questions.as_slice() else {
+        panic!("{:?}", plan.questions)
+    };
+    assert_eq!(
+        question.choices,
+        [Choice::Replace, Choice::Move, Choice::Abort]
+    );
+    assert_eq!(question.next, Some(8004));
+    assert_eq!(question.settled, None);
+    assert!(!frees(&plan));
+}
+
+#[test]
+fn force_stops_it_after_all_that_can_fail() {
+    let mut world = held_by(python(8003, None));
+    world.policy.on_conflict = Some(Conflict::Replace);
+    assert_snapshot!(world.up());
+}
+
+#[test]
+fn an_answer_counts_like_a_flag() {
+    let mut world = held_by(container(8003));
+    world
+        .policy
+        .answers
+        .insert(world.claim(8003), Choice::Replace);
+    let plan = world.up();
+    assert!(plan.questions.is_empty());
+    assert!(frees(&plan));
+}
+
+#[test]
+fn a_move_is_told_to_the_process_and_to_dependents() {
+    let mut world = held_by(container(8003));
+    world.policy.on_conflict = Some(Conflict::Move);
+    let plan = world.up();
+    assert_snapshot!(plan);
+    let variables = |name: &str| {
+        plan.steps
+            .iter()
+            .find_map(|step| match &step.action {
+                Action::Create(spec) if spec.service.name == name => Some(spec.environment.clone()),
+                _ => None,
+            })
+            .expect("the service is created")
+    };
+    assert_eq!(
+        variables("ws").get("PORT").map(String::as_str),
+        Some("8004")
+    );
+    assert_eq!(
+        variables("ws").get("PORT_8003").map(String::as_str),
+        Some("8004")
+    );
+    assert_eq!(
+        variables("client").get("WS_PORT").map(String::as_str),
+        Some("8004")
+    );
+}
+
+#[test]
+fn a_protected_holder_is_never_stopped_whatever_the_flags() {
+    for rule in [
+        None,
+        Some(Conflict::Ask),
+        Some(Conflict::Replace),
+        Some(Conflict::Fail),
+    ] {
+        let mut holder = python(8003, None);
+        holder.protected = Some("it is your own shell".to_owned());
+        let mut world = held_by(holder);
+        world.policy.on_conflict = rule;
+        world
+            .policy
+            .answers
+            .insert(world.claim(8003), Choice::Replace);
+        let plan = world.up();
+        assert!(!frees(&plan), "{rule:?}");
+        let [question] = plan.questions.as_slice() else {
+            panic!("{rule:?}")
+        };
+        assert_eq!(question.choices, [Choice::Move, Choice::Abort]);
+        assert_eq!(question.obstacle.as_deref(), Some("it is your own shell"));
+    }
+}
+
+#[test]
+fn what_may_not_be_signalled_is_explained() {
+    let mut holder = python(8003, None);
+    if let Who::Process(facts) = &mut holder.who {
+        facts.signalable = false;
+    }
+    let mut world = held_by(holder);
+    world.policy.on_conflict = Some(Conflict::Replace);
+    let plan = world.up();
+    assert!(!frees(&plan));
+    let obstacle = plan.questions[0].obstacle.as_deref();
+    assert_eq!(
+        obstacle,
+        Some("it belongs to dev, and you may not signal it: sudo kill 4711")
+    );
+}
+
+#[test]
+fn fail_fails_and_names_the_rule() {
+    let mut world = held_by(python(8003, None));
+    world.policy.on_conflict = Some(Conflict::Fail);
+    let plan = world.up();
+    assert_eq!(
+        plan.questions[0].settled.as_deref(),
+        Some("--on-conflict fail")
+    );
+}
+
+#[test]
+fn the_compose_file_may_decide() {
+    let mut world = World::new(
+        "
+x-wharf: {conflict: move}
+services:
+  a:
+    ports: ['127.0.0.1:8003:8003']
+    x-wharf: {process: {command: [a]}, conflict: replace}
+  b:
+    ports: ['127.0.0.1:8004:8003']
+    x-wharf: {process: {command: [b]}}
+",
+    );
+    world.hold(8003, vec![python(8003, None)], &[8005]);
+    world.hold(8004, vec![python(8004, None)], &[8005]);
+    assert_snapshot!(world.up());
+}
+
+#[test]
+fn two_moves_take_two_ports() {
+    let mut world = World::new(
+        "
+x-wharf: {conflict: move}
+services:
+  a: {ports: ['127.0.0.1:8003:8003'], x-wharf: {process: {command: [a]}}}
+  b: {ports: ['127.0.0.1:8004:8003'], x-wharf: {process: {command: [b]}}}
+",
+    );
+    world.hold(8003, vec![python(8003, None)], &[8005, 8006]);
+    world.hold(8004, vec![python(8004, None)], &[8005, 8006]);
+    let moved: Vec<u16> = world
+        .up()
+        .steps
+        .iter()
+        .filter_map(|step| match step.action {
+            Action::MovePort { to, .. } => Some(to),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(moved, [8005, 8006]);
+}
+
+#[test]
+fn a_port_nobody_counts_on_moves_without_a_question() {
+    let mut world = World::new(
+        "
+services:
+  a: {ports: ['8003'], x-wharf: {process: {command: [a]}}}
+",
+    );
+    world.hold(8003, vec![python(8003, None)], &[8010]);
+    let plan = world.up();
+    assert!(plan.questions.is_empty());
+    assert!(
+        plan.steps
+            .iter()
+            .any(|step| matches!(step.action, Action::MovePort { to: 8010, .. }))
+    );
+}

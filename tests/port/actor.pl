@@ -1,0 +1,218 @@
+# One small actor for the port tests: servers, clients and supervisors of every odd kind.
+# Prints one line when it is ready.
+use strict;
+use warnings;
+use Socket qw(:all);
+use POSIX ();
+
+$| = 1;
+my ($role, @arguments) = @ARGV;
+
+sub address {
+    my ($ip, $port) = @_;
+    return $ip =~ /:/
+        ? pack_sockaddr_in6($port, inet_pton(AF_INET6, $ip))
+        : pack_sockaddr_in($port, inet_pton(AF_INET, $ip));
+}
+
+sub bound {
+    my ($type, $ip, $port, %with) = @_;
+    my $family = $ip =~ /:/ ? AF_INET6 : AF_INET;
+    socket(my $socket, $family, $type, 0) or die "socket: $!";
+    setsockopt($socket, SOL_SOCKET, SO_REUSEADDR, 1) unless $with{exclusive};
+    setsockopt($socket, SOL_SOCKET, SO_REUSEPORT, 1) if $with{reuseport};
+    setsockopt($socket, IPPROTO_IPV6, IPV6_V6ONLY, $with{dual} ? 0 : 1) if $family == AF_INET6;
+    # A port that is being released may take a moment.
+    for my $try (1 .. 200) {
+        last if bind($socket, address($ip, $port));
+        die "bind $ip $port: $!" if $try == 200;
+        select(undef, undef, undef, 0.01);
+    }
+    return $socket;
+}
+
+sub listener {
+    my $socket = bound(SOCK_STREAM, @_);
+    listen($socket, 16) or die "listen: $!";
+    return $socket;
+}
+
+sub ready { print "ready @_\n"; }
+sub stay { sleep 600 while 1; }
+
+if ($role eq 'serve') {
+    my ($ip, $port, @with) = @arguments;
+    my $socket = listener($ip, $port, map { $_ => 1 } @with);
+    ready();
+    stay();
+}
+elsif ($role eq 'accept') {
+    my ($ip, $port) = @arguments;
+    my $socket = listener($ip, $port);
+    ready();
+    my @open;
+    while (accept(my $client, $socket)) { push @open, $client; print "accepted\n"; }
+}
+elsif ($role eq 'bind') {
+    my ($ip, $port) = @arguments;
+    my $socket = bound(SOCK_STREAM, $ip, $port, exclusive => 1);
+    ready();
+    stay();
+}
+elsif ($role eq 'udp') {
+    my ($ip, $port, @with) = @arguments;
+    my $socket = bound(SOCK_DGRAM, $ip, $port, exclusive => 1);
+    if (@with) { connect($socket, address($with[0], $with[1])) or die "connect: $!"; }
+    ready();
+    stay();
+}
+elsif ($role eq 'prefork') {
+    my ($ip, $port, $workers) = @arguments;
+    my $socket = listener($ip, $port);
+    my @pids;
+    for (1 .. $workers) {
+        my $pid = fork();
+        if (!$pid) { stay(); }
+        push @pids, $pid;
+    }
+    # A master that starts its workers again, as they do.
+    my $end = 0;
+    $SIG{TERM} = sub { $end = 1; kill 'TERM', @pids; };
+    ready(@pids);
+    while (1) {
+        my $gone = waitpid(-1, 0);
+        last if $end && $gone <= 0;
+        next if $end || $gone <= 0;
+        my $pid = fork();
+        if (!$pid) { $SIG{TERM} = 'DEFAULT'; stay(); }
+        push @pids, $pid;
+    }
+}
+elsif ($role eq 'stubborn') {
+    my ($ip, $port) = @arguments;
+    $SIG{TERM} = 'IGNORE';
+    my $socket = listener($ip, $port);
+    ready();
+    stay();
+}
+elsif ($role eq 'lets-go') {
+    my ($ip, $port) = @arguments;
+    my $socket = listener($ip, $port);
+    ready();
+    my $line = <STDIN>;
+    close $socket;
+    ready();
+    stay();
+}
+elsif ($role eq 'family') {
+    # A server with a child in a session of its own, and an orphan in its process group.
+    my ($ip, $port) = @arguments;
+    pipe(my $read, my $write);
+    my $apart = fork();
+    if (!$apart) { POSIX::setsid(); close $read; print $write "up\n"; close $write; stay(); }
+    my $between = fork();
+    if (!$between) {
+        my $orphan = fork();
+        if (!$orphan) { $SIG{TERM} = 'IGNORE'; close $read; syswrite $write, "$$\n"; close $write; stay(); }
+        POSIX::_exit(0);
+    }
+    waitpid($between, 0);
+    close $write;
+    my $orphan = 0;
+    while (my $line = <$read>) { $orphan = $1 if $line =~ /^(\d+)/; }
+    my $socket = listener($ip, $port);
+    ready($apart, $orphan);
+    stay();
+}
+elsif ($role eq 'orchestra') {
+    # Keeps a server alive and has other work besides.
+    my ($ip, $port, $rounds) = @arguments;
+    my $other = fork();
+    if (!$other) { stay(); }
+    for my $round (1 .. $rounds) {
+        pipe(my $read, my $write);
+        my $server = fork();
+        if (!$server) {
+            my $socket = listener($ip, $port);
+            syswrite $write, "up\n";
+            close $write;
+            close STDOUT;
+            stay();
+        }
+        close $write;
+        my $line = <$read>;
+        ready($other, $server);
+        waitpid($server, 0);
+    }
+    stay();
+}
+elsif ($role eq 'watch') {
+    # The shape of a watcher: itself, `sh -c`, the server; again and again.
+    my ($ip, $port) = @arguments;
+    my $server = "perl $0 serve $ip $port; true";
+    $0 = 'nodemon';
+    while (1) { system('sh', '-c', $server); }
+}
+elsif ($role eq 'reload') {
+    # The shape of a development server: the same command once more, told apart by a variable.
+    my ($ip, $port) = @arguments;
+    if ($ENV{RUN_MAIN}) {
+        my $socket = listener($ip, $port);
+        ready();
+        stay();
+    }
+    $ENV{RUN_MAIN} = 1;
+    while (1) { system('perl', $0, $role, @arguments); }
+}
+elsif ($role eq 'forked') {
+    # A program with its own life, whose forked child serves.
+    my ($ip, $port) = @arguments;
+    my $server = fork();
+    if (!$server) {
+        my $socket = listener($ip, $port);
+        ready();
+        stay();
+    }
+    stay();
+}
+elsif ($role eq 'connect') {
+    my ($from, $port, $to, $to_port) = @arguments;
+    socket(my $socket, AF_INET, SOCK_STREAM, 0) or die "socket: $!";
+    bind($socket, address($from, $port)) or die "bind: $!";
+    connect($socket, address($to, $to_port)) or die "connect: $!";
+    ready();
+    stay();
+}
+elsif ($role eq 'reuse') {
+    # At each line: ends its child and starts another one under the same pid (in a namespace of its own).
+    my ($ip, $port) = @arguments;
+    my $socket = listener($ip, $port);
+    my $spawn = sub {
+        my ($wanted) = @_;
+        if ($wanted) {
+            open(my $last, '>', '/proc/sys/kernel/ns_last_pid') or die "ns_last_pid: $!";
+            print $last $wanted - 1;
+            close $last;
+        }
+        my $pid = fork();
+        if (!$pid) { stay(); }
+        return $pid;
+    };
+    my $child = $spawn->(0);
+    ready($child);
+    while (<STDIN>) {
+        kill 'KILL', $child;
+        waitpid($child, 0);
+        # Start times are counted in hundredths of a second.
+        select(undef, undef, undef, 0.021);
+        $child = $spawn->($child);
+        ready($child);
+    }
+}
+elsif ($role eq 'idle') {
+    ready();
+    stay();
+}
+else {
+    die "unknown role $role";
+}

@@ -1,0 +1,272 @@
+//! Holders that belong to containers and units: told by cgroup and by what the engine publishes.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use wharf::port::claim::Protocol;
+use wharf::port::holder::{ContainerFacts, Holder, Published, Who};
+use wharf::port::owner::{attribute, look_up};
+use wharf::port::release::how_released;
+
+use super::stage::{Actor, claim, free_port, holders, is_root, pids, script};
+
+const ID: &str = "9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e";
+
+fn container(id: &str, name: &str) -> ContainerFacts {
+    ContainerFacts {
+        id: id.into(),
+        name: name.into(),
+        image: "nginx".into(),
+        command: "nginx".into(),
+        project: Some("shop".into()),
+        service: Some("web".into()),
+        created: 0,
+        engine: "unix:///var/run/docker.sock".into(),
+    }
+}
+
+fn published(name: &str, ip: &str, port: u16) -> Published {
+    Published {
+        container: container(&format!("{name:0<64}"), name),
+        ip: ip.parse::<IpAddr>().unwrap(),
+        port,
+        protocol: Protocol::Tcp,
+    }
+}
+
+fn names(holders: &[Holder]) -> Vec<String> {
+    holders
+        .iter()
+        .map(|holder| match &holder.who {
+            Who::Container(facts) => facts.name.clone(),
+            Who::Process(facts) => facts.pid.to_string(),
+            Who::Unit { name, .. } => name.clone(),
+            Who::Unknown { uid, .. } => format!("uid {uid}"),
+            Who::Kernel => "kernel".into(),
+        })
+        .collect()
+}
+
+#[test]
+fn a_proxy_stands_for_the_container_that_publishes_there() {
+    let port = free_port();
+    let text = port.to_string();
+    let _v4 = Actor::play_as("docker-proxy", &["serve", "0.0.0.0", &text]);
+    let _v6 = Actor::play_as("docker-proxy", &["serve", "::", &text]);
+    let wanted = claim(port, &["0.0.0.0", "::"]);
+    let found = look_up(std::slice::from_ref(&wanted)).unwrap();
+    assert!(found.needs_engine);
+    let held = attribute(
+        found,
+        &[
+            published("web-1", "0.0.0.0", port),
+            published("web-1", "::", port),
+        ],
+        &[],
+    );
+    let holders = &held.first().unwrap().holders;
+    assert_eq!(names(holders), ["web-1"]);
+    let holder = holders.first().unwrap();
+    assert_eq!(holder.sockets.len(), 2);
+    assert_eq!(holder.protected, None);
+    assert_eq!(
+        holder.describe(),
+        "container web-1 (web-10000000, image nginx, project shop, service web)"
+    );
+    assert_eq!(how_released(holder), "docker stop web-1");
+}
+
+#[test]
+fn the_container_on_another_address_is_not_the_holder() {
+    let port = free_port();
+    let text = port.to_string();
+    let server = Actor::play(&["serve", "127.0.0.1", &text]);
+    let _proxy = Actor::play_as("docker-proxy", &["serve", "127.0.0.2", &text]);
+    let publishes = [published("web-1", "127.0.0.2", port)];
+
+    let near = claim(port, &["127.0.0.1"]);
+    let held = attribute(look_up(&[near]).unwrap(), &publishes, &[]);
+    assert_eq!(
+        names(&held.first().unwrap().holders),
+        [server.pid().to_string()]
+    );
+
+    let both = claim(port, &["0.0.0.0"]);
+    let held = attribute(look_up(&[both]).unwrap(), &publishes, &[]);
+    let mut found = names(&held.first().unwrap().holders);
+    found.sort();
+    let mut expected = [server.pid().to_string(), "web-1".to_owned()];
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn another_protocol_or_port_is_not_the_holder() {
+    let port = free_port();
+    let proxy = Actor::play_as("docker-proxy", &["serve", "127.0.0.1", &port.to_string()]);
+    let mut udp = published("web-1", "127.0.0.1", port);
+    udp.protocol = Protocol::Udp;
+    let next = published("web-2", "127.0.0.1", port + 1);
+    let wanted = claim(port, &["127.0.0.1"]);
+    let held = attribute(look_up(&[wanted]).unwrap(), &[udp, next], &[]);
+    let holder = held.first().unwrap().holders.first().unwrap().clone();
+    assert_eq!(
+        names(std::slice::from_ref(&holder)),
+        [proxy.pid().to_string()]
+    );
+    assert!(holder.protected.is_some(), "a proxy is never signalled");
+}
+
+#[test]
+fn a_container_that_publishes_without_a_proxy_is_a_holder() {
+    let port = free_port();
+    let wanted = claim(port, &["0.0.0.0"]);
+    let found = look_up(std::slice::from_ref(&wanted)).unwrap();
+    assert_eq!(found.held, []);
+    let held = attribute(found, &[published("web-1", "127.0.0.1", port)], &[]);
+    assert_eq!(held.first().map(|held| held.claim.clone()), Some(wanted));
+    assert_eq!(names(&held.first().unwrap().holders), ["web-1"]);
+}
+
+#[test]
+fn the_daemons_own_port_stays_the_daemons() {
+    let (own, published_port) = (free_port(), free_port());
+    let daemon = Actor::play_as("dockerd", &["serve", "127.0.0.1", &own.to_string()]);
+    let held = attribute(
+        look_up(&[claim(own, &["127.0.0.1"])]).unwrap(),
+        &[published("web-1", "127.0.0.1", published_port)],
+        &[],
+    );
+    assert_eq!(
+        names(&held.first().unwrap().holders),
+        [daemon.pid().to_string()]
+    );
+}
+
+/// A cgroup below the v2 mount, removed at the end.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn make(name: &str) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts
+            .lines()
+            .find(|line| line.contains(" - cgroup2 "))?
+            .split(' ')
+            .nth(4)?;
+        let path = PathBuf::from(mount)
+            .join(format!("wharf-test-{}-{}", std::process::id(), free_port()))
+            .join(name);
+        fs::create_dir_all(&path)
+            .map_err(|error| println!("skipped: no cgroup can be made: {error}"))
+            .ok()?;
+        Some(Self(path))
+    }
+
+    /// An actor that lives in the cgroup from the start: its sockets are made there.
+    fn play(&self, words: &[&str]) -> Actor {
+        let procs = self.0.join("cgroup.procs");
+        let mut command = Command::new("setsid");
+        command
+            .args(["sh", "-c", "echo $$ > \"$0\" && exec perl \"$@\""])
+            .arg(procs)
+            .arg(script())
+            .args(words);
+        Actor::start(command)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A dead process leaves its cgroup a moment after it was reaped.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        if let Some(parent) = self.0.parent() {
+            let _removed = fs::remove_dir(parent);
+        }
+    }
+}
+
+#[test]
+fn a_container_on_the_hosts_network_is_told_by_its_cgroup() {
+    if !is_root("making a cgroup") {
+        return;
+    }
+    let Some(cgroup) = Cgroup::make(&format!("docker-{ID}.scope")) else {
+        return;
+    };
+    let port = free_port();
+    let server = cgroup.play(&["serve", "127.0.0.1", &port.to_string()]);
+    let found = look_up(&[claim(port, &["127.0.0.1"])]).unwrap();
+    assert!(found.needs_engine);
+    assert_eq!(found.container_ids(), [ID.to_owned()].into());
+    let holder = found.held.first().unwrap().holders.first().unwrap().clone();
+    assert_eq!(pids(std::slice::from_ref(&holder)), [server.pid()]);
+    assert!(
+        holder.protected.is_some(),
+        "an engine would only start it again"
+    );
+
+    let held = attribute(found.clone(), &[], &[container(ID, "web-1")]);
+    assert_eq!(names(&held.first().unwrap().holders), ["web-1"]);
+    // An engine that does not know it leaves the process, protected.
+    let held = attribute(found, &[], &[]);
+    assert_eq!(held.first().unwrap().holders, [holder]);
+}
+
+#[test]
+fn a_service_is_told_by_its_cgroup() {
+    if !is_root("making a cgroup") {
+        return;
+    }
+    let Some(cgroup) = Cgroup::make("nginx.service") else {
+        return;
+    };
+    let port = free_port();
+    let master = cgroup.play(&["prefork", "127.0.0.1", &port.to_string(), "2"]);
+    let found = holders(&claim(port, &["127.0.0.1"]));
+    assert_eq!(names(&found), ["nginx.service"]);
+    assert_eq!(pids(&found), [master.pid()]);
+    assert_eq!(
+        how_released(found.first().unwrap()),
+        "sudo systemctl stop nginx.service"
+    );
+}
+
+#[test]
+fn the_owner_is_named_where_its_process_cannot_be_seen() {
+    if !is_root("looking as another user") {
+        return;
+    }
+    let (Some(service), Some(in_container)) = (
+        Cgroup::make("nginx.service"),
+        Cgroup::make(&format!("libpod-{ID}.scope")),
+    ) else {
+        return;
+    };
+    let (one, two) = (free_port(), free_port());
+    let _server = service.play(&["serve", "127.0.0.1", &one.to_string()]);
+    let _contained = in_container.play(&["serve", "127.0.0.1", &two.to_string()]);
+    // Credentials belong to the thread in Linux: the test process itself stays root.
+    let found = std::thread::spawn(move || {
+        let nobody = rustix::thread::Uid::from_raw(65_534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        look_up(&[claim(one, &["127.0.0.1"]), claim(two, &["127.0.0.1"])]).unwrap()
+    })
+    .join()
+    .unwrap();
+    let all: Vec<Holder> = found
+        .held
+        .iter()
+        .flat_map(|held| held.holders.clone())
+        .collect();
+    assert_eq!(names(&all), ["nginx.service", "uid 0"]);
+    let held = attribute(found, &[], &[container(ID, "web-1")]);
+    assert_eq!(names(&held.last().unwrap().holders), ["web-1"]);
+}

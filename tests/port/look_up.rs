@@ -1,0 +1,329 @@
+//! Who is named, and who is not.
+
+use std::net::{IpAddr, TcpListener, TcpStream};
+
+use wharf::port::claim::Protocol;
+use wharf::port::holder::Who;
+use wharf::port::owner::{look_up, pids_holding, process_facts};
+use wharf::port::release::{is_free, next_free};
+use wharf::port::sockets::{accepted_inode, established, listeners};
+
+use super::stage::{Actor, claim, facts, free_port, holders, is_root, pids, udp};
+
+#[test]
+fn a_server_is_named_with_all_a_person_needs() {
+    let port = free_port().to_string();
+    let server = Actor::play(&["serve", "127.0.0.1", &port]);
+    let wanted = claim(port.parse().unwrap(), &["127.0.0.1"]);
+
+    let found = holders(&wanted);
+
+    assert_eq!(pids(&found), [server.pid()]);
+    let holder = found.first().unwrap();
+    assert_eq!(holder.protected, None);
+    assert_eq!(holder.sockets.len(), 1);
+    let facts = facts(holder).unwrap();
+    assert_eq!(facts.name, "perl");
+    assert_eq!(
+        facts.command.last().map(String::as_str),
+        Some(port.as_str())
+    );
+    assert_eq!(facts.cwd, Some(env!("CARGO_MANIFEST_DIR").into()));
+    assert_eq!(
+        facts.ancestors.first().map(|(pid, _)| *pid),
+        Some(std::process::id())
+    );
+    assert!(
+        holder
+            .describe()
+            .starts_with(&format!("perl (pid {}, ", server.pid()))
+    );
+    assert!(!is_free(&wanted).unwrap());
+}
+
+#[test]
+fn a_free_port_has_no_holder() {
+    let wanted = claim(free_port(), &["0.0.0.0", "::"]);
+    assert_eq!(holders(&wanted), []);
+    assert!(is_free(&wanted).unwrap());
+}
+
+#[test]
+fn a_client_is_never_named_for_its_own_port() {
+    let (port, far) = (free_port(), free_port());
+    let _far = Actor::play(&["accept", "127.0.0.1", &far.to_string()]);
+    let client = Actor::play(&[
+        "connect",
+        "127.0.0.1",
+        &port.to_string(),
+        "127.0.0.1",
+        &far.to_string(),
+    ]);
+    let wanted = claim(port, &["0.0.0.0", "::"]);
+    assert_eq!(listeners(port, Protocol::Tcp).unwrap(), []);
+    assert_eq!(holders(&wanted), []);
+    // Nobody to stop, and yet not to be had.
+    let found = look_up(std::slice::from_ref(&wanted)).unwrap();
+    assert_eq!(found.in_use, std::slice::from_ref(&wanted));
+
+    let server = Actor::play(&["serve", "127.0.0.2", &port.to_string()]);
+    let found = pids(&holders(&wanted));
+    assert_eq!(found, [server.pid()]);
+    assert!(!found.contains(&client.pid()));
+}
+
+#[test]
+fn a_connected_client_of_the_server_is_not_named() {
+    let port = free_port();
+    let mut server = Actor::play(&["accept", "127.0.0.1", &port.to_string()]);
+    let from = free_port();
+    let _client = Actor::play(&[
+        "connect",
+        "127.0.0.1",
+        &from.to_string(),
+        "127.0.0.1",
+        &port.to_string(),
+    ]);
+    server.hear();
+    assert_eq!(pids(&holders(&claim(port, &["127.0.0.1"]))), [server.pid()]);
+}
+
+#[test]
+fn all_four_holders_of_one_socket_are_named_master_first() {
+    let port = free_port();
+    let master = Actor::play(&["prefork", "127.0.0.1", &port.to_string(), "3"]);
+    let found = holders(&claim(port, &["0.0.0.0"]));
+    let mut expected = vec![master.pid()];
+    expected.extend(&master.words);
+    assert_eq!(pids(&found), expected);
+    let inodes: Vec<u64> = found
+        .iter()
+        .flat_map(|holder| &holder.sockets)
+        .map(|socket| socket.inode)
+        .collect();
+    assert_eq!(inodes.len(), 4);
+    assert!(inodes.iter().all(|inode| Some(inode) == inodes.first()));
+}
+
+#[test]
+fn both_sockets_of_a_shared_port_are_named() {
+    let port = free_port();
+    let words = ["serve", "127.0.0.1", &port.to_string(), "reuseport"];
+    let (one, two) = (Actor::play(&words), Actor::play(&words));
+    let found = holders(&claim(port, &["127.0.0.1"]));
+    let mut expected = [one.pid(), two.pid()];
+    expected.sort_unstable();
+    assert_eq!(pids(&found), expected);
+    assert_ne!(
+        found.first().map(|holder| holder.sockets.clone()),
+        found.last().map(|holder| holder.sockets.clone())
+    );
+}
+
+#[test]
+fn addresses_overlap_as_the_kernel_has_it() {
+    // Listener, its options, wanted, conflict.
+    for (held, with, wanted, conflict) in [
+        ("127.0.0.1", None, "127.0.0.1", true),
+        ("127.0.0.1", None, "0.0.0.0", true),
+        ("0.0.0.0", None, "127.0.0.1", true),
+        ("127.0.0.2", None, "127.0.0.1", false),
+        ("0.0.0.0", None, "::1", false),
+        ("0.0.0.0", None, "::", false),
+        ("::1", None, "0.0.0.0", false),
+        ("::1", None, "::", true),
+        ("::", None, "127.0.0.1", false),
+        ("::", Some("dual"), "127.0.0.1", true),
+        ("::", Some("dual"), "0.0.0.0", true),
+        ("::ffff:127.0.0.1", Some("dual"), "127.0.0.1", true),
+        ("::ffff:127.0.0.1", Some("dual"), "::1", false),
+    ] {
+        let port = free_port();
+        let text = port.to_string();
+        let mut words = vec!["serve", held, &text];
+        words.extend(with);
+        let server = Actor::play(&words);
+        let wanted_claim = claim(port, &[wanted]);
+        let case = format!("{held} {with:?} against {wanted}");
+        let expected: &[u32] = if conflict { &[server.pid()] } else { &[] };
+        assert_eq!(pids(&holders(&wanted_claim)), expected, "{case}");
+        // The kernel itself agrees.
+        assert_eq!(is_free(&wanted_claim).unwrap(), !conflict, "{case}");
+    }
+}
+
+#[test]
+fn a_socket_that_is_bound_and_does_not_listen_holds_its_port() {
+    let port = free_port();
+    let server = Actor::play(&["bind", "127.0.0.1", &port.to_string()]);
+    let wanted = claim(port, &["127.0.0.1"]);
+    assert!(!is_free(&wanted).unwrap());
+    if listeners(port, Protocol::Tcp).unwrap().is_empty() {
+        println!("skipped: this kernel does not list sockets that are only bound");
+        return;
+    }
+    assert_eq!(pids(&holders(&wanted)), [server.pid()]);
+}
+
+#[test]
+fn what_lingers_after_a_connection_is_no_conflict() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    // The side that closes first keeps TIME_WAIT: here the server's, on the claimed port.
+    drop(accepted);
+    drop(client);
+    drop(listener);
+    let wanted = claim(address.port(), &["127.0.0.1"]);
+    assert_eq!(holders(&wanted), []);
+    assert!(is_free(&wanted).unwrap());
+}
+
+#[test]
+fn udp_and_tcp_are_two_worlds() {
+    let port = free_port();
+    let server = Actor::play(&["udp", "127.0.0.1", &port.to_string()]);
+    let tcp = claim(port, &["127.0.0.1"]);
+    assert_eq!(holders(&tcp), []);
+    assert!(is_free(&tcp).unwrap());
+    let datagrams = udp(tcp);
+    assert_eq!(pids(&holders(&datagrams)), [server.pid()]);
+    assert!(!is_free(&datagrams).unwrap());
+    assert_eq!(holders(&udp(claim(port, &["127.0.0.2"]))), []);
+}
+
+#[test]
+fn a_connected_udp_client_is_not_named() {
+    let (port, far) = (free_port(), free_port());
+    let _client = Actor::play(&[
+        "udp",
+        "127.0.0.1",
+        &port.to_string(),
+        "127.0.0.1",
+        &far.to_string(),
+    ]);
+    assert_eq!(holders(&udp(claim(port, &["0.0.0.0"]))), []);
+}
+
+#[test]
+fn connections_are_counted_and_attributed() {
+    let port = free_port();
+    let mut server = Actor::play(&["accept", "127.0.0.1", &port.to_string()]);
+    let local: IpAddr = "127.0.0.1".parse().unwrap();
+    assert_eq!(established(local, port).unwrap(), 0);
+    let clients: Vec<TcpStream> = (0..3)
+        .map(|_| {
+            let client = TcpStream::connect((local, port)).unwrap();
+            server.hear();
+            client
+        })
+        .collect();
+    assert_eq!(established(local, port).unwrap(), 3);
+    assert_eq!(established("0.0.0.0".parse().unwrap(), port).unwrap(), 3);
+    assert_eq!(established("127.0.0.2".parse().unwrap(), port).unwrap(), 0);
+    for client in &clients {
+        let inode = accepted_inode(client.peer_addr().unwrap(), client.local_addr().unwrap())
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            pids_holding(&[inode], Some(&[server.pid()])),
+            [server.pid()]
+        );
+        assert_eq!(pids_holding(&[inode], None), [server.pid()]);
+    }
+}
+
+#[test]
+fn a_connection_nobody_accepted_belongs_to_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let inode = accepted_inode(listener.local_addr().unwrap(), client.local_addr().unwrap());
+    assert_eq!(inode.unwrap(), None);
+}
+
+#[test]
+fn the_next_free_port_skips_what_is_held_or_given_away() {
+    let address: IpAddr = "127.0.0.1".parse().unwrap();
+    let port = free_port();
+    let _server = Actor::play(&["serve", "127.0.0.1", &port.to_string()]);
+    let found = next_free(port, &[address], Protocol::Tcp, 2, &[port + 1].into()).unwrap();
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|free| *free > port + 1), "{found:?}");
+    assert!(found.is_sorted());
+    assert_eq!(
+        next_free(65_535, &[address], Protocol::Tcp, 2, &[].into()),
+        None
+    );
+}
+
+#[test]
+fn one_holder_of_two_claims_is_found_for_both() {
+    let (one, two) = (free_port(), free_port());
+    let first = Actor::play(&["serve", "127.0.0.1", &one.to_string()]);
+    let second = Actor::play(&["serve", "127.0.0.1", &two.to_string()]);
+    let claims = [
+        claim(one, &["127.0.0.1"]),
+        claim(free_port(), &["127.0.0.1"]),
+        claim(two, &["0.0.0.0"]),
+    ];
+    let found = look_up(&claims).unwrap();
+    assert!(!found.needs_engine);
+    let named: Vec<_> = found
+        .held
+        .iter()
+        .map(|held| (held.claim.port, pids(&held.holders)))
+        .collect();
+    assert_eq!(named, [(one, vec![first.pid()]), (two, vec![second.pid()])]);
+}
+
+#[test]
+fn another_users_process_is_a_user_not_a_guess() {
+    if !is_root("looking as another user") {
+        return;
+    }
+    let port = free_port();
+    let server = Actor::play(&["serve", "127.0.0.1", &port.to_string()]);
+    // Credentials belong to the thread in Linux: the test process itself stays root.
+    let found = std::thread::spawn(move || {
+        rustix::thread::set_thread_res_uid(
+            rustix::thread::Uid::from_raw(65_534),
+            rustix::thread::Uid::from_raw(65_534),
+            rustix::thread::Uid::from_raw(65_534),
+        )
+        .unwrap();
+        look_up(&[claim(port, &["127.0.0.1"])]).unwrap()
+    })
+    .join()
+    .unwrap();
+    let who = found
+        .held
+        .first()
+        .and_then(|held| held.holders.first())
+        .map(|holder| holder.who.clone());
+    assert_eq!(
+        who,
+        Some(Who::Unknown {
+            uid: 0,
+            user: Some("root".into())
+        })
+    );
+    assert!(found.needs_engine);
+    assert_eq!(process_facts(server.pid()).map(|facts| facts.uid), Some(0));
+}
+
+#[test]
+fn a_listener_in_another_network_namespace_is_no_conflict() {
+    if !is_root("making a network namespace") {
+        return;
+    }
+    let port = free_port();
+    let text = port.to_string();
+    let script = super::stage::script();
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--net", "perl", &script, "serve", "0.0.0.0", &text]);
+    let _server = Actor::start(command);
+    let wanted = claim(port, &["0.0.0.0", "::"]);
+    assert_eq!(holders(&wanted), []);
+    assert!(is_free(&wanted).unwrap());
+}

@@ -1,0 +1,6 @@
+//! One module per question; `stage` sets the scene and clears it.
+
+mod containers;
+mod look_up;
+mod release;
+mod stage;

@@ -1,0 +1,390 @@
+//! What is stopped, how, and what is left alone.
+
+use std::time::Duration;
+
+use wharf::port::PortError;
+use wharf::port::claim::Claim;
+use wharf::port::holder::{Holder, Who};
+use wharf::port::release::{Stopped, await_free, how_released, is_free, stop_process};
+
+use super::stage::{Actor, claim, facts, free_port, holders, is_alive, is_root, pids, script, udp};
+
+/// Long enough that no test passes by waiting it out.
+const LONG: Duration = Duration::from_mins(1);
+/// For those who are known to ignore the polite signal.
+const SHORT: Duration = Duration::from_millis(200);
+
+fn only(claim: &Claim) -> Holder {
+    let mut found = holders(claim);
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+fn stop(claim: &Claim, grace: Duration) -> Stopped {
+    let holder = only(claim);
+    let stopped = stop_process(&holder, claim, grace).unwrap();
+    await_free(claim, &[holder], LONG).unwrap();
+    stopped
+}
+
+#[test]
+fn a_server_is_stopped_and_bystanders_live() {
+    let port = free_port();
+    let text = port.to_string();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut server = Actor::play(&["accept", "127.0.0.1", &text]);
+    let from = free_port().to_string();
+    let mut client = Actor::play(&["connect", "127.0.0.1", &from, "127.0.0.1", &text]);
+    let mut neighbour = Actor::play(&["serve", "127.0.0.2", &text]);
+    let mut reader = Actor::play(&["idle", "notes-about-port", &text]);
+    server.hear();
+
+    let holder = only(&wanted);
+    assert_eq!(how_released(&holder), format!("kill {}", server.pid()));
+    let stopped = stop(&wanted, LONG);
+
+    assert_eq!(stopped.pids, [server.pid()]);
+    assert!(!stopped.killed);
+    assert!(
+        stopped.who.contains(&text) && stopped.who.contains("perl"),
+        "{}",
+        stopped.who
+    );
+    assert!(is_free(&wanted).unwrap());
+    assert!(!server.is_alive());
+    assert!(client.is_alive() && neighbour.is_alive() && reader.is_alive());
+}
+
+#[test]
+fn who_ignores_the_polite_signal_is_killed() {
+    let port = free_port();
+    let server = Actor::play(&["stubborn", "127.0.0.1", &port.to_string()]);
+    let stopped = stop(&claim(port, &["127.0.0.1"]), SHORT);
+    assert!(stopped.killed);
+    assert_eq!(stopped.pids, [server.pid()]);
+    assert!(!is_alive(server.pid()));
+}
+
+#[test]
+fn a_udp_holder_is_stopped_too() {
+    let port = free_port();
+    let server = Actor::play(&["udp", "127.0.0.1", &port.to_string()]);
+    let stopped = stop(&udp(claim(port, &["0.0.0.0"])), LONG);
+    assert_eq!(stopped.pids, [server.pid()]);
+}
+
+#[test]
+fn the_whole_tree_goes() {
+    let port = free_port();
+    let server = Actor::play(&["family", "127.0.0.1", &port.to_string()]);
+    assert_eq!(
+        server.words.len(),
+        2,
+        "a child in a session of its own, and an orphan"
+    );
+    let stopped = stop(&claim(port, &["127.0.0.1"]), SHORT);
+    assert!(stopped.killed, "the orphan ignores SIGTERM");
+    for pid in &server.words {
+        assert!(stopped.pids.contains(pid));
+        assert!(!is_alive(*pid));
+    }
+}
+
+#[test]
+fn a_master_is_stopped_before_it_starts_its_workers_again() {
+    let port = free_port();
+    let master = Actor::play(&["prefork", "127.0.0.1", &port.to_string(), "3"]);
+    let wanted = claim(port, &["127.0.0.1"]);
+    let found = holders(&wanted);
+    assert_eq!(found.len(), 4);
+    // Even when a worker is asked for first.
+    let worker = found.last().unwrap();
+    let stopped = stop_process(worker, &wanted, LONG).unwrap();
+    assert_eq!(stopped.pids.first(), Some(&master.pid()));
+    for holder in &found {
+        let pid = facts(holder).unwrap().pid;
+        assert!(!is_alive(pid));
+        let again = stop_process(holder, &wanted, LONG).unwrap();
+        assert!(again.pids.is_empty());
+    }
+    await_free(&wanted, &found, LONG).unwrap();
+}
+
+#[test]
+fn a_loop_that_restarts_the_server_is_stopped_first() {
+    let port = free_port();
+    let text = format!(
+        "while true; do perl {} serve 127.0.0.1 {port}; done",
+        script()
+    );
+    let mut shell = Actor::start_apart("sh", &["-c", &text]);
+    let wanted = claim(port, &["127.0.0.1"]);
+    let server = facts(&only(&wanted)).unwrap().pid;
+    let stopped = stop(&wanted, LONG);
+    assert_eq!(stopped.pids.first(), Some(&shell.pid()));
+    assert!(stopped.pids.contains(&server));
+    assert!(!shell.is_alive());
+    assert!(is_free(&wanted).unwrap());
+}
+
+#[test]
+fn a_watcher_behind_a_shell_is_stopped_first() {
+    let port = free_port();
+    let mut actor = Actor::start_apart(
+        "perl",
+        &[&script(), "watch", "127.0.0.1", &port.to_string()],
+    );
+    let wanted = claim(port, &["127.0.0.1"]);
+    let stopped = stop(&wanted, LONG);
+    assert_eq!(stopped.pids.first(), Some(&actor.pid()));
+    assert_eq!(stopped.pids.len(), 3);
+    assert!(!actor.is_alive());
+}
+
+#[test]
+fn a_server_that_reloads_itself_is_stopped_at_the_top() {
+    let port = free_port();
+    let mut reloader = Actor::play(&["reload", "127.0.0.1", &port.to_string()]);
+    let stopped = stop(&claim(port, &["127.0.0.1"]), LONG);
+    assert_eq!(stopped.pids.first(), Some(&reloader.pid()));
+    assert_eq!(stopped.pids.len(), 2);
+    assert!(!reloader.is_alive());
+}
+
+#[test]
+fn who_forked_a_server_is_not_its_supervisor() {
+    let port = free_port();
+    let mut parent = Actor::play(&["forked", "127.0.0.1", &port.to_string()]);
+    let stopped = stop(&claim(port, &["127.0.0.1"]), LONG);
+    assert_eq!(stopped.pids.len(), 1);
+    assert!(!stopped.pids.contains(&parent.pid()));
+    assert!(parent.is_alive());
+}
+
+#[test]
+fn a_loop_in_a_terminal_is_left_alone_and_reported() {
+    let port = free_port();
+    let text = format!(
+        "exec 2>/dev/null; while true; do perl {} serve 127.0.0.1 {port}; done",
+        script()
+    );
+    // script(1) runs the shell on a terminal of its own.
+    let mut terminal = Actor::start_apart("script", &["-qfc", &text, "/dev/null"]);
+    let wanted = claim(port, &["127.0.0.1"]);
+    let before = only(&wanted);
+    let shell = facts(&before).unwrap().ancestors.first().unwrap().0;
+    let stopped = stop_process(&before, &wanted, LONG).unwrap();
+    assert_eq!(stopped.pids, [facts(&before).unwrap().pid]);
+    terminal.hear();
+    let error = await_free(&wanted, &[before], LONG).unwrap_err();
+    let PortError::TakenAgain { who, hint, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert!(who.contains(&format!("(pid {shell},")), "{who}");
+    assert!(hint.is_some_and(|hint| hint.contains("terminal")));
+    assert!(is_alive(shell) && terminal.is_alive());
+}
+
+#[test]
+fn a_watcher_in_a_terminal_is_stopped_and_its_shell_is_not() {
+    let port = free_port();
+    let text = format!("perl {} watch 127.0.0.1 {port}; sleep 600", script());
+    let mut terminal = Actor::start_apart("script", &["-qfc", &text, "/dev/null"]);
+    let wanted = claim(port, &["127.0.0.1"]);
+    // The server, `sh -c`, the watcher, the terminal's shell.
+    let ancestors = facts(&only(&wanted)).unwrap().ancestors.clone();
+    let (watcher, shell) = (ancestors.get(1).unwrap().0, ancestors.get(2).unwrap().0);
+    let stopped = stop(&wanted, LONG);
+    assert_eq!(stopped.pids.first(), Some(&watcher));
+    assert!(!stopped.pids.contains(&shell));
+    assert!(!is_alive(watcher) && is_alive(shell) && terminal.is_alive());
+}
+
+#[test]
+fn a_supervisor_with_other_work_lives_and_is_reported_once() {
+    let port = free_port();
+    let mut orchestra = Actor::play(&["orchestra", "127.0.0.1", &port.to_string(), "2"]);
+    let [other, server] = orchestra.words[..] else {
+        panic!("it said {:?}", orchestra.words);
+    };
+    let wanted = claim(port, &["127.0.0.1"]);
+    let before = holders(&wanted);
+    assert_eq!(pids(&before), [server]);
+    let stopped = stop_process(before.first().unwrap(), &wanted, LONG).unwrap();
+    assert_eq!(stopped.pids, [server]);
+
+    let [_, second] = orchestra.hear()[..] else {
+        panic!("no second round");
+    };
+    let error = await_free(&wanted, &before, LONG).unwrap_err();
+    let PortError::TakenAgain { who, hint, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert!(who.contains(&format!("pid {second},")), "{who}");
+    assert!(who.contains(&format!("pid {},", orchestra.pid())), "{who}");
+    assert!(hint.is_some());
+    assert!(is_alive(second) && is_alive(other) && orchestra.is_alive());
+}
+
+#[test]
+fn a_thief_is_reported() {
+    let port = free_port();
+    let text = port.to_string();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let _server = Actor::play(&["serve", "127.0.0.1", &text]);
+    let before = holders(&wanted);
+    stop_process(before.first().unwrap(), &wanted, LONG).unwrap();
+    let mut thief = Actor::play(&["serve", "0.0.0.0", &text]);
+    let error = await_free(&wanted, &before, LONG).unwrap_err();
+    let PortError::TakenAgain { who, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert!(who.contains(&format!("pid {}", thief.pid())), "{who}");
+    assert!(thief.is_alive());
+}
+
+#[test]
+fn a_port_that_stays_taken_is_said_to_be() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let _server = Actor::play(&["serve", "127.0.0.1", &port.to_string()]);
+    let before = holders(&wanted);
+    let error = await_free(&wanted, &before, SHORT).unwrap_err();
+    assert!(matches!(error, PortError::NotFree { .. }), "{error:?}");
+}
+
+#[test]
+fn a_pid_that_means_another_process_by_now_is_left_alone() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut server = Actor::play(&["serve", "127.0.0.1", &port.to_string()]);
+    let mut holder = only(&wanted);
+    if let Who::Process(facts) = &mut holder.who {
+        facts.start_time -= 1;
+    }
+    let stopped = stop_process(&holder, &wanted, LONG).unwrap();
+    assert!(stopped.pids.is_empty());
+    assert!(server.is_alive());
+}
+
+#[test]
+fn a_reused_pid_is_never_signalled() {
+    const INSIDE: &str = "WHARF_TEST_IN_NAMESPACE";
+    const NAME: &str = "port::release::a_reused_pid_is_never_signalled";
+    if std::env::var_os(INSIDE).is_some() {
+        return reuse_a_pid_again_and_again();
+    }
+    if !is_root("a pid namespace") {
+        return;
+    }
+    let output = std::process::Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// In a pid namespace of its own, where the next pid can be chosen.
+fn reuse_a_pid_again_and_again() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut actor = Actor::play(&["reuse", "127.0.0.1", &port.to_string()]);
+    let pid = actor.words.first().copied().unwrap();
+    for round in 0..50 {
+        let found = holders(&wanted);
+        assert_eq!(pids(&found), [actor.pid(), pid], "round {round}");
+        actor.say("next");
+        assert_eq!(actor.hear(), [pid], "round {round}");
+        // The number and the socket are the same; the process is not.
+        let stopped = stop_process(found.last().unwrap(), &wanted, LONG).unwrap();
+        assert!(stopped.pids.is_empty(), "round {round}");
+        assert!(is_alive(pid) && actor.is_alive(), "round {round}");
+    }
+}
+
+#[test]
+fn who_let_go_of_the_port_is_left_alone() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut server = Actor::play(&["lets-go", "127.0.0.1", &port.to_string()]);
+    let holder = only(&wanted);
+    server.say("let go");
+    server.hear();
+    let stopped = stop_process(&holder, &wanted, LONG).unwrap();
+    assert!(stopped.pids.is_empty());
+    assert!(server.is_alive());
+}
+
+#[test]
+fn what_must_never_be_stopped_is_not() {
+    for name in [
+        "sshd",
+        "dockerd",
+        "docker-proxy",
+        "containerd-shim-runc-v2",
+        "rootlesskit",
+        "conmon",
+        "pasta",
+        "slirp4netns",
+        "com.docker.backend",
+        "limactl",
+        "tmux",
+        "code-server",
+        "qemu-system-x86_64",
+        "systemd",
+    ] {
+        let port = free_port();
+        let wanted = claim(port, &["127.0.0.1"]);
+        let mut actor = Actor::play_as(name, &["serve", "127.0.0.1", &port.to_string()]);
+        let mut holder = only(&wanted);
+        assert!(holder.protected.is_some(), "{name}");
+        // Not even if the caller forgot.
+        holder.protected = None;
+        let error = stop_process(&holder, &wanted, LONG).unwrap_err();
+        assert!(
+            matches!(error, PortError::Protected { .. }),
+            "{name}: {error:?}"
+        );
+        assert!(actor.is_alive(), "{name}");
+    }
+}
+
+#[test]
+fn this_command_and_what_it_runs_in_are_never_stopped() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let wanted = claim(listener.local_addr().unwrap().port(), &["127.0.0.1"]);
+    let mut holder = only(&wanted);
+    assert!(holder.protected.is_some());
+    holder.protected = None;
+    let error = stop_process(&holder, &wanted, SHORT).unwrap_err();
+    assert!(matches!(error, PortError::Protected { .. }), "{error:?}");
+    let parent = wharf::port::owner::process_facts(std::os::unix::process::parent_id()).unwrap();
+    assert!(wharf::port::protect::reason(&parent).is_some());
+    let first = wharf::port::owner::process_facts(1).unwrap();
+    assert!(wharf::port::protect::reason(&first).is_some());
+}
+
+#[test]
+fn a_script_that_ends_with_the_server_is_not_torn_down_above_it() {
+    let port = free_port();
+    // An interactive-like shell reads its commands from a pipe: it has a life of its own.
+    let mut command = std::process::Command::new("setsid");
+    command.arg("sh");
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut shell = Actor::start_with(
+        command,
+        &format!(
+            "perl {} serve 127.0.0.1 {port}; echo ready; sleep 600",
+            script()
+        ),
+    );
+    let stopped = stop(&wanted, LONG);
+    assert!(!stopped.pids.contains(&shell.pid()));
+    shell.hear();
+    assert!(shell.is_alive());
+}

@@ -1,0 +1,4 @@
+//! Loading compose files, through the public interface.
+
+mod disk;
+mod load;
