@@ -119,3 +119,27 @@ async fn a_started_instance_is_running_under_its_pid() {
     assert!(process(&pid).is_alive());
     stage.stop("web", None).await.unwrap();
 }
+
+#[tokio::test]
+async fn another_user_is_taken_on_where_that_is_permitted() {
+    let mut stage = Stage::new();
+    let mut service = shell("web", "id -u; id -G; echo named > /dev/stdout; echo $HOME");
+    service.user = Some("65534:65534".into());
+    service.working_dir = Some("/".into());
+    let outcome = stage.up(service).await;
+    if !rustix::process::geteuid().is_root() {
+        let error = outcome.unwrap_err();
+        assert!(matches!(&error, BackendError::Command { source, .. }
+            if source.kind() == ErrorKind::PermissionDenied));
+        return;
+    }
+    outcome.unwrap();
+    assert_eq!(stage.exit_code("web").await, 0);
+    let lines: Vec<String> = stage
+        .lines("web", LogOptions::default())
+        .await
+        .into_iter()
+        .map(|(_, line)| line)
+        .collect();
+    assert_eq!(lines[..3], ["65534", "65534", "named"]);
+}
