@@ -13,25 +13,6 @@ fn points() -> impl Iterator<Item = Duration> {
     (0..24).map(|point| Duration::from_micros(point * 400))
 }
 
-/// Every process that was started for this stage, whatever its run.
-fn processes(stage: &Stage) -> Vec<u32> {
-    let mark = format!("PWD={}", stage.root.path().display());
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
-        .filter(|pid: &u32| {
-            std::fs::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|text| text.split(|byte| *byte == 0).any(|e| e == mark.as_bytes()))
-        })
-        .collect()
-}
-
-fn kill_whoever_supervises(stage: &Stage) {
-    if let Some(supervisor) = stage.supervisor() {
-        supervisor.signal(rustix::process::Signal::KILL).unwrap();
-    }
-}
-
 #[tokio::test]
 async fn a_start_comes_to_one_instance_wherever_the_supervisor_is_killed() {
     let stage = Stage::new();
@@ -40,15 +21,15 @@ async fn a_start_comes_to_one_instance_wherever_the_supervisor_is_killed() {
         stage.act(Action::Create(Box::new(spec))).await.unwrap();
         let (started, ()) = tokio::join!(stage.start("web"), async {
             tokio::time::sleep(point).await;
-            kill_whoever_supervises(&stage);
+            stage.kill_whoever_supervises();
         });
         let id = started.unwrap();
         let instance = stage.instance("web").await;
         assert_eq!(instance.status, Status::Running, "{point:?}");
         assert_eq!(instance.id, id, "{point:?}");
-        assert_eq!(processes(&stage), [instance.pid.unwrap()], "{point:?}");
+        assert_eq!(stage.started(), [instance.pid.unwrap()], "{point:?}");
         stage.stop("web", None).await.unwrap();
-        assert_eq!(processes(&stage), Vec::<u32>::new(), "{point:?}");
+        assert_eq!(stage.started(), Vec::<u32>::new(), "{point:?}");
     }
 }
 
@@ -62,10 +43,10 @@ async fn a_stop_leaves_nothing_wherever_the_supervisor_is_killed() {
         let grace = Some(Duration::from_millis(3));
         let (stopped, ()) = tokio::join!(stage.stop("web", grace), async {
             tokio::time::sleep(point).await;
-            kill_whoever_supervises(&stage);
+            stage.kill_whoever_supervises();
         });
         stopped.unwrap();
-        assert_eq!(processes(&stage), Vec::<u32>::new(), "{point:?}");
+        assert_eq!(stage.started(), Vec::<u32>::new(), "{point:?}");
         let status = stage.instance("web").await.status;
         assert!(!status.is_alive(), "{point:?}: {status:?}");
     }
