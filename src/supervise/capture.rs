@@ -25,7 +25,7 @@ const PIPE_SIZE: usize = 256 * 1024;
 /// The most that is moved at once, so that one talkative process cannot hold up the others.
 const PORTION: usize = 1024 * 1024;
 
-/// Both streams, in the order of [`Recorder::streams`].
+/// Both streams, in the order that the rest of this file counts them.
 pub(super) const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 /// What became of a portion.
