@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::connect::Endpoint;
+use crate::backend::BackendError;
 
 /// A connection could not even be made; tells an absent engine from one that answers badly.
 #[derive(Debug, thiserror::Error)]
@@ -196,6 +197,27 @@ impl ApiVersion {
     pub(super) const OLDEST: Self = Self(1, 41);
     /// Several networks at `create`, `start_interval`, hardware addresses per network.
     pub(super) const V1_44: Self = Self(1, 44);
+
+    /// A part of a volume as a mount.
+    pub(super) const V1_45: Self = Self(1, 45);
+    /// Networks without IPv4.
+    pub(super) const V1_48: Self = Self(1, 48);
+
+    /// Whether this version can do what came with `needed`; if not, an error that names both.
+    pub(super) fn offers(
+        self,
+        needed: Self,
+        engine: &str,
+        who: &str,
+        what: &str,
+    ) -> Result<(), BackendError> {
+        if self >= needed {
+            return Ok(());
+        }
+        Err(BackendError::Unsupported(format!(
+            "{who}: {what} needs API {needed} (Docker Engine {engine}), and this engine has {self}"
+        )))
+    }
 
     /// Reads `1.41`.
     pub(super) fn parse(text: &str) -> Option<Self> {
