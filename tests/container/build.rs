@@ -58,6 +58,14 @@ fn steps_at_work(lab: &Lab, which: &str) -> usize {
         .count()
 }
 
+async fn await_steps_at_work(lab: &Lab, which: &str, wanted: usize) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while steps_at_work(lab, which) != wanted {
+        assert!(Instant::now() < deadline, "not {wanted} steps at work");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 fn action(lab: &Lab, service: Service) -> Action {
     Action::Build {
         image: format!("{}-{}", lab.project.name, service.name),
@@ -219,11 +227,7 @@ async fn a_build_that_is_given_up_leaves_nothing_running() {
             done = &mut building => panic!("{done:?}"),
             () = begun => {}
         }
-        assert_eq!(steps_at_work(&lab, "--no-trunc"), 1);
+        await_steps_at_work(&lab, "--no-trunc", 1).await;
     }
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while steps_at_work(&lab, "-a") > 0 {
-        assert!(Instant::now() < deadline, "the build goes on");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    await_steps_at_work(&lab, "-a", 0).await;
 }

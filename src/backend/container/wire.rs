@@ -71,6 +71,27 @@ impl Wire {
         }
     }
 
+    /// The engine's version and the newest API it speaks: the headers of `GET /_ping`, which costs the
+    /// engine nothing (`/version` makes it run other programs).
+    pub(super) async fn hello(&self) -> Result<(String, ApiVersion), Error> {
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri("/_ping")
+            .body(bollard::body_full(Bytes::new()))?;
+        let response = self.checked(request).await?;
+        let header = |name: &str| response.headers().get(name)?.to_str().ok();
+        let api = header("Api-Version")
+            .and_then(ApiVersion::parse)
+            .ok_or_else(|| Error::HttpHeaderNotFoundError("Api-Version".to_owned()))?;
+        // `Docker/20.10.24 (linux)`
+        let server = header("Server").unwrap_or_default();
+        let version = server.split_whitespace().next().unwrap_or_default();
+        let version = version
+            .split_once('/')
+            .map_or(version, |(_, version)| version);
+        Ok((version.to_owned(), api))
+    }
+
     /// The body of a GET reply; a status of 400 and above is the engine's error message.
     pub(super) async fn get(&self, path_and_query: &str) -> Result<Bytes, Error> {
         let request = Request::builder()
@@ -259,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn an_absent_engine_is_told_from_a_bad_reply() {
         let wire = Wire::new(Endpoint::Unix("/nonexistent/engine.sock".into()));
-        let error = wire.get("/version").await.unwrap_err();
+        let error = wire.get("/info").await.unwrap_err();
         assert!(is_unconnected(&error), "{error}");
     }
 }
