@@ -202,13 +202,12 @@ impl From<BackendError> for Error {
             }
             BackendError::ExitedEarly { last_lines, .. }
             | BackendError::Hook { last_lines, .. }
-            | BackendError::NotReady { last_lines, .. } => {
-                if last_lines.is_empty() {
-                    details.push("it wrote nothing".to_owned());
-                } else {
-                    details.push("its last lines:".to_owned());
-                    details.extend(last_lines.iter().map(|line| format!("  {line}")));
-                }
+            | BackendError::NotReady { last_lines, .. } => details = last_words(last_lines),
+            BackendError::PortLost {
+                source, last_lines, ..
+            } => {
+                hints = port_error(source, String::new()).hints;
+                details = last_words(last_lines);
             }
             BackendError::Command {
                 command,
@@ -252,6 +251,16 @@ impl From<PortError> for Error {
         converted.source = Box::new(error);
         converted
     }
+}
+
+fn last_words(lines: &[String]) -> Vec<String> {
+    if lines.is_empty() {
+        return vec!["it wrote nothing".to_owned()];
+    }
+    let heading = std::iter::once("its last lines:".to_owned());
+    heading
+        .chain(lines.iter().map(|line| format!("  {line}")))
+        .collect()
 }
 
 fn port_error(error: &PortError, message: String) -> Error {

@@ -242,11 +242,17 @@ fn every_test_file_is_part_of_a_test_crate() {
         if !directory.is_dir() {
             continue;
         }
-        // Cargo finds tests/x.rs and tests/x/main.rs; their modules it must be told.
-        let roots = [directory.join("main.rs"), directory.with_extension("rs")];
-        let Some(declared) = roots.iter().find_map(|file| fs::read_to_string(file).ok()) else {
+        // Cargo finds tests/x.rs and tests/x/main.rs; their modules it must be told. A tests/x.rs may
+        // leave that to tests/x/mod.rs.
+        let roots = ["main.rs", "mod.rs"].map(|name| directory.join(name));
+        let roots = [&roots[..], &[directory.with_extension("rs")]].concat();
+        let declared: String = roots
+            .iter()
+            .filter_map(|file| fs::read_to_string(file).ok())
+            .collect();
+        if !roots[0].exists() && !roots[2].exists() {
             continue;
-        };
+        }
         crates += 1;
         for file in entries(&directory) {
             let name = file.file_stem().and_then(|name| name.to_str());

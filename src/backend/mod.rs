@@ -139,6 +139,19 @@ pub enum BackendError {
         /// Its last lines of output.
         last_lines: Vec<String>,
     },
+    /// The instance ended because somebody else has its port by now.
+    #[error("{name} could not have its port and exited with code {code}")]
+    PortLost {
+        /// The instance.
+        name: String,
+        /// Its exit code.
+        code: i32,
+        /// Who has the port.
+        #[source]
+        source: Box<crate::port::PortError>,
+        /// Its last lines of output.
+        last_lines: Vec<String>,
+    },
     /// A hook of the service failed.
     #[error("{name}: its {what} hook `{command}` exited with code {code}")]
     Hook {

@@ -8,10 +8,10 @@ use crate::backend::process::Processes;
 use crate::backend::{Backend, BackendError, LogOptions, Made};
 use crate::event::{Event, Events};
 use crate::plan::step::{Action, Step, StepId, Target, Which};
-use crate::port::claim::Claim;
+use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, Who};
 use crate::port::{PortError, release};
-use crate::state::{BackendKind, Instance, InstanceId};
+use crate::state::{BackendKind, Instance, InstanceId, Readiness};
 
 /// How long the port itself may take to become free after its holders ended.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -80,9 +80,19 @@ impl Backend for Backends {
             | Action::RemoveNetwork { .. }
             | Action::RemoveVolume { .. } => {}
         }
-        match backend_of(&step.action) {
+        let done = match backend_of(&step.action) {
             BackendKind::Container => self.containers.perform(step, made, events).await,
             BackendKind::Process => self.processes.perform(step, made, events).await,
+        };
+        match (done, &step.action) {
+            (
+                Err(error),
+                Action::AwaitReady {
+                    readiness,
+                    instance,
+                },
+            ) => Err(explained(error, readiness, instance).await),
+            (done, _) => done,
         }
     }
 
@@ -216,6 +226,40 @@ impl Backends {
             }
             .into()),
         }
+    }
+}
+
+/// Says who has the port, where an instance ended because it could not have it.
+async fn explained(error: BackendError, readiness: &Readiness, instance: &Target) -> BackendError {
+    let BackendError::ExitedEarly {
+        name,
+        code,
+        last_lines,
+    } = error
+    else {
+        return error;
+    };
+    let address = readiness.address;
+    let claim = Claim {
+        service: instance.service.clone(),
+        number: 1,
+        addresses: vec![address.ip()],
+        port: address.port(),
+        protocol: Protocol::Tcp,
+    };
+    match blocking(move || release::taken_again(&claim, &[])).await {
+        Ok(Some(thief)) => BackendError::PortLost {
+            name,
+            code,
+            source: Box::new(thief),
+            last_lines,
+        },
+        // Whoever it was is gone, or the end had another reason.
+        Ok(None) | Err(_) => BackendError::ExitedEarly {
+            name,
+            code,
+            last_lines,
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
 mod carry_out;
+mod config;
 mod context;
 mod down;
 mod foreground;
@@ -45,6 +46,8 @@ enum Command {
     Restart(restart::Args),
     Ps(ps::Args),
     Logs(logs::Args),
+    #[command(visible_alias = "convert")]
+    Config(config::ConfigArgs),
 
     #[command(subcommand)]
     Server(server::Command),
@@ -95,6 +98,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Restart(args) => wait_for(restart::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
+        Command::Config(args) => config::run(&context, &args),
 
         Command::Server(command) => wait_for(server::run(&context, &command)),
         Command::Serve(args) => wait_for(serve::run(&context, &args)),

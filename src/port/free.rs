@@ -89,7 +89,9 @@ pub fn await_free(claim: &Claim, before: &[Holder], timeout: Duration) -> Result
     }
 }
 
-fn taken_again(claim: &Claim, before: &[Holder]) -> Result<Option<PortError>, PortError> {
+/// Who listens where the claim wants to, other than `before`: [`PortError::TakenAgain`] with its
+/// supervisor, or `None`.
+pub fn taken_again(claim: &Claim, before: &[Holder]) -> Result<Option<PortError>, PortError> {
     let known: BTreeSet<u64> = before
         .iter()
         .flat_map(|holder| &holder.sockets)

@@ -16,7 +16,7 @@ use crate::port::process::{Table, process_facts};
 use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor};
 
 pub use crate::port::describe::how_released;
-pub use crate::port::free::{await_free, is_free, next_free};
+pub use crate::port::free::{await_free, is_free, next_free, taken_again};
 pub use crate::port::unit::stop_unit;
 
 /// How long a killed process may take to disappear.

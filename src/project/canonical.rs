@@ -29,8 +29,9 @@ enum Form {
     Ports,
     Volume,
     Device,
-    Ulimit,
     Ssh,
+    /// A boolean becomes the word for it.
+    Worded,
     /// `external: {name: x}` becomes `name: x, external: true`.
     External,
 }
@@ -40,7 +41,7 @@ fn forms() -> &'static Table<Form> {
     TABLE.get_or_init(|| {
         use Form::{
             DependsOn, Device, EnvFile, External, Gpus, KeyValue, Listed, Names, Ports, Ssh,
-            Ulimit, Volume, Wrapped,
+            Volume, Worded, Wrapped,
         };
         Table::new(&[
             ("configs.*", External),
@@ -50,9 +51,10 @@ fn forms() -> &'static Table<Form> {
             ("volumes.*", External),
             ("services.*.build", Wrapped("context")),
             ("services.*.build.additional_contexts", KeyValue),
+            ("services.*.build.provenance", Worded),
+            ("services.*.build.sbom", Worded),
             ("services.*.build.secrets.*", Wrapped("source")),
             ("services.*.build.ssh", Ssh),
-            ("services.*.build.ulimits.*", Ulimit),
             ("services.*.configs.*", Wrapped("source")),
             ("services.*.depends_on", DependsOn),
             ("services.*.develop.watch.*.ignore", Listed),
@@ -67,7 +69,6 @@ fn forms() -> &'static Table<Form> {
             ("services.*.networks", Names),
             ("services.*.ports", Ports),
             ("services.*.secrets.*", Wrapped("source")),
-            ("services.*.ulimits.*", Ulimit),
             ("services.*.volumes.*", Volume),
         ])
     })
@@ -107,6 +108,7 @@ impl Walk<'_> {
             Value::Null
             | Value::Bool(_)
             | Value::Int(_)
+            | Value::Large(_)
             | Value::Float(_)
             | Value::Text(_)
             | Value::Date(_) => {}
@@ -145,12 +147,12 @@ impl Walk<'_> {
             Form::Ports => self.ports(node, trail),
             Form::Volume => self.volume(node, trail),
             Form::Device => self.device(node, trail),
-            Form::Ulimit => {
-                if node.as_int().is_some() {
-                    *node = node.with(wrap("single", node));
+            Form::Ssh => ssh(node),
+            Form::Worded => {
+                if node.as_bool().is_some() {
+                    node.value = Value::Text(node.display());
                 }
             }
-            Form::Ssh => ssh(node),
             Form::External => self.external(node, trail),
         }
     }
@@ -361,6 +363,7 @@ fn env_file(node: &mut Node) {
             Value::Null
             | Value::Bool(_)
             | Value::Int(_)
+            | Value::Large(_)
             | Value::Float(_)
             | Value::Date(_)
             | Value::List(_) => return item.clone(),
@@ -384,6 +387,7 @@ fn env_file(node: &mut Node) {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Date(_)
         | Value::Map(_) => {}
@@ -458,11 +462,6 @@ pub(crate) fn defaults(node: &mut Node) {
         each(service.get_mut("ports"), |port| {
             set(port, "protocol", "tcp");
             set(port, "mode", "ingress");
-        });
-        each(service.get_mut("volumes"), |volume| {
-            if let Some(bind) = volume.as_map_mut().and_then(|map| map.get_mut("bind")) {
-                set(bind, "create_host_path", true);
-            }
         });
         each(service.get_mut("gpus"), device_request);
         let devices = service

@@ -72,9 +72,12 @@ fn one(node: &mut Node, form: Form, trail: &Trail<'_>, report: &mut Report) {
                     reason = "the canonical form holds these numbers in 32 bits"
                 )]
                 Value::Float(value) => Some(*value as f32),
-                Value::Null | Value::Bool(_) | Value::Date(_) | Value::List(_) | Value::Map(_) => {
-                    None
-                }
+                Value::Null
+                | Value::Bool(_)
+                | Value::Large(_)
+                | Value::Date(_)
+                | Value::List(_)
+                | Value::Map(_) => None,
             };
             match value {
                 // Through text, so that 0.1 of 32 bits prints as 0.1.
@@ -195,7 +198,12 @@ fn integer(node: &mut Node, trail: &Trail<'_>, report: &mut Report) {
             Ok(value) => node.value = Value::Int(value),
             Err(_) => wrong(node, trail, "an integer", report),
         },
-        Value::Null | Value::Bool(_) | Value::Date(_) | Value::List(_) | Value::Map(_) => {
+        Value::Null
+        | Value::Bool(_)
+        | Value::Large(_)
+        | Value::Date(_)
+        | Value::List(_)
+        | Value::Map(_) => {
             wrong(node, trail, "an integer", report);
         }
     }
@@ -209,7 +217,12 @@ fn texts(node: &mut Node) {
             }
         }
         Value::Null => {}
-        Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::Date(_) => {
+        Value::Bool(_)
+        | Value::Int(_)
+        | Value::Large(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Date(_) => {
             let item = node.with(node.display());
             node.value = Value::List(vec![Node { key: None, ..item }]);
         }
@@ -244,6 +257,7 @@ fn pairs(node: &mut Node, unset: &dyn Fn() -> Value) {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_) => {}
@@ -272,6 +286,7 @@ fn hosts(node: &mut Node, trail: &Trail<'_>, report: &mut Report) {
                     Value::Null
                     | Value::Bool(_)
                     | Value::Int(_)
+                    | Value::Large(_)
                     | Value::Float(_)
                     | Value::Text(_)
                     | Value::Date(_)
@@ -300,26 +315,24 @@ fn hosts(node: &mut Node, trail: &Trail<'_>, report: &mut Report) {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_) => return,
     }
-    entries.sort_by(|a, b| a.0.cmp(&b.0));
-    let list: Vec<Node> = entries
+    let mut list: Vec<Node> = entries
         .into_iter()
         .map(|(host, node)| {
             let text = format!("{host}={}", node.display());
             node.with(text)
         })
         .collect();
+    list.sort_by(|a, b| a.as_text().cmp(&b.as_text()));
     node.value = Value::List(list);
 }
 
 /// To an integer, or to a mapping with `soft` and `hard`.
 fn ulimit(node: &mut Node, trail: &Trail<'_>, report: &mut Report) {
-    if let Some(single) = node.get("single").cloned() {
-        node.value = single.value;
-    }
     match &mut node.value {
         Value::Map(map) => {
             for name in ["soft", "hard"] {
@@ -331,6 +344,7 @@ fn ulimit(node: &mut Node, trail: &Trail<'_>, report: &mut Report) {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_)
@@ -468,9 +482,73 @@ pub(crate) fn duration_text(value: Duration) -> String {
     }
 }
 
-/// Splits a command line into words as a POSIX shell quotes them, without expansions.
+/// Splits a command line into words as Compose does: quotes and backslashes as in a shell; backquotes
+/// and `$(…)` hold their words together and stay; an unquoted operator ends the command. `None` when
+/// something is left open.
 pub(crate) fn split(text: &str) -> Option<Vec<String>> {
-    shell_words::split(text).ok()
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut started = false;
+    let (mut escaped, mut single, mut double, mut back, mut dollar) =
+        (false, false, false, false, false);
+    for c in text.chars() {
+        if escaped {
+            word.push(match c {
+                't' => '\t',
+                'n' => '\n',
+                _ => c,
+            });
+            escaped = false;
+            started = true;
+            continue;
+        }
+        match c {
+            '\\' if single => word.push(c),
+            '\\' => escaped = true,
+            ' ' | '\t' | '\r' | '\n' => {
+                if single || double || back || dollar {
+                    word.push(c);
+                } else if started {
+                    words.push(std::mem::take(&mut word));
+                    started = false;
+                }
+            }
+            '"' if !single && !dollar => {
+                started |= double;
+                double = !double;
+            }
+            '\'' if !double && !dollar => {
+                started |= single;
+                single = !single;
+            }
+            ';' | '&' | '|' | '<' | '>' if !(single || double || back || dollar) => {
+                // `2>` belongs to the operator.
+                if c == '>' && word.starts_with(|first: char| first.is_ascii_digit()) {
+                    started = false;
+                }
+                break;
+            }
+            _ => {
+                match c {
+                    '`' if !single && !double && !dollar => back = !back,
+                    '(' if !single && !double && !back => {
+                        if dollar || !word.ends_with('$') {
+                            return None;
+                        }
+                        dollar = true;
+                    }
+                    ')' if !single && !double && !back => dollar = !dollar,
+                    _ => {}
+                }
+                started = true;
+                word.push(c);
+            }
+        }
+    }
+    if started {
+        words.push(word);
+    }
+    (!(escaped || single || double || back || dollar)).then_some(words)
 }
 
 #[cfg(test)]
@@ -492,6 +570,24 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(bytes(text), value, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn commands_are_split_as_compose_splits_them() {
+        for (text, words) in [
+            ("a  'b c' \"d\" e\\ f", vec!["a", "b c", "d", "e f"]),
+            ("a \"\" b", vec!["a", "", "b"]),
+            ("a `b c` $(d e)", vec!["a", "`b c`", "$(d e)"]),
+            ("a b 2>x", vec!["a", "b"]),
+            ("a#b # c", vec!["a#b", "#", "c"]),
+            ("", vec![]),
+        ] {
+            let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+            assert_eq!(split(text), Some(words), "{text}");
+        }
+        for text in ["'a", "a \\", "(a)", "`a"] {
+            assert_eq!(split(text), None, "{text}");
         }
     }
 

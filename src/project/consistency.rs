@@ -11,8 +11,14 @@ use super::select::{Services, dependencies, is_disabled};
 use super::tree::{Map, Node, Value};
 use super::validate::closest;
 
-/// Checks the enabled services against each other and the top-level sections.
-pub(crate) fn check(services: &mut Services, top: &Map, report: &mut Report) {
+/// Checks the enabled services against each other and the top-level sections; whether two have the
+/// same container only with `container_names`.
+pub(crate) fn check(
+    services: &mut Services,
+    top: &Map,
+    container_names: bool,
+    report: &mut Report,
+) {
     let mut containers: BTreeMap<String, String> = BTreeMap::new();
     for (name, service) in &services.enabled {
         let rules = Rules {
@@ -31,7 +37,8 @@ pub(crate) fn check(services: &mut Services, top: &Map, report: &mut Report) {
         rules.watch(report);
         rules.mounts(report);
         if let Some(container) = service.get("container_name")
-            && let Some(text) = container.as_text()
+            && let Some(text) = container.as_text().filter(|text| !text.is_empty())
+            && container_names
         {
             if let Some(other) = containers.get(text) {
                 report.add(

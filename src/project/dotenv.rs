@@ -128,9 +128,15 @@ impl Reader<'_> {
                 "here",
             ));
         }
+        if ended_by.is_none() {
+            // Compose takes a bare name without a line end for the value of nothing.
+            let value = self.value()?;
+            self.out.values.insert(String::new(), value);
+            return Ok(());
+        }
         let name = name.to_owned();
-        self.at = start + length + usize::from(ended_by.is_some());
-        if ended_by.is_none() || ended_by == Some('\n') {
+        self.at = start + length + 1;
+        if ended_by == Some('\n') {
             if let Some(value) = (self.lookup)(&name) {
                 self.out.values.insert(name, value);
             }

@@ -203,7 +203,12 @@ pub(crate) fn variables(node: &Node, found: &mut BTreeMap<String, Variable>) {
         Value::Map(map) => map.values().for_each(|node| variables(node, found)),
         Value::List(list) => list.iter().for_each(|node| variables(node, found)),
         Value::Text(text) => variables_of_text(text, found, 0),
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Date(_) => {}
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Large(_)
+        | Value::Float(_)
+        | Value::Date(_) => {}
     }
 }
 
@@ -344,7 +349,12 @@ fn walk(
             return;
         }
         Value::Text(text) => std::mem::take(text),
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Date(_) => return,
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Large(_)
+        | Value::Float(_)
+        | Value::Date(_) => return,
     };
     let replaced = if text.contains('$') {
         match replace(&text, node, trail, lookup, report) {

@@ -6,10 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::canonical;
-use super::diagnostic::{Diagnostic, Place, Source};
+use super::diagnostic::Diagnostic;
 use super::interpolate;
 use super::locate::{join, read_all, relative};
 use super::merge;
@@ -76,12 +75,6 @@ impl Layers<'_> {
                 return None;
             }
         }
-        if documents.is_empty() {
-            self.report.add(
-                Diagnostic::error(format!("the compose file `{}` is empty", path.display()))
-                    .at(Some(start_of(&source))),
-            );
-        }
         self.cache.insert(path.to_path_buf(), documents.clone());
         Some(documents)
     }
@@ -97,6 +90,12 @@ impl Layers<'_> {
         let mut tree = Node::default();
         for file in files {
             tree = self.file(tree, file, scope, included);
+        }
+        if let (true, Some(first)) = (tree.is_null(), files.first()) {
+            self.report.add(Diagnostic::error(format!(
+                "the compose file `{}` is empty",
+                first.display()
+            )));
         }
         canonical::defaults(&mut tree);
         check_values(&tree, &mut self.report);
@@ -118,7 +117,7 @@ impl Layers<'_> {
             self.interpolate(&mut layer, scope);
             self.extends(&mut layer, file, scope, &resets);
             reset::apply(&mut tree, &[], &resets);
-            self.include(&mut layer, file, scope, &resets, included);
+            self.include(&mut layer, file, scope, included);
             tree = merge::merge(tree, layer, &mut self.report);
             unique(&mut tree);
             validate(&tree, &mut self.report);
@@ -239,6 +238,7 @@ impl Layers<'_> {
             Value::Null
             | Value::Bool(_)
             | Value::Int(_)
+            | Value::Large(_)
             | Value::Float(_)
             | Value::Date(_)
             | Value::List(_) => return None,
@@ -322,14 +322,7 @@ impl Layers<'_> {
     }
 
     /// Brings in the files that a file includes.
-    fn include(
-        &mut self,
-        layer: &mut Node,
-        file: &Path,
-        scope: &Scope,
-        resets: &Paths,
-        included: &[PathBuf],
-    ) {
+    fn include(&mut self, layer: &mut Node, file: &Path, scope: &Scope, included: &[PathBuf]) {
         let Some(include) = layer.as_map_mut().and_then(|top| top.remove("include")) else {
             return;
         };
@@ -348,7 +341,7 @@ impl Layers<'_> {
         chain.push(file.to_path_buf());
         for entry in entries {
             if let Some(part) = self.included(entry, scope, &chain) {
-                self.import(part, layer, resets);
+                self.import(part, layer);
             }
         }
     }
@@ -445,7 +438,7 @@ impl Layers<'_> {
     }
 
     /// Adds the resources of an included tree to a file's.
-    fn import(&mut self, mut part: Node, layer: &mut Node, resets: &Paths) {
+    fn import(&mut self, mut part: Node, layer: &mut Node) {
         let (Some(part), Some(top)) = (part.as_map_mut(), layer.as_map_mut()) else {
             return;
         };
@@ -464,28 +457,31 @@ impl Layers<'_> {
             let Some(own) = own.as_map_mut() else {
                 continue;
             };
-            for (name, mut resource) in resources {
-                let Some(existing) = own.remove(&name) else {
-                    own.insert(name, resource);
-                    continue;
-                };
-                reset::apply(&mut resource, &[section, &name], resets);
-                let merged = if section == "services" {
-                    merge::merge_service(resource, existing, &name, &mut self.report)
-                } else {
-                    merge::merge_resource(resource, existing, section, &name, &mut self.report)
-                };
-                own.insert(name, merged);
+            for (name, resource) in resources {
+                match own.get(&name) {
+                    None => {
+                        own.insert(name, resource);
+                    }
+                    Some(existing) if *existing == resource => {}
+                    Some(existing) => {
+                        let from = resource.key_place().map_or_else(String::new, |place| {
+                            let (line, _) = place.line_and_column();
+                            format!("{}:{line}", place.source.path.display())
+                        });
+                        self.report.add(
+                            Diagnostic::error(format!(
+                                "`{name}` differs from what an included file says"
+                            ))
+                            .at(existing.key_place())
+                            .key(format!("{section}.{name}"))
+                            .label("also included")
+                            .note(format!("the included one is at {from}"))
+                            .hint("override it in a file of its own, given with a second -f"),
+                        );
+                    }
+                }
             }
         }
-    }
-}
-
-fn start_of(source: &Arc<Source>) -> Place {
-    Place {
-        source: Arc::clone(source),
-        start: 0,
-        end: 0,
     }
 }
 

@@ -84,20 +84,6 @@ pub(crate) fn merge_service(base: Node, over: Node, name: &str, report: &mut Rep
     merge_at(base, over, table, &services.key(name), report)
 }
 
-/// `over` on top of `base`, both resources of another section.
-pub(crate) fn merge_resource(
-    base: Node,
-    over: Node,
-    section: &str,
-    name: &str,
-    report: &mut Report,
-) -> Node {
-    let table = rules().key(section).and_then(|table| table.key(name));
-    let top = Trail::default();
-    let within = top.key(section);
-    merge_at(base, over, table, &within.key(name), report)
-}
-
 fn merge_at(
     base: Node,
     over: Node,
@@ -163,11 +149,11 @@ fn mappings(
 ) -> Map {
     for (key, node) in over {
         let merged = match base.remove(&key) {
-            Some(earlier) if !key.starts_with("x-") => {
+            Some(earlier) => {
                 let below = table.and_then(|table| table.key(&key));
                 merge_at(earlier, node, below, &trail.key(&key), report)
             }
-            _ => node,
+            None => node,
         };
         base.insert(key, merged);
     }
@@ -269,6 +255,7 @@ fn sequence(node: &Node) -> Vec<Node> {
                     }
                     Value::Bool(_)
                     | Value::Int(_)
+                    | Value::Large(_)
                     | Value::Float(_)
                     | Value::Text(_)
                     | Value::Date(_)
@@ -283,9 +270,12 @@ fn sequence(node: &Node) -> Vec<Node> {
             key: None,
             ..node.clone()
         }],
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Date(_) => {
-            Vec::new()
-        }
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Large(_)
+        | Value::Float(_)
+        | Value::Date(_) => Vec::new(),
     }
 }
 

@@ -9,11 +9,12 @@
 mod canonical;
 mod cast;
 mod claims;
+pub mod config;
 mod consistency;
 pub mod diagnostic;
 mod dotenv;
 mod environment;
-mod files;
+pub mod files;
 mod interpolate;
 mod layers;
 mod locate;
@@ -138,6 +139,7 @@ pub(crate) struct Stages {
     pub(crate) paths: bool,
     pub(crate) consistency: bool,
     pub(crate) environment: bool,
+    pub(crate) container_names: bool,
 }
 
 impl Stages {
@@ -147,6 +149,7 @@ impl Stages {
         paths: true,
         consistency: true,
         environment: true,
+        container_names: true,
     };
 }
 
@@ -252,7 +255,12 @@ pub(crate) fn resolve(
     };
     let mut services = Services::by_profiles(all, &located.profiles);
     if stages.consistency {
-        consistency::check(&mut services, &top, &mut resolved.report);
+        consistency::check(
+            &mut services,
+            &top,
+            stages.container_names,
+            &mut resolved.report,
+        );
     }
     resolve_contents(
         &mut services.enabled,
@@ -344,6 +352,12 @@ pub(crate) fn merged(
     located
         .variables
         .insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
+    if !stages.interpolate {
+        // Where variables stay as they are written, only the name is filled in.
+        located
+            .variables
+            .retain(|key, _| key == "COMPOSE_PROJECT_NAME");
+    }
     let scope = Scope {
         directory: located.directory.clone(),
         variables: located.variables.clone(),
@@ -383,7 +397,11 @@ fn project_name(located: &locate::Located, layers: &mut Layers<'_>, stages: Stag
                 let mut quiet = Report::default();
                 interpolate::interpolate(&mut name, &lookup, &mut quiet);
             }
-            locate::normal_name(&name.display())
+            if stages.normalise {
+                locate::normal_name(&name.display())
+            } else {
+                name.display()
+            }
         }
     }
 }

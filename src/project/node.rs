@@ -279,6 +279,7 @@ impl Reader<'_> {
                 Value::Null => Value::Null,
                 Value::Bool(_)
                 | Value::Int(_)
+                | Value::Large(_)
                 | Value::Float(_)
                 | Value::Text(_)
                 | Value::Date(_)
@@ -304,6 +305,7 @@ impl Reader<'_> {
                 Value::Float(value) => Value::Float(value),
                 Value::Null
                 | Value::Bool(_)
+                | Value::Large(_)
                 | Value::Text(_)
                 | Value::Date(_)
                 | Value::List(_)
@@ -471,6 +473,7 @@ impl Reader<'_> {
             Value::Null
             | Value::Bool(_)
             | Value::Int(_)
+            | Value::Large(_)
             | Value::Float(_)
             | Value::Text(_)
             | Value::Date(_) => vec![node],

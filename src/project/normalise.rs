@@ -58,6 +58,9 @@ fn service_defaults(service: &mut Map, variables: &BTreeMap<String, String>) {
     {
         policy.value = "missing".into();
     }
+    if let Some(environment) = service.get_mut("environment") {
+        resolve_values(environment, variables, true);
+    }
     let Some(build) = service.get_mut("build").and_then(Node::as_map_mut) else {
         return;
     };
@@ -69,12 +72,12 @@ fn service_defaults(service: &mut Map, variables: &BTreeMap<String, String>) {
         build.insert("dockerfile".to_owned(), Node::new("Dockerfile"));
     }
     if let Some(args) = build.get_mut("args") {
-        resolve_values(args, variables);
+        resolve_values(args, variables, false);
     }
 }
 
-/// Gives entries without a value that of the environment, or drops them.
-fn resolve_values(node: &mut Node, variables: &BTreeMap<String, String>) {
+/// Gives entries without a value that of the environment; others are kept as they are or dropped.
+fn resolve_values(node: &mut Node, variables: &BTreeMap<String, String>, keep: bool) {
     match &mut node.value {
         Value::Map(map) => {
             map.retain(|key, child| {
@@ -86,7 +89,7 @@ fn resolve_values(node: &mut Node, variables: &BTreeMap<String, String>) {
                         child.value = value.as_str().into();
                         true
                     }
-                    None => false,
+                    None => keep,
                 }
             });
         }
@@ -103,13 +106,14 @@ fn resolve_values(node: &mut Node, variables: &BTreeMap<String, String>) {
                         item.value = format!("{text}={value}").into();
                         true
                     }
-                    None => false,
+                    None => keep,
                 }
             });
         }
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_) => {}

@@ -79,6 +79,7 @@ fn walk(node: &mut Node, table: &Table<Kind>, base: Base<'_>) {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_) => {}

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::scalar;
 use super::shape::{Field, Form, SECTIONS, SERVICE};
-use super::tree::{Map, Node, Value};
+use super::tree::{Map, Node, Table, Value};
+use super::unique;
 
 /// Which of the two is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,31 +34,114 @@ fn project(top: &Map, style: Style) -> Json {
         out.insert("name".to_owned(), name.to_json());
     }
     for (name, fields) in SECTIONS {
+        // Compose's JSON has no models.
+        if style == Style::Json && *name == "models" {
+            continue;
+        }
         let section = top.get(*name).and_then(Node::as_map);
         let section = match section {
             Some(section) if !section.is_empty() => section,
             _ if *name == "services" => &Map::new(),
             _ => continue,
         };
-        let rendered = section
-            .iter()
-            .map(|(key, node)| {
-                let text = |node: &Node| -> Json { fields_of(node, fields, style) };
-                (key.clone(), text(node))
-            })
+        let rendered = in_order(section.iter(), style)
+            .map(|(key, node)| (key.clone(), fields_of(node, fields, style)))
             .collect();
         out.insert((*name).to_owned(), Json::Object(rendered));
     }
-    extensions(top, &mut out);
+    extensions(top, style, &mut out);
     Json::Object(out)
 }
 
-fn extensions(map: &Map, out: &mut serde_json::Map<String, Json>) {
-    for (key, node) in map {
-        if key.starts_with("x-") {
-            out.insert(key.clone(), node.to_json());
-        }
+fn extensions(map: &Map, style: Style, out: &mut serde_json::Map<String, Json>) {
+    let own = map.iter().filter(|(key, _)| key.starts_with("x-"));
+    for (key, node) in in_order(own, style) {
+        out.insert(key.clone(), free(node, style));
     }
+}
+
+/// A value of any shape. An empty list is nothing in JSON: Compose has no list there.
+fn free(node: &Node, style: Style) -> Json {
+    match &node.value {
+        Value::List(list) if list.is_empty() && style == Style::Json => Json::Null,
+        Value::List(list) => list.iter().map(|child| free(child, style)).collect(),
+        Value::Map(map) => in_order(map.iter(), style)
+            .map(|(key, child)| (key.clone(), free(child, style)))
+            .collect(),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Large(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Date(_) => node.to_json(),
+    }
+}
+
+/// The entries of a mapping in the order that the style has: by bytes in JSON, as people count in
+/// YAML.
+fn in_order<'a>(
+    entries: impl Iterator<Item = (&'a String, &'a Node)>,
+    style: Style,
+) -> impl Iterator<Item = (&'a String, &'a Node)> {
+    let mut entries: Vec<(&String, &Node)> = entries.collect();
+    if style == Style::Yaml {
+        entries.sort_by(|a, b| natural(a.0, b.0));
+    }
+    entries.into_iter()
+}
+
+/// Compares keys so that numbers in them count by their value and letters come after the rest,
+/// which is how Compose's YAML writer sorts them.
+pub(crate) fn natural(a: &str, b: &str) -> std::cmp::Ordering {
+    use std::cmp::Ordering;
+    let a: Vec<char> = a.chars().collect();
+    let b: Vec<char> = b.chars().collect();
+    let Some(at) = a.iter().zip(&b).position(|(x, y)| x != y) else {
+        return a.len().cmp(&b.len());
+    };
+    let (Some(&x), Some(&y)) = (a.get(at), b.get(at)) else {
+        return Ordering::Equal;
+    };
+    let within_number = at
+        .checked_sub(1)
+        .and_then(|before| a.get(before))
+        .is_some_and(|c| c.is_numeric());
+    match (x.is_alphabetic(), y.is_alphabetic()) {
+        (true, true) => return x.cmp(&y),
+        (true, false) | (false, true) => {
+            // A letter ends a number early; elsewhere it comes last.
+            let letter_first = within_number;
+            return if x.is_alphabetic() == letter_first {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            };
+        }
+        (false, false) => {}
+    }
+    // Zeros count only behind another digit.
+    let behind_digit = || {
+        a.get(..at)
+            .unwrap_or_default()
+            .iter()
+            .rev()
+            .take_while(|c| c.is_numeric())
+            .any(|c| *c != '0')
+    };
+    let lead = u64::from((x == '0' || y == '0') && behind_digit());
+    let number = |text: &[char]| {
+        let digits: Vec<u32> = text
+            .iter()
+            .skip(at)
+            .map_while(|c| c.is_numeric().then(|| c.to_digit(10).unwrap_or_default()))
+            .collect();
+        let value = digits.iter().fold(lead, |value, digit| {
+            value.wrapping_mul(10).wrapping_add(u64::from(*digit))
+        });
+        (value, digits.len())
+    };
+    number(&a).cmp(&number(&b)).then(x.cmp(&y))
 }
 
 fn fields_of(node: &Node, fields: &[Field], style: Style) -> Json {
@@ -74,7 +158,7 @@ fn fields_of(node: &Node, fields: &[Field], style: Style) -> Json {
         }
     }
     if style == Style::Yaml {
-        extensions(map, &mut out);
+        extensions(map, style, &mut out);
     }
     Json::Object(out)
 }
@@ -143,11 +227,11 @@ fn value(node: &Node, form: Form, style: Style) -> Json {
         | Form::Command
         | Form::Test
         | Form::Texts
-        | Form::Pairs
-        | Form::Environment
         | Form::Hosts
-        | Form::External
-        | Form::MultiOptions => node.to_json(),
+        | Form::External => node.to_json(),
+        Form::Pairs | Form::Environment | Form::MultiOptions => in_order(entries(node), style)
+            .map(|(key, child)| (key.clone(), child.to_json()))
+            .collect(),
         Form::Float => number(node),
         Form::Bytes => node.display().into(),
         Form::Mode => format!("0{:o}", node.as_int().unwrap_or_default()).into(),
@@ -161,10 +245,7 @@ fn value(node: &Node, form: Form, style: Style) -> Json {
             .iter()
             .map(|child| value(child, *item, style))
             .collect(),
-        Form::Map(item) => node
-            .as_map()
-            .into_iter()
-            .flatten()
+        Form::Map(item) => in_order(entries(node), style)
             .map(|(key, child)| {
                 let rendered = if child.is_null() {
                     Json::Null
@@ -174,6 +255,47 @@ fn value(node: &Node, form: Form, style: Style) -> Json {
                 (key.clone(), rendered)
             })
             .collect(),
+    }
+}
+
+fn entries(node: &Node) -> impl Iterator<Item = (&String, &Node)> {
+    node.as_map().into_iter().flatten()
+}
+
+/// Files merged, with their variables in them, as JSON.
+pub(crate) fn raw_json(node: &Node) -> Json {
+    raw(node, Style::Json, Some(unique::keys()))
+}
+
+/// The same as the values that the YAML holds.
+pub(crate) fn raw_yaml(node: &Node) -> Json {
+    raw(node, Style::Yaml, Some(unique::keys()))
+}
+
+/// Lists that may hold each thing once stay lists when they are empty; see [`free`] for the others.
+fn raw(node: &Node, style: Style, table: Option<&Table<unique::Key>>) -> Json {
+    match &node.value {
+        Value::List(list) => {
+            let kept = table.and_then(|table| table.here).is_some();
+            if list.is_empty() && kept {
+                Json::Array(Vec::new())
+            } else {
+                free(node, style)
+            }
+        }
+        Value::Map(map) => in_order(map.iter(), style)
+            .map(|(key, child)| {
+                let below = table.and_then(|table| table.key(key));
+                (key.clone(), raw(child, style, below))
+            })
+            .collect(),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Large(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Date(_) => node.to_json(),
     }
 }
 
@@ -188,6 +310,7 @@ fn number(node: &Node) -> Json {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_)
@@ -240,7 +363,9 @@ fn env_file(node: &Node) -> Json {
     }
     let mut out = serde_json::Map::new();
     out.insert("path".to_owned(), path.into());
-    out.insert("required".to_owned(), required.into());
+    if !required {
+        out.insert("required".to_owned(), required.into());
+    }
     if !format.is_empty() {
         out.insert("format".to_owned(), format.into());
     }
@@ -290,7 +415,7 @@ fn block(value: &Json, indent: usize, out: &mut String) {
                 if index > 0 || !out.ends_with("- ") {
                     out.push_str(&" ".repeat(indent));
                 }
-                out.push_str(&text(key, indent));
+                out.push_str(&text(key, None));
                 out.push(':');
                 entry(child, indent, out);
             }
@@ -345,45 +470,31 @@ fn inline(value: &Json, indent: usize) -> String {
         Json::Null => "null".to_owned(),
         Json::Bool(value) => value.to_string(),
         Json::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (None, Some(value)) => scalar::float(value),
+            (None, Some(value)) if number.as_u64().is_none() => scalar::float(value),
             _ => number.to_string(),
         },
-        Json::String(content) => text(content, indent),
+        Json::String(content) => text(content, Some(indent)),
         Json::Array(_) => "[]".to_owned(),
         Json::Object(_) => "{}".to_owned(),
     }
 }
 
-/// A text, in the first of these forms that keeps it: plain, single-quoted, a block, double-quoted.
-fn text(content: &str, indent: usize) -> String {
-    if reads_as_other(content) || legacy_boolean(content) {
-        return double_quoted(content);
+/// A text: in several lines where it has some, plain where that reads as the same text, else in
+/// single quotes, else in double quotes. A key (no `indent`) stays on its line.
+fn text(content: &str, indent: Option<usize>) -> String {
+    // The writer knows the characters of the basic plane only.
+    let printable = |c: char| !c.is_control() && c != '\u{feff}' && u32::from(c) <= 0xffff;
+    if let Some(indent) = indent
+        && content.contains('\n')
+        && content
+            .chars()
+            .all(|c| c == '\n' || c == '\t' || printable(c))
+        && !content.ends_with(' ')
+        && !content.contains(" \n")
+    {
+        return literal(content, indent);
     }
-    let printable = content
-        .chars()
-        .all(|c| c == '\n' || !c.is_control() && c != '\u{feff}');
-    if content.contains('\n') && printable && !content.starts_with([' ', '\n']) {
-        let lines_are_fine =
-            !content.lines().any(|line| line.ends_with([' ', '\t'])) && !content.starts_with('\t');
-        if lines_are_fine {
-            let chomping = match (content.ends_with('\n'), content.ends_with("\n\n")) {
-                (false, _) => "-",
-                (true, false) => "",
-                (true, true) => "+",
-            };
-            let mut out = format!("|{chomping}");
-            let body = content.strip_suffix('\n').unwrap_or(content);
-            for line in body.split('\n') {
-                out.push('\n');
-                if !line.is_empty() {
-                    out.push_str(&" ".repeat(indent + 2));
-                    out.push_str(line);
-                }
-            }
-            return out;
-        }
-    }
-    if content.contains('\n') || !printable {
+    if reads_as_other(content) || legacy_boolean(content) || !content.chars().all(printable) {
         return double_quoted(content);
     }
     if plain_is_fine(content) {
@@ -391,6 +502,28 @@ fn text(content: &str, indent: usize) -> String {
     } else {
         format!("'{}'", content.replace('\'', "''"))
     }
+}
+
+/// A literal block, `|`.
+fn literal(content: &str, indent: usize) -> String {
+    let mut out = String::from("|");
+    if content.starts_with([' ', '\n']) {
+        out.push('2');
+    }
+    if content == "\n" || content.ends_with("\n\n") {
+        out.push('+');
+    } else if !content.ends_with('\n') {
+        out.push('-');
+    }
+    let body = content.strip_suffix('\n').unwrap_or(content);
+    for line in body.split('\n') {
+        out.push('\n');
+        if !line.is_empty() {
+            out.push_str(&" ".repeat(indent + 2));
+            out.push_str(line);
+        }
+    }
+    out
 }
 
 fn reads_as_other(content: &str) -> bool {
@@ -479,14 +612,9 @@ fn double_quoted(content: &str) -> String {
             '\u{c}' => out.push_str("\\f"),
             '\u{1b}' => out.push_str("\\e"),
             '\u{feff}' => out.push_str("\\uFEFF"),
-            c if c.is_control() => {
-                let code = u32::from(c);
-                if code < 0x100 {
-                    out.push_str(&format!("\\x{code:02X}"));
-                } else {
-                    out.push_str(&format!("\\u{code:04X}"));
-                }
-            }
+            '\u{85}' => out.push_str("\\N"),
+            c if c.is_control() => out.push_str(&format!("\\x{:02X}", u32::from(c))),
+            c if u32::from(c) > 0xffff => out.push_str(&format!("\\U{:08X}", u32::from(c))),
             c => out.push(c),
         }
     }

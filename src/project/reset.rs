@@ -36,6 +36,7 @@ fn walk(node: &mut Node, at: &mut Vec<String>, paths: &mut Paths) {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_) => {}

@@ -70,7 +70,10 @@ fn integer(text: &str) -> Option<Value> {
     if let Ok(value) = i64::try_from(value) {
         return Some(Value::Int(value));
     }
-    // Beyond 64 bits, and between i64 and u64, a decimal number is as good as a float.
+    if let Ok(value) = u64::try_from(value) {
+        return Some(Value::Large(value));
+    }
+    // Beyond 64 bits a decimal number is as good as a float.
     (base == 10)
         .then(|| text.parse().ok().map(Value::Float))
         .flatten()
@@ -144,7 +147,8 @@ pub(crate) fn is_date(text: &str) -> bool {
     within(hour, 1..=2, (0, 23)) && within(minute, 1..=2, (0, 59)) && within(second, 1..=2, (0, 59))
 }
 
-/// A float in the shortest form that reads back equal: an exponent only below 1e-4 and from 1e21.
+/// A float in the shortest form that reads back equal, with an exponent below 1e-4 and from 1e6: how
+/// Compose writes floats and turns them into text.
 pub(crate) fn float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -152,19 +156,17 @@ pub(crate) fn float(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
-    let magnitude = value.abs();
-    if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
-        let text = format!("{value:e}");
-        if let Some((mantissa, exponent)) = text.split_once('e') {
-            let (sign, digits) = match exponent.strip_prefix('-') {
-                Some(digits) => ('-', digits),
-                None => ('+', exponent),
-            };
-            return format!("{mantissa}e{sign}{digits:0>2}");
-        }
-        return text;
+    let scientific = format!("{value:e}");
+    let Some((mantissa, exponent)) = scientific.split_once('e') else {
+        return scientific;
+    };
+    let power: i32 = exponent.parse().unwrap_or_default();
+    if value == 0.0 || (-4..6).contains(&power) {
+        // Short enough to be written out; -0 keeps its sign.
+        return value.to_string();
     }
-    value.to_string()
+    let sign = if power < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", power.abs())
 }
 
 #[cfg(test)]
@@ -188,6 +190,10 @@ mod tests {
             ("22:22", Value::Text("22:22".into())),
             ("1.50", Value::Float(1.5)),
             ("1e3", Value::Float(1000.0)),
+            (
+                "12345678901234567890",
+                Value::Large(12_345_678_901_234_567_890),
+            ),
             (".", Value::Text(".".into())),
             ("-", Value::Text("-".into())),
             ("1.2.3", Value::Text("1.2.3".into())),
@@ -210,7 +216,8 @@ mod tests {
             (0.5, "0.5"),
             (1e21, "1e+21"),
             (0.00001, "1e-05"),
-            (123_456_789.0, "123456789"),
+            (1000.0, "1000"),
+            (123_456_789.0, "1.23456789e+08"),
         ] {
             assert_eq!(float(value), text);
         }

@@ -50,6 +50,8 @@ pub(crate) enum Value {
     Null,
     Bool(bool),
     Int(i64),
+    /// An integer beyond `i64`.
+    Large(u64),
     Float(f64),
     Text(String),
     /// A plain scalar that YAML 1.1 reads as a date; valid nowhere in a compose file.
@@ -114,6 +116,7 @@ impl Node {
             Value::Null
             | Value::Bool(_)
             | Value::Int(_)
+            | Value::Large(_)
             | Value::Float(_)
             | Value::Date(_)
             | Value::List(_)
@@ -185,6 +188,7 @@ impl Node {
             Value::Null => serde_json::Value::Null,
             Value::Bool(value) => (*value).into(),
             Value::Int(value) => (*value).into(),
+            Value::Large(value) => (*value).into(),
             Value::Float(value) => (*value).into(),
             Value::Text(text) | Value::Date(text) => text.as_str().into(),
             Value::List(list) => list.iter().map(Node::to_json).collect(),
@@ -201,8 +205,17 @@ impl Node {
             Value::Null | Value::List(_) | Value::Map(_) => String::new(),
             Value::Bool(value) => value.to_string(),
             Value::Int(value) => value.to_string(),
+            Value::Large(value) => value.to_string(),
             Value::Float(value) => super::scalar::float(*value),
-            Value::Text(text) | Value::Date(text) => text.clone(),
+            Value::Text(text) => text.clone(),
+            // As Compose prints the time that a date stands for.
+            Value::Date(text) if text.len() <= 10 => {
+                let mut parts = text.split('-').map(|part| format!("{part:0>2}"));
+                let mut next = || parts.next().unwrap_or_default();
+                let (year, month, day) = (next(), next(), next());
+                format!("{year}-{month}-{day} 00:00:00 +0000 UTC")
+            }
+            Value::Date(text) => text.clone(),
         }
     }
 }
@@ -213,7 +226,7 @@ impl Value {
         match self {
             Value::Null => "nothing",
             Value::Bool(_) => "a boolean",
-            Value::Int(_) => "an integer",
+            Value::Int(_) | Value::Large(_) => "an integer",
             Value::Float(_) => "a number",
             Value::Text(_) => "text",
             Value::Date(_) => "a date",

@@ -146,6 +146,7 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         command: argv(node, "command"),
         entrypoint: argv(node, "entrypoint"),
         environment: entries(node, "environment")
+            .filter(|(key, _)| !key.is_empty())
             .filter_map(|(key, value)| Some((key.clone(), value.as_text()?.to_owned())))
             .collect(),
         ports: ports(name, node, report),
@@ -252,6 +253,7 @@ fn nano_cpus(node: &Node) -> Option<i64> {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_)

@@ -11,7 +11,7 @@ use super::tree::{Node, Table, Value};
 
 /// What makes two entries of a list the same.
 #[derive(Clone, Copy, Debug)]
-enum Key {
+pub(crate) enum Key {
     /// The text before `=`.
     Name,
     /// The target of a mount.
@@ -26,7 +26,8 @@ enum Key {
     Port,
 }
 
-fn keys() -> &'static Table<Key> {
+/// The lists that hold each thing once.
+pub(crate) fn keys() -> &'static Table<Key> {
     static TABLE: OnceLock<Table<Key>> = OnceLock::new();
     TABLE.get_or_init(|| {
         use Key::{File, Mount, Name, Path, Port, Whole};
@@ -87,6 +88,7 @@ fn walk(node: &mut Node, table: &Table<Key>) {
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_) => {}
@@ -118,8 +120,8 @@ impl Key {
             (Key::Name, Value::Text(text)) => {
                 Some(text.split('=').next().unwrap_or_default().to_owned())
             }
-            (Key::Whole, Value::Text(_) | Value::Int(_)) => Some(entry.display()),
-            (Key::Port, Value::Text(_) | Value::Int(_)) => Some(entry.display()),
+            (Key::Whole, Value::Text(_) | Value::Int(_) | Value::Large(_)) => Some(entry.display()),
+            (Key::Port, Value::Text(_) | Value::Int(_) | Value::Large(_)) => Some(entry.display()),
             (Key::Path, Value::Text(text)) => Some(text.clone()),
             (Key::Path, Value::Map(_)) => entry.text("path").map(str::to_owned),
             (Key::Mount, Value::Text(text)) => short::volume(text).ok().map(|mount| mount.target),

@@ -75,6 +75,7 @@ fn check(node: &Node, shape: &Shape, trail: &Trail<'_>, report: &mut Report) {
             Value::Null
             | Value::Bool(_)
             | Value::Int(_)
+            | Value::Large(_)
             | Value::Float(_)
             | Value::Text(_)
             | Value::Date(_)
@@ -99,6 +100,7 @@ fn whole(value: &Value) -> Option<i64> {
         Value::Float(value) if value.fract() == 0.0 && value.abs() < 9e18 => Some(*value as i64),
         Value::Null
         | Value::Bool(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Text(_)
         | Value::Date(_)
@@ -112,7 +114,7 @@ impl Kinds {
         match value {
             Value::Null => self.null,
             Value::Bool(_) => self.boolean,
-            Value::Int(_) => self.integer || self.number,
+            Value::Int(_) | Value::Large(_) => self.integer || self.number,
             Value::Float(_) => self.number || (self.integer && whole(value).is_some()),
             Value::Text(_) => self.text,
             Value::Date(_) | Value::List(_) | Value::Map(_) => false,
@@ -193,7 +195,9 @@ fn wrong_kind(node: &Node, shape: &Shape, trail: &Trail<'_>, report: &mut Report
             .label(format!("this is {}", node.value.kind()));
     let text_is_fine = shape.words().contains(&"text");
     match &node.value {
-        Value::Int(_) | Value::Float(_) | Value::Bool(_) | Value::Date(_) if text_is_fine => {
+        Value::Int(_) | Value::Large(_) | Value::Float(_) | Value::Bool(_) | Value::Date(_)
+            if text_is_fine =>
+        {
             if let Some(mark) = &node.mark {
                 let written = mark
                     .source
@@ -205,6 +209,7 @@ fn wrong_kind(node: &Node, shape: &Shape, trail: &Trail<'_>, report: &mut Report
         }
         Value::Null => diagnostic = diagnostic.hint("give it a value or remove the key"),
         Value::Int(_)
+        | Value::Large(_)
         | Value::Float(_)
         | Value::Bool(_)
         | Value::Date(_)

@@ -23,7 +23,7 @@ use crate::backend::process::RestartPolicy;
 /// The first pause before a restart; each further one is twice as long (as the engine does it).
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// A run that lasted so long makes the next pause the first one again.
 const STABLE: Duration = Duration::from_secs(10);
 /// How long SIGKILL may take before what is left is given up on and reported.
@@ -236,18 +236,13 @@ impl Lifecycle {
             (
                 Phase::Running { .. } | Phase::Stopping { .. } | Phase::Clearing { .. },
                 Event::Kill,
-            ) => {
+            )
+            | (Phase::Stopping { .. }, Event::Due) => {
                 let until = now.saturating_add(KILL_PATIENCE);
                 self.enter(Phase::Killing { until }, Action::KillTree)
             }
-            (Phase::Waiting { .. }, Event::Stop { .. } | Event::Kill) => {
-                self.enter(Phase::Idle, Action::Over)
-            }
-            (Phase::Stopping { .. }, Event::Due) => {
-                let until = now.saturating_add(KILL_PATIENCE);
-                self.enter(Phase::Killing { until }, Action::KillTree)
-            }
-            (Phase::Stopping { .. } | Phase::Killing { .. }, Event::TreeGone) => {
+            (Phase::Waiting { .. }, Event::Stop { .. } | Event::Kill)
+            | (Phase::Stopping { .. } | Phase::Killing { .. }, Event::TreeGone) => {
                 self.enter(Phase::Idle, Action::Over)
             }
             (Phase::Stopping { .. } | Phase::Killing { .. }, Event::MainEnded { code }) => {
@@ -316,13 +311,15 @@ mod tests {
 
     /// Ends it and starts it again by its policy, `lasting` after each start; the pauses in milliseconds.
     fn pauses(life: &mut Lifecycle, lasting: Duration, times: usize) -> Vec<u128> {
-        let mut now = ms(0);
+        let Phase::Running { since: mut now } = life.phase() else {
+            panic!("it does not run");
+        };
         (0..times)
             .map(|_| {
                 now += lasting;
                 assert_eq!(end(life, 1, now), Action::Pause);
                 let until = life.deadline().unwrap();
-                let pause = until - now;
+                let pause = until.saturating_sub(now);
                 now = until;
                 assert_eq!(life.on_event(Event::Due, now), Action::Spawn);
                 assert_eq!(life.on_event(Event::Spawned, now), Action::None);

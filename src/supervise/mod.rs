@@ -18,4 +18,5 @@ mod control;
 pub mod daemon;
 mod health;
 pub mod lifecycle;
+mod supervisor;
 mod unit;

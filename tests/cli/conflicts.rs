@@ -114,6 +114,7 @@ fn a_holder_whose_supervisor_restarts_it_goes_with_its_supervisor() {
             "{finished}"
         );
         keeper.signal(Signal::TERM);
+        drop(keeper.wait());
     }
 }
 

@@ -37,7 +37,7 @@ impl Files for OneFile {
 }
 
 /// Loads project `shop` from a text.
-pub fn load(text: &'static str) -> Project {
+pub(crate) fn load(text: &'static str) -> Project {
     let env = Env {
         current_dir: PathBuf::from("/shop"),
         ..Env::default()
@@ -53,16 +53,16 @@ pub fn load(text: &'static str) -> Project {
 }
 
 /// A project and all that its plan depends on.
-pub struct World {
-    pub project: Project,
-    pub placement: Placement,
-    pub observed: Observed,
-    pub policy: Policy,
+pub(crate) struct World {
+    pub(crate) project: Project,
+    pub(crate) placement: Placement,
+    pub(crate) observed: Observed,
+    pub(crate) policy: Policy,
 }
 
 impl World {
     /// A project of which nothing exists but its images.
-    pub fn new(text: &'static str) -> Self {
+    pub(crate) fn new(text: &'static str) -> Self {
         let project = load(text);
         let placement = place(&project, &Wishes::default()).expect("every service has a place");
         let mut observed = Observed::default();
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    pub fn inputs(&self) -> Inputs<'_> {
+    pub(crate) fn inputs(&self) -> Inputs<'_> {
         Inputs {
             project: &self.project,
             placement: &self.placement,
@@ -91,12 +91,12 @@ impl World {
         }
     }
 
-    pub fn up(&self) -> Plan {
+    pub(crate) fn up(&self) -> Plan {
         plan::up(&self.inputs())
     }
 
     /// The claim on a port that some service makes.
-    pub fn claim(&self, port: u16) -> Claim {
+    pub(crate) fn claim(&self, port: u16) -> Claim {
         let claims = plan::claims(&self.inputs());
         claims
             .into_iter()
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// Gives a port to holders, with these free ports after it.
-    pub fn hold(&mut self, port: u16, holders: Vec<Holder>, free: &[u16]) {
+    pub(crate) fn hold(&mut self, port: u16, holders: Vec<Holder>, free: &[u16]) {
         let claim = self.claim(port);
         self.observed
             .free_ports
@@ -127,7 +127,7 @@ fn socket(port: u16) -> ListeningSocket {
 }
 
 /// A Python server of this user.
-pub fn python(port: u16, run_id: Option<&str>) -> Holder {
+pub(crate) fn python(port: u16, run_id: Option<&str>) -> Holder {
     let facts = ProcessFacts {
         pid: 4711,
         start_time: 99,
@@ -151,7 +151,7 @@ pub fn python(port: u16, run_id: Option<&str>) -> Holder {
 }
 
 /// A container of another project.
-pub fn container(port: u16) -> Holder {
+pub(crate) fn container(port: u16) -> Holder {
     let facts = ContainerFacts {
         id: "f".repeat(64),
         name: "blog-web-1".to_owned(),
@@ -170,6 +170,6 @@ pub fn container(port: u16) -> Holder {
 }
 
 /// Ports that no test's services use.
-pub fn names(names: &[&str]) -> BTreeSet<String> {
+pub(crate) fn names(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }

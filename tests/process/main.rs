@@ -1,5 +1,14 @@
 //! The process backend on real children, one behaviour a file.
 
+#[cfg(test)]
 mod stage;
 
+mod adoption;
+mod command;
+mod ending;
+mod follow;
+mod health;
 mod output;
+mod readiness;
+mod restart;
+mod supervisor;

@@ -221,6 +221,8 @@ impl Stage {
             ports: Vec::new(),
             environment: BTreeMap::new(),
             networks: Vec::new(),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
             volumes: BTreeMap::new(),
             replaces: None,
             readiness: None,
@@ -296,4 +298,13 @@ pub(crate) fn process(pid: &str) -> ProcessId {
 
 pub(crate) fn exited(code: i32) -> Status {
     Status::Exited { code }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }

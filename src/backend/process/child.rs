@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::ledger::Account;
 
@@ -29,6 +30,8 @@ pub struct Launch<'a> {
     pub run_id: &'a str,
     /// Run as somebody else; needs the privilege to.
     pub user: Option<&'a Account>,
+    /// The limit of open descriptors to run it with, if it is not the caller's.
+    pub descriptors: Option<Rlimit>,
 }
 
 impl Launch<'_> {
@@ -55,14 +58,14 @@ impl Launch<'_> {
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr);
-        prepare(&mut command, self.user);
+        prepare(&mut command, self.user, self.descriptors);
         command.spawn()
     }
 }
 
 /// Runs between fork and exec, in the child.
 #[expect(unsafe_code, reason = "only a hook between fork and exec can do this")]
-fn prepare(command: &mut Command, user: Option<&Account>) {
+fn prepare(command: &mut Command, user: Option<&Account>, descriptors: Option<Rlimit>) {
     let user = user.map(|account| {
         (
             Uid::from_raw(account.uid),
@@ -82,6 +85,9 @@ fn prepare(command: &mut Command, user: Option<&Account>) {
             let _ = unsafe { signal(each, SigHandler::SigDfl) };
         }
         SigSet::empty().thread_set_mask()?;
+        if let Some(limit) = &descriptors {
+            setrlimit(Resource::Nofile, *limit)?;
+        }
         if let Some((uid, gid, groups)) = &user {
             setgroups(groups)?;
             setgid(*gid)?;

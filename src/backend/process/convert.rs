@@ -194,18 +194,15 @@ fn account(service: &Service) -> Result<Option<(Account, Option<User>)>, Backend
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
-    let (uid, user) = match user_part.parse::<u32>() {
-        Ok(number) => {
-            let uid = Uid::from_raw(number);
-            (uid, User::from_uid(uid).ok().flatten())
-        }
-        Err(_) => {
-            let user = User::from_name(user_part)
-                .ok()
-                .flatten()
-                .ok_or_else(|| unknown("user", user_part))?;
-            (user.uid, Some(user))
-        }
+    let (uid, user) = if let Ok(number) = user_part.parse::<u32>() {
+        let uid = Uid::from_raw(number);
+        (uid, User::from_uid(uid).ok().flatten())
+    } else {
+        let user = User::from_name(user_part)
+            .ok()
+            .flatten()
+            .ok_or_else(|| unknown("user", user_part))?;
+        (user.uid, Some(user))
     };
     let gid = match group_part.filter(|group| !group.is_empty()) {
         Some(group) => group_id(group).ok_or_else(|| unknown("group", group))?,

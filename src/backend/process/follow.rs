@@ -8,6 +8,7 @@ use super::Record;
 use super::client::Client;
 use super::dirs::{InstanceDir, failed};
 use super::logs::{Line, Reader};
+use super::observe::{catch_up, needs_supervisor};
 use super::watch::Watch;
 use crate::backend::{BackendError, LogOptions};
 use crate::event::{Event, Events};
@@ -68,6 +69,11 @@ async fn follow_project(
     } else {
         None
     };
+    let records = Record::read_all(&project_dir)?;
+    let asked = |record: &&Record| instances.iter().any(|each| each.name == record.spec.name);
+    if records.iter().filter(asked).any(needs_supervisor) {
+        catch_up(client, project).await;
+    }
     let mut followed = Vec::new();
     for (instance, dir) in instances.into_iter().zip(&dirs) {
         followed.push(Followed::begin(instance, dir, options, events).await?);

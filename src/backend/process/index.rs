@@ -38,9 +38,10 @@ impl Arrival {
 
     /// As read.
     pub fn decode(bytes: [u8; SIZE]) -> Self {
-        let [a, b, c, d, e, f, g, h, tail @ ..] = bytes;
-        let time = i64::from_le_bytes([a, b, c, d, e, f, g, h]);
-        let word = u64::from_le_bytes(tail);
+        let number = u128::from_le_bytes(bytes);
+        // Both halves keep their bits; only their meaning changes.
+        let time = i64::from_le_bytes(low(number).to_le_bytes());
+        let word = low(number >> 64);
         Self {
             stream: if word & STDERR == 0 {
                 Stream::Stdout
@@ -51,6 +52,11 @@ impl Arrival {
             end: word & !STDERR,
         }
     }
+}
+
+/// The lower 64 bits.
+fn low(number: u128) -> u64 {
+    u64::try_from(number & u128::from(u64::MAX)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -239,6 +239,9 @@ fn existing(path: &std::path::Path) -> io::Result<Option<File>> {
 /// not begin another one.
 fn start_of_last(file: &File, lines: u64) -> io::Result<u64> {
     let length = file.metadata()?.len();
+    if lines == 0 {
+        return Ok(length);
+    }
     let mut end = length;
     let mut left = lines;
     let mut buffer = Vec::new();
@@ -263,11 +266,13 @@ fn start_of_last(file: &File, lines: u64) -> io::Result<u64> {
         }
         end = start;
     }
-    Ok(if lines == 0 { length } else { 0 })
+    Ok(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use Stream::{Stderr, Stdout};
+
     use super::*;
     use crate::backend::process::dirs::Dirs;
 
@@ -285,8 +290,8 @@ mod tests {
         let mut index = Vec::new();
         for (stream, time, text) in arrivals {
             let log: &mut Vec<u8> = match stream {
-                Stream::Stdout => &mut ends[0],
-                Stream::Stderr => &mut ends[1],
+                Stdout => &mut ends[0],
+                Stderr => &mut ends[1],
             };
             log.extend_from_slice(text.as_bytes());
             index.extend(
@@ -298,8 +303,8 @@ mod tests {
                 .encode(),
             );
         }
-        std::fs::write(dir.log(Stream::Stdout), &ends[0]).unwrap();
-        std::fs::write(dir.log(Stream::Stderr), &ends[1]).unwrap();
+        std::fs::write(dir.log(Stdout), &ends[0]).unwrap();
+        std::fs::write(dir.log(Stderr), &ends[1]).unwrap();
         std::fs::write(dir.index(), index).unwrap();
     }
 
@@ -319,8 +324,6 @@ mod tests {
             String::from_utf8(line.text.clone()).unwrap(),
         )
     }
-
-    use Stream::{Stderr, Stdout};
 
     #[test]
     fn both_streams_come_in_the_order_of_arrival() {

@@ -1,8 +1,8 @@
-//! Ledger → instances. Needs no supervisor; asks one that is there to bring the ledger up to date when it
-//! contradicts the system.
+//! Ledger → instances. Where something is alive, or was until a moment ago, a supervisor is asked to bring
+//! the ledger up to date; if it was killed, this is where the next command replaces it.
 
 use super::client::Client;
-use super::ledger::{Record, UNKNOWN_CODE};
+use super::ledger::{Record, Run, UNKNOWN_CODE};
 use super::protocol::Request;
 use super::run::boot_id;
 use crate::backend::BackendError;
@@ -12,15 +12,23 @@ use crate::state::{BackendKind, Instance, InstanceId, Publisher, Status};
 pub(super) async fn observe(client: &Client, project: &str) -> Result<Vec<Instance>, BackendError> {
     let dir = client.dirs.project(project)?;
     let mut records = Record::read_all(&dir)?;
-    // An end that the supervisor has not noted yet looks like one that nobody saw.
-    if records.iter().any(ended_unnoted) && client.ask_if_there(project, &Request::Ping).await? {
+    if records.iter().any(needs_supervisor) {
+        catch_up(client, project).await;
         records = Record::read_all(&dir)?;
     }
     Ok(records.into_iter().map(instance).collect())
 }
 
-fn ended_unnoted(record: &Record) -> bool {
-    record.status == Status::Running && status(record) != Status::Running
+/// Alive, or ended without anybody noting it yet.
+pub(super) fn needs_supervisor(record: &Record) -> bool {
+    let this_boot = |run: &Run| run.boot_id == boot_id();
+    record.status.is_alive() && record.run.as_ref().is_some_and(this_boot)
+}
+
+/// Has the supervisor note every end and move all output up to now. Reading goes on without one: where none
+/// can be started (no space left, say), the ledger as it is tells more than an error.
+pub(super) async fn catch_up(client: &Client, project: &str) {
+    drop(client.ask(project, &Request::Ping).await);
 }
 
 /// The state of an instance by the ledger and the system together.
@@ -37,9 +45,11 @@ pub(super) fn status(record: &Record) -> Status {
     if run.boot_id != boot_id() {
         return ended;
     }
-    match record.status {
-        Status::Running if run.process.is_some_and(|process| !process.is_alive()) => ended,
-        status => status,
+    let is_gone = run.process.is_some_and(|process| !process.is_alive());
+    if record.status == Status::Running && is_gone {
+        ended
+    } else {
+        record.status
     }
 }
 

@@ -190,6 +190,7 @@ impl From<BackendError> for Failure {
             | BackendError::PortTaken { .. }
             | BackendError::Build { .. }
             | BackendError::ExitedEarly { .. }
+            | BackendError::PortLost { .. }
             | BackendError::Hook { .. }
             | BackendError::NotReady { .. }
             | BackendError::AnsweredByOther { .. }

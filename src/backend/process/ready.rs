@@ -11,8 +11,9 @@ use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::plan::step::Target;
 use crate::port;
+use crate::port::claim::{Protocol, overlaps};
 use crate::probe::{self, Answer, Miss};
-use crate::state::{Health, ProbeKind, Readiness, Status};
+use crate::state::{Health, Readiness, Status};
 
 /// How many last lines an error carries.
 const LAST_LINES: u64 = 20;
@@ -110,12 +111,22 @@ impl Processes {
 
     /// Who answered, if it was not the instance. Where the system does not tell who did, the answer counts.
     fn stranger(&self, project: &str, name: &str, answer: &Answer) -> Option<String> {
-        let inode = port::sockets::accepted_inode(answer.remote, answer.local).ok()??;
+        let inodes = match port::sockets::accepted_inode(answer.remote, answer.local) {
+            Ok(Some(inode)) => vec![inode],
+            // It has hung up already: whoever listens there has answered.
+            Ok(None) => port::sockets::listeners(answer.remote.port(), Protocol::Tcp)
+                .ok()?
+                .into_iter()
+                .filter(|socket| overlaps(answer.remote.ip(), socket.address.ip(), socket.only_v6))
+                .map(|socket| socket.inode)
+                .collect(),
+            Err(_) => return None,
+        };
         let tree = self.tree_pids(project, name).ok()?;
-        if !port::owner::pids_holding(&[inode], Some(&tree)).is_empty() {
+        if inodes.is_empty() || !port::owner::pids_holding(&inodes, Some(&tree)).is_empty() {
             return None;
         }
-        match port::owner::pids_holding(&[inode], None).first() {
+        match port::owner::pids_holding(&inodes, None).first() {
             Some(pid) => Some(match port::process::process_facts(*pid) {
                 Some(facts) => format!("pid {pid} ({})", facts.command.join(" ")),
                 None => format!("pid {pid}"),
@@ -128,12 +139,6 @@ impl Processes {
     pub(super) async fn await_healthy(&self, target: &Target) -> Result<(), BackendError> {
         let (project, name) = (target.project.as_str(), target.name.as_str());
         let begun = wall_clock();
-        enum Verdict {
-            Healthy,
-            Unhealthy,
-            Unchecked,
-            Ended(i32),
-        }
         let verdict = self
             .wait_for(project, name, |record| {
                 if record.spec.healthcheck.is_none() {
@@ -197,6 +202,14 @@ impl Processes {
             watch.changed(record.status.is_alive()).await?;
         }
     }
+}
+
+/// How waiting for health can end.
+enum Verdict {
+    Healthy,
+    Unhealthy,
+    Unchecked,
+    Ended(i32),
 }
 
 fn exit_code(status: Status) -> Option<i32> {

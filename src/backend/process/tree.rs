@@ -282,6 +282,7 @@ mod tests {
             environment: &BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
             run_id: "tree-test-run",
             user: None,
+            descriptors: None,
         };
         let mut child = launch
             .spawn(std::process::Stdio::null(), std::process::Stdio::null())

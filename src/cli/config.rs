@@ -1,0 +1,201 @@
+//! `wharf config`
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::cli::context::Context;
+use crate::error::{Error, Result};
+use crate::project::config::{Format, Request, Show, show};
+use crate::project::diagnostic::{Diagnostic, Severity};
+use crate::project::{Disk, LoadError};
+use crate::ui::report;
+
+/// Check the compose files and show them resolved, in canonical form
+#[derive(Debug, clap::Args)]
+pub(super) struct ConfigArgs {
+    /// Services to show, with what they depend on [default: all]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// How to write the project: `yaml` or `json`; `json` also writes mistakes as JSON
+    #[arg(long, value_name = "FORMAT", value_parser = ["yaml", "json"])]
+    format: Option<String>,
+    /// The names of the services alone
+    #[arg(long = "services", group = "what")]
+    only_services: bool,
+    /// The keys of the volumes alone
+    #[arg(long, group = "what")]
+    volumes: bool,
+    /// The keys of the networks alone
+    #[arg(long, group = "what")]
+    networks: bool,
+    /// The names of the images alone
+    #[arg(long, group = "what")]
+    images: bool,
+    /// All profiles, enabled or not
+    #[arg(long, group = "what")]
+    profiles: bool,
+    /// The models alone
+    #[arg(long, group = "what")]
+    models: bool,
+    /// The configuration hashes of services, separated by commas; `*` for all
+    #[arg(long, value_name = "SERVICES", group = "what")]
+    hash: Option<String>,
+    /// The variables that the files use, with their defaults
+    #[arg(long, group = "what")]
+    variables: bool,
+    /// The variables that interpolation sees
+    #[arg(long, group = "what")]
+    environment: bool,
+    /// Check only, print nothing
+    #[arg(short, long)]
+    quiet: bool,
+    /// Write to a file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Leave variables as they are written
+    #[arg(long)]
+    no_interpolate: bool,
+    /// Leave out what is implied
+    #[arg(long)]
+    no_normalize: bool,
+    /// Leave relative paths as they are
+    #[arg(long)]
+    no_path_resolution: bool,
+    /// Do not check services against each other
+    #[arg(long)]
+    no_consistency: bool,
+    /// Accepted as by Compose 2.40, where it changes nothing that is shown
+    #[arg(long)]
+    no_env_resolution: bool,
+    /// Require every image to be pinned by its digest
+    #[arg(long)]
+    resolve_image_digests: bool,
+    /// An override file that pins the images by their digests
+    #[arg(long)]
+    lock_image_digests: bool,
+}
+
+impl ConfigArgs {
+    fn show(&self) -> Show {
+        let choices = [
+            (self.only_services, Show::Services),
+            (self.volumes, Show::Volumes),
+            (self.networks, Show::Networks),
+            (self.images, Show::Images),
+            (self.profiles, Show::Profiles),
+            (self.models, Show::Models),
+            (self.variables, Show::Variables),
+            (self.environment, Show::Environment),
+            (self.lock_image_digests, Show::LockedImages),
+        ];
+        if let Some(names) = &self.hash {
+            return Show::Hash(names.clone());
+        }
+        choices
+            .into_iter()
+            .find(|(asked, _)| *asked)
+            .map_or(Show::Project, |(_, show)| show)
+    }
+}
+
+pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<()> {
+    let json = args.format.as_deref() == Some("json");
+    let request = Request {
+        load: context.load_options(&args.services, false),
+        show: args.show(),
+        format: if json { Format::Json } else { Format::Yaml },
+        no_interpolate: args.no_interpolate,
+        no_normalize: args.no_normalize,
+        no_path_resolution: args.no_path_resolution,
+        no_consistency: args.no_consistency,
+    };
+    let shown = match show(&request, &context.env, &Disk) {
+        Ok(shown) => shown,
+        Err(error) if json => return Err(as_json(&error)),
+        Err(error) => return Err(error.into()),
+    };
+    for warning in &shown.warnings {
+        if json {
+            eprint_line(&diagnostic_json(warning).to_string());
+        } else {
+            report::diagnostic(warning);
+        }
+    }
+    if args.resolve_image_digests || args.lock_image_digests {
+        pinned(context, args)?;
+    }
+    if args.quiet {
+        return Ok(());
+    }
+    match &args.output {
+        Some(path) => std::fs::write(path, &shown.text)
+            .map_err(|error| Error::failed(error).detail(format!("writing {}", path.display()))),
+        None => {
+            // A reader that went away (`| head`) is its own affair.
+            drop(std::io::stdout().write_all(shown.text.as_bytes()));
+            Ok(())
+        }
+    }
+}
+
+/// Every image must carry its digest already: only a registry knows digests, and `config` asks
+/// nobody.
+fn pinned(context: &Context, args: &ConfigArgs) -> Result<()> {
+    let request = Request {
+        load: context.load_options(&args.services, false),
+        show: Show::Images,
+        ..Request::default()
+    };
+    let images = show(&request, &context.env, &Disk)?.text;
+    match images.lines().find(|image| !image.contains("@sha256:")) {
+        None => Ok(()),
+        Some(image) => Err(
+            Error::failed(format!("the image {image} is not pinned by a digest"))
+                .hint(format!("docker buildx imagetools inspect {image}")),
+        ),
+    }
+}
+
+/// Mistakes as JSON on standard error, one array; the exit code is the usual one.
+fn as_json(error: &LoadError) -> Error {
+    let findings: Vec<serde_json::Value> = error.diagnostics.iter().map(diagnostic_json).collect();
+    eprint_line(&serde_json::Value::Array(findings).to_string());
+    // Everything is said: only the exit code is left.
+    let code = Error::from(LoadError {
+        diagnostics: Vec::new(),
+        kind: error.kind,
+    });
+    Error::service(i32::from(code.kind.code()))
+}
+
+fn diagnostic_json(finding: &Diagnostic) -> serde_json::Value {
+    let severity = match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let (line, column) = match &finding.place {
+        Some(place) => {
+            let (line, column) = place.line_and_column();
+            (json!(line), json!(column))
+        }
+        None => (json!(null), json!(null)),
+    };
+    json!({
+        "severity": severity,
+        "message": finding.message,
+        "key": finding.key,
+        "file": finding.place.as_ref().map(|place| place.source.path.display().to_string()),
+        "line": line,
+        "column": column,
+        "label": finding.label,
+        "notes": finding.notes,
+        "hint": finding.hint,
+    })
+}
+
+fn eprint_line(line: &str) {
+    // A reader that went away is its own affair.
+    drop(writeln!(std::io::stderr(), "{line}"));
+}

@@ -1,0 +1,269 @@
+//! The supervisor's one loop: waits for whatever happens next and hands it to whom it concerns. What happens
+//! to an instance is `unit`'s business.
+
+mod children;
+mod requests;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Rlimit;
+
+use super::control::{ClientId, Control};
+use super::daemon::system;
+use super::lifecycle::Moment;
+use super::unit::{Settled, Surroundings, Unit};
+use crate::backend::BackendError;
+use crate::backend::process::dirs::ProjectDir;
+use crate::backend::process::protocol::Reply;
+use crate::backend::process::{Record, names};
+
+/// How long it waits for the command that started it to connect.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The loop's clock begins here, so that moments before the supervisor's own start can be told.
+const EPOCH: Duration = Duration::from_secs(1 << 32);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    dir: ProjectDir,
+    control: Control,
+    signals: SignalFd,
+    units: BTreeMap<String, Unit>,
+    /// Who waits for the end of which instance.
+    waiting: Vec<(String, ClientId)>,
+    origin: Instant,
+    /// The limit of open descriptors before we raised ours.
+    descriptors: Rlimit,
+    dismissed: bool,
+    /// Held for life; the kernel lets go of it.
+    _lock: File,
+}
+
+/// What a descriptor in the poll set stands for.
+#[derive(Clone, Debug)]
+enum Source {
+    Signals,
+    Door,
+    Client(ClientId),
+    Output(String, usize),
+    Main(String),
+    Watched(String, u32),
+}
+
+impl Supervisor {
+    /// Of a project, with nothing taken over yet.
+    pub(super) fn new(
+        dir: ProjectDir,
+        control: Control,
+        signals: SignalFd,
+        descriptors: Rlimit,
+        lock: File,
+    ) -> Self {
+        Self {
+            dir,
+            control,
+            signals,
+            units: BTreeMap::new(),
+            waiting: Vec::new(),
+            origin: Instant::now(),
+            descriptors,
+            dismissed: false,
+            _lock: lock,
+        }
+    }
+
+    fn now(&self) -> Moment {
+        EPOCH.saturating_add(self.origin.elapsed())
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        Surroundings::new(self.now(), Some(self.descriptors))
+    }
+
+    /// Takes over whatever the ledger says is alive.
+    pub(super) fn adopt(&mut self) {
+        let mut around = self.surroundings();
+        for name in names(&self.dir).unwrap_or_default() {
+            match self.load(&name, &mut around) {
+                Ok(Some(mut unit)) if unit.is_active() => {
+                    if unit.is_unwanted() {
+                        // Not settled for anybody: whoever asked has gone with the last supervisor.
+                        drop(unit.stop(None, &mut around));
+                    }
+                    self.units.insert(name, unit);
+                }
+                Ok(_) => {}
+                Err(error) => say(&format!("cannot take over {name}: {error}")),
+            }
+        }
+    }
+
+    fn load(&self, name: &str, around: &mut Surroundings) -> Result<Option<Unit>, BackendError> {
+        let dir = self.dir.instance(name)?;
+        Record::read(&dir)?
+            .map(|record| Unit::take_over(dir, record, around))
+            .transpose()
+    }
+
+    /// The loop.
+    pub(super) fn attend(&mut self) -> Result<(), BackendError> {
+        loop {
+            let ready = self.wait()?;
+            let mut around = self.surroundings();
+            let mut requests = Vec::new();
+            for (source, flags) in ready {
+                match source {
+                    Source::Signals => self.on_children(around.now),
+                    Source::Door => self.control.accept(),
+                    Source::Client(id) => {
+                        if flags.contains(PollFlags::OUT) {
+                            self.control.flush(id);
+                        }
+                        if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+                            requests
+                                .extend(self.control.hear(id).into_iter().map(|heard| (id, heard)));
+                        }
+                    }
+                    Source::Output(name, at) => {
+                        if let Some(unit) = self.units.get_mut(&name) {
+                            unit.on_output(at, around.now);
+                        }
+                    }
+                    Source::Main(name) => {
+                        if let Some(unit) = self.units.get_mut(&name) {
+                            unit.on_main_ended(None);
+                        }
+                    }
+                    Source::Watched(name, pid) => {
+                        if let Some(unit) = self.units.get_mut(&name) {
+                            unit.on_watched_ended(pid);
+                        }
+                    }
+                }
+            }
+            // Ends are noted before requests are answered: the answer to a ping promises that.
+            self.settle(&mut around);
+            for (id, heard) in requests {
+                self.answer(id, heard, &mut around);
+            }
+            if self.dismissed || self.is_done() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let expected = !self.control.was_used() && self.origin.elapsed() < PATIENCE;
+        self.units.is_empty() && self.control.is_idle() && !expected
+    }
+
+    fn wait(&self) -> Result<Vec<(Source, PollFlags)>, BackendError> {
+        let mut set = vec![
+            (Source::Signals, self.signals.as_fd(), PollFlags::IN),
+            (Source::Door, self.control.door(), PollFlags::IN),
+        ];
+        for (id, fd, more) in self.control.connections() {
+            let flags = if more {
+                PollFlags::IN | PollFlags::OUT
+            } else {
+                PollFlags::IN
+            };
+            set.push((Source::Client(id), fd, flags));
+        }
+        for (name, unit) in &self.units {
+            for (at, fd) in unit.pipes() {
+                set.push((Source::Output(name.clone(), at), fd, PollFlags::IN));
+            }
+            if let Some(fd) = unit.adopted_main() {
+                set.push((Source::Main(name.clone()), fd, PollFlags::IN));
+            }
+            for (pid, fd) in unit.watched() {
+                set.push((Source::Watched(name.clone(), pid), fd, PollFlags::IN));
+            }
+        }
+        let mut fds: Vec<PollFd<'_>> = set
+            .iter()
+            .map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags))
+            .collect();
+        let timeout = self.timeout();
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(system("wait", error)),
+        }
+        let happened: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+        Ok(set
+            .into_iter()
+            .zip(happened)
+            .filter(|(_, flags)| !flags.is_empty())
+            .map(|((source, ..), flags)| (source, flags))
+            .collect())
+    }
+
+    /// Until the nearest deadline; `None`: for ever.
+    fn timeout(&self) -> Option<Timespec> {
+        let patience = (self.units.is_empty() && !self.control.was_used())
+            .then(|| EPOCH.saturating_add(PATIENCE));
+        let nearest = self
+            .units
+            .values()
+            .filter_map(Unit::deadline)
+            .chain(patience)
+            .min()?;
+        let left = nearest.saturating_sub(self.now());
+        Timespec::try_from(left).ok()
+    }
+
+    /// Lets every unit draw its conclusions, and forgets those that are over.
+    fn settle(&mut self, around: &mut Surroundings) {
+        let names: Vec<String> = self.units.keys().cloned().collect();
+        for name in names {
+            let Some(unit) = self.units.get_mut(&name) else {
+                continue;
+            };
+            let settled = unit.settle(around);
+            self.conclude(&name, settled);
+        }
+        self.bury_orphans();
+    }
+
+    /// Tells those who waited for an end, and forgets the unit if it is over.
+    fn conclude(&mut self, name: &str, settled: Settled) {
+        if let Some(outcome) = settled {
+            let reply = match outcome {
+                Ok(()) => Reply::Done { id: None },
+                Err(failure) => Reply::Failed(failure),
+            };
+            let mut waiting = std::mem::take(&mut self.waiting);
+            waiting.retain(|(instance, id)| {
+                let concerned = instance == name;
+                if concerned {
+                    self.control.answer(*id, &reply);
+                }
+                !concerned
+            });
+            self.waiting = waiting;
+        }
+        if self.units.get(name).is_some_and(|unit| !unit.is_active()) {
+            self.units.remove(name);
+        }
+    }
+
+    /// Leaves so that nobody finds a socket without a supervisor behind it.
+    pub(super) fn leave(self) {
+        drop(std::fs::remove_file(self.dir.supervisor_card()));
+        self.control.close();
+    }
+}
+
+/// A line in the supervisor's log, which is its standard error.
+fn say(text: &str) {
+    // A full disk must not end the supervisor.
+    drop(writeln!(io::stderr(), "{text}"));
+}

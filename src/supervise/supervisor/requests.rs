@@ -1,0 +1,121 @@
+//! What a command may ask, and what it is told.
+
+use std::io;
+use std::time::Duration;
+
+use super::Supervisor;
+use crate::backend::process::dirs::failed;
+use crate::backend::process::protocol::{Failure, Reply, Request};
+use crate::supervise::control::ClientId;
+use crate::supervise::unit::{Settled, Surroundings, Unit};
+
+impl Supervisor {
+    pub(super) fn answer(
+        &mut self,
+        id: ClientId,
+        heard: Result<Request, String>,
+        around: &mut Surroundings,
+    ) {
+        let outcome = match heard {
+            Ok(Request::Start { instance }) => self.start(&instance, around).map(Some),
+            Ok(Request::Stop { instance, grace_ms }) => {
+                let grace = grace_ms.map(Duration::from_millis);
+                return self.end(id, &instance, around, |unit, around| {
+                    unit.stop(grace, around)
+                });
+            }
+            Ok(Request::Kill { instance, signal }) => {
+                if signal == rustix::process::Signal::KILL.as_raw() {
+                    return self.end(id, &instance, around, Unit::kill);
+                }
+                self.signal(&instance, signal).map(|()| None)
+            }
+            Ok(Request::Remove { instance }) => self.remove(&instance).map(|()| None),
+            Ok(Request::Ping) => Ok(None),
+            Ok(Request::Shutdown) => {
+                self.dismissed = true;
+                Ok(None)
+            }
+            Err(message) => Err(Failure::Refused {
+                message: format!("not a request: {message}"),
+            }),
+        };
+        let reply = match outcome {
+            Ok(id) => Reply::Done { id },
+            Err(failure) => Reply::Failed(failure),
+        };
+        self.control.answer(id, &reply);
+    }
+
+    fn start(&mut self, name: &str, around: &mut Surroundings) -> Result<String, Failure> {
+        if !self.units.contains_key(name) {
+            let unit = self.load(name, around)?.ok_or_else(|| unknown(name))?;
+            self.units.insert(name.to_owned(), unit);
+        }
+        let Some(unit) = self.units.get_mut(name) else {
+            return Err(unknown(name));
+        };
+        let started = unit.start(around);
+        self.conclude(name, None);
+        started
+    }
+
+    /// Ends an instance; the client is answered when it is over.
+    fn end(
+        &mut self,
+        id: ClientId,
+        name: &str,
+        around: &mut Surroundings,
+        how: impl FnOnce(&mut Unit, &mut Surroundings) -> Settled,
+    ) {
+        if !self.units.contains_key(name) {
+            // Something of it may be alive that an earlier supervisor gave up on.
+            match self.load(name, around) {
+                Ok(Some(unit)) => {
+                    self.units.insert(name.to_owned(), unit);
+                }
+                Ok(None) => {
+                    return self.control.answer(id, &Reply::Failed(unknown(name)));
+                }
+                Err(error) => {
+                    return self.control.answer(id, &Reply::Failed(error.into()));
+                }
+            }
+        }
+        self.waiting.push((name.to_owned(), id));
+        if let Some(unit) = self.units.get_mut(name) {
+            let settled = how(unit, around);
+            self.conclude(name, settled);
+        }
+    }
+
+    fn signal(&mut self, name: &str, signal: i32) -> Result<(), Failure> {
+        self.units
+            .get_mut(name)
+            .ok_or_else(|| Failure::Refused {
+                message: format!("{name} is not running"),
+            })?
+            .signal(signal)
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), Failure> {
+        if self.units.contains_key(name) {
+            return Err(Failure::Refused {
+                message: format!("{name} is running: stop it first"),
+            });
+        }
+        let dir = self.dir.instance(name)?;
+        match std::fs::remove_dir_all(dir.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", dir.path(), error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::Refused {
+        message: format!("there is no local process {name}"),
+    }
+}

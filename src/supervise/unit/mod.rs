@@ -1,0 +1,404 @@
+//! One instance in the supervisor's hands: carries out what its lifecycle decides, on the real process, its
+//! output and its ledger entry. Decides nothing itself.
+
+mod spawn;
+mod takeover;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::process::{Pid, Rlimit, Signal};
+
+use super::capture::{Moved, Recorder};
+use super::health::Schedule;
+use super::lifecycle::{Action, Event, Lifecycle, Moment, Phase};
+use crate::backend::BackendError;
+use crate::backend::process::dirs::InstanceDir;
+use crate::backend::process::protocol::Failure;
+use crate::backend::process::run::{ProcessId, wall_clock};
+use crate::backend::process::tree::Snapshot;
+use crate::backend::process::{Record, UNKNOWN_CODE};
+use crate::state::Status;
+
+/// Pause after a failed attempt to record output (no space left, as a rule).
+const OUTPUT_RETRY: Duration = Duration::from_secs(1);
+
+/// The outcome for those who asked for the instance to end.
+pub(super) type Settled = Option<Result<(), Failure>>;
+
+/// What a unit needs from the loop: the time, and the processes of this moment, looked at once for all
+/// units.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    /// Now.
+    pub(super) now: Moment,
+    /// The limit of open descriptors that processes get.
+    descriptors: Option<Rlimit>,
+    snapshot: Option<Snapshot>,
+}
+
+impl Surroundings {
+    /// Of a new turn of the loop.
+    pub(super) fn new(now: Moment, descriptors: Option<Rlimit>) -> Self {
+        Self {
+            now,
+            descriptors,
+            snapshot: None,
+        }
+    }
+
+    fn tree(&mut self, unit: &Unit, main: Option<ProcessId>) -> Vec<ProcessId> {
+        if self.snapshot.is_none() {
+            self.snapshot = Snapshot::take().ok();
+        }
+        match &self.snapshot {
+            Some(snapshot) => snapshot.tree(unit.record.id(), main, &unit.known),
+            // Out of descriptors or memory: at least those known before.
+            None => unit
+                .known
+                .iter()
+                .chain(&main)
+                .copied()
+                .filter(|id| id.is_alive())
+                .collect(),
+        }
+    }
+}
+
+/// The main process.
+#[derive(Debug)]
+struct Main {
+    id: ProcessId,
+    /// Set for a process that another supervisor started: its end shows here, and its code is lost.
+    adopted: Option<OwnedFd>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Unit {
+    dir: InstanceDir,
+    record: Record,
+    life: Lifecycle,
+    recorder: Recorder,
+    main: Option<Main>,
+    ended: Option<i32>,
+    /// Processes that were told to end, each with a descriptor that tells when it has.
+    watched: Vec<(ProcessId, OwnedFd)>,
+    /// Processes found in the tree when it was last looked at.
+    known: Vec<ProcessId>,
+    output_retry: Option<Moment>,
+    health: Option<Schedule>,
+    check: Option<u32>,
+}
+
+impl Unit {
+    /// Whether it must be kept an eye on.
+    pub(super) fn is_active(&self) -> bool {
+        self.life.is_active()
+    }
+
+    /// Whether it was meant to end when its last supervisor was killed.
+    pub(super) fn is_unwanted(&self) -> bool {
+        !self.record.wanted && matches!(self.life.phase(), Phase::Running { .. })
+    }
+
+    /// When it wants to be woken without anything happening.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        [
+            self.ended.map(|_| Moment::ZERO),
+            self.life.deadline(),
+            self.health.as_ref().map(Schedule::deadline),
+            self.output_retry,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Its output to wait on.
+    pub(super) fn pipes(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        self.recorder
+            .pipes()
+            .filter(|_| self.output_retry.is_none())
+    }
+
+    /// The main process, if its end shows on a descriptor.
+    pub(super) fn adopted_main(&self) -> Option<BorrowedFd<'_>> {
+        self.main
+            .as_ref()
+            .and_then(|main| main.adopted.as_ref())
+            .map(AsFd::as_fd)
+    }
+
+    /// The pid of the main process, if it is our child.
+    pub(super) fn child_pid(&self) -> Option<u32> {
+        self.main
+            .as_ref()
+            .filter(|main| main.adopted.is_none() && self.ended.is_none())
+            .map(|main| main.id.pid)
+    }
+
+    /// The pid of the running healthcheck.
+    pub(super) fn check_pid(&self) -> Option<u32> {
+        self.check
+    }
+
+    /// Processes whose end is waited for.
+    pub(super) fn watched(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
+        self.watched.iter().map(|(id, fd)| (id.pid, fd.as_fd()))
+    }
+
+    /// There is output, or may be.
+    pub(super) fn on_output(&mut self, at: usize, now: Moment) {
+        match self.recorder.move_portion(at) {
+            Ok(Moved::Some | Moved::Nothing | Moved::Closed) => {}
+            // The bytes stay in the pipe; the process waits when it is full.
+            Err(_) => self.output_retry = Some(now.saturating_add(OUTPUT_RETRY)),
+        }
+    }
+
+    /// The main process has ended; what follows is done by [`Unit::settle`]. `code` is `None` when nobody
+    /// can know it.
+    pub(super) fn on_main_ended(&mut self, code: Option<i32>) {
+        self.ended = Some(code.unwrap_or(UNKNOWN_CODE));
+    }
+
+    /// A watched process has ended.
+    pub(super) fn on_watched_ended(&mut self, pid: u32) {
+        self.watched.retain(|(id, _)| id.pid != pid);
+    }
+
+    /// The healthcheck has ended.
+    pub(super) fn on_check_ended(&mut self, passed: bool, now: Moment) {
+        self.check = None;
+        let (Some(schedule), Some(check)) = (&mut self.health, &self.record.spec.healthcheck)
+        else {
+            return;
+        };
+        if schedule.is_running() && schedule.finish(check, passed, now) {
+            self.record.health = Some(schedule.verdict());
+            // Not worth failing for: the next change is written again.
+            drop(self.record.write(&self.dir));
+        }
+    }
+
+    /// Starts it; the id of the run.
+    pub(super) fn start(&mut self, around: &mut Surroundings) -> Result<String, Failure> {
+        match self.life.phase() {
+            Phase::Running { .. } => Ok(self.record.id().to_owned()),
+            Phase::Idle | Phase::Waiting { .. } => {
+                self.record.wanted = true;
+                self.record.restarts = 0;
+                match self.apply(Event::Start, around) {
+                    Some(Err(failure)) => Err(failure),
+                    Some(Ok(())) | None => Ok(self.record.id().to_owned()),
+                }
+            }
+            Phase::Starting
+            | Phase::Clearing { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killing { .. } => Err(Failure::Refused {
+                message: format!("{} is just ending", self.record.spec.name),
+            }),
+        }
+    }
+
+    /// Ends it; settled at once only if there is nothing to end.
+    pub(super) fn stop(&mut self, grace: Option<Duration>, around: &mut Surroundings) -> Settled {
+        let grace = grace.unwrap_or(self.record.spec.stop_grace);
+        self.end(Event::Stop { grace }, around)
+    }
+
+    /// Kills it.
+    pub(super) fn kill(&mut self, around: &mut Surroundings) -> Settled {
+        self.end(Event::Kill, around)
+    }
+
+    fn end(&mut self, event: Event, around: &mut Surroundings) -> Settled {
+        if self.record.wanted {
+            self.record.wanted = false;
+            // A successor goes on with the stop. Should this fail, it would only have to be asked again.
+            drop(self.record.write(&self.dir));
+        }
+        if self.is_active() {
+            self.apply(event, around)
+        } else {
+            Some(Ok(()))
+        }
+    }
+
+    /// Sends a signal to the main process alone.
+    pub(super) fn signal(&mut self, signal: i32) -> Result<(), Failure> {
+        let Some(signal) = Signal::from_named_raw(signal) else {
+            return Err(Failure::Refused {
+                message: format!("{signal} is not a signal"),
+            });
+        };
+        let main = self.main.as_ref().ok_or_else(|| Failure::Refused {
+            message: format!("{} is not running", self.record.spec.name),
+        })?;
+        match main.id.signal(signal) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure::State {
+                action: format!("cannot signal {}", self.record.spec.name),
+                cause: (&error).into(),
+            }),
+        }
+    }
+
+    /// Draws the conclusions of what happened in this turn of the loop.
+    pub(super) fn settle(&mut self, around: &mut Surroundings) -> Settled {
+        if let Some(code) = self.ended.take() {
+            return self.main_ended(code, around);
+        }
+        if self
+            .health
+            .as_ref()
+            .is_some_and(|schedule| schedule.deadline() <= around.now)
+        {
+            self.health_due(around);
+        }
+        if self.output_retry.is_some_and(|at| at <= around.now) {
+            self.output_retry = None;
+        }
+        if self.life.deadline().is_some_and(|at| at <= around.now) {
+            return self.apply(Event::Due, around);
+        }
+        if self.is_ending() && self.main.is_none() && self.watched.is_empty() {
+            return self.sweep(around, None);
+        }
+        None
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(
+            self.life.phase(),
+            Phase::Clearing { .. } | Phase::Stopping { .. } | Phase::Killing { .. }
+        )
+    }
+
+    /// Its tree is looked at while the main process is still a zombie and so vouches for its session.
+    fn main_ended(&mut self, code: i32, around: &mut Surroundings) -> Settled {
+        let main = self.main.take();
+        let id = main.as_ref().map(|main| main.id);
+        self.known = around.tree(self, id.or_else(|| self.record.process()));
+        if let Some(main) = main.filter(|main| main.adopted.is_none()) {
+            reap(main.id.pid);
+        }
+        if let Some(run) = &mut self.record.run {
+            run.code = Some(code);
+            run.finished.get_or_insert(wall_clock());
+        }
+        if !self.known.is_empty() {
+            // A successor would have to finish the clearing and must know the code.
+            drop(self.record.write(&self.dir));
+        }
+        let action = self.life.on_event(Event::MainEnded { code }, around.now);
+        if action == Action::None {
+            self.sweep(around, id)
+        } else {
+            self.perform(action, around, id)
+        }
+    }
+
+    fn apply(&mut self, event: Event, around: &mut Surroundings) -> Settled {
+        let action = self.life.on_event(event, around.now);
+        let main = self.main.as_ref().map(|main| main.id);
+        self.perform(action, around, main)
+    }
+
+    fn perform(
+        &mut self,
+        action: Action,
+        around: &mut Surroundings,
+        main: Option<ProcessId>,
+    ) -> Settled {
+        match action {
+            Action::None => None,
+            Action::Spawn => self.spawn(around).err().map(Err),
+            Action::AskToEnd => self.sweep(around, main),
+            Action::KillTree => {
+                self.watched.clear();
+                self.sweep(around, main)
+            }
+            Action::Over => {
+                let code = self.record.run.as_ref().and_then(|run| run.code);
+                Some(self.finish(Status::Exited {
+                    code: code.unwrap_or(UNKNOWN_CODE),
+                }))
+            }
+            Action::Pause => {
+                // Failing to note it changes nothing about the restart itself.
+                drop(self.finish(Status::Restarting));
+                None
+            }
+            Action::GiveUp => {
+                let left = around.tree(self, main);
+                if self.main.is_none() {
+                    let code = self.record.run.as_ref().and_then(|run| run.code);
+                    drop(self.finish(Status::Exited {
+                        code: code.unwrap_or(UNKNOWN_CODE),
+                    }));
+                }
+                Some(Err(Failure::Unkillable {
+                    pids: left.iter().map(|id| id.pid).collect(),
+                }))
+            }
+        }
+    }
+
+    /// Sends every process of the tree the signal of the phase, once; concludes when there is none.
+    fn sweep(&mut self, around: &mut Surroundings, main: Option<ProcessId>) -> Settled {
+        let tree = around.tree(self, main);
+        if tree.is_empty() && self.main.is_none() {
+            return self.apply(Event::TreeGone, around);
+        }
+        let polite = matches!(self.life.phase(), Phase::Stopping { .. });
+        let signal = Signal::from_named_raw(self.record.spec.stop_signal)
+            .filter(|_| polite)
+            .unwrap_or(Signal::KILL);
+        for id in &tree {
+            if self.watched.iter().any(|(known, _)| known == id) {
+                continue;
+            }
+            let Some(fd) = id.open() else { continue };
+            // A process we may not signal stays watched; it is reported if it outlives its time.
+            let _ = rustix::process::pidfd_send_signal(&fd, signal);
+            self.watched.push((*id, fd));
+        }
+        self.known = tree;
+        None
+    }
+
+    /// Notes the end, once all output has been moved.
+    fn finish(&mut self, status: Status) -> Result<(), Failure> {
+        self.watched.clear();
+        self.known.clear();
+        self.health = None;
+        // Output that cannot be recorded must not keep the instance from ending.
+        drop(self.recorder.drain());
+        self.record.restarts = self.life.restarts();
+        self.write_end(status).map_err(Failure::from)
+    }
+
+    fn write_end(&mut self, status: Status) -> Result<(), BackendError> {
+        self.record.status = status;
+        self.record.health = None;
+        if let Some(run) = &mut self.record.run {
+            run.finished.get_or_insert(wall_clock());
+            run.code.get_or_insert(UNKNOWN_CODE);
+        }
+        self.record.write(&self.dir)
+    }
+}
+
+/// Takes a child's zombie away; its status is known.
+fn reap(pid: u32) {
+    if let Some(pid) = as_pid(pid) {
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
+    }
+}
+
+fn as_pid(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}

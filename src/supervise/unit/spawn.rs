@@ -1,0 +1,129 @@
+//! Starting processes of an instance: its main process, and its healthchecks.
+
+use std::io;
+use std::process::Stdio;
+
+use rustix::io::Errno;
+use rustix::process::{Signal, kill_process_group};
+
+use super::{Main, Surroundings, Unit, as_pid};
+use crate::backend::process::Run;
+use crate::backend::process::child::Launch;
+use crate::backend::process::protocol::Failure;
+use crate::backend::process::run::{ProcessId, boot_id, new_run_id, wall_clock};
+use crate::state::{Health, Status};
+use crate::supervise::health::Schedule;
+use crate::supervise::lifecycle::{Action, Event};
+
+impl Unit {
+    pub(super) fn spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
+        let outcome = self.try_spawn(around);
+        if let Err(failure) = &outcome {
+            // As the shell does: not found, or found and not to be run.
+            let not_found = matches!(failure, Failure::Command { cause, .. }
+                if cause.errno == Some(Errno::NOENT.raw_os_error()));
+            let code = if not_found { 127 } else { 126 };
+            if let Some(run) = &mut self.record.run {
+                run.code = Some(code);
+                run.finished = Some(wall_clock());
+            }
+            drop(self.apply(Event::SpawnFailed, around));
+        }
+        outcome
+    }
+
+    fn try_spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
+        let state = |action: &str, error: &io::Error| Failure::State {
+            action: action.to_owned(),
+            cause: error.into(),
+        };
+        let run_id = new_run_id().map_err(|error| state("cannot make a run id", &error))?;
+        // The intent is on disk before the process is: whoever comes after a crash looks for this id.
+        self.record.run = Some(Run {
+            id: run_id.clone(),
+            process: None,
+            boot_id: boot_id(),
+            started: wall_clock(),
+            finished: None,
+            code: None,
+        });
+        self.record.restarts = self.life.restarts();
+        self.record.health = self
+            .record
+            .spec
+            .healthcheck
+            .as_ref()
+            .map(|_| Health::Starting);
+        self.record.write(&self.dir)?;
+        let [stdout, stderr] = self.recorder.ends(&self.dir)?;
+        let spec = &self.record.spec;
+        let child = Launch {
+            command: &spec.command,
+            program: spec.program.as_deref(),
+            working_dir: &spec.working_dir,
+            environment: &spec.environment,
+            run_id: &run_id,
+            user: spec.user.as_ref(),
+            descriptors: around.descriptors,
+        }
+        .spawn(stdout.into(), stderr.into())
+        .map_err(|error| Failure::Command {
+            command: spec.command.join(" "),
+            working_dir: spec.working_dir.clone(),
+            cause: (&error).into(),
+        })?;
+        let pid = child.id();
+        let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
+        self.main = Some(Main { id, adopted: None });
+        self.known.clear();
+        if let Some(run) = &mut self.record.run {
+            run.process = Some(id);
+        }
+        self.record.status = Status::Running;
+        let spawned = self.life.on_event(Event::Spawned, around.now);
+        debug_assert_eq!(spawned, Action::None);
+        self.health = spec
+            .healthcheck
+            .as_ref()
+            .map(|check| Schedule::new(check, around.now));
+        if let Err(error) = self.record.write(&self.dir) {
+            // What the ledger does not know, nobody could stop.
+            self.record.wanted = false;
+            drop(self.apply(Event::Kill, around));
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn health_due(&mut self, around: &Surroundings) {
+        let now = around.now;
+        let (Some(schedule), Some(check)) = (&mut self.health, &self.record.spec.healthcheck)
+        else {
+            return;
+        };
+        if schedule.is_running() {
+            if let Some(pid) = self.check.and_then(as_pid) {
+                // It leads its own session and group.
+                let _ = kill_process_group(pid, Signal::KILL);
+            }
+            self.on_check_ended(false, now);
+            return;
+        }
+        schedule.begin(check, now);
+        let spec = &self.record.spec;
+        let started = Launch {
+            command: &check.command,
+            program: None,
+            working_dir: &spec.working_dir,
+            environment: &spec.environment,
+            run_id: self.record.id(),
+            user: spec.user.as_ref(),
+            descriptors: around.descriptors,
+        }
+        .spawn(Stdio::null(), Stdio::null());
+        match started {
+            Ok(child) => self.check = Some(child.id()),
+            Err(_) => self.on_check_ended(false, now),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! How a service's command is found and run, and what is said when it cannot be.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+
+use wharf::backend::{BackendError, LogOptions};
+use wharf::state::Status;
+
+use crate::stage::{Stage, command, exited, process, shell};
+
+#[tokio::test]
+async fn a_command_that_does_not_exist_is_an_error_with_its_cause() {
+    let stage = Stage::new();
+    let error = stage
+        .up(command("web", &["no-such-command-here", "--port", "1"]))
+        .await
+        .unwrap_err();
+    let BackendError::Command {
+        command, source, ..
+    } = error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!(command, "no-such-command-here --port 1");
+    assert_eq!(source.kind(), ErrorKind::NotFound);
+    assert_eq!(stage.instance("web").await.status, exited(127));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_program_is_an_error_with_its_cause() {
+    let stage = Stage::new();
+    let path = stage.root.path().join("notes.txt");
+    std::fs::write(&path, "hello").unwrap();
+    let error = stage
+        .up(command("web", &[path.to_str().unwrap()]))
+        .await
+        .unwrap_err();
+    let BackendError::Command { source, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(source.kind(), ErrorKind::PermissionDenied);
+    assert_eq!(stage.instance("web").await.status, exited(126));
+}
+
+#[tokio::test]
+async fn a_missing_directory_is_named() {
+    let stage = Stage::new();
+    let mut service = command("web", &["true"]);
+    service.working_dir = Some("nowhere".into());
+    let error = stage.up(service).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("there is no directory"), "{source}");
+    assert!(source.contains("nowhere"), "{source}");
+}
+
+#[tokio::test]
+async fn the_command_is_looked_up_in_the_path_of_the_service() {
+    let stage = Stage::new();
+    let bin = stage.root.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink("/bin/true", bin.join("only-here")).unwrap();
+    let mut service = command("web", &["only-here"]);
+    service.environment = BTreeMap::from([("PATH".into(), bin.display().to_string())]);
+    stage.up(service).await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 0);
+}
+
+#[tokio::test]
+async fn a_process_has_its_own_session_default_signals_and_three_descriptors() {
+    let mut stage = Stage::new();
+    let script = "echo session $(ps -o sid= -p $$) $$; \
+                  grep -E '^Sig(Blk|Ign)' /proc/self/status; ls /proc/$$/fd | tr '\\n' ' '; echo; \
+                  readlink /proc/$$/fd/0; pwd; echo $WHARF_PROJECT $WHARF_SERVICE $WHARF_RUN_ID";
+    let id = stage.up(shell("web", script)).await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 0);
+    let lines: Vec<String> = stage
+        .lines("web", LogOptions::default())
+        .await
+        .into_iter()
+        .map(|(_, line)| line)
+        .collect();
+    let words: Vec<&str> = lines[0].split_whitespace().collect();
+    assert_eq!(words[1], words[2], "leads its session");
+    for line in &lines[1..3] {
+        let bits = line.split_whitespace().last().unwrap();
+        // 32 and 33 belong to the C library, which lets nobody change them.
+        let bits = u64::from_str_radix(bits, 16).unwrap() & !(0b11 << 31);
+        assert_eq!(bits, 0, "{line}");
+    }
+    assert!(lines[3].starts_with("0 1 2"), "{}", lines[3]);
+    let descriptors: Vec<u32> = lines[3]
+        .split_whitespace()
+        .map(|number| number.parse().unwrap())
+        .collect();
+    // A shell may keep its script open at 10 and above.
+    assert!(
+        descriptors
+            .iter()
+            .all(|number| *number < 3 || *number >= 10),
+        "{descriptors:?}"
+    );
+    assert_eq!(lines[4], "/dev/null");
+    assert_eq!(lines[5], stage.root.path().to_str().unwrap());
+    assert_eq!(lines[6], format!("stage web {id}"));
+}
+
+#[tokio::test]
+async fn the_code_of_a_death_by_signal_is_128_and_the_signal() {
+    let stage = Stage::new();
+    stage.up(shell("web", "kill -USR1 $$")).await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 138);
+}
+
+#[tokio::test]
+async fn a_started_instance_is_running_under_its_pid() {
+    let stage = Stage::new();
+    let id = stage
+        .up(shell("web", "echo pid $$; exec sleep 600"))
+        .await
+        .unwrap();
+    let pid = stage.line("web", "pid ").await;
+    let instance = stage.instance("web").await;
+    assert_eq!(instance.status, Status::Running);
+    assert_eq!(instance.pid, Some(pid.parse().unwrap()));
+    assert_eq!(instance.id, id);
+    // Starting it once more is no second instance.
+    assert_eq!(stage.start("web").await.unwrap(), id);
+    assert!(process(&pid).is_alive());
+    stage.stop("web", None).await.unwrap();
+}

@@ -1,0 +1,144 @@
+//! Stopping means that nothing is left.
+
+use std::time::Duration;
+
+use wharf::state::Status;
+
+use crate::stage::{Stage, exited, process, shell};
+
+#[tokio::test]
+async fn a_polite_service_ends_with_its_own_code() {
+    let stage = Stage::new();
+    let script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done";
+    stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "up").await;
+    stage.stop("web", None).await.unwrap();
+    assert_eq!(stage.instance("web").await.status, exited(7));
+}
+
+#[tokio::test]
+async fn the_declared_stop_signal_is_sent() {
+    let stage = Stage::new();
+    let mut service = shell(
+        "web",
+        "trap 'exit 9' INT; trap '' TERM; echo up; while :; do sleep 0.05; done",
+    );
+    service.stop_signal = Some("SIGINT".into());
+    stage.up(service).await.unwrap();
+    stage.line("web", "up").await;
+    stage.stop("web", None).await.unwrap();
+    assert_eq!(stage.instance("web").await.status, exited(9));
+}
+
+#[tokio::test]
+async fn a_grandchild_that_ignores_the_stop_signal_is_killed_after_the_grace_period() {
+    let stage = Stage::new();
+    let script = "sh -c 'trap \"\" TERM; echo grandchild $$; while :; do sleep 0.05; done' & wait";
+    stage.up(shell("web", script)).await.unwrap();
+    let grandchild = process(&stage.line("web", "grandchild ").await);
+    stage
+        .stop("web", Some(Duration::from_millis(200)))
+        .await
+        .unwrap();
+    assert!(!grandchild.is_alive());
+    assert!(!stage.instance("web").await.status.is_alive());
+}
+
+#[tokio::test]
+async fn a_daemon_that_left_session_and_parent_is_ended_too() {
+    let stage = Stage::new();
+    let script = "(setsid sh -c 'echo escapee $$; exec sleep 600' &) ; exec sleep 600";
+    stage.up(shell("web", script)).await.unwrap();
+    let escapee = process(&stage.line("web", "escapee ").await);
+    let main = stage.instance("web").await.pid.unwrap();
+    let tree = stage.processes.tree_pids("stage", "stage-web-1").unwrap();
+    assert!(
+        tree.contains(&main) && tree.contains(&escapee.pid),
+        "{tree:?}"
+    );
+    stage.stop("web", None).await.unwrap();
+    assert!(!escapee.is_alive());
+}
+
+#[tokio::test]
+async fn what_the_main_process_leaves_behind_ends_with_it() {
+    let stage = Stage::new();
+    let script = "sleep 600 & echo left $!; exit 0";
+    stage.up(shell("web", script)).await.unwrap();
+    let left = stage.line("web", "left ").await;
+    assert_eq!(stage.exit_code("web").await, 0);
+    assert!(!std::path::Path::new(&format!("/proc/{left}")).exists());
+}
+
+#[tokio::test]
+async fn a_child_forked_during_the_kill_does_not_survive() {
+    let stage = Stage::new();
+    // Each generation ignores SIGTERM and starts the next one all the time.
+    let script = "trap 'sleep 600 & sleep 600 &' TERM; echo up; while :; do sleep 0.01; done";
+    stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "up").await;
+    let id = stage.instance("web").await.id;
+    stage
+        .stop("web", Some(Duration::from_millis(100)))
+        .await
+        .unwrap();
+    let all = wharf::backend::process::tree::Snapshot::take().unwrap();
+    assert_eq!(all.tree(&id.0, None, &[]), []);
+}
+
+#[tokio::test]
+async fn kill_needs_no_grace_and_prevents_the_restart() {
+    let stage = Stage::new();
+    let mut service = shell("web", "trap '' TERM; echo up; while :; do sleep 0.05; done");
+    service.restart = wharf::project::model::Restart::Always;
+    stage.up(service).await.unwrap();
+    stage.line("web", "up").await;
+    stage
+        .processes
+        .kill("stage", "stage-web-1", 9)
+        .await
+        .unwrap();
+    assert_eq!(stage.instance("web").await.status, exited(137));
+}
+
+#[tokio::test]
+async fn another_signal_goes_to_the_main_process_alone() {
+    let stage = Stage::new();
+    let script = "trap 'echo got it' USR1; echo up; while :; do sleep 0.05; done";
+    stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "up").await;
+    stage
+        .processes
+        .kill("stage", "stage-web-1", 10)
+        .await
+        .unwrap();
+    stage.line("web", "got it").await;
+    assert_eq!(stage.instance("web").await.status, Status::Running);
+    stage.stop("web", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn stopping_twice_and_stopping_the_stopped_is_no_error() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    let (first, second) = tokio::join!(stage.stop("web", None), stage.stop("web", None));
+    first.unwrap();
+    second.unwrap();
+    stage.stop("web", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn only_what_has_ended_can_be_removed() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    assert!(stage.remove("web").await.is_err());
+    stage.stop("web", None).await.unwrap();
+    stage.remove("web").await.unwrap();
+    assert_eq!(
+        wharf::backend::Backend::observe(&stage.processes, "stage")
+            .await
+            .unwrap(),
+        []
+    );
+    assert_eq!(stage.processes.projects().unwrap(), Vec::<String>::new());
+}
