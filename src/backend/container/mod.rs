@@ -12,6 +12,7 @@ mod create;
 mod credentials;
 mod fault;
 mod hash;
+mod health;
 mod hooks;
 mod ignore;
 mod inventory;

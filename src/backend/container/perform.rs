@@ -14,7 +14,8 @@ use super::convert::whole_seconds;
 use super::fault::{has_status, is_missing};
 use super::observe::{self, encoded};
 use super::{
-    ApiVersion, Containers, Engine, build, create, hooks, labels, networks, pull, ready, start,
+    ApiVersion, Containers, Engine, build, create, health, hooks, labels, networks, pull, ready,
+    start,
 };
 use crate::backend::{BackendError, Made};
 use crate::event::{Event, Events};
@@ -66,7 +67,7 @@ pub(super) async fn step(
         }
         Action::AwaitHealthy { instance } => {
             let id = resolve(instance, made)?;
-            ready::healthy(engine, &id.0, &instance.name).await?;
+            health::healthy(engine, &id.0, &instance.name).await?;
         }
         Action::AwaitCompleted { instance } => {
             let id = resolve(instance, made)?;

@@ -120,6 +120,20 @@ pub(super) struct Config {
     #[serde(default, deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
     pub stop_timeout: Option<i64>,
+    pub healthcheck: Option<Healthcheck>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub shell: Vec<String>,
+}
+
+/// `Config.Healthcheck`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Healthcheck {
+    #[serde(default, deserialize_with = "or_default")]
+    pub test: Vec<String>,
+    /// Nanoseconds.
+    #[serde(default)]
+    pub timeout: i64,
 }
 
 /// One of `Mounts`.
