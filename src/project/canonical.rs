@@ -12,6 +12,9 @@ use super::report::Report;
 use super::short;
 use super::tree::{Map, Node, Table, Trail, Value};
 
+/// How many ports a service may have: more than there are of one protocol.
+const PORT_LIMIT: usize = 100_000;
+
 /// What is long at some place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -220,6 +223,14 @@ impl Walk<'_> {
                         return;
                     }
                 }
+            }
+            if long.len() > PORT_LIMIT {
+                let wrong = short::Malformed {
+                    message: format!("these are more than {PORT_LIMIT} ports"),
+                    hint: None,
+                };
+                self.malformed(&item, &trail.index(index), wrong);
+                break;
             }
         }
         node.value = Value::List(long);

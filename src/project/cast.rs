@@ -216,7 +216,7 @@ fn texts(node: &mut Node) {
                 item.value = Value::Text(item.display());
             }
         }
-        Value::Null => {}
+        Value::Null | Value::Map(_) => {}
         Value::Bool(_)
         | Value::Int(_)
         | Value::Large(_)
@@ -226,7 +226,6 @@ fn texts(node: &mut Node) {
             let item = node.with(node.display());
             node.value = Value::List(vec![Node { key: None, ..item }]);
         }
-        Value::Map(_) => {}
     }
 }
 

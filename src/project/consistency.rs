@@ -263,16 +263,13 @@ impl Rules<'_> {
             if self.services.enabled.contains_key(target) {
                 continue;
             }
-            match self.services.disabled.get(target) {
-                Some(disabled) => {
-                    if detail.get("required").and_then(Node::as_bool) != Some(false) {
-                        report.add(is_disabled(self.name, target, disabled, detail));
-                    }
+            if let Some(disabled) = self.services.disabled.get(target) {
+                if detail.get("required").and_then(Node::as_bool) != Some(false) {
+                    report.add(is_disabled(self.name, target, disabled, detail));
                 }
-                None => {
-                    let key = format!("depends_on.{target}");
-                    self.undefined(report, detail, &key, "service", target, "services");
-                }
+            } else {
+                let key = format!("depends_on.{target}");
+                self.undefined(report, detail, &key, "service", target, "services");
             }
         }
     }

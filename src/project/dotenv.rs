@@ -34,6 +34,7 @@ pub(crate) fn parse(text: &str, lookup: &Lookup<'_>) -> Result<Variables, Mistak
         at: text_start,
         lookup,
         out: Variables::default(),
+        grown: 0,
     };
     while reader.next_statement() {
         reader.statement()?;
@@ -46,7 +47,12 @@ struct Reader<'a> {
     at: usize,
     lookup: &'a Lookup<'a>,
     out: Variables,
+    /// Bytes of values with variables in them.
+    grown: usize,
 }
+
+/// How many bytes the values of a file may grow to through variables.
+const GROWTH_LIMIT: usize = 32 << 20;
 
 /// White space within a line.
 fn is_blank(c: char) -> bool {
@@ -152,16 +158,13 @@ impl Reader<'_> {
     fn value(&mut self) -> Result<String, Mistake> {
         let start = self.at;
         let rest = self.text.get(start..).unwrap_or_default();
-        let quote = match rest.chars().next() {
-            Some(quote @ ('"' | '\'')) => quote,
-            _ => {
-                let line = rest.split('\n').next().unwrap_or_default();
-                let next = start + line.len();
-                let value = line.split(" #").next().unwrap_or_default().trim_end();
-                let value = self.expand(value, start, next)?;
-                self.at = next;
-                return Ok(value);
-            }
+        let Some(quote @ ('"' | '\'')) = rest.chars().next() else {
+            let line = rest.split('\n').next().unwrap_or_default();
+            let next = start + line.len();
+            let value = line.split(" #").next().unwrap_or_default().trim_end();
+            let value = self.expand(value, start, next)?;
+            self.at = next;
+            return Ok(value);
         };
         let mut value = String::new();
         let mut escaped = false;
@@ -205,7 +208,21 @@ impl Reader<'_> {
             interpolate::substitute(value, &lookup, &mut unset)
         };
         self.out.unset.append(&mut unset);
+        if let Ok(value) = &result {
+            self.grown += value.len();
+        }
+        let result = if self.grown > GROWTH_LIMIT {
+            Err(Wrong::TooLong)
+        } else {
+            result
+        };
         result.map_err(|wrong| match wrong {
+            Wrong::TooLong => self.mistake(
+                start,
+                end,
+                "the values grow too long with their variables in them".to_owned(),
+                "in this value",
+            ),
             Wrong::Malformed(_) => self.mistake(
                 start,
                 end,
@@ -262,12 +279,11 @@ fn unescape(text: &str) -> String {
             }
             _ => (None, c.len_utf8()),
         };
-        match replacement {
-            Some(replacement) => out.push(replacement),
-            None => {
-                out.push('\\');
-                out.push_str(after.get(..length).unwrap_or_default());
-            }
+        if let Some(replacement) = replacement {
+            out.push(replacement);
+        } else {
+            out.push('\\');
+            out.push_str(after.get(..length).unwrap_or_default());
         }
         rest = after.get(length..).unwrap_or_default();
     }

@@ -122,7 +122,7 @@ fn read(
     match load(file, raw, lookup, files, report) {
         Ok(values) => values,
         Err(diagnostic) => {
-            report.add(diagnostic.key(key));
+            report.add((*diagnostic).key(key));
             BTreeMap::new()
         }
     }
@@ -135,7 +135,7 @@ pub(crate) fn load(
     lookup: &dyn Fn(&str) -> Option<String>,
     files: &dyn Files,
     report: &mut Report,
-) -> Result<BTreeMap<String, String>, Diagnostic> {
+) -> Result<BTreeMap<String, String>, Box<Diagnostic>> {
     let source = source(path, files)?;
     if raw {
         return Ok(read_raw(&source.text, lookup));
@@ -155,25 +155,29 @@ pub(crate) fn load(
             }
             Ok(variables.values)
         }
-        Err(mistake) => Err(Diagnostic::error(mistake.message)
-            .at(Some(Place {
-                source,
-                start: mistake.start,
-                end: mistake.end,
-            }))
-            .label(mistake.label)),
+        Err(mistake) => Err(Box::new(
+            Diagnostic::error(mistake.message)
+                .at(Some(Place {
+                    source,
+                    start: mistake.start,
+                    end: mistake.end,
+                }))
+                .label(mistake.label),
+        )),
     }
 }
 
 /// A file's text; what is not UTF-8 is a mistake.
-pub(crate) fn source(path: &Path, files: &dyn Files) -> Result<Arc<Source>, Diagnostic> {
+pub(crate) fn source(path: &Path, files: &dyn Files) -> Result<Arc<Source>, Box<Diagnostic>> {
     let shown = path.display();
     if files.is_dir(path) {
-        return Err(Diagnostic::error(format!("`{shown}` is a directory")));
+        return Err(Box::new(Diagnostic::error(format!(
+            "`{shown}` is a directory"
+        ))));
     }
     let bytes = files
         .read(path)
-        .map_err(|error| Diagnostic::error(format!("cannot read `{shown}`: {error}")))?;
+        .map_err(|error| Box::new(Diagnostic::error(format!("cannot read `{shown}`: {error}"))))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Arc::new(Source {
             path: path.to_path_buf(),
@@ -188,11 +192,14 @@ pub(crate) fn source(path: &Path, files: &dyn Files) -> Result<Arc<Source>, Diag
                     text,
                 }),
                 start,
-                end: start + 1,
+                // What stands in the text for bytes that are none.
+                end: start + char::REPLACEMENT_CHARACTER.len_utf8(),
             };
-            Err(Diagnostic::error("the file is not UTF-8 text")
-                .at(Some(place))
-                .label("the first byte that is not"))
+            Err(Box::new(
+                Diagnostic::error("the file is not UTF-8 text")
+                    .at(Some(place))
+                    .label("the first byte that is not"),
+            ))
         }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
 pub(crate) enum Wrong {
     /// The expression that starts at this byte is malformed.
     Malformed(usize),
+    /// The result is beyond all measure.
+    TooLong,
     /// A required variable is missing: its name and the message asked for.
     Missing(String, String),
 }
@@ -34,6 +36,8 @@ pub(crate) fn substitute(
 
 /// How deep expressions may be nested in each other's words.
 const NESTING_LIMIT: usize = 64;
+/// How many bytes a text may grow to.
+const LENGTH_LIMIT: usize = 16 << 20;
 
 fn substitute_within(
     text: &str,
@@ -49,6 +53,9 @@ fn substitute_within(
     while let Some(found) = text.get(at..).and_then(|rest| rest.find('$')) {
         let dollar = at + found;
         out.push_str(text.get(at..dollar).unwrap_or_default());
+        if out.len() > LENGTH_LIMIT {
+            return Err(Wrong::TooLong);
+        }
         let rest = text.get(dollar + 1..).unwrap_or_default();
         if rest.starts_with('$') {
             out.push('$');
@@ -181,8 +188,7 @@ impl Braced<'_> {
         let given = value.filter(|value| !(empty_counts_as_unset && value.is_empty()));
         match (self.operator.trim_start_matches(':'), given) {
             ("-" | "?", Some(value)) => Ok(value),
-            ("-", None) => Ok(word),
-            ("+", Some(_)) => Ok(word),
+            ("-", None) | ("+", Some(_)) => Ok(word),
             ("+", None) => Ok(String::new()),
             (_, _) => Err(Wrong::Missing(self.name.to_owned(), word)),
         }
@@ -375,7 +381,7 @@ fn walk(
                     .key(trail.to_string())
                     .label(format!("{} is expected here", cast.wanted())),
             );
-            Value::Null
+            Value::Text(replaced)
         }
     };
 }
@@ -416,6 +422,15 @@ fn replace(
                     .key(trail.to_string())
                     .label("here")
                     .hint("write $$ for a dollar sign that is meant as it is"),
+            );
+            None
+        }
+        Err(Wrong::TooLong) => {
+            report.add(
+                Diagnostic::error("this value grows too long with its variables in it")
+                    .at(node.place())
+                    .key(trail.to_string())
+                    .label("here"),
             );
             None
         }

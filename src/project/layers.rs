@@ -23,6 +23,8 @@ use super::{Files, Stages, environment};
 
 /// How many files may include or extend each other in one chain.
 const CHAIN_LIMIT: usize = 200;
+/// How many times files may be included in all.
+const INCLUDE_LIMIT: usize = 1_000;
 
 /// Where a set of files stands.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub(crate) struct Layers<'a> {
     pub(crate) report: Report,
     /// What was read already.
     pub(crate) cache: BTreeMap<PathBuf, Vec<Node>>,
+    /// How many files were included.
+    pub(crate) includes: usize,
 }
 
 impl Layers<'_> {
@@ -52,16 +56,16 @@ impl Layers<'_> {
         let source = match environment::source(path, self.files) {
             Ok(source) => source,
             Err(diagnostic) => {
-                self.report.add(diagnostic);
+                self.report.add(*diagnostic);
                 return None;
             }
         };
         let mut found = Vec::new();
         let documents = node::parse(&source, &mut found);
         let failed = !found.is_empty();
-        found
-            .into_iter()
-            .for_each(|diagnostic| self.report.add(diagnostic));
+        for diagnostic in found {
+            self.report.add(diagnostic);
+        }
         if failed {
             return None;
         }
@@ -354,9 +358,9 @@ impl Layers<'_> {
                 _ => Vec::new(),
             }
         };
-        let given = match &entry.value {
-            Value::Text(text) => vec![text.clone()],
-            _ => listed("path"),
+        let given = match entry.as_text() {
+            Some(text) => vec![text.to_owned()],
+            None => listed("path"),
         };
         let place = || entry.get("path").unwrap_or(entry).place();
         let files: Vec<PathBuf> = given
@@ -374,6 +378,16 @@ impl Layers<'_> {
                 );
                 return None;
             }
+        }
+        self.includes += 1;
+        if self.includes > INCLUDE_LIMIT {
+            self.report.add(
+                Diagnostic::error(format!("more than {INCLUDE_LIMIT} files are included"))
+                    .at(place())
+                    .key("include")
+                    .label("one too many"),
+            );
+            return None;
         }
         if chain.contains(first) || chain.len() > CHAIN_LIMIT {
             let names: Vec<String> = chain
@@ -423,7 +437,8 @@ impl Layers<'_> {
                     variables.entry(key).or_insert(value);
                 }
             }
-            Err((_, diagnostic)) => {
+            Err(failure) => {
+                let (_, diagnostic) = *failure;
                 let at = diagnostic.place.clone().or_else(place);
                 self.report.add(diagnostic.at(at).key("include"));
                 return None;

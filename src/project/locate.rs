@@ -28,6 +28,9 @@ const OVERRIDE_NAMES: [&str; 4] = [
     "docker-compose.override.yaml",
 ];
 
+/// Why nothing can be loaded.
+pub(crate) type Failure = Box<(LoadErrorKind, Diagnostic)>;
+
 /// What was found.
 #[derive(Debug)]
 pub(crate) struct Located {
@@ -49,7 +52,7 @@ pub(crate) fn locate(
     env: &Env,
     files: &dyn Files,
     report: &mut Report,
-) -> Result<Located, (LoadErrorKind, Diagnostic)> {
+) -> Result<Located, Failure> {
     let absolute = |path: &Path| -> PathBuf {
         if path == Path::new("-") {
             return path.to_path_buf();
@@ -66,7 +69,14 @@ pub(crate) fn locate(
 
     let mut chosen: Vec<PathBuf> = options.files.iter().map(|path| absolute(path)).collect();
     let start = directory(fixed.as_ref(), &chosen, env);
-    read_env_files(&env_files, &start, &mut variables, env, files, report)?;
+    read_env_files(
+        env_files.as_deref(),
+        &start,
+        &mut variables,
+        env,
+        files,
+        report,
+    )?;
     if chosen.is_empty()
         && let Some(list) = variables
             .get("COMPOSE_FILE")
@@ -91,11 +101,18 @@ pub(crate) fn locate(
                     start.display()
                 ))
                 .hint("name one with -f, or change to the project's directory");
-            (LoadErrorKind::Unreadable, diagnostic)
+            Box::new((LoadErrorKind::Unreadable, diagnostic))
         })?;
     }
     let directory = directory(fixed.as_ref(), &chosen, env);
-    read_env_files(&env_files, &directory, &mut variables, env, files, report)?;
+    read_env_files(
+        env_files.as_deref(),
+        &directory,
+        &mut variables,
+        env,
+        files,
+        report,
+    )?;
     let mut profiles = options.profiles.clone();
     if profiles.is_empty() {
         let listed = variables.get("COMPOSE_PROFILES").map_or("", String::as_str);
@@ -121,7 +138,7 @@ pub(crate) fn locate(
         if !normal.is_empty() {
             diagnostic = diagnostic.hint(format!("use `{normal}`"));
         }
-        return Err((LoadErrorKind::Usage, diagnostic));
+        return Err(Box::new((LoadErrorKind::Usage, diagnostic)));
     }
     Ok(Located {
         files: chosen,
@@ -168,26 +185,21 @@ fn env_files(options: &LoadOptions, env: &Env) -> Option<Vec<PathBuf>> {
 
 /// Adds the variables of env files that are not set yet.
 fn read_env_files(
-    asked: &Option<Vec<PathBuf>>,
+    asked: Option<&[PathBuf]>,
     directory: &Path,
     variables: &mut BTreeMap<String, String>,
     env: &Env,
     files: &dyn Files,
     report: &mut Report,
-) -> Result<(), (LoadErrorKind, Diagnostic)> {
-    let paths = match asked {
+) -> Result<(), Failure> {
+    let usual = directory.join(".env");
+    let paths: Vec<PathBuf> = match asked {
         Some(paths) => paths
             .iter()
             .map(|path| env.current_dir.join(path))
             .collect(),
-        None => {
-            let usual = directory.join(".env");
-            if files.exists(&usual) && !files.is_dir(&usual) {
-                vec![usual]
-            } else {
-                Vec::new()
-            }
-        }
+        None if files.exists(&usual) && !files.is_dir(&usual) => vec![usual],
+        None => Vec::new(),
     };
     let read = read_all(&paths, variables, files, report)?;
     for (key, value) in read {
@@ -202,17 +214,17 @@ pub(crate) fn read_all(
     variables: &BTreeMap<String, String>,
     files: &dyn Files,
     report: &mut Report,
-) -> Result<BTreeMap<String, String>, (LoadErrorKind, Diagnostic)> {
+) -> Result<BTreeMap<String, String>, Failure> {
     let mut read: BTreeMap<String, String> = BTreeMap::new();
     for path in paths {
         if !files.exists(path) {
             let diagnostic =
                 Diagnostic::error(format!("the env file `{}` does not exist", path.display()));
-            return Err((LoadErrorKind::Unreadable, diagnostic));
+            return Err(Box::new((LoadErrorKind::Unreadable, diagnostic)));
         }
         let lookup = |key: &str| variables.get(key).or_else(|| read.get(key)).cloned();
         let more = environment::load(path, false, &lookup, files, report)
-            .map_err(|diagnostic| (LoadErrorKind::Invalid, diagnostic))?;
+            .map_err(|diagnostic| Box::new((LoadErrorKind::Invalid, *diagnostic)))?;
         read.extend(more);
     }
     Ok(read)

@@ -318,7 +318,10 @@ pub(crate) fn merged(
     let mut report = Report::default();
     let mut located = match locate::locate(options, env, files, &mut report) {
         Ok(located) => located,
-        Err((kind, diagnostic)) => return Err(failure(report, kind, diagnostic)),
+        Err(found) => {
+            let (kind, diagnostic) = *found;
+            return Err(failure(report, kind, diagnostic));
+        }
     };
     let mut layers = Layers {
         files,
@@ -326,6 +329,7 @@ pub(crate) fn merged(
         home: env.get("HOME").map(str::to_owned),
         report,
         cache: BTreeMap::new(),
+        includes: 0,
     };
     for file in &located.files {
         if file != Path::new("-") && !files.exists(file) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag, options};
 
 use super::diagnostic::{Diagnostic, Source};
-use super::scalar;
+use super::scalar::plain;
 use super::tree::{Directive, Map, Mark, Node, Value};
 
 /// How many nodes aliases may add to one file.
@@ -114,13 +114,14 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn mark(&self, start: usize, end: usize) -> Mark {
-        let length = self.source.text.len();
-        let start = start.min(length);
+        let text = &self.source.text;
+        let start = text.floor_char_boundary(start);
+        let end = text.ceil_char_boundary(end.max(start));
         let bounded = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         Mark {
             source: Arc::clone(self.source),
             start: bounded(start),
-            end: bounded(end.clamp(start, length)),
+            end: bounded(end),
         }
     }
 
@@ -144,11 +145,11 @@ impl Reader<'_> {
             Event::Scalar(text, style, anchor, tag) => {
                 let mark = self.span(span);
                 if self.awaits_key() {
-                    let plain = style == ScalarStyle::Plain && tag.is_none();
-                    self.key(&text, plain, mark);
+                    let bare = style == ScalarStyle::Plain && tag.is_none();
+                    self.key(&text, bare, mark);
                     return true;
                 }
-                let (value, directive) = match self.scalar(&text, style, tag.as_deref(), &mark) {
+                let (value, directive) = match scalar(&text, style, tag.as_deref()) {
                     Ok(read) => read,
                     Err(message) => {
                         self.complain(&mark, message, "here");
@@ -181,9 +182,10 @@ impl Reader<'_> {
             | Event::DocumentStart(..)
             | Event::DocumentEnd
             | Event::Anchor(..)
-            | Event::UnresolvedAlias(_) => {}
-            // A comment, where another crate turned them on.
-            _ => {}
+            | Event::UnresolvedAlias(_)
+            | Event::Comment(..)
+            // What the reader may come to tell later.
+            | _ => {}
         }
         true
     }
@@ -198,9 +200,9 @@ impl Reader<'_> {
         )
     }
 
-    fn key(&mut self, text: &str, plain: bool, mark: Mark) {
-        if plain {
-            let read = scalar::plain(text);
+    fn key(&mut self, text: &str, bare: bool, mark: Mark) {
+        if bare {
+            let read = plain(text);
             if !matches!(read, Value::Text(_)) {
                 let shown = if text.is_empty() {
                     "an empty key"
@@ -219,7 +221,7 @@ impl Reader<'_> {
                 content: Content::Map { map, merged, .. },
                 ..
             }) => {
-                if plain && text == "<<" {
+                if bare && text == "<<" {
                     (!merged.is_empty()).then_some(None)
                 } else {
                     map.get(text).map(|first| first.key.clone())
@@ -246,80 +248,9 @@ impl Reader<'_> {
             *key = Some(Key {
                 name: text.to_owned(),
                 mark,
-                merge: plain && text == "<<",
+                merge: bare && text == "<<",
             });
         }
-    }
-
-    fn scalar(
-        &self,
-        text: &str,
-        style: ScalarStyle,
-        tag: Option<&Tag>,
-        mark: &Mark,
-    ) -> Result<(Value, Directive), String> {
-        let as_written = || {
-            if style == ScalarStyle::Plain {
-                scalar::plain(text)
-            } else {
-                Value::Text(text.to_owned())
-            }
-        };
-        let Some(tag) = tag else {
-            return Ok((as_written(), Directive::None));
-        };
-        if let Some(directive) = directive(tag) {
-            return Ok((as_written(), directive));
-        }
-        let wrong = |wanted: &str| format!("`{text}` cannot be read as {wanted}");
-        let read = || scalar::plain(text);
-        let value = match tag.suffix_in_namespace("tag:yaml.org,2002:").as_deref() {
-            Some("str") => Value::Text(text.to_owned()),
-            Some("null") => match read() {
-                Value::Null => Value::Null,
-                Value::Bool(_)
-                | Value::Int(_)
-                | Value::Large(_)
-                | Value::Float(_)
-                | Value::Text(_)
-                | Value::Date(_)
-                | Value::List(_)
-                | Value::Map(_) => return Err(wrong("null")),
-            },
-            Some("bool") => Value::Bool(
-                Node::new(read())
-                    .as_bool()
-                    .ok_or_else(|| wrong("a boolean"))?,
-            ),
-            Some("int") => Value::Int(
-                Node::new(read())
-                    .as_int()
-                    .ok_or_else(|| wrong("an integer"))?,
-            ),
-            Some("float") => match read() {
-                #[expect(
-                    clippy::cast_precision_loss,
-                    reason = "a float was asked for; the nearest one is what YAML defines"
-                )]
-                Value::Int(value) => Value::Float(value as f64),
-                Value::Float(value) => Value::Float(value),
-                Value::Null
-                | Value::Bool(_)
-                | Value::Large(_)
-                | Value::Text(_)
-                | Value::Date(_)
-                | Value::List(_)
-                | Value::Map(_) => return Err(wrong("a number")),
-            },
-            Some("timestamp") => Value::Date(text.to_owned()),
-            Some("binary") => Value::Text(base64(text).ok_or_else(|| wrong("base64"))?),
-            // A tag that nobody knows: the value counts as it is written.
-            _ => {
-                debug_assert!(mark.start <= mark.end);
-                as_written()
-            }
-        };
-        Ok((value, Directive::None))
     }
 
     fn open(&mut self, content: Content, anchor: usize, tag: Option<&Tag>, span: &Span) -> bool {
@@ -449,7 +380,7 @@ impl Reader<'_> {
         frame.depth = frame.depth.max(depth + 1);
         match &mut frame.content {
             Content::List(list) => list.push(node),
-            Content::Map { map, merged, key } => {
+            Content::Map { map, key, .. } => {
                 let Some(key) = key.take() else { return true };
                 if key.merge {
                     return self.merge(node, &key.mark);
@@ -458,7 +389,6 @@ impl Reader<'_> {
                     key: Some(key.mark),
                     ..node
                 };
-                let _kept: &mut Vec<Node> = merged;
                 map.entry(key.name).or_insert(node);
             }
         }
@@ -468,9 +398,9 @@ impl Reader<'_> {
     /// Keeps the value of `<<` until its mapping ends.
     fn merge(&mut self, node: Node, mark: &Mark) -> bool {
         let parts = match node.value {
-            Value::Map(_) => vec![node],
             Value::List(list) => list,
-            Value::Null
+            Value::Map(_)
+            | Value::Null
             | Value::Bool(_)
             | Value::Int(_)
             | Value::Large(_)
@@ -495,6 +425,69 @@ impl Reader<'_> {
         }
         true
     }
+}
+
+/// What a scalar means, and what its tag asks for.
+fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<(Value, Directive), String> {
+    let as_written = || {
+        if style == ScalarStyle::Plain {
+            plain(text)
+        } else {
+            Value::Text(text.to_owned())
+        }
+    };
+    let Some(tag) = tag else {
+        return Ok((as_written(), Directive::None));
+    };
+    if let Some(directive) = directive(tag) {
+        return Ok((as_written(), directive));
+    }
+    let wrong = |wanted: &str| format!("`{text}` cannot be read as {wanted}");
+    let read = || plain(text);
+    let value = match tag.suffix_in_namespace("tag:yaml.org,2002:").as_deref() {
+        Some("str") => Value::Text(text.to_owned()),
+        Some("null") => match read() {
+            Value::Null => Value::Null,
+            Value::Bool(_)
+            | Value::Int(_)
+            | Value::Large(_)
+            | Value::Float(_)
+            | Value::Text(_)
+            | Value::Date(_)
+            | Value::List(_)
+            | Value::Map(_) => return Err(wrong("null")),
+        },
+        Some("bool") => Value::Bool(
+            Node::new(read())
+                .as_bool()
+                .ok_or_else(|| wrong("a boolean"))?,
+        ),
+        Some("int") => Value::Int(
+            Node::new(read())
+                .as_int()
+                .ok_or_else(|| wrong("an integer"))?,
+        ),
+        Some("float") => match read() {
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a float was asked for; the nearest one is what YAML defines"
+            )]
+            Value::Int(value) => Value::Float(value as f64),
+            Value::Float(value) => Value::Float(value),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Large(_)
+            | Value::Text(_)
+            | Value::Date(_)
+            | Value::List(_)
+            | Value::Map(_) => return Err(wrong("a number")),
+        },
+        Some("timestamp") => Value::Date(text.to_owned()),
+        Some("binary") => Value::Text(base64(text).ok_or_else(|| wrong("base64"))?),
+        // A tag that nobody knows: the value counts as it is written.
+        _ => as_written(),
+    };
+    Ok((value, Directive::None))
 }
 
 /// The directive that a tag stands for.
@@ -580,14 +573,16 @@ mod tests {
 
     #[test]
     fn an_alias_bomb_is_refused_early() {
-        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for level in 1..12 {
+        let levels = (1..12).map(|level| {
             let below = format!("*a{}", level - 1);
-            text += &format!(
+            format!(
                 "a{level}: &a{level} [{}]\n",
                 [below.as_str(); 10].join(", ")
-            );
-        }
+            )
+        });
+        let text: String = std::iter::once("a0: &a0 [x, x, x, x, x]\n".to_owned())
+            .chain(levels)
+            .collect();
         let (documents, found) = read(&text);
         assert!(documents.is_empty());
         assert!(found[0].message.contains("aliases expand"), "{found:?}");

@@ -73,7 +73,9 @@ fn walk(node: &mut Node, table: &Table<Kind>, base: Base<'_>) {
         }
         Value::List(list) => {
             if let Some(below) = table.item() {
-                list.iter_mut().for_each(|child| walk(child, below, base));
+                for child in list {
+                    walk(child, below, base);
+                }
             }
         }
         Value::Null
@@ -179,14 +181,6 @@ pub(crate) fn join(directory: &str, path: &str) -> String {
         clean(path)
     } else {
         clean(&format!("{directory}/{path}"))
-    }
-}
-
-/// The directory part of a path, cleaned; `.` when it has none.
-pub(crate) fn parent(path: &str) -> String {
-    match path.rfind('/') {
-        Some(at) => clean(path.get(..=at).unwrap_or_default()),
-        None => ".".to_owned(),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Both follow the order of `shape`; they differ in what they leave out and in how they write byte
 //! counts. Extensions are YAML's only, but for those of the project itself.
 
+use std::fmt::Write as _;
+
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
@@ -205,12 +207,16 @@ fn one(node: Option<&Node>, field: &Field, style: Style) -> Option<Json> {
     }
 }
 
+/// What an unset field that is always shown is shown as.
 fn zero(form: Form) -> Json {
-    match form {
-        Form::Flag => Json::Bool(false),
-        Form::Int => 0.into(),
-        Form::Bytes => "0".into(),
-        _ => "".into(),
+    if matches!(form, Form::Flag) {
+        Json::Bool(false)
+    } else if matches!(form, Form::Int) {
+        0.into()
+    } else if matches!(form, Form::Bytes) {
+        "0".into()
+    } else {
+        "".into()
     }
 }
 
@@ -389,15 +395,17 @@ pub(crate) fn hash(service: &Node) -> String {
     for c in json.chars() {
         match c {
             '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+                // Writing to a text cannot fail.
+                let _written = write!(escaped, "\\u{:04x}", u32::from(c));
             }
             _ => escaped.push(c),
         }
     }
-    Sha256::digest(escaped.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut out = String::with_capacity(64);
+    for byte in Sha256::digest(escaped.as_bytes()) {
+        let _written = write!(out, "{byte:02x}");
+    }
+    out
 }
 
 /// Values as the text that Compose's YAML writer gives: indented by two, quoted where the text
@@ -613,8 +621,12 @@ fn double_quoted(content: &str) -> String {
             '\u{1b}' => out.push_str("\\e"),
             '\u{feff}' => out.push_str("\\uFEFF"),
             '\u{85}' => out.push_str("\\N"),
-            c if c.is_control() => out.push_str(&format!("\\x{:02X}", u32::from(c))),
-            c if u32::from(c) > 0xffff => out.push_str(&format!("\\U{:08X}", u32::from(c))),
+            c if c.is_control() => {
+                let _written = write!(out, "\\x{:02X}", u32::from(c));
+            }
+            c if u32::from(c) > 0xffff => {
+                let _written = write!(out, "\\U{:08X}", u32::from(c));
+            }
             c => out.push(c),
         }
     }

@@ -6,17 +6,26 @@ use std::fmt::Display;
 use super::diagnostic::{Diagnostic, Severity};
 use super::tree::Node;
 
+/// How many findings are told; the others are only counted.
+const LIMIT: usize = 100;
+
 /// The findings so far, each once.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     found: Vec<Diagnostic>,
     seen: BTreeSet<(String, String, usize)>,
     errors: usize,
+    untold: usize,
 }
 
 impl Report {
     /// Adds a finding, unless it was made already.
     pub(crate) fn add(&mut self, diagnostic: Diagnostic) {
+        if self.is_full() {
+            self.untold += 1;
+            self.errors += usize::from(diagnostic.severity == Severity::Error);
+            return;
+        }
         let start = diagnostic.place.as_ref().map_or(0, |place| place.start);
         if !self
             .seen
@@ -37,6 +46,11 @@ impl Report {
                 .at(node.place())
                 .key(key.to_string()),
         );
+    }
+
+    /// Whether further findings are only counted, so that they need no words.
+    pub(crate) fn is_full(&self) -> bool {
+        self.found.len() >= LIMIT
     }
 
     /// How many errors there are.
@@ -61,6 +75,16 @@ impl Report {
                 (file, place.start)
             })
         });
+        if self.untold > 0 {
+            found.push(Diagnostic {
+                severity: if self.errors > 0 {
+                    Severity::Error
+                } else {
+                    Severity::Warning
+                },
+                ..Diagnostic::error(format!("{} more of this kind are not shown", self.untold))
+            });
+        }
         found
     }
 }

@@ -29,8 +29,6 @@ pub(crate) enum Names {
 /// What a value may be.
 #[derive(Debug)]
 pub(crate) enum Shape {
-    /// Anything.
-    Any,
     /// A scalar of some kinds.
     Scalar(Kinds),
     /// An integer within limits.

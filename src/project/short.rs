@@ -174,7 +174,7 @@ pub(crate) fn volume(text: &str) -> Result<Volume, Malformed> {
         return Err(malformed("an empty text is not a mount".to_owned()));
     }
     if text.len() <= 2 {
-        volume.target = text.to_owned();
+        text.clone_into(&mut volume.target);
         volume.bare = true;
         return Ok(volume);
     }

@@ -207,7 +207,6 @@ impl Node {
             Value::Int(value) => value.to_string(),
             Value::Large(value) => value.to_string(),
             Value::Float(value) => super::scalar::float(*value),
-            Value::Text(text) => text.clone(),
             // As Compose prints the time that a date stands for.
             Value::Date(text) if text.len() <= 10 => {
                 let mut parts = text.split('-').map(|part| format!("{part:0>2}"));
@@ -215,7 +214,7 @@ impl Node {
                 let (year, month, day) = (next(), next(), next());
                 format!("{year}-{month}-{day} 00:00:00 +0000 UTC")
             }
-            Value::Date(text) => text.clone(),
+            Value::Text(text) | Value::Date(text) => text.clone(),
         }
     }
 }
@@ -304,21 +303,6 @@ impl<'a> Trail<'a> {
         Trail {
             last: Some((self, Step::Index(index))),
         }
-    }
-
-    /// The keys from the top, list elements as their number.
-    pub(crate) fn steps(&self) -> Vec<String> {
-        let mut steps = Vec::new();
-        let mut at = self;
-        while let Some((parent, step)) = at.last {
-            steps.push(match step {
-                Step::Key(key) => key.to_owned(),
-                Step::Index(index) => index.to_string(),
-            });
-            at = parent;
-        }
-        steps.reverse();
-        steps
     }
 }
 

@@ -3,7 +3,7 @@
 //! Runs after every merge, before and after short forms become long ones. `KEYS` says what the key
 //! of an entry is.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use super::short;
@@ -97,17 +97,18 @@ fn walk(node: &mut Node, table: &Table<Key>) {
 
 fn thin(list: &mut Vec<Node>, rule: Key) {
     // Entries without a key are wrong; they stay for `validate` to say so.
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let mut kept: Vec<Node> = Vec::with_capacity(list.len());
     for entry in list.drain(..) {
         match rule.of(&entry) {
-            Some(key) => match places.get(&key).and_then(|at| kept.get_mut(*at)) {
-                Some(earlier) => *earlier = entry,
-                None => {
+            Some(key) => {
+                if let Some(earlier) = places.get(&key).and_then(|at| kept.get_mut(*at)) {
+                    *earlier = entry;
+                } else {
                     places.insert(key, kept.len());
                     kept.push(entry);
                 }
-            },
+            }
             None => kept.push(entry),
         }
     }
@@ -120,8 +121,9 @@ impl Key {
             (Key::Name, Value::Text(text)) => {
                 Some(text.split('=').next().unwrap_or_default().to_owned())
             }
-            (Key::Whole, Value::Text(_) | Value::Int(_) | Value::Large(_)) => Some(entry.display()),
-            (Key::Port, Value::Text(_) | Value::Int(_) | Value::Large(_)) => Some(entry.display()),
+            (Key::Whole | Key::Port, Value::Text(_) | Value::Int(_) | Value::Large(_)) => {
+                Some(entry.display())
+            }
             (Key::Path, Value::Text(text)) => Some(text.clone()),
             (Key::Path, Value::Map(_)) => entry.text("path").map(str::to_owned),
             (Key::Mount, Value::Text(text)) => short::volume(text).ok().map(|mount| mount.target),

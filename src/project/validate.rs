@@ -14,7 +14,6 @@ pub(crate) fn validate(node: &Node, report: &mut Report) {
 
 fn check(node: &Node, shape: &Shape, trail: &Trail<'_>, report: &mut Report) {
     match shape {
-        Shape::Any => {}
         Shape::Scalar(kinds) => {
             if !kinds.allow(&node.value) {
                 wrong_kind(node, shape, trail, report);
@@ -125,7 +124,6 @@ impl Kinds {
 impl Shape {
     fn takes_kind_of(&self, value: &Value) -> bool {
         match self {
-            Shape::Any => true,
             Shape::Scalar(kinds) => kinds.allow(value),
             Shape::Within(..) => whole(value).is_some(),
             Shape::Word(_) | Shape::Text(..) => matches!(value, Value::Text(_)),
@@ -141,7 +139,6 @@ impl Shape {
     /// What is expected, in words.
     fn words(&self) -> Vec<&'static str> {
         match self {
-            Shape::Any => vec!["anything"],
             Shape::Scalar(kinds) => {
                 let mut words = Vec::new();
                 if kinds.text {
@@ -263,7 +260,12 @@ fn known_keys(node: &Node, map: &Map, object: &Object, trail: &Trail<'_>, report
                 .key(trail.key(key).to_string())
                 .label("not known here");
             let names = object.fields.iter().map(|(name, _)| *name);
-            if let Some(name) = closest(key, names) {
+            let near = if report.is_full() {
+                None
+            } else {
+                closest(key, names)
+            };
+            if let Some(name) = near {
                 diagnostic = diagnostic.hint(format!("did you mean `{name}`?"));
             } else if object.extensible {
                 diagnostic =
@@ -285,7 +287,7 @@ fn known_keys(node: &Node, map: &Map, object: &Object, trail: &Trail<'_>, report
 }
 
 fn repeated(list: &[Node], trail: &Trail<'_>, report: &mut Report) {
-    let mut seen = std::collections::HashMap::new();
+    let mut seen = std::collections::BTreeMap::new();
     for (index, item) in list.iter().enumerate() {
         let first = *seen.entry(item.to_json().to_string()).or_insert(index);
         if first != index && list.get(first) == Some(item) {
