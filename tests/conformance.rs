@@ -4,6 +4,13 @@
 //! an environment that holds `PATH`, `HOME` and what the case asks for. `tests/conformance/README.md`
 //! describes the files of a case.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on stops, and says why"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;

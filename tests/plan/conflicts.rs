@@ -183,9 +183,12 @@ services:
         .up()
         .steps
         .iter()
-        .filter_map(|step| match step.action {
-            Action::MovePort { to, .. } => Some(to),
-            _ => None,
+        .filter_map(|step| {
+            if let Action::MovePort { to, .. } = step.action {
+                Some(to)
+            } else {
+                None
+            }
         })
         .collect();
     assert_eq!(moved, [8005, 8006]);
