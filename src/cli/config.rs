@@ -129,15 +129,13 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<()> {
     if args.quiet {
         return Ok(());
     }
-    match &args.output {
-        Some(path) => std::fs::write(path, &shown.text)
-            .map_err(|error| Error::failed(error).detail(format!("writing {}", path.display()))),
-        None => {
-            // A reader that went away (`| head`) is its own affair.
-            drop(std::io::stdout().write_all(shown.text.as_bytes()));
-            Ok(())
-        }
+    if let Some(path) = &args.output {
+        return std::fs::write(path, &shown.text)
+            .map_err(|error| Error::failed(error).detail(format!("writing {}", path.display())));
     }
+    // A reader that went away (`| head`) is its own affair.
+    drop(std::io::stdout().write_all(shown.text.as_bytes()));
+    Ok(())
 }
 
 /// Every image must carry its digest already: only a registry knows digests, and `config` asks

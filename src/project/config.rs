@@ -11,7 +11,7 @@ use super::interpolate::{self, Variable};
 use super::tree::{Map, Node};
 use super::{
     Env, Files, LoadError, LoadErrorKind, LoadOptions, Resolved, Stages, finish, merged, render,
-    resolve, select,
+    resolve, select, yaml,
 };
 
 /// How a project is written.
@@ -185,7 +185,7 @@ fn keys<'a>(top: &'a Map, section: &str) -> impl Iterator<Item = String> + use<'
 /// A whole project; `$` is doubled, so that the text can be loaded again.
 fn whole(top: &Map, format: Format) -> String {
     let text = match format {
-        Format::Yaml => render::to_yaml(&render::yaml(top)),
+        Format::Yaml => yaml::to_yaml(&render::yaml(top)),
         Format::Json => pretty(&render::json(top)),
     };
     text.replace('$', "$$")
@@ -208,7 +208,7 @@ fn raw(
         top.insert("name".to_owned(), Node::new(name));
     }
     let text = match request.format {
-        Format::Yaml => render::to_yaml(&render::raw_yaml(&tree)),
+        Format::Yaml => yaml::to_yaml(&render::raw_yaml(&tree)),
         Format::Json => pretty(&render::raw_json(&tree)),
     };
     let warnings = finish(report, LoadErrorKind::Invalid)?;

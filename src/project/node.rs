@@ -30,7 +30,11 @@ pub(crate) fn parse(source: &Arc<Source>, found: &mut Vec<Diagnostic>) -> Vec<No
         alias_nodes: 0,
         sound: true,
     };
-    let options = options! { emit_comments: false };
+    let options = options! {
+        emit_comments: false,
+        // As Compose's reader has it.
+        block_scalar_eof_without_line_feed: true,
+    };
     for next in Parser::new_from_str_with_options(&source.text, options) {
         match next {
             Ok((event, span)) => {

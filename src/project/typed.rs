@@ -11,18 +11,16 @@ use std::time::Duration;
 
 use super::cast;
 use super::diagnostic::Diagnostic;
+use super::extension::{conflict, extension};
 use super::model::{
-    Build, BuildContext, Condition, Conflict, Dependency, HealthTest, Healthcheck, Hook, Logging,
-    Mount, MountKind, Network, NetworkAttachment, Port, ProcessForm, Project, PullPolicy,
-    ReadySetting, Restart, Service, ServiceExtension, Store, StoreMount, StoreSource, Ulimit,
-    Volume,
+    Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount,
+    MountKind, Network, NetworkAttachment, Port, Project, PullPolicy, Restart, Service, Store,
+    StoreMount, StoreSource, Ulimit, Volume,
 };
 use super::paths;
 use super::report::Report;
-use super::shape;
-use super::tree::{Map, Node, Trail, Value};
+use super::tree::{Map, Node, Value};
 use crate::port::claim::Protocol;
-use crate::state::BackendKind;
 
 /// What the model needs beside the tree.
 pub(crate) struct Context<'a> {
@@ -73,7 +71,7 @@ pub(crate) fn project(
     }
 }
 
-fn owned(node: &Node, key: &str) -> Option<String> {
+pub(crate) fn owned(node: &Node, key: &str) -> Option<String> {
     node.text(key)
         .filter(|text| !text.is_empty())
         .map(str::to_owned)
@@ -96,7 +94,7 @@ fn amount(node: &Node, key: &str) -> Option<i64> {
     int(node, key).filter(|value| *value != 0)
 }
 
-fn texts(node: &Node, key: &str) -> Vec<String> {
+pub(crate) fn texts(node: &Node, key: &str) -> Vec<String> {
     items(node, key).iter().map(Node::display).collect()
 }
 
@@ -114,17 +112,17 @@ fn pairs(node: &Node, key: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn maybe_pairs(node: &Node, key: &str) -> BTreeMap<String, Option<String>> {
+pub(crate) fn maybe_pairs(node: &Node, key: &str) -> BTreeMap<String, Option<String>> {
     entries(node, key)
         .map(|(key, value)| (key.clone(), value.as_text().map(str::to_owned)))
         .collect()
 }
 
-fn time(node: &Node, key: &str) -> Option<Duration> {
+pub(crate) fn time(node: &Node, key: &str) -> Option<Duration> {
     node.text(key).and_then(cast::duration)
 }
 
-fn argv(node: &Node, key: &str) -> Option<Vec<String>> {
+pub(crate) fn argv(node: &Node, key: &str) -> Option<Vec<String>> {
     node.get(key)?;
     Some(texts(node, key))
 }
@@ -414,7 +412,7 @@ fn dependency(node: &Node) -> Dependency {
     }
 }
 
-fn healthcheck(node: &Node) -> Healthcheck {
+pub(crate) fn healthcheck(node: &Node) -> Healthcheck {
     let test = texts(node, "test");
     let test = match test.split_first() {
         _ if flag(node, "disable") => Some(HealthTest::None),
@@ -582,111 +580,5 @@ fn store(key: &str, node: &Node, context: &Context<'_>) -> Store {
         key: key.to_owned(),
         name: owned(node, "name").unwrap_or_else(|| key.to_owned()),
         source,
-    }
-}
-
-fn conflict(text: &str) -> Option<Conflict> {
-    match text {
-        "ask" => Some(Conflict::Ask),
-        "replace" => Some(Conflict::Replace),
-        "move" => Some(Conflict::Move),
-        "fail" => Some(Conflict::Fail),
-        _ => None,
-    }
-}
-
-/// `x-wharf`, and the process form that `provider: {type: wharf}` stands for.
-fn extension(
-    name: &str,
-    node: &Node,
-    context: &Context<'_>,
-    report: &mut Report,
-) -> ServiceExtension {
-    let mut extension = ServiceExtension::default();
-    if let Some(provider) = node
-        .get("provider")
-        .filter(|p| p.text("type") == Some("wharf"))
-    {
-        extension.process = Some(provided(provider, context));
-    }
-    let Some(wharf) = node.get("x-wharf") else {
-        return extension;
-    };
-    extension.backend = match wharf.text("backend") {
-        Some("process") => Some(BackendKind::Process),
-        Some("container") => Some(BackendKind::Container),
-        _ => None,
-    };
-    extension.conflict = wharf.text("conflict").and_then(conflict);
-    let top = Trail::default();
-    let services = top.key("services");
-    let service = services.key(name);
-    let trail = service.key("x-wharf");
-    if let Some(process) = wharf.get("process") {
-        let mut process = process.clone();
-        cast::fields_of(&mut process, PROCESS, &trail.key("process"), report);
-        extension.process = Some(ProcessForm {
-            command: argv(&process, "command"),
-            working_dir: owned(&process, "working_dir").map(|path| absolute(&path, context)),
-            environment: maybe_pairs(&process, "environment"),
-            user: owned(&process, "user"),
-            healthcheck: process.get("healthcheck").map(healthcheck),
-        });
-    }
-    if let Some(ready) = wharf.get("ready") {
-        let mut ready = ready.clone();
-        cast::fields_of(&mut ready, READY, &trail.key("ready"), report);
-        extension.ready = ReadySetting {
-            path: owned(&ready, "path"),
-            timeout: time(&ready, "timeout"),
-        };
-    }
-    extension
-}
-
-static PROCESS: &[shape::Field] = &[
-    shape::field("command", shape::Form::Command),
-    shape::field("working_dir", shape::Form::Text),
-    shape::field("environment", shape::Form::Environment),
-    shape::field("user", shape::Form::Text),
-    shape::field("healthcheck", shape::Form::Section(shape::HEALTHCHECK)),
-];
-static READY: &[shape::Field] = &[
-    shape::field("path", shape::Form::Text),
-    shape::field("timeout", shape::Form::MaybeDuration),
-];
-
-fn absolute(path: &str, context: &Context<'_>) -> PathBuf {
-    let base = paths::Base {
-        directory: context.directory,
-        home: context.home,
-    };
-    PathBuf::from(paths::absolute(path, base))
-}
-
-/// The options of a provider: `command` in one text or one per word, `working_dir`, `user` and
-/// `environment` entries of the form `KEY=value`.
-fn provided(provider: &Node, context: &Context<'_>) -> ProcessForm {
-    let empty = Node::default();
-    let options = provider.get("options").unwrap_or(&empty);
-    let command = texts(options, "command");
-    let command = match command.as_slice() {
-        [] => None,
-        [line] => cast::split(line).or_else(|| Some(command.clone())),
-        _ => Some(command),
-    };
-    let first = |key: &str| texts(options, key).into_iter().next();
-    ProcessForm {
-        command,
-        working_dir: first("working_dir").map(|path| absolute(&path, context)),
-        environment: texts(options, "environment")
-            .into_iter()
-            .map(|entry| match entry.split_once('=') {
-                Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-                None => (entry, None),
-            })
-            .collect(),
-        user: first("user"),
-        healthcheck: None,
     }
 }
