@@ -100,8 +100,12 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
             biased;
             () = signals.next() => break End::Interrupted,
             Some(event) = receiver.recv() => {
-                if let Some(instance) = run.handle(&event).await? {
-                    followed.push(follow(backends, vec![instance], began, events.clone()));
+                match run.handle(&event).await {
+                    Ok(Some(instance)) => {
+                        followed.push(follow(backends, vec![instance], began, events.clone()));
+                    }
+                    Ok(None) => {}
+                    Err(error) => break End::Lost(error),
                 }
                 if run.exited && options.abort_on_exit {
                     break End::Aborted;
@@ -116,12 +120,15 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
                     break End::Failed;
                 }
             }
-            Some(result) = followed.next() => result?,
+            Some(result) = followed.next() => if let Err(error) = result {
+                break End::Lost(error.into());
+            },
         }
     };
-    // Lines that were read before the end are shown before the end.
+    // Lines that were read before the end are shown before the end. What cannot be followed any more is
+    // stopped all the same.
     while let Ok(event) = receiver.try_recv() {
-        drop(run.handle(&event).await?);
+        drop(run.handle(&event).await);
     }
     if !matches!(end, End::AllExited) {
         run.stop_all(
@@ -134,6 +141,7 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
     }
     match (end, report) {
         (End::Interrupted, _) => Err(Error::interrupted()),
+        (End::Lost(error), _) => Err(error),
         (End::Failed, Some(report)) => outcome(plan, report),
         _ if options.exit_code_from.is_some() && run.code != 0 => Err(Error::service(run.code)),
         (End::Aborted, _) if run.code != 0 => Err(Error::service(run.code)),
@@ -146,6 +154,8 @@ enum End {
     Aborted,
     Interrupted,
     Failed,
+    /// What runs cannot be seen any more.
+    Lost(Error),
 }
 
 struct Run<'a> {
@@ -176,7 +186,8 @@ impl Run<'_> {
                     _ => true,
                 };
                 if shown {
-                    self.writer.line(name, *stream, *time, line);
+                    // A reader that went away ends what it reads, not the services.
+                    drop(self.writer.line(name, *stream, *time, line));
                 }
             }
             Event::Exited {
@@ -292,7 +303,7 @@ impl Run<'_> {
                 stream,
                 time,
                 line,
-            } => self.writer.line(name, *stream, *time, line),
+            } => drop(self.writer.line(name, *stream, *time, line)),
             Event::Exited { name, code, .. } => {
                 self.scene.context.ui.status(format!(
                     "{} exited with code {code}",
