@@ -262,7 +262,7 @@ impl Run<'_> {
                 tokio::select! {
                     biased;
                     () = signals.next() => break true,
-                    Some(event) = receiver.recv() => self.handle_quietly(&event),
+                    Some(event) = receiver.recv() => self.handle_late(&event),
                     report = &mut stopping => {
                         self.drain(receiver, followed).await;
                         return outcome(&plan, report);
@@ -286,17 +286,18 @@ impl Run<'_> {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
         while !followed.is_empty() {
             tokio::select! {
-                Some(event) = receiver.recv() => self.handle_quietly(&event),
+                Some(event) = receiver.recv() => self.handle_late(&event),
                 Some(_) = followed.next() => {}
                 () = tokio::time::sleep_until(deadline) => break,
             }
         }
         while let Ok(event) = receiver.try_recv() {
-            self.handle_quietly(&event);
+            self.handle_late(&event);
         }
     }
 
-    fn handle_quietly(&self, event: &Event) {
+    /// Shows what happens while instances are stopped; nothing new is followed.
+    fn handle_late(&mut self, event: &Event) {
         match event {
             Event::Log {
                 name,
@@ -304,11 +305,18 @@ impl Run<'_> {
                 time,
                 line,
             } => drop(self.writer.line(name, *stream, *time, line)),
-            Event::Exited { name, code, .. } => {
+            Event::Exited {
+                name,
+                service,
+                code,
+            } => {
                 self.scene.context.ui.status(format!(
                     "{} exited with code {code}",
                     self.writer.short(name)
                 ));
+                if self.options.exit_code_from.as_ref() == Some(service) {
+                    self.code = *code;
+                }
             }
             Event::StepStarted { .. }
             | Event::StepDone { .. }

@@ -18,7 +18,13 @@ pub(super) struct Args {
     #[arg(short, long)]
     follow: bool,
     /// Only the last lines of each instance
-    #[arg(short = 'n', long, value_name = "LINES", default_value = "all")]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "LINES",
+        default_value = "all",
+        allow_hyphen_values = true
+    )]
     tail: String,
     /// Show the time of arrival of every line
     #[arg(short, long)]
@@ -37,7 +43,7 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let mut instances = named.instances(&backends).await?;
+    let mut instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
     instances.retain(|instance| {
         !instance.one_off && (args.services.is_empty() || args.services.contains(&instance.service))
@@ -99,9 +105,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     match shown {
         // A reader that went away (`| head`) has seen what it wanted.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        shown => shown.map_err(|error| {
-            Error::failed("cannot write the output").detail(error.to_string())
-        }),
+        shown => shown
+            .map_err(|error| Error::failed("cannot write the output").detail(error.to_string())),
     }
 }
 
