@@ -220,6 +220,7 @@ impl Named {
     /// Every observed instance, from the engine too where it may have some.
     pub(super) async fn instances(
         &self,
+        ui: Ui,
         backends: &Backends,
     ) -> Result<Vec<crate::state::Instance>> {
         use crate::backend::Backend as _;
@@ -248,6 +249,13 @@ impl Named {
                 });
                 if !need.is_empty() {
                     return Err(error.into());
+                }
+                if self.project().is_none() && instances.is_empty() {
+                    // No file says whether there should be any.
+                    ui.note(format!(
+                        "{error}: containers of project {} are not seen, if there are any",
+                        self.name()
+                    ));
                 }
             }
         }

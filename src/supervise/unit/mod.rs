@@ -382,6 +382,7 @@ impl Unit {
         self.health = None;
         // Output that cannot be recorded must not keep the instance from ending.
         drop(self.recorder.drain());
+        drop(self.recorder.end_lines());
         self.record.restarts = self.life.restarts();
         self.write_end(status).map_err(Failure::from)
     }
