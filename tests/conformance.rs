@@ -174,18 +174,14 @@ impl Case {
             .replace(&*self.work.to_string_lossy(), "<DIR>")
             .replace(&*self.home.to_string_lossy(), "<HOME>");
         let got = self.masked(got);
-        match fs::read_to_string(self.source.join("expected.json")) {
-            Ok(expected) => {
-                let got: Value = serde_json::from_str(&got).map_err(|error| error.to_string())?;
-                let expected: Value = serde_json::from_str(&expected).unwrap();
-                differ(&expected, &got, "").map_or(Ok(()), Err)
-            }
-            Err(_) => {
-                let expected = fs::read_to_string(self.source.join("expected.txt")).unwrap();
-                let unordered = self.text("compare") == Some("unordered-lines");
-                lines(&expected, &got, unordered)
-            }
+        if let Ok(expected) = fs::read_to_string(self.source.join("expected.json")) {
+            let got: Value = serde_json::from_str(&got).map_err(|error| error.to_string())?;
+            let expected: Value = serde_json::from_str(&expected).unwrap();
+            return differ(&expected, &got, "").map_or(Ok(()), Err);
         }
+        let expected = fs::read_to_string(self.source.join("expected.txt")).unwrap();
+        let unordered = self.text("compare") == Some("unordered-lines");
+        lines(&expected, &got, unordered)
     }
 
     /// The only mask that cases use hides hashes.

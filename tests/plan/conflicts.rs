@@ -72,13 +72,13 @@ fn a_move_is_told_to_the_process_and_to_dependents() {
     let plan = world.up();
     assert_snapshot!(plan);
     let variables = |name: &str| {
-        plan.steps
-            .iter()
-            .find_map(|step| match &step.action {
-                Action::Create(spec) if spec.service.name == name => Some(spec.environment.clone()),
-                _ => None,
-            })
-            .expect("the service is created")
+        let created = plan.steps.iter().find_map(|step| {
+            let Action::Create(spec) = &step.action else {
+                return None;
+            };
+            (spec.service.name == name).then(|| spec.environment.clone())
+        });
+        created.expect("the service is created")
     };
     assert_eq!(
         variables("ws").get("PORT").map(String::as_str),
