@@ -6,8 +6,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
     reason = "a test that cannot go on stops, and says why"
 )]
 
