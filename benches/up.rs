@@ -17,7 +17,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
+/// The wharf to measure: `WHARF_BIN`, or the one built for this run.
+fn wharf() -> PathBuf {
+    let given = std::env::var_os("WHARF_BIN").map(PathBuf::from);
+    let given = given.map(|path| path.canonicalize().unwrap());
+    given.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_wharf")))
+}
 
 /// Rounds per measurement; the first is not counted.
 const ROUNDS: usize = 21;
@@ -85,7 +90,7 @@ impl Bench {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(WHARF);
+        let mut command = Command::new(wharf());
         command
             .args(arguments)
             .current_dir(&self.directory)

@@ -159,22 +159,28 @@ impl From<LoadError> for Error {
 impl From<PlacementError> for Error {
     fn from(error: PlacementError) -> Self {
         let (kind, hint) = match &error {
-            PlacementError::NeedEngine(names) => (
+            PlacementError::NeedEngine {
+                could_be_local: true,
+                ..
+            } => (
                 Kind::Engine,
-                match names.as_slice() {
-                    [name] => format!(
-                        "start the engine, or give `{name}` an `x-wharf.process.command` to run it as a process"
-                    ),
-                    _ => "start the engine, or give each an `x-wharf.process.command` to run it as a process".to_owned(),
-                },
+                "start the engine, or leave --container out: then they run as processes".to_owned(),
+            ),
+            PlacementError::NeedEngine { services, .. } => (
+                Kind::Engine,
+                format!(
+                    "start the engine, or give `{}` an `x-wharf.process.command` to run it as a process",
+                    services.join("`, `")
+                ),
             ),
             PlacementError::NoProcessForm(name) => (
                 Kind::Usage,
                 format!("add `x-wharf: {{process: {{command: [...]}}}}` to service `{name}`"),
             ),
-            PlacementError::NoContainerForm(name) => {
-                (Kind::Usage, format!("add `image:` or `build:` to service `{name}`"))
-            }
+            PlacementError::NoContainerForm(name) => (
+                Kind::Usage,
+                format!("add `image:` or `build:` to service `{name}`"),
+            ),
             PlacementError::Both(_) => (Kind::Usage, "name it once".to_owned()),
             PlacementError::Unknown(_) => (Kind::Usage, "wharf config --services".to_owned()),
         };

@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use crate::backend::{Backend, BackendError, Made};
 use crate::event::{Event, Events};
 use crate::plan::Plan;
-use crate::plan::step::{Step, StepId};
+use crate::plan::step::{Action, Step, StepId};
 
 /// How a plan ended.
 #[derive(Debug, Default)]
@@ -71,11 +71,14 @@ async fn perform<B: Backend>(
             if let Some(instance) = instance {
                 made.put(step.id, instance);
             }
-            events.send(Event::StepDone {
-                id: step.id,
-                text,
-                took: began.elapsed(),
-            });
+            // An answer has an event of its own, which says more.
+            if !matches!(step.action, Action::AwaitReady { .. }) {
+                events.send(Event::StepDone {
+                    id: step.id,
+                    text,
+                    took: began.elapsed(),
+                });
+            }
             (step.id, Ok(()))
         }
         Err(error) => {

@@ -10,6 +10,7 @@ use crate::backend::process::{Dirs, Processes, ProjectLock};
 use crate::backend::router::Backends;
 use crate::error::{Error, Result};
 use crate::event::Events;
+use crate::plan::down::Ending;
 use crate::plan::placement::{Placement, PlacementError, Wishes, place, place_without_engine};
 use crate::project::model::{Project, Service};
 use crate::project::{self, Disk, Env, LoadOptions, Loaded};
@@ -164,8 +165,8 @@ impl Context {
                 ));
                 Ok(placement)
             }
-            Err(PlacementError::NeedEngine(names)) => {
-                let mut error = Error::from(PlacementError::NeedEngine(names));
+            Err(need @ PlacementError::NeedEngine { .. }) => {
+                let mut error = Error::from(need);
                 error.details.push(unreachable.to_string());
                 if let Some(cause) = std::error::Error::source(&unreachable) {
                     error.details.push(cause.to_string());
@@ -203,9 +204,23 @@ impl Named {
         }
     }
 
+    /// What a command ends that names these services (none: all that take part).
+    pub(super) fn ending(&self, services: &[String]) -> Ending {
+        let mut ending = Ending {
+            services: services.iter().cloned().collect(),
+            ..Ending::default()
+        };
+        if let Some(project) = self.project() {
+            ending.enabled = Some(project.services.keys().cloned().collect());
+            ending.disabled = project.disabled.iter().cloned().collect();
+        }
+        ending
+    }
+
     /// Every observed instance, from the engine too where it may have some.
     pub(super) async fn instances(
         &self,
+        ui: Ui,
         backends: &Backends,
     ) -> Result<Vec<crate::state::Instance>> {
         use crate::backend::Backend as _;
@@ -234,6 +249,13 @@ impl Named {
                 });
                 if !need.is_empty() {
                     return Err(error.into());
+                }
+                if self.project().is_none() && instances.is_empty() {
+                    // No file says whether there should be any.
+                    ui.note(format!(
+                        "{error}: containers of project {} are not seen, if there are any",
+                        self.name()
+                    ));
                 }
             }
         }

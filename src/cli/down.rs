@@ -33,7 +33,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
     let _alone = context.lock(&backends, named.name()).await?;
-    let instances = named.instances(&backends).await?;
+    let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
     let mut observed = Observed {
         instances,
@@ -88,23 +88,12 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
 
 fn ending(named: &Named, args: &Args) -> Ending {
     let mut ending = Ending {
-        services: args.services.iter().cloned().collect(),
         timeout: args.timeout.map(Duration::from_secs),
-        known: None,
         remove_orphans: args.remove_orphans,
-        volumes: Vec::new(),
-        networks: Vec::new(),
         anonymous_volumes: args.volumes,
+        ..named.ending(&args.services)
     };
     if let Some(project) = named.project() {
-        ending.known = Some(
-            project
-                .services
-                .keys()
-                .chain(&project.disabled)
-                .cloned()
-                .collect(),
-        );
         let own = |external: bool, name: &String| (!external).then(|| name.clone());
         ending.networks = project
             .networks

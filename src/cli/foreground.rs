@@ -100,8 +100,12 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
             biased;
             () = signals.next() => break End::Interrupted,
             Some(event) = receiver.recv() => {
-                if let Some(instance) = run.handle(&event).await? {
-                    followed.push(follow(backends, vec![instance], began, events.clone()));
+                match run.handle(&event).await {
+                    Ok(Some(instance)) => {
+                        followed.push(follow(backends, vec![instance], began, events.clone()));
+                    }
+                    Ok(None) => {}
+                    Err(error) => break End::Lost(error),
                 }
                 if run.exited && options.abort_on_exit {
                     break End::Aborted;
@@ -116,12 +120,15 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
                     break End::Failed;
                 }
             }
-            Some(result) = followed.next() => result?,
+            Some(result) = followed.next() => if let Err(error) = result {
+                break End::Lost(error.into());
+            },
         }
     };
-    // Lines that were read before the end are shown before the end.
+    // Lines that were read before the end are shown before the end. What cannot be followed any more is
+    // stopped all the same.
     while let Ok(event) = receiver.try_recv() {
-        drop(run.handle(&event).await?);
+        drop(run.handle(&event).await);
     }
     if !matches!(end, End::AllExited) {
         run.stop_all(
@@ -134,6 +141,7 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
     }
     match (end, report) {
         (End::Interrupted, _) => Err(Error::interrupted()),
+        (End::Lost(error), _) => Err(error),
         (End::Failed, Some(report)) => outcome(plan, report),
         _ if options.exit_code_from.is_some() && run.code != 0 => Err(Error::service(run.code)),
         (End::Aborted, _) if run.code != 0 => Err(Error::service(run.code)),
@@ -146,6 +154,8 @@ enum End {
     Aborted,
     Interrupted,
     Failed,
+    /// What runs cannot be seen any more.
+    Lost(Error),
 }
 
 struct Run<'a> {
@@ -176,7 +186,8 @@ impl Run<'_> {
                     _ => true,
                 };
                 if shown {
-                    self.writer.line(name, *stream, *time, line);
+                    // A reader that went away ends what it reads, not the services.
+                    drop(self.writer.line(name, *stream, *time, line));
                 }
             }
             Event::Exited {
@@ -251,7 +262,7 @@ impl Run<'_> {
                 tokio::select! {
                     biased;
                     () = signals.next() => break true,
-                    Some(event) = receiver.recv() => self.handle_quietly(&event),
+                    Some(event) = receiver.recv() => self.handle_late(&event),
                     report = &mut stopping => {
                         self.drain(receiver, followed).await;
                         return outcome(&plan, report);
@@ -275,29 +286,37 @@ impl Run<'_> {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
         while !followed.is_empty() {
             tokio::select! {
-                Some(event) = receiver.recv() => self.handle_quietly(&event),
+                Some(event) = receiver.recv() => self.handle_late(&event),
                 Some(_) = followed.next() => {}
                 () = tokio::time::sleep_until(deadline) => break,
             }
         }
         while let Ok(event) = receiver.try_recv() {
-            self.handle_quietly(&event);
+            self.handle_late(&event);
         }
     }
 
-    fn handle_quietly(&self, event: &Event) {
+    /// Shows what happens while instances are stopped; nothing new is followed.
+    fn handle_late(&mut self, event: &Event) {
         match event {
             Event::Log {
                 name,
                 stream,
                 time,
                 line,
-            } => self.writer.line(name, *stream, *time, line),
-            Event::Exited { name, code, .. } => {
+            } => drop(self.writer.line(name, *stream, *time, line)),
+            Event::Exited {
+                name,
+                service,
+                code,
+            } => {
                 self.scene.context.ui.status(format!(
                     "{} exited with code {code}",
                     self.writer.short(name)
                 ));
+                if self.options.exit_code_from.as_ref() == Some(service) {
+                    self.code = *code;
+                }
             }
             Event::StepStarted { .. }
             | Event::StepDone { .. }

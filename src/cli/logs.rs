@@ -1,5 +1,7 @@
 //! `wharf logs`
 
+use std::io;
+
 use crate::backend::{Backend as _, LogOptions};
 use crate::cli::context::Context;
 use crate::error::{Error, Result};
@@ -16,7 +18,13 @@ pub(super) struct Args {
     #[arg(short, long)]
     follow: bool,
     /// Only the last lines of each instance
-    #[arg(short = 'n', long, value_name = "LINES", default_value = "all")]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "LINES",
+        default_value = "all",
+        allow_hyphen_values = true
+    )]
     tail: String,
     /// Show the time of arrival of every line
     #[arg(short, long)]
@@ -35,7 +43,7 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let mut instances = named.instances(&backends).await?;
+    let mut instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
     instances.retain(|instance| {
         !instance.one_off && (args.services.is_empty() || args.services.contains(&instance.service))
@@ -63,17 +71,55 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     .prefix(!args.no_log_prefix);
     let (events, mut receiver) = Events::channel();
     let mut following = std::pin::pin!(backends.follow(&instances, &options, &events));
+    // Both backends deliver each instance in order; those of several are put in the order of arrival.
+    let at_once = args.follow || instances.len() < 2;
     let mut lines: Vec<(i64, Event)> = Vec::new();
-    let mut show = |event: Event| match &event {
+    let show = |event: Event, lines: &mut Vec<(i64, Event)>| {
+        if let Event::Log { time, .. } = &event
+            && !at_once
+        {
+            lines.push((*time, event));
+            return Ok(());
+        }
+        print(context, &writer, &event)
+    };
+    let shown = loop {
+        tokio::select! {
+            Some(event) = receiver.recv() => if let Err(error) = show(event, &mut lines) {
+                break Err(error);
+            },
+            result = &mut following => { result?; break Ok(()); }
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.map_err(Error::failed)?;
+                return Err(Error::interrupted());
+            }
+        }
+    };
+    let shown = shown.and_then(|()| {
+        while let Ok(event) = receiver.try_recv() {
+            show(event, &mut lines)?;
+        }
+        lines.sort_by_key(|(time, _)| *time);
+        lines
+            .iter()
+            .try_for_each(|(_, event)| print(context, &writer, event))
+    });
+    match shown {
+        // A reader that went away (`| head`) has seen what it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        shown => shown
+            .map_err(|error| Error::failed("cannot write the output").detail(error.to_string())),
+    }
+}
+
+fn print(context: &Context, writer: &LogWriter, event: &Event) -> io::Result<()> {
+    match event {
         Event::Log {
             name,
             stream,
             time,
             line,
-        } if args.follow => {
-            writer.line(name, *stream, *time, line);
-        }
-        Event::Log { time, .. } => lines.push((*time, event)),
+        } => writer.line(name, *stream, *time, line)?,
         Event::Exited { name, code, .. } => {
             context
                 .ui
@@ -86,32 +132,6 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         | Event::Note(_)
         | Event::Warning(_)
         | Event::Ready { .. } => {}
-    };
-    loop {
-        tokio::select! {
-            Some(event) = receiver.recv() => show(event),
-            result = &mut following => { result?; break; }
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.map_err(Error::failed)?;
-                return Err(Error::interrupted());
-            }
-        }
-    }
-    while let Ok(event) = receiver.try_recv() {
-        show(event);
-    }
-    // Both backends deliver each instance in order; together they are put in the order of arrival.
-    lines.sort_by_key(|(time, _)| *time);
-    for (_, event) in &lines {
-        if let Event::Log {
-            name,
-            stream,
-            time,
-            line,
-        } = event
-        {
-            writer.line(name, *stream, *time, line);
-        }
     }
     Ok(())
 }

@@ -47,7 +47,7 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let mut instances = named.instances(&backends).await?;
+    let mut instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
     instances.retain(|instance| {
         let asked = args.services.is_empty() || args.services.contains(&instance.service);

@@ -23,12 +23,11 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
     let _alone = context.lock(&backends, named.name()).await?;
-    let instances = named.instances(&backends).await?;
+    let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
     let ending = Ending {
-        services: args.services.iter().cloned().collect(),
         timeout: args.timeout.map(Duration::from_secs),
-        ..Ending::default()
+        ..named.ending(&args.services)
     };
     let plan = down::stop(
         &Observed {

@@ -138,6 +138,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         return Err(Error::failed("no service selected").hint("wharf config --profiles"));
     }
     let mut policy = policy(args, &project)?;
+    let options = foreground(args, &project)?;
     let backends = context.backends()?;
     let placement = context.place(&project, &wishes(args), &backends).await?;
     let alone = context.lock(&backends, &project.name).await?;
@@ -172,7 +173,6 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         carry_out(context, &backends, &settled.plan).await?;
         return Ok(());
     }
-    let options = foreground(args, &project)?;
     let plan = &settled.plan;
     let scene = Scene {
         context,

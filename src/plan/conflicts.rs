@@ -71,9 +71,11 @@ pub(super) fn judge<'a>(
     let Some(&preferred) = need.candidates.first() else {
         return Verdict::Engine;
     };
+    let mut rival = None;
     for &port in &need.candidates {
         let claim = need.claim(&service.name, number, port);
-        if taken.iter().any(|other| other.collides_with(&claim)) {
+        if let Some(other) = taken.iter().find(|other| other.collides_with(&claim)) {
+            rival = rival.or(Some(other));
             continue;
         }
         let Some(held) = held(inputs, &claim) else {
@@ -96,7 +98,8 @@ pub(super) fn judge<'a>(
         let rule = "the compose file publishes no particular port".to_owned();
         return Verdict::Move { claim, to, rule };
     }
-    decide(inputs, service, claim, holders, next)
+    let rival = rival.filter(|_| holders.is_empty());
+    decide(inputs, service, claim, holders, rival, next)
 }
 
 fn decide<'a>(
@@ -104,9 +107,17 @@ fn decide<'a>(
     service: &Service,
     claim: Claim,
     holders: Vec<Holder>,
+    rival: Option<&Claim>,
     next: Option<u16>,
 ) -> Verdict<'a> {
-    let obstacle = if holders.is_empty() {
+    let obstacle = if let Some(rival) = rival {
+        let Claim {
+            service, number, ..
+        } = rival;
+        Some(format!(
+            "replica {number} of service `{service}` of this project takes it"
+        ))
+    } else if holders.is_empty() {
         Some("an open outgoing connection has this port as its own end, and connections are never cut".to_owned())
     } else {
         holders.iter().find_map(|holder| obstacle(inputs, holder))
@@ -116,7 +127,9 @@ fn decide<'a>(
         .map(Holder::describe)
         .collect::<Vec<_>>()
         .join("; ");
-    let names = if names.is_empty() {
+    let names = if rival.is_some() {
+        "another instance of this project".to_owned()
+    } else if names.is_empty() {
         "an outgoing connection".to_owned()
     } else {
         names

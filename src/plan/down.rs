@@ -20,8 +20,10 @@ pub struct Ending {
     pub services: BTreeSet<String>,
     /// Overrides every grace period.
     pub timeout: Option<Duration>,
-    /// Services that the compose file knows; `None`: no compose file, so nothing is an orphan.
-    pub known: Option<BTreeSet<String>>,
+    /// The services that take part; `None`: no compose file, so all do.
+    pub enabled: Option<BTreeSet<String>>,
+    /// Services that the compose file declares and whose profile is off: left alone, and no orphans.
+    pub disabled: BTreeSet<String>,
     /// `--remove-orphans`
     pub remove_orphans: bool,
     /// Volumes to remove as well, by the engine's names (`-v`).
@@ -37,11 +39,19 @@ impl Ending {
         if !self.services.is_empty() {
             return self.services.contains(&instance.service);
         }
-        self.remove_orphans
-            || self
-                .known
-                .as_ref()
-                .is_none_or(|known| known.contains(&instance.service))
+        let Some(enabled) = &self.enabled else {
+            return true;
+        };
+        enabled.contains(&instance.service) || (self.remove_orphans && self.is_orphan(instance))
+    }
+
+    fn is_orphan(&self, instance: &Instance) -> bool {
+        let declared = |enabled: &BTreeSet<String>| {
+            enabled.contains(&instance.service) || self.disabled.contains(&instance.service)
+        };
+        self.enabled
+            .as_ref()
+            .is_some_and(|enabled| !declared(enabled))
     }
 }
 
@@ -90,14 +100,8 @@ pub fn down(observed: &Observed, ending: &Ending) -> Plan {
     let orphans: Vec<&str> = observed
         .instances
         .iter()
-        .filter(|instance| {
-            ending
-                .known
-                .as_ref()
-                .is_some_and(|known| !known.contains(&instance.service))
-                && !ending.takes(instance)
-                && ending.services.is_empty()
-        })
+        .filter(|instance| ending.is_orphan(instance) && !ending.takes(instance))
+        .filter(|_| ending.services.is_empty())
         .map(|instance| instance.name.as_str())
         .collect();
     if !orphans.is_empty() {

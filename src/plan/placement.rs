@@ -75,9 +75,15 @@ pub enum PlacementError {
     /// Not in the project.
     #[error("no such service: {0}")]
     Unknown(String),
-    /// No engine, and these have no process form.
-    #[error("no engine answers, and {} no process form", subjects(.0))]
-    NeedEngine(Vec<String>),
+    /// No engine, and these cannot do without: they have no process form, or were asked for by
+    /// `--container`.
+    #[error("no engine answers, and {} one", subjects(.services))]
+    NeedEngine {
+        /// The services.
+        services: Vec<String>,
+        /// Whether all of them have a process form.
+        could_be_local: bool,
+    },
 }
 
 fn subjects(names: &[String]) -> String {
@@ -87,9 +93,9 @@ fn subjects(names: &[String]) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     if names.len() == 1 {
-        format!("service {list} has")
+        format!("service {list} needs")
     } else {
-        format!("services {list} have")
+        format!("services {list} need")
     }
 }
 
@@ -148,26 +154,26 @@ pub fn place_without_engine(
     wishes: &Wishes,
 ) -> Result<Placement, PlacementError> {
     let wished = place(project, wishes)?;
-    let stuck: Vec<String> = project
+    let asked =
+        |name: &str| wishes.container.names(name) || wishes.container == Selection::Everybody;
+    let stuck: Vec<&Service> = project
         .services
-        .iter()
-        .filter(|(name, service)| {
-            wished.of(name) == BackendKind::Container
-                && (!service.has_process_form()
-                    || wishes.container.names(name)
-                    || wishes.container == Selection::Everybody)
-        })
-        .map(|(name, _)| name.clone())
+        .values()
+        .filter(|service| wished.of(&service.name) == BackendKind::Container)
+        .filter(|service| !service.has_process_form() || asked(&service.name))
+        .map(AsRef::as_ref)
         .collect();
     if stuck.is_empty() {
         let all = project
             .services
             .keys()
             .map(|name| (name.clone(), BackendKind::Process));
-        Ok(Placement(all.collect()))
-    } else {
-        Err(PlacementError::NeedEngine(stuck))
+        return Ok(Placement(all.collect()));
     }
+    Err(PlacementError::NeedEngine {
+        services: stuck.iter().map(|service| service.name.clone()).collect(),
+        could_be_local: stuck.iter().all(|service| service.has_process_form()),
+    })
 }
 
 /// The service as it runs in a backend: for a process, `x-wharf.process` put on top.

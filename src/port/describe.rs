@@ -60,15 +60,15 @@ pub fn how_released(holder: &Holder) -> String {
         }
         Who::Unknown { .. } => match holder.sockets.first() {
             Some(socket) => format!(
-                "sudo wharf who {}{}",
-                socket.address.port(),
+                "sudo ss -{}lnp sport = :{}",
                 if socket.protocol == Protocol::Udp {
-                    " --udp"
+                    "u"
                 } else {
-                    ""
-                }
+                    "t"
+                },
+                socket.address.port(),
             ),
-            None => "sudo wharf who PORT".to_owned(),
+            None => "sudo ss -tulnp".to_owned(),
         },
         Who::Kernel => "not at all: use another port".to_owned(),
     }

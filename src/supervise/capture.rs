@@ -25,7 +25,7 @@ const PIPE_SIZE: usize = 256 * 1024;
 /// The most that is moved at once, so that one talkative process cannot hold up the others.
 const PORTION: usize = 1024 * 1024;
 
-/// Both streams, in the order of [`Recorder::streams`].
+/// Both streams, in the order that the rest of this file counts them.
 pub(super) const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 /// What became of a portion.
@@ -168,6 +168,24 @@ impl Recorder {
         Ok(())
     }
 
+    /// Ends last lines that have no line end: what the next run writes begins lines of its own.
+    pub(super) fn end_lines(&mut self) -> io::Result<()> {
+        for at in 0..STREAMS.len() {
+            let channel = &mut self.channels[at];
+            let Some(last) = channel.length.checked_sub(1) else {
+                continue;
+            };
+            let mut byte = [0];
+            channel.log.read_exact_at(&mut byte, last)?;
+            if byte != *b"\n" {
+                channel.log.write_all_at(b"\n", channel.length)?;
+                channel.length += 1;
+                self.note(at)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Notes that the stream's log has grown up to now.
     fn note(&mut self, at: usize) -> io::Result<()> {
         let arrival = Arrival {
@@ -264,6 +282,23 @@ mod tests {
             b"one\ntwo\n"
         );
         assert_eq!(recorder.index_length, 2 * SIZE as u64);
+    }
+
+    #[test]
+    fn a_last_line_without_end_is_ended_once() {
+        let (_root, dir) = place();
+        let mut recorder = Recorder::open(&dir, None).unwrap();
+        let [mut stdout, mut stderr] = recorder.ends(&dir).unwrap();
+        stdout.write_all(b"one\ntwo").unwrap();
+        stderr.write_all(b"three\n").unwrap();
+        recorder.drain().unwrap();
+        recorder.end_lines().unwrap();
+        recorder.end_lines().unwrap();
+        stdout.write_all(b"four\n").unwrap();
+        recorder.drain().unwrap();
+        let text = |stream| std::fs::read(dir.log(stream)).unwrap();
+        assert_eq!(text(Stream::Stdout), b"one\ntwo\nfour\n");
+        assert_eq!(text(Stream::Stderr), b"three\n");
     }
 
     #[test]

@@ -10,6 +10,10 @@
 //! their owner) or in the ledger, and its successor goes on from there. So it needs neither an orderly exit
 //! nor a watchdog.
 //!
+//! One thing does end with it: what a process has written and nobody has read is in its pipe, and a pipe
+//! lasts as long as somebody holds it open. If the supervisor is killed and then the process ends before any
+//! command looks at the project, the output between the two is lost, and so is the exit code.
+//!
 //! What it must not do: decide what should run (the plan does), or use an asynchronous runtime (it must
 //! stay small).
 

@@ -1,8 +1,9 @@
 //! Log lines with their instance's name in front, padded to the longest, as Compose prints them.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
+use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 
 use crate::event::Stream;
@@ -67,14 +68,37 @@ impl LogWriter {
         self.prefixes.get(name).map_or(name, |(short, _)| short)
     }
 
-    /// Writes one line to the stream it came from.
-    pub fn line(&self, name: &str, stream: Stream, time: i64, line: &[u8]) {
-        let mut text = Vec::with_capacity(line.len() + self.width + 8);
+    /// Writes one line to the stream it came from, byte for byte: only what wharf puts in front of it
+    /// depends on whether the stream takes colours.
+    ///
+    /// # Errors
+    /// The stream takes nothing more; `BrokenPipe` where its reader has gone.
+    pub fn line(&self, name: &str, stream: Stream, time: i64, line: &[u8]) -> io::Result<()> {
+        match stream {
+            Stream::Stdout => {
+                let choice = AutoStream::choice(&io::stdout());
+                io::stdout().write_all(&self.composed(choice, name, time, line))
+            }
+            Stream::Stderr => {
+                let choice = AutoStream::choice(&io::stderr());
+                io::stderr().write_all(&self.composed(choice, name, time, line))
+            }
+        }
+    }
+
+    fn composed(&self, choice: ColorChoice, name: &str, time: i64, line: &[u8]) -> Vec<u8> {
+        let mut text = Vec::with_capacity(line.len() + self.width + 48);
+        // Writing to a vector cannot fail.
         if self.prefix {
             let (short, style) = self
                 .prefixes
                 .get(name)
                 .map_or((name, Style::new()), |(short, style)| (short, *style));
+            let style = if choice == ColorChoice::Never {
+                Style::new()
+            } else {
+                style
+            };
             let width = self.width;
             drop(write!(text, "{style}{short:width$}  |{style:#} "));
         }
@@ -83,10 +107,7 @@ impl LogWriter {
         }
         text.extend_from_slice(line);
         text.push(b'\n');
-        match stream {
-            Stream::Stdout => drop(anstream::stdout().lock().write_all(&text)),
-            Stream::Stderr => drop(anstream::stderr().lock().write_all(&text)),
-        }
+        text
     }
 }
 
@@ -95,4 +116,23 @@ fn timestamp(nanoseconds: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(nanoseconds))
         .map(|time| format!("{time:.9}"))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_of_a_service_is_not_changed() {
+        let writer = LogWriter::new("p", ["p-web-1"]);
+        let line = b"a\0b\r\x1b[31mred\x1b[0m \xff";
+        for choice in [ColorChoice::Never, ColorChoice::AlwaysAnsi] {
+            let text = writer.composed(choice, "p-web-1", 0, line);
+            assert!(text.ends_with(&[&line[..], b"\n"].concat()), "{text:?}");
+        }
+        let plain = writer.composed(ColorChoice::Never, "p-web-1", 0, b"x");
+        assert_eq!(plain, b"web-1  | x\n");
+        let coloured = writer.composed(ColorChoice::AlwaysAnsi, "p-web-1", 0, b"x");
+        assert!(coloured.starts_with(b"\x1b["), "{coloured:?}");
+    }
 }

@@ -115,3 +115,37 @@ fn a_holder_that_may_not_be_signalled() {
     assert!(refused.stderr.contains("root"), "{refused}");
     assert!(!holder.process().ended());
 }
+
+#[test]
+fn a_hint_for_a_hidden_holder_names_a_command_that_exists() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can run wharf as somebody else");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let holder = sandbox.server(port, &[]);
+    let open = format!(
+        "chmod -R a+rwX \"$HOME/..\"; chmod 700 \"$XDG_RUNTIME_DIR\"; \
+         exec setpriv --reuid 65534 --regid 65534 --clear-groups env XDG_STATE_HOME=\"$TMPDIR/s\" XDG_RUNTIME_DIR=\"$TMPDIR/r\" wharf server start --port {port} --background"
+    );
+    let refused = sandbox.program("sh", &["-c", &open]).wait().expect(5);
+    let command = format!("sudo ss -tlnp sport = :{port}");
+    assert!(refused.stderr.contains(&command), "{refused}");
+    assert!(!holder.process().ended());
+}
+
+#[test]
+fn an_exit_code_from_an_unknown_service_is_refused_before_anything_starts() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services: {a: {x-wharf: {process: {command: [sleep, '600']}}}}\n",
+    );
+    let failed = sandbox
+        .wharf(&["up", "-d", "--exit-code-from", "b"])
+        .expect(2);
+    assert!(failed.stderr.contains("no such service: b"), "{failed}");
+    let instances = sandbox.wharf(&["ps", "-a", "-q"]).expect(0);
+    assert!(instances.stdout.is_empty(), "{instances}");
+}

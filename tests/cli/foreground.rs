@@ -134,3 +134,19 @@ fn logs_follow_until_the_end() {
     let finished = logs.wait().expect(0);
     assert!(finished.stdout.contains("goodbye"), "{finished}");
 }
+
+#[test]
+fn the_exit_code_of_a_service_counts_that_was_stopped_because_another_ended() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  short: {x-wharf: {process: {command: [sh, -c, 'exit 5']}}}\n  \
+         long: {x-wharf: {process: {command: [sh, -c, 'trap \"exit 9\" TERM; while :; do sleep 0.1; done']}}}\n",
+    );
+    sandbox
+        .wharf(&["up", "--exit-code-from", "short"])
+        .expect(5);
+    let up = sandbox.wharf(&["up", "--exit-code-from", "long"]);
+    // 9, or 143 where it was stopped before it had set its trap.
+    assert!([9, 143].contains(&up.code()), "{up}");
+}

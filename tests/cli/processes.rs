@@ -209,3 +209,37 @@ fn dependents_wait_for_an_answer_and_hear_of_moved_ports() {
             .then_some(())
     });
 }
+
+#[test]
+fn logs_end_with_their_reader_and_change_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  loud:\n    x-wharf: {process: {command: [sh, -c, 'printf \"a\\0b\\033[1mc\\n\"; exec yes x']}}\n",
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    // Without the end of the reader this would go on for ever.
+    let first = sandbox
+        .program("sh", &["-c", "wharf logs -f --no-log-prefix | head -n 1"])
+        .wait()
+        .expect(0);
+    assert_eq!(first.stdout, "a\0b\u{1b}[1mc\n");
+    sandbox.wharf(&["down"]).expect(0);
+}
+
+#[test]
+fn the_lines_of_two_runs_are_not_joined() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  once:\n    x-wharf: {process: {command: [sh, -c, 'echo one; printf two']}}\n",
+    );
+    sandbox.wharf(&["up"]).expect(0);
+    sandbox.wharf(&["up"]).expect(0);
+    let logs = sandbox.wharf(&["logs", "--no-log-prefix"]).expect(0);
+    assert_eq!(logs.stdout, "one\ntwo\none\ntwo\n");
+    let last = sandbox
+        .wharf(&["logs", "--no-log-prefix", "--tail", "-1"])
+        .expect(0);
+    assert_eq!(last.stdout, logs.stdout);
+}

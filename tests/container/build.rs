@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use wharf::backend::BackendError;
+use wharf::backend::{Backend, BackendError};
 use wharf::event::Event;
-use wharf::plan::step::Action;
+use wharf::plan::step::{Action, Cause, Step, StepId};
 use wharf::project::model::{Build, BuildContext, Service};
 
 use crate::engine::{Lab, docker, inspect, lab};
@@ -16,7 +17,13 @@ fn built(lab: &Lab, dockerfile: &str) -> Service {
     let base = lab.busybox();
     let context = lab.directory.path().join("context");
     fs::create_dir_all(context.join("skipped")).unwrap();
-    fs::write(context.join("Dockerfile"), dockerfile.replace("BASE", base)).unwrap();
+    fs::write(
+        context.join("Dockerfile"),
+        dockerfile
+            .replace("BASE", base)
+            .replace("MARK", &lab.project.name),
+    )
+    .unwrap();
     fs::write(context.join("kept"), "kept").unwrap();
     fs::write(context.join("skipped/file"), "no").unwrap();
     fs::write(context.join(".dockerignore"), "skipped\nDockerfile\n").unwrap();
@@ -39,6 +46,23 @@ fn built(lab: &Lab, dockerfile: &str) -> Service {
             shm_size: None,
         }),
         ..Service::default()
+    }
+}
+
+/// How many containers of the builder run a command with this lab's mark in it (`-a`: or did).
+fn steps_at_work(lab: &Lab, which: &str) -> usize {
+    let commands = docker(&["ps", "--no-trunc", which, "--format", "{{.Command}}"]);
+    commands
+        .lines()
+        .filter(|command| command.contains(&lab.project.name))
+        .count()
+}
+
+async fn await_steps_at_work(lab: &Lab, which: &str, wanted: usize) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while steps_at_work(lab, which) != wanted {
+        assert!(Instant::now() < deadline, "not {wanted} steps at work");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -117,7 +141,7 @@ async fn a_failing_step_is_named_with_its_output() {
     let mut lab = lab!();
     let service = built(
         &lab,
-        "FROM BASE\nRUN echo on the way; exit 7\nRUN echo never\n",
+        "FROM BASE\nRUN : MARK; echo on the way; exit 7\nRUN echo never\n",
     );
     let action = action(&lab, service);
     let error = lab.perform(action).await.unwrap_err();
@@ -131,15 +155,16 @@ async fn a_failing_step_is_named_with_its_output() {
         panic!("{error:?}");
     };
     assert_eq!(image, format!("{}-web", lab.project.name));
-    assert_eq!(step.as_deref(), Some("RUN echo on the way; exit 7"));
+    assert_eq!(
+        step.as_deref(),
+        Some(format!("RUN : {}; echo on the way; exit 7", lab.project.name).as_str())
+    );
     assert!(message.contains("non-zero code: 7"), "{message}");
     assert!(
         last_lines.contains(&"on the way".to_owned()),
         "{last_lines:?}"
     );
-    let label = format!("label=com.docker.compose.project={}", lab.project.name);
-    let left = docker(&["ps", "-aq", "--filter", &label]);
-    assert_eq!(left, "", "containers of the failed build");
+    assert_eq!(steps_at_work(&lab, "-a"), 0);
 }
 
 #[tokio::test]
@@ -176,4 +201,33 @@ async fn a_dockerfile_may_be_in_the_compose_file() {
         docker(&["run", "--rm", "--net=none", &name, "cat", "/kept"]),
         "kept"
     );
+}
+
+#[tokio::test]
+async fn a_build_that_is_given_up_leaves_nothing_running() {
+    let mut lab = lab!();
+    let service = built(&lab, "FROM BASE\nRUN echo begun; sleep 600; : MARK\n");
+    let step = Step {
+        id: StepId(1),
+        action: action(&lab, service),
+        cause: Cause::Missing,
+        needs: Vec::new(),
+    };
+    {
+        let building = lab.containers.perform(&step, &lab.made, &lab.events);
+        let mut building = std::pin::pin!(building);
+        let begun = async {
+            while let Some(event) = lab.received.recv().await {
+                if matches!(event, Event::Progress { line, .. } if line == "begun") {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            done = &mut building => panic!("{done:?}"),
+            () = begun => {}
+        }
+        await_steps_at_work(&lab, "--no-trunc", 1).await;
+    }
+    await_steps_at_work(&lab, "-a", 0).await;
 }

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use wharf::backend::BackendError;
 use wharf::backend::container::Names;
 use wharf::plan::step::{Action, Attachment};
 use wharf::project::model::{
-    Mount, MountKind, NetworkAttachment, Store, StoreMount, StoreSource, Volume,
+    HealthTest, Healthcheck, Mount, MountKind, NetworkAttachment, Store, StoreMount, StoreSource,
+    Volume,
 };
 
 use crate::engine::{Lab, docker, inspect, lab};
@@ -325,4 +327,35 @@ async fn an_image_that_is_not_there_is_named() {
     };
     assert!(action.starts_with("create wharftest"), "{action}");
     assert_eq!(source.to_string(), "there is no image no/such:image");
+}
+
+#[tokio::test]
+async fn what_the_engine_is_too_old_for_is_refused_by_name() {
+    let mut lab = lab!();
+    lab.default_network().await;
+    let engine = lab.containers.reachable().await.unwrap();
+    let minor: u32 = engine.api.split_once('.').unwrap().1.parse().unwrap();
+    let mut service = lab.shell("web", "true");
+    service.healthcheck = Some(Healthcheck {
+        test: Some(HealthTest::Shell("true".to_owned())),
+        interval: None,
+        timeout: None,
+        retries: None,
+        start_period: Some(Duration::from_secs(1)),
+        start_interval: Some(Duration::from_secs(1)),
+    });
+    let created = lab.create(lab.spec(service)).await;
+    if minor >= 44 {
+        created.unwrap();
+        return;
+    }
+    let error = created.unwrap_err().to_string();
+    assert!(
+        error.ends_with(&format!(
+            "healthcheck.start_interval needs API 1.44 (Docker Engine 25), and this engine has {}",
+            engine.api
+        )),
+        "{error}"
+    );
+    assert_eq!(lab.observe().await, []);
 }

@@ -188,6 +188,18 @@ async fn the_healthcheck_s_verdict_decides() {
             (name, waited) => panic!("{name}: {waited:?}"),
         }
     }
+    // Passes long before the engine looks for the first time.
+    let mut service = lab.shell("early", "sleep 0.5; touch /well; sleep 60");
+    service.healthcheck = Some(Healthcheck {
+        interval: Some(Duration::from_hours(1)),
+        ..check("test -e /well")
+    });
+    let id = lab.up(lab.spec(service)).await.unwrap();
+    let instance = lab.target("early", &id);
+    lab.perform(Action::AwaitHealthy { instance })
+        .await
+        .unwrap();
+
     let id = lab
         .up(lab.spec(lab.shell("without", "sleep 60")))
         .await

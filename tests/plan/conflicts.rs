@@ -72,13 +72,13 @@ fn a_move_is_told_to_the_process_and_to_dependents() {
     let plan = world.up();
     assert_snapshot!(plan);
     let variables = |name: &str| {
-        plan.steps
-            .iter()
-            .find_map(|step| match &step.action {
-                Action::Create(spec) if spec.service.name == name => Some(spec.environment.clone()),
-                _ => None,
-            })
-            .expect("the service is created")
+        let created = plan.steps.iter().find_map(|step| {
+            let Action::Create(spec) = &step.action else {
+                return None;
+            };
+            (spec.service.name == name).then(|| spec.environment.clone())
+        });
+        created.expect("the service is created")
     };
     assert_eq!(
         variables("ws").get("PORT").map(String::as_str),
@@ -183,9 +183,12 @@ services:
         .up()
         .steps
         .iter()
-        .filter_map(|step| match step.action {
-            Action::MovePort { to, .. } => Some(to),
-            _ => None,
+        .filter_map(|step| {
+            if let Action::MovePort { to, .. } = step.action {
+                Some(to)
+            } else {
+                None
+            }
         })
         .collect();
     assert_eq!(moved, [8005, 8006]);
@@ -206,5 +209,20 @@ services:
         plan.steps
             .iter()
             .any(|step| matches!(step.action, Action::MovePort { to: 8010, .. }))
+    );
+}
+
+#[test]
+fn two_replicas_cannot_share_a_port() {
+    let mut world = World::new(WS);
+    world.policy.scale.insert("ws".to_owned(), 2);
+    let plan = world.up();
+    let [question] = plan.questions.as_slice() else {
+        panic!("{:?}", plan.questions)
+    };
+    let obstacle = question.obstacle.as_deref();
+    assert_eq!(
+        obstacle,
+        Some("replica 1 of service `ws` of this project takes it")
     );
 }

@@ -42,7 +42,7 @@ fn running() -> World {
 fn down_stops_dependents_first() {
     let world = running();
     let ending = Ending {
-        known: Some(names(&["ws", "client"])),
+        enabled: Some(names(&["ws", "client"])),
         ..Ending::default()
     };
     assert_snapshot!(down::down(&world.observed, &ending));
@@ -115,4 +115,18 @@ fn force_recreate_makes_all_anew() {
         ..Policy::default()
     };
     assert_snapshot!(world.up());
+}
+
+#[test]
+fn a_service_whose_profile_is_off_is_left_alone_and_is_no_orphan() {
+    let world = running();
+    let ending = Ending {
+        enabled: Some(names(&["ws"])),
+        disabled: names(&["client"]),
+        remove_orphans: true,
+        ..Ending::default()
+    };
+    let plan = down::down(&world.observed, &ending);
+    assert!(!plan.to_string().contains("client"), "{plan}");
+    assert!(plan.notes.is_empty(), "{:?}", plan.notes);
 }

@@ -75,7 +75,10 @@ fn without_an_engine_all_must_have_a_process_form() {
     let refused = place_without_engine(&load(FORMS), &Wishes::default()).expect_err("no engine");
     assert_eq!(
         refused,
-        PlacementError::NeedEngine(vec!["image-only".to_owned()])
+        PlacementError::NeedEngine {
+            services: vec!["image-only".to_owned()],
+            could_be_local: false
+        }
     );
     let local = load("services: {a: {image: a, x-wharf: {process: {command: [a]}}}}");
     let placed = place_without_engine(&local, &Wishes::default()).expect("runs as a process");

@@ -1,6 +1,7 @@
 //! What `up` plans on a free machine.
 
 use insta::assert_snapshot;
+use wharf::plan::step::Action;
 
 use crate::world::World;
 
@@ -78,9 +79,11 @@ services:
         .up()
         .steps
         .iter()
-        .filter_map(|step| match &step.action {
-            wharf::plan::step::Action::Create(spec) => spec.ports.first()?.published,
-            _ => None,
+        .filter_map(|step| {
+            let Action::Create(spec) = &step.action else {
+                return None;
+            };
+            spec.ports.first()?.published
         })
         .collect();
     assert_eq!(ports, [9000, 9001, 9002]);

@@ -142,3 +142,33 @@ async fn only_what_has_ended_can_be_removed() {
     );
     assert_eq!(stage.processes.projects().unwrap(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_frozen_service_ends_politely_too() {
+    let stage = Stage::new();
+    let script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done";
+    stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "up").await;
+    stage
+        .processes
+        .kill("stage", "stage-web-1", 19)
+        .await
+        .unwrap();
+    stage.stop("web", None).await.unwrap();
+    assert_eq!(stage.instance("web").await.status, exited(7));
+}
+
+#[tokio::test]
+async fn a_process_that_moves_on_all_the_time_is_caught() {
+    let stage = Stage::new();
+    // Every few milliseconds another process, whose parent has just ended.
+    let script = "trap '' TERM; hop() { sleep 0.02; hop & exit; }; hop & echo up; exec sleep 600";
+    let id = stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "up").await;
+    stage
+        .stop("web", Some(Duration::from_millis(100)))
+        .await
+        .unwrap();
+    let all = wharf::backend::process::tree::Snapshot::take().unwrap();
+    assert_eq!(all.tree(&id.0, None, &[]), []);
+}

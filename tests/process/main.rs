@@ -5,6 +5,7 @@ mod stage;
 
 mod adoption;
 mod command;
+mod crash;
 mod ending;
 mod follow;
 mod health;

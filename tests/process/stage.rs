@@ -205,6 +205,31 @@ impl Stage {
         assert!(!supervisor.is_alive());
     }
 
+    /// Kills the supervisor if there is one at this moment.
+    pub(crate) fn kill_whoever_supervises(&self) {
+        if let Some(supervisor) = self.supervisor() {
+            supervisor.signal(rustix::process::Signal::KILL).unwrap();
+        }
+    }
+
+    /// Every process that was started here, whatever its run, ascending.
+    pub(crate) fn started(&self) -> Vec<u32> {
+        let mark = format!("PWD={}", self.root.path().display());
+        let has_mark = |pid: &u32| {
+            std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| {
+                text.split(|byte| *byte == 0)
+                    .any(|entry| entry == mark.as_bytes())
+            })
+        };
+        let mut found: Vec<u32> = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+            .filter(has_mark)
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
     pub(crate) fn spec(&self, service: Service) -> InstanceSpec {
         InstanceSpec {
             project: Arc::new(ProjectIdentity {

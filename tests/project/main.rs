@@ -10,4 +10,6 @@ mod hostile;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod machine;
+#[cfg(test)]
 mod properties;

@@ -19,7 +19,7 @@ use super::networks;
 use super::{ApiVersion, labels};
 use crate::backend::BackendError;
 use crate::plan::step::{InstanceSpec, SettledPort};
-use crate::project::model::{HealthTest, Healthcheck, Restart, Service};
+use crate::project::model::{self, HealthTest, Healthcheck, MountKind, Restart, Service};
 
 /// Every capability.
 const ALL: &str = "ALL";
@@ -71,6 +71,7 @@ pub(super) struct Request {
 /// [`BackendError::Unsupported`] when the service needs a newer engine.
 pub(super) fn request(spec: &InstanceSpec, around: &Surroundings) -> Result<Request, BackendError> {
     let service = &*spec.service;
+    check(spec, around.api)?;
     let mut endpoints = networks::endpoints(spec, around.api);
     let mode = around
         .network_mode
@@ -122,6 +123,31 @@ pub(super) fn request(spec: &InstanceSpec, around: &Surroundings) -> Result<Requ
             .filter(|_| around.api < ApiVersion::V1_44),
         connect,
     })
+}
+
+/// What an older engine would not refuse but ignore.
+fn check(spec: &InstanceSpec, api: ApiVersion) -> Result<(), BackendError> {
+    let partial = |mount: &model::Mount| {
+        matches!(
+            mount.kind,
+            MountKind::Volume {
+                subpath: Some(_),
+                ..
+            }
+        )
+    };
+    if spec.service.volumes.iter().any(partial) {
+        api.offers(ApiVersion::V1_45, "26", &spec.name, "volume.subpath")?;
+    }
+    let further_mac = spec.networks.iter().skip(1).any(|attachment| {
+        let network = spec.service.networks.get(&attachment.key);
+        network.is_some_and(|network| network.mac_address.is_some())
+    });
+    if further_mac {
+        let what = "mac_address on a network that is not the primary one";
+        api.offers(ApiVersion::V1_44, "25", &spec.name, what)?;
+    }
+    Ok(())
 }
 
 fn host(spec: &InstanceSpec, around: &Surroundings, network_mode: String) -> HostConfig {
@@ -288,11 +314,9 @@ fn health(
     spec: &InstanceSpec,
     api: ApiVersion,
 ) -> Result<HealthConfig, BackendError> {
-    if check.start_interval.is_some() && api < ApiVersion::V1_44 {
-        return Err(BackendError::Unsupported(format!(
-            "{}: healthcheck.start_interval needs API 1.44 (Docker Engine 25); this engine has {api}",
-            spec.name
-        )));
+    if check.start_interval.is_some() {
+        let what = "healthcheck.start_interval";
+        api.offers(ApiVersion::V1_44, "25", &spec.name, what)?;
     }
     let test = check.test.as_ref().map(|test| match test {
         HealthTest::None => vec!["NONE".to_owned()],

@@ -29,13 +29,14 @@ pub(super) async fn container(
     let stores = secrets::of(spec)?;
     let around = surroundings(containers, engine, spec, &stores).await?;
     let request = convert::request(spec, &around)?;
-    let id = match create(engine, &spec.name, &request).await {
+    let platform = spec.service.platform.as_deref().unwrap_or_default();
+    let id = match create(engine, &spec.name, platform, &request).await {
         Ok(id) => id,
         Err(error) => match &spec.replaces {
             // The old one still has the name: wait for it under a temporary one.
             Some(old) if has_status(&error, 409) => {
                 let name = replace::temporary_name(&old.0, &spec.name);
-                let id = create(engine, &name, &request)
+                let id = create(engine, &name, platform, &request)
                     .await
                     .map_err(|error| engine.refused(format!("create {}", spec.name), error))?;
                 let heir = Heir {
@@ -85,11 +86,19 @@ pub(super) async fn rename(engine: &Engine, heir: &Heir) -> Result<(), BackendEr
         .map_err(|error| engine.refused(format!("rename a container to {}", heir.name), error))
 }
 
-async fn create(engine: &Engine, name: &str, request: &convert::Request) -> Result<String, Error> {
+async fn create(
+    engine: &Engine,
+    name: &str,
+    platform: &str,
+    request: &convert::Request,
+) -> Result<String, Error> {
     if let Some(mac) = &request.mac_address {
-        return create_with_mac(engine, name, &request.body, mac).await;
+        return create_with_mac(engine, name, platform, &request.body, mac).await;
     }
-    let options = CreateContainerOptionsBuilder::new().name(name).build();
+    let options = CreateContainerOptionsBuilder::new()
+        .name(name)
+        .platform(platform)
+        .build();
     let created = engine
         .docker
         .create_container(Some(options), request.body.clone());
@@ -100,6 +109,7 @@ async fn create(engine: &Engine, name: &str, request: &convert::Request) -> Resu
 async fn create_with_mac(
     engine: &Engine,
     name: &str,
+    platform: &str,
     body: &ContainerCreateBody,
     mac: &str,
 ) -> Result<String, Error> {
@@ -107,7 +117,11 @@ async fn create_with_mac(
     body["MacAddress"] = mac.into();
     let request = Request::builder()
         .method(Method::POST)
-        .uri(format!("/containers/create?name={}", encoded(name)))
+        .uri(format!(
+            "/containers/create?name={}&platform={}",
+            encoded(name),
+            encoded(platform)
+        ))
         .header("Content-Type", "application/json")
         .body(bollard::body_full(body.to_string().into()))?;
     let reply = engine.wire.checked(request).await?;

@@ -12,6 +12,7 @@ mod create;
 mod credentials;
 mod fault;
 mod hash;
+mod health;
 mod hooks;
 mod ignore;
 mod inventory;
@@ -139,17 +140,21 @@ impl Engine {
         let local = endpoint.is_local();
         let wire = Wire::new(endpoint);
         let unreachable = |error| fault::unreachable_engine(&name, error);
-        let version = tokio::time::timeout(HELLO, wire.get("/version"))
+        let (version, newest) = tokio::time::timeout(HELLO, wire.hello())
             .await
             .map_err(|_| unreachable(bollard::errors::Error::RequestTimeoutError))?
             .map_err(unreachable)?;
-        let version: reply::Version = serde_json::from_slice(&version)
-            .map_err(|err| unreachable(bollard::errors::Error::JsonSerdeError { err }))?;
+        if newest < ApiVersion::OLDEST {
+            return Err(BackendError::Unsupported(format!(
+                "the Docker engine at {name} speaks API {newest}; wharf needs {} (Docker Engine 20.10) \
+                 or newer",
+                ApiVersion::OLDEST
+            )));
+        }
         let api = env
             .get("DOCKER_API_VERSION")
             .and_then(ApiVersion::parse)
-            .or_else(|| ApiVersion::parse(&version.api))
-            .unwrap_or(ApiVersion::OLDEST)
+            .unwrap_or(newest)
             .min(ApiVersion::NEWEST);
         wire.speak(api);
         let transport = {
@@ -166,20 +171,18 @@ impl Engine {
             API_DEFAULT_VERSION,
         )
         .map_err(unreachable)?;
-        // An engine in a virtual machine publishes ports here, but its containers are elsewhere.
-        let in_a_machine = version.platform.name.contains("Desktop");
         Ok(Self {
             docker,
             wire,
             api,
             credentials: Credentials::load(env),
             info: EngineInfo {
-                version: version.engine,
+                version,
                 api: api.to_string(),
                 endpoint: name.clone(),
                 local,
             },
-            direct: OnceCell::new_with((in_a_machine || !local).then_some(false)),
+            direct: OnceCell::new_with((!local).then_some(false)),
         })
     }
 
@@ -200,17 +203,18 @@ impl Engine {
     }
 
     /// Whether containers' own addresses can be reached from this machine: a local engine that is not
-    /// rootless (whose network is behind a user-mode stack).
+    /// rootless (whose network is behind a user-mode stack) and not in a virtual machine.
     async fn is_direct(&self) -> bool {
         *self
             .direct
             .get_or_init(|| async {
                 cfg!(target_os = "linux")
                     && self.get::<reply::Info>("/info").await.is_ok_and(|info| {
-                        !info
-                            .security_options
-                            .iter()
-                            .any(|option| option.contains("rootless"))
+                        !info.operating_system.contains("Docker Desktop")
+                            && !info
+                                .security_options
+                                .iter()
+                                .any(|option| option.contains("rootless"))
                     })
             })
             .await
@@ -262,9 +266,9 @@ mod tests {
         assert_eq!(kind, Some(std::io::ErrorKind::NotFound));
     }
 
-    #[tokio::test]
-    async fn what_answers_must_be_an_engine() {
-        use tokio::io::AsyncWriteExt as _;
+    /// What a backend makes of a server whose replies have these headers.
+    async fn met(headers: &'static str) -> Result<EngineInfo, BackendError> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut env = Env::default();
@@ -272,16 +276,32 @@ mod tests {
             .insert("DOCKER_HOST".to_owned(), format!("tcp://{address}"));
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-            stream.write_all(reply).await.unwrap();
-            stream.shutdown().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                asked.push(stream.read_u8().await.unwrap());
+            }
+            let reply = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: 2\r\n\r\nOK");
+            stream.write_all(reply.as_bytes()).await.unwrap();
         });
-        let error = Containers::new(&env).reachable().await.unwrap_err();
+        let met = Containers::new(&env).reachable().await;
+        server.await.unwrap();
+        met
+    }
+
+    #[tokio::test]
+    async fn what_answers_must_be_an_engine_of_our_time() {
+        let info = met("Api-Version: 1.60\r\nServer: Docker/30.1 (linux)\r\n")
+            .await
+            .unwrap();
+        assert_eq!((info.version.as_str(), info.api.as_str()), ("30.1", "1.53"));
+        assert!(info.local);
+        let error = met("").await.unwrap_err();
         assert!(
             matches!(error, BackendError::EngineUnreachable { .. }),
             "{error:?}"
         );
-        server.await.unwrap();
+        let error = met("Api-Version: 1.40\r\n").await.unwrap_err();
+        assert!(error.to_string().contains("needs 1.41"), "{error}");
     }
 
     #[test]

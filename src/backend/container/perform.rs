@@ -13,7 +13,10 @@ use futures_util::StreamExt;
 use super::convert::whole_seconds;
 use super::fault::{has_status, is_missing};
 use super::observe::{self, encoded};
-use super::{Containers, Engine, build, create, hooks, labels, networks, pull, ready, start};
+use super::{
+    ApiVersion, Containers, Engine, build, create, health, hooks, labels, networks, pull, ready,
+    start,
+};
 use crate::backend::{BackendError, Made};
 use crate::event::{Event, Events};
 use crate::plan::step::ProjectIdentity;
@@ -64,7 +67,7 @@ pub(super) async fn step(
         }
         Action::AwaitHealthy { instance } => {
             let id = resolve(instance, made)?;
-            ready::healthy(engine, &id.0, &instance.name).await?;
+            health::healthy(engine, &id.0, &instance.name).await?;
         }
         Action::AwaitCompleted { instance } => {
             let id = resolve(instance, made)?;
@@ -224,6 +227,11 @@ async fn create_network(
     let existing: Vec<super::reply::Named> = engine.get("/networks").await.map_err(refused)?;
     if existing.iter().any(|other| other.name == network.name) {
         return Ok(());
+    }
+    if network.enable_ipv4 == Some(false) {
+        let who = format!("network {}", network.name);
+        let what = "enable_ipv4: false";
+        engine.api.offers(ApiVersion::V1_48, "28", &who, what)?;
     }
     let request = networks::network(network, project);
     match engine.docker.create_network(request).await {

@@ -1,7 +1,6 @@
-//! Waiting for a container: for an answer at its port, for its healthcheck's verdict, for its end.
+//! Waiting for a container: for an answer at its port, and for its end.
 //!
-//! Nothing here polls the engine at short intervals: `wait` and the event stream tell when something
-//! happened. A slow look in between covers an event that was missed.
+//! Nothing here polls the engine: `wait` and the event stream tell when something happened.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -13,19 +12,16 @@ use hyper::{Method, Request};
 use serde_json::Value;
 
 use super::fault::{Refusal, is_missing};
-use super::observe::{self, encoded, verdict};
+use super::observe::{self, encoded};
 use super::reply::Inspected;
 use super::{Engine, logs, wire};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::probe;
-use crate::state::{Health, ProbeKind, Publisher, Readiness};
+use crate::state::{ProbeKind, Publisher, Readiness};
 
 /// How many lines of output go into an error.
 const KEPT: u64 = 20;
-
-/// The longest time without a look of one's own.
-const AT_LEAST: Duration = Duration::from_secs(5);
 
 /// For requests that may stay open as long as the container lives.
 const UNLIMITED: Duration = Duration::from_hours(24 * 365);
@@ -130,47 +126,6 @@ fn own_address(container: &Inspected, port: u16) -> Option<SocketAddr> {
         .map(|ip| SocketAddr::new(ip, port))
 }
 
-/// Waits for the healthcheck's verdict.
-pub(super) async fn healthy(engine: &Engine, id: &str, name: &str) -> Result<(), BackendError> {
-    let begun = Instant::now();
-    let refused = |error| engine.refused(format!("wait for {name}"), error);
-    let changes = changes(engine, &[id], &["health_status", "die", "start"])
-        .await
-        .map_err(refused)?;
-    let mut changes = std::pin::pin!(changes);
-    loop {
-        let container = alive(engine, id, name).await?;
-        let health = container.state.health.as_ref();
-        match health.and_then(|health| verdict(&health.status)) {
-            Some(Health::Healthy) => return Ok(()),
-            Some(Health::Starting) => {}
-            Some(Health::Unhealthy) => {
-                let said = health
-                    .and_then(|health| health.log.last())
-                    .map(|log| log.output.trim())
-                    .filter(|output| !output.is_empty())
-                    .map_or_else(String::new, |output| format!(" ({output})"));
-                return Err(BackendError::NotReady {
-                    name: name.to_owned(),
-                    seconds: begun.elapsed().as_secs(),
-                    last: format!("its healthcheck says unhealthy{said}"),
-                    last_lines: last_lines(engine, id).await,
-                });
-            }
-            // Between two runs there is no verdict yet.
-            None if container.state.restarting => {}
-            None => {
-                return Err(BackendError::Unsupported(format!(
-                    "{name} is to be waited for until it is healthy, and has no healthcheck"
-                )));
-            }
-        }
-        if let Ok(Some(Err(error))) = tokio::time::timeout(AT_LEAST, changes.next()).await {
-            return Err(refused(error));
-        }
-    }
-}
-
 /// Waits until the container ended with code 0.
 pub(super) async fn completed(engine: &Engine, id: &str, name: &str) -> Result<(), BackendError> {
     match ended(engine, id).await {
@@ -226,7 +181,11 @@ pub(super) async fn changes(
 }
 
 /// The container, if it runs or is about to run again.
-async fn alive(engine: &Engine, id: &str, name: &str) -> Result<Inspected, BackendError> {
+pub(super) async fn alive(
+    engine: &Engine,
+    id: &str,
+    name: &str,
+) -> Result<Inspected, BackendError> {
     let inspected = observe::inspect(engine, id)
         .await
         .map_err(|error| engine.refused(format!("inspect {name}"), error))?;
@@ -255,7 +214,7 @@ async fn exited_early(engine: &Engine, id: &str, name: &str, code: i32) -> Backe
 }
 
 /// For an error that is reported anyway: without the lines if they cannot be had.
-async fn last_lines(engine: &Engine, id: &str) -> Vec<String> {
+pub(super) async fn last_lines(engine: &Engine, id: &str) -> Vec<String> {
     logs::last_lines(engine, id, KEPT).await.unwrap_or_default()
 }
 

@@ -8,30 +8,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
-/// `GET /version`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct Version {
-    #[serde(rename = "Version", default)]
-    pub engine: String,
-    #[serde(rename = "ApiVersion", default)]
-    pub api: String,
-    #[serde(default)]
-    pub platform: Platform,
-}
-
-/// What the engine is part of.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct Platform {
-    #[serde(default)]
-    pub name: String,
-}
-
 /// `GET /info`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Info {
+    #[serde(default)]
+    pub operating_system: String,
     #[serde(default, deserialize_with = "or_default")]
     pub security_options: Vec<String>,
 }
@@ -138,6 +120,20 @@ pub(super) struct Config {
     #[serde(default, deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
     pub stop_timeout: Option<i64>,
+    pub healthcheck: Option<Healthcheck>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub shell: Vec<String>,
+}
+
+/// `Config.Healthcheck`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Healthcheck {
+    #[serde(default, deserialize_with = "or_default")]
+    pub test: Vec<String>,
+    /// Nanoseconds.
+    #[serde(default)]
+    pub timeout: i64,
 }
 
 /// One of `Mounts`.

@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::connect::Endpoint;
+use crate::backend::BackendError;
 
 /// A connection could not even be made; tells an absent engine from one that answers badly.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,27 @@ impl Wire {
                 self.exchange(stream.map_err(unconnected)?, request).await
             }
         }
+    }
+
+    /// The engine's version and the newest API it speaks: the headers of `GET /_ping`, which costs the
+    /// engine nothing (`/version` makes it run other programs).
+    pub(super) async fn hello(&self) -> Result<(String, ApiVersion), Error> {
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri("/_ping")
+            .body(bollard::body_full(Bytes::new()))?;
+        let response = self.checked(request).await?;
+        let header = |name: &str| response.headers().get(name)?.to_str().ok();
+        let api = header("Api-Version")
+            .and_then(ApiVersion::parse)
+            .ok_or_else(|| Error::HttpHeaderNotFoundError("Api-Version".to_owned()))?;
+        // `Docker/20.10.24 (linux)`
+        let server = header("Server").unwrap_or_default();
+        let version = server.split_whitespace().next().unwrap_or_default();
+        let version = version
+            .split_once('/')
+            .map_or(version, |(_, version)| version);
+        Ok((version.to_owned(), api))
     }
 
     /// The body of a GET reply; a status of 400 and above is the engine's error message.
@@ -197,6 +219,27 @@ impl ApiVersion {
     /// Several networks at `create`, `start_interval`, hardware addresses per network.
     pub(super) const V1_44: Self = Self(1, 44);
 
+    /// A part of a volume as a mount.
+    pub(super) const V1_45: Self = Self(1, 45);
+    /// Networks without IPv4.
+    pub(super) const V1_48: Self = Self(1, 48);
+
+    /// Whether this version can do what came with `needed`; if not, an error that names both.
+    pub(super) fn offers(
+        self,
+        needed: Self,
+        engine: &str,
+        who: &str,
+        what: &str,
+    ) -> Result<(), BackendError> {
+        if self >= needed {
+            return Ok(());
+        }
+        Err(BackendError::Unsupported(format!(
+            "{who}: {what} needs API {needed} (Docker Engine {engine}), and this engine has {self}"
+        )))
+    }
+
     /// Reads `1.41`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;
@@ -237,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn an_absent_engine_is_told_from_a_bad_reply() {
         let wire = Wire::new(Endpoint::Unix("/nonexistent/engine.sock".into()));
-        let error = wire.get("/version").await.unwrap_err();
+        let error = wire.get("/info").await.unwrap_err();
         assert!(is_unconnected(&error), "{error}");
     }
 }

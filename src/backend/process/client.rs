@@ -97,7 +97,10 @@ impl Client {
                     };
                 }
                 // It was killed; its successor takes over and every request may be made twice.
-                Err(error) => last = Some(error),
+                Err(error) => {
+                    self.forget(project);
+                    last = Some(error);
+                }
             }
         }
         Err(BackendError::State {
@@ -113,12 +116,9 @@ impl Client {
         request: &Request,
     ) -> Result<bool, BackendError> {
         let dir = self.dirs.project(project)?;
-        let mut connection = match self.pooled(project) {
-            Some(connection) => connection,
-            None => match self.connect(&dir).await? {
-                Some(connection) => connection,
-                None => return Ok(false),
-            },
+        // Not one from the pool: its supervisor may have been replaced.
+        let Some(mut connection) = self.connect(&dir).await? else {
+            return Ok(false);
         };
         match connection.ask(request).await {
             Ok(Reply::Done { .. }) => {
@@ -156,6 +156,11 @@ impl Client {
 
     fn pooled(&self, project: &str) -> Option<Connection> {
         self.idle.borrow_mut().get_mut(project)?.pop()
+    }
+
+    /// All of them led to the supervisor that has gone.
+    fn forget(&self, project: &str) {
+        self.idle.borrow_mut().remove(project);
     }
 
     fn give_back(&self, project: &str, connection: Connection) {
@@ -245,5 +250,72 @@ impl Client {
             io::Error::other(said)
         };
         Err(cannot(source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader as StdReader, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::backend::process::run::ProcessId;
+
+    /// A supervisor that greets with `greeting` and reports the first line it hears.
+    fn impostor(dir: &ProjectDir, greeting: &str) -> std::thread::JoinHandle<String> {
+        dir.create().unwrap();
+        let listener = UnixListener::bind(dir.socket()).unwrap();
+        let card = Card {
+            process: ProcessId::of(std::process::id()).unwrap(),
+            socket: dir.socket(),
+            version: "0".into(),
+        };
+        std::fs::write(dir.supervisor_card(), serde_json::to_vec(&card).unwrap()).unwrap();
+        let greeting = greeting.to_owned();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(greeting.as_bytes()).unwrap();
+            let mut heard = String::new();
+            StdReader::new(&stream).read_line(&mut heard).unwrap();
+            heard
+        })
+    }
+
+    fn client(root: &tempfile::TempDir) -> Client {
+        let dirs = Dirs::new(root.path().join("s"), root.path().join("r"));
+        Client::new(dirs, PathBuf::from("/nowhere/wharf"))
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_of_another_version_is_asked_to_leave() {
+        let root = tempfile::tempdir().unwrap();
+        let client = client(&root);
+        let dir = client.dirs.project("p").unwrap();
+        let heard = impostor(&dir, "{\"protocol\":99,\"version\":\"9\",\"new\":1}\n");
+        assert!(client.connect(&dir).await.unwrap().is_none());
+        assert_eq!(heard.join().unwrap(), "{\"request\":\"shutdown\"}\n");
+    }
+
+    #[tokio::test]
+    async fn a_card_without_a_supervisor_is_nobody() {
+        let root = tempfile::tempdir().unwrap();
+        let client = client(&root);
+        let dir = client.dirs.project("p").unwrap();
+        drop(impostor(&dir, ""));
+        std::fs::remove_file(dir.socket()).unwrap();
+        assert!(client.connect(&dir).await.unwrap().is_none());
+        std::fs::write(dir.supervisor_card(), "not a card").unwrap();
+        assert!(client.connect(&dir).await.unwrap().is_none());
+        assert!(!client.ask_if_there("p", &Request::Ping).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_binary_that_is_not_there_is_an_error_with_its_cause() {
+        let root = tempfile::tempdir().unwrap();
+        let error = client(&root).ask("p", &Request::Ping).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot start the supervisor of project p"
+        );
     }
 }

@@ -18,8 +18,14 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::backend::BackendError;
 use crate::project::Env;
+
+/// The longest project name that becomes a socket's name as it is: an address holds 107 bytes, with a
+/// directory's descriptor in front.
+const LONGEST_SOCKET_NAME: usize = 64;
 
 /// The two roots: what must survive a reboot, and what must not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,9 +154,22 @@ impl ProjectDir {
         self.root.join("supervisor.log")
     }
 
-    /// Where the supervisor will listen.
+    /// Where the supervisor will listen. A name too long for a socket's address (`unix(7)`) is cut, and
+    /// told apart by its hash.
     pub fn socket(&self) -> PathBuf {
-        self.runtime.join(format!("{}.sock", self.name))
+        let name = &self.name;
+        let file = if name.len() <= LONGEST_SOCKET_NAME {
+            format!("{name}.sock")
+        } else {
+            let hash = Sha256::digest(name.as_bytes());
+            let hash = hash
+                .iter()
+                .take(8)
+                .fold(0_u64, |all, byte| all << 8 | u64::from(*byte));
+            let kept: String = name.chars().take(32).collect();
+            format!("{kept}-{hash:016x}.sock")
+        };
+        self.runtime.join(file)
     }
 }
 
@@ -259,6 +278,21 @@ mod tests {
     #[test]
     fn no_home_is_an_error() {
         assert!(Dirs::from_env(&env(&[])).is_err());
+    }
+
+    #[test]
+    fn a_long_project_name_has_a_socket_that_can_be_bound() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = Dirs::new(root.path().join("s"), root.path().to_owned());
+        let socket = |name: &str| dirs.project(name).unwrap().socket();
+        let (one, other) = ("x".repeat(200), format!("{}y", "x".repeat(199)));
+        assert_ne!(socket(&one), socket(&other));
+        for name in [&one, &other] {
+            let path = socket(name);
+            let bound = super::super::socket::reach(&path, std::os::unix::net::UnixListener::bind);
+            assert!(bound.is_ok(), "{}", path.display());
+        }
+        assert_eq!(socket("web"), root.path().join("web.sock"));
     }
 
     #[test]

@@ -111,27 +111,33 @@ impl Processes {
 
     /// Who answered, if it was not the instance. Where the system does not tell who did, the answer counts.
     fn stranger(&self, project: &str, name: &str, answer: &Answer) -> Option<String> {
-        let inodes = match port::sockets::accepted_inode(answer.remote, answer.local) {
-            Ok(Some(inode)) => vec![inode],
-            // It has hung up already: whoever listens there has answered.
-            Ok(None) => port::sockets::listeners(answer.remote.port(), Protocol::Tcp)
+        let tree = self.tree_pids(project, name).ok()?;
+        let holds = |inodes: &[u64]| !port::owner::pids_holding(inodes, Some(&tree)).is_empty();
+        let accepted = port::sockets::accepted_inode(answer.remote, answer.local).ok()?;
+        if accepted.is_some_and(|inode| holds(&[inode])) {
+            return None;
+        }
+        let holders = |inodes: &[u64]| port::owner::pids_holding(inodes, None);
+        let mut others = accepted.map_or_else(Vec::new, |inode| holders(&[inode]));
+        if others.is_empty() {
+            // It has hung up already, or shows us nothing: whoever listens there has answered.
+            let inodes: Vec<u64> = port::sockets::listeners(answer.remote.port(), Protocol::Tcp)
                 .ok()?
                 .into_iter()
                 .filter(|socket| overlaps(answer.remote.ip(), socket.address.ip(), socket.only_v6))
                 .map(|socket| socket.inode)
-                .collect(),
-            Err(_) => return None,
-        };
-        let tree = self.tree_pids(project, name).ok()?;
-        if inodes.is_empty() || !port::owner::pids_holding(&inodes, Some(&tree)).is_empty() {
-            return None;
+                .collect();
+            if inodes.is_empty() || holds(&inodes) {
+                return None;
+            }
+            others = holders(&inodes);
         }
-        match port::owner::pids_holding(&inodes, None).first() {
+        match others.first() {
             Some(pid) => Some(match port::process::process_facts(*pid) {
                 Some(facts) => format!("pid {pid} ({})", facts.command.join(" ")),
                 None => format!("pid {pid}"),
             }),
-            // Nobody we can look into: somebody else's process, as ours we could.
+            // Ours we could look into.
             None => Some("a process of another user".to_owned()),
         }
     }

@@ -15,6 +15,10 @@ use super::run::{ProcessId, RUN_ID, Stat};
 /// The kernel's thread parent; its children have no environment.
 const KTHREADD: u32 = 2;
 
+/// A process that has vanished between the listing and the look at it may have left a child that the
+/// listing does not show: then the list is gone through again, this often at most.
+const PASSES: usize = 3;
+
 /// All processes at one moment. Environments are read when asked for, once.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -27,22 +31,26 @@ impl Snapshot {
     pub fn take() -> io::Result<Self> {
         let mut processes = BTreeMap::new();
         let mut text = Vec::with_capacity(512);
-        for entry in fs::read_dir("/proc")? {
-            let Some(pid) = entry?
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            text.clear();
-            let read = File::open(format!("/proc/{pid}/stat"))
-                .and_then(|mut file| file.read_to_end(&mut text));
-            // One that has gone meanwhile belongs to nothing.
-            if read.is_ok()
-                && let Some(stat) = Stat::parse(pid, &text)
-            {
-                processes.insert(pid, stat);
+        for _ in 0..PASSES {
+            let mut vanished = false;
+            for entry in fs::read_dir("/proc")? {
+                let name = entry?.file_name();
+                let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                    continue;
+                };
+                if processes.contains_key(&pid) {
+                    continue;
+                }
+                text.clear();
+                let read = File::open(format!("/proc/{pid}/stat"))
+                    .and_then(|mut file| file.read_to_end(&mut text));
+                match Stat::parse(pid, &text).filter(|_| read.is_ok()) {
+                    Some(stat) => drop(processes.insert(pid, stat)),
+                    None => vanished = true,
+                }
+            }
+            if !vanished {
+                break;
             }
         }
         Ok(Self {

@@ -106,6 +106,7 @@ impl Unit {
     pub(super) fn deadline(&self) -> Option<Moment> {
         [
             self.ended.map(|_| Moment::ZERO),
+            self.must_sweep().then_some(Moment::ZERO),
             self.life.deadline(),
             self.health.as_ref().map(Schedule::deadline),
             self.output_retry,
@@ -264,17 +265,19 @@ impl Unit {
         if self.life.deadline().is_some_and(|at| at <= around.now) {
             return self.apply(Event::Due, around);
         }
-        if self.is_ending() && self.main.is_none() && self.watched.is_empty() {
+        if self.must_sweep() {
             return self.sweep(around, None);
         }
         None
     }
 
-    fn is_ending(&self) -> bool {
-        matches!(
+    /// All that was told to end has ended; whether anything is left must be looked up.
+    fn must_sweep(&self) -> bool {
+        let ending = matches!(
             self.life.phase(),
             Phase::Clearing { .. } | Phase::Stopping { .. } | Phase::Killing { .. }
-        )
+        );
+        ending && self.main.is_none() && self.ended.is_none() && self.watched.is_empty()
     }
 
     /// Its tree is looked at while the main process is still a zombie and so vouches for its session.
@@ -364,6 +367,8 @@ impl Unit {
             let Some(fd) = id.open() else { continue };
             // A process we may not signal stays watched; it is reported if it outlives its time.
             let _ = rustix::process::pidfd_send_signal(&fd, signal);
+            // One that is frozen would not notice.
+            let _ = rustix::process::pidfd_send_signal(&fd, Signal::CONT);
             self.watched.push((*id, fd));
         }
         self.known = tree;
@@ -377,6 +382,7 @@ impl Unit {
         self.health = None;
         // Output that cannot be recorded must not keep the instance from ending.
         drop(self.recorder.drain());
+        drop(self.recorder.end_lines());
         self.record.restarts = self.life.restarts();
         self.write_end(status).map_err(Failure::from)
     }
