@@ -4,14 +4,7 @@
 //! an environment that holds `PATH`, `HOME` and what the case asks for. `tests/conformance/README.md`
 //! describes the files of a case.
 
-<<<<<<< HEAD
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-=======
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops, and says why"
-)]
->>>>>>> main
 
 use std::collections::BTreeSet;
 use std::fs;
