@@ -354,14 +354,13 @@ fn env_file(node: &Node) -> Json {
     let path = node.text("path").unwrap_or_default();
     let required = node.get("required").and_then(Node::as_bool).unwrap_or(true);
     let format = node.text("format").unwrap_or_default();
-    if required && format.is_empty() {
+    // Compose writes a required one so whatever its format.
+    if required {
         return path.into();
     }
     let mut out = serde_json::Map::new();
     out.insert("path".to_owned(), path.into());
-    if !required {
-        out.insert("required".to_owned(), required.into());
-    }
+    out.insert("required".to_owned(), false.into());
     if !format.is_empty() {
         out.insert("format".to_owned(), format.into());
     }

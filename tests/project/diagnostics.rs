@@ -1,7 +1,5 @@
 //! What people read when a compose file is wrong: the whole of it, one snapshot per mistake.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
 use std::fmt::Write as _;
 
 use wharf::project::{LoadOptions, load};

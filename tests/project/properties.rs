@@ -1,8 +1,6 @@
 //! Laws that hold for every compose file: what `config` prints loads to the same, an empty file on
 //! top changes nothing, and the order of keys does not matter.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
 use proptest::prelude::*;
 use wharf::project::LoadOptions;
 use wharf::project::config::{Format, Request, show};
