@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::plan::conflicts::{Verdict, judge};
 use crate::plan::decide::{Decided, Decision, decide};
-use crate::plan::ports::{Need, moved_variables, needs};
+use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
 use crate::plan::spec::{recorded_ports, specify};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
@@ -166,6 +166,7 @@ impl Planner<'_> {
     fn start(&mut self, decided: &Decided<'_>, instance: &Instance) -> Outcome {
         let target = existing(instance);
         let mut first = Vec::new();
+        let mut proof = None;
         let kept: Vec<SettledPort> = recorded_ports(&decided.service, instance);
         for need in needs(&decided.service, instance.number, decided.backend) {
             // The instance was made with one particular port, and cannot take another any more.
@@ -175,7 +176,11 @@ impl Planner<'_> {
                 need.candidates.retain(|port| *port == published);
                 need.anywhere = false;
             }
-            if let Some((_, steps)) = self.port(&decided.service, instance.number, &need, &[]) {
+            if let Some((settled, steps)) = self.port(&decided.service, instance.number, &need, &[])
+            {
+                if !steps.is_empty() && !need.anywhere {
+                    proof = proof.or_else(|| taken(&settled, decided.backend));
+                }
                 first.extend(steps);
             }
         }
@@ -184,7 +189,7 @@ impl Planner<'_> {
             target,
             Cause::NotRunning,
             first,
-            instance.readiness.clone(),
+            instance.readiness.clone().or(proof),
         )
     }
 
@@ -206,9 +211,13 @@ impl Planner<'_> {
         let mut ports = Vec::new();
         let mut freeing: Vec<PendingStep> = Vec::new();
         let ending: Vec<&Instance> = old.to_vec();
+        let mut proof = None;
         for need in needs(service, number, decided.backend) {
             let (settled, steps) = self.settle(service, number, &need, &ending);
             if let Some(settled) = settled {
+                if !steps.is_empty() && !need.anywhere {
+                    proof = proof.or_else(|| taken(&settled, decided.backend));
+                }
                 ports.push(settled);
             }
             freeing.extend(steps);
@@ -241,7 +250,7 @@ impl Planner<'_> {
             moved,
             old,
         );
-        let readiness = spec.readiness.clone();
+        let readiness = spec.readiness.clone().or(proof);
         let name = spec.name.clone();
         let made = self
             .plan
