@@ -74,12 +74,14 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     // Both backends deliver each instance in order; those of several are put in the order of arrival.
     let at_once = args.follow || instances.len() < 2;
     let mut lines: Vec<(i64, Event)> = Vec::new();
-    let show = |event: Event, lines: &mut Vec<(i64, Event)>| match &event {
-        Event::Log { time, .. } if !at_once => {
+    let show = |event: Event, lines: &mut Vec<(i64, Event)>| {
+        if let Event::Log { time, .. } = &event
+            && !at_once
+        {
             lines.push((*time, event));
-            Ok(())
+            return Ok(());
         }
-        event => print(context, &writer, event),
+        print(context, &writer, &event)
     };
     let shown = loop {
         tokio::select! {
