@@ -230,7 +230,7 @@ impl From<BackendError> for Error {
                 });
             }
             BackendError::PortTaken { .. } => {
-                hints.push("run the same command again: it names the holder and asks".to_owned());
+                hints.push("`wharf up` names the holder and asks what to do".to_owned());
             }
             BackendError::Port(port) => return port_error(port, error.to_string()),
             BackendError::Unkillable { pids, .. } => {

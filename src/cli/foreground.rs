@@ -83,6 +83,7 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
         ours: kept.to_vec(),
         code: 0,
         exited: false,
+        ended: began,
     };
     let mut signals = Signals::new()?;
     let mut followed: FuturesUnordered<Followed<'_>> = FuturesUnordered::new();
@@ -94,7 +95,16 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
     let end = loop {
         let finished = report.is_some();
         if finished && followed.is_empty() && receiver.is_empty() {
-            break End::AllExited;
+            let again = tokio::select! {
+                biased;
+                () = signals.next() => break End::Interrupted,
+                again = run.started_again() => again,
+            };
+            match again {
+                Ok(again) if again.is_empty() => break End::AllExited,
+                Ok(again) => followed.push(follow(backends, again, run.ended, events.clone())),
+                Err(error) => break End::Lost(error),
+            }
         }
         tokio::select! {
             biased;
@@ -168,6 +178,8 @@ struct Run<'a> {
     ours: Vec<Instance>,
     code: i32,
     exited: bool,
+    /// When the last end was seen, in nanoseconds since the Unix epoch.
+    ended: i64,
 }
 
 impl Run<'_> {
@@ -207,6 +219,7 @@ impl Run<'_> {
                     self.code = *code;
                 }
                 self.exited = true;
+                self.ended = now();
             }
             Event::StepDone { id, .. } => {
                 self.progress.show(event);
@@ -235,6 +248,19 @@ impl Run<'_> {
         let started = self.scene.backends.started(instance, id, self.made).await?;
         self.ours.extend(started.clone());
         Ok(started)
+    }
+
+    /// What another command has started again by now, `wharf restart` as a rule: a command that is at work
+    /// is waited for, as what it has stopped it may be about to start.
+    async fn started_again(&self) -> Result<Vec<Instance>> {
+        let Scene {
+            backends, project, ..
+        } = self.scene;
+        let (unheard, _) = Events::channel();
+        let _alone = backends.processes.lock(project, &unheard).await?;
+        let mut instances = self.observe_ours().await?;
+        instances.retain(|instance| instance.status.is_alive());
+        Ok(instances)
     }
 
     /// Stops what this run started or attached to. The first signal asks, a second one kills.
@@ -329,6 +355,21 @@ impl Run<'_> {
     }
 
     async fn stop_plan(&self, timeout: Option<Duration>) -> Result<Plan> {
+        let observed = Observed {
+            instances: self.observe_ours().await?,
+            ..Observed::default()
+        };
+        Ok(down::stop(
+            &observed,
+            &Ending {
+                timeout,
+                ..Ending::default()
+            },
+        ))
+    }
+
+    /// The instances of this run as they are now, by their names.
+    async fn observe_ours(&self) -> Result<Vec<Instance>> {
         let Scene {
             backends,
             plan,
@@ -354,17 +395,7 @@ impl Run<'_> {
             self.ours.iter().any(|ours| ours.name == instance.name)
                 || made().any(|(_, name)| name == instance.name)
         });
-        let observed = Observed {
-            instances,
-            ..Observed::default()
-        };
-        Ok(down::stop(
-            &observed,
-            &Ending {
-                timeout,
-                ..Ending::default()
-            },
-        ))
+        Ok(instances)
     }
 }
 

@@ -107,7 +107,11 @@ fn unanswered(question: &Question) -> Error {
     }
     for holder in &question.holders {
         let command = how_released(holder);
-        if question.obstacle.is_some() && holder.protected.is_none() && !command.is_empty() {
+        if !question.own
+            && question.obstacle.is_some()
+            && holder.protected.is_none()
+            && !command.is_empty()
+        {
             error.hints.push(command);
         }
     }

@@ -24,6 +24,8 @@ pub struct Question {
     /// The rule that forbids to ask (`--on-conflict fail`, `x-wharf.conflict: fail`, a `--force` that
     /// met a protected holder); `None`: a person may be asked.
     pub settled: Option<String>,
+    /// Whether an instance of this very project is among the holders: stopping it by hand is no way out.
+    pub own: bool,
 }
 
 /// What becomes of one needed port.
@@ -120,8 +122,13 @@ fn decide<'a>(
     } else if holders.is_empty() {
         Some("an open outgoing connection has this port as its own end, and connections are never cut".to_owned())
     } else {
-        holders.iter().find_map(|holder| obstacle(inputs, holder))
+        holders
+            .iter()
+            .find_map(|holder| obstacle(inputs, service, holder))
     };
+    let own = holders
+        .iter()
+        .any(|holder| own_instance(inputs, holder).is_some());
     let names = holders
         .iter()
         .map(Holder::describe)
@@ -177,6 +184,7 @@ fn decide<'a>(
                 obstacle,
                 next,
                 settled,
+                own,
             })
         }
     }
@@ -202,17 +210,19 @@ fn rule(inputs: &Inputs<'_>, service: &Service) -> (Conflict, String) {
 }
 
 /// Why a holder cannot be replaced, if it cannot.
-fn obstacle(inputs: &Inputs<'_>, holder: &Holder) -> Option<String> {
+fn obstacle(inputs: &Inputs<'_>, service: &Service, holder: &Holder) -> Option<String> {
     if let Some(reason) = &holder.protected {
         return Some(reason.clone());
     }
     if let Some(instance) = own_instance(inputs, holder)
         && inputs.project.services.contains_key(&instance.service)
     {
-        return Some(format!(
-            "it is service `{}` of this project",
-            instance.service
-        ));
+        return Some(if instance.service == service.name {
+            "it is another replica of this service, and one port serves one replica: publish a range"
+                .to_owned()
+        } else {
+            format!("it is service `{}` of this project", instance.service)
+        });
     }
     match &holder.who {
         Who::Container(_) => None,

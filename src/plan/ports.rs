@@ -120,6 +120,18 @@ pub(super) fn readiness(service: &Service, ports: &[SettledPort]) -> Option<Read
     })
 }
 
+/// The proof that a process took a port that another had: somebody accepts there, and it is the process.
+/// `None` for UDP, which nobody accepts, and for a container, whose port the engine itself takes.
+pub(super) fn taken(port: &SettledPort, backend: BackendKind) -> Option<Readiness> {
+    let published = port.published?;
+    (port.protocol == Protocol::Tcp && backend == BackendKind::Process).then(|| Readiness {
+        probe: ProbeKind::Tcp,
+        address: SocketAddr::new(reachable(&port.addresses), published),
+        target: port.target,
+        timeout_ms: u64::try_from(READY_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
 /// An address to connect to for what listens on these.
 pub fn reachable(addresses: &[IpAddr]) -> IpAddr {
     match addresses.first() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::plan::conflicts::{Verdict, judge};
 use crate::plan::decide::{Decided, Decision, decide};
-use crate::plan::ports::{Need, moved_variables, needs};
+use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
 use crate::plan::spec::{recorded_ports, specify};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
@@ -32,14 +32,45 @@ pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
                 Decision::Start(instance) => instance.number,
                 Decision::Keep(_) | Decision::Restart(..) | Decision::Drop(..) => continue,
             };
-            for need in needs(&decided.service, number, decided.backend) {
+            let mut all = needs(&decided.service, number, decided.backend);
+            if let Decision::Start(instance) = decision {
+                all.extend(recorded_needs(decided, instance));
+            }
+            for need in all {
                 for &port in &need.candidates {
-                    claims.push(need.claim(&decided.service.name, number, port));
+                    let claim = need.claim(&decided.service.name, number, port);
+                    if !claims.contains(&claim) {
+                        claims.push(claim);
+                    }
                 }
             }
         }
     }
     claims
+}
+
+/// The ports that an instance was made with, and cannot exchange for others any more.
+fn recorded_needs(decided: &Decided<'_>, instance: &Instance) -> Vec<Need> {
+    let recorded = recorded_ports(&decided.service, instance);
+    let mut all = needs(&decided.service, instance.number, decided.backend);
+    for need in &mut all {
+        let port = recorded
+            .iter()
+            .find(|port| port.target == need.port.target)
+            .and_then(|port| port.published);
+        // A container that does not run publishes nothing; its label still says where it answered.
+        let answered = instance
+            .readiness
+            .as_ref()
+            .filter(|readiness| readiness.target == need.port.target)
+            .map(|readiness| readiness.address.port())
+            .filter(|port| *port != 0);
+        if let Some(published) = port.or(answered) {
+            need.candidates = vec![published];
+            need.anywhere = false;
+        }
+    }
+    all
 }
 
 /// Plans `up`.
@@ -135,7 +166,7 @@ impl Planner<'_> {
                     readiness: instance.readiness.clone(),
                     has_healthcheck: instance.health.is_some(),
                 }),
-                Decision::Start(instance) => Some(self.start(decided, instance)),
+                Decision::Start(instance) => self.start(decided, instance),
                 Decision::Restart(instance, cause) => {
                     let stop = self.stop(instance, cause.clone(), Vec::new());
                     Some(self.launch(
@@ -163,29 +194,36 @@ impl Planner<'_> {
         }
     }
 
-    fn start(&mut self, decided: &Decided<'_>, instance: &Instance) -> Outcome {
+    fn start(&mut self, decided: &Decided<'_>, instance: &Instance) -> Option<Outcome> {
+        let all = recorded_needs(decided, instance);
+        for need in &all {
+            // It was made with one particular port: if that is to be another, so is the instance.
+            if let Verdict::Move { rule, .. } =
+                self.judge(&decided.service, instance.number, need, &[])
+            {
+                let cause = Cause::PortHeld(rule);
+                return self.create(decided, instance.number, &[instance], &cause);
+            }
+        }
         let target = existing(instance);
         let mut first = Vec::new();
-        let kept: Vec<SettledPort> = recorded_ports(&decided.service, instance);
-        for need in needs(&decided.service, instance.number, decided.backend) {
-            // The instance was made with one particular port, and cannot take another any more.
-            let recorded = kept.iter().find(|port| port.target == need.port.target);
-            let mut need = need;
-            if let Some(published) = recorded.and_then(|port| port.published) {
-                need.candidates.retain(|port| *port == published);
-                need.anywhere = false;
-            }
-            if let Some((_, steps)) = self.port(&decided.service, instance.number, &need, &[]) {
+        let mut proof = None;
+        for need in all {
+            if let Some((settled, steps)) = self.port(&decided.service, instance.number, &need, &[])
+            {
+                if !steps.is_empty() && !need.anywhere {
+                    proof = proof.or_else(|| taken(&settled, decided.backend));
+                }
                 first.extend(steps);
             }
         }
-        self.launch(
+        Some(self.launch(
             decided,
             target,
             Cause::NotRunning,
             first,
-            instance.readiness.clone(),
-        )
+            instance.readiness.clone().or(proof),
+        ))
     }
 
     fn create(
@@ -206,9 +244,13 @@ impl Planner<'_> {
         let mut ports = Vec::new();
         let mut freeing: Vec<PendingStep> = Vec::new();
         let ending: Vec<&Instance> = old.to_vec();
+        let mut proof = None;
         for need in needs(service, number, decided.backend) {
             let (settled, steps) = self.settle(service, number, &need, &ending);
             if let Some(settled) = settled {
+                if !steps.is_empty() && !need.anywhere {
+                    proof = proof.or_else(|| taken(&settled, decided.backend));
+                }
                 ports.push(settled);
             }
             freeing.extend(steps);
@@ -241,7 +283,7 @@ impl Planner<'_> {
             moved,
             old,
         );
-        let readiness = spec.readiness.clone();
+        let readiness = spec.readiness.clone().or(proof);
         let name = spec.name.clone();
         let made = self
             .plan
@@ -381,13 +423,14 @@ impl Planner<'_> {
         settled.map(|settled| (settled, steps))
     }
 
-    fn settle(
-        &mut self,
+    /// What becomes of a need, with what the plan ends so far.
+    fn judge<'p>(
+        &'p self,
         service: &Service,
         number: u32,
         need: &Need,
         ending: &[&Instance],
-    ) -> (Option<SettledPort>, Vec<PendingStep>) {
+    ) -> Verdict<'p> {
         let project = self.inputs.project;
         let is_ending = |instance: &Instance| {
             ending.iter().any(|other| other.id == instance.id)
@@ -396,7 +439,17 @@ impl Planner<'_> {
                 || !project.services.contains_key(&instance.service)
                     && !project.disabled.contains(&instance.service)
         };
-        let verdict = judge(self.inputs, service, number, need, &self.taken, &is_ending);
+        judge(self.inputs, service, number, need, &self.taken, &is_ending)
+    }
+
+    fn settle(
+        &mut self,
+        service: &Service,
+        number: u32,
+        need: &Need,
+        ending: &[&Instance],
+    ) -> (Option<SettledPort>, Vec<PendingStep>) {
+        let verdict = self.judge(service, number, need, ending);
         let (port, pending) = match verdict {
             Verdict::Engine => return (Some(need.settle(None)), Vec::new()),
             Verdict::Free(port) => (port, Vec::new()),

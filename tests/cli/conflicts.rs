@@ -329,3 +329,27 @@ fn a_container_on_another_address_is_no_conflict() {
     assert!(other.runs());
     websocket::connect(port, "/").unwrap();
 }
+
+#[test]
+fn a_server_that_does_not_listen_where_it_was_moved_to_fails_up() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    // It knows its port by itself, and declares no protocol that would be waited for.
+    let server = ws_server();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  ws:\n    ports: ['127.0.0.1:{port}:{port}']\n    x-wharf: {{process: {{command: [python3, '{server}', --port, '{port}']}}}}\n"
+        ),
+    );
+    let old = sandbox.server(port, &[]);
+    let up = sandbox
+        .wharf(&["up", "-d", "--on-conflict", "move"])
+        .expect(1);
+    assert!(up.stderr.contains("in use"), "{up}");
+    assert!(!old.process().ended());
+    let up = sandbox.wharf(&["down"]).expect(0);
+    assert!(!old.process().ended(), "{up}");
+    let up = sandbox.wharf(&["up", "-d", "--force"]).expect(0);
+    assert!(old.process().ended(), "{up}");
+}

@@ -149,3 +149,14 @@ fn an_exit_code_from_an_unknown_service_is_refused_before_anything_starts() {
     let instances = sandbox.wharf(&["ps", "-a", "-q"]).expect(0);
     assert!(instances.stdout.is_empty(), "{instances}");
 }
+
+#[test]
+fn what_cannot_be_seen_without_an_engine_is_said() {
+    let sandbox = Sandbox::new();
+    let down = sandbox.wharf(&["-p", "elsewhere", "down"]).expect(0);
+    assert!(down.stderr.contains("does not answer"), "{down}");
+    assert!(
+        down.stderr.contains("project elsewhere are not seen"),
+        "{down}"
+    );
+}

@@ -150,3 +150,21 @@ fn the_exit_code_of_a_service_counts_that_was_stopped_because_another_ended() {
     // 9, or 143 where it was stopped before it had set its trap.
     assert!([9, 143].contains(&up.code()), "{up}");
 }
+
+#[test]
+fn a_service_that_another_command_restarts_is_still_in_the_foreground() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  one:\n    x-wharf: {process: {command: [sh, -c, 'echo x >> runs; echo run $$(wc -l < runs); exec sleep 600']}}\n",
+    );
+    let up = sandbox.spawn(&["up"]);
+    up.wait_for_line("one-1  | run 1");
+    sandbox.wharf(&["restart"]).expect(0);
+    up.wait_for_line("one-1  | run 2");
+    up.signal(Signal::INT);
+    up.wait().expect(130);
+    eventually("nothing of the project runs", || {
+        sandbox.processes().is_empty().then_some(())
+    });
+}

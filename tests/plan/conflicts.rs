@@ -226,3 +226,37 @@ fn two_replicas_cannot_share_a_port() {
         Some("replica 1 of service `ws` of this project takes it")
     );
 }
+
+#[test]
+fn a_process_must_take_the_port_that_was_freed_or_moved_for_it() {
+    let waits = |plan: &Plan| {
+        plan.steps
+            .iter()
+            .filter_map(|step| {
+                let Action::AwaitReady { readiness, .. } = &step.action else {
+                    return None;
+                };
+                Some(readiness.address.port())
+            })
+            .collect::<Vec<_>>()
+    };
+    let process = "
+services:
+  web:
+    ports: ['8003:8003']
+    x-wharf: {process: {command: [serve]}}
+";
+    let container = "services: {web: {image: web, ports: ['8003:8003']}}";
+    // Nothing declares a protocol: on a free port, that it runs is all that is asked.
+    assert_eq!(waits(&World::new(process).up()), Vec::<u16>::new());
+    for (text, rule, expected) in [
+        (process, Conflict::Replace, vec![8003]),
+        (process, Conflict::Move, vec![8004]),
+        (container, Conflict::Replace, vec![]),
+    ] {
+        let mut world = World::new(text);
+        world.hold(8003, vec![python(8003, None)], &[8004]);
+        world.policy.on_conflict = Some(rule);
+        assert_eq!(waits(&world.up()), expected, "{rule:?} {text}");
+    }
+}

@@ -5,9 +5,11 @@ use wharf::backend::fake::Fake;
 use wharf::event::Events;
 use wharf::execute::{Report, execute};
 use wharf::plan::Plan;
+use wharf::plan::step::Action;
+use wharf::project::model::Conflict;
 use wharf::state::{Fingerprint, Status};
 
-use crate::world::World;
+use crate::world::{World, python};
 
 const STACK: &str = "
 services:
@@ -120,4 +122,65 @@ fn a_failed_step_keeps_its_dependents_from_starting() {
     );
     let count = report.done.len() + report.failed.len() + report.skipped.len();
     assert_eq!(count, plan.steps.len(), "every step is accounted for");
+}
+
+#[test]
+fn a_stopped_instance_whose_port_is_taken_is_made_anew_to_move() {
+    let mut world = World::new(
+        "
+services:
+  web:
+    image: web
+    ports: [{target: 80, published: '8003', app_protocol: http}]
+",
+    );
+    again(&mut world);
+    world.observed.instances[0].status = Status::Exited { code: 0 };
+    // An engine does not say what a stopped container publishes.
+    world.observed.instances[0].publishers.clear();
+    world.hold(8003, vec![python(8003, None)], &[8004]);
+    world.policy.on_conflict = Some(Conflict::Move);
+    let plan = world.up();
+    let moved = plan.steps.iter().find_map(|step| match &step.action {
+        Action::Create(spec) => spec.ports.first().and_then(|port| port.published),
+        _ => None,
+    });
+    assert_eq!(moved, Some(8004), "{plan}");
+}
+
+#[test]
+fn a_stopped_instance_that_had_moved_needs_the_port_it_was_made_with() {
+    for publishers_are_known in [true, false] {
+        let mut world = World::new(
+            "
+services:
+  web:
+    ports: [{target: 80, published: '8003', app_protocol: http}]
+    x-wharf: {process: {command: [serve]}}
+",
+        );
+        world.hold(8003, vec![python(8003, None)], &[8004]);
+        world.policy.on_conflict = Some(Conflict::Move);
+        again(&mut world);
+        world.observed.instances[0].status = Status::Exited { code: 0 };
+        if !publishers_are_known {
+            world.observed.instances[0].publishers.clear();
+        }
+        // Nobody is stopped for a port that it does not take.
+        world.hold(8003, vec![python(8003, None)], &[8004]);
+        world.policy.on_conflict = Some(Conflict::Replace);
+        let plan = world.up();
+        assert!(!plan.to_string().contains("stop python3"), "{plan}");
+        assert!(plan.questions.is_empty());
+        // Its own port is looked up, and asked about.
+        let claims = wharf::plan::claims(&world.inputs());
+        assert!(claims.iter().any(|claim| claim.port == 8004));
+        world.observed.held.clear();
+        world.hold(8004, vec![python(8004, None)], &[8005]);
+        let plan = world.up();
+        assert!(
+            plan.to_string().contains("port 8004/tcp: stop python3"),
+            "{plan}"
+        );
+    }
 }

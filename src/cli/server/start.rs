@@ -209,6 +209,7 @@ async fn about_earlier(
             obstacle: None,
             next,
             settled,
+            own: false,
         },
     )
 }
