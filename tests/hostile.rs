@@ -4,6 +4,8 @@
 //! Every run has limits on processor time and address space of its own, so that one that would hang
 //! or take all memory is ended by a signal, which no test accepts.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
@@ -172,9 +174,10 @@ fn deep_nesting() {
     compose(format!("x-a: {}", "[".repeat(deep))).refused("recursion limit");
     compose(format!("x-a: {}{}", "{a: ".repeat(deep), "}".repeat(deep))).refused("recursion limit");
     compose(format!("x-a:\n  {}a\n", "- ".repeat(deep))).refused("recursion limit");
-    let block: String = (0..3_000)
-        .map(|level| format!("{}a:\n", " ".repeat(level)))
-        .collect();
+    let mut block = String::new();
+    for level in 0..3_000 {
+        writeln!(block, "{}a:", " ".repeat(level)).unwrap();
+    }
     compose(block).refused("recursion limit");
     let expression = format!("{}{}", "${A:-".repeat(deep), "}".repeat(deep));
     compose(format!("services: {{a: {{image: \"{expression}\"}}}}\n"))
