@@ -12,8 +12,8 @@ use super::report::Report;
 use super::short;
 use super::tree::{Map, Node, Table, Trail, Value};
 
-/// How many ports a service may have: more than there are of one protocol.
-const PORT_LIMIT: usize = 100_000;
+/// How many ports the services of a file may have together: more than there are of one protocol.
+const PORT_LIMIT: usize = 70_000;
 
 /// What is long at some place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +80,18 @@ fn forms() -> &'static Table<Form> {
 /// Turns every short form of a tree into the long one. With `lenient`, what cannot be read stays as
 /// it is (variables were not replaced).
 pub(crate) fn canonical(node: &mut Node, lenient: bool, report: &mut Report) {
-    Walk { lenient, report }.at(node, forms(), &Trail::default());
+    let mut walk = Walk {
+        lenient,
+        ports: 0,
+        report,
+    };
+    walk.at(node, forms(), &Trail::default());
 }
 
 struct Walk<'a> {
     lenient: bool,
+    /// How many ports were written out so far.
+    ports: usize,
     report: &'a mut Report,
 }
 
@@ -196,6 +203,9 @@ impl Walk<'_> {
         let Value::List(list) = &node.value else {
             return;
         };
+        if self.ports > PORT_LIMIT {
+            return;
+        }
         let mut long = Vec::with_capacity(list.len());
         for (index, item) in list.clone().into_iter().enumerate() {
             if item.as_map().is_some() {
@@ -224,15 +234,18 @@ impl Walk<'_> {
                     }
                 }
             }
-            if long.len() > PORT_LIMIT {
+            if self.ports + long.len() > PORT_LIMIT {
                 let wrong = short::Malformed {
-                    message: format!("these are more than {PORT_LIMIT} ports"),
+                    message: format!("with these there are more than {PORT_LIMIT} ports"),
                     hint: None,
                 };
                 self.malformed(&item, &trail.index(index), wrong);
-                break;
+                // Once is enough, and what was written out is given back.
+                self.ports = usize::MAX;
+                return;
             }
         }
+        self.ports += long.len();
         node.value = Value::List(long);
     }
 

@@ -12,6 +12,10 @@ use super::report::Report;
 use super::shape::{Field, Form, SECTIONS};
 use super::tree::{Map, Node, Trail, Value};
 
+/// How long a command may be, in bytes; Linux takes two MiB of arguments and environment together
+/// where the stack has its usual size (execve(2)).
+const COMMAND_LIMIT: usize = 1 << 20;
+
 /// Casts a whole project.
 pub(crate) fn cast(node: &mut Node, report: &mut Report) {
     let Some(top) = node.as_map_mut() else { return };
@@ -112,6 +116,12 @@ fn one(node: &mut Node, form: Form, trail: &Trail<'_>, report: &mut Report) {
         },
         Form::Command => {
             if let Some(text) = node.as_text() {
+                if text.len() > COMMAND_LIMIT {
+                    let message =
+                        format!("a command of more than {COMMAND_LIMIT} bytes cannot be run");
+                    report.error(node, trail, message);
+                    return;
+                }
                 match split(text) {
                     Some(words) => {
                         let words: Vec<Node> = words.into_iter().map(|w| node.with(w)).collect();

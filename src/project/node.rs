@@ -13,6 +13,8 @@ use super::diagnostic::{Diagnostic, Source};
 use super::scalar::plain;
 use super::tree::{Directive, Map, Mark, Node, Value};
 
+/// How many keys and values one file may hold: sixty for each of ten thousand services.
+const VALUE_LIMIT: usize = 600_000;
 /// How many nodes aliases may add to one file.
 const ALIAS_BUDGET: usize = 200_000;
 /// How deep a tree may be, aliases expanded.
@@ -27,6 +29,7 @@ pub(crate) fn parse(source: &Arc<Source>, found: &mut Vec<Diagnostic>) -> Vec<No
         anchors: BTreeMap::new(),
         stack: Vec::new(),
         documents: Vec::new(),
+        values: 0,
         alias_nodes: 0,
         sound: true,
     };
@@ -112,6 +115,7 @@ struct Reader<'a> {
     anchors: BTreeMap<usize, Sized>,
     stack: Vec<Frame>,
     documents: Vec<Node>,
+    values: usize,
     alias_nodes: usize,
     sound: bool,
 }
@@ -145,6 +149,16 @@ impl Reader<'_> {
 
     /// Takes one event in; `false` ends the reading.
     fn event(&mut self, event: Event<'_>, span: &Span) -> bool {
+        self.values += 1;
+        if self.values > VALUE_LIMIT {
+            let mark = self.span(span);
+            self.complain(
+                &mark,
+                format!("the file has more than {VALUE_LIMIT} keys and values"),
+                "here",
+            );
+            return false;
+        }
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let mark = self.span(span);
