@@ -214,9 +214,12 @@ fn a_process_must_take_the_port_that_was_freed_or_moved_for_it() {
     let waits = |plan: &Plan| {
         plan.steps
             .iter()
-            .filter_map(|step| match &step.action {
-                Action::AwaitReady { readiness, .. } => Some(readiness.address.port()),
-                _ => None,
+            .filter_map(|step| {
+                if let Action::AwaitReady { readiness, .. } = &step.action {
+                    Some(readiness.address.port())
+                } else {
+                    None
+                }
             })
             .collect::<Vec<_>>()
     };

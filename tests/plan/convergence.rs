@@ -141,9 +141,12 @@ services:
     world.hold(8003, vec![python(8003, None)], &[8004]);
     world.policy.on_conflict = Some(Conflict::Move);
     let plan = world.up();
-    let moved = plan.steps.iter().find_map(|step| match &step.action {
-        Action::Create(spec) => spec.ports.first().and_then(|port| port.published),
-        _ => None,
+    let moved = plan.steps.iter().find_map(|step| {
+        if let Action::Create(spec) = &step.action {
+            spec.ports.first()?.published
+        } else {
+            None
+        }
     });
     assert_eq!(moved, Some(8004), "{plan}");
 }
