@@ -1,6 +1,6 @@
 //! The one dialogue of wharf: what to do about a held port.
 
-use std::io::{BufRead as _, Write as _};
+use std::io::Write as _;
 
 use crate::plan::Question;
 use crate::plan::policy::Choice;
@@ -32,12 +32,10 @@ impl Ui {
         loop {
             drop(write!(anstream::stderr(), "  your choice: "));
             drop(anstream::stderr().flush());
-            let mut answer = String::new();
-            let read = std::io::stdin().lock().read_line(&mut answer);
-            if !matches!(read, Ok(1..)) {
+            let Some(answer) = read_line() else {
                 self.status("");
                 return Choice::Abort;
-            }
+            };
             if let Some(choice) = understand(&answer, &question.choices) {
                 return choice;
             }
@@ -50,6 +48,20 @@ impl Ui {
                 "  {BAD}not an answer{BAD:#}: type {}",
                 letters.join(", ")
             ));
+        }
+    }
+}
+
+/// A line from standard input. `None` at its end, and when a signal comes in between: where signals are
+/// listened for, Ctrl-C does not end the program by itself, and the standard library would read on.
+fn read_line() -> Option<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        match rustix::io::read(rustix::stdio::stdin(), &mut byte) {
+            Ok(1) if byte[0] == b'\n' => return Some(String::from_utf8_lossy(&line).into_owned()),
+            Ok(1) => line.push(byte[0]),
+            Ok(_) | Err(_) => return None,
         }
     }
 }
