@@ -93,7 +93,7 @@ fn compose(bytes: impl Into<Vec<u8>>) -> Outcome {
 
 #[test]
 fn an_alias_bomb_of_nine_levels() {
-    let nine = |item: &str| vec![item; 9].join(", ");
+    let nine = |item: &str| [item; 9].join(", ");
     let mut text = format!("x-0: &x0 [{}]\n", nine("lol"));
     for level in 1..=9 {
         let items = nine(&format!("*x{}", level - 1));
