@@ -29,6 +29,10 @@ impl Files {
 
     /// Runs `wharf config` on them.
     fn config(&self) -> Outcome {
+        self.run(&["config", "--format", "json"])
+    }
+
+    fn run(&self, arguments: &[&str]) -> Outcome {
         let top = tempfile::tempdir().unwrap();
         for (name, bytes) in &self.0 {
             fs::write(top.path().join(name), bytes).unwrap();
@@ -38,7 +42,7 @@ impl Files {
         let limits = "ulimit -t 120 && ulimit -v 2097152 && exec \"$0\" \"$@\"";
         let output = Command::new("sh")
             .args(["-c", limits, env!("CARGO_BIN_EXE_wharf")])
-            .args(["config", "--format", "json"])
+            .args(arguments)
             .current_dir(top.path())
             .env_clear()
             .env("HOME", top.path())
@@ -254,6 +258,22 @@ fn bytes_that_are_no_text() {
         .with("e.env", b"A=\xff\n".as_slice())
         .config()
         .refused("UTF-8");
+}
+
+#[test]
+fn characters_that_yaml_cannot_hold_are_escaped() {
+    let odd = "services: {a: {image: a, labels: {k: \"\\0\\uFFFE\\uFFFF\\uFEFF\"}}}\n";
+    let shown = Files::default().with("compose.yaml", odd).run(&["config"]);
+    assert!(
+        shown.stdout.contains(r#""\0\uFFFE\uFFFF\uFEFF""#),
+        "{}",
+        shown.stdout
+    );
+    let project = compose(shown.stdout).project();
+    assert_eq!(
+        project["services"]["a"]["labels"]["k"],
+        "\0\u{fffe}\u{ffff}\u{feff}"
+    );
 }
 
 #[test]

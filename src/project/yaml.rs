@@ -92,7 +92,7 @@ fn inline(value: &Json, indent: usize) -> String {
 /// single quotes, else in double quotes. A key (no `indent`) stays on its line.
 fn text(content: &str, indent: Option<usize>) -> String {
     // The writer knows the characters of the basic plane only.
-    let printable = |c: char| !c.is_control() && c != '\u{feff}' && u32::from(c) <= 0xffff;
+    let printable = |c: char| !c.is_control() && c != '\u{feff}' && u32::from(c) < 0xfffe;
     if let Some(indent) = indent
         && content.contains('\n')
         && content
@@ -221,6 +221,8 @@ fn double_quoted(content: &str) -> String {
             '\u{c}' => out.push_str("\\f"),
             '\u{1b}' => out.push_str("\\e"),
             '\u{feff}' => out.push_str("\\uFEFF"),
+            '\u{fffe}' => out.push_str("\\uFFFE"),
+            '\u{ffff}' => out.push_str("\\uFFFF"),
             '\u{85}' => out.push_str("\\N"),
             c if c.is_control() => {
                 let _written = write!(out, "\\x{:02X}", u32::from(c));
