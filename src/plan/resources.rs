@@ -108,31 +108,18 @@ impl Shared {
         project: &Arc<ProjectIdentity>,
         key: &str,
     ) -> Option<StepId> {
-        if let Some(known) = self.networks.get(key) {
-            return *known;
-        }
         let network = inputs.project.networks.get(key)?;
-        let there = inputs.observed.networks.contains(&network.name);
-        let step = if there {
-            None
-        } else if network.external {
-            plan.problems.push(Problem {
-                message: format!(
-                    "network {} is declared external and does not exist",
-                    network.name
-                ),
-                hint: Some(format!("docker network create {}", network.name)),
-            });
-            None
-        } else {
-            let create = Action::CreateNetwork {
-                network: Arc::clone(network),
-                project: Arc::clone(project),
-            };
-            Some(plan.add(create, Cause::Missing, Vec::new()))
+        let wanted = Wanted {
+            kind: "network",
+            name: &network.name,
+            external: network.external,
+            exists: inputs.observed.networks.contains(&network.name),
         };
-        self.networks.insert(key.to_owned(), step);
-        step
+        let create = || Action::CreateNetwork {
+            network: Arc::clone(network),
+            project: Arc::clone(project),
+        };
+        once(&mut self.networks, key, || wanted.step(plan, create))
     }
 
     fn volume(
@@ -142,30 +129,52 @@ impl Shared {
         project: &Arc<ProjectIdentity>,
         key: &str,
     ) -> Option<StepId> {
-        if let Some(known) = self.volumes.get(key) {
-            return *known;
-        }
         let volume = inputs.project.volumes.get(key)?;
-        let there = inputs.observed.volumes.contains(&volume.name);
-        let step = if there {
-            None
-        } else if volume.external {
-            plan.problems.push(Problem {
-                message: format!(
-                    "volume {} is declared external and does not exist",
-                    volume.name
-                ),
-                hint: Some(format!("docker volume create {}", volume.name)),
-            });
-            None
-        } else {
-            let create = Action::CreateVolume {
-                volume: Arc::clone(volume),
-                project: Arc::clone(project),
-            };
-            Some(plan.add(create, Cause::Missing, Vec::new()))
+        let wanted = Wanted {
+            kind: "volume",
+            name: &volume.name,
+            external: volume.external,
+            exists: inputs.observed.volumes.contains(&volume.name),
         };
-        self.volumes.insert(key.to_owned(), step);
-        step
+        let create = || Action::CreateVolume {
+            volume: Arc::clone(volume),
+            project: Arc::clone(project),
+        };
+        once(&mut self.volumes, key, || wanted.step(plan, create))
+    }
+}
+
+/// What is known about a key, found out at the first question.
+fn once(
+    known: &mut BTreeMap<String, Option<StepId>>,
+    key: &str,
+    find_out: impl FnOnce() -> Option<StepId>,
+) -> Option<StepId> {
+    *known.entry(key.to_owned()).or_insert_with(find_out)
+}
+
+/// A network or volume that a container needs.
+struct Wanted<'a> {
+    kind: &'static str,
+    name: &'a str,
+    external: bool,
+    exists: bool,
+}
+
+impl Wanted<'_> {
+    /// The step that makes it, where it is missing and ours to make.
+    fn step(&self, plan: &mut Plan, create: impl FnOnce() -> Action) -> Option<StepId> {
+        let Self { kind, name, .. } = self;
+        match (self.exists, self.external) {
+            (true, _) => None,
+            (false, false) => Some(plan.add(create(), Cause::Missing, Vec::new())),
+            (false, true) => {
+                plan.problems.push(Problem {
+                    message: format!("{kind} {name} is declared external and does not exist"),
+                    hint: Some(format!("docker {kind} create {name}")),
+                });
+                None
+            }
+        }
     }
 }
