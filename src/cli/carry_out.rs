@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::backend::Made;
 use crate::backend::router::Backends;
+use crate::backend::{BackendError, Made};
 use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::event::Events;
@@ -43,7 +43,16 @@ pub(super) async fn carry_out(context: &Context, backends: &Backends, plan: &Pla
     while let Ok(event) = receiver.try_recv() {
         progress.show(&event);
     }
-    outcome(plan, report)?;
+    let silent =
+        |(_, error): &(StepId, BackendError)| matches!(error, BackendError::NotReady { .. });
+    let runs_on = report.failed.iter().any(silent);
+    outcome(plan, report).map_err(|error| {
+        if runs_on {
+            error.detail("it is left running, to be looked at and stopped")
+        } else {
+            error
+        }
+    })?;
     Ok(made)
 }
 

@@ -211,7 +211,7 @@ fn policy(args: &Args, project: &Project) -> Result<Policy> {
     Ok(Policy {
         on_conflict,
         recreate: match (args.force_recreate, args.no_recreate) {
-            (true, _) => Recreate::Always,
+            (true, _) => Recreate::Always("--force-recreate"),
             (_, true) => Recreate::Never,
             _ => Recreate::Diverged,
         },

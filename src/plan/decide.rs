@@ -138,7 +138,7 @@ fn decide_replica<'a>(
         return create(old, Cause::BackendChanged);
     }
     match inputs.policy.recreate {
-        Recreate::Always => return create(old, Cause::Requested("--force-recreate")),
+        Recreate::Always(what) => return create(old, Cause::Requested(what)),
         Recreate::Diverged if instance.fingerprint.as_ref() != Some(fingerprint) => {
             return create(old, Cause::ConfigChanged);
         }

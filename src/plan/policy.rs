@@ -41,8 +41,8 @@ pub enum Recreate {
     /// When what it was made from differs.
     #[default]
     Diverged,
-    /// Always (`--force-recreate`).
-    Always,
+    /// Always; the word is what asked for it, e.g. `--force-recreate`.
+    Always(&'static str),
     /// Never (`--no-recreate`).
     Never,
 }

@@ -109,7 +109,7 @@ fn scaling_down_drops_the_highest_numbers() {
 #[test]
 fn force_recreate_makes_all_anew() {
     let mut world = running();
-    let recreate = wharf::plan::policy::Recreate::Always;
+    let recreate = wharf::plan::policy::Recreate::Always("--force-recreate");
     world.policy = Policy {
         recreate,
         ..Policy::default()

@@ -131,7 +131,7 @@ async fn settle_port(
         let placement = place(&project, &Wishes::default())?;
         let mut policy = Policy {
             on_conflict,
-            recreate: Recreate::Always,
+            recreate: Recreate::Always("server start"),
             ..Policy::default()
         };
         let mut settled =
