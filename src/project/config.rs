@@ -108,9 +108,9 @@ pub fn show(request: &Request, env: &Env, files: &dyn Files) -> Result<Shown, Lo
     if request.no_interpolate && request.show == Show::Project {
         return raw(request, env, files, stages);
     }
-    let resolved = resolve(&request.load, env, files, stages)?;
+    let mut resolved = resolve(&request.load, env, files, stages)?;
     let text = match &request.show {
-        Show::Project => whole(&resolved.top, request.format),
+        Show::Project => whole(std::mem::take(&mut resolved.top), request.format),
         Show::LockedImages => {
             let services: Map = services(&resolved)
                 .map(|(name, service)| {
@@ -120,7 +120,7 @@ pub fn show(request: &Request, env: &Env, files: &dyn Files) -> Result<Shown, Lo
                 })
                 .collect();
             let top = Map::from([("services".to_owned(), Node::new(services))]);
-            whole(&top, request.format)
+            whole(top, request.format)
         }
         Show::Services => lines(services(&resolved).map(|(name, _)| name.clone())),
         Show::Volumes => lines(keys(&resolved.top, "volumes")),
@@ -183,12 +183,16 @@ fn keys<'a>(top: &'a Map, section: &str) -> impl Iterator<Item = String> + use<'
 }
 
 /// A whole project; `$` is doubled, so that the text can be loaded again.
-fn whole(top: &Map, format: Format) -> String {
+fn whole(top: Map, format: Format) -> String {
     let text = match format {
         Format::Yaml => yaml::to_yaml(&render::yaml(top)),
         Format::Json => pretty(&render::json(top)),
     };
-    text.replace('$', "$$")
+    if text.contains('$') {
+        text.replace('$', "$$")
+    } else {
+        text
+    }
 }
 
 /// JSON, indented by two.

@@ -21,16 +21,17 @@ enum Style {
 }
 
 /// A project as JSON.
-pub(crate) fn json(top: &Map) -> Json {
+pub(crate) fn json(top: Map) -> Json {
     project(top, Style::Json)
 }
 
 /// A project as the values that its YAML holds.
-pub(crate) fn yaml(top: &Map) -> Json {
+pub(crate) fn yaml(top: Map) -> Json {
     project(top, Style::Yaml)
 }
 
-fn project(top: &Map, style: Style) -> Json {
+/// Takes the tree apart while it writes: a large project is not in memory twice.
+fn project(mut top: Map, style: Style) -> Json {
     let mut out = serde_json::Map::new();
     if let Some(name) = top.get("name") {
         out.insert("name".to_owned(), name.to_json());
@@ -40,18 +41,23 @@ fn project(top: &Map, style: Style) -> Json {
         if style == Style::Json && *name == "models" {
             continue;
         }
-        let section = top.get(*name).and_then(Node::as_map);
-        let section = match section {
-            Some(section) if !section.is_empty() => section,
-            _ if *name == "services" => &Map::new(),
+        let mut section = match top.remove(*name).map(|node| node.value) {
+            Some(Value::Map(section)) if !section.is_empty() => section,
+            _ if *name == "services" => Map::new(),
             _ => continue,
         };
-        let rendered = in_order(section.iter(), style)
-            .map(|(key, node)| (key.clone(), fields_of(node, fields, style)))
+        let keys: Vec<String> = in_order(section.iter(), style)
+            .map(|(key, _)| key.clone())
             .collect();
+        let mut rendered = serde_json::Map::new();
+        for key in keys {
+            if let Some(node) = section.remove(&key) {
+                rendered.insert(key, fields_of(&node, fields, style));
+            }
+        }
         out.insert((*name).to_owned(), Json::Object(rendered));
     }
-    extensions(top, style, &mut out);
+    extensions(&top, style, &mut out);
     Json::Object(out)
 }
 
