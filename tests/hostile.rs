@@ -160,6 +160,15 @@ fn ten_thousand_services_that_are_all_wrong() {
 }
 
 #[test]
+fn more_mounts_than_anybody_has() {
+    let mut text = String::from("services:\n  a:\n    image: a\n    volumes:\n");
+    for mount in 0..100_000 {
+        writeln!(text, "      - /h{mount}:/m{mount}").unwrap();
+    }
+    compose(text).refused("mounts");
+}
+
+#[test]
 fn more_ports_than_there_are() {
     let mut text = "services:\n".to_owned();
     for service in 0..100 {

@@ -15,6 +15,9 @@ use super::tree::{Map, Node, Table, Trail, Value};
 /// How many ports the services of a file may have together: more than there are of one protocol.
 const PORT_LIMIT: usize = 70_000;
 
+/// How many mounts the services of a file may write in short form: each becomes several values.
+const MOUNT_LIMIT: usize = 50_000;
+
 /// What is long at some place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -83,6 +86,7 @@ pub(crate) fn canonical(node: &mut Node, lenient: bool, report: &mut Report) {
     let mut walk = Walk {
         lenient,
         ports: 0,
+        mounts: 0,
         report,
     };
     walk.at(node, forms(), &Trail::default());
@@ -92,6 +96,8 @@ struct Walk<'a> {
     lenient: bool,
     /// How many ports were written out so far.
     ports: usize,
+    /// Mounts in short form so far.
+    mounts: usize,
     report: &'a mut Report,
 }
 
@@ -260,6 +266,19 @@ impl Walk<'_> {
             };
         }
         let Some(text) = node.as_text() else { return };
+        self.mounts += 1;
+        if self.mounts > MOUNT_LIMIT {
+            // Once is enough.
+            if self.mounts == MOUNT_LIMIT + 1 {
+                let wrong = short::Malformed {
+                    message: format!("with this there are more than {MOUNT_LIMIT} mounts"),
+                    hint: None,
+                };
+                let item = node.clone();
+                self.malformed(&item, trail, wrong);
+            }
+            return;
+        }
         let volume = match short::volume(text) {
             Ok(volume) => volume,
             Err(wrong) => {
