@@ -1,6 +1,6 @@
 //! The foreground: shows the output of what a plan starts, and ends it on Ctrl-C.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -83,7 +83,7 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
         ours: kept.to_vec(),
         code: 0,
         exited: false,
-        ended: began,
+        seen: BTreeMap::new(),
     };
     let mut signals = Signals::new()?;
     let mut followed: FuturesUnordered<Followed<'_>> = FuturesUnordered::new();
@@ -102,7 +102,12 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
             };
             match again {
                 Ok(again) if again.is_empty() => break End::AllExited,
-                Ok(again) => followed.push(follow(backends, again, run.ended, events.clone())),
+                Ok(again) => {
+                    for instance in again {
+                        let since = run.seen.get(&instance.name).map_or(began, |last| last + 1);
+                        followed.push(follow(backends, vec![instance], since, events.clone()));
+                    }
+                }
                 Err(error) => break End::Lost(error),
             }
         }
@@ -178,8 +183,9 @@ struct Run<'a> {
     ours: Vec<Instance>,
     code: i32,
     exited: bool,
-    /// When the last end was seen, in nanoseconds since the Unix epoch.
-    ended: i64,
+    /// The time of the last line of each instance, in nanoseconds since the Unix epoch: where to go on
+    /// with one that another command has started again.
+    seen: BTreeMap<String, i64>,
 }
 
 impl Run<'_> {
@@ -192,6 +198,7 @@ impl Run<'_> {
                 time,
                 line,
             } => {
+                self.seen.insert(name.clone(), *time);
                 let service = self.ours.iter().find(|instance| instance.name == *name);
                 let shown = match (&self.options.attach, service) {
                     (Some(attach), Some(instance)) => attach.contains(&instance.service),
@@ -219,7 +226,6 @@ impl Run<'_> {
                     self.code = *code;
                 }
                 self.exited = true;
-                self.ended = now();
             }
             Event::StepDone { id, .. } => {
                 self.progress.show(event);
