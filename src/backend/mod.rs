@@ -3,8 +3,11 @@
 
 pub mod container;
 pub mod fake;
+pub mod happening;
+pub mod merge;
 pub mod process;
 pub mod router;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -4,18 +4,26 @@ mod carry_out;
 mod config;
 mod context;
 mod down;
+mod events;
 mod foreground;
+mod images;
 mod logs;
+mod ls;
+mod moment;
 mod ps;
 mod restart;
+mod row;
 mod serve;
 mod server;
 mod settle;
 mod start;
+mod stats;
 mod stop;
 mod supervise;
+mod top;
 mod up;
 mod version;
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -23,7 +31,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 use crate::project::Env;
-use crate::ui::{Ui, report};
+use crate::ui::{Ui, lost, report};
 use context::{Context, Global};
 
 /// Runs a development stack from a compose file, as containers and local processes, and resolves port
@@ -46,6 +54,12 @@ enum Command {
     Restart(restart::Args),
     Ps(ps::Args),
     Logs(logs::Args),
+    Ls(ls::Args),
+    Images(images::Args),
+    Volumes(volumes::Args),
+    Top(top::Args),
+    Stats(stats::Args),
+    Events(events::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
@@ -72,7 +86,7 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
-    match run(cli) {
+    match run(cli).and_then(|()| output_was_written()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::error(&error);
@@ -98,12 +112,28 @@ fn run(cli: Cli) -> Result<()> {
         Command::Restart(args) => wait_for(restart::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
+        Command::Ls(args) => wait_for(ls::run(&context, &args)),
+        Command::Images(args) => wait_for(images::run(&context, &args)),
+        Command::Volumes(args) => wait_for(volumes::run(&context, &args)),
+        Command::Top(args) => wait_for(top::run(&context, &args)),
+        Command::Stats(args) => wait_for(stats::run(&context, &args)),
+        Command::Events(args) => wait_for(events::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
         Command::Server(command) => wait_for(server::run(&context, &command)),
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),
         Command::Supervise(args) => supervise::run(&context, &args),
+    }
+}
+
+/// A command whose output was lost has failed, unless its reader has seen what it wanted (`| head`).
+fn output_was_written() -> Result<()> {
+    match lost() {
+        Some(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::failed("cannot write the output").detail(error.to_string()))
+        }
+        _ => Ok(()),
     }
 }
 

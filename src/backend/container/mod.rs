@@ -11,6 +11,7 @@ mod convert;
 mod create;
 mod credentials;
 mod fault;
+mod happenings;
 mod hash;
 mod health;
 mod hooks;
@@ -18,10 +19,12 @@ mod ignore;
 mod inventory;
 mod labels;
 mod lines;
+mod list;
 mod logs;
 mod mounts;
 mod networks;
 mod observe;
+mod output;
 mod perform;
 mod pull;
 mod ready;
@@ -29,6 +32,7 @@ mod replace;
 mod reply;
 mod secrets;
 mod start;
+mod usage;
 mod wire;
 
 use std::future::Future;
@@ -47,6 +51,7 @@ use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
 pub use inventory::{Names, Resources};
+pub use list::{ImageFacts, Listing, VolumeFacts};
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);
