@@ -114,7 +114,8 @@ impl Layers<'_> {
         }
         canonical::defaults(&mut tree);
         resources::check(&tree, &mut self.report);
-        if self.stages.paths {
+        // What is included is always seen from the project's directory, as in Compose.
+        if self.stages.paths || !included.is_empty() {
             let base = Base {
                 directory: base,
                 home: self.home.as_deref(),
