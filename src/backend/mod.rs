@@ -95,6 +95,17 @@ pub enum BackendError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A registry refused, or the engine cannot reach it.
+    #[error("{action}")]
+    Registry {
+        /// What failed, e.g. `cannot pull image web:1`.
+        action: String,
+        /// The registry, e.g. `docker.io`.
+        registry: String,
+        /// What the engine passed on.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A container cannot start because one of its ports is taken.
     #[error("{name} cannot start: {} is taken", .address.map_or_else(|| "one of its ports".to_owned(), |address| address.to_string()))]
     PortTaken {

@@ -108,7 +108,7 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 /// Runs a command that waits for several things at once, on one thread.
-fn wait_for(command: impl Future<Output = Result<()>>) -> Result<()> {
+fn wait_for<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -26,6 +26,7 @@ pub mod model;
 mod node;
 mod normalise;
 mod paths;
+pub mod reference;
 mod render;
 mod report;
 mod reset;

@@ -25,6 +25,7 @@ mod observe;
 mod perform;
 mod pull;
 mod ready;
+mod registry;
 mod replace;
 mod reply;
 mod secrets;

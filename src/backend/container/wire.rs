@@ -23,6 +23,9 @@ use tokio::net::{TcpStream, UnixStream};
 use super::connect::Endpoint;
 use crate::backend::BackendError;
 
+/// Who we are at the registry that a request is passed on to.
+pub(super) const REGISTRY_AUTH: &str = "X-Registry-Auth";
+
 /// A connection could not even be made; tells an absent engine from one that answers badly.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect")]
