@@ -2,6 +2,7 @@
 //! inherent method of that backend.
 
 pub mod container;
+mod ended;
 pub mod fake;
 pub mod process;
 pub mod router;

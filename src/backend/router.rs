@@ -76,9 +76,13 @@ impl Backend for Backends {
             | Action::AwaitHealthy { .. }
             | Action::AwaitCompleted { .. }
             | Action::Stop { .. }
+            | Action::Kill { .. }
+            | Action::Pause { .. }
+            | Action::Unpause { .. }
             | Action::Remove { .. }
             | Action::RemoveNetwork { .. }
-            | Action::RemoveVolume { .. } => {}
+            | Action::RemoveVolume { .. }
+            | Action::RemoveImage { .. } => {}
         }
         let done = match backend_of(&step.action) {
             BackendKind::Container => self.containers.perform(step, made, events).await,
@@ -284,6 +288,9 @@ fn backend_of(action: &Action) -> BackendKind {
         | Action::AwaitHealthy { instance }
         | Action::AwaitCompleted { instance }
         | Action::Stop { instance, .. }
+        | Action::Kill { instance, .. }
+        | Action::Pause { instance }
+        | Action::Unpause { instance }
         | Action::Remove { instance, .. } => instance.backend,
         Action::Build { .. }
         | Action::Pull { .. }
@@ -291,6 +298,7 @@ fn backend_of(action: &Action) -> BackendKind {
         | Action::CreateVolume { .. }
         | Action::RemoveNetwork { .. }
         | Action::RemoveVolume { .. }
+        | Action::RemoveImage { .. }
         | Action::FreePort { .. }
         | Action::MovePort { .. } => BackendKind::Container,
     }

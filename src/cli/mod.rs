@@ -1,13 +1,20 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
+mod await_up;
 mod carry_out;
 mod config;
 mod context;
+mod create;
 mod down;
 mod foreground;
+mod kill;
 mod logs;
+mod pause;
+mod port;
 mod ps;
 mod restart;
+mod rm;
+mod scale;
 mod serve;
 mod server;
 mod settle;
@@ -16,6 +23,7 @@ mod stop;
 mod supervise;
 mod up;
 mod version;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -44,6 +52,14 @@ enum Command {
     Start(start::Args),
     Stop(stop::Args),
     Restart(restart::Args),
+    Kill(kill::Args),
+    Pause(pause::PauseArgs),
+    Unpause(pause::UnpauseArgs),
+    Rm(rm::Args),
+    Create(create::Args),
+    Scale(scale::Args),
+    Wait(wait::Args),
+    Port(port::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     #[command(visible_alias = "convert")]
@@ -96,6 +112,14 @@ fn run(cli: Cli) -> Result<()> {
         Command::Start(args) => wait_for(start::run(&context, &args)),
         Command::Stop(args) => wait_for(stop::run(&context, &args)),
         Command::Restart(args) => wait_for(restart::run(&context, &args)),
+        Command::Kill(args) => wait_for(kill::run(&context, &args)),
+        Command::Pause(args) => wait_for(pause::pause(&context, &args)),
+        Command::Unpause(args) => wait_for(pause::unpause(&context, &args)),
+        Command::Rm(args) => wait_for(rm::run(&context, &args)),
+        Command::Create(args) => wait_for(create::run(&context, &args)),
+        Command::Scale(args) => wait_for(scale::run(&context, &args)),
+        Command::Wait(args) => wait_for(wait::run(&context, &args)),
+        Command::Port(args) => wait_for(port::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),

@@ -112,6 +112,23 @@ pub enum Action {
         /// Overrides the instance's own grace period.
         grace: Option<Duration>,
     },
+    /// Send a signal: SIGKILL to all of an instance, any other to its main process.
+    Kill {
+        /// Which.
+        instance: Target,
+        /// The signal's name or number, as given.
+        signal: String,
+    },
+    /// Freeze every process of an instance.
+    Pause {
+        /// Which.
+        instance: Target,
+    },
+    /// Let a frozen instance go on.
+    Unpause {
+        /// Which.
+        instance: Target,
+    },
     /// Remove a stopped instance and what belongs to it alone.
     Remove {
         /// Which.
@@ -127,6 +144,11 @@ pub enum Action {
     /// Remove a volume.
     RemoveVolume {
         /// The engine's name.
+        name: String,
+    },
+    /// Remove an image.
+    RemoveImage {
+        /// The reference.
         name: String,
     },
 }
@@ -147,6 +169,9 @@ impl Action {
     pub fn changes(&self) -> Option<&Target> {
         if let Self::Start { instance }
         | Self::Stop { instance, .. }
+        | Self::Kill { instance, .. }
+        | Self::Pause { instance }
+        | Self::Unpause { instance }
         | Self::Remove { instance, .. } = self
         {
             Some(instance)

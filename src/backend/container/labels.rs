@@ -103,7 +103,8 @@ fn joined(files: &[PathBuf]) -> String {
     files.join(",")
 }
 
-fn dependencies(service: &Service) -> String {
+/// What a service depends on, as the label says it.
+pub(in crate::backend) fn dependencies(service: &Service) -> String {
     let dependencies: Vec<String> = service
         .depends_on
         .iter()

@@ -7,6 +7,7 @@
 mod build;
 mod connect;
 mod context;
+mod control;
 mod convert;
 mod create;
 mod credentials;
@@ -48,6 +49,7 @@ use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
 pub use inventory::{Names, Resources};
+pub(in crate::backend) use labels::dependencies;
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);
