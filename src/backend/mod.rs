@@ -5,6 +5,7 @@ pub mod container;
 pub mod fake;
 pub mod process;
 pub mod router;
+pub mod streams;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -1,15 +1,19 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
+mod attach;
 mod carry_out;
 mod config;
 mod context;
 mod down;
+mod exec;
 mod foreground;
 mod logs;
 mod ps;
 mod restart;
+mod run;
 mod serve;
 mod server;
+mod session;
 mod settle;
 mod start;
 mod stop;
@@ -46,6 +50,9 @@ enum Command {
     Restart(restart::Args),
     Ps(ps::Args),
     Logs(logs::Args),
+    Exec(exec::Args),
+    Run(run::Args),
+    Attach(attach::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
@@ -98,6 +105,9 @@ fn run(cli: Cli) -> Result<()> {
         Command::Restart(args) => wait_for(restart::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
+        Command::Exec(args) => wait_for(exec::run(&context, &args)),
+        Command::Run(args) => wait_for(run::run(&context, &args)),
+        Command::Attach(args) => wait_for(attach::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
         Command::Server(command) => wait_for(server::run(&context, &command)),

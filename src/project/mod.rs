@@ -25,6 +25,7 @@ mod merge;
 pub mod model;
 mod node;
 mod normalise;
+pub mod once;
 mod paths;
 mod render;
 mod report;

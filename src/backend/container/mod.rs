@@ -4,15 +4,18 @@
 //! what only this backend can tell. Nothing here decides: which container is made, replaced or stopped
 //! is in the steps. No engine is touched before the first question to it.
 
+mod attach;
 mod build;
 mod connect;
 mod context;
 mod convert;
 mod create;
 mod credentials;
+mod exec;
 mod fault;
 mod hash;
 mod health;
+mod hijack;
 mod hooks;
 mod ignore;
 mod inventory;
@@ -46,6 +49,8 @@ use crate::plan::step::Step;
 use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
+pub use attach::{Ending, Given};
+pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
 
 /// How long the first answer of an engine may take.
