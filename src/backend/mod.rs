@@ -2,7 +2,9 @@
 //! inherent method of that backend.
 
 pub mod container;
+pub mod copying;
 pub mod fake;
+pub mod parcel;
 pub mod process;
 pub mod router;
 pub mod streams;

@@ -4,6 +4,7 @@ mod attach;
 mod carry_out;
 mod config;
 mod context;
+mod cp;
 mod down;
 mod exec;
 mod foreground;
@@ -53,6 +54,7 @@ enum Command {
     Exec(exec::Args),
     Run(run::Args),
     Attach(attach::Args),
+    Cp(cp::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
@@ -107,6 +109,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
         Command::Exec(args) => wait_for(exec::run(&context, &args)),
         Command::Run(args) => wait_for(run::run(&context, &args)),
+        Command::Cp(args) => wait_for(cp::run(&context, &args)),
         Command::Attach(args) => wait_for(attach::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 

@@ -355,10 +355,11 @@ fn without_start(mut plan: Plan) -> Option<(Plan, Target)> {
         let target = step.action.changes()?;
         (target.which == which).then(|| target.clone())
     })?;
-    plan.steps.retain(|step| match &step.action {
-        Action::Start { instance } | Action::AwaitReady { instance, .. } => instance.which != which,
-        _ => true,
-    });
+    let starts = |action: &Action| {
+        matches!(action, Action::Start { instance } | Action::AwaitReady { instance, .. }
+            if instance.which == which)
+    };
+    plan.steps.retain(|step| !starts(&step.action));
     Some((plan, target))
 }
 

@@ -4,6 +4,7 @@
 //! what only this backend can tell. Nothing here decides: which container is made, replaced or stopped
 //! is in the steps. No engine is touched before the first question to it.
 
+mod archive;
 mod attach;
 mod build;
 mod connect;
@@ -49,6 +50,7 @@ use crate::plan::step::Step;
 use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
+pub use archive::{Download, PathStat};
 pub use attach::{Ending, Given};
 pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};

@@ -102,6 +102,14 @@ impl Foreground {
 }
 
 impl Processes {
+    /// The directory that an instance runs in.
+    ///
+    /// # Errors
+    /// There is no such instance.
+    pub fn working_dir(&self, project: &str, name: &str) -> Result<PathBuf, BackendError> {
+        Ok(self.record(project, name)?.spec.working_dir)
+    }
+
     /// Starts a program in the environment and directory of an instance that runs.
     ///
     /// # Errors
