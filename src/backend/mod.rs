@@ -3,9 +3,12 @@
 
 pub mod container;
 mod ended;
+pub mod copying;
 pub mod fake;
+pub mod parcel;
 pub mod process;
 pub mod router;
+pub mod streams;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -5,7 +5,13 @@ mod carry_out;
 mod config;
 mod context;
 mod create;
+mod attach;
+mod carry_out;
+mod config;
+mod context;
+mod cp;
 mod down;
+mod exec;
 mod foreground;
 mod kill;
 mod logs;
@@ -15,8 +21,10 @@ mod ps;
 mod restart;
 mod rm;
 mod scale;
+mod run;
 mod serve;
 mod server;
+mod session;
 mod settle;
 mod start;
 mod stop;
@@ -62,6 +70,10 @@ enum Command {
     Port(port::Args),
     Ps(ps::Args),
     Logs(logs::Args),
+    Exec(exec::Args),
+    Run(run::Args),
+    Attach(attach::Args),
+    Cp(cp::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
@@ -122,6 +134,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Port(args) => wait_for(port::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
+        Command::Exec(args) => wait_for(exec::run(&context, &args)),
+        Command::Run(args) => wait_for(run::run(&context, &args)),
+        Command::Cp(args) => wait_for(cp::run(&context, &args)),
+        Command::Attach(args) => wait_for(attach::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
         Command::Server(command) => wait_for(server::run(&context, &command)),

@@ -25,6 +25,7 @@ mod merge;
 pub mod model;
 mod node;
 mod normalise;
+pub mod once;
 mod paths;
 pub mod reference;
 mod render;

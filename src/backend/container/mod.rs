@@ -4,6 +4,8 @@
 //! what only this backend can tell. Nothing here decides: which container is made, replaced or stopped
 //! is in the steps. No engine is touched before the first question to it.
 
+mod archive;
+mod attach;
 mod build;
 mod connect;
 mod context;
@@ -11,9 +13,11 @@ mod control;
 mod convert;
 mod create;
 mod credentials;
+mod exec;
 mod fault;
 mod hash;
 mod health;
+mod hijack;
 mod hooks;
 mod ignore;
 mod inventory;
@@ -48,6 +52,9 @@ use crate::plan::step::Step;
 use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
+pub use archive::{Download, PathStat};
+pub use attach::{Ending, Given};
+pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
 pub(in crate::backend) use labels::dependencies;
 
