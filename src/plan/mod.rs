@@ -12,11 +12,15 @@
 
 pub mod conflicts;
 mod decide;
+mod diverged;
 pub mod down;
+mod gates;
+mod orphans;
 pub mod placement;
 pub mod policy;
 pub mod ports;
 mod resources;
+mod sharing;
 mod spec;
 pub mod step;
 mod text;
@@ -25,6 +29,8 @@ mod up;
 pub use conflicts::Question;
 pub use decide::fingerprint;
 pub use up::{claims, up};
+
+use std::collections::BTreeSet;
 
 use crate::project::model::Project;
 use crate::state::Observed;
@@ -54,6 +60,10 @@ pub struct Plan {
     pub questions: Vec<Question>,
     /// What is worth a line on the screen.
     pub notes: Vec<String>,
+    /// Steps whose failure is only worth a warning: their dependents go on.
+    pub optional: BTreeSet<StepId>,
+    /// Volumes that exist and were made from another configuration, and are kept.
+    pub diverged_volumes: Vec<String>,
     /// What makes the plan impossible. Not empty: nothing may be executed.
     pub problems: Vec<Problem>,
 }

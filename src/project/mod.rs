@@ -20,11 +20,13 @@ pub mod files;
 mod include;
 mod interpolate;
 mod layers;
+mod limits;
 mod locate;
 mod merge;
 pub mod model;
 mod node;
 mod normalise;
+mod outside;
 mod paths;
 mod render;
 mod report;
@@ -35,6 +37,7 @@ mod schema;
 mod select;
 mod shape;
 mod short;
+mod socket;
 mod tree;
 mod typed;
 mod unique;
@@ -145,6 +148,9 @@ pub(crate) struct Stages {
     pub(crate) consistency: bool,
     pub(crate) environment: bool,
     pub(crate) container_names: bool,
+    /// Files of labels stay named beside what they say: Docker Compose's hash of a container has both,
+    /// and what it prints has not.
+    pub(crate) label_files: bool,
 }
 
 impl Stages {
@@ -155,6 +161,7 @@ impl Stages {
         consistency: true,
         environment: true,
         container_names: true,
+        label_files: true,
     };
 }
 
@@ -184,7 +191,7 @@ pub fn load(options: &LoadOptions, env: &Env, files: &dyn Files) -> Result<Loade
         files: &resolved.files,
         variables: &resolved.variables,
         home: resolved.home.as_deref(),
-        hash: &render::hash,
+        hash_form: &render::hashed,
     };
     let project = typed::project(
         &resolved.top,
@@ -308,7 +315,11 @@ fn resolve_contents(
             if stages.environment {
                 environment::resolve_environment(name, service, variables, files, report);
             }
+            let label_files = service.get("label_file").cloned();
             environment::resolve_labels(name, service, variables, files, report);
+            if let Some(label_files) = label_files.filter(|_| stages.label_files) {
+                service.insert("label_file".to_owned(), label_files);
+            }
         }
     }
 }

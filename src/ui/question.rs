@@ -1,4 +1,4 @@
-//! The one dialogue of wharf: what to do about a held port.
+//! The dialogues of wharf: what to do about a held port, and whether data may be lost.
 
 use std::io::Write as _;
 
@@ -49,6 +49,19 @@ impl Ui {
                 letters.join(", ")
             ));
         }
+    }
+}
+
+impl Ui {
+    /// Asks for a yes; everything else, the end of input too, is a no.
+    pub fn confirm(self, question: &str) -> bool {
+        drop(write!(
+            anstream::stderr(),
+            "{WARN}{question}{WARN:#} [y/N] "
+        ));
+        drop(anstream::stderr().flush());
+        let answer = read_line().unwrap_or_default();
+        matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
     }
 }
 
