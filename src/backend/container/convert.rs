@@ -149,6 +149,15 @@ fn check(spec: &InstanceSpec, api: ApiVersion) -> Result<(), BackendError> {
     if spec.service.volumes.iter().any(partial) {
         api.offers(ApiVersion::V1_45, "26", &spec.name, "volume.subpath")?;
     }
+    let recursive = |mount: &model::Mount| match &mount.kind {
+        MountKind::Bind { recursive, .. } => {
+            matches!(recursive.as_deref(), Some("writable" | "readonly"))
+        }
+        MountKind::Volume { .. } | MountKind::Tmpfs { .. } | MountKind::Image { .. } => false,
+    };
+    if spec.service.volumes.iter().any(recursive) {
+        api.offers(ApiVersion::V1_44, "25", &spec.name, "bind.recursive")?;
+    }
     let image = |mount: &model::Mount| matches!(mount.kind, MountKind::Image { .. });
     if spec.service.volumes.iter().any(image) {
         api.offers(
