@@ -2,8 +2,8 @@
 //! inherent method of that backend.
 
 pub mod container;
-mod ended;
 pub mod copying;
+mod ended;
 pub mod fake;
 pub mod parcel;
 pub mod process;

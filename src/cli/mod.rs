@@ -1,15 +1,12 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
+mod attach;
 mod await_up;
 mod carry_out;
 mod config;
 mod context;
-mod create;
-mod attach;
-mod carry_out;
-mod config;
-mod context;
 mod cp;
+mod create;
 mod down;
 mod exec;
 mod foreground;
@@ -20,8 +17,8 @@ mod port;
 mod ps;
 mod restart;
 mod rm;
-mod scale;
 mod run;
+mod scale;
 mod serve;
 mod server;
 mod session;
