@@ -3,6 +3,7 @@
 
 pub mod container;
 pub mod fake;
+pub mod freeing;
 pub mod process;
 pub mod router;
 

@@ -5,7 +5,10 @@ mod config;
 mod context;
 mod down;
 mod foreground;
+mod free;
 mod logs;
+mod next_port;
+mod ports;
 mod ps;
 mod restart;
 mod serve;
@@ -16,6 +19,7 @@ mod stop;
 mod supervise;
 mod up;
 mod version;
+mod who;
 
 use std::process::ExitCode;
 
@@ -49,6 +53,10 @@ enum Command {
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
+    Ports(ports::Args),
+    Who(who::Args),
+    Free(free::Args),
+    NextPort(next_port::Args),
     #[command(subcommand)]
     Server(server::Command),
     Serve(serve::Args),
@@ -100,6 +108,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
+        Command::Ports(args) => wait_for(ports::run(&context, &args)),
+        Command::Who(args) => wait_for(who::run(&context, &args)),
+        Command::Free(args) => wait_for(free::run(&context, &args)),
+        Command::NextPort(args) => wait_for(next_port::run(&context, &args)),
         Command::Server(command) => wait_for(server::run(&context, &command)),
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),

@@ -10,6 +10,7 @@
 //! A plan with questions is not executed: the caller answers them and plans again. If reality moved,
 //! observe and plan again; a plan is never patched.
 
+pub mod claims;
 pub mod conflicts;
 mod decide;
 pub mod down;

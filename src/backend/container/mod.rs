@@ -10,6 +10,7 @@ mod context;
 mod convert;
 mod create;
 mod credentials;
+mod engines;
 mod fault;
 mod hash;
 mod health;
@@ -46,6 +47,7 @@ use crate::plan::step::Step;
 use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
+pub use engines::Census;
 pub use inventory::{Names, Resources};
 
 /// How long the first answer of an engine may take.
