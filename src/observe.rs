@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backend::Backend as _;
 use crate::backend::BackendError;
-use crate::backend::container::{Census, Names};
+use crate::backend::container::Names;
 use crate::backend::router::Backends;
 use crate::plan::placement::Placement;
 use crate::plan::policy::Policy;
 use crate::plan::{self, Inputs};
 use crate::port::claim::{Claim, Protocol};
-use crate::port::holder::Published;
-use crate::port::{owner, release};
+use crate::port::release;
 use crate::project::model::{MountKind, Project};
 use crate::state::{BackendKind, Held, Instance, Observed};
 
@@ -48,7 +47,7 @@ pub async fn observe(
         .into_iter()
         .filter(|claim| ports_are_here || placement.of(&claim.service) == BackendKind::Process)
         .collect();
-    observed.held = held(backends, &claims).await?;
+    observed.held = backends.held(&claims).await?;
     observed.free_ports = free_ports(&observed.held, &claims);
     Ok(observed)
 }
@@ -112,72 +111,6 @@ async fn resources(
     observed.volumes = found.volumes;
     observed.images = found.images;
     Ok(())
-}
-
-/// The claims that somebody holds, with all holders named.
-pub async fn held(backends: &Backends, claims: &[Claim]) -> Result<Vec<Held>, BackendError> {
-    let found = owner::look_up(claims)?;
-    // A connection that has the port as its own excludes a listener; it has no holder to stop.
-    let connections = found.in_use.iter().map(|claim| Held {
-        claim: claim.clone(),
-        holders: Vec::new(),
-    });
-    let mut held: Vec<Held> = connections.collect();
-    // Without an engine that answers, the holder keeps the name the kernel gives it.
-    let census = if found.needs_engine {
-        backends.containers.census(false).await
-    } else {
-        Census::default()
-    };
-    held.extend(named(found, &census));
-    Ok(held)
-}
-
-/// The holders of ports, the containers among them and the ports that stopped containers will take.
-#[derive(Clone, Debug, Default)]
-pub struct Look {
-    /// The claims that cannot be had, with all holders named.
-    pub held: Vec<Held>,
-    /// Ports that stopped containers publish when they are started.
-    pub reserved: Vec<Published>,
-    /// Engines that did not answer: their containers are not named.
-    pub silent: Vec<String>,
-}
-
-/// As [`held`], but asks the engines about ports that nobody listens on, too: a container may publish one
-/// without a socket, or be about to.
-pub async fn look(backends: &Backends, claims: &[Claim]) -> Result<Look, BackendError> {
-    let found = owner::look_up(claims)?;
-    let mut held: Vec<Held> = found
-        .in_use
-        .iter()
-        .map(|claim| Held {
-            claim: claim.clone(),
-            holders: Vec::new(),
-        })
-        .collect();
-    let all_held = claims
-        .iter()
-        .all(|claim| found.held.iter().any(|held| held.claim == *claim));
-    let census = if all_held && !found.needs_engine {
-        Census::default()
-    } else {
-        backends.containers.census(!all_held).await
-    };
-    held.extend(named(found, &census));
-    Ok(Look {
-        held,
-        reserved: census.reserved,
-        silent: census.silent,
-    })
-}
-
-fn named(found: owner::LookUp, census: &Census) -> Vec<Held> {
-    let mut held = owner::attribute(found, &census.published, &census.running);
-    if census.answered > 0 && census.silent.is_empty() {
-        owner::mark_orphans(&mut held, &census.daemons);
-    }
-    held
 }
 
 fn free_ports(held: &[Held], claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {

@@ -114,6 +114,7 @@ impl World {
             Action::RemoveVolume { name } => drop(self.observed.volumes.remove(name)),
             Action::MovePort { .. }
             | Action::AwaitReady { .. }
+            | Action::AwaitListening { .. }
             | Action::AwaitHealthy { .. }
             | Action::AwaitCompleted { .. } => {}
         }

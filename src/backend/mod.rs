@@ -4,6 +4,7 @@
 pub mod container;
 pub mod fake;
 pub mod freeing;
+pub mod holders;
 pub mod process;
 pub mod router;
 

@@ -75,6 +75,7 @@ impl Backend for Backends {
             | Action::Create(_)
             | Action::Start { .. }
             | Action::AwaitReady { .. }
+            | Action::AwaitListening { .. }
             | Action::AwaitHealthy { .. }
             | Action::AwaitCompleted { .. }
             | Action::Stop { .. }
@@ -94,6 +95,7 @@ impl Backend for Backends {
                     instance,
                 },
             ) => Err(explained(error, readiness, instance).await),
+            (Err(error), Action::Start { .. }) => Err(self.with_holder(error).await),
             (done, _) => done,
         }
     }
@@ -160,6 +162,29 @@ impl Backends {
     }
 }
 
+impl Backends {
+    /// Says who has the port, where an engine could not have it.
+    async fn with_holder(&self, error: BackendError) -> BackendError {
+        let BackendError::PortTaken {
+            name,
+            address: Some(address),
+            source,
+        } = error
+        else {
+            return error;
+        };
+        let source = match self.who_has(address).await {
+            Some(who) => format!("it is held by {who}; the engine says: {source}").into(),
+            None => source,
+        };
+        BackendError::PortTaken {
+            name,
+            address: Some(address),
+            source,
+        }
+    }
+}
+
 /// Says who has the port, where an instance ended because it could not have it.
 async fn explained(error: BackendError, readiness: &Readiness, instance: &Target) -> BackendError {
     let BackendError::ExitedEarly {
@@ -200,6 +225,7 @@ fn backend_of(action: &Action) -> BackendKind {
         Action::Create(spec) => spec.backend,
         Action::Start { instance }
         | Action::AwaitReady { instance, .. }
+        | Action::AwaitListening { instance, .. }
         | Action::AwaitHealthy { instance }
         | Action::AwaitCompleted { instance }
         | Action::Stop { instance, .. }

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use crate::cli::context::Context;
 use crate::error::{Error, Result};
-use crate::observe;
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{ContainerFacts, Holder};
 use crate::port::release::how_released;
@@ -126,7 +125,7 @@ pub(super) struct Seen {
 /// Looks all claims up, with the containers of every engine of this machine.
 pub(super) async fn look(context: &Context, claims: &[Claim]) -> Result<Vec<Seen>> {
     let backends = context.backends()?;
-    let look = observe::look(&backends, claims).await?;
+    let look = backends.look(claims).await?;
     for engine in &look.silent {
         context.ui.note(format!(
             "the engine at {engine} does not answer: its containers are not named"
@@ -247,7 +246,7 @@ mod tests {
     fn ports_are_named_as_people_name_them() {
         let ports = |text: &str| {
             let parsed = text.parse::<Ports>()?;
-            Ok((parsed.first, parsed.last, parsed.protocol))
+            Ok::<_, String>((parsed.first, parsed.last, parsed.protocol))
         };
         assert_eq!(ports("8003"), Ok((8003, 8003, None)));
         assert_eq!(ports("8000-8002"), Ok((8000, 8002, None)));

@@ -1,14 +1,66 @@
-//! All ports of a project, those that its instances have and those that missing ones need: what `wharf ports`
-//! lists. Pure; who holds them is looked up by the caller.
+//! The ports of a project: those that instances to be started need, and, for `wharf ports`, all that its
+//! instances have or missing ones need. Pure; who holds them is looked up by the caller.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::plan::Inputs;
 use crate::plan::decide::{Decided, Decision, decide};
-use crate::plan::ports::needs;
+use crate::plan::ports::{Need, needs};
+use crate::plan::spec::recorded_ports;
 use crate::port::claim::{Claim, Protocol};
 use crate::state::{BackendKind, Instance};
+
+/// The ports that the instances to be started need: what to look up before planning.
+pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    for decided in decide(inputs).values() {
+        for decision in &decided.decisions {
+            let number = match decision {
+                Decision::Create { number, .. } => *number,
+                Decision::Start(instance) => instance.number,
+                Decision::Keep(_) | Decision::Restart(..) | Decision::Drop(..) => continue,
+            };
+            let mut all = needs(&decided.service, number, decided.backend);
+            if let Decision::Start(instance) = decision {
+                all.extend(recorded_needs(decided, instance));
+            }
+            for need in all {
+                for &port in &need.candidates {
+                    let claim = need.claim(&decided.service.name, number, port);
+                    if !claims.contains(&claim) {
+                        claims.push(claim);
+                    }
+                }
+            }
+        }
+    }
+    claims
+}
+
+/// The ports that an instance was made with, and cannot exchange for others any more.
+pub(super) fn recorded_needs(decided: &Decided<'_>, instance: &Instance) -> Vec<Need> {
+    let recorded = recorded_ports(&decided.service, instance);
+    let mut all = needs(&decided.service, instance.number, decided.backend);
+    for need in &mut all {
+        let port = recorded
+            .iter()
+            .find(|port| port.target == need.port.target)
+            .and_then(|port| port.published);
+        // A container that does not run publishes nothing; its label still says where it answered.
+        let answered = instance
+            .readiness
+            .as_ref()
+            .filter(|readiness| readiness.target == need.port.target)
+            .map(|readiness| readiness.address.port())
+            .filter(|port| *port != 0);
+        if let Some(published) = port.or(answered) {
+            need.candidates = vec![published];
+            need.anywhere = false;
+        }
+    }
+    all
+}
 
 /// One port that a project has or needs.
 #[derive(Clone, Debug, PartialEq, Eq)]

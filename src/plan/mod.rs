@@ -23,9 +23,10 @@ pub mod step;
 mod text;
 mod up;
 
+pub use claims::claims;
 pub use conflicts::Question;
 pub use decide::fingerprint;
-pub use up::{claims, up};
+pub use up::up;
 
 use crate::project::model::Project;
 use crate::state::Observed;

@@ -6,10 +6,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(test)]
+mod engine_double;
+
 mod conflicts;
 mod containers;
 mod errors;
 mod foreground;
 mod harness;
+mod ports;
 mod processes;
 mod server;

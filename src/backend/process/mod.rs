@@ -11,6 +11,7 @@ pub mod dirs;
 mod follow;
 pub mod index;
 mod ledger;
+mod listening;
 mod lock;
 pub mod logs;
 mod observe;
