@@ -1,5 +1,6 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
+mod build;
 mod carry_out;
 mod config;
 mod context;
@@ -7,6 +8,8 @@ mod down;
 mod foreground;
 mod logs;
 mod ps;
+mod pull;
+mod push;
 mod restart;
 mod serve;
 mod server;
@@ -16,6 +19,7 @@ mod stop;
 mod supervise;
 mod up;
 mod version;
+mod watched;
 
 use std::process::ExitCode;
 
@@ -46,6 +50,9 @@ enum Command {
     Restart(restart::Args),
     Ps(ps::Args),
     Logs(logs::Args),
+    Build(build::Args),
+    Pull(pull::Args),
+    Push(push::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
@@ -98,6 +105,9 @@ fn run(cli: Cli) -> Result<()> {
         Command::Restart(args) => wait_for(restart::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
+        Command::Build(args) => wait_for(build::run(&context, &args)),
+        Command::Pull(args) => wait_for(pull::run(&context, &args)),
+        Command::Push(args) => wait_for(push::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
         Command::Server(command) => wait_for(server::run(&context, &command)),

@@ -13,6 +13,7 @@
 pub mod conflicts;
 mod decide;
 pub mod down;
+pub mod images;
 pub mod placement;
 pub mod policy;
 pub mod ports;

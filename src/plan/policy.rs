@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::port::claim::Claim;
-use crate::project::model::Conflict;
+use crate::project::model::{Conflict, PullPolicy};
 
 /// The decisions that a plan may rely on.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,10 @@ pub struct Policy {
     pub no_build: bool,
     /// `--pull always`: pull images that exist.
     pub pull: bool,
+    /// `--pull missing` and `--pull never`: in place of what the services say.
+    pub pull_policy: Option<PullPolicy>,
+    /// Images were pulled and built already: what is there is up to date.
+    pub images_done: bool,
     /// `--scale S=N`.
     pub scale: BTreeMap<String, u32>,
     /// `-t`: overrides the grace period of everything that is stopped.

@@ -31,19 +31,10 @@ fn built(lab: &Lab, dockerfile: &str) -> Service {
         name: "web".to_owned(),
         build: Some(Build {
             context: BuildContext::Directory(context),
-            dockerfile: None,
-            dockerfile_inline: None,
             args: BTreeMap::from([("WORD".to_owned(), Some("given".to_owned()))]),
-            target: None,
             tags: vec![format!("{}-second", lab.project.name)],
             labels: BTreeMap::from([("own".to_owned(), "label".to_owned())]),
-            platforms: Vec::new(),
-            cache_from: Vec::new(),
-            no_cache: false,
-            pull: false,
-            network: None,
-            extra_hosts: Vec::new(),
-            shm_size: None,
+            ..Build::default()
         }),
         ..Service::default()
     }
@@ -70,6 +61,7 @@ fn action(lab: &Lab, service: Service) -> Action {
     Action::Build {
         image: format!("{}-{}", lab.project.name, service.name),
         service: Arc::new(service),
+        pull_first: false,
         project: Arc::clone(&lab.project),
     }
 }

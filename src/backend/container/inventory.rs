@@ -8,7 +8,7 @@ use bollard::errors::Error;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::observe::{self, encoded};
-use super::reply::{Image, Listed, Named, Volumes};
+use super::reply::{Image, Listed, Named, Volumes, unix_seconds};
 use super::{Containers, Engine, fault, labels, logs, perform};
 use crate::backend::BackendError;
 use crate::port::holder::{ContainerFacts, Published};
@@ -33,6 +33,8 @@ pub struct Resources {
     pub volumes: BTreeSet<String>,
     /// Images it names: reference and id.
     pub images: BTreeMap<String, String>,
+    /// When they were last pulled, built or tagged: reference and Unix seconds.
+    pub tagged: BTreeMap<String, i64>,
 }
 
 impl Containers {
@@ -92,10 +94,22 @@ impl Containers {
                     .map_err(|error| engine.refused("look images up", error))
             },
         )?;
+        let tagged = images
+            .iter()
+            .map(|(reference, image)| {
+                let time = unix_seconds(&image.metadata.last_tag_time);
+                (reference.clone(), time.unwrap_or_default())
+            })
+            .collect();
+        let images = images
+            .into_iter()
+            .map(|(reference, image)| (reference, image.id))
+            .collect();
         Ok(Resources {
             networks,
             volumes,
             images,
+            tagged,
         })
     }
 
@@ -152,11 +166,11 @@ fn chosen(all: Vec<Named>, project: &str, named: &BTreeSet<String>) -> BTreeSet<
 async fn images(
     engine: &Engine,
     references: &BTreeSet<String>,
-) -> Result<BTreeMap<String, String>, Error> {
+) -> Result<BTreeMap<String, Image>, Error> {
     stream::iter(references)
         .map(|reference| async move {
             let found = image(engine, reference).await?;
-            Ok(found.map(|image| (reference.clone(), image.id)))
+            Ok(found.map(|image| (reference.clone(), image)))
         })
         .buffer_unordered(8)
         .try_filter_map(|found| async { Ok(found) })

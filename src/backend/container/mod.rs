@@ -5,6 +5,7 @@
 //! is in the steps. No engine is touched before the first question to it.
 
 mod build;
+mod buildkit;
 mod connect;
 mod context;
 mod convert;
@@ -24,12 +25,15 @@ mod networks;
 mod observe;
 mod perform;
 mod pull;
+mod push;
 mod ready;
 mod registry;
 mod replace;
 mod reply;
 mod secrets;
+mod ssh;
 mod start;
+mod tls;
 mod wire;
 
 use std::future::Future;
@@ -92,7 +96,13 @@ struct Engine {
     wire: Arc<Wire>,
     api: ApiVersion,
     info: EngineInfo,
-    credentials: Credentials,
+    credentials: Arc<Credentials>,
+    /// Which builder was asked for.
+    builder: build::Choice,
+    /// `DOCKER_DEFAULT_PLATFORM`.
+    platform: Option<String>,
+    /// `SSH_AUTH_SOCK`.
+    ssh_agent: Option<std::path::PathBuf>,
     /// Whether containers' own addresses can be reached from here; asked when first needed.
     direct: OnceCell<bool>,
 }
@@ -139,7 +149,7 @@ impl Engine {
         })?;
         let name = endpoint.to_string();
         let local = endpoint.is_local();
-        let wire = Wire::new(endpoint);
+        let wire = Wire::new(endpoint, env);
         let unreachable = |error| fault::unreachable_engine(&name, error);
         let (version, newest) = tokio::time::timeout(HELLO, wire.hello())
             .await
@@ -176,7 +186,10 @@ impl Engine {
             docker,
             wire,
             api,
-            credentials: Credentials::load(env),
+            credentials: Arc::new(Credentials::load(env)),
+            builder: build::Choice::of(env),
+            platform: env.get("DOCKER_DEFAULT_PLATFORM").map(str::to_owned),
+            ssh_agent: env.get("SSH_AUTH_SOCK").map(Into::into),
             info: EngineInfo {
                 version,
                 api: api.to_string(),
@@ -201,6 +214,16 @@ impl Engine {
             .await
             .map_err(|_| bollard::errors::Error::RequestTimeoutError)??;
         Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// Whether images are kept by containerd, which knows several platforms and attestations.
+    async fn has_containerd_store(&self) -> bool {
+        let info = self.get::<reply::Info>("/info").await;
+        info.is_ok_and(|info| {
+            info.driver_status
+                .iter()
+                .any(|(_, value)| value.starts_with("io.containerd.snapshotter"))
+        })
     }
 
     /// Whether containers' own addresses can be reached from this machine: a local engine that is not

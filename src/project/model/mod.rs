@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use build::{Build, BuildContext};
+pub use build::{Build, BuildContext, NamedContext};
 pub use extension::{Conflict, ProcessForm, ReadySetting, ServiceExtension};
 pub use mount::{Mount, MountKind, StoreMount};
 pub use network::{Network, NetworkAttachment, Store, StoreSource, Volume};
