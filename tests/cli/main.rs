@@ -11,6 +11,7 @@ mod containers;
 mod errors;
 mod foreground;
 mod harness;
+#[cfg(test)]
 mod images;
 mod processes;
 mod server;

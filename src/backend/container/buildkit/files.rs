@@ -117,10 +117,13 @@ impl View {
         let mut include = values(metadata, "include-patterns");
         let paths = values(metadata, "followpaths");
         let mut all = include.is_empty() && paths.is_empty();
-        if let Source::Directory(root) = source {
-            for path in &paths {
-                all |= !follow(root, path, &mut include);
+        match source {
+            Source::Directory(root) => {
+                for path in &paths {
+                    all |= !follow(root, path, &mut include);
+                }
             }
+            Source::Text(..) => all = true,
         }
         Ok(Self {
             include: if all { None } else { Some(patterns(&include)?) },

@@ -61,10 +61,6 @@ impl Status {
     }
 
     /// A failure of this side.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "as the argument of `map_err` it gets values"
-    )]
     pub(super) fn internal(message: impl fmt::Display) -> Self {
         Self::new(Self::INTERNAL, format!("{message}"))
     }
