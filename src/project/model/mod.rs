@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use build::{Build, BuildContext};
+pub use build::{Build, BuildContext, NamedContext};
 pub use extension::{Conflict, ProcessForm, ReadySetting, ServiceExtension};
 pub use hash::volumes_of;
 pub(crate) use hash::{digest, escaped};
