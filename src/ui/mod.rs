@@ -1,5 +1,7 @@
 //! EVENT → SCREEN. Data goes to stdout, progress and messages to stderr; nothing here decides.
 
+pub mod confirm;
+pub mod detach;
 pub mod logs;
 pub mod progress;
 pub mod question;
@@ -7,6 +9,7 @@ pub mod report;
 pub mod size;
 pub mod table;
 pub mod template;
+pub mod terminal;
 pub mod time;
 
 use std::io::{self, IsTerminal as _, Write as _};

@@ -6,11 +6,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(test)]
+mod engine_double;
+
 mod conflicts;
 mod containers;
 mod errors;
 mod foreground;
 mod harness;
+#[cfg(test)]
+mod images;
 mod lists;
+mod ports;
 mod processes;
 mod server;

@@ -9,9 +9,11 @@ mod client;
 mod convert;
 pub mod dirs;
 mod follow;
+mod foreground;
 mod happenings;
 pub mod index;
 mod ledger;
+mod listening;
 mod lock;
 pub mod logs;
 mod observe;
@@ -21,6 +23,7 @@ pub mod protocol;
 mod ready;
 pub mod run;
 pub(crate) mod socket;
+pub(crate) mod terminal;
 pub mod tree;
 mod usage;
 mod watch;
@@ -42,6 +45,7 @@ use crate::state::{Instance, InstanceId};
 
 pub use client::READY;
 pub use dirs::Dirs;
+pub use foreground::{Aside, Face, Foreground};
 pub use ledger::{
     Account, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, names, replace,
 };
