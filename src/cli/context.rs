@@ -225,6 +225,9 @@ impl Named {
     ) -> Result<Vec<crate::state::Instance>> {
         use crate::backend::Backend as _;
         let mut instances = backends.processes.observe(self.name()).await?;
+        for note in backends.processes.take_notes() {
+            ui.warn(note);
+        }
         let only_processes = self.project().is_some_and(|project| {
             project
                 .services

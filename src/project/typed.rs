@@ -14,8 +14,8 @@ use super::diagnostic::Diagnostic;
 use super::extension::{conflict, extension};
 use super::model::{
     Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount,
-    MountKind, Network, NetworkAttachment, Port, Project, PullPolicy, Restart, Service, Store,
-    StoreMount, StoreSource, Ulimit, Volume,
+    MountKind, Network, NetworkAttachment, Port, Project, PullPolicy, Restart, RestartPacing,
+    Service, Store, StoreMount, StoreSource, Ulimit, Volume,
 };
 use super::paths;
 use super::report::Report;
@@ -161,6 +161,10 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         healthcheck: node.get("healthcheck").map(healthcheck),
         profiles: texts(node, "profiles"),
         restart: restart(name, node, deploy, report),
+        restart_pacing: deploy
+            .and_then(|deploy| deploy.get("restart_policy"))
+            .map(restart_pacing)
+            .unwrap_or_default(),
         container_name: owned(node, "container_name"),
         hostname: owned(node, "hostname"),
         domainname: owned(node, "domainname"),
@@ -467,6 +471,14 @@ fn restart(name: &str, node: &Node, deploy: Option<&Node>, report: &mut Report) 
             );
             Restart::No
         }
+    }
+}
+
+fn restart_pacing(policy: &Node) -> RestartPacing {
+    RestartPacing {
+        delay: time(policy, "delay"),
+        window: time(policy, "window"),
+        attempts: int(policy, "max_attempts").and_then(|attempts| u32::try_from(attempts).ok()),
     }
 }
 

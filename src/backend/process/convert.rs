@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use super::ledger::{Account, Check, FORMAT, Record, RestartPolicy, Spec};
-use super::run;
+use super::{declared, run};
 use crate::backend::BackendError;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::{HealthTest, Healthcheck, Restart, Service};
@@ -77,7 +77,7 @@ pub(super) fn record(
             program: (first == "wharf").then(|| binary.to_owned()),
             command,
             environment: environment(spec, base, &working_dir, user.as_ref()),
-            working_dir,
+            working_dir: working_dir.clone(),
             user: user.map(|(account, _)| account),
             stop_signal: service.stop_signal.as_deref().map_or(Ok(15), signal)?,
             stop_grace: service.stop_grace_period.unwrap_or(STOP_GRACE),
@@ -91,6 +91,7 @@ pub(super) fn record(
             ports: spec.ports.clone(),
             readiness: spec.readiness.clone(),
             labels: labels(spec),
+            attributes: declared::attributes(service, &working_dir)?,
         },
     })
 }
@@ -181,9 +182,20 @@ pub(super) fn signal(word: &str) -> Result<i32, BackendError> {
 
 /// Who `user: name|uid[:group|gid]` is. `None` when it is not set or when it is who we are.
 fn account(service: &Service) -> Result<Option<(Account, Option<User>)>, BackendError> {
-    let Some(text) = service.user.as_deref().filter(|text| !text.is_empty()) else {
+    match service.user.as_deref() {
+        Some(text) => account_of(service, text),
+        None => Ok(None),
+    }
+}
+
+/// The same for any `user[:group]` that a service says.
+pub(super) fn account_of(
+    service: &Service,
+    text: &str,
+) -> Result<Option<(Account, Option<User>)>, BackendError> {
+    if text.is_empty() {
         return Ok(None);
-    };
+    }
     let unknown = |what: &str, name: &str| {
         BackendError::Unsupported(format!(
             "service {}: there is no {what} `{name}` on this machine",
@@ -211,6 +223,13 @@ fn account(service: &Service) -> Result<Option<(Account, Option<User>)>, Backend
     };
     if uid == Uid::effective() && group_part.is_none() && service.group_add.is_empty() {
         return Ok(None);
+    }
+    if !Uid::effective().is_root() {
+        return Err(BackendError::Unsupported(format!(
+            "service {} is to run as user `{text}`, which only root can do for a local process: run \
+             wharf as root, or set x-wharf.process.user to the user you are",
+            service.name
+        )));
     }
     let mut groups = match user.as_ref().map(|user| CString::new(user.name.clone())) {
         Some(Ok(name)) => getgrouplist(&name, gid).unwrap_or_default(),

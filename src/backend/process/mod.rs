@@ -4,21 +4,26 @@
 //! of what runs. A command reads the ledger and the logs itself and asks the supervisor, over its socket,
 //! only for what changes a process. Neither keeps anything in memory that the other would need.
 
+mod attributes;
 pub mod child;
 mod client;
 mod convert;
+mod declared;
 pub mod dirs;
 mod follow;
+mod hooks;
 pub mod index;
 mod ledger;
 mod lock;
 pub mod logs;
+pub mod notes;
 mod observe;
 mod perform;
 pub mod protocol;
 mod ready;
 pub mod run;
 pub(crate) mod socket;
+mod stores;
 pub mod tree;
 mod watch;
 
@@ -37,6 +42,7 @@ use crate::plan::step::Step;
 use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
+pub use attributes::{Attributes, HookCommand, Limit, Pacing, Resources, Rotation};
 pub use client::READY;
 pub use dirs::Dirs;
 pub use ledger::{
@@ -87,6 +93,11 @@ impl Processes {
     /// Where the files are.
     pub fn dirs(&self) -> &Dirs {
         &self.client.dirs
+    }
+
+    /// What the user should know about the supervisors and no error says; each once.
+    pub fn take_notes(&self) -> Vec<String> {
+        self.client.take_notes()
     }
 
     /// The names of all projects that have instances here, sorted.

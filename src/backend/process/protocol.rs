@@ -12,7 +12,7 @@ use crate::backend::BackendError;
 
 /// The version of this protocol. A command that meets another one sends [`Request::Shutdown`], which every
 /// version understands, and starts a supervisor of its own version in its place.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The longest line either side accepts, in bytes.
 pub const LONGEST: usize = 64 * 1024;
@@ -45,6 +45,9 @@ pub enum Request {
     Start {
         /// Its name.
         instance: String,
+        /// Its id before the request: if it has run since, the request was made before and its answer
+        /// lost with the supervisor.
+        before: Option<String>,
     },
     /// End an instance; answered when nothing is left of it.
     Stop {
@@ -206,7 +209,7 @@ impl Request {
     /// The instance it is about.
     pub fn instance(&self) -> &str {
         match self {
-            Self::Start { instance }
+            Self::Start { instance, .. }
             | Self::Stop { instance, .. }
             | Self::Kill { instance, .. }
             | Self::Remove { instance } => instance,

@@ -42,6 +42,8 @@ pub struct Service {
     pub profiles: Vec<String>,
     /// Restart policy.
     pub restart: Restart,
+    /// `deploy.restart_policy`, beyond its condition; engines of containers do not know it.
+    pub restart_pacing: RestartPacing,
     /// Its container's name.
     pub container_name: Option<String>,
     /// Host name.
@@ -231,6 +233,17 @@ pub enum Restart {
     OnFailure(Option<u32>),
     /// `unless-stopped`
     UnlessStopped,
+}
+
+/// `deploy.restart_policy`: `delay`, `window`, `max_attempts`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestartPacing {
+    /// Between two attempts.
+    pub delay: Option<Duration>,
+    /// A run that lasted so long was a success.
+    pub window: Option<Duration>,
+    /// At most so many.
+    pub attempts: Option<u32>,
 }
 
 /// `pull_policy`.

@@ -17,7 +17,9 @@ impl Supervisor {
         around: &mut Surroundings,
     ) {
         let outcome = match heard {
-            Ok(Request::Start { instance }) => self.start(&instance, around).map(Some),
+            Ok(Request::Start { instance, before }) => {
+                self.start(&instance, before.as_deref(), around).map(Some)
+            }
             Ok(Request::Stop { instance, grace_ms }) => {
                 let grace = grace_ms.map(Duration::from_millis);
                 return self.end(id, &instance, around, |unit, around| {
@@ -47,7 +49,12 @@ impl Supervisor {
         self.control.answer(id, &reply);
     }
 
-    fn start(&mut self, name: &str, around: &mut Surroundings) -> Result<String, Failure> {
+    fn start(
+        &mut self,
+        name: &str,
+        before: Option<&str>,
+        around: &mut Surroundings,
+    ) -> Result<String, Failure> {
         if !self.units.contains_key(name) {
             let unit = self.load(name, around)?.ok_or_else(|| unknown(name))?;
             self.units.insert(name.to_owned(), unit);
@@ -55,7 +62,10 @@ impl Supervisor {
         let Some(unit) = self.units.get_mut(name) else {
             return Err(unknown(name));
         };
-        let started = unit.start(around);
+        let started = match unit.ran_since(before) {
+            Some(id) => Ok(id),
+            None => unit.start(around),
+        };
         self.conclude(name, None);
         started
     }

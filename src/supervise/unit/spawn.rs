@@ -6,13 +6,14 @@ use std::process::Stdio;
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group};
 
-use super::{Main, Surroundings, Unit, as_pid};
+use super::{Held, Surroundings, Unit, as_pid};
 use crate::backend::process::Run;
 use crate::backend::process::child::Launch;
 use crate::backend::process::protocol::Failure;
-use crate::backend::process::run::{ProcessId, boot_id, new_run_id, wall_clock};
+use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
 use crate::state::{Health, Status};
 use crate::supervise::health::Schedule;
+use crate::supervise::keeper::{self, Order};
 use crate::supervise::lifecycle::{Action, Event};
 
 impl Unit {
@@ -37,16 +38,26 @@ impl Unit {
             action: action.to_owned(),
             cause: error.into(),
         };
+        let Some(lock) = keeper::lock(&self.dir)? else {
+            return Err(Failure::Refused {
+                message: format!(
+                    "something of an earlier run of {} is still alive",
+                    self.record.spec.name
+                ),
+            });
+        };
         let run_id = new_run_id().map_err(|error| state("cannot make a run id", &error))?;
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         self.record.run = Some(Run {
             id: run_id.clone(),
             process: None,
+            keeper: None,
             boot_id: boot_id(),
             started: wall_clock(),
             finished: None,
             code: None,
         });
+        self.record.status = Status::Running;
         self.record.restarts = self.life.restarts();
         self.record.health = self
             .record
@@ -55,43 +66,37 @@ impl Unit {
             .as_ref()
             .map(|_| Health::Starting);
         self.record.write(&self.dir)?;
-        let [stdout, stderr] = self.recorder.ends(&self.dir)?;
         let spec = &self.record.spec;
-        let child = Launch {
-            command: &spec.command,
-            program: spec.program.as_deref(),
-            working_dir: &spec.working_dir,
-            environment: &spec.environment,
+        let order = Order {
+            dir: &self.dir,
+            spec,
             run_id: &run_id,
-            user: spec.user.as_ref(),
             descriptors: around.descriptors,
-        }
-        .spawn(stdout.into(), stderr.into())
-        .map_err(|error| Failure::Command {
-            command: spec.command.join(" "),
-            working_dir: spec.working_dir.clone(),
-            cause: (&error).into(),
-        })?;
-        let pid = child.id();
-        let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
-        self.main = Some(Main { id, adopted: None });
+            cgroup: None,
+        };
+        let begun = keeper::begin(&order, lock)?;
         self.known.clear();
+        self.main = Some(begun.main);
+        self.keeper = begun.keeper.open().map(|end| Held {
+            id: begun.keeper,
+            end,
+        });
         if let Some(run) = &mut self.record.run {
-            run.process = Some(id);
+            run.process = Some(begun.main);
+            run.keeper = Some(begun.keeper);
         }
-        self.record.status = Status::Running;
         let spawned = self.life.on_event(Event::Spawned, around.now);
         debug_assert_eq!(spawned, Action::None);
         self.health = spec
             .healthcheck
             .as_ref()
             .map(|check| Schedule::new(check, around.now));
-        if let Err(error) = self.record.write(&self.dir) {
-            // What the ledger does not know, nobody could stop.
-            self.record.wanted = false;
-            drop(self.apply(Event::Kill, around));
-            return Err(error.into());
+        if self.keeper.is_none() {
+            // It has come to its end by now, or was killed.
+            self.on_keeper_ended(around.now);
         }
+        // The keeper's notes say the same: a full disk does not matter here.
+        drop(self.record.write(&self.dir));
         Ok(())
     }
 
