@@ -25,6 +25,10 @@ const HOLDER_GRACE: Duration = Duration::from_secs(10);
 /// The ports that the instances to be started need: what to look up before planning.
 pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
     let mut claims = Vec::new();
+    // What is not started needs its ports later.
+    if inputs.policy.no_start {
+        return claims;
+    }
     for decided in decide(inputs).values() {
         for decision in &decided.decisions {
             let number = match decision {
@@ -166,6 +170,7 @@ impl Planner<'_> {
                     readiness: instance.readiness.clone(),
                     has_healthcheck: instance.health.is_some(),
                 }),
+                Decision::Start(_) | Decision::Restart(..) if self.inputs.policy.no_start => None,
                 Decision::Start(instance) => self.start(decided, instance),
                 Decision::Restart(instance, cause) => {
                     let stop = self.stop(instance, cause.clone(), Vec::new());

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capture::{Moved, Recorder, fifo};
 use crate::backend::BackendError;
-use crate::backend::process::child::{Extras, Launch, resource};
+use crate::backend::process::child::{Extras, Launch, Way, resource};
 use crate::backend::process::dirs::{InstanceDir, failed};
 use crate::backend::process::notes::Notebook;
 use crate::backend::process::protocol::Failure;
@@ -252,10 +252,14 @@ fn start(order: &Order<'_>, me: u32) -> Result<(SignalFd, Kept), Failure> {
         user: spec.user.as_ref(),
         descriptors: order.descriptors,
     }
-    .spawn_with(
+    .spawn_under(
         streams.process,
+        if attributes.tty {
+            Way::OnTerminal
+        } else {
+            Way::Apart
+        },
         &Extras {
-            terminal: attributes.tty,
             limits: attributes
                 .limits
                 .iter()

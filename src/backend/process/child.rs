@@ -40,8 +40,6 @@ pub struct Launch<'a> {
 /// What else the main process of a run gets.
 #[derive(Debug, Default)]
 pub struct Extras {
-    /// Its standard streams are a terminal, which becomes its own.
-    pub terminal: bool,
     /// Limits beyond that of open descriptors.
     pub limits: Vec<(Resource, Rlimit)>,
     /// `proc_pid_oom_score_adj(5)`.
@@ -53,11 +51,17 @@ pub struct Extras {
 impl Launch<'_> {
     /// Returns once the process runs its program, or with the reason why it cannot. It reads nothing.
     pub fn spawn(&self, stdout: Stdio, stderr: Stdio) -> io::Result<Child> {
-        self.spawn_with([Stdio::null(), stdout, stderr], &Extras::default())
+        self.spawn_with([Stdio::null(), stdout, stderr], Way::Apart)
     }
 
-    /// As [`Launch::spawn`], with its three standard streams and more.
-    pub fn spawn_with(&self, streams: [Stdio; 3], extras: &Extras) -> io::Result<Child> {
+    /// As [`Launch::spawn`], with a standard input too.
+    pub fn spawn_with(&self, ends: [Stdio; 3], way: Way) -> io::Result<Child> {
+        self.spawn_under(ends, way, &Extras::default())
+    }
+
+    /// As [`Launch::spawn_with`], under limits.
+    pub fn spawn_under(&self, ends: [Stdio; 3], way: Way, extras: &Extras) -> io::Result<Child> {
+        let [stdin, stdout, stderr] = ends;
         let Some(first) = self.command.first() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
         };
@@ -68,7 +72,6 @@ impl Launch<'_> {
                 format!("there is no directory {}", self.working_dir.display()),
             ));
         }
-        let [stdin, stdout, stderr] = streams;
         let mut command = Command::new(self.program.unwrap_or(Path::new(first)));
         command
             .arg0(first)
@@ -80,9 +83,18 @@ impl Launch<'_> {
             .stdin(stdin)
             .stdout(stdout)
             .stderr(stderr);
-        prepare(&mut command, self.user, self.descriptors, extras)?;
+        prepare(&mut command, self.user, self.descriptors, way, extras)?;
         command.spawn()
     }
+}
+
+/// What the new session has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// No terminal.
+    Apart,
+    /// The terminal on standard input, as its controlling one.
+    OnTerminal,
 }
 
 /// Runs between fork and exec, in the child.
@@ -91,6 +103,7 @@ fn prepare(
     command: &mut Command,
     user: Option<&Account>,
     descriptors: Option<Rlimit>,
+    way: Way,
     extras: &Extras,
 ) -> io::Result<()> {
     let limits: Vec<(Resource, Rlimit)> = descriptors
@@ -104,7 +117,6 @@ fn prepare(
         .as_ref()
         .map(|path| CString::new(path.as_os_str().as_bytes()))
         .transpose()?;
-    let terminal = extras.terminal;
     let user = user.map(|account| {
         (
             Uid::from_raw(account.uid),
@@ -118,7 +130,7 @@ fn prepare(
     });
     let hook = move || {
         setsid()?;
-        if terminal {
+        if way == Way::OnTerminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
         }
         if let Some(path) = &cgroup {

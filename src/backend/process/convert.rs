@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use super::ledger::{Account, Check, FORMAT, Record, RestartPolicy, Spec};
 use super::{declared, run};
 use crate::backend::BackendError;
+use crate::backend::container::dependencies;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::{HealthTest, Healthcheck, Restart, Service};
 use crate::state::{Health, Status};
@@ -110,15 +111,23 @@ fn environment(
     // A shell would set it at its start, and some programs trust it.
     all.insert("PWD".to_owned(), working_dir.display().to_string());
     if let Some((_, Some(user))) = user {
-        all.insert("HOME".to_owned(), user.dir.display().to_string());
-        all.insert("USER".to_owned(), user.name.clone());
-        all.insert("LOGNAME".to_owned(), user.name.clone());
+        all.extend(identity(user));
     }
     all.extend(spec.service.environment.clone());
     all.extend(spec.environment.clone());
     all.insert("WHARF_PROJECT".to_owned(), spec.project.name.clone());
     all.insert("WHARF_SERVICE".to_owned(), spec.service.name.clone());
     all
+}
+
+/// The variables that say who a process is.
+pub(super) fn identity(user: &User) -> [(String, String); 3] {
+    [
+        ("HOME", user.dir.display().to_string()),
+        ("USER", user.name.clone()),
+        ("LOGNAME", user.name.clone()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
 }
 
 /// The labels that Docker Compose puts on its containers, so that both backends can be listed alike.
@@ -138,6 +147,7 @@ fn labels(spec: &InstanceSpec) -> BTreeMap<String, String> {
             ("container-number", spec.number.to_string()),
             ("oneoff", one_off.to_owned()),
             ("config-hash", spec.fingerprint.0.clone()),
+            ("depends_on", dependencies(&spec.service)),
             (
                 "project.working_dir",
                 spec.project.working_dir.display().to_string(),
@@ -182,24 +192,22 @@ pub(super) fn signal(word: &str) -> Result<i32, BackendError> {
 
 /// Who `user: name|uid[:group|gid]` is. `None` when it is not set or when it is who we are.
 fn account(service: &Service) -> Result<Option<(Account, Option<User>)>, BackendError> {
-    match service.user.as_deref() {
-        Some(text) => account_of(service, text),
-        None => Ok(None),
-    }
+    let text = service.user.as_deref().unwrap_or_default();
+    account_of(text, &service.group_add, &service.name)
 }
 
-/// The same for any `user[:group]` that a service says.
+/// As [`account`], by the text itself and further groups; `service` is for the message.
 pub(super) fn account_of(
-    service: &Service,
     text: &str,
+    group_add: &[String],
+    service: &str,
 ) -> Result<Option<(Account, Option<User>)>, BackendError> {
     if text.is_empty() {
         return Ok(None);
     }
     let unknown = |what: &str, name: &str| {
         BackendError::Unsupported(format!(
-            "service {}: there is no {what} `{name}` on this machine",
-            service.name
+            "service {service}: there is no {what} `{name}` on this machine"
         ))
     };
     let (user_part, group_part) = match text.split_once(':') {
@@ -221,21 +229,20 @@ pub(super) fn account_of(
         // As the engine does for an id that no user has.
         None => user.as_ref().map_or(Gid::from_raw(0), |user| user.gid),
     };
-    if uid == Uid::effective() && group_part.is_none() && service.group_add.is_empty() {
+    if uid == Uid::effective() && group_part.is_none() && group_add.is_empty() {
         return Ok(None);
     }
     if !Uid::effective().is_root() {
         return Err(BackendError::Unsupported(format!(
-            "service {} is to run as user `{text}`, which only root can do for a local process: run \
-             wharf as root, or set x-wharf.process.user to the user you are",
-            service.name
+            "service {service} is to run as user `{text}`, which only root can do for a local process: run \
+             wharf as root, or set x-wharf.process.user to the user you are"
         )));
     }
     let mut groups = match user.as_ref().map(|user| CString::new(user.name.clone())) {
         Some(Ok(name)) => getgrouplist(&name, gid).unwrap_or_default(),
         _ => vec![gid],
     };
-    for group in &service.group_add {
+    for group in group_add {
         groups.push(group_id(group).ok_or_else(|| unknown("group", group))?);
     }
     let account = Account {
@@ -295,6 +302,7 @@ mod tests {
             volumes: BTreeMap::new(),
             replaces: None,
             readiness: None,
+            one_off: None,
         }
     }
 

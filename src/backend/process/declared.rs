@@ -164,7 +164,7 @@ fn hook_command(
         )));
     }
     let user = match hook.user.as_deref() {
-        Some(text) => convert::account_of(service, text)?.map(|(account, _)| account),
+        Some(text) => convert::account_of(text, &[], &service.name)?.map(|(account, _)| account),
         None => None,
     };
     Ok(HookCommand {

@@ -11,6 +11,7 @@ mod convert;
 mod declared;
 pub mod dirs;
 mod follow;
+mod foreground;
 mod hooks;
 pub mod index;
 mod ledger;
@@ -24,6 +25,7 @@ mod ready;
 pub mod run;
 pub(crate) mod socket;
 mod stores;
+pub(crate) mod terminal;
 pub mod tree;
 mod watch;
 
@@ -45,6 +47,7 @@ use crate::state::{Instance, InstanceId};
 pub use attributes::{Attributes, HookCommand, Limit, Pacing, Resources, Rotation};
 pub use client::READY;
 pub use dirs::Dirs;
+pub use foreground::{Aside, Face, Foreground};
 pub use ledger::{
     Account, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, names, replace,
 };

@@ -63,6 +63,16 @@ pub enum Request {
         /// The signal's number.
         signal: i32,
     },
+    /// Freeze every process of an instance.
+    Pause {
+        /// Its name.
+        instance: String,
+    },
+    /// Let a frozen instance go on.
+    Unpause {
+        /// Its name.
+        instance: String,
+    },
     /// Forget an instance that is not alive, and its output.
     Remove {
         /// Its name.
@@ -190,6 +200,7 @@ impl From<BackendError> for Failure {
             BackendError::Unkillable { pids, .. } => Self::Unkillable { pids },
             other @ (BackendError::EngineUnreachable { .. }
             | BackendError::Engine { .. }
+            | BackendError::Registry { .. }
             | BackendError::PortTaken { .. }
             | BackendError::Build { .. }
             | BackendError::ExitedEarly { .. }
@@ -212,6 +223,8 @@ impl Request {
             Self::Start { instance, .. }
             | Self::Stop { instance, .. }
             | Self::Kill { instance, .. }
+            | Self::Pause { instance }
+            | Self::Unpause { instance }
             | Self::Remove { instance } => instance,
             Self::Ping | Self::Shutdown => "",
         }

@@ -88,7 +88,11 @@ impl Unit {
             if let Some(run) = &mut unit.record.run {
                 run.process = Some(id);
             }
-            unit.record.status = Status::Running;
+            if unit.record.status == Status::Paused {
+                unit.health = None;
+            } else {
+                unit.record.status = Status::Running;
+            }
             // What is new in it is in the keeper's notes as well.
             drop(unit.record.write(&unit.dir));
         }
