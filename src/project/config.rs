@@ -107,6 +107,7 @@ pub fn show(request: &Request, env: &Env, files: &dyn Files) -> Result<Shown, Lo
             Show::Project | Show::LockedImages | Show::Environment
         ),
         container_names: matches!(request.show, Show::Project | Show::LockedImages),
+        label_files: false,
     };
     if request.show == Show::Variables {
         return variables(request, env, files);
