@@ -64,6 +64,13 @@ enum Report {
     Failed { failure: Failure },
 }
 
+/// A keeper that has not reported yet.
+#[derive(Debug)]
+pub(super) struct Starting {
+    keeper: ProcessId,
+    report: File,
+}
+
 /// A run that has begun.
 #[derive(Debug)]
 pub(super) struct Begun {
@@ -97,9 +104,8 @@ pub(super) fn lock(dir: &InstanceDir) -> Result<Option<File>, BackendError> {
     }
 }
 
-/// Starts a run under a keeper of its own; returns when the process runs its program. `lock` goes to the
-/// keeper.
-pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Begun, Failure> {
+/// Starts a keeper, which starts the run. `lock` goes to the keeper.
+pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| state("cannot make a pipe", &error.into()))?;
     // What the child would write out a second time.
@@ -111,21 +117,36 @@ pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Begun, Failure> {
         }
         ForkResult::Parent { child } => child,
     };
-    drop(write);
-    drop(lock);
     let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
-    let keeper = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
-    let mut text = Vec::new();
-    File::from(read)
-        .read_to_end(&mut text)
-        .map_err(|error| state("cannot hear the keeper", &error))?;
-    match serde_json::from_slice(&text) {
-        Ok(Report::Started { main }) => Ok(Begun { keeper, main }),
-        Ok(Report::Failed { failure }) => Err(failure),
-        Err(_) => Err(state(
-            "cannot start a keeper",
-            &io::Error::other("it was killed"),
-        )),
+    Ok(Starting {
+        keeper: ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 }),
+        report: File::from(read),
+    })
+}
+
+impl Starting {
+    /// Readable when the keeper has reported.
+    pub(super) fn report(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
+    }
+
+    /// Returns when the process runs its program, or with the reason why it cannot.
+    pub(super) fn finish(mut self) -> Result<Begun, Failure> {
+        let mut text = Vec::new();
+        self.report
+            .read_to_end(&mut text)
+            .map_err(|error| state("cannot hear the keeper", &error))?;
+        match serde_json::from_slice(&text) {
+            Ok(Report::Started { main }) => Ok(Begun {
+                keeper: self.keeper,
+                main,
+            }),
+            Ok(Report::Failed { failure }) => Err(failure),
+            Err(_) => Err(state(
+                "cannot start a keeper",
+                &io::Error::other("it was killed"),
+            )),
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Supervisor {
     /// Tells that a keeper has noted something.
     notes: OwnedFd,
     units: BTreeMap<String, Unit>,
+    /// Who waits for the start of which instance.
+    starters: Vec<(String, ClientId)>,
     /// Who waits for the end of which instance.
     waiting: Vec<(String, ClientId)>,
     origin: Instant,
@@ -57,6 +59,7 @@ enum Source {
     Door,
     Client(ClientId),
     Notes,
+    Report(String),
     Output(String, usize),
     Keeper(String),
     Main(String),
@@ -78,6 +81,7 @@ impl Supervisor {
             signals,
             notes,
             units: BTreeMap::new(),
+            starters: Vec::new(),
             waiting: Vec::new(),
             origin: Instant::now(),
             descriptors,
@@ -140,6 +144,7 @@ impl Supervisor {
                         }
                     }
                     Source::Notes => self.on_notes(),
+                    Source::Report(name) => self.reported(&name, &mut around),
                     Source::Keeper(name) => {
                         if let Some(unit) = self.units.get_mut(&name) {
                             unit.on_keeper_ended(around.now);
@@ -197,6 +202,9 @@ impl Supervisor {
         for (name, unit) in &self.units {
             for (at, fd) in unit.pipes() {
                 set.push((Source::Output(name.clone(), at), fd, PollFlags::IN));
+            }
+            if let Some(fd) = unit.report() {
+                set.push((Source::Report(name.clone()), fd, PollFlags::IN));
             }
             if let Some(fd) = unit.keeper() {
                 set.push((Source::Keeper(name.clone()), fd, PollFlags::IN));

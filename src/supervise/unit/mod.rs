@@ -13,6 +13,7 @@ use rustix::process::{Pid, Rlimit, Signal};
 
 use super::capture::{Moved, Recorder};
 use super::health::Schedule;
+use super::keeper::Starting;
 use super::lifecycle::{Action, Event, Lifecycle, Moment, Phase};
 use crate::backend::BackendError;
 use crate::backend::process::dirs::InstanceDir;
@@ -86,6 +87,7 @@ pub(super) struct Unit {
     dir: InstanceDir,
     record: Record,
     life: Lifecycle,
+    starting: Option<Starting>,
     main: Option<ProcessId>,
     /// The run's keeper while it lives.
     keeper: Option<Held>,
@@ -281,24 +283,28 @@ impl Unit {
         (is_new && run.process.is_some()).then(|| run.id.clone())
     }
 
-    /// Starts it; the id of the run.
-    pub(super) fn start(&mut self, around: &mut Surroundings) -> Result<String, Failure> {
+    /// Its current id.
+    pub(super) fn id(&self) -> String {
+        self.record.id().to_owned()
+    }
+
+    /// Begins to start it; what comes of it, the keeper reports.
+    pub(super) fn start(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
         match self.life.phase() {
-            Phase::Running { .. } => Ok(self.record.id().to_owned()),
+            Phase::Running { .. } | Phase::Starting => Ok(()),
             Phase::Idle | Phase::Waiting { .. } => {
                 self.record.wanted = true;
                 self.record.restarts = 0;
                 match self.apply(Event::Start, around) {
                     Some(Err(failure)) => Err(failure),
-                    Some(Ok(())) | None => Ok(self.record.id().to_owned()),
+                    Some(Ok(())) | None => Ok(()),
                 }
             }
-            Phase::Starting
-            | Phase::Clearing { .. }
-            | Phase::Stopping { .. }
-            | Phase::Killing { .. } => Err(Failure::Refused {
-                message: format!("{} is just ending", self.record.spec.name),
-            }),
+            Phase::Clearing { .. } | Phase::Stopping { .. } | Phase::Killing { .. } => {
+                Err(Failure::Refused {
+                    message: format!("{} is just ending", self.record.spec.name),
+                })
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Starting processes of an instance: its main process, and its healthchecks.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::process::Stdio;
 
 use rustix::io::Errno;
@@ -13,27 +14,66 @@ use crate::backend::process::protocol::Failure;
 use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
 use crate::state::{Health, Status};
 use crate::supervise::health::Schedule;
-use crate::supervise::keeper::{self, Order};
+use crate::supervise::keeper::{self, Begun, Order, Starting};
 use crate::supervise::lifecycle::{Action, Event};
 
 impl Unit {
     pub(super) fn spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
-        let outcome = self.try_spawn(around);
-        if let Err(failure) = &outcome {
-            // As the shell does: not found, or found and not to be run.
-            let not_found = matches!(failure, Failure::Command { cause, .. }
-                if cause.errno == Some(Errno::NOENT.raw_os_error()));
-            let code = if not_found { 127 } else { 126 };
-            if let Some(run) = &mut self.record.run {
-                run.code = Some(code);
-                run.finished = Some(wall_clock());
+        match self.try_spawn(around) {
+            Ok(starting) => {
+                self.starting = Some(starting);
+                Ok(())
             }
-            drop(self.apply(Event::SpawnFailed, around));
+            Err(failure) => {
+                self.spawn_failed(&failure, around);
+                Err(failure)
+            }
         }
-        outcome
     }
 
-    fn try_spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
+    /// Whether its keeper has been started and has not reported yet.
+    pub(in crate::supervise) fn is_starting(&self) -> bool {
+        self.starting.is_some()
+    }
+
+    /// The keeper's report, to wait on.
+    pub(in crate::supervise) fn report(&self) -> Option<BorrowedFd<'_>> {
+        self.starting.as_ref().map(Starting::report)
+    }
+
+    /// The keeper reports; waits for it if it has not yet.
+    pub(in crate::supervise) fn on_report(
+        &mut self,
+        around: &mut Surroundings,
+    ) -> Result<(), Failure> {
+        let Some(starting) = self.starting.take() else {
+            return Ok(());
+        };
+        match starting.finish() {
+            Ok(begun) => {
+                self.begun(begun, around);
+                Ok(())
+            }
+            Err(failure) => {
+                self.spawn_failed(&failure, around);
+                Err(failure)
+            }
+        }
+    }
+
+    fn spawn_failed(&mut self, failure: &Failure, around: &mut Surroundings) {
+        // As the shell does: not found, or found and not to be run.
+        let not_found = matches!(failure, Failure::Command { cause, .. }
+            if cause.errno == Some(Errno::NOENT.raw_os_error()));
+        let code = if not_found { 127 } else { 126 };
+        if let Some(run) = self.record.run.as_mut().filter(|run| run.code.is_none()) {
+            run.code = Some(code);
+            run.finished = Some(wall_clock());
+        }
+        drop(self.apply(Event::SpawnFailed, around));
+    }
+
+    fn try_spawn(&mut self, around: &Surroundings) -> Result<Starting, Failure> {
         let state = |action: &str, error: &io::Error| Failure::State {
             action: action.to_owned(),
             cause: error.into(),
@@ -66,15 +106,17 @@ impl Unit {
             .as_ref()
             .map(|_| Health::Starting);
         self.record.write(&self.dir)?;
-        let spec = &self.record.spec;
         let order = Order {
             dir: &self.dir,
-            spec,
+            spec: &self.record.spec,
             run_id: &run_id,
             descriptors: around.descriptors,
             cgroup: None,
         };
-        let begun = keeper::begin(&order, lock)?;
+        keeper::begin(&order, lock)
+    }
+
+    fn begun(&mut self, begun: Begun, around: &Surroundings) {
         self.known.clear();
         self.main = Some(begun.main);
         self.keeper = begun.keeper.open().map(|end| Held {
@@ -87,7 +129,9 @@ impl Unit {
         }
         let spawned = self.life.on_event(Event::Spawned, around.now);
         debug_assert_eq!(spawned, Action::None);
-        self.health = spec
+        self.health = self
+            .record
+            .spec
             .healthcheck
             .as_ref()
             .map(|check| Schedule::new(check, around.now));
@@ -97,7 +141,6 @@ impl Unit {
         }
         // The keeper's notes say the same: a full disk does not matter here.
         drop(self.record.write(&self.dir));
-        Ok(())
     }
 
     pub(super) fn health_due(&mut self, around: &Surroundings) {

@@ -30,6 +30,7 @@ impl Unit {
         let mut unit = Self {
             life: Lifecycle::new(policy).paced(pacing),
             dir,
+            starting: None,
             main: None,
             keeper: None,
             watch: None,
