@@ -16,7 +16,7 @@ use super::limits;
 use super::model::{
     Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount,
     MountKind, NamedContext, NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart,
-    Service, StoreMount, StoreSource, Ulimit, digest,
+    RestartPacing, Service, StoreMount, StoreSource, Ulimit, digest,
 };
 use super::outside::{network, store, volume};
 use super::paths;
@@ -182,6 +182,9 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
             || node.get("restart").is_some(),
             |policy| policy.text("condition").is_some(),
         ),
+        restart_pacing: restart_policy(deploy)
+            .map(restart_pacing)
+            .unwrap_or_default(),
         container_name: owned(node, "container_name"),
         hostname: owned(node, "hostname"),
         domainname: owned(node, "domainname"),
@@ -548,6 +551,14 @@ fn restart(name: &str, node: &Node, deploy: Option<&Node>, report: &mut Report) 
 
 fn restart_policy(deploy: Option<&Node>) -> Option<&Node> {
     deploy?.get("restart_policy")
+}
+
+fn restart_pacing(policy: &Node) -> RestartPacing {
+    RestartPacing {
+        delay: time(policy, "delay"),
+        window: time(policy, "window"),
+        attempts: int(policy, "max_attempts").and_then(|attempts| u32::try_from(attempts).ok()),
+    }
 }
 
 fn pull_policy(node: &Node) -> Option<PullPolicy> {

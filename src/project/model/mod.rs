@@ -23,8 +23,8 @@ pub use mount::{Mount, MountKind, SOCKET_CONFIG, StoreMount};
 pub use network::{Network, NetworkAttachment, Store, StoreSource, Volume};
 pub use port::{Port, RawPort};
 pub use service::{
-    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart, Service,
-    Ulimit,
+    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart,
+    RestartPacing, Service, Ulimit,
 };
 
 /// A loaded project.
