@@ -14,6 +14,10 @@ use crate::state::{BackendKind, Instance};
 /// The ports that the instances to be started need: what to look up before planning.
 pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
     let mut claims = Vec::new();
+    // What is not started needs its ports later.
+    if inputs.policy.no_start {
+        return claims;
+    }
     for decided in decide(inputs).values() {
         for decision in &decided.decisions {
             let number = match decision {

@@ -1,4 +1,4 @@
-//! The one dialogue of wharf: what to do about a held port.
+//! The dialogues of wharf: what to do about a held port, and whether data may be lost.
 
 use std::io::Write as _;
 
@@ -80,7 +80,7 @@ impl Ui {
 
 /// A line from standard input. `None` at its end, and when a signal comes in between: where signals are
 /// listened for, Ctrl-C does not end the program by itself, and the standard library would read on.
-fn read_line() -> Option<String> {
+pub(super) fn read_line() -> Option<String> {
     let mut line = Vec::new();
     let mut byte = [0];
     loop {

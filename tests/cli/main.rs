@@ -14,6 +14,8 @@ mod containers;
 mod errors;
 mod foreground;
 mod harness;
+#[cfg(test)]
+mod images;
 mod ports;
 mod processes;
 mod server;

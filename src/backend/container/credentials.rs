@@ -99,9 +99,36 @@ impl Credentials {
         header(&identity)
     }
 
+    /// The same for a push, which must say so if there are none.
+    pub(super) async fn for_push(&self, image: &str) -> String {
+        let known = self.for_image(image).await;
+        known.unwrap_or_else(|| BASE64_URL_SAFE.encode("{}"))
+    }
+
+    /// User name and password for a registry's host, as `BuildKit` asks for them; a token has no user
+    /// name, and an unknown host neither.
+    pub(super) async fn pair(&self, host: &str) -> (String, String) {
+        let server = match host {
+            "docker.io" | "index.docker.io" | "registry-1.docker.io" => HUB,
+            other => other,
+        };
+        let identity = self.of(server).await.unwrap_or_default();
+        if identity.identitytoken.is_empty() {
+            (identity.username, identity.password)
+        } else {
+            (String::new(), identity.identitytoken)
+        }
+    }
+
     /// The value of `X-Registry-Config`: all that is configured, because only the builder knows which
     /// images it will pull.
     pub(super) async fn for_build(&self) -> Option<String> {
+        let all = self.all().await;
+        if all.is_empty() { None } else { header(&all) }
+    }
+
+    /// Every identity that is configured, by server.
+    async fn all(&self) -> BTreeMap<String, Identity> {
         let servers: BTreeSet<&String> = self
             .given
             .keys()
@@ -114,7 +141,21 @@ impl Credentials {
                 all.insert(server.clone(), identity);
             }
         }
-        if all.is_empty() { None } else { header(&all) }
+        all
+    }
+
+    /// All that is configured, as the text of a configuration file without helpers.
+    pub(super) async fn as_configuration(&self) -> String {
+        let mut auths = serde_json::Map::new();
+        for (server, identity) in self.all().await {
+            let pair = format!("{}:{}", identity.username, identity.password);
+            let mut entry = serde_json::json!({ "auth": BASE64_STANDARD.encode(pair) });
+            if !identity.identitytoken.is_empty() {
+                entry = serde_json::json!({ "identitytoken": identity.identitytoken });
+            }
+            auths.insert(server, entry);
+        }
+        serde_json::json!({ "auths": auths }).to_string()
     }
 
     async fn of(&self, server: &str) -> Option<Identity> {

@@ -6,7 +6,7 @@ use bollard::errors::Error;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::observe::{self, encoded};
-use super::reply::{Image, Named, Volumes};
+use super::reply::{Image, Named, Volumes, unix_seconds};
 use super::{Containers, Engine, fault, labels, logs};
 use crate::backend::BackendError;
 
@@ -26,17 +26,23 @@ pub struct Names {
 pub struct Resources {
     /// Networks that have the project's label or that it names.
     pub networks: BTreeSet<String>,
+    /// The configuration's hash of those with the project's label.
+    pub network_hashes: BTreeMap<String, String>,
     /// Volumes that have the project's label or that it names.
     pub volumes: BTreeSet<String>,
+    /// The configuration's hash of those with the project's label.
+    pub volume_hashes: BTreeMap<String, String>,
     /// Images it names: reference and id.
     pub images: BTreeMap<String, String>,
+    /// When they were last pulled, built or tagged: reference and Unix seconds.
+    pub tagged: BTreeMap<String, i64>,
 }
 
 impl Containers {
     /// What exists among what the project names or has labelled.
     pub async fn resources(&self, project: &str, names: &Names) -> Result<Resources, BackendError> {
         let engine = self.engine().await?;
-        let (networks, volumes, images) = tokio::try_join!(
+        let ((networks, network_hashes), (volumes, volume_hashes), images) = tokio::try_join!(
             async {
                 let all = engine.get::<Vec<Named>>("/networks");
                 all.await
@@ -55,10 +61,24 @@ impl Containers {
                     .map_err(|error| engine.refused("look images up", error))
             },
         )?;
+        let tagged = images
+            .iter()
+            .map(|(reference, image)| {
+                let time = unix_seconds(&image.metadata.last_tag_time);
+                (reference.clone(), time.unwrap_or_default())
+            })
+            .collect();
+        let images = images
+            .into_iter()
+            .map(|(reference, image)| (reference, image.id))
+            .collect();
         Ok(Resources {
             networks,
+            network_hashes,
             volumes,
+            volume_hashes,
             images,
+            tagged,
         })
     }
 
@@ -82,24 +102,33 @@ impl Containers {
     }
 }
 
-fn chosen(all: Vec<Named>, project: &str, named: &BTreeSet<String>) -> BTreeSet<String> {
-    all.into_iter()
-        .filter(|entry| {
-            named.contains(&entry.name)
-                || entry.labels.get(labels::PROJECT).map(String::as_str) == Some(project)
-        })
-        .map(|entry| entry.name)
-        .collect()
+/// The names that are asked for or of the project, and the recorded hashes of the project's own.
+fn chosen(
+    all: Vec<Named>,
+    project: &str,
+    named: &BTreeSet<String>,
+) -> (BTreeSet<String>, BTreeMap<String, String>) {
+    let (mut names, mut hashes) = (BTreeSet::new(), BTreeMap::new());
+    for mut entry in all {
+        let is_ours = entry.labels.get(labels::PROJECT).map(String::as_str) == Some(project);
+        if is_ours && let Some(hash) = entry.labels.remove(labels::CONFIG_HASH) {
+            hashes.insert(entry.name.clone(), hash);
+        }
+        if is_ours || named.contains(&entry.name) {
+            names.insert(entry.name);
+        }
+    }
+    (names, hashes)
 }
 
 async fn images(
     engine: &Engine,
     references: &BTreeSet<String>,
-) -> Result<BTreeMap<String, String>, Error> {
+) -> Result<BTreeMap<String, Image>, Error> {
     stream::iter(references)
         .map(|reference| async move {
             let found = image(engine, reference).await?;
-            Ok(found.map(|image| (reference.clone(), image.id)))
+            Ok(found.map(|image| (reference.clone(), image)))
         })
         .buffer_unordered(8)
         .try_filter_map(|found| async { Ok(found) })

@@ -14,8 +14,8 @@ use super::convert::whole_seconds;
 use super::fault::{has_status, is_missing};
 use super::observe::{self, encoded};
 use super::{
-    ApiVersion, Containers, Engine, build, create, health, hooks, labels, networks, pull, ready,
-    start,
+    ApiVersion, Containers, Engine, build, control, create, health, hooks, labels, networks, pull,
+    ready, start,
 };
 use crate::backend::{BackendError, Made};
 use crate::event::{Event, Events};
@@ -42,8 +42,19 @@ pub(super) async fn step(
         Action::Build {
             service,
             image,
+            pull_first,
             project,
-        } => build::image(engine, service, image, project, events).await?,
+        } => {
+            let site = build::Site {
+                service,
+                image,
+                project,
+                events,
+            };
+            if !(*pull_first && pulled(engine, &site).await) {
+                build::image(engine, site).await?;
+            }
+        }
         Action::Pull { service, image } => {
             let platform = service.platform.as_deref();
             pull::image(engine, &service.name, image, platform, events).await?;
@@ -77,12 +88,25 @@ pub(super) async fn step(
             let id = resolve(instance, made)?;
             end(engine, &id.0, &instance.name, *grace, events).await?;
         }
+        Action::Kill { instance, signal } => {
+            let id = resolve(instance, made)?;
+            control::kill(engine, &id.0, &instance.name, signal).await?;
+        }
+        Action::Pause { instance } => {
+            let id = resolve(instance, made)?;
+            control::pause(engine, &id.0, &instance.name).await?;
+        }
+        Action::Unpause { instance } => {
+            let id = resolve(instance, made)?;
+            control::unpause(engine, &id.0, &instance.name).await?;
+        }
         Action::Remove { instance, volumes } => {
             let id = resolve(instance, made)?;
             remove(containers, engine, &id.0, &instance.name, *volumes).await?;
         }
         Action::RemoveNetwork { name } => remove_network(engine, name, events).await?,
         Action::RemoveVolume { name } => remove_volume(engine, name, events).await?,
+        Action::RemoveImage { name } => control::remove_image(engine, name, events).await?,
         // The engine takes the ports of a container itself, and says so if it cannot.
         Action::AwaitListening { .. } => {}
         Action::FreePort { .. } | Action::MovePort { .. } => {
@@ -92,6 +116,30 @@ pub(super) async fn step(
         }
     }
     Ok(None)
+}
+
+/// Whether an image that could be built could be pulled too; why not is said.
+async fn pulled(engine: &Engine, site: &build::Site<'_>) -> bool {
+    let platform = site.service.platform.as_deref();
+    match pull::image(
+        engine,
+        &site.service.name,
+        site.image,
+        platform,
+        site.events,
+    )
+    .await
+    {
+        Ok(()) => true,
+        Err(error) => {
+            let why = std::error::Error::source(&error).map(ToString::to_string);
+            site.events.send(Event::Note(format!(
+                "{error}, so it is built ({})",
+                why.unwrap_or_default()
+            )));
+            false
+        }
+    }
 }
 
 /// The container that a target stands for.
@@ -215,7 +263,7 @@ async fn gone(engine: &Engine, id: &str) -> Result<(), Error> {
     }
 }
 
-fn says(error: &Error, words: &str) -> bool {
+pub(super) fn says(error: &Error, words: &str) -> bool {
     matches!(error, Error::DockerResponseServerError { message, .. } if message.contains(words))
 }
 

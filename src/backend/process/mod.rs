@@ -9,18 +9,23 @@ mod client;
 mod convert;
 pub mod dirs;
 mod follow;
+mod foreground;
+mod happenings;
 pub mod index;
 mod ledger;
 mod listening;
 mod lock;
 pub mod logs;
 mod observe;
+mod output;
 mod perform;
 pub mod protocol;
 mod ready;
 pub mod run;
 pub(crate) mod socket;
+pub(crate) mod terminal;
 pub mod tree;
+mod usage;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -40,6 +45,7 @@ use crate::state::{Instance, InstanceId};
 
 pub use client::READY;
 pub use dirs::Dirs;
+pub use foreground::{Aside, Face, Foreground};
 pub use ledger::{
     Account, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, names, replace,
 };
