@@ -34,7 +34,7 @@ pub async fn observe(
     let mut ports_are_here = true;
     if placement.needs_engine() {
         ports_are_here = backends.containers.reachable().await?.local;
-        resources(backends, project, placement, &mut observed).await?;
+        resources(backends, project, placement, policy, &mut observed).await?;
     }
     let claims = plan::claims(&Inputs {
         project,
@@ -76,6 +76,7 @@ async fn resources(
     backends: &Backends,
     project: &Project,
     placement: &Placement,
+    policy: &Policy,
     observed: &mut Observed,
 ) -> Result<(), BackendError> {
     let placed = || {
@@ -86,12 +87,12 @@ async fn resources(
     let images = placed()
         .map(|service| service.image_name(&project.name))
         .collect();
-    let networks = placed()
+    let mut networks: BTreeSet<String> = placed()
         .flat_map(|service| service.networks.keys())
         .filter_map(|key| project.networks.get(key))
         .map(|network| network.name.clone())
         .collect();
-    let volumes = placed()
+    let mut volumes: BTreeSet<String> = placed()
         .flat_map(|service| &service.volumes)
         .filter_map(|mount| match &mount.kind {
             MountKind::Volume {
@@ -101,6 +102,15 @@ async fn resources(
         })
         .map(|volume| volume.name.clone())
         .collect();
+    if policy.all_resources {
+        networks.extend(
+            project
+                .networks
+                .values()
+                .map(|network| network.name.clone()),
+        );
+        volumes.extend(project.volumes.values().map(|volume| volume.name.clone()));
+    }
     let names = Names {
         networks,
         volumes,

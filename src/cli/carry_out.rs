@@ -18,17 +18,39 @@ use crate::state::ProbeKind;
 use crate::ui::progress::Progress;
 use crate::ui::{GOOD, NAME};
 
-/// Executes a plan and prints what happens.
+/// Executes a plan and prints what happens; with `--dry-run` prints the plan.
 ///
 /// # Errors
 /// The first failed step, with what was done and what was not.
 pub(super) async fn carry_out(context: &Context, backends: &Backends, plan: &Plan) -> Result<Made> {
+    carry_out_quietly(context, backends, plan, true).await
+}
+
+/// As [`carry_out`]; `output`: with what builds and pulls write themselves.
+pub(super) async fn carry_out_quietly(
+    context: &Context,
+    backends: &Backends,
+    plan: &Plan,
+    output: bool,
+) -> Result<Made> {
+    if context.global.dry_run {
+        for step in &plan.steps {
+            context.ui.data(step.to_string());
+        }
+        return Ok(Made::default());
+    }
     let (events, mut receiver) = Events::channel();
     let made = Made::default();
-    let progress = Progress::new(context.ui);
+    let progress = Progress::new(context.ui).output(output);
     let mut signals = Signals::new()?;
     let report = {
-        let mut executing = std::pin::pin!(execute::execute(plan, backends, &made, &events));
+        let mut executing = std::pin::pin!(execute::execute_at_most(
+            plan,
+            backends,
+            &made,
+            &events,
+            context.global.limit()
+        ));
         loop {
             tokio::select! {
                 report = &mut executing => break report,

@@ -24,9 +24,6 @@ pub(super) struct Args {
     /// Seconds that instances get to stop
     #[arg(short, long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// Print the plan with its causes and do nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
@@ -39,7 +36,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         instances,
         ..Observed::default()
     };
-    let mut ending = ending(&named, args);
+    let remove_orphans = args.remove_orphans || context.is_on("COMPOSE_REMOVE_ORPHANS");
+    let mut ending = ending(&named, args, remove_orphans);
     let uses_engine = observed
         .instances
         .iter()
@@ -70,12 +68,6 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     for note in &plan.notes {
         context.ui.note(note);
     }
-    if args.dry_run {
-        for step in &plan.steps {
-            context.ui.data(step.to_string());
-        }
-        return Ok(());
-    }
     if plan.steps.is_empty() {
         context.ui.status(format!(
             "nothing to end: project {} has no instances",
@@ -86,10 +78,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     carry_out(context, &backends, &plan).await.map(drop)
 }
 
-fn ending(named: &Named, args: &Args) -> Ending {
+fn ending(named: &Named, args: &Args, remove_orphans: bool) -> Ending {
     let mut ending = Ending {
         timeout: args.timeout.map(Duration::from_secs),
-        remove_orphans: args.remove_orphans,
+        remove_orphans,
         anonymous_volumes: args.volumes,
         ..named.ending(&args.services)
     };

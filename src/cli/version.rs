@@ -1,10 +1,11 @@
 //! `wharf version`
 
 use crate::cli::context::Context;
+use crate::cli::invocation::COMPOSE_VERSION;
 use crate::error::Result;
 
 /// Show the version
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Args {
     /// The number alone
     #[arg(long)]
@@ -16,7 +17,12 @@ pub(super) struct Args {
 
 #[expect(clippy::unnecessary_wraps, reason = "every command has this signature")]
 pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
-    let version = env!("CARGO_PKG_VERSION");
+    // Scripts ask `docker compose version` what they may use.
+    let (name, version) = if context.stands_in {
+        ("Docker Compose", COMPOSE_VERSION)
+    } else {
+        ("wharf", env!("CARGO_PKG_VERSION"))
+    };
     if args.format == "json" {
         context
             .ui
@@ -24,7 +30,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<()> {
     } else if args.short {
         context.ui.data(version);
     } else {
-        context.ui.data(format!("wharf version {version}"));
+        context.ui.data(format!("{name} version {version}"));
     }
     Ok(())
 }

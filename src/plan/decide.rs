@@ -137,7 +137,7 @@ fn decide_replica<'a>(
     if instance.backend != backend {
         return create(old, Cause::BackendChanged);
     }
-    match inputs.policy.recreate {
+    match recreate(inputs, &service.name) {
         Recreate::Always(what) => return create(old, Cause::Requested(what)),
         Recreate::Diverged if instance.fingerprint.as_ref() != Some(fingerprint) => {
             return create(old, Cause::ConfigChanged);
@@ -151,6 +151,22 @@ fn decide_replica<'a>(
         Status::Running | Status::Restarting => Decision::Keep(instance),
         Status::Created | Status::Exited { .. } => Decision::Start(instance),
         Status::Paused | Status::Removing | Status::Dead => create(old, Cause::NotRunning),
+    }
+}
+
+/// When a service is made anew: what was asked for holds for the services that were named, and never for
+/// what they depend on unless that was asked for, too.
+fn recreate(inputs: &Inputs<'_>, service: &str) -> Recreate {
+    let policy = inputs.policy;
+    if policy.named.is_empty() || policy.named.contains(service) {
+        return policy.recreate;
+    }
+    match policy.recreate {
+        Recreate::Never => Recreate::Never,
+        Recreate::Diverged | Recreate::Always(_) if policy.recreate_dependencies => {
+            Recreate::Always("--always-recreate-deps")
+        }
+        Recreate::Diverged | Recreate::Always(_) => Recreate::Diverged,
     }
 }
 

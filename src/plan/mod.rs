@@ -21,10 +21,12 @@ mod spec;
 pub mod step;
 mod text;
 mod up;
+mod wait;
 
 pub use conflicts::Question;
 pub use decide::fingerprint;
 pub use up::{claims, up};
+pub use wait::wait;
 
 use crate::project::model::Project;
 use crate::state::Observed;

@@ -16,7 +16,7 @@ use crate::plan::spec::{recorded_ports, specify};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
 use crate::port::claim::Claim;
-use crate::project::model::{Condition, HealthTest, Project, Service};
+use crate::project::model::{Condition, HealthTest, Port, Project, Service};
 use crate::state::{BackendKind, Instance, Readiness};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
@@ -86,6 +86,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         outcomes: BTreeMap::new(),
         moved: BTreeMap::new(),
         taken: Vec::new(),
+        last_of_ranges: None,
     };
     let order = dependency_order(&decided);
     // Ports that move are handed to dependents, so dependencies settle theirs first.
@@ -93,6 +94,11 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         if let Some(decided) = decided.get(name) {
             planner.service(decided);
         }
+    }
+    if inputs.policy.all_resources {
+        planner
+            .shared
+            .everything(&mut planner.plan, inputs, &planner.project);
     }
     planner.orphans();
     planner.plan
@@ -153,6 +159,8 @@ struct Planner<'a> {
     outcomes: BTreeMap<String, Vec<Outcome>>,
     moved: BTreeMap<String, Vec<(String, String)>>,
     taken: Vec<Claim>,
+    /// The last start of a container whose port the engine picks out of a range.
+    last_of_ranges: Option<StepId>,
 }
 
 impl Planner<'_> {
@@ -315,6 +323,14 @@ impl Planner<'_> {
         readiness: Option<Readiness>,
     ) -> Outcome {
         first.extend(self.gates(&decided.service));
+        // Compose makes containers with the whole range, and engines pick from it without a lock: one
+        // after the other. What wharf makes has one port, settled before.
+        let in_range = decided.backend == BackendKind::Container
+            && matches!(target.which, Which::Existing(_))
+            && decided.service.ports.iter().any(Port::is_range);
+        if in_range {
+            first.extend(self.last_of_ranges);
+        }
         let started = self.plan.add(
             Action::Start {
                 instance: target.clone(),
@@ -322,6 +338,9 @@ impl Planner<'_> {
             cause,
             first,
         );
+        if in_range {
+            self.last_of_ranges = Some(started);
+        }
         let ready = readiness.clone().map(|readiness| {
             let wait = Action::AwaitReady {
                 instance: target.clone(),
@@ -557,7 +576,7 @@ impl Planner<'_> {
             for instance in orphans {
                 self.discard(instance, Cause::Orphan, Vec::new());
             }
-        } else if !orphans.is_empty() {
+        } else if !orphans.is_empty() && !inputs.policy.ignore_orphans {
             let names = orphans
                 .iter()
                 .map(|instance| instance.name.as_str())

@@ -14,12 +14,13 @@ use super::diagnostic::Diagnostic;
 use super::extension::{conflict, extension};
 use super::model::{
     Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount,
-    MountKind, Network, NetworkAttachment, Port, Project, PullPolicy, Restart, Service, Store,
-    StoreMount, StoreSource, Ulimit, Volume,
+    MountKind, Network, NetworkAttachment, Port, Project, PullPolicy, Restart, Separator, Service,
+    Store, StoreMount, StoreSource, Ulimit, Volume,
 };
 use super::paths;
 use super::report::Report;
 use super::tree::{Map, Node, Value};
+use super::watch;
 use crate::port::claim::Protocol;
 
 /// What the model needs beside the tree.
@@ -31,6 +32,8 @@ pub(crate) struct Context<'a> {
     pub(crate) home: Option<&'a str>,
     /// The hash of a service's canonical form.
     pub(crate) hash: &'a dyn Fn(&Node) -> String,
+    /// What stands between the parts of names.
+    pub(crate) separator: Separator,
 }
 
 /// Builds the model of a project.
@@ -77,7 +80,7 @@ pub(crate) fn owned(node: &Node, key: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn flag(node: &Node, key: &str) -> bool {
+pub(crate) fn flag(node: &Node, key: &str) -> bool {
     maybe_flag(node, key).unwrap_or_default()
 }
 
@@ -98,7 +101,7 @@ pub(crate) fn texts(node: &Node, key: &str) -> Vec<String> {
     items(node, key).iter().map(Node::display).collect()
 }
 
-fn items<'a>(node: &'a Node, key: &str) -> &'a [Node] {
+pub(crate) fn items<'a>(node: &'a Node, key: &str) -> &'a [Node] {
     node.get(key).and_then(Node::as_list).unwrap_or_default()
 }
 
@@ -236,8 +239,10 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         post_start: items(node, "post_start").iter().map(hook).collect(),
         pre_stop: items(node, "pre_stop").iter().map(hook).collect(),
         mac_address: owned(node, "mac_address"),
+        watch: watch::triggers(node, context),
         wharf: extension(name, node, context, report),
         config_hash: (context.hash)(node),
+        separator: context.separator,
     }
 }
 
@@ -511,7 +516,7 @@ fn ulimit(node: &Node) -> Ulimit {
     }
 }
 
-fn hook(node: &Node) -> Hook {
+pub(crate) fn hook(node: &Node) -> Hook {
     Hook {
         command: texts(node, "command"),
         user: owned(node, "user"),

@@ -8,8 +8,11 @@ mod support;
 
 mod conflicts;
 mod containers;
+mod dropin;
 mod errors;
+mod flags;
 mod foreground;
 mod harness;
 mod processes;
 mod server;
+mod watch;

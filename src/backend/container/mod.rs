@@ -14,7 +14,7 @@ mod fault;
 mod hash;
 mod health;
 mod hooks;
-mod ignore;
+pub(crate) mod ignore;
 mod inventory;
 mod labels;
 mod lines;
@@ -29,6 +29,7 @@ mod replace;
 mod reply;
 mod secrets;
 mod start;
+mod sync;
 mod wire;
 
 use std::future::Future;

@@ -7,6 +7,7 @@ mod mount;
 mod network;
 mod port;
 mod service;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,9 +19,10 @@ pub use mount::{Mount, MountKind, StoreMount};
 pub use network::{Network, NetworkAttachment, Store, StoreSource, Volume};
 pub use port::Port;
 pub use service::{
-    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart, Service,
-    Ulimit,
+    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart, Separator,
+    Service, Ulimit,
 };
+pub use watch::{Reaction, Trigger};
 
 /// A loaded project.
 #[derive(Clone, Debug)]
