@@ -1,5 +1,6 @@
 //! Carries a plan out in front of the user, and says what was done and what was not.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::execute::{self, Report};
 use crate::plan::Plan;
-use crate::plan::step::StepId;
+use crate::plan::step::{Action, Step, StepId};
 use crate::probe;
 use crate::state::ProbeKind;
 use crate::ui::progress::Progress;
@@ -23,15 +24,41 @@ use crate::ui::{GOOD, NAME};
 /// # Errors
 /// The first failed step, with what was done and what was not.
 pub(super) async fn carry_out(context: &Context, backends: &Backends, plan: &Plan) -> Result<Made> {
-    carry_out_quietly(context, backends, plan, true).await
+    carry_out_quietly(context, backends, plan, Quiet::default()).await
 }
 
-/// As [`carry_out`]; `output`: with what builds and pulls write themselves.
+/// What of the output of images on their way is not shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Quiet {
+    /// `--quiet-build`
+    pub(super) builds: bool,
+    /// `--quiet-pull`
+    pub(super) pulls: bool,
+}
+
+impl Quiet {
+    /// The services of a plan whose images come without a word.
+    pub(super) fn subjects(self, plan: &Plan) -> BTreeSet<String> {
+        let subject = |step: &Step| {
+            let (service, hidden) = if let Action::Build { service, .. } = &step.action {
+                (service, self.builds)
+            } else if let Action::Pull { service, .. } = &step.action {
+                (service, self.pulls)
+            } else {
+                return None;
+            };
+            hidden.then(|| service.name.clone())
+        };
+        plan.steps.iter().filter_map(subject).collect()
+    }
+}
+
+/// As [`carry_out`], without some of the output.
 pub(super) async fn carry_out_quietly(
     context: &Context,
     backends: &Backends,
     plan: &Plan,
-    output: bool,
+    quiet: Quiet,
 ) -> Result<Made> {
     if context.global.dry_run {
         for step in &plan.steps {
@@ -41,7 +68,7 @@ pub(super) async fn carry_out_quietly(
     }
     let (events, mut receiver) = Events::channel();
     let made = Made::default();
-    let progress = Progress::new(context.ui).output(output);
+    let progress = Progress::new(context.ui).without(quiet.subjects(plan));
     let mut signals = Signals::new()?;
     let report = {
         let mut executing = std::pin::pin!(execute::execute_at_most(

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
 use crate::backend::{Backend as _, BackendError, LogOptions, Made};
-use crate::cli::carry_out::{Signals, outcome, say_what_it_is};
+use crate::cli::carry_out::{Quiet, Signals, outcome, say_what_it_is};
 use crate::cli::context::Context;
 use crate::cli::menu::{self, Key, Keys};
 use crate::cli::watch::{self, Watch, Watching};
@@ -43,8 +43,10 @@ pub(super) struct Foreground {
     pub(super) no_prefix: bool,
     /// Without colours in front.
     pub(super) no_colour: bool,
-    /// Without the output of builds and pulls.
-    pub(super) quiet: bool,
+    /// What of the output of builds and pulls is not shown.
+    pub(super) quiet: Quiet,
+    /// The services whose end is the end; `None`: all. Others are left running then.
+    pub(super) awaited: Option<BTreeSet<String>>,
     /// Take keys.
     pub(super) menu: bool,
     /// Watch from the start.
@@ -110,7 +112,7 @@ pub(super) async fn run(
         scene,
         made: &made,
         events: events.clone(),
-        progress: Progress::new(context.ui).output(!options.quiet),
+        progress: Progress::new(context.ui).without(options.quiet.subjects(plan)),
         writer: LogWriter::new(project, names(plan, kept).iter().map(String::as_str))
             .timestamps(options.timestamps)
             .prefix(!options.no_prefix)
@@ -120,7 +122,7 @@ pub(super) async fn run(
         code: 0,
         ended: None,
         seen: BTreeMap::new(),
-        following: BTreeSet::new(),
+        following: BTreeMap::new(),
     };
     let mut signals = Signals::new()?;
     let mut keys = options.menu.then(Keys::take).flatten();
@@ -145,6 +147,8 @@ pub(super) async fn run(
     let mut wants_watch = options.watch;
     let mut watching: Option<Watching<'_>> = None;
     let mut again: Option<Again<'_>> = None;
+    // Whether what is being looked for now was begun after everything was over.
+    let mut conclusive = false;
     let end = loop {
         let finished = report.is_some();
         if finished
@@ -160,8 +164,9 @@ pub(super) async fn run(
                 renewed.clone(),
             )));
         }
-        let over = finished && followed.is_empty() && receiver.is_empty();
+        let over = finished && !run.goes_on() && receiver.is_empty();
         if over && watching.is_none() && again.is_none() {
+            conclusive = true;
             again = Some(Box::pin(run.running_again()));
         }
         tokio::select! {
@@ -203,6 +208,7 @@ pub(super) async fn run(
                 }
                 // It may be back already, or coming back.
                 if finished && again.is_none() {
+                    conclusive = false;
                     again = Some(Box::pin(run.running_again()));
                 }
             }
@@ -211,18 +217,21 @@ pub(super) async fn run(
                 match result {
                     Ok(instances) => {
                         let instances = run.not_followed(instances);
-                        if instances.is_empty() && followed.is_empty() && watching.is_none() && receiver.is_empty() {
-                            break End::AllExited;
-                        }
                         for instance in instances {
                             let since = run.seen.get(&instance.name).map_or(began, |last| last + 1);
                             followed.extend(run.follow(instance, since));
+                        }
+                        if conclusive && !run.goes_on() && watching.is_none() && receiver.is_empty() {
+                            break End::AllExited;
                         }
                     }
                     Err(error) => break End::Lost(error),
                 }
             }
-            Some(()) = renewals.recv() => again = Some(Box::pin(run.running_again())),
+            Some(()) = renewals.recv() => {
+                conclusive = false;
+                again = Some(Box::pin(run.running_again()));
+            }
             result = poll(&mut watching) => {
                 watching = None;
                 wants_watch = false;
@@ -296,8 +305,8 @@ struct Run<'a> {
     /// The time of the last line of each instance, in nanoseconds since the Unix epoch: where to go on
     /// with one that another command has started again.
     seen: BTreeMap<String, i64>,
-    /// The instances whose output is being shown.
-    following: BTreeSet<String>,
+    /// The instances whose output is read, and their services.
+    following: BTreeMap<String, String>,
 }
 
 impl<'a> Run<'a> {
@@ -377,9 +386,18 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Whether anything runs that is waited for.
+    fn goes_on(&self) -> bool {
+        self.following.values().any(|service| {
+            let awaited = self.options.awaited.as_ref();
+            awaited.is_none_or(|awaited| awaited.contains(service))
+        })
+    }
+
     /// Follows an instance, unless it is followed; what it wrote before `since` was shown before.
     fn follow(&mut self, instance: Instance, since: i64) -> Option<Followed<'a>> {
-        if !self.following.insert(instance.name.clone()) {
+        let (name, service) = (instance.name.clone(), instance.service.clone());
+        if self.following.insert(name, service).is_some() {
             return None;
         }
         let (backends, events) = (self.scene.backends, self.events.clone());
@@ -397,7 +415,7 @@ impl<'a> Run<'a> {
 
     /// Those whose output is not shown, made ours.
     fn not_followed(&mut self, mut instances: Vec<Instance>) -> Vec<Instance> {
-        instances.retain(|instance| !self.following.contains(&instance.name));
+        instances.retain(|instance| !self.following.contains_key(&instance.name));
         self.ours.extend(instances.iter().cloned());
         instances
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::backend::router::Backends;
-use crate::cli::carry_out::{carry_out, carry_out_quietly};
+use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::Context;
 use crate::cli::foreground::{self, Abort, Foreground, Scene};
 use crate::cli::settle::{Settled, settle};
@@ -137,6 +137,13 @@ impl Args {
         self.detach || self.wait
     }
 
+    fn quiet(&self) -> Quiet {
+        Quiet {
+            builds: self.quiet_build,
+            pulls: self.quiet_pull,
+        }
+    }
+
     /// What the parser cannot check by itself.
     fn check(&self, context: &Context) -> Result<()> {
         let attached = [
@@ -224,8 +231,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             .hint("develop: {watch: [{action: sync, path: ./src, target: /app/src}]}"));
     }
     let alone = context.lock(&backends, &project.name).await?;
-    let output = !(args.quiet_build || args.quiet_pull);
-    let settled = with_images(context, &backends, &project, &placement, policy, output).await?;
+    let quiet = args.quiet();
+    let settled = with_images(context, &backends, &project, &placement, policy, quiet).await?;
     for note in &settled.plan.notes {
         context.ui.note(note);
     }
@@ -246,7 +253,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     if args.detaches() || args.no_start {
         let started = async {
-            carry_out_quietly(context, &backends, &settled.plan, output).await?;
+            carry_out_quietly(context, &backends, &settled.plan, quiet).await?;
             if args.wait && !args.no_start {
                 wait(context, &backends, &project, &placement).await?;
             }
@@ -265,7 +272,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         project: &project,
         placement: &placement,
         rules,
-        quiet: args.quiet_build,
+        quiet,
         prune: true,
     };
     foreground::run(scene, &options, alone, Some(watcher)).await
@@ -279,7 +286,7 @@ pub(super) async fn with_images(
     project: &Project,
     placement: &Placement,
     mut policy: Policy,
-    output: bool,
+    quiet: Quiet,
 ) -> Result<Settled> {
     let settled = settle(context, backends, project, placement, &mut policy).await?;
     if context.global.dry_run || !(policy.build || policy.pull) {
@@ -287,7 +294,7 @@ pub(super) async fn with_images(
     }
     let is_image = |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
     let images = settled.plan.only(is_image);
-    carry_out_quietly(context, backends, &images, output).await?;
+    carry_out_quietly(context, backends, &images, quiet).await?;
     (policy.build, policy.pull) = (false, false);
     policy.no_build = true;
     settle(context, backends, project, placement, &mut policy).await
@@ -441,7 +448,8 @@ fn foreground(context: &Context, args: &Args, project: &Project) -> Result<Foreg
         timestamps: args.timestamps,
         no_prefix: args.no_log_prefix,
         no_colour: args.no_color,
-        quiet: args.quiet_build || args.quiet_pull,
+        quiet: args.quiet(),
+        awaited: (!args.services.is_empty()).then(|| args.services.iter().cloned().collect()),
         menu: menu(context, args.menu),
         watch: args.watch,
         handshake: None,

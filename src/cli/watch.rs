@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep_until};
 
 use crate::backend::router::Backends;
-use crate::cli::carry_out::{Signals, carry_out, carry_out_quietly};
+use crate::cli::carry_out::{Quiet, Signals, carry_out, carry_out_quietly};
 use crate::cli::context::Context;
 use crate::cli::up::with_images;
 use crate::error::{Error, Kind, Result};
@@ -62,8 +62,8 @@ pub(super) struct Watch<'a> {
     pub(super) project: &'a Project,
     pub(super) placement: &'a Placement,
     pub(super) rules: Vec<Rule>,
-    /// Without the output of builds.
-    pub(super) quiet: bool,
+    /// What of the output of builds is not shown.
+    pub(super) quiet: Quiet,
     /// Remove nameless images after a rebuild.
     pub(super) prune: bool,
 }
@@ -87,7 +87,10 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
         project: &project,
         placement: &placement,
         rules,
-        quiet: args.quiet,
+        quiet: Quiet {
+            builds: args.quiet,
+            pulls: args.quiet,
+        },
         prune: args.prune,
     };
     let (events, mut receiver) = Events::channel();
@@ -132,12 +135,12 @@ async fn start(context: &Context, backends: &Backends, watch: &Watch<'_>) -> Res
     };
     let _alone = context.lock(backends, &watch.project.name).await?;
     let (project, placement) = (watch.project, watch.placement);
-    let output = !watch.quiet;
-    let settled = with_images(context, backends, project, placement, policy, output).await?;
+    let quiet = watch.quiet;
+    let settled = with_images(context, backends, project, placement, policy, quiet).await?;
     for note in &settled.plan.notes {
         context.ui.note(note);
     }
-    carry_out_quietly(context, backends, &settled.plan, output)
+    carry_out_quietly(context, backends, &settled.plan, quiet)
         .await
         .map(drop)
 }
@@ -448,11 +451,11 @@ impl Hands<'_> {
             ignore_orphans: true,
             ..Policy::default()
         };
-        let output = !self.watch.quiet;
+        let quiet = self.watch.quiet;
         let (context, backends) = (self.context, self.backends);
         let placement = self.watch.placement;
-        let settled = with_images(context, backends, &alone, placement, policy, output).await?;
-        carry_out_quietly(context, backends, &settled.plan, output).await?;
+        let settled = with_images(context, backends, &alone, placement, policy, quiet).await?;
+        carry_out_quietly(context, backends, &settled.plan, quiet).await?;
         if self.watch.prune {
             backends.containers.prune_images(&all.name).await?;
         }
@@ -525,7 +528,7 @@ impl Hands<'_> {
             .envs(more)
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        if self.watch.quiet {
+        if self.watch.quiet.builds {
             command.stdout(Stdio::null());
         } else {
             command.stdout(std::io::stderr());

@@ -210,6 +210,32 @@ fn restart_dependents(all: &mut BTreeMap<String, Decided<'_>>) {
     }
 }
 
+/// Services after what they depend on; by name where nothing else decides.
+pub(super) fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
+    fn visit(
+        name: &str,
+        all: &BTreeMap<String, Decided<'_>>,
+        seen: &mut Vec<String>,
+        order: &mut Vec<String>,
+    ) {
+        if seen.iter().any(|other| other == name) {
+            return;
+        }
+        seen.push(name.to_owned());
+        if let Some(decided) = all.get(name) {
+            for dependency in decided.service.depends_on.keys() {
+                visit(dependency, all, seen, order);
+            }
+            order.push(name.to_owned());
+        }
+    }
+    let (mut seen, mut order) = (Vec::new(), Vec::new());
+    for name in all.keys() {
+        visit(name, all, &mut seen, &mut order);
+    }
+    order
+}
+
 /// What an instance is made from. For a container it is Compose's hash; a process adds its own form.
 pub fn fingerprint(service: &Service, backend: BackendKind) -> Fingerprint {
     if backend == BackendKind::Container {

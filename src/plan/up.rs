@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::conflicts::{Verdict, judge};
-use crate::plan::decide::{Decided, Decision, decide};
+use crate::plan::decide::{Decided, Decision, decide, dependency_order};
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
 use crate::plan::spec::{recorded_ports, specify};
@@ -111,32 +111,6 @@ pub(super) fn identity(project: &Project) -> Arc<ProjectIdentity> {
         working_dir: project.directory.clone(),
         config_files: project.files.clone(),
     })
-}
-
-/// Services after what they depend on; by name where nothing else decides.
-fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
-    fn visit(
-        name: &str,
-        all: &BTreeMap<String, Decided<'_>>,
-        seen: &mut Vec<String>,
-        order: &mut Vec<String>,
-    ) {
-        if seen.iter().any(|other| other == name) {
-            return;
-        }
-        seen.push(name.to_owned());
-        if let Some(decided) = all.get(name) {
-            for dependency in decided.service.depends_on.keys() {
-                visit(dependency, all, seen, order);
-            }
-            order.push(name.to_owned());
-        }
-    }
-    let (mut seen, mut order) = (Vec::new(), Vec::new());
-    for name in all.keys() {
-        visit(name, all, &mut seen, &mut order);
-    }
-    order
 }
 
 /// One replica of a service that is up, or will be when its steps are done.

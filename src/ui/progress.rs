@@ -1,27 +1,32 @@
 //! Steps as they happen: one line when a step ends. Lines are only ever appended, so a terminal
 //! multiplexer, a file and a CI log all read the same. As JSON (`--progress json`), Docker Compose's objects.
 
+use std::collections::BTreeSet;
+
 use crate::event::Event;
 use crate::ui::time::took;
 use crate::ui::{BAD, DIM, GOOD, NAME, Steps, Ui};
 
 /// Prints events of the execution; log lines are not its business.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Progress {
     ui: Ui,
-    output: bool,
+    hidden: BTreeSet<String>,
 }
 
 impl Progress {
     /// A printer.
     pub fn new(ui: Ui) -> Self {
-        Self { ui, output: true }
+        Self {
+            ui,
+            hidden: BTreeSet::new(),
+        }
     }
 
-    /// With or without what builds and pulls write themselves.
+    /// Without what builds and pulls of these subjects write themselves.
     #[must_use]
-    pub fn output(mut self, on: bool) -> Self {
-        self.output = on;
+    pub fn without(mut self, subjects: BTreeSet<String>) -> Self {
+        self.hidden = subjects;
         self
     }
 
@@ -38,7 +43,7 @@ impl Progress {
                 took(*time)
             )),
             Event::StepFailed { text, .. } => self.ui.status(format!(" {BAD}✘{BAD:#} {text}")),
-            Event::Progress { subject, line } if self.output => {
+            Event::Progress { subject, line } if !self.hidden.contains(subject) => {
                 self.ui.status(format!("   {DIM}{subject}  {line}{DIM:#}"));
             }
             Event::Note(line) => self.ui.note(line),
@@ -60,7 +65,7 @@ impl Progress {
         }
     }
 
-    fn show_json(self, event: &Event) {
+    fn show_json(&self, event: &Event) {
         let tell = |id: &str, status: &str, text: Option<&str>| {
             let mut object = serde_json::json!({ "id": id, "status": status });
             if let Some(text) = text {
@@ -78,7 +83,7 @@ impl Progress {
                 tell(&id, words(verb).1, None);
             }
             Event::StepFailed { text, .. } => tell(&subject(text).0, "Error", None),
-            Event::Progress { subject, line } if self.output => {
+            Event::Progress { subject, line } if !self.hidden.contains(subject) => {
                 tell(subject, "Working", Some(line));
             }
             Event::Ready { name, url, .. } => tell(name, "Ready", Some(url)),

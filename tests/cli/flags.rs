@@ -198,6 +198,21 @@ fn only_what_was_named_is_shown_unless_asked() {
 }
 
 #[test]
+fn up_returns_when_what_was_named_has_ended_and_leaves_the_rest() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  db: {x-wharf: {process: {command: [sleep, '600']}}}\n  \
+         web: {depends_on: [db], x-wharf: {process: {command: [sh, -c, 'echo bye']}}}\n",
+    );
+    let up = sandbox.wharf(&["up", "web"]).expect(0);
+    assert!(up.stdout.contains("web-1  | bye"), "{up}");
+    let rows = sandbox.wharf(&["ps", "--format", "json"]).expect(0);
+    let rows = rows.json_lines();
+    assert_eq!((rows.len(), rows[0]["Service"].as_str()), (1, Some("db")));
+}
+
+#[test]
 fn waiting_for_what_runs_and_for_what_ends() {
     let sandbox = Sandbox::new();
     sandbox.write(
