@@ -66,6 +66,10 @@ pub async fn execute_at_most<B: Backend>(
                 at_work -= usize::from(works(&step.action));
                 match result {
                     Ok(()) => drop(report.done.insert(step.id)),
+                    Err(error) if plan.optional.contains(&step.id) => {
+                        events.send(Event::Warning(format!("{error}; it is not required")));
+                        report.done.insert(step.id);
+                    }
                     Err(error) => report.failed.push((step.id, error)),
                 }
             }

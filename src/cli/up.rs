@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Args as _, FromArgMatches as _, ValueEnum};
 
 use crate::backend::router::Backends;
+use crate::cli::await_up::await_up;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
-use crate::cli::context::Context;
+use crate::cli::context::{Context, Named};
 use crate::cli::foreground::{self, Abort, Foreground, Scene};
 use crate::cli::settle::{Settled, settle};
 use crate::cli::watch::{self, Watch};
 use crate::error::{Error, Kind, Result};
-use crate::observe;
+use crate::plan::Plan;
 use crate::plan::placement::{Placement, Selection, Wishes};
 use crate::plan::policy::{Policy, Recreate};
 use crate::plan::step::{Action, Which};
-use crate::plan::{self, Plan};
 use crate::probe;
 use crate::project;
 use crate::project::model::{Conflict, Project};
-use crate::state::{Instance, Observed, Status};
+use crate::state::{Instance, Status};
 use crate::ui::{GOOD, NAME};
 
 /// Create and start the services, after resolving conflicts about their ports
@@ -78,6 +78,10 @@ pub(super) struct Args {
     /// Make anonymous volumes anew
     #[arg(short = 'V', long, conflicts_with = "no_recreate")]
     renew_anon_volumes: bool,
+    /// Answer yes to questions: volumes whose configuration changed are made anew, without their data. A held
+    /// port is freed by --force alone
+    #[arg(short, long)]
+    yes: bool,
     /// Seconds that instances get to stop
     #[arg(short, long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -126,9 +130,6 @@ pub(super) struct Args {
     /// Take keys while attached: d detaches, w watches [default: on a terminal, unless `COMPOSE_MENU=0`]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     menu: Option<bool>,
-    /// Ask nothing; a held port is freed by --force alone
-    #[arg(short, long)]
-    yes: bool,
 }
 
 impl Args {
@@ -173,6 +174,17 @@ impl Args {
             .hint("COMPOSE_IGNORE_ORPHANS=0"));
         }
         Ok(())
+    }
+}
+
+impl Args {
+    /// As the command line would give them: for commands that are `up` with other words.
+    pub(super) fn of_words(words: &[String]) -> Result<Self> {
+        let command = Self::augment_args(clap::Command::new("up").no_binary_name(true));
+        command
+            .try_get_matches_from(words)
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .map_err(Error::usage)
     }
 }
 
@@ -255,7 +267,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         let started = async {
             carry_out_quietly(context, &backends, &settled.plan, quiet).await?;
             if args.wait && !args.no_start {
-                wait(context, &backends, &project, &placement).await?;
+                wait(context, &backends, &project).await?;
             }
             Ok(())
         };
@@ -288,7 +300,18 @@ pub(super) async fn with_images(
     mut policy: Policy,
     quiet: Quiet,
 ) -> Result<Settled> {
-    let settled = settle(context, backends, project, placement, &mut policy).await?;
+    let mut settled = settle(context, backends, project, placement, &mut policy).await?;
+    let diverged = &settled.plan.diverged_volumes;
+    if !diverged.is_empty() && !context.global.dry_run && context.ui.can_ask() {
+        let names = diverged.join(", ");
+        let what = format!(
+            "volume {names} was made from another configuration. Make it anew and lose its data?"
+        );
+        if context.ui.confirm(&what) {
+            policy.renew_diverged = true;
+            settled = settle(context, backends, project, placement, &mut policy).await?;
+        }
+    }
     if context.global.dry_run || !(policy.build || policy.pull) {
         return Ok(settled);
     }
@@ -304,24 +327,11 @@ pub(super) async fn with_images(
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 
 /// `--wait`
-async fn wait(
-    context: &Context,
-    backends: &Backends,
-    project: &Project,
-    placement: &Placement,
-) -> Result<()> {
+async fn wait(context: &Context, backends: &Backends, project: &Project) -> Result<()> {
     tokio::time::sleep(FIRST_LOOK).await;
-    let observed = Observed {
-        instances: observe::instances(backends, project, placement).await?,
-        ..Observed::default()
-    };
-    let plan = plan::wait(project, &observed);
-    if let Some(problem) = plan.problems.first() {
-        let mut error = Error::failed(problem.message.clone());
-        error.hints.extend(problem.hint.clone());
-        return Err(error);
-    }
-    carry_out(context, backends, &plan).await.map(drop)
+    let named = Named::Project(Box::new(project.clone()));
+    let launching = named.launching(&[]);
+    await_up(context, backends, &named, &launching, None).await
 }
 
 /// Gives up after so many seconds.
@@ -380,6 +390,7 @@ fn policy(context: &Context, args: &Args, project: &Project) -> Result<Policy> {
         remove_orphans: args.remove_orphans || context.is_on("COMPOSE_REMOVE_ORPHANS"),
         ignore_orphans: context.is_on("COMPOSE_IGNORE_ORPHANS"),
         all_resources: context.global.all_resources,
+        renew_diverged: args.yes,
         no_start: args.no_start,
         renew_volumes: args.renew_anon_volumes,
         named: args.services.iter().cloned().collect(),

@@ -21,10 +21,11 @@ use crate::cli::up::with_images;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Events};
 use crate::observe;
+use crate::plan::Plan;
+use crate::plan::launch::{self, Launching};
 use crate::plan::placement::{Placement, Wishes, in_form};
 use crate::plan::policy::{Policy, Recreate};
 use crate::plan::step::{Action, Step};
-use crate::plan::{self, Plan};
 use crate::project::model::{BuildContext, Hook, MountKind, Project, Reaction, Service, Trigger};
 use crate::state::{BackendKind, Instance, Observed, Status};
 use crate::ui::logs::LogWriter;
@@ -378,7 +379,11 @@ impl Hands<'_> {
                 instances: self.instances().await?,
                 ..Observed::default()
             };
-            let mut plan = plan::down::restart(&observed, &restart, None);
+            let launching = Launching {
+                services: restart,
+                ..Launching::default()
+            };
+            let mut plan = launch::restart(&observed, &launching);
             let is_wait = |step: &Step| matches!(step.action, Action::AwaitReady { .. });
             waits.steps = plan
                 .steps

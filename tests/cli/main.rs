@@ -6,6 +6,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(test)]
+mod engine_double;
+
 mod conflicts;
 mod containers;
 mod dropin;
@@ -13,6 +16,8 @@ mod errors;
 mod flags;
 mod foreground;
 mod harness;
+mod images;
+mod ports;
 mod processes;
 mod server;
 mod watch;
