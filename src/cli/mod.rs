@@ -8,14 +8,18 @@ mod context;
 mod cp;
 mod create;
 mod down;
+mod events;
 mod exec;
 mod foreground;
 mod free;
+mod images;
 mod invocation;
 mod kill;
 mod left_out;
 mod logs;
+mod ls;
 mod menu;
+mod moment;
 mod next_port;
 mod pause;
 mod port;
@@ -24,6 +28,7 @@ mod provider;
 mod ps;
 mod restart;
 mod rm;
+mod row;
 mod run;
 mod scale;
 mod serve;
@@ -31,10 +36,13 @@ mod server;
 mod session;
 mod settle;
 mod start;
+mod stats;
 mod stop;
 mod supervise;
+mod top;
 mod up;
 mod version;
+mod volumes;
 mod wait;
 mod watch;
 mod who;
@@ -47,7 +55,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 use crate::project::Env;
-use crate::ui::{Ui, report};
+use crate::ui::{Ui, lost, report};
 use context::{Context, Global};
 use invocation::{Invocation, Protocol};
 
@@ -87,6 +95,12 @@ enum Command {
     Run(run::Args),
     Attach(attach::Args),
     Cp(cp::Args),
+    Ls(ls::Args),
+    Images(images::Args),
+    Volumes(volumes::Args),
+    Top(top::Args),
+    Stats(stats::Args),
+    Events(events::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
@@ -138,6 +152,12 @@ impl Command {
                 | Self::NextPort(_)
                 | Self::Ps(_)
                 | Self::Logs(_)
+                | Self::Ls(_)
+                | Self::Images(_)
+                | Self::Volumes(_)
+                | Self::Top(_)
+                | Self::Stats(_)
+                | Self::Events(_)
                 | Self::Config(_)
                 | Self::Version(_)
         )
@@ -188,7 +208,7 @@ pub fn main() -> ExitCode {
     if invocation.by_client {
         invocation::end_with_the_client(&mut env);
     }
-    match run(cli, env, &invocation) {
+    match run(cli, env, &invocation).and_then(|()| output_was_written()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(mut error) => {
             for text in error.hints.iter_mut().chain(&mut error.details) {
@@ -277,6 +297,12 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
         Command::Run(args) => wait_for(run::run(&context, &args)),
         Command::Cp(args) => wait_for(cp::run(&context, &args)),
         Command::Attach(args) => wait_for(attach::run(&context, &args)),
+        Command::Ls(args) => wait_for(ls::run(&context, &args)),
+        Command::Images(args) => wait_for(images::run(&context, &args)),
+        Command::Volumes(args) => wait_for(volumes::run(&context, &args)),
+        Command::Top(args) => wait_for(top::run(&context, &args)),
+        Command::Stats(args) => wait_for(stats::run(&context, &args)),
+        Command::Events(args) => wait_for(events::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
         Command::Ports(args) => wait_for(ports::run(&context, &args)),
@@ -297,6 +323,16 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
         Command::Commit(_) => left_out::refuse("commit", "use docker commit CONTAINER IMAGE"),
         Command::Export(_) => left_out::refuse("export", "use docker export CONTAINER"),
         Command::Publish(_) => left_out::refuse("publish", "Docker Compose has it"),
+    }
+}
+
+/// A command whose output was lost has failed, unless its reader has seen what it wanted (`| head`).
+fn output_was_written() -> Result<()> {
+    match lost() {
+        Some(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::failed("cannot write the output").detail(error.to_string()))
+        }
+        _ => Ok(()),
     }
 }
 

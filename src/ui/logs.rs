@@ -65,7 +65,7 @@ impl LogWriter {
         self
     }
 
-    /// With or without colours of its own.
+    /// With or without colours, whatever the stream takes.
     #[must_use]
     pub fn colours(mut self, on: bool) -> Self {
         self.colours = on;
@@ -109,7 +109,7 @@ impl LogWriter {
                 style
             };
             let width = self.width;
-            drop(write!(text, "{style}{short:width$}  |{style:#} "));
+            drop(write!(text, "{style}{short:width$}  | {style:#}"));
         }
         if self.timestamps {
             drop(write!(text, "{} ", timestamp(time)));

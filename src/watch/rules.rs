@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::backend::container::ignore::Ignore;
 use crate::project::model::{Hook, Reaction, Trigger};
 
-/// What editors leave for a moment, and what belongs to Git; the same as Docker Compose passes over.
+/// What editors leave for a moment, and what belongs to Git, as Docker Compose passes over it; and what Python
+/// writes beside the files that it reads, or a process would be restarted because it was started.
 const NEVER: &str = "\
 **/.git
 **/*___jb_old___
@@ -23,6 +24,7 @@ const NEVER: &str = "\
 **/.*.swo
 **/.*.swn
 **/.*.kate-swp
+**/__pycache__
 ";
 
 /// What an initial sync passes over on top of that.
