@@ -332,6 +332,13 @@ impl Work<'_> {
                     drop(sender);
                     return unpacking.await.map_err(Error::failed)?.map_err(broken);
                 }
+                if let Content::Files(source) = &content
+                    && dir.canonicalize().is_ok_and(|dir| dir.starts_with(source))
+                    && source.is_dir()
+                {
+                    return Err(Error::failed("a directory cannot be copied into itself")
+                        .detail(format!("{} to {}", source.display(), dir.display())));
+                }
                 let (pieces, packing) = packed(content, &place.name)?;
                 let unpacking = parcel::unpack(pieces, dir, None, contents);
                 let unpacked = unpacking.await.map_err(Error::failed)?;

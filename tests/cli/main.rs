@@ -13,3 +13,4 @@ mod foreground;
 mod harness;
 mod processes;
 mod server;
+mod terminal;
