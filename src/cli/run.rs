@@ -495,6 +495,10 @@ impl Ready<'_> {
         let processes = &self.backends.processes;
         let (project, name) = (&self.target.project, &self.target.name);
         if detach {
+            if self.remove {
+                let note = "--rm does nothing for a detached process: `wharf down` removes it";
+                self.context.ui.note(note);
+            }
             let start = Action::Start {
                 instance: self.target.clone(),
             };
