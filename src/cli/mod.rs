@@ -1,17 +1,27 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
 mod attach;
+mod await_up;
 mod carry_out;
 mod config;
 mod context;
 mod cp;
+mod create;
 mod down;
 mod exec;
 mod foreground;
+mod free;
+mod kill;
 mod logs;
+mod next_port;
+mod pause;
+mod port;
+mod ports;
 mod ps;
 mod restart;
+mod rm;
 mod run;
+mod scale;
 mod serve;
 mod server;
 mod session;
@@ -21,6 +31,8 @@ mod stop;
 mod supervise;
 mod up;
 mod version;
+mod wait;
+mod who;
 
 use std::process::ExitCode;
 
@@ -49,6 +61,14 @@ enum Command {
     Start(start::Args),
     Stop(stop::Args),
     Restart(restart::Args),
+    Kill(kill::Args),
+    Pause(pause::PauseArgs),
+    Unpause(pause::UnpauseArgs),
+    Rm(rm::Args),
+    Create(create::Args),
+    Scale(scale::Args),
+    Wait(wait::Args),
+    Port(port::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Exec(exec::Args),
@@ -58,6 +78,10 @@ enum Command {
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
+    Ports(ports::Args),
+    Who(who::Args),
+    Free(free::Args),
+    NextPort(next_port::Args),
     #[command(subcommand)]
     Server(server::Command),
     Serve(serve::Args),
@@ -105,6 +129,14 @@ fn run(cli: Cli) -> Result<()> {
         Command::Start(args) => wait_for(start::run(&context, &args)),
         Command::Stop(args) => wait_for(stop::run(&context, &args)),
         Command::Restart(args) => wait_for(restart::run(&context, &args)),
+        Command::Kill(args) => wait_for(kill::run(&context, &args)),
+        Command::Pause(args) => wait_for(pause::pause(&context, &args)),
+        Command::Unpause(args) => wait_for(pause::unpause(&context, &args)),
+        Command::Rm(args) => wait_for(rm::run(&context, &args)),
+        Command::Create(args) => wait_for(create::run(&context, &args)),
+        Command::Scale(args) => wait_for(scale::run(&context, &args)),
+        Command::Wait(args) => wait_for(wait::run(&context, &args)),
+        Command::Port(args) => wait_for(port::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
         Command::Exec(args) => wait_for(exec::run(&context, &args)),
@@ -113,6 +145,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Attach(args) => wait_for(attach::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
+        Command::Ports(args) => wait_for(ports::run(&context, &args)),
+        Command::Who(args) => wait_for(who::run(&context, &args)),
+        Command::Free(args) => wait_for(free::run(&context, &args)),
+        Command::NextPort(args) => wait_for(next_port::run(&context, &args)),
         Command::Server(command) => wait_for(server::run(&context, &command)),
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),
@@ -121,7 +157,7 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 /// Runs a command that waits for several things at once, on one thread.
-fn wait_for(command: impl Future<Output = Result<()>>) -> Result<()> {
+fn wait_for<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -29,6 +29,10 @@ pub struct Policy {
     pub timeout: Option<Duration>,
     /// `--remove-orphans`.
     pub remove_orphans: bool,
+    /// `COMPOSE_IGNORE_ORPHANS`: say nothing of orphans.
+    pub ignore_orphans: bool,
+    /// Volumes that were made from another configuration are made anew, and their data is lost.
+    pub renew_diverged: bool,
     /// `--no-start`: make, do not start.
     pub no_start: bool,
     /// `-V`: do not inherit anonymous volumes.

@@ -74,18 +74,21 @@ pub fn mount(text: &str, directory: &Path, home: Option<&str>) -> Result<Mount, 
             create_host_path: true,
             propagation: short.propagation,
             selinux: short.selinux,
+            recursive: None,
         }
     } else {
         MountKind::Volume {
             source: (!short.source.is_empty()).then_some(short.source),
             nocopy: short.nocopy,
             subpath: None,
+            labels: BTreeMap::new(),
         }
     };
     Ok(Mount {
         kind,
         target: super::canonical::clean(&short.target),
         read_only: short.read_only,
+        consistency: None,
     })
 }
 

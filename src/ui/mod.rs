@@ -1,5 +1,6 @@
 //! EVENT → SCREEN. Data goes to stdout, progress and messages to stderr; nothing here decides.
 
+pub mod confirm;
 pub mod detach;
 pub mod logs;
 pub mod progress;

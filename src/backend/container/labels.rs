@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::convert::Surroundings;
 use super::hooks;
 use crate::plan::step::{InstanceSpec, ProjectIdentity};
 use crate::project::model::{Condition, Service};
@@ -52,7 +53,7 @@ pub(super) const PRE_STOP: &str = "wharf.pre_stop";
 pub(super) const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A container's labels: the service's own, and on top of them those of the project.
-pub(super) fn of_container(spec: &InstanceSpec, image_id: &str) -> BTreeMap<String, String> {
+pub(super) fn of_container(spec: &InstanceSpec, around: &Surroundings) -> BTreeMap<String, String> {
     let mut labels = spec.service.labels.clone();
     labels.extend(of_project(&spec.project));
     labels.extend(hooks::recorded(&spec.service));
@@ -67,9 +68,9 @@ pub(super) fn of_container(spec: &InstanceSpec, image_id: &str) -> BTreeMap<Stri
         set(ONE_OFF, "False".to_owned());
         set(NUMBER, spec.number.to_string());
     }
-    set(CONFIG_HASH, spec.fingerprint.0.clone());
+    set(CONFIG_HASH, around.fingerprint.0.clone());
     set(DEPENDS_ON, dependencies(&spec.service));
-    set(IMAGE, image_id.to_owned());
+    set(IMAGE, around.image_id.clone());
     if spec.replaces.is_some() {
         set(REPLACE, format!("{}-{}", spec.service.name, spec.number));
     }
@@ -110,7 +111,8 @@ fn joined(files: &[PathBuf]) -> String {
     files.join(",")
 }
 
-fn dependencies(service: &Service) -> String {
+/// What a service depends on, as the label says it.
+pub(in crate::backend) fn dependencies(service: &Service) -> String {
     let dependencies: Vec<String> = service
         .depends_on
         .iter()

@@ -9,12 +9,13 @@ mod attach;
 mod build;
 mod connect;
 mod context;
+mod control;
 mod convert;
 mod create;
 mod credentials;
+mod engines;
 mod exec;
 mod fault;
-mod hash;
 mod health;
 mod hijack;
 mod hooks;
@@ -29,6 +30,8 @@ mod observe;
 mod perform;
 mod pull;
 mod ready;
+mod references;
+mod registry;
 mod replace;
 mod reply;
 mod secrets;
@@ -52,8 +55,10 @@ use crate::state::{Instance, InstanceId};
 
 pub use archive::{Download, PathStat};
 pub use attach::{Ending, Given};
+pub use engines::Census;
 pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
+pub(in crate::backend) use labels::dependencies;
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);

@@ -23,6 +23,9 @@ use tokio::net::{TcpStream, UnixStream};
 use super::connect::Endpoint;
 use crate::backend::BackendError;
 
+/// Who we are at the registry that a request is passed on to.
+pub(super) const REGISTRY_AUTH: &str = "X-Registry-Auth";
+
 /// A connection could not even be made; tells an absent engine from one that answers badly.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect")]
@@ -229,8 +232,10 @@ impl ApiVersion {
 
     /// A part of a volume as a mount.
     pub(super) const V1_45: Self = Self(1, 45);
-    /// Networks without IPv4.
+    /// Networks without IPv4, images as mounts, the priority of gateways.
     pub(super) const V1_48: Self = Self(1, 48);
+    /// Names of interfaces.
+    pub(super) const V1_49: Self = Self(1, 49);
 
     /// Whether this version can do what came with `needed`; if not, an error that names both.
     pub(super) fn offers(

@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use super::ledger::{Account, Check, FORMAT, Record, RestartPolicy, Spec};
 use super::run;
 use crate::backend::BackendError;
+use crate::backend::container::dependencies;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::{HealthTest, Healthcheck, Restart, Service};
 use crate::state::{Health, Status};
@@ -145,6 +146,7 @@ fn labels(spec: &InstanceSpec) -> BTreeMap<String, String> {
             ("container-number", spec.number.to_string()),
             ("oneoff", one_off.to_owned()),
             ("config-hash", spec.fingerprint.0.clone()),
+            ("depends_on", dependencies(&spec.service)),
             (
                 "project.working_dir",
                 spec.project.working_dir.display().to_string(),
