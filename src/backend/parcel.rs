@@ -309,14 +309,12 @@ impl Read for Joined {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stop.check()?;
         while self.present.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(piece) => self.present = piece?,
-                None => {
-                    // The end of a stopped copy is no end of its archive.
-                    self.stop.check()?;
-                    return Ok(0);
-                }
-            }
+            let Some(piece) = self.pieces.blocking_recv() else {
+                // The end of a stopped copy is no end of its archive.
+                self.stop.check()?;
+                return Ok(0);
+            };
+            self.present = piece?;
         }
         let count = buffer.len().min(self.present.len());
         let bytes = self.present.split_to(count);

@@ -131,11 +131,13 @@ mod tests {
     fn mounts_start_from_the_current_directory() {
         let source = |text| {
             let mount = mount(text, Path::new("/here"), Some("/home/me")).unwrap();
-            match mount.kind {
-                MountKind::Bind { source, .. } => source.display().to_string(),
-                MountKind::Volume { source, .. } => format!("volume {source:?}"),
-                MountKind::Tmpfs { .. } => "tmpfs".to_owned(),
+            if let MountKind::Bind { source, .. } = &mount.kind {
+                return source.display().to_string();
             }
+            let MountKind::Volume { source, .. } = mount.kind else {
+                panic!("{mount:?}");
+            };
+            format!("volume {source:?}")
         };
         assert_eq!(source("./a:/b"), "/here/a");
         assert_eq!(source("../a/:/b"), "/a");
