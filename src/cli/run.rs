@@ -496,7 +496,7 @@ impl Ready<'_> {
         let (project, name) = (&self.target.project, &self.target.name);
         if detach {
             if self.remove {
-                let note = "--rm does nothing for a detached process: `wharf down` removes it";
+                let note = "--rm does nothing for a detached process: `wharf down --remove-orphans` removes it";
                 self.context.ui.note(note);
             }
             let start = Action::Start {

@@ -486,7 +486,7 @@ fn a_process_runs_once_in_the_foreground() {
             .iter()
             .any(|row| row["State"] == "running" && row["Service"] == "api")
     );
-    sandbox.wharf(&["down"]).expect(0);
+    sandbox.wharf(&["down", "--remove-orphans"]).expect(0);
     assert!(orphan.ended());
 }
 
