@@ -356,6 +356,7 @@ fn changed(
     service.tty = wanted.tty;
     service.stdin_open = wanted.stdin;
     service.restart = Restart::No;
+    service.restart_given = false;
     service.scale = Some(1);
     Ok(service)
 }

@@ -139,8 +139,6 @@ fn run_makes_an_instance_for_one_command() {
     containers(&sandbox, &engine, port);
     sandbox.write("some.env", "C=three\nB=no\n");
     sandbox.write("mounted/file", "content\n");
-    let volumes = || engine.ask(&["volume", "ls", "--quiet"]).lines().count();
-    let before = volumes();
     let script = "echo $A $B $C; cat /m/file; pwd; exit 5";
     let ran = sandbox.wharf(&[
         "run",
@@ -161,8 +159,14 @@ fn run_makes_an_instance_for_one_command() {
         script,
     ]);
     ran.expect_exactly(5, "one two three\ncontent\n/bin\n", "");
+    let brief = sandbox.wharf(&["run", "--rm", "-d", "web"]).expect(0);
+    let brief = brief.stdout.trim();
+    let mounts = ["inspect", "--format", "{{(index .Mounts 0).Name}}", brief];
+    let volume = engine.ask(&mounts);
+    engine.ask(&["kill", brief]);
     eventually("its anonymous volume is gone", || {
-        (volumes() == before).then_some(())
+        let gone = engine.docker(&["volume", "inspect", &volume]).code() != 0;
+        gone.then_some(())
     });
     let names = || {
         engine.ask(&[
