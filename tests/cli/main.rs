@@ -21,4 +21,5 @@ mod images;
 mod ports;
 mod processes;
 mod server;
+mod terminal;
 mod watch;
