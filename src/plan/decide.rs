@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::plan::Inputs;
-use crate::plan::diverged::renewed_resource;
+use crate::plan::diverged::{named_volumes, renewed_resource};
 use crate::plan::placement::in_form;
 use crate::plan::policy::Recreate;
 use crate::plan::sharing;
@@ -211,14 +211,19 @@ fn decide_replica<'a>(
         return create(old, Cause::BackendChanged);
     }
     match inputs.policy.recreate {
-        Recreate::Always(what) => return create(old, Cause::Requested(what)),
-        Recreate::Diverged if instance.fingerprint.as_ref() != Some(fingerprint) => {
+        Recreate::Always(what) if is_named(inputs, service) => {
+            return create(old, Cause::Requested(what));
+        }
+        // What a named service depends on is made anew only where it differs.
+        Recreate::Always(_) | Recreate::Diverged
+            if instance.fingerprint.as_ref() != Some(fingerprint) =>
+        {
             return create(old, Cause::ConfigChanged);
         }
-        Recreate::Diverged if image_changed(inputs, service, instance) => {
+        Recreate::Always(_) | Recreate::Diverged if image_changed(inputs, service, instance) => {
             return create(old, Cause::ImageChanged);
         }
-        Recreate::Diverged if backend == BackendKind::Container => {
+        Recreate::Always(_) | Recreate::Diverged if backend == BackendKind::Container => {
             if let Some(what) = renewed_resource(inputs, service) {
                 return create(old, Cause::NeededBy(what));
             }
@@ -226,14 +231,24 @@ fn decide_replica<'a>(
                 let what = format!("network {network}, which it is not in");
                 return create(old, Cause::NeededBy(what));
             }
+            if let Some(volume) = missing_volume(inputs, service, instance) {
+                let what = format!("volume {volume}, which it does not have");
+                return create(old, Cause::NeededBy(what));
+            }
         }
-        Recreate::Diverged | Recreate::Never => {}
+        Recreate::Always(_) | Recreate::Diverged | Recreate::Never => {}
     }
     match instance.status {
         Status::Running | Status::Restarting => Decision::Keep(instance),
         Status::Created | Status::Exited { .. } => Decision::Start(instance),
         Status::Paused | Status::Removing | Status::Dead => create(old, Cause::NotRunning),
     }
+}
+
+/// Whether the command line names the service, or none.
+fn is_named(inputs: &Inputs<'_>, service: &Service) -> bool {
+    let named = &inputs.policy.named;
+    named.is_empty() || named.contains(&service.name)
 }
 
 /// A network that the container should be in and is not; also one that is about to be made, because the
@@ -251,6 +266,14 @@ fn missing_network(inputs: &Inputs<'_>, service: &Service, instance: &Instance) 
             gone || left
         })
         .map(|network| network.name.clone())
+}
+
+/// A volume that the container should have and has not: its name changed.
+fn missing_volume(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> Option<String> {
+    let mut volumes = named_volumes(service).filter_map(|key| inputs.project.volumes.get(key));
+    volumes
+        .find(|volume| !instance.volumes.contains(&volume.name))
+        .map(|volume| volume.name.clone())
 }
 
 fn image_changed(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> bool {
