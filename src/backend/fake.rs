@@ -108,10 +108,16 @@ impl World {
                     .insert(volume.name.clone(), hash);
             }
             Action::Create(spec) => return Some(self.create(spec)),
-            Action::Start { instance } => self.set(instance, made, Status::Running),
+            Action::Start { instance } | Action::Unpause { instance } => {
+                self.set(instance, made, Status::Running);
+            }
             Action::Stop { instance, .. } => {
                 self.set(instance, made, Status::Exited { code: 143 });
             }
+            Action::Kill { instance, .. } => {
+                self.set(instance, made, Status::Exited { code: 137 });
+            }
+            Action::Pause { instance } => self.set(instance, made, Status::Paused),
             Action::Remove { instance, .. } => {
                 let id = resolve(instance, made);
                 self.observed
@@ -120,6 +126,7 @@ impl World {
             }
             Action::RemoveNetwork { name } => drop(self.observed.networks.remove(name)),
             Action::RemoveVolume { name } => drop(self.observed.volumes.remove(name)),
+            Action::RemoveImage { name } => drop(self.observed.images.remove(name)),
             Action::MovePort { .. }
             | Action::AwaitReady { .. }
             | Action::AwaitHealthy { .. }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Args as _, FromArgMatches as _, ValueEnum};
 
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
@@ -101,6 +101,17 @@ pub(super) struct Args {
     /// Leave the names in front of the lines out
     #[arg(long)]
     no_log_prefix: bool,
+}
+
+impl Args {
+    /// As the command line would give them: for commands that are `up` with other words.
+    pub(super) fn of_words(words: &[String]) -> Result<Self> {
+        let command = Self::augment_args(clap::Command::new("up").no_binary_name(true));
+        command
+            .try_get_matches_from(words)
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .map_err(Error::usage)
+    }
 }
 
 /// `--on-conflict`

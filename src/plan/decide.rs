@@ -80,6 +80,20 @@ pub(super) fn decide<'a>(inputs: &Inputs<'a>) -> BTreeMap<String, Decided<'a>> {
 
 fn decide_service<'a>(inputs: &Inputs<'a>, service: &Arc<Service>) -> Decided<'a> {
     let backend = inputs.placement.of(&service.name);
+    if let Some(once) = &inputs.policy.once
+        && once.service.name == service.name
+    {
+        return Decided {
+            service: Arc::clone(&once.service),
+            backend,
+            fingerprint: fingerprint(&once.service, backend),
+            decisions: vec![Decision::Create {
+                number: 0,
+                old: Vec::new(),
+                cause: Cause::Requested("run"),
+            }],
+        };
+    }
     let service = in_form(service, backend);
     let fingerprint = if backend == BackendKind::Container {
         sharing::hash_beside(inputs, &service)

@@ -4,7 +4,8 @@
 //! placement   which backend runs a service
 //! decide      what becomes of every instance
 //! claims      what ports that needs            → the caller looks up who holds them
-//! up, down    the steps and their edges        → questions for a person, or steps for `execute`
+//! up, down,   the steps and their edges        → questions for a person, or steps for `execute`
+//! launch
 //! ```
 //!
 //! A plan with questions is not executed: the caller answers them and plans again. If reality moved,
@@ -15,6 +16,8 @@ mod decide;
 mod diverged;
 pub mod down;
 mod gates;
+pub mod launch;
+mod order;
 mod orphans;
 pub mod placement;
 pub mod policy;

@@ -112,6 +112,23 @@ pub enum Action {
         /// Overrides the instance's own grace period.
         grace: Option<Duration>,
     },
+    /// Send a signal: SIGKILL to all of an instance, any other to its main process.
+    Kill {
+        /// Which.
+        instance: Target,
+        /// The signal's name or number, as given.
+        signal: String,
+    },
+    /// Freeze every process of an instance.
+    Pause {
+        /// Which.
+        instance: Target,
+    },
+    /// Let a frozen instance go on.
+    Unpause {
+        /// Which.
+        instance: Target,
+    },
     /// Remove a stopped instance and what belongs to it alone.
     Remove {
         /// Which.
@@ -127,6 +144,11 @@ pub enum Action {
     /// Remove a volume.
     RemoveVolume {
         /// The engine's name.
+        name: String,
+    },
+    /// Remove an image.
+    RemoveImage {
+        /// The reference.
         name: String,
     },
 }
@@ -147,6 +169,9 @@ impl Action {
     pub fn changes(&self) -> Option<&Target> {
         if let Self::Start { instance }
         | Self::Stop { instance, .. }
+        | Self::Kill { instance, .. }
+        | Self::Pause { instance }
+        | Self::Unpause { instance }
         | Self::Remove { instance, .. } = self
         {
             Some(instance)
@@ -225,6 +250,19 @@ pub struct InstanceSpec {
     pub replaces: Option<InstanceId>,
     /// How to tell that it answers, recorded with the instance.
     pub readiness: Option<Readiness>,
+    /// What makes it an instance for one command (`run`); `None`: a replica.
+    pub one_off: Option<OneOff>,
+}
+
+/// What an instance for one command has in place of a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OneOff {
+    /// 64 random hexadecimal digits; the first twelve are in its name.
+    pub slug: String,
+    /// It goes away when it ends.
+    pub remove: bool,
+    /// It has the service's names on its networks (`--use-aliases`).
+    pub aliases: bool,
 }
 
 /// One network of an instance.

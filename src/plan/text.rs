@@ -31,9 +31,16 @@ impl fmt::Display for Action {
             Self::AwaitHealthy { instance } => write!(f, "{instance}: wait until healthy"),
             Self::AwaitCompleted { instance } => write!(f, "{instance}: wait until completed"),
             Self::Stop { instance, .. } => write!(f, "{instance}: stop"),
+            Self::Kill { instance, signal } => match signal.as_str() {
+                "SIGKILL" | "KILL" | "9" => write!(f, "{instance}: kill"),
+                signal => write!(f, "{instance}: send {signal}"),
+            },
+            Self::Pause { instance } => write!(f, "{instance}: pause"),
+            Self::Unpause { instance } => write!(f, "{instance}: unpause"),
             Self::Remove { instance, .. } => write!(f, "{instance}: remove"),
             Self::RemoveNetwork { name } => write!(f, "network {name}: remove"),
             Self::RemoveVolume { name } => write!(f, "volume {name}: remove"),
+            Self::RemoveImage { name } => write!(f, "image {name}: remove"),
         }
     }
 }

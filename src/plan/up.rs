@@ -26,6 +26,10 @@ const HOLDER_GRACE: Duration = Duration::from_secs(10);
 /// The ports that the instances to be started need: what to look up before planning.
 pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
     let mut claims = Vec::new();
+    // What is not started needs its ports later.
+    if inputs.policy.no_start {
+        return claims;
+    }
     for decided in decide(inputs).values() {
         for decision in &decided.decisions {
             let number = match decision {
@@ -168,7 +172,6 @@ impl Planner<'_> {
     fn service(&mut self, decided: &Decided<'_>) {
         for decision in &decided.decisions {
             let outcome = match decision {
-                Decision::Start(_) | Decision::Restart(..) if self.inputs.policy.no_start => None,
                 Decision::Keep(instance) => Some(Outcome {
                     target: existing(instance),
                     started: None,
@@ -176,6 +179,7 @@ impl Planner<'_> {
                     readiness: instance.readiness.clone(),
                     has_healthcheck: instance.health.is_some(),
                 }),
+                Decision::Start(_) | Decision::Restart(..) if self.inputs.policy.no_start => None,
                 Decision::Start(instance) => self.start(decided, instance),
                 Decision::Restart(instance, cause) => {
                     let stop = self.stop(instance, cause.clone(), Vec::new());
@@ -419,7 +423,8 @@ impl Planner<'_> {
                     .filter(|instance| !ending.iter().any(|other| other.id == instance.id))
                     .cloned()
                     .collect();
-                (port, others.into_iter().map(PendingStep::StopOwn).collect())
+                let stop = |instance| PendingStep::StopOwn(Box::new(instance));
+                (port, others.into_iter().map(stop).collect())
             }
             Verdict::Replace {
                 claim,
@@ -433,7 +438,10 @@ impl Planner<'_> {
                     holders,
                     grace,
                 };
-                (port, vec![PendingStep::Act(free, Cause::PortHeld(rule))])
+                (
+                    port,
+                    vec![PendingStep::Act(Box::new(free), Cause::PortHeld(rule))],
+                )
             }
             Verdict::Move { claim, to, rule } => {
                 for variable in moved_variables(&service.name, need.port.target, to) {
@@ -445,7 +453,7 @@ impl Planner<'_> {
                 (
                     to,
                     vec![PendingStep::Act(
-                        Action::MovePort { claim, to },
+                        Box::new(Action::MovePort { claim, to }),
                         Cause::PortHeld(rule),
                     )],
                 )
@@ -461,7 +469,7 @@ impl Planner<'_> {
 
     fn pend(&mut self, pending: PendingStep, needs: Vec<StepId>) -> StepId {
         match pending {
-            PendingStep::Act(action, cause) => self.plan.add(action, cause, needs),
+            PendingStep::Act(action, cause) => self.plan.add(*action, cause, needs),
             PendingStep::StopOwn(instance) => {
                 let why = "an earlier instance of this project holds the port".to_owned();
                 self.discard(&instance, Cause::PortHeld(why), needs)
@@ -507,8 +515,8 @@ impl Planner<'_> {
 
 /// A step whose needs are not known yet.
 enum PendingStep {
-    Act(Action, Cause),
-    StopOwn(Instance),
+    Act(Box<Action>, Cause),
+    StopOwn(Box<Instance>),
 }
 
 /// An instance that exists, as a target.

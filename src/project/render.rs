@@ -56,6 +56,9 @@ fn project(mut top: Map, style: Style) -> Json {
         out.insert((*name).to_owned(), Json::Object(rendered));
     }
     extensions(&top, style, &mut out);
+    if style == Style::Json {
+        out.sort_keys();
+    }
     Json::Object(out)
 }
 

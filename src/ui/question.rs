@@ -1,4 +1,4 @@
-//! The dialogues of wharf: what to do about a held port, and whether data may be lost.
+//! The one dialogue of wharf: what to do about a held port.
 
 use std::io::Write as _;
 
@@ -52,22 +52,9 @@ impl Ui {
     }
 }
 
-impl Ui {
-    /// Asks for a yes; everything else, the end of input too, is a no.
-    pub fn confirm(self, question: &str) -> bool {
-        drop(write!(
-            anstream::stderr(),
-            "{WARN}{question}{WARN:#} [y/N] "
-        ));
-        drop(anstream::stderr().flush());
-        let answer = read_line().unwrap_or_default();
-        matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
-    }
-}
-
 /// A line from standard input. `None` at its end, and when a signal comes in between: where signals are
 /// listened for, Ctrl-C does not end the program by itself, and the standard library would read on.
-fn read_line() -> Option<String> {
+pub(super) fn read_line() -> Option<String> {
     let mut line = Vec::new();
     let mut byte = [0];
     loop {

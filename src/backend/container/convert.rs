@@ -97,15 +97,18 @@ pub(super) fn request(spec: &InstanceSpec, around: &Surroundings) -> Result<Requ
     let networking = (!endpoints.is_empty()).then(|| NetworkingConfig {
         endpoints_config: Some(endpoints.into_iter().collect()),
     });
+    let for_input = spec.one_off.is_some() && service.stdin_open;
     let body = ContainerCreateBody {
         hostname: service.hostname.clone(),
         domainname: service.domainname.clone(),
         user: service.user.clone(),
+        attach_stdin: for_input.then_some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         exposed_ports: Some(exposed(spec)),
         tty: Some(service.tty),
         open_stdin: Some(service.stdin_open),
+        stdin_once: for_input.then_some(true),
         env: Some(environment(spec)),
         cmd: service.command.clone(),
         healthcheck: service
@@ -201,6 +204,7 @@ fn host(spec: &InstanceSpec, around: &Surroundings, network_mode: String) -> Hos
         port_bindings: Some(bindings(&spec.ports, &service.raw_ports)),
         network_mode: Some(network_mode),
         restart_policy: Some(restart(service.restart, service.restart_given)),
+        auto_remove: spec.one_off.as_ref().map(|one_off| one_off.remove),
         init: service.init,
         privileged: Some(service.privileged),
         cap_add: filled(&cap_add),

@@ -23,6 +23,8 @@ pub(super) const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
 pub(super) const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
 /// `True` for the containers of `run`.
 pub(super) const ONE_OFF: &str = "com.docker.compose.oneoff";
+/// What such a container has in place of a number.
+pub(super) const SLUG: &str = "com.docker.compose.slug";
 /// What it was made from.
 pub(super) const CONFIG_HASH: &str = "com.docker.compose.config-hash";
 /// The replica's number.
@@ -59,9 +61,14 @@ pub(super) fn of_container(spec: &InstanceSpec, around: &Surroundings) -> BTreeM
     set(SERVICE, spec.service.name.clone());
     set(WORKING_DIR, spec.project.working_dir.display().to_string());
     set(CONFIG_FILES, joined(&spec.project.config_files));
-    set(ONE_OFF, "False".to_owned());
+    if let Some(one_off) = &spec.one_off {
+        set(ONE_OFF, "True".to_owned());
+        set(SLUG, one_off.slug.clone());
+    } else {
+        set(ONE_OFF, "False".to_owned());
+        set(NUMBER, spec.number.to_string());
+    }
     set(CONFIG_HASH, around.fingerprint.0.clone());
-    set(NUMBER, spec.number.to_string());
     set(DEPENDS_ON, dependencies(&spec.service));
     set(IMAGE, around.image_id.clone());
     if spec.replaces.is_some() {
@@ -104,7 +111,8 @@ fn joined(files: &[PathBuf]) -> String {
     files.join(",")
 }
 
-fn dependencies(service: &Service) -> String {
+/// What a service depends on, as the label says it.
+pub(in crate::backend) fn dependencies(service: &Service) -> String {
     let dependencies: Vec<String> = service
         .depends_on
         .iter()

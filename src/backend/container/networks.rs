@@ -64,8 +64,13 @@ fn aliases(spec: &InstanceSpec, attachment: &Attachment) -> Option<Vec<String>> 
         return None;
     }
     let mut names: Vec<String> = Vec::new();
-    let all = [&spec.name, &spec.service.name]
-        .into_iter()
+    // What is made for one command must not answer to the service's name unless it is told to.
+    let service = match &spec.one_off {
+        Some(one_off) if !one_off.aliases => None,
+        Some(_) | None => Some(&spec.service.name),
+    };
+    let all = std::iter::once(&spec.name)
+        .chain(service)
         .chain(&attachment.aliases);
     for name in all {
         if !names.contains(name) {
