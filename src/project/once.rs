@@ -134,7 +134,8 @@ mod tests {
             match mount.kind {
                 MountKind::Bind { source, .. } => source.display().to_string(),
                 MountKind::Volume { source, .. } => format!("volume {source:?}"),
-                MountKind::Tmpfs { .. } | MountKind::Image { .. } => "neither".to_owned(),
+                MountKind::Image { source, .. } => format!("image {source}"),
+                MountKind::Tmpfs { .. } => "tmpfs".to_owned(),
             }
         };
         assert_eq!(source("./a:/b"), "/here/a");

@@ -6,11 +6,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(test)]
+mod engine_double;
+
 mod conflicts;
 mod containers;
 mod errors;
 mod foreground;
 mod harness;
 mod images;
+mod ports;
 mod processes;
 mod server;
