@@ -27,6 +27,7 @@ mod logs;
 mod mounts;
 mod networks;
 mod observe;
+mod outline;
 mod perform;
 mod pull;
 mod ready;

@@ -35,6 +35,15 @@ pub(super) struct Listed {
     pub ports: Vec<ListedPort>,
     #[serde(default, deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub state: String,
+    /// The state in words, with the exit code and the verdict on health in brackets.
+    #[serde(default, deserialize_with = "or_default")]
+    pub status: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub mounts: Vec<Mounted>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub network_settings: NetworkSettings,
 }
 
 /// A port of a list entry.
@@ -43,6 +52,8 @@ pub(super) struct Listed {
 pub(super) struct ListedPort {
     #[serde(rename = "IP", default, deserialize_with = "or_default")]
     pub ip: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub private_port: u16,
     #[serde(default, deserialize_with = "or_default")]
     pub public_port: u16,
     #[serde(rename = "Type", default, deserialize_with = "or_default")]
