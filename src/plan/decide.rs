@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::plan::Inputs;
-use crate::plan::diverged::renewed_resource;
+use crate::plan::diverged::{named_volumes, renewed_resource};
 use crate::plan::placement::in_form;
 use crate::plan::policy::Recreate;
 use crate::plan::sharing;
@@ -239,6 +239,10 @@ fn decide_replica<'a>(
                 let what = format!("network {network}, which it is not in");
                 return create(old, Cause::NeededBy(what));
             }
+            if let Some(volume) = missing_volume(inputs, service, instance) {
+                let what = format!("volume {volume}, which it does not have");
+                return create(old, Cause::NeededBy(what));
+            }
         }
         Recreate::Diverged | Recreate::Never => {}
     }
@@ -280,6 +284,14 @@ fn missing_network(inputs: &Inputs<'_>, service: &Service, instance: &Instance) 
             gone || left
         })
         .map(|network| network.name.clone())
+}
+
+/// A volume that the container should have and has not: its name changed.
+fn missing_volume(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> Option<String> {
+    let mut volumes = named_volumes(service).filter_map(|key| inputs.project.volumes.get(key));
+    volumes
+        .find(|volume| !instance.volumes.contains(&volume.name))
+        .map(|volume| volume.name.clone())
 }
 
 fn image_changed(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> bool {

@@ -379,7 +379,8 @@ impl Planner<'_> {
                     .filter(|instance| !ending.iter().any(|other| other.id == instance.id))
                     .cloned()
                     .collect();
-                (port, others.into_iter().map(PendingStep::StopOwn).collect())
+                let stop = |instance| PendingStep::StopOwn(Box::new(instance));
+                (port, others.into_iter().map(stop).collect())
             }
             Verdict::Replace {
                 claim,
@@ -393,7 +394,10 @@ impl Planner<'_> {
                     holders,
                     grace,
                 };
-                (port, vec![PendingStep::Act(free, Cause::PortHeld(rule))])
+                (
+                    port,
+                    vec![PendingStep::Act(Box::new(free), Cause::PortHeld(rule))],
+                )
             }
             Verdict::Move { claim, to, rule } => {
                 for variable in moved_variables(&service.name, need.port.target, to) {
@@ -405,7 +409,7 @@ impl Planner<'_> {
                 (
                     to,
                     vec![PendingStep::Act(
-                        Action::MovePort { claim, to },
+                        Box::new(Action::MovePort { claim, to }),
                         Cause::PortHeld(rule),
                     )],
                 )
@@ -421,7 +425,7 @@ impl Planner<'_> {
 
     fn pend(&mut self, pending: PendingStep, needs: Vec<StepId>) -> StepId {
         match pending {
-            PendingStep::Act(action, cause) => self.plan.add(action, cause, needs),
+            PendingStep::Act(action, cause) => self.plan.add(*action, cause, needs),
             PendingStep::StopOwn(instance) => {
                 let why = "an earlier instance of this project holds the port".to_owned();
                 self.discard(&instance, Cause::PortHeld(why), needs)
@@ -474,8 +478,8 @@ fn watch(decided: &Decided<'_>, number: u32, need: &Need, settled: &SettledPort)
 
 /// A step whose needs are not known yet.
 enum PendingStep {
-    Act(Action, Cause),
-    StopOwn(Instance),
+    Act(Box<Action>, Cause),
+    StopOwn(Box<Instance>),
 }
 
 /// An instance that exists, as a target.
