@@ -101,7 +101,7 @@ impl World {
             }
             Action::Create(spec) => return Some(self.create(spec)),
             Action::Start { instance } | Action::Unpause { instance } => {
-                self.set(instance, made, Status::Running)
+                self.set(instance, made, Status::Running);
             }
             Action::Stop { instance, .. } => {
                 self.set(instance, made, Status::Exited { code: 143 });

@@ -23,6 +23,8 @@ pub(super) enum Decision<'a> {
     Keep(&'a Instance),
     /// It is what it should be and does not run.
     Start(&'a Instance),
+    /// It is what it should be and is frozen.
+    Unpause(&'a Instance),
     /// It runs and must run anew because of a dependency.
     Restart(&'a Instance, Cause),
     /// It is to be made; `old` has its number and goes first.
@@ -150,7 +152,8 @@ fn decide_replica<'a>(
     match instance.status {
         Status::Running | Status::Restarting => Decision::Keep(instance),
         Status::Created | Status::Exited { .. } => Decision::Start(instance),
-        Status::Paused | Status::Removing | Status::Dead => create(old, Cause::NotRunning),
+        Status::Paused => Decision::Unpause(instance),
+        Status::Removing | Status::Dead => create(old, Cause::NotRunning),
     }
 }
 
@@ -182,7 +185,7 @@ fn restart_dependents(all: &mut BTreeMap<String, Decided<'_>>) {
                 .map(|(name, _)| Cause::NeededBy(format!("{name} runs anew")));
             let Some(cause) = cause else { continue };
             for decision in &mut decided.decisions {
-                if let Decision::Keep(instance) = decision {
+                if let Decision::Keep(instance) | Decision::Unpause(instance) = decision {
                     *decision = Decision::Restart(instance, cause.clone());
                     changed = true;
                 }

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use crate::plan::conflicts::{Verdict, judge};
 use crate::plan::decide::{Decided, Decision, decide};
+use crate::plan::order::dependency_order;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
-use crate::plan::spec::{recorded_ports, specify};
+use crate::plan::spec::{existing, identity, recorded_ports, specify};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
 use crate::port::claim::Claim;
-use crate::project::model::{Condition, HealthTest, Project, Service};
+use crate::project::model::{Condition, HealthTest, Service};
 use crate::state::{BackendKind, Instance, Readiness};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
@@ -34,7 +35,10 @@ pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
             let number = match decision {
                 Decision::Create { number, .. } => *number,
                 Decision::Start(instance) => instance.number,
-                Decision::Keep(_) | Decision::Restart(..) | Decision::Drop(..) => continue,
+                Decision::Keep(_)
+                | Decision::Unpause(_)
+                | Decision::Restart(..)
+                | Decision::Drop(..) => continue,
             };
             let mut all = needs(&decided.service, number, decided.backend);
             if let Decision::Start(instance) = decision {
@@ -102,41 +106,6 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
     planner.plan
 }
 
-/// What is written on everything the project makes.
-pub(super) fn identity(project: &Project) -> Arc<ProjectIdentity> {
-    Arc::new(ProjectIdentity {
-        name: project.name.clone(),
-        working_dir: project.directory.clone(),
-        config_files: project.files.clone(),
-    })
-}
-
-/// Services after what they depend on; by name where nothing else decides.
-fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
-    fn visit(
-        name: &str,
-        all: &BTreeMap<String, Decided<'_>>,
-        seen: &mut Vec<String>,
-        order: &mut Vec<String>,
-    ) {
-        if seen.iter().any(|other| other == name) {
-            return;
-        }
-        seen.push(name.to_owned());
-        if let Some(decided) = all.get(name) {
-            for dependency in decided.service.depends_on.keys() {
-                visit(dependency, all, seen, order);
-            }
-            order.push(name.to_owned());
-        }
-    }
-    let (mut seen, mut order) = (Vec::new(), Vec::new());
-    for name in all.keys() {
-        visit(name, all, &mut seen, &mut order);
-    }
-    order
-}
-
 /// One replica of a service that is up, or will be when its steps are done.
 #[derive(Debug)]
 struct Outcome {
@@ -170,7 +139,12 @@ impl Planner<'_> {
                     readiness: instance.readiness.clone(),
                     has_healthcheck: instance.health.is_some(),
                 }),
-                Decision::Start(_) | Decision::Restart(..) if self.inputs.policy.no_start => None,
+                Decision::Start(_) | Decision::Unpause(_) | Decision::Restart(..)
+                    if self.inputs.policy.no_start =>
+                {
+                    None
+                }
+                Decision::Unpause(instance) => Some(self.unpause(instance)),
                 Decision::Start(instance) => self.start(decided, instance),
                 Decision::Restart(instance, cause) => {
                     let stop = self.stop(instance, cause.clone(), Vec::new());
@@ -196,6 +170,21 @@ impl Planner<'_> {
                     .or_default()
                     .push(outcome);
             }
+        }
+    }
+
+    fn unpause(&mut self, instance: &Instance) -> Outcome {
+        let target = existing(instance);
+        let action = Action::Unpause {
+            instance: target.clone(),
+        };
+        let started = self.plan.add(action, Cause::Paused, Vec::new());
+        Outcome {
+            target,
+            started: Some(started),
+            ready: None,
+            readiness: instance.readiness.clone(),
+            has_healthcheck: instance.health.is_some(),
         }
     }
 
@@ -579,15 +568,4 @@ impl Planner<'_> {
 enum PendingStep {
     Act(Action, Cause),
     StopOwn(Instance),
-}
-
-/// An instance that exists, as a target.
-pub(super) fn existing(instance: &Instance) -> Target {
-    Target {
-        backend: instance.backend,
-        project: instance.project.clone(),
-        service: instance.service.clone(),
-        name: instance.name.clone(),
-        which: Which::Existing(instance.id.clone()),
-    }
 }

@@ -11,5 +11,6 @@ mod containers;
 mod errors;
 mod foreground;
 mod harness;
+mod lifecycle;
 mod processes;
 mod server;
