@@ -198,6 +198,9 @@ impl From<BackendError> for Error {
                 kind = Kind::Engine;
                 hints.push("docker info".to_owned());
             }
+            BackendError::Registry {
+                registry, source, ..
+            } => hints.extend(login(registry, &source.to_string())),
             BackendError::Build {
                 message,
                 last_lines,
@@ -257,6 +260,22 @@ impl From<PortError> for Error {
         converted.source = Box::new(error);
         converted
     }
+}
+
+/// What to do about a registry that wants to know who asks.
+fn login(registry: &str, message: &str) -> Option<String> {
+    let asks = [
+        "no basic auth credentials",
+        "unauthorized",
+        "authentication required",
+        "access to the resource is denied",
+        "requested access",
+    ];
+    let asks = asks.iter().any(|words| message.contains(words));
+    asks.then(|| match registry {
+        "docker.io" => "docker login".to_owned(),
+        other => format!("docker login {other}"),
+    })
 }
 
 fn last_words(lines: &[String]) -> Vec<String> {

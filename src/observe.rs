@@ -83,8 +83,15 @@ async fn resources(
             .services(BackendKind::Container)
             .filter_map(|name| project.services.get(name))
     };
+    let mounted = placed()
+        .flat_map(|service| &service.volumes)
+        .filter_map(|mount| match &mount.kind {
+            MountKind::Image { source, .. } => Some(source.clone()),
+            MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+        });
     let images = placed()
         .map(|service| service.image_name(&project.name))
+        .chain(mounted)
         .collect();
     let networks = placed()
         .flat_map(|service| service.networks.keys())
@@ -97,7 +104,10 @@ async fn resources(
             MountKind::Volume {
                 source: Some(key), ..
             } => project.volumes.get(key),
-            MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+            MountKind::Volume { .. }
+            | MountKind::Bind { .. }
+            | MountKind::Tmpfs { .. }
+            | MountKind::Image { .. } => None,
         })
         .map(|volume| volume.name.clone())
         .collect();
@@ -108,7 +118,9 @@ async fn resources(
     };
     let found = backends.containers.resources(&project.name, &names).await?;
     observed.networks = found.networks;
+    observed.network_hashes = found.network_hashes;
     observed.volumes = found.volumes;
+    observed.volume_hashes = found.volume_hashes;
     observed.images = found.images;
     Ok(())
 }

@@ -95,9 +95,17 @@ impl World {
             }
             Action::CreateNetwork { network, .. } => {
                 self.observed.networks.insert(network.name.clone());
+                let hash = network.config_hash();
+                self.observed
+                    .network_hashes
+                    .insert(network.name.clone(), hash);
             }
             Action::CreateVolume { volume, .. } => {
                 self.observed.volumes.insert(volume.name.clone());
+                let hash = volume.config_hash();
+                self.observed
+                    .volume_hashes
+                    .insert(volume.name.clone(), hash);
             }
             Action::Create(spec) => return Some(self.create(spec)),
             Action::Start { instance } | Action::Unpause { instance } => {
@@ -137,7 +145,7 @@ impl World {
             service: spec.service.name.clone(),
             number: spec.number,
             backend: spec.backend,
-            fingerprint: Some(Fingerprint(spec.fingerprint.0.clone())),
+            fingerprint: Some(self.fingerprint(spec)),
             status: Status::Created,
             health: None,
             pid: None,
@@ -167,6 +175,23 @@ impl World {
             readiness: spec.readiness.clone(),
         });
         id
+    }
+
+    /// What an instance is made from, by the containers that it shares something of.
+    fn fingerprint(&self, spec: &InstanceSpec) -> Fingerprint {
+        if spec.service.shared_form.is_none() {
+            return spec.fingerprint.clone();
+        }
+        let hash = spec.service.hash_beside(|service| {
+            let of_service = self.observed.instances.iter();
+            let mut ids: Vec<_> = of_service
+                .filter(|instance| instance.service == service)
+                .map(|instance| (&instance.name, &instance.id.0))
+                .collect();
+            ids.sort();
+            ids.first().map(|(_, id)| (*id).clone())
+        });
+        Fingerprint(hash)
     }
 
     fn set(&mut self, target: &Target, made: &Made, status: Status) {

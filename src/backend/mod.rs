@@ -2,10 +2,13 @@
 //! inherent method of that backend.
 
 pub mod container;
+pub mod copying;
 mod ended;
 pub mod fake;
+pub mod parcel;
 pub mod process;
 pub mod router;
+pub mod streams;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -93,6 +96,17 @@ pub enum BackendError {
         /// What was asked, e.g. `create container web-1`.
         action: String,
         /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A registry refused, or the engine cannot reach it.
+    #[error("{action}")]
+    Registry {
+        /// What failed, e.g. `cannot pull image web:1`.
+        action: String,
+        /// The registry, e.g. `docker.io`.
+        registry: String,
+        /// What the engine passed on.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::backend::container::Containers;
 use crate::backend::process::Processes;
+use crate::backend::process::terminal::resize;
+use crate::backend::streams::{Program, Size};
 use crate::backend::{Backend, BackendError, LogOptions, Made};
 use crate::event::{Event, Events};
-use crate::plan::step::{Action, Step, StepId, Target, Which};
+use crate::plan::step::{Action, Cause, Step, StepId, Target, Which};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, Who};
 use crate::port::{PortError, release};
@@ -136,6 +138,41 @@ impl Backend for Backends {
 }
 
 impl Backends {
+    /// Tells a program's terminal its size.
+    ///
+    /// # Errors
+    /// The engine's or the terminal's refusal.
+    pub async fn resize(&self, program: &Program, size: Size) -> Result<(), BackendError> {
+        match program {
+            Program::Pty(terminal) => {
+                resize(terminal, size).map_err(|source| BackendError::State {
+                    action: "cannot resize a terminal".to_owned(),
+                    source,
+                })
+            }
+            Program::Main(_) | Program::Exec(_) => self.containers.resize(program, size).await,
+        }
+    }
+
+    /// Performs one action outside any plan, for a command that does only this.
+    ///
+    /// # Errors
+    /// As [`Backend::perform`].
+    pub async fn perform_alone(
+        &self,
+        action: Action,
+        made: &Made,
+    ) -> Result<Option<InstanceId>, BackendError> {
+        let (events, _nobody) = Events::channel();
+        let step = Step {
+            id: StepId(0),
+            action,
+            cause: Cause::Requested("run"),
+            needs: Vec::new(),
+        };
+        self.perform(&step, made, &events).await
+    }
+
     /// The instance that a target names, after the steps so far.
     pub fn resolve(target: &Target, made: &Made) -> Option<InstanceId> {
         match &target.which {

@@ -1,14 +1,19 @@
 //! `wharf config`
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
+use crate::backend::container::Containers;
 use crate::cli::context::Context;
+use crate::cli::wait_for;
 use crate::error::{Error, Result};
 use crate::project::config::{Format, Request, Show, show};
 use crate::project::diagnostic::{Diagnostic, Severity};
+use crate::project::reference::Reference;
 use crate::project::{Disk, LoadError};
 use crate::ui::report;
 
@@ -69,7 +74,7 @@ pub(super) struct ConfigArgs {
     /// Accepted as by Compose 2.40, where it changes nothing that is shown
     #[arg(long)]
     no_env_resolution: bool,
-    /// Require every image to be pinned by its digest
+    /// Pin every image by the digest that its registry has for it now
     #[arg(long)]
     resolve_image_digests: bool,
     /// An override file that pins the images by their digests
@@ -102,7 +107,7 @@ impl ConfigArgs {
 
 pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<()> {
     let json = args.format.as_deref() == Some("json");
-    let request = Request {
+    let mut request = Request {
         load: context.load_options(&args.services, false),
         show: args.show(),
         format: if json { Format::Json } else { Format::Yaml },
@@ -110,21 +115,24 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<()> {
         no_normalize: args.no_normalize,
         no_path_resolution: args.no_path_resolution,
         no_consistency: args.no_consistency,
+        pins: BTreeMap::new(),
     };
-    let shown = match show(&request, &context.env, &Disk) {
-        Ok(shown) => shown,
-        Err(error) if json => return Err(as_json(&error)),
-        Err(error) => return Err(error.into()),
+    let load = |request: &Request| match show(request, &context.env, &Disk) {
+        Err(error) if json => Err(as_json(&error)),
+        other => other.map_err(Error::from),
     };
+    let mut shown = load(&request)?;
+    let resolves = args.resolve_image_digests || args.lock_image_digests;
+    if resolves && !shown.images.is_empty() {
+        request.pins = wait_for(pins(context, &shown.images))?;
+        shown = load(&request)?;
+    }
     for warning in &shown.warnings {
         if json {
             eprint_line(&diagnostic_json(warning).to_string());
         } else {
             report::diagnostic(warning);
         }
-    }
-    if args.resolve_image_digests || args.lock_image_digests {
-        pinned(context, args)?;
     }
     if args.quiet {
         return Ok(());
@@ -138,22 +146,39 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<()> {
     Ok(())
 }
 
-/// Every image must carry its digest already: only a registry knows digests, and `config` asks
-/// nobody.
-fn pinned(context: &Context, args: &ConfigArgs) -> Result<()> {
-    let request = Request {
-        load: context.load_options(&args.services, false),
-        show: Show::Images,
-        ..Request::default()
-    };
-    let images = show(&request, &context.env, &Disk)?.text;
-    match images.lines().find(|image| !image.contains("@sha256:")) {
-        None => Ok(()),
-        Some(image) => Err(
-            Error::failed(format!("the image {image} is not pinned by a digest"))
-                .hint(format!("docker buildx imagetools inspect {image}")),
-        ),
+/// How many registries are asked at once.
+const WIDTH: usize = 8;
+
+/// Every image with its digest: as it is written where it has one, else as its registry knows it now.
+/// The engine is asked only if there is something to ask.
+async fn pins(context: &Context, images: &BTreeSet<String>) -> Result<BTreeMap<String, String>> {
+    let mut pins = BTreeMap::new();
+    let mut open = Vec::new();
+    for image in images {
+        let reference = Reference::parse(image)
+            .map_err(|error| Error::failed(error).detail(format!("image: {image}")))?
+            .settled();
+        if reference.digest.is_some() {
+            pins.insert(image.clone(), reference.to_string());
+        } else {
+            open.push((image, reference));
+        }
     }
+    let containers = &Containers::new(&context.env);
+    let found: Vec<(String, String)> = stream::iter(open)
+        .map(|(image, reference)| async move {
+            let digest = Some(containers.digest(&reference).await?);
+            let pinned = Reference {
+                digest,
+                ..reference
+            };
+            Ok::<_, Error>((image.clone(), pinned.to_string()))
+        })
+        .buffer_unordered(WIDTH)
+        .try_collect()
+        .await?;
+    pins.extend(found);
+    Ok(pins)
 }
 
 /// Mistakes as JSON on standard error, one array; the exit code is the usual one.

@@ -148,7 +148,7 @@ fn own_volumes(project: &Project, services: &[String]) -> Vec<String> {
             .flat_map(|service| &service.volumes)
             .filter_map(|mount| match &mount.kind {
                 MountKind::Volume { source, .. } => source.as_deref(),
-                MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+                MountKind::Bind { .. } | MountKind::Image { .. } | MountKind::Tmpfs { .. } => None,
             })
             .collect()
     };

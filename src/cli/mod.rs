@@ -1,11 +1,14 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
+mod attach;
 mod await_up;
 mod carry_out;
 mod config;
 mod context;
+mod cp;
 mod create;
 mod down;
+mod exec;
 mod foreground;
 mod kill;
 mod logs;
@@ -14,9 +17,11 @@ mod port;
 mod ps;
 mod restart;
 mod rm;
+mod run;
 mod scale;
 mod serve;
 mod server;
+mod session;
 mod settle;
 mod start;
 mod stop;
@@ -62,6 +67,10 @@ enum Command {
     Port(port::Args),
     Ps(ps::Args),
     Logs(logs::Args),
+    Exec(exec::Args),
+    Run(run::Args),
+    Attach(attach::Args),
+    Cp(cp::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
@@ -122,6 +131,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Port(args) => wait_for(port::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
+        Command::Exec(args) => wait_for(exec::run(&context, &args)),
+        Command::Run(args) => wait_for(run::run(&context, &args)),
+        Command::Cp(args) => wait_for(cp::run(&context, &args)),
+        Command::Attach(args) => wait_for(attach::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
         Command::Server(command) => wait_for(server::run(&context, &command)),
@@ -132,7 +145,7 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 /// Runs a command that waits for several things at once, on one thread.
-fn wait_for(command: impl Future<Output = Result<()>>) -> Result<()> {
+fn wait_for<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -13,13 +13,17 @@
 
 pub mod conflicts;
 mod decide;
+mod diverged;
 pub mod down;
+mod gates;
 pub mod launch;
 mod order;
+mod orphans;
 pub mod placement;
 pub mod policy;
 pub mod ports;
 mod resources;
+mod sharing;
 mod spec;
 pub mod step;
 mod text;
@@ -28,6 +32,8 @@ mod up;
 pub use conflicts::Question;
 pub use decide::fingerprint;
 pub use up::{claims, up};
+
+use std::collections::BTreeSet;
 
 use crate::project::model::Project;
 use crate::state::Observed;
@@ -57,6 +63,10 @@ pub struct Plan {
     pub questions: Vec<Question>,
     /// What is worth a line on the screen.
     pub notes: Vec<String>,
+    /// Steps whose failure is only worth a warning: their dependents go on.
+    pub optional: BTreeSet<StepId>,
+    /// Volumes that exist and were made from another configuration, and are kept.
+    pub diverged_volumes: Vec<String>,
     /// What makes the plan impossible. Not empty: nothing may be executed.
     pub problems: Vec<Problem>,
 }

@@ -250,6 +250,19 @@ pub struct InstanceSpec {
     pub replaces: Option<InstanceId>,
     /// How to tell that it answers, recorded with the instance.
     pub readiness: Option<Readiness>,
+    /// What makes it an instance for one command (`run`); `None`: a replica.
+    pub one_off: Option<OneOff>,
+}
+
+/// What an instance for one command has in place of a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OneOff {
+    /// 64 random hexadecimal digits; the first twelve are in its name.
+    pub slug: String,
+    /// It goes away when it ends.
+    pub remove: bool,
+    /// It has the service's names on its networks (`--use-aliases`).
+    pub aliases: bool,
 }
 
 /// One network of an instance.

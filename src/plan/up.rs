@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::plan::conflicts::{Verdict, judge};
 use crate::plan::decide::{Decided, Decision, decide};
+use crate::plan::diverged::said;
 use crate::plan::order::dependency_order;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
@@ -17,7 +18,7 @@ use crate::plan::spec::{existing, identity, recorded_ports, specify};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
 use crate::port::claim::Claim;
-use crate::project::model::{Condition, HealthTest, Service};
+use crate::project::model::{HealthTest, Service};
 use crate::state::{BackendKind, Instance, Readiness};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
@@ -86,15 +87,18 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
     let decided = decide(inputs);
     let mut planner = Planner {
         inputs,
+        decided: &decided,
         project: identity(inputs.project),
         plan: Plan::default(),
         shared: Shared::default(),
         stops: BTreeMap::new(),
         removals: BTreeMap::new(),
         outcomes: BTreeMap::new(),
+        made: BTreeMap::new(),
         moved: BTreeMap::new(),
         taken: Vec::new(),
     };
+    planner.diverged();
     let order = dependency_order(&decided);
     // Ports that move are handed to dependents, so dependencies settle theirs first.
     for name in &order {
@@ -102,28 +106,33 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
             planner.service(decided);
         }
     }
+    planner.pre_start();
+    planner.plan.notes.extend(said(&planner.plan));
     planner.orphans();
     planner.plan
 }
 
 /// One replica of a service that is up, or will be when its steps are done.
 #[derive(Debug)]
-struct Outcome {
-    target: Target,
-    started: Option<StepId>,
-    ready: Option<StepId>,
-    readiness: Option<Readiness>,
-    has_healthcheck: bool,
+pub(super) struct Outcome {
+    pub(super) target: Target,
+    pub(super) started: Option<StepId>,
+    pub(super) ready: Option<StepId>,
+    pub(super) readiness: Option<Readiness>,
+    pub(super) has_healthcheck: bool,
 }
 
-struct Planner<'a> {
-    inputs: &'a Inputs<'a>,
-    project: Arc<ProjectIdentity>,
-    plan: Plan,
-    shared: Shared,
+pub(super) struct Planner<'a> {
+    pub(super) inputs: &'a Inputs<'a>,
+    pub(super) decided: &'a BTreeMap<String, Decided<'a>>,
+    pub(super) project: Arc<ProjectIdentity>,
+    pub(super) plan: Plan,
+    pub(super) shared: Shared,
     stops: BTreeMap<String, StepId>,
-    removals: BTreeMap<String, StepId>,
-    outcomes: BTreeMap<String, Vec<Outcome>>,
+    pub(super) removals: BTreeMap<String, StepId>,
+    pub(super) outcomes: BTreeMap<String, Vec<Outcome>>,
+    /// The steps that make a service's instances.
+    made: BTreeMap<String, Vec<StepId>>,
     moved: BTreeMap<String, Vec<(String, String)>>,
     taken: Vec<Claim>,
 }
@@ -249,8 +258,18 @@ impl Planner<'_> {
             }
             freeing.extend(steps);
         }
+        let ended = self.end_dependents(&service.name, old, &before);
+        let first: Vec<StepId> = before.iter().copied().chain(ended).collect();
         for instance in old {
-            before.push(self.discard(instance, cause.clone(), before.clone()));
+            before.push(self.discard(instance, cause.clone(), first.clone()));
+        }
+        // What it shares must exist when it is made.
+        let linked = service
+            .links
+            .iter()
+            .filter_map(|link| link.split(':').next());
+        for name in service.shares_with().chain(linked) {
+            before.extend(self.made.get(name).into_iter().flatten());
         }
         if number > 1 && service.container_name.is_some() {
             self.plan.problems.push(Problem {
@@ -282,6 +301,10 @@ impl Planner<'_> {
         let made = self
             .plan
             .add(Action::Create(Box::new(spec)), cause.clone(), before);
+        self.made
+            .entry(service.name.clone())
+            .or_default()
+            .push(made);
         let target = Target {
             backend: decided.backend,
             project: self.project.name.clone(),
@@ -334,70 +357,6 @@ impl Planner<'_> {
             ready,
             readiness,
             has_healthcheck,
-        }
-    }
-
-    /// The steps that a service's dependencies must have passed before it starts.
-    fn gates(&mut self, service: &Service) -> Vec<StepId> {
-        let mut gates = Vec::new();
-        for (name, dependency) in &service.depends_on {
-            let Some(outcomes) = self.outcomes.get(name) else {
-                continue;
-            };
-            let mut waits = Vec::new();
-            for outcome in outcomes {
-                let instance = outcome.target.clone();
-                let by = Cause::NeededBy(service.name.clone());
-                let after: Vec<StepId> = outcome.started.into_iter().collect();
-                match dependency.condition {
-                    Condition::Started => gates.extend(outcome.started),
-                    Condition::Healthy => {
-                        match (outcome.has_healthcheck, &outcome.ready, &outcome.readiness) {
-                            (false, Some(ready), _) => gates.push(*ready),
-                            (false, None, Some(readiness)) => waits.push((
-                                Action::AwaitReady {
-                                    instance,
-                                    readiness: readiness.clone(),
-                                },
-                                by,
-                                after,
-                            )),
-                            _ => waits.push((Action::AwaitHealthy { instance }, by, after)),
-                        }
-                    }
-                    Condition::CompletedSuccessfully => {
-                        waits.push((Action::AwaitCompleted { instance }, by, after));
-                    }
-                }
-            }
-            for (action, cause, after) in waits {
-                gates.push(self.wait_once(action, cause, after));
-            }
-        }
-        gates
-    }
-
-    /// Two dependents of one service share one wait.
-    fn wait_once(&mut self, action: Action, cause: Cause, after: Vec<StepId>) -> StepId {
-        let same = self
-            .plan
-            .steps
-            .iter()
-            .find(|step| match (&step.action, &action) {
-                (Action::AwaitHealthy { instance: a }, Action::AwaitHealthy { instance: b })
-                | (
-                    Action::AwaitCompleted { instance: a },
-                    Action::AwaitCompleted { instance: b },
-                )
-                | (
-                    Action::AwaitReady { instance: a, .. },
-                    Action::AwaitReady { instance: b, .. },
-                ) => a == b,
-                _ => false,
-            });
-        match same {
-            Some(step) => step.id,
-            None => self.plan.add(action, cause, after),
         }
     }
 
@@ -503,7 +462,7 @@ impl Planner<'_> {
         }
     }
 
-    fn stop(&mut self, instance: &Instance, cause: Cause, needs: Vec<StepId>) -> StepId {
+    pub(super) fn stop(&mut self, instance: &Instance, cause: Cause, needs: Vec<StepId>) -> StepId {
         if let Some(step) = self.stops.get(&instance.id.0) {
             return *step;
         }
@@ -517,7 +476,12 @@ impl Planner<'_> {
     }
 
     /// Stop if it lives, then remove.
-    fn discard(&mut self, instance: &Instance, cause: Cause, mut needs: Vec<StepId>) -> StepId {
+    pub(super) fn discard(
+        &mut self,
+        instance: &Instance,
+        cause: Cause,
+        mut needs: Vec<StepId>,
+    ) -> StepId {
         if let Some(step) = self.removals.get(&instance.id.0) {
             return *step;
         }
@@ -531,36 +495,6 @@ impl Planner<'_> {
         let step = self.plan.add(remove, cause, needs);
         self.removals.insert(instance.id.0.clone(), step);
         step
-    }
-
-    fn orphans(&mut self) {
-        let inputs = self.inputs;
-        let known = |service: &String| {
-            inputs.project.services.contains_key(service)
-                || inputs.project.disabled.contains(service)
-        };
-        let orphans: Vec<&Instance> = inputs
-            .observed
-            .instances
-            .iter()
-            .filter(|instance| {
-                !known(&instance.service) && !self.removals.contains_key(&instance.id.0)
-            })
-            .collect();
-        if inputs.policy.remove_orphans {
-            for instance in orphans {
-                self.discard(instance, Cause::Orphan, Vec::new());
-            }
-        } else if !orphans.is_empty() {
-            let names = orphans
-                .iter()
-                .map(|instance| instance.name.as_str())
-                .collect::<Vec<_>>();
-            self.plan.notes.push(format!(
-                "orphans of this project: {} (their services are not in the compose file; --remove-orphans removes them)",
-                names.join(", ")
-            ));
-        }
     }
 }
 

@@ -73,6 +73,9 @@ pub struct Request {
     pub no_path_resolution: bool,
     /// Do not check services against each other.
     pub no_consistency: bool,
+    /// Images to write under another name, where a project or its images are shown: the name as the
+    /// files have it, and the one to write.
+    pub pins: BTreeMap<String, String>,
 }
 
 /// The text, and what was odd.
@@ -82,6 +85,9 @@ pub struct Shown {
     pub text: String,
     /// Warnings, in reading order.
     pub warnings: Vec<Diagnostic>,
+    /// The images that its services name, as the files have them; only where a project or its images
+    /// are shown.
+    pub images: BTreeSet<String>,
 }
 
 /// Loads a project and writes what was asked for.
@@ -101,25 +107,28 @@ pub fn show(request: &Request, env: &Env, files: &dyn Files) -> Result<Shown, Lo
             Show::Project | Show::LockedImages | Show::Environment
         ),
         container_names: matches!(request.show, Show::Project | Show::LockedImages),
+        label_files: false,
     };
     if request.show == Show::Variables {
         return variables(request, env, files);
     }
-    if request.no_interpolate && request.show == Show::Project {
+    if request.no_interpolate && matches!(request.show, Show::Project | Show::LockedImages) {
         return raw(request, env, files, stages);
     }
     let mut resolved = resolve(&request.load, env, files, stages)?;
+    let images = if matches!(request.show, Show::Project | Show::LockedImages) {
+        pinned(&mut resolved.top, &request.pins)
+    } else {
+        BTreeSet::new()
+    };
     let text = match &request.show {
         Show::Project => whole(std::mem::take(&mut resolved.top), request.format),
         Show::LockedImages => {
-            let services: Map = services(&resolved)
-                .map(|(name, service)| {
-                    let image = service.get("image").cloned().unwrap_or_default();
-                    let only = Map::from([("image".to_owned(), image)]);
-                    (name.clone(), Node::new(only))
-                })
-                .collect();
-            let top = Map::from([("services".to_owned(), Node::new(services))]);
+            let mut top = images_only(&resolved.top);
+            if request.format == Format::Json {
+                // Compose writes what its types cannot leave out.
+                top.insert("name".to_owned(), Node::new(String::new()));
+            }
             whole(top, request.format)
         }
         Show::Services => lines(services(&resolved).map(|(name, _)| name.clone())),
@@ -159,7 +168,54 @@ pub fn show(request: &Request, env: &Env, files: &dyn Files) -> Result<Shown, Lo
         Show::Variables => String::new(),
     };
     let warnings = finish(resolved.report, LoadErrorKind::Invalid)?;
-    Ok(Shown { text, warnings })
+    Ok(Shown {
+        text,
+        warnings,
+        images,
+    })
+}
+
+/// Writes pinned names over the images of a project's services; returns the names as they were.
+fn pinned(top: &mut Map, pins: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let services = top.get_mut("services").and_then(Node::as_map_mut);
+    let mut images = BTreeSet::new();
+    for service in services.into_iter().flat_map(BTreeMap::values_mut) {
+        let Some(image) = service
+            .as_map_mut()
+            .and_then(|service| service.get_mut("image"))
+        else {
+            continue;
+        };
+        let Some(name) = image.as_text().map(str::to_owned) else {
+            continue;
+        };
+        if name.is_empty() {
+            continue;
+        }
+        if let Some(pin) = pins.get(&name) {
+            *image = image.with(pin.clone());
+        }
+        images.insert(name);
+    }
+    images
+}
+
+/// The services with their images and nothing else.
+fn images_only(top: &Map) -> Map {
+    let services = top.get("services").and_then(Node::as_map);
+    let services: Map = services
+        .into_iter()
+        .flatten()
+        .map(|(name, service)| {
+            let image = service.get("image").cloned();
+            let only: Map = image
+                .map(|image| ("image".to_owned(), image))
+                .into_iter()
+                .collect();
+            (name.clone(), Node::new(only))
+        })
+        .collect();
+    Map::from([("services".to_owned(), Node::new(services))])
 }
 
 fn lines(items: impl Iterator<Item = String>) -> String {
@@ -211,12 +267,24 @@ fn raw(
     if let Some(top) = tree.as_map_mut() {
         top.insert("name".to_owned(), Node::new(name));
     }
+    let images = tree
+        .as_map_mut()
+        .map_or_else(BTreeSet::new, |top| pinned(top, &request.pins));
+    if request.show == Show::LockedImages
+        && let Some(top) = tree.as_map()
+    {
+        tree = Node::new(images_only(top));
+    }
     let text = match request.format {
         Format::Yaml => yaml::to_yaml(&render::raw_yaml(&tree)),
         Format::Json => pretty(&render::raw_json(&tree)),
     };
     let warnings = finish(report, LoadErrorKind::Invalid)?;
-    Ok(Shown { text, warnings })
+    Ok(Shown {
+        text,
+        warnings,
+        images,
+    })
 }
 
 fn hashes(resolved: &Resolved, names: &str) -> Result<String, LoadError> {
@@ -263,18 +331,31 @@ fn variables(request: &Request, env: &Env, files: &dyn Files) -> Result<Shown, L
             .collect();
         pretty(&Json::Object(map))
     } else {
-        let row = |cells: [&str; 4]| {
-            let [name, required, default, alternate] = cells;
-            let line = format!("{name:<20}{required:<20}{default:<20}{alternate}");
-            format!("{}\n", line.trim_end())
-        };
-        let mut text = row(["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"]);
-        for (name, variable) in &found {
-            let required = variable.required.to_string();
-            text += &row([name, &required, &variable.default, &variable.alternate]);
-        }
-        text
+        table(&found)
     };
     let warnings = finish(report, LoadErrorKind::Invalid)?;
-    Ok(Shown { text, warnings })
+    Ok(Shown {
+        text,
+        warnings,
+        images: BTreeSet::new(),
+    })
+}
+
+/// As Compose lays it out: columns of 20 characters, wider where a value needs it, three apart.
+fn table(found: &BTreeMap<String, Variable>) -> String {
+    let heading = ["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"].map(str::to_owned);
+    let mut rows = vec![heading];
+    rows.extend(found.iter().map(|(name, variable)| {
+        let required = variable.required.to_string();
+        let (default, alternate) = (variable.default.clone(), variable.alternate.clone());
+        [name.clone(), required, default, alternate]
+    }));
+    let width = |column: usize| {
+        let longest = rows.iter().map(|row| row[column].chars().count() + 3).max();
+        longest.unwrap_or(0).max(20)
+    };
+    let (first, second, third) = (width(0), width(1), width(2));
+    lines(rows.iter().map(|[name, required, default, alternate]| {
+        format!("{name:<first$}{required:<second$}{default:<third$}{alternate}")
+    }))
 }

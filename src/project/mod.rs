@@ -20,12 +20,16 @@ pub mod files;
 mod include;
 mod interpolate;
 mod layers;
+mod limits;
 mod locate;
 mod merge;
 pub mod model;
 mod node;
 mod normalise;
+pub mod once;
+mod outside;
 mod paths;
+pub mod reference;
 mod render;
 mod report;
 mod reset;
@@ -35,6 +39,7 @@ mod schema;
 mod select;
 mod shape;
 mod short;
+mod socket;
 mod tree;
 mod typed;
 mod unique;
@@ -145,6 +150,9 @@ pub(crate) struct Stages {
     pub(crate) consistency: bool,
     pub(crate) environment: bool,
     pub(crate) container_names: bool,
+    /// Files of labels stay named beside what they say: Docker Compose's hash of a container has both,
+    /// and what it prints has not.
+    pub(crate) label_files: bool,
 }
 
 impl Stages {
@@ -155,6 +163,7 @@ impl Stages {
         consistency: true,
         environment: true,
         container_names: true,
+        label_files: true,
     };
 }
 
@@ -184,7 +193,7 @@ pub fn load(options: &LoadOptions, env: &Env, files: &dyn Files) -> Result<Loade
         files: &resolved.files,
         variables: &resolved.variables,
         home: resolved.home.as_deref(),
-        hash: &render::hash,
+        hash_form: &render::hashed,
     };
     let project = typed::project(
         &resolved.top,
@@ -308,7 +317,11 @@ fn resolve_contents(
             if stages.environment {
                 environment::resolve_environment(name, service, variables, files, report);
             }
+            let label_files = service.get("label_file").cloned();
             environment::resolve_labels(name, service, variables, files, report);
+            if let Some(label_files) = label_files.filter(|_| stages.label_files) {
+                service.insert("label_file".to_owned(), label_files);
+            }
         }
     }
 }

@@ -12,14 +12,17 @@ use std::time::Duration;
 use super::cast;
 use super::diagnostic::Diagnostic;
 use super::extension::{conflict, extension};
+use super::limits;
 use super::model::{
     Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount,
-    MountKind, Network, NetworkAttachment, Port, Project, PullPolicy, Restart, Service, Store,
-    StoreMount, StoreSource, Ulimit, Volume,
+    MountKind, NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart, Service, StoreMount,
+    Ulimit, digest,
 };
+use super::outside::{network, store, volume};
 use super::paths;
 use super::report::Report;
-use super::tree::{Map, Node, Value};
+use super::socket::with_engine_socket;
+use super::tree::{Map, Node};
 use crate::port::claim::Protocol;
 
 /// What the model needs beside the tree.
@@ -29,8 +32,8 @@ pub(crate) struct Context<'a> {
     pub(crate) files: &'a [PathBuf],
     pub(crate) variables: &'a BTreeMap<String, String>,
     pub(crate) home: Option<&'a str>,
-    /// The hash of a service's canonical form.
-    pub(crate) hash: &'a dyn Fn(&Node) -> String,
+    /// The text that a service's hash is made of.
+    pub(crate) hash_form: &'a dyn Fn(&Node) -> String,
 }
 
 /// Builds the model of a project.
@@ -59,10 +62,10 @@ pub(crate) fn project(
             .map(|(key, node)| (key.clone(), Arc::new(volume(key, node))))
             .collect(),
         secrets: section("secrets")
-            .map(|(key, node)| (key.clone(), Arc::new(store(key, node, context))))
+            .map(|(key, node)| (key.clone(), Arc::new(store(key, node, context.variables))))
             .collect(),
         configs: section("configs")
-            .map(|(key, node)| (key.clone(), Arc::new(store(key, node, context))))
+            .map(|(key, node)| (key.clone(), Arc::new(store(key, node, context.variables))))
             .collect(),
         conflict: top
             .get("x-wharf")
@@ -77,20 +80,20 @@ pub(crate) fn owned(node: &Node, key: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn flag(node: &Node, key: &str) -> bool {
+pub(crate) fn flag(node: &Node, key: &str) -> bool {
     maybe_flag(node, key).unwrap_or_default()
 }
 
-fn maybe_flag(node: &Node, key: &str) -> Option<bool> {
+pub(crate) fn maybe_flag(node: &Node, key: &str) -> Option<bool> {
     node.get(key).and_then(Node::as_bool)
 }
 
-fn int(node: &Node, key: &str) -> Option<i64> {
+pub(crate) fn int(node: &Node, key: &str) -> Option<i64> {
     node.get(key).and_then(Node::as_int)
 }
 
 /// An amount for which 0 means that none was given.
-fn amount(node: &Node, key: &str) -> Option<i64> {
+pub(crate) fn amount(node: &Node, key: &str) -> Option<i64> {
     int(node, key).filter(|value| *value != 0)
 }
 
@@ -98,7 +101,7 @@ pub(crate) fn texts(node: &Node, key: &str) -> Vec<String> {
     items(node, key).iter().map(Node::display).collect()
 }
 
-fn items<'a>(node: &'a Node, key: &str) -> &'a [Node] {
+pub(crate) fn items<'a>(node: &'a Node, key: &str) -> &'a [Node] {
     node.get(key).and_then(Node::as_list).unwrap_or_default()
 }
 
@@ -106,7 +109,7 @@ fn entries<'a>(node: &'a Node, key: &str) -> impl Iterator<Item = (&'a String, &
     node.get(key).and_then(Node::as_map).into_iter().flatten()
 }
 
-fn pairs(node: &Node, key: &str) -> BTreeMap<String, String> {
+pub(crate) fn pairs(node: &Node, key: &str) -> BTreeMap<String, String> {
     entries(node, key)
         .map(|(key, value)| (key.clone(), value.display()))
         .collect()
@@ -130,13 +133,15 @@ pub(crate) fn argv(node: &Node, key: &str) -> Option<Vec<String>> {
 fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) -> Service {
     let deploy = node.get("deploy");
     let deployed = |section: &str| deploy?.get("resources")?.get(section);
-    let limits = deployed("limits");
+    let limited = deployed("limits");
     let reservations = deployed("reservations");
     let place = node.key_place().map_or_else(String::new, |place| {
         let (line, _) = place.line_and_column();
         format!("{}:{line}", place.source.path.display())
     });
-    Service {
+    let node = &*with_engine_socket(node);
+    let form = (context.hash_form)(node);
+    let mut service = Service {
         name: name.to_owned(),
         place,
         image: owned(node, "image"),
@@ -147,9 +152,17 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
             .filter(|(key, _)| !key.is_empty())
             .filter_map(|(key, value)| Some((key.clone(), value.as_text()?.to_owned())))
             .collect(),
+        unset: entries(node, "environment")
+            .filter(|(key, value)| !key.is_empty() && value.is_null())
+            .map(|(key, _)| key.clone())
+            .collect(),
         ports: ports(name, node, report),
+        raw_ports: raw_ports(node),
         expose: texts(node, "expose"),
-        volumes: mounts(node),
+        volumes: items(node, "volumes").iter().filter_map(mount).collect(),
+        volumes_from: texts(node, "volumes_from"),
+        links: texts(node, "links"),
+        external_links: texts(node, "external_links"),
         tmpfs: texts(node, "tmpfs"),
         networks: entries(node, "networks")
             .map(|(key, value)| (key.clone(), attachment(value)))
@@ -161,6 +174,10 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         healthcheck: node.get("healthcheck").map(healthcheck),
         profiles: texts(node, "profiles"),
         restart: restart(name, node, deploy, report),
+        restart_given: restart_policy(deploy).map_or_else(
+            || node.get("restart").is_some(),
+            |policy| policy.text("condition").is_some(),
+        ),
         container_name: owned(node, "container_name"),
         hostname: owned(node, "hostname"),
         domainname: owned(node, "domainname"),
@@ -217,16 +234,17 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         cgroup: owned(node, "cgroup"),
         cgroup_parent: owned(node, "cgroup_parent"),
         runtime: owned(node, "runtime"),
-        nano_cpus: nano_cpus(node).or_else(|| limits.and_then(nano_cpus)),
+        nano_cpus: limits::nano_cpus(node).or_else(|| limited.and_then(limits::nano_cpus)),
         cpu_shares: amount(node, "cpu_shares"),
         cpuset: owned(node, "cpuset"),
         mem_limit: amount(node, "mem_limit")
-            .or_else(|| limits.and_then(|limits| amount(limits, "memory"))),
+            .or_else(|| limited.and_then(|limits| amount(limits, "memory"))),
         mem_reservation: amount(node, "mem_reservation")
             .or_else(|| reservations.and_then(|reserved| amount(reserved, "memory"))),
         memswap_limit: amount(node, "memswap_limit"),
         pids_limit: amount(node, "pids_limit")
-            .or_else(|| limits.and_then(|limits| amount(limits, "pids"))),
+            .or_else(|| limited.and_then(|limits| amount(limits, "pids"))),
+        limits: limits::limits(node),
         oom_score_adj: amount(node, "oom_score_adj"),
         logging: node.get("logging").map(|logging| Logging {
             driver: owned(logging, "driver"),
@@ -234,30 +252,17 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         }),
         attach: maybe_flag(node, "attach"),
         post_start: items(node, "post_start").iter().map(hook).collect(),
+        pre_start: items(node, "pre_start").len(),
         pre_stop: items(node, "pre_stop").iter().map(hook).collect(),
         mac_address: owned(node, "mac_address"),
         wharf: extension(name, node, context, report),
-        config_hash: (context.hash)(node),
+        config_hash: digest(&form),
+        shared_form: None,
+    };
+    if service.shares_with().next().is_some() || !service.volumes_from.is_empty() {
+        service.shared_form = Some(form);
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "billionths of CPUs; out of range saturates"
-)]
-fn nano_cpus(node: &Node) -> Option<i64> {
-    match node.get("cpus")?.value {
-        Value::Float(value) if value != 0.0 => Some((value * 1e9).round() as i64),
-        Value::Null
-        | Value::Bool(_)
-        | Value::Int(_)
-        | Value::Large(_)
-        | Value::Float(_)
-        | Value::Text(_)
-        | Value::Date(_)
-        | Value::List(_)
-        | Value::Map(_) => None,
-    }
+    service
 }
 
 fn build(node: &Node) -> Build {
@@ -288,12 +293,6 @@ fn ports(name: &str, node: &Node, report: &mut Report) -> Vec<Port> {
     let mut ports = Vec::new();
     for (index, item) in items(node, "ports").iter().enumerate() {
         if item.text("protocol") == Some("sctp") {
-            report.add(
-                Diagnostic::warning("ports of the protocol sctp are not published")
-                    .at(item.place())
-                    .key(format!("services.{name}.ports[{index}]"))
-                    .label("left out"),
-            );
             continue;
         }
         match port(item) {
@@ -308,6 +307,20 @@ fn ports(name: &str, node: &Node, report: &mut Report) -> Vec<Port> {
         }
     }
     ports
+}
+
+/// The ports of protocols that wharf has no claims on.
+fn raw_ports(node: &Node) -> Vec<RawPort> {
+    let raw = |item: &&Node| item.text("protocol") == Some("sctp");
+    items(node, "ports")
+        .iter()
+        .filter(raw)
+        .map(|item| RawPort {
+            target: format!("{}/sctp", int(item, "target").unwrap_or_default()),
+            published: owned(item, "published").unwrap_or_default(),
+            host_ip: owned(item, "host_ip").unwrap_or_default(),
+        })
+        .collect()
 }
 
 fn port(node: &Node) -> Result<Port, (&'static str, String)> {
@@ -355,36 +368,40 @@ fn port(node: &Node) -> Result<Port, (&'static str, String)> {
     })
 }
 
-fn mounts(node: &Node) -> Vec<Mount> {
-    items(node, "volumes").iter().filter_map(mount).collect()
-}
-
 fn mount(node: &Node) -> Option<Mount> {
     let empty = Node::default();
     let section = |key: &str| node.get(key).unwrap_or(&empty);
     let kind = match node.text("type")? {
         "bind" => MountKind::Bind {
             source: PathBuf::from(node.text("source").unwrap_or_default()),
-            create_host_path: flag(section("bind"), "create_host_path"),
+            create_host_path: node.get("bind").is_none()
+                || flag(section("bind"), "create_host_path"),
             propagation: owned(section("bind"), "propagation"),
             selinux: owned(section("bind"), "selinux"),
+            recursive: owned(section("bind"), "recursive"),
         },
         "volume" => MountKind::Volume {
             source: owned(node, "source"),
             nocopy: flag(section("volume"), "nocopy"),
             subpath: owned(section("volume"), "subpath"),
+            labels: pairs(section("volume"), "labels"),
         },
         "tmpfs" => MountKind::Tmpfs {
             size: amount(section("tmpfs"), "size"),
             mode: amount(section("tmpfs"), "mode").and_then(|mode| u32::try_from(mode).ok()),
         },
-        // Images, named pipes and cluster volumes: shown by `config`, not mounted.
+        "image" => MountKind::Image {
+            source: node.text("source").unwrap_or_default().to_owned(),
+            subpath: owned(section("image"), "subpath"),
+        },
+        // Named pipes and cluster volumes: shown by `config`, not mounted.
         _ => return None,
     };
     Some(Mount {
         kind,
         target: node.text("target").unwrap_or_default().to_owned(),
         read_only: flag(node, "read_only"),
+        consistency: owned(node, "consistency"),
     })
 }
 
@@ -396,6 +413,8 @@ fn attachment(node: &Node) -> NetworkAttachment {
         link_local_ips: texts(node, "link_local_ips"),
         mac_address: owned(node, "mac_address"),
         priority: int(node, "priority").unwrap_or_default(),
+        gw_priority: int(node, "gw_priority").unwrap_or_default(),
+        interface_name: owned(node, "interface_name"),
         driver_opts: pairs(node, "driver_opts"),
     }
 }
@@ -435,17 +454,18 @@ pub(crate) fn healthcheck(node: &Node) -> Healthcheck {
 }
 
 fn restart(name: &str, node: &Node, deploy: Option<&Node>, report: &mut Report) -> Restart {
+    // Docker Compose lets `deploy` win.
+    if let Some(policy) = restart_policy(deploy) {
+        let attempts = int(policy, "max_attempts").and_then(|n| u32::try_from(n).ok());
+        return match policy.text("condition") {
+            Some("any" | "always") => Restart::Always,
+            Some("on-failure") => Restart::OnFailure(attempts.filter(|n| *n != 0)),
+            Some("unless-stopped") => Restart::UnlessStopped,
+            _ => Restart::No,
+        };
+    }
     let Some(policy) = node.get("restart") else {
-        return deploy
-            .and_then(|deploy| deploy.get("restart_policy"))
-            .map_or(Restart::No, |policy| {
-                let attempts = int(policy, "max_attempts").and_then(|n| u32::try_from(n).ok());
-                match policy.text("condition") {
-                    Some("none") => Restart::No,
-                    Some("on-failure") => Restart::OnFailure(attempts.filter(|n| *n != 0)),
-                    _ => Restart::Always,
-                }
-            });
+        return Restart::No;
     };
     let text = policy.display();
     let (word, count) = match text.split_once(':') {
@@ -468,6 +488,10 @@ fn restart(name: &str, node: &Node, deploy: Option<&Node>, report: &mut Report) 
             Restart::No
         }
     }
+}
+
+fn restart_policy(deploy: Option<&Node>) -> Option<&Node> {
+    deploy?.get("restart_policy")
 }
 
 fn pull_policy(node: &Node) -> Option<PullPolicy> {
@@ -523,62 +547,5 @@ fn hook(node: &Node) -> Hook {
                 None => key.clone(),
             })
             .collect(),
-    }
-}
-
-fn network(key: &str, node: &Node) -> Network {
-    let empty = Node::default();
-    let ipam = node.get("ipam").unwrap_or(&empty);
-    Network {
-        key: key.to_owned(),
-        name: owned(node, "name").unwrap_or_else(|| key.to_owned()),
-        external: flag(node, "external"),
-        driver: owned(node, "driver"),
-        driver_opts: pairs(node, "driver_opts"),
-        internal: flag(node, "internal"),
-        attachable: flag(node, "attachable"),
-        enable_ipv4: maybe_flag(node, "enable_ipv4"),
-        enable_ipv6: maybe_flag(node, "enable_ipv6"),
-        labels: pairs(node, "labels"),
-        subnets: items(ipam, "config")
-            .iter()
-            .map(|pool| {
-                (
-                    owned(pool, "subnet"),
-                    owned(pool, "ip_range"),
-                    owned(pool, "gateway"),
-                )
-            })
-            .collect(),
-        ipam_driver: owned(ipam, "driver"),
-    }
-}
-
-fn volume(key: &str, node: &Node) -> Volume {
-    Volume {
-        key: key.to_owned(),
-        name: owned(node, "name").unwrap_or_else(|| key.to_owned()),
-        external: flag(node, "external"),
-        driver: owned(node, "driver"),
-        driver_opts: pairs(node, "driver_opts"),
-        labels: pairs(node, "labels"),
-    }
-}
-
-fn store(key: &str, node: &Node, context: &Context<'_>) -> Store {
-    let source = if flag(node, "external") {
-        StoreSource::External
-    } else if let Some(file) = owned(node, "file") {
-        StoreSource::File(PathBuf::from(file))
-    } else if let Some(variable) = owned(node, "environment") {
-        let value = context.variables.get(&variable).cloned();
-        StoreSource::Environment(variable, value)
-    } else {
-        StoreSource::Content(node.text("content").unwrap_or_default().to_owned())
-    };
-    Store {
-        key: key.to_owned(),
-        name: owned(node, "name").unwrap_or_else(|| key.to_owned()),
-        source,
     }
 }

@@ -1,4 +1,4 @@
-//! The one dialogue of wharf: what to do about a held port.
+//! The dialogues of wharf: what to do about a held port, and whether data may be lost.
 
 use std::io::Write as _;
 

@@ -11,6 +11,7 @@ mod containers;
 mod errors;
 mod foreground;
 mod harness;
+mod images;
 mod lifecycle;
 mod processes;
 mod server;

@@ -29,8 +29,12 @@ pub struct Names {
 pub struct Resources {
     /// Networks that have the project's label or that it names.
     pub networks: BTreeSet<String>,
+    /// The configuration's hash of those with the project's label.
+    pub network_hashes: BTreeMap<String, String>,
     /// Volumes that have the project's label or that it names.
     pub volumes: BTreeSet<String>,
+    /// The configuration's hash of those with the project's label.
+    pub volume_hashes: BTreeMap<String, String>,
     /// Images it names: reference and id.
     pub images: BTreeMap<String, String>,
 }
@@ -73,7 +77,7 @@ impl Containers {
     /// What exists among what the project names or has labelled.
     pub async fn resources(&self, project: &str, names: &Names) -> Result<Resources, BackendError> {
         let engine = self.engine().await?;
-        let (networks, volumes, images) = tokio::try_join!(
+        let ((networks, network_hashes), (volumes, volume_hashes), images) = tokio::try_join!(
             async {
                 let all = engine.get::<Vec<Named>>("/networks");
                 all.await
@@ -94,7 +98,9 @@ impl Containers {
         )?;
         Ok(Resources {
             networks,
+            network_hashes,
             volumes,
+            volume_hashes,
             images,
         })
     }
@@ -139,14 +145,23 @@ fn facts(entry: &Listed, endpoint: &str) -> ContainerFacts {
     }
 }
 
-fn chosen(all: Vec<Named>, project: &str, named: &BTreeSet<String>) -> BTreeSet<String> {
-    all.into_iter()
-        .filter(|entry| {
-            named.contains(&entry.name)
-                || entry.labels.get(labels::PROJECT).map(String::as_str) == Some(project)
-        })
-        .map(|entry| entry.name)
-        .collect()
+/// The names that are asked for or of the project, and the recorded hashes of the project's own.
+fn chosen(
+    all: Vec<Named>,
+    project: &str,
+    named: &BTreeSet<String>,
+) -> (BTreeSet<String>, BTreeMap<String, String>) {
+    let (mut names, mut hashes) = (BTreeSet::new(), BTreeMap::new());
+    for mut entry in all {
+        let is_ours = entry.labels.get(labels::PROJECT).map(String::as_str) == Some(project);
+        if is_ours && let Some(hash) = entry.labels.remove(labels::CONFIG_HASH) {
+            hashes.insert(entry.name.clone(), hash);
+        }
+        if is_ours || named.contains(&entry.name) {
+            names.insert(entry.name);
+        }
+    }
+    (names, hashes)
 }
 
 async fn images(

@@ -4,6 +4,8 @@
 //! what only this backend can tell. Nothing here decides: which container is made, replaced or stopped
 //! is in the steps. No engine is touched before the first question to it.
 
+mod archive;
+mod attach;
 mod build;
 mod connect;
 mod context;
@@ -11,9 +13,10 @@ mod control;
 mod convert;
 mod create;
 mod credentials;
+mod exec;
 mod fault;
-mod hash;
 mod health;
+mod hijack;
 mod hooks;
 mod ignore;
 mod inventory;
@@ -26,6 +29,8 @@ mod observe;
 mod perform;
 mod pull;
 mod ready;
+mod references;
+mod registry;
 mod replace;
 mod reply;
 mod secrets;
@@ -47,6 +52,9 @@ use crate::plan::step::Step;
 use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
+pub use archive::{Download, PathStat};
+pub use attach::{Ending, Given};
+pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
 pub(in crate::backend) use labels::dependencies;
 

@@ -23,6 +23,9 @@ use tokio::net::{TcpStream, UnixStream};
 use super::connect::Endpoint;
 use crate::backend::BackendError;
 
+/// Who we are at the registry that a request is passed on to.
+pub(super) const REGISTRY_AUTH: &str = "X-Registry-Auth";
+
 /// A connection could not even be made; tells an absent engine from one that answers badly.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect")]
@@ -108,19 +111,27 @@ impl Wire {
         request: BollardRequest,
     ) -> Result<Response<Incoming>, Error> {
         let response = self.send(request).await?;
-        let status = response.status();
-        if status.is_success() {
+        if response.status().is_success() {
             return Ok(response);
         }
-        let body = response.into_body().collect().await?.to_bytes();
+        Err(self.refusal(response).await)
+    }
+
+    /// The engine's error message, out of a response that is not what was asked for.
+    pub(super) async fn refusal(&self, response: Response<Incoming>) -> Error {
+        let status_code = response.status().as_u16();
+        let body = match response.into_body().collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return error.into(),
+        };
         let message = serde_json::from_slice::<Refusal>(&body).map_or_else(
             |_| String::from_utf8_lossy(&body).into_owned(),
             |refusal| refusal.message,
         );
-        Err(Error::DockerResponseServerError {
-            status_code: status.as_u16(),
+        Error::DockerResponseServerError {
+            status_code,
             message,
-        })
+        }
     }
 
     async fn exchange<S>(
@@ -221,8 +232,10 @@ impl ApiVersion {
 
     /// A part of a volume as a mount.
     pub(super) const V1_45: Self = Self(1, 45);
-    /// Networks without IPv4.
+    /// Networks without IPv4, images as mounts, the priority of gateways.
     pub(super) const V1_48: Self = Self(1, 48);
+    /// Names of interfaces.
+    pub(super) const V1_49: Self = Self(1, 49);
 
     /// Whether this version can do what came with `needed`; if not, an error that names both.
     pub(super) fn offers(

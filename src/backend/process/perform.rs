@@ -101,7 +101,7 @@ impl Processes {
     }
 
     /// Forgets an instance that is not alive, and its output. One that is not there is none.
-    async fn remove(&self, project: &str, name: &str) -> Result<(), BackendError> {
+    pub(super) async fn remove(&self, project: &str, name: &str) -> Result<(), BackendError> {
         let dir = self.dirs().project(project)?.instance(name)?;
         let Some(record) = Record::read(&dir)? else {
             return Ok(());

@@ -197,6 +197,7 @@ impl From<BackendError> for Failure {
             BackendError::Unkillable { pids, .. } => Self::Unkillable { pids },
             other @ (BackendError::EngineUnreachable { .. }
             | BackendError::Engine { .. }
+            | BackendError::Registry { .. }
             | BackendError::PortTaken { .. }
             | BackendError::Build { .. }
             | BackendError::ExitedEarly { .. }
