@@ -10,7 +10,7 @@ use crate::plan::placement::Placement;
 use crate::plan::policy::Policy;
 use crate::plan::{self, Inputs};
 use crate::port::claim::{Claim, Protocol};
-use crate::port::{owner, release};
+use crate::port::release;
 use crate::project::model::{MountKind, Project};
 use crate::state::{BackendKind, Held, Instance, Observed};
 
@@ -47,7 +47,7 @@ pub async fn observe(
         .into_iter()
         .filter(|claim| ports_are_here || placement.of(&claim.service) == BackendKind::Process)
         .collect();
-    observed.held = held(backends, &claims).await?;
+    observed.held = backends.held(&claims).await?;
     observed.free_ports = free_ports(&observed.held, &claims);
     Ok(observed)
 }
@@ -123,25 +123,6 @@ async fn resources(
     observed.volume_hashes = found.volume_hashes;
     observed.images = found.images;
     Ok(())
-}
-
-/// The claims that somebody holds, with all holders named.
-pub async fn held(backends: &Backends, claims: &[Claim]) -> Result<Vec<Held>, BackendError> {
-    let found = owner::look_up(claims)?;
-    // A connection that has the port as its own excludes a listener; it has no holder to stop.
-    let connections = found.in_use.iter().map(|claim| Held {
-        claim: claim.clone(),
-        holders: Vec::new(),
-    });
-    let mut held: Vec<Held> = connections.collect();
-    // Without an engine that answers, the holder keeps the name the kernel gives it.
-    let (published, running) = if found.needs_engine {
-        backends.containers.published().await.unwrap_or_default()
-    } else {
-        Default::default()
-    };
-    held.extend(owner::attribute(found, &published, &running));
-    Ok(held)
 }
 
 fn free_ports(held: &[Held], claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {

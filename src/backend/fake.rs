@@ -129,6 +129,7 @@ impl World {
             Action::RemoveImage { name } => drop(self.observed.images.remove(name)),
             Action::MovePort { .. }
             | Action::AwaitReady { .. }
+            | Action::AwaitListening { .. }
             | Action::AwaitHealthy { .. }
             | Action::AwaitCompleted { .. } => {}
         }

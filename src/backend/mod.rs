@@ -5,6 +5,8 @@ pub mod container;
 pub mod copying;
 mod ended;
 pub mod fake;
+pub mod freeing;
+pub mod holders;
 pub mod parcel;
 pub mod process;
 pub mod router;

@@ -10,10 +10,13 @@ mod create;
 mod down;
 mod exec;
 mod foreground;
+mod free;
 mod kill;
 mod logs;
+mod next_port;
 mod pause;
 mod port;
+mod ports;
 mod ps;
 mod restart;
 mod rm;
@@ -29,6 +32,7 @@ mod supervise;
 mod up;
 mod version;
 mod wait;
+mod who;
 
 use std::process::ExitCode;
 
@@ -74,6 +78,10 @@ enum Command {
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
+    Ports(ports::Args),
+    Who(who::Args),
+    Free(free::Args),
+    NextPort(next_port::Args),
     #[command(subcommand)]
     Server(server::Command),
     Serve(serve::Args),
@@ -137,6 +145,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Attach(args) => wait_for(attach::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
+        Command::Ports(args) => wait_for(ports::run(&context, &args)),
+        Command::Who(args) => wait_for(who::run(&context, &args)),
+        Command::Free(args) => wait_for(free::run(&context, &args)),
+        Command::NextPort(args) => wait_for(next_port::run(&context, &args)),
         Command::Server(command) => wait_for(server::run(&context, &command)),
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),

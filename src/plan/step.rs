@@ -95,6 +95,13 @@ pub enum Action {
         /// What counts as an answer, and for how long to wait.
         readiness: Readiness,
     },
+    /// Watch that a process gets the ports it was started for: fails if somebody else has one of them.
+    AwaitListening {
+        /// Which.
+        instance: Target,
+        /// Its TCP ports that nothing else waits for.
+        claims: Vec<Claim>,
+    },
     /// Wait for the healthcheck's verdict `healthy` (`depends_on: condition: service_healthy`).
     AwaitHealthy {
         /// Which.
@@ -312,6 +319,8 @@ pub enum Cause {
     NeededBy(String),
     /// A holder is in the way; the text says who and which rule or answer decided.
     PortHeld(String),
+    /// Somebody counts on its ports.
+    PortNeeded,
     /// Its service is no longer in the project.
     Orphan,
     /// There are more replicas than asked for.

@@ -8,79 +8,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::plan::claims::recorded_needs;
 use crate::plan::conflicts::{Verdict, judge};
 use crate::plan::decide::{Decided, Decision, decide};
 use crate::plan::diverged::said;
 use crate::plan::order::dependency_order;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
-use crate::plan::spec::{existing, identity, recorded_ports, specify};
+use crate::plan::spec::{existing, identity, specify};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
-use crate::port::claim::Claim;
+use crate::port::claim::{Claim, Protocol};
 use crate::project::model::{HealthTest, Service};
 use crate::state::{BackendKind, Instance, Readiness};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
 const HOLDER_GRACE: Duration = Duration::from_secs(10);
-
-/// The ports that the instances to be started need: what to look up before planning.
-pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
-    let mut claims = Vec::new();
-    // What is not started needs its ports later.
-    if inputs.policy.no_start {
-        return claims;
-    }
-    for decided in decide(inputs).values() {
-        for decision in &decided.decisions {
-            let number = match decision {
-                Decision::Create { number, .. } => *number,
-                Decision::Start(instance) => instance.number,
-                Decision::Keep(_)
-                | Decision::Unpause(_)
-                | Decision::Restart(..)
-                | Decision::Drop(..) => continue,
-            };
-            let mut all = needs(&decided.service, number, decided.backend);
-            if let Decision::Start(instance) = decision {
-                all.extend(recorded_needs(decided, instance));
-            }
-            for need in all {
-                for &port in &need.candidates {
-                    let claim = need.claim(&decided.service.name, number, port);
-                    if !claims.contains(&claim) {
-                        claims.push(claim);
-                    }
-                }
-            }
-        }
-    }
-    claims
-}
-
-/// The ports that an instance was made with, and cannot exchange for others any more.
-fn recorded_needs(decided: &Decided<'_>, instance: &Instance) -> Vec<Need> {
-    let recorded = recorded_ports(&decided.service, instance);
-    let mut all = needs(&decided.service, instance.number, decided.backend);
-    for need in &mut all {
-        let port = recorded
-            .iter()
-            .find(|port| port.target == need.port.target)
-            .and_then(|port| port.published);
-        // A container that does not run publishes nothing; its label still says where it answered.
-        let answered = instance
-            .readiness
-            .as_ref()
-            .filter(|readiness| readiness.target == need.port.target)
-            .map(|readiness| readiness.address.port())
-            .filter(|port| *port != 0);
-        if let Some(published) = port.or(answered) {
-            need.candidates = vec![published];
-            need.anywhere = false;
-        }
-    }
-    all
-}
 
 /// Plans `up`.
 pub fn up(inputs: &Inputs<'_>) -> Plan {
@@ -163,6 +106,7 @@ impl Planner<'_> {
                         cause.clone(),
                         vec![stop],
                         instance.readiness.clone(),
+                        Vec::new(),
                     ))
                 }
                 Decision::Create { number, old, cause } => {
@@ -211,9 +155,11 @@ impl Planner<'_> {
         let target = existing(instance);
         let mut first = Vec::new();
         let mut proof = None;
+        let mut watched = Vec::new();
         for need in all {
             if let Some((settled, steps)) = self.port(&decided.service, instance.number, &need, &[])
             {
+                watched.extend(watch(decided, instance.number, &need, &settled));
                 if !steps.is_empty() && !need.anywhere {
                     proof = proof.or_else(|| taken(&settled, decided.backend));
                 }
@@ -226,6 +172,7 @@ impl Planner<'_> {
             Cause::NotRunning,
             first,
             instance.readiness.clone().or(proof),
+            watched,
         ))
     }
 
@@ -248,9 +195,11 @@ impl Planner<'_> {
         let mut freeing: Vec<PendingStep> = Vec::new();
         let ending: Vec<&Instance> = old.to_vec();
         let mut proof = None;
+        let mut watched = Vec::new();
         for need in needs(service, number, decided.backend) {
             let (settled, steps) = self.settle(service, number, &need, &ending);
             if let Some(settled) = settled {
+                watched.extend(watch(decided, number, &need, &settled));
                 if !steps.is_empty() && !need.anywhere {
                     proof = proof.or_else(|| taken(&settled, decided.backend));
                 }
@@ -319,10 +268,10 @@ impl Planner<'_> {
         for pending in freeing {
             first.push(self.pend(pending, vec![made]));
         }
-        Some(self.launch(decided, target, cause.clone(), first, readiness))
+        Some(self.launch(decided, target, cause.clone(), first, readiness, watched))
     }
 
-    /// Start, and wait for the answer.
+    /// Start, and wait for the answer; where none is declared, watch that it gets its ports.
     fn launch(
         &mut self,
         decided: &Decided<'_>,
@@ -330,6 +279,7 @@ impl Planner<'_> {
         cause: Cause,
         mut first: Vec<StepId>,
         readiness: Option<Readiness>,
+        mut watched: Vec<Claim>,
     ) -> Outcome {
         first.extend(self.gates(&decided.service));
         let started = self.plan.add(
@@ -346,6 +296,16 @@ impl Planner<'_> {
             };
             self.plan.add(wait, Cause::ReadyWhenAnswered, vec![started])
         });
+        if let Some(readiness) = &readiness {
+            watched.retain(|claim| claim.port != readiness.address.port());
+        }
+        if !watched.is_empty() {
+            let watch = Action::AwaitListening {
+                instance: target.clone(),
+                claims: watched,
+            };
+            self.plan.add(watch, Cause::PortNeeded, vec![started]);
+        }
         let has_healthcheck = decided
             .service
             .healthcheck
@@ -496,6 +456,13 @@ impl Planner<'_> {
         self.removals.insert(instance.id.0.clone(), step);
         step
     }
+}
+
+/// The port of a process that it must get: a published one that somebody counts on.
+fn watch(decided: &Decided<'_>, number: u32, need: &Need, settled: &SettledPort) -> Option<Claim> {
+    let published = settled.published?;
+    (decided.backend == BackendKind::Process && settled.protocol == Protocol::Tcp && !need.anywhere)
+        .then(|| need.claim(&decided.service.name, number, published))
 }
 
 /// A step whose needs are not known yet.

@@ -6,6 +6,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(test)]
+mod engine_double;
+
 mod conflicts;
 mod containers;
 mod errors;
@@ -13,5 +16,6 @@ mod foreground;
 mod harness;
 mod images;
 mod lifecycle;
+mod ports;
 mod processes;
 mod server;

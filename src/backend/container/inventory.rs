@@ -1,17 +1,14 @@
-//! What only the engine knows and others ask for: published ports, named resources, exit codes, last
-//! lines; and the stop of a container that belongs to somebody else.
+//! What only the engine knows and others ask for: named resources, exit codes, last lines.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use bollard::errors::Error;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::observe::{self, encoded};
-use super::reply::{Image, Listed, Named, Volumes};
-use super::{Containers, Engine, fault, labels, logs, perform};
+use super::reply::{Image, Named, Volumes};
+use super::{Containers, Engine, fault, labels, logs};
 use crate::backend::BackendError;
-use crate::port::holder::{ContainerFacts, Published};
 
 /// What a project names outside itself.
 #[derive(Clone, Debug, Default)]
@@ -40,40 +37,6 @@ pub struct Resources {
 }
 
 impl Containers {
-    /// Every port that a running container publishes, and every running container.
-    pub async fn published(&self) -> Result<(Vec<Published>, Vec<ContainerFacts>), BackendError> {
-        let engine = self.engine().await?;
-        let running: Vec<Listed> = engine
-            .get("/containers/json")
-            .await
-            .map_err(|error| engine.refused("list containers", error))?;
-        let mut ports = Vec::new();
-        let mut all = Vec::new();
-        for entry in running {
-            let facts = facts(&entry, &engine.info.endpoint);
-            ports.extend(entry.ports.iter().filter_map(|port| {
-                Some(Published {
-                    container: facts.clone(),
-                    ip: observe::address(&port.ip)?,
-                    port: Some(port.public_port).filter(|port| *port != 0)?,
-                    protocol: observe::protocol(&port.protocol)?,
-                })
-            }));
-            all.push(facts);
-        }
-        Ok((ports, all))
-    }
-
-    /// Stops a container that is not of this project, as `docker stop` does: its stop signal, its grace
-    /// period (or `grace`), SIGKILL. One that is gone or stopped already is no error.
-    pub async fn stop_foreign(
-        &self,
-        id: &str,
-        grace: Option<Duration>,
-    ) -> Result<(), BackendError> {
-        perform::stop(self.engine().await?, id, id, grace).await
-    }
-
     /// What exists among what the project names or has labelled.
     pub async fn resources(&self, project: &str, names: &Names) -> Result<Resources, BackendError> {
         let engine = self.engine().await?;
@@ -122,26 +85,6 @@ impl Containers {
         logs::last_lines(engine, id, n)
             .await
             .map_err(|error| engine.refused(format!("read the output of {id}"), error))
-    }
-}
-
-fn facts(entry: &Listed, endpoint: &str) -> ContainerFacts {
-    ContainerFacts {
-        id: entry.id.clone(),
-        // Links add further names with a slash inside.
-        name: entry
-            .names
-            .iter()
-            .map(|name| name.trim_start_matches('/'))
-            .find(|name| !name.contains('/'))
-            .unwrap_or_default()
-            .to_owned(),
-        image: entry.image.clone(),
-        command: entry.command.clone(),
-        project: entry.labels.get(labels::PROJECT).cloned(),
-        service: entry.labels.get(labels::SERVICE).cloned(),
-        created: entry.created,
-        engine: endpoint.to_owned(),
     }
 }
 

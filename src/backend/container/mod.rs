@@ -13,6 +13,7 @@ mod control;
 mod convert;
 mod create;
 mod credentials;
+mod engines;
 mod exec;
 mod fault;
 mod health;
@@ -54,6 +55,7 @@ use crate::state::{Instance, InstanceId};
 
 pub use archive::{Download, PathStat};
 pub use attach::{Ending, Given};
+pub use engines::Census;
 pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
 pub(in crate::backend) use labels::dependencies;

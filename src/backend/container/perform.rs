@@ -96,6 +96,8 @@ pub(super) async fn step(
         Action::RemoveNetwork { name } => remove_network(engine, name, events).await?,
         Action::RemoveVolume { name } => remove_volume(engine, name, events).await?,
         Action::RemoveImage { name } => control::remove_image(engine, name, events).await?,
+        // The engine takes the ports of a container itself, and says so if it cannot.
+        Action::AwaitListening { .. } => {}
         Action::FreePort { .. } | Action::MovePort { .. } => {
             return Err(BackendError::Unsupported(
                 "ports are not freed by the container backend".to_owned(),

@@ -12,6 +12,7 @@ mod follow;
 mod foreground;
 pub mod index;
 mod ledger;
+mod listening;
 mod lock;
 pub mod logs;
 mod observe;
