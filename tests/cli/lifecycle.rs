@@ -175,18 +175,21 @@ fn down_takes_what_it_is_told_to_and_no_more() {
     containers(&sandbox, engine.busybox(), free_port());
     let project = sandbox.project();
     sandbox.wharf(&["up", "-d", "--scale", "side=2"]).expect(0);
-    let label = |key: &str, value: &str| format!("--label=com.docker.compose.{key}={value}");
-    let labels = [
-        label("project", project),
-        label("service", "side"),
-        label("oneoff", "True"),
-        label("config-hash", "x"),
-    ];
-    let options: Vec<&str> = labels.iter().map(String::as_str).collect();
-    let one_off = engine.run(
-        &[options.as_slice(), &["--init"]].concat(),
-        &["sleep", "1000"],
-    );
+    let labelled = |service: &str, one_off: &str| {
+        let labels = [
+            ("project", project),
+            ("service", service),
+            ("oneoff", one_off),
+            ("config-hash", "x"),
+        ]
+        .map(|(key, value)| format!("--label=com.docker.compose.{key}={value}"));
+        let options: Vec<&str> = labels.iter().map(String::as_str).collect();
+        engine.run(
+            &[options.as_slice(), &["--init"]].concat(),
+            &["sleep", "1000"],
+        )
+    };
+    let (one_off, orphan) = (labelled("side", "True"), labelled("gone", "False"));
 
     // One service with its volume; the network stays, as others use it.
     sandbox
@@ -207,9 +210,11 @@ fn down_takes_what_it_is_told_to_and_no_more() {
     let wrong = sandbox.wharf(&["scale", "side"]).expect(2);
     assert!(wrong.stderr.contains("SERVICE=N"), "{wrong}");
 
-    // By the name alone, without a compose file; a one-off is nobody's but who started it.
+    // A one-off is nobody's but who started it. Who names the project means all that has the name.
     sandbox.wharf(&["stop", "-t", "0"]).expect(0);
-    assert!(one_off.runs());
+    assert!(one_off.runs() && orphan.runs());
+    sandbox.wharf(&["-p", project, "stop", "-t", "0"]).expect(0);
+    assert!(one_off.runs() && !orphan.runs());
     fs::rename(
         sandbox.path().join("compose.yaml"),
         sandbox.path().join("away"),
@@ -217,7 +222,7 @@ fn down_takes_what_it_is_told_to_and_no_more() {
     .unwrap();
     let down = sandbox.wharf(&["-p", project, "down", "-t", "0"]).expect(0);
     assert!(down.stderr.contains("one-off"), "{down}");
-    assert!(states_of_replicas(&sandbox).is_empty());
+    assert_eq!(engine.of_project("container", project).len(), 1);
     assert!(one_off.runs());
     sandbox
         .wharf(&["-p", project, "down", "-t", "0", "--remove-orphans"])
@@ -226,11 +231,11 @@ fn down_takes_what_it_is_told_to_and_no_more() {
     assert!(engine.of_project("network", project).is_empty());
 }
 
-/// As [`states`], by the project's name, and without one-offs.
+/// As [`states`], by the project's name, and of the declared services alone.
 fn states_of_replicas(sandbox: &Sandbox) -> Vec<String> {
     let arguments = ["-p", sandbox.project(), "ps", "--all", "--format", "json"];
     let mut rows = sandbox.wharf(&arguments).expect(0).json_lines();
-    rows.retain(|row| !text(row, "Labels").contains("oneoff=True"));
+    rows.retain(|row| !text(row, "Labels").contains("oneoff=True") && row["Service"] != "gone");
     sorted(&rows)
 }
 
