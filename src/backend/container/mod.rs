@@ -16,6 +16,7 @@ mod credentials;
 mod engines;
 mod exec;
 mod fault;
+mod happenings;
 mod health;
 mod hijack;
 mod hooks;
@@ -23,10 +24,12 @@ mod ignore;
 mod inventory;
 mod labels;
 mod lines;
+mod list;
 mod logs;
 mod mounts;
 mod networks;
 mod observe;
+mod output;
 mod perform;
 mod pull;
 mod ready;
@@ -36,6 +39,7 @@ mod replace;
 mod reply;
 mod secrets;
 mod start;
+mod usage;
 mod wire;
 
 use std::future::Future;
@@ -59,6 +63,7 @@ pub use engines::Census;
 pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
 pub(in crate::backend) use labels::dependencies;
+pub use list::{ImageFacts, Listing, VolumeFacts};
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);

@@ -27,10 +27,20 @@ pub(super) struct Listed {
     pub names: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
     pub image: String,
+    #[serde(rename = "ImageID", default, deserialize_with = "or_default")]
+    pub image_id: String,
     #[serde(default, deserialize_with = "or_default")]
     pub command: String,
     #[serde(default)]
     pub created: i64,
+    #[serde(default, deserialize_with = "or_default")]
+    pub state: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub status: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub mounts: Vec<Mounted>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub network_settings: NetworkSettings,
     #[serde(default, deserialize_with = "or_default")]
     pub ports: Vec<ListedPort>,
     #[serde(default, deserialize_with = "or_default")]
@@ -43,6 +53,8 @@ pub(super) struct Listed {
 pub(super) struct ListedPort {
     #[serde(rename = "IP", default, deserialize_with = "or_default")]
     pub ip: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub private_port: u16,
     #[serde(default, deserialize_with = "or_default")]
     pub public_port: u16,
     #[serde(rename = "Type", default, deserialize_with = "or_default")]
@@ -145,7 +157,11 @@ pub(super) struct Mounted {
     #[serde(default)]
     pub name: String,
     #[serde(default)]
+    pub source: String,
+    #[serde(default)]
     pub destination: String,
+    #[serde(default)]
+    pub driver: String,
 }
 
 /// `NetworkSettings` of a container.
