@@ -136,7 +136,6 @@ mod tests {
                 MountKind::Volume { source, .. } => format!("volume {source:?}"),
                 MountKind::Image { source, .. } => format!("image {source}"),
                 MountKind::Tmpfs { .. } => "tmpfs".to_owned(),
-                MountKind::Image { .. } => "image".to_owned(),
             }
         };
         assert_eq!(source("./a:/b"), "/here/a");
