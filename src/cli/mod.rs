@@ -2,6 +2,7 @@
 
 mod attach;
 mod await_up;
+mod build;
 mod carry_out;
 mod config;
 mod context;
@@ -22,6 +23,8 @@ mod pause;
 mod port;
 mod ports;
 mod ps;
+mod pull;
+mod push;
 mod restart;
 mod rm;
 mod row;
@@ -40,6 +43,7 @@ mod up;
 mod version;
 mod volumes;
 mod wait;
+mod watched;
 mod who;
 
 use std::process::ExitCode;
@@ -89,6 +93,9 @@ enum Command {
     Top(top::Args),
     Stats(stats::Args),
     Events(events::Args),
+    Build(build::Args),
+    Pull(pull::Args),
+    Push(push::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
@@ -163,6 +170,9 @@ fn run(cli: Cli) -> Result<()> {
         Command::Top(args) => wait_for(top::run(&context, &args)),
         Command::Stats(args) => wait_for(stats::run(&context, &args)),
         Command::Events(args) => wait_for(events::run(&context, &args)),
+        Command::Build(args) => wait_for(build::run(&context, &args)),
+        Command::Pull(args) => wait_for(pull::run(&context, &args)),
+        Command::Push(args) => wait_for(push::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
         Command::Ports(args) => wait_for(ports::run(&context, &args)),
