@@ -25,6 +25,8 @@ pub(super) enum Decision<'a> {
     Keep(&'a Instance),
     /// It is what it should be and does not run.
     Start(&'a Instance),
+    /// It is what it should be and is frozen.
+    Unpause(&'a Instance),
     /// It runs and must run anew because of a dependency.
     Restart(&'a Instance, Cause),
     /// It is to be made; `old` has its number and goes first.
@@ -249,7 +251,8 @@ fn decide_replica<'a>(
     match instance.status {
         Status::Running | Status::Restarting => Decision::Keep(instance),
         Status::Created | Status::Exited { .. } => Decision::Start(instance),
-        Status::Paused | Status::Removing | Status::Dead => create(old, Cause::NotRunning),
+        Status::Paused => Decision::Unpause(instance),
+        Status::Removing | Status::Dead => create(old, Cause::NotRunning),
     }
 }
 
@@ -302,32 +305,6 @@ fn image_changed(inputs: &Inputs<'_>, service: &Service, instance: &Instance) ->
         .get(&service.image_name(&inputs.project.name));
     instance.backend == BackendKind::Container
         && matches!((made_from, current), (Some(made), Some(now)) if made != now)
-}
-
-/// Services after what they depend on; by name where nothing else decides.
-pub(super) fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
-    fn visit(
-        name: &str,
-        all: &BTreeMap<String, Decided<'_>>,
-        seen: &mut Vec<String>,
-        order: &mut Vec<String>,
-    ) {
-        if seen.iter().any(|other| other == name) {
-            return;
-        }
-        seen.push(name.to_owned());
-        if let Some(decided) = all.get(name) {
-            for dependency in decided.service.depends_on.keys() {
-                visit(dependency, all, seen, order);
-            }
-            order.push(name.to_owned());
-        }
-    }
-    let (mut seen, mut order) = (Vec::new(), Vec::new());
-    for name in all.keys() {
-        visit(name, all, &mut seen, &mut order);
-    }
-    order
 }
 
 /// What an instance is made from. For a container it is Compose's hash; a process adds its own form.
