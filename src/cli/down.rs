@@ -32,9 +32,6 @@ pub(super) struct Args {
     /// Seconds that instances get to stop
     #[arg(short, long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// Print the plan with its causes and do nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
 /// `--rmi`
@@ -101,12 +98,6 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     for note in &plan.notes {
         context.ui.note(note);
     }
-    if args.dry_run {
-        for step in &plan.steps {
-            context.ui.data(step.to_string());
-        }
-        return Ok(());
-    }
     if plan.steps.is_empty() {
         context.ui.status(format!(
             "nothing to end: project {} has no instances",
@@ -120,7 +111,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
 fn ending(context: &Context, named: &Named, args: &Args) -> Ending {
     let mut ending = Ending {
         timeout: args.timeout.map(Duration::from_secs),
-        remove_orphans: args.remove_orphans,
+        remove_orphans: args.remove_orphans || context.is_on("COMPOSE_REMOVE_ORPHANS"),
         anonymous_volumes: args.volumes,
         ..context.ending(named, &args.services)
     };

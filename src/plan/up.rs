@@ -19,7 +19,7 @@ use crate::plan::spec::{existing, identity, specify};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
 use crate::port::claim::{Claim, Protocol};
-use crate::project::model::{HealthTest, Service};
+use crate::project::model::{HealthTest, Port, Service};
 use crate::state::{BackendKind, Instance, Readiness};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
@@ -40,6 +40,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         made: BTreeMap::new(),
         moved: BTreeMap::new(),
         taken: Vec::new(),
+        last_of_ranges: None,
     };
     planner.diverged();
     let order = dependency_order(&decided);
@@ -48,6 +49,11 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         if let Some(decided) = decided.get(name) {
             planner.service(decided);
         }
+    }
+    if inputs.policy.all_resources {
+        planner
+            .shared
+            .everything(&mut planner.plan, inputs, &planner.project);
     }
     planner.pre_start();
     planner.plan.notes.extend(said(&planner.plan));
@@ -78,6 +84,8 @@ pub(super) struct Planner<'a> {
     made: BTreeMap<String, Vec<StepId>>,
     moved: BTreeMap<String, Vec<(String, String)>>,
     taken: Vec<Claim>,
+    /// The last start of a container whose port the engine picks out of a range.
+    last_of_ranges: Option<StepId>,
 }
 
 impl Planner<'_> {
@@ -282,6 +290,14 @@ impl Planner<'_> {
         mut watched: Vec<Claim>,
     ) -> Outcome {
         first.extend(self.gates(&decided.service));
+        // Compose makes containers with the whole range, and engines pick from it without a lock: one
+        // after the other. What wharf makes has one port, settled before.
+        let in_range = decided.backend == BackendKind::Container
+            && matches!(target.which, Which::Existing(_))
+            && decided.service.ports.iter().any(Port::is_range);
+        if in_range {
+            first.extend(self.last_of_ranges);
+        }
         let started = self.plan.add(
             Action::Start {
                 instance: target.clone(),
@@ -289,6 +305,9 @@ impl Planner<'_> {
             cause,
             first,
         );
+        if in_range {
+            self.last_of_ranges = Some(started);
+        }
         let ready = readiness.clone().map(|readiness| {
             let wait = Action::AwaitReady {
                 instance: target.clone(),
@@ -372,7 +391,8 @@ impl Planner<'_> {
                     .filter(|instance| !ending.iter().any(|other| other.id == instance.id))
                     .cloned()
                     .collect();
-                (port, others.into_iter().map(PendingStep::StopOwn).collect())
+                let stop = |instance| PendingStep::StopOwn(Box::new(instance));
+                (port, others.into_iter().map(stop).collect())
             }
             Verdict::Replace {
                 claim,
@@ -386,7 +406,10 @@ impl Planner<'_> {
                     holders,
                     grace,
                 };
-                (port, vec![PendingStep::Act(free, Cause::PortHeld(rule))])
+                (
+                    port,
+                    vec![PendingStep::Act(Box::new(free), Cause::PortHeld(rule))],
+                )
             }
             Verdict::Move { claim, to, rule } => {
                 for variable in moved_variables(&service.name, need.port.target, to) {
@@ -398,7 +421,7 @@ impl Planner<'_> {
                 (
                     to,
                     vec![PendingStep::Act(
-                        Action::MovePort { claim, to },
+                        Box::new(Action::MovePort { claim, to }),
                         Cause::PortHeld(rule),
                     )],
                 )
@@ -414,7 +437,7 @@ impl Planner<'_> {
 
     fn pend(&mut self, pending: PendingStep, needs: Vec<StepId>) -> StepId {
         match pending {
-            PendingStep::Act(action, cause) => self.plan.add(action, cause, needs),
+            PendingStep::Act(action, cause) => self.plan.add(*action, cause, needs),
             PendingStep::StopOwn(instance) => {
                 let why = "an earlier instance of this project holds the port".to_owned();
                 self.discard(&instance, Cause::PortHeld(why), needs)
@@ -467,6 +490,6 @@ fn watch(decided: &Decided<'_>, number: u32, need: &Need, settled: &SettledPort)
 
 /// A step whose needs are not known yet.
 enum PendingStep {
-    Act(Action, Cause),
-    StopOwn(Instance),
+    Act(Box<Action>, Cause),
+    StopOwn(Box<Instance>),
 }
