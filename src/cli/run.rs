@@ -138,6 +138,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let mut context = context.clone();
     context.ui = Ui {
         quiet: context.ui.quiet || args.quiet,
+        ..context.ui
     };
     let context = &context;
     let Some((name, command)) = args.words.split_first() else {
@@ -207,7 +208,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let images = settled.plan.only(is_image);
     if !images.steps.is_empty() {
         let quietly = Context {
-            ui: Ui { quiet: true },
+            ui: Ui {
+                quiet: true,
+                ..context.ui
+            },
             ..context.clone()
         };
         carry_out(&quietly, &backends, &images).await?;
