@@ -46,6 +46,10 @@ pub async fn execute<B: Backend>(plan: &Plan, backend: &B, made: &Made, events: 
         }
         match running.next().await {
             Some((id, Ok(()))) => drop(report.done.insert(id)),
+            Some((id, Err(error))) if plan.optional.contains(&id) => {
+                events.send(Event::Warning(format!("{error}; it is not required")));
+                report.done.insert(id);
+            }
             Some((id, Err(error))) => report.failed.push((id, error)),
             None => break,
         }

@@ -11,7 +11,7 @@ use crate::plan::placement::Placement;
 use crate::plan::policy::Policy;
 use crate::plan::{self, Inputs};
 use crate::port::claim::{Claim, Protocol};
-use crate::port::{owner, release};
+use crate::port::release;
 use crate::project::model::{MountKind, Project, PullPolicy};
 use crate::state::{BackendKind, Held, Instance, Observed};
 
@@ -48,7 +48,7 @@ pub async fn observe(
         .into_iter()
         .filter(|claim| ports_are_here || placement.of(&claim.service) == BackendKind::Process)
         .collect();
-    observed.held = held(backends, &claims).await?;
+    observed.held = backends.held(&claims).await?;
     observed.free_ports = free_ports(&observed.held, &claims);
     Ok(observed)
 }
@@ -84,8 +84,15 @@ async fn resources(
             .services(BackendKind::Container)
             .filter_map(|name| project.services.get(name))
     };
+    let mounted = placed()
+        .flat_map(|service| &service.volumes)
+        .filter_map(|mount| match &mount.kind {
+            MountKind::Image { source, .. } => Some(source.clone()),
+            MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+        });
     let images = placed()
         .map(|service| service.image_name(&project.name))
+        .chain(mounted)
         .collect();
     let networks = placed()
         .flat_map(|service| service.networks.keys())
@@ -98,7 +105,10 @@ async fn resources(
             MountKind::Volume {
                 source: Some(key), ..
             } => project.volumes.get(key),
-            MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+            MountKind::Volume { .. }
+            | MountKind::Bind { .. }
+            | MountKind::Tmpfs { .. }
+            | MountKind::Image { .. } => None,
         })
         .map(|volume| volume.name.clone())
         .collect();
@@ -109,7 +119,9 @@ async fn resources(
     };
     let found = backends.containers.resources(&project.name, &names).await?;
     observed.networks = found.networks;
+    observed.network_hashes = found.network_hashes;
     observed.volumes = found.volumes;
+    observed.volume_hashes = found.volume_hashes;
     observed.images = found.images;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -126,25 +138,6 @@ async fn resources(
         })
         .collect();
     Ok(())
-}
-
-/// The claims that somebody holds, with all holders named.
-pub async fn held(backends: &Backends, claims: &[Claim]) -> Result<Vec<Held>, BackendError> {
-    let found = owner::look_up(claims)?;
-    // A connection that has the port as its own excludes a listener; it has no holder to stop.
-    let connections = found.in_use.iter().map(|claim| Held {
-        claim: claim.clone(),
-        holders: Vec::new(),
-    });
-    let mut held: Vec<Held> = connections.collect();
-    // Without an engine that answers, the holder keeps the name the kernel gives it.
-    let (published, running) = if found.needs_engine {
-        backends.containers.published().await.unwrap_or_default()
-    } else {
-        Default::default()
-    };
-    held.extend(owner::attribute(found, &published, &running));
-    Ok(held)
 }
 
 fn free_ports(held: &[Held], claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {

@@ -209,8 +209,12 @@ pub struct Observed {
     pub instances: Vec<Instance>,
     /// Names of the engine's networks that belong to the project or that it names.
     pub networks: BTreeSet<String>,
+    /// Of those that the project made, the configuration's hash as the label has it.
+    pub network_hashes: BTreeMap<String, String>,
     /// Names of the engine's volumes that belong to the project or that it names.
     pub volumes: BTreeSet<String>,
+    /// Of those that the project made, the configuration's hash as the label has it.
+    pub volume_hashes: BTreeMap<String, String>,
     /// Images (by reference) that the engine has, among those the project names; value: image id.
     pub images: BTreeMap<String, String>,
     /// Images whose last pull or build is longer ago than their service allows (`pull_policy: daily`).

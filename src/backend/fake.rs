@@ -95,15 +95,29 @@ impl World {
             }
             Action::CreateNetwork { network, .. } => {
                 self.observed.networks.insert(network.name.clone());
+                let hash = network.config_hash();
+                self.observed
+                    .network_hashes
+                    .insert(network.name.clone(), hash);
             }
             Action::CreateVolume { volume, .. } => {
                 self.observed.volumes.insert(volume.name.clone());
+                let hash = volume.config_hash();
+                self.observed
+                    .volume_hashes
+                    .insert(volume.name.clone(), hash);
             }
             Action::Create(spec) => return Some(self.create(spec)),
-            Action::Start { instance } => self.set(instance, made, Status::Running),
+            Action::Start { instance } | Action::Unpause { instance } => {
+                self.set(instance, made, Status::Running);
+            }
             Action::Stop { instance, .. } => {
                 self.set(instance, made, Status::Exited { code: 143 });
             }
+            Action::Kill { instance, .. } => {
+                self.set(instance, made, Status::Exited { code: 137 });
+            }
+            Action::Pause { instance } => self.set(instance, made, Status::Paused),
             Action::Remove { instance, .. } => {
                 let id = resolve(instance, made);
                 self.observed
@@ -112,8 +126,10 @@ impl World {
             }
             Action::RemoveNetwork { name } => drop(self.observed.networks.remove(name)),
             Action::RemoveVolume { name } => drop(self.observed.volumes.remove(name)),
+            Action::RemoveImage { name } => drop(self.observed.images.remove(name)),
             Action::MovePort { .. }
             | Action::AwaitReady { .. }
+            | Action::AwaitListening { .. }
             | Action::AwaitHealthy { .. }
             | Action::AwaitCompleted { .. } => {}
         }
@@ -130,7 +146,7 @@ impl World {
             service: spec.service.name.clone(),
             number: spec.number,
             backend: spec.backend,
-            fingerprint: Some(Fingerprint(spec.fingerprint.0.clone())),
+            fingerprint: Some(self.fingerprint(spec)),
             status: Status::Created,
             health: None,
             pid: None,
@@ -160,6 +176,23 @@ impl World {
             readiness: spec.readiness.clone(),
         });
         id
+    }
+
+    /// What an instance is made from, by the containers that it shares something of.
+    fn fingerprint(&self, spec: &InstanceSpec) -> Fingerprint {
+        if spec.service.shared_form.is_none() {
+            return spec.fingerprint.clone();
+        }
+        let hash = spec.service.hash_beside(|service| {
+            let of_service = self.observed.instances.iter();
+            let mut ids: Vec<_> = of_service
+                .filter(|instance| instance.service == service)
+                .map(|instance| (&instance.name, &instance.id.0))
+                .collect();
+            ids.sort();
+            ids.first().map(|(_, id)| (*id).clone())
+        });
+        Fingerprint(hash)
     }
 
     fn set(&mut self, target: &Target, made: &Made, status: Status) {

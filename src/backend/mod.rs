@@ -2,9 +2,15 @@
 //! inherent method of that backend.
 
 pub mod container;
+pub mod copying;
+mod ended;
 pub mod fake;
+pub mod freeing;
+pub mod holders;
+pub mod parcel;
 pub mod process;
 pub mod router;
+pub mod streams;
 
 use std::collections::BTreeMap;
 use std::future::Future;

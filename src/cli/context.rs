@@ -11,8 +11,9 @@ use crate::backend::router::Backends;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::plan::down::Ending;
+use crate::plan::launch::Launching;
 use crate::plan::placement::{Placement, PlacementError, Wishes, place, place_without_engine};
-use crate::project::model::{Project, Service};
+use crate::project::model::{HealthTest, Project, Service};
 use crate::project::{self, Disk, Env, LoadOptions, Loaded};
 use crate::ui::progress::Progress;
 use crate::ui::{Ui, report};
@@ -100,17 +101,26 @@ impl Context {
 
     /// The project's name alone, for commands that also work without a compose file.
     pub(super) fn name_or_project(&self) -> Result<Named> {
-        match self.load(&[], false) {
+        self.name_or_project_of(&[])
+    }
+
+    /// The same, with only these services (none: all that are enabled) and what they depend on.
+    pub(super) fn name_or_project_of(&self, services: &[String]) -> Result<Named> {
+        match self.load(services, false) {
             Ok(project) => Ok(Named::Project(Box::new(project))),
-            Err(error) => match &self.global.project_name {
-                // `-p NAME` and no file anywhere: what runs is known by its labels and its ledger.
-                Some(name)
-                    if self.global.file.is_empty() && error.kind != crate::error::Kind::Invalid =>
-                {
-                    Ok(Named::Name(name.clone()))
+            Err(error) => {
+                let given = self.global.project_name.as_deref();
+                match given.or_else(|| self.env.get("COMPOSE_PROJECT_NAME")) {
+                    // Named, and no file anywhere: what runs is known by its labels and its ledger.
+                    Some(name)
+                        if self.global.file.is_empty()
+                            && error.kind != crate::error::Kind::Invalid =>
+                    {
+                        Ok(Named::Name(name.to_owned()))
+                    }
+                    _ => Err(error),
                 }
-                _ => Err(error),
-            },
+            }
         }
     }
 
@@ -208,6 +218,7 @@ impl Named {
     pub(super) fn ending(&self, services: &[String]) -> Ending {
         let mut ending = Ending {
             services: services.iter().cloned().collect(),
+            leave_one_offs: true,
             ..Ending::default()
         };
         if let Some(project) = self.project() {
@@ -215,6 +226,24 @@ impl Named {
             ending.disabled = project.disabled.iter().cloned().collect();
         }
         ending
+    }
+
+    /// What a command starts or restarts that names these services (none: all that take part).
+    pub(super) fn launching(&self, services: &[String]) -> Launching {
+        let mut launching = Launching {
+            services: services.iter().cloned().collect(),
+            ..Launching::default()
+        };
+        if let Some(project) = self.project() {
+            let is_checked = |service: &&Arc<Service>| {
+                let check = service.healthcheck.as_ref();
+                check.is_some_and(|check| check.test != Some(HealthTest::None))
+            };
+            let checked = project.services.values().filter(is_checked);
+            launching.checked = checked.map(|service| service.name.clone()).collect();
+            launching.enabled = Some(project.services.keys().cloned().collect());
+        }
+        launching
     }
 
     /// Every observed instance, from the engine too where it may have some.

@@ -1,16 +1,21 @@
 //! `wharf down`
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
+
+use clap::ValueEnum;
 
 use crate::backend::container::Names;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
-use crate::state::{BackendKind, Observed};
+use crate::project::model::{MountKind, Project, Service};
+use crate::state::{BackendKind, Instance, Observed};
 
 /// Stop and remove the services, their networks and what else `up` made
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Args {
     /// Services to end [default: all]
     #[arg(value_name = "SERVICE")]
@@ -18,7 +23,10 @@ pub(super) struct Args {
     /// Remove volumes too: named ones of the project and anonymous ones
     #[arg(short, long)]
     volumes: bool,
-    /// Remove instances of services that are no longer in the compose file
+    /// Remove images too: those without a name of their own in the compose file, or all that services use
+    #[arg(long, value_enum, value_name = "WHICH")]
+    rmi: Option<Rmi>,
+    /// Remove instances of services that are no longer in the compose file, and one-off instances
     #[arg(long)]
     remove_orphans: bool,
     /// Seconds that instances get to stop
@@ -29,17 +37,39 @@ pub(super) struct Args {
     dry_run: bool,
 }
 
+/// `--rmi`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Rmi {
+    /// Images that are named after the project and the service
+    Local,
+    /// All images that services use
+    All,
+}
+
+impl Args {
+    /// For the whole project, with its orphans.
+    pub(super) fn with_orphans() -> Self {
+        Self {
+            remove_orphans: true,
+            ..Self::default()
+        }
+    }
+}
+
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
     let _alone = context.lock(&backends, named.name()).await?;
     let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
+    let mut ending = ending(&named, args);
+    if named.project().is_none() && args.rmi == Some(Rmi::All) {
+        ending.images = used_images(&instances, &ending);
+    }
     let mut observed = Observed {
         instances,
         ..Observed::default()
     };
-    let mut ending = ending(&named, args);
     let uses_engine = observed
         .instances
         .iter()
@@ -54,17 +84,18 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         let names = Names {
             networks: ending.networks.iter().cloned().collect(),
             volumes: ending.volumes.iter().cloned().collect(),
-            ..Names::default()
+            images: ending.images.iter().cloned().collect(),
         };
         let found = backends.containers.resources(named.name(), &names).await?;
         if named.project().is_none() {
             ending.networks = found.networks.iter().cloned().collect();
-            if args.volumes {
+            if args.volumes && args.services.is_empty() {
                 ending.volumes = found.volumes.iter().cloned().collect();
             }
         }
         observed.networks = found.networks;
         observed.volumes = found.volumes;
+        observed.images = found.images;
     }
     let plan = down::down(&observed, &ending);
     for note in &plan.notes {
@@ -94,19 +125,68 @@ fn ending(named: &Named, args: &Args) -> Ending {
         ..named.ending(&args.services)
     };
     if let Some(project) = named.project() {
-        let own = |external: bool, name: &String| (!external).then(|| name.clone());
-        ending.networks = project
-            .networks
-            .values()
-            .filter_map(|network| own(network.external, &network.name))
+        let networks = project.networks.values();
+        ending.networks = networks
+            .filter(|network| !network.external)
+            .map(|network| network.name.clone())
             .collect();
         if args.volumes {
-            ending.volumes = project
-                .volumes
-                .values()
-                .filter_map(|volume| own(volume.external, &volume.name))
-                .collect();
+            ending.volumes = own_volumes(project, &args.services);
         }
+        ending.images = images(project, args);
     }
     ending
+}
+
+/// The names of the volumes that go with these services (none: all): not those that others mount, too.
+fn own_volumes(project: &Project, services: &[String]) -> Vec<String> {
+    let mounted = |named: bool| -> BTreeSet<&str> {
+        project
+            .services
+            .values()
+            .filter(|service| services.contains(&service.name) == named)
+            .flat_map(|service| &service.volumes)
+            .filter_map(|mount| match &mount.kind {
+                MountKind::Volume { source, .. } => source.as_deref(),
+                MountKind::Bind { .. } | MountKind::Image { .. } | MountKind::Tmpfs { .. } => None,
+            })
+            .collect()
+    };
+    let (own, others) = (mounted(true), mounted(false));
+    let goes = |key: &str| services.is_empty() || own.contains(key) && !others.contains(key);
+    project
+        .volumes
+        .iter()
+        .filter(|(key, volume)| !volume.external && goes(key))
+        .map(|(_, volume)| volume.name.clone())
+        .collect()
+}
+
+/// The references of the images that `--rmi` removes.
+fn images(project: &Project, args: &Args) -> Vec<String> {
+    let goes = |service: &&Arc<Service>| {
+        let is_local = service.image.is_none() && service.build.is_some();
+        let wanted = args.rmi == Some(Rmi::All) || args.rmi == Some(Rmi::Local) && is_local;
+        let named = args.services.is_empty() || args.services.contains(&service.name);
+        wanted && named && service.has_container_form()
+    };
+    let services = project.services.values().filter(goes);
+    let images: BTreeSet<String> = services
+        .map(|service| service.image_name(&project.name))
+        .collect();
+    images.into_iter().collect()
+}
+
+/// What the containers that end were made of.
+fn used_images(instances: &[Instance], ending: &Ending) -> Vec<String> {
+    let named = |instance: &&Instance| {
+        ending.services.is_empty() || ending.services.contains(&instance.service)
+    };
+    let images: BTreeSet<String> = instances
+        .iter()
+        .filter(named)
+        .map(|instance| instance.image.clone())
+        .filter(|image| !image.is_empty())
+        .collect();
+    images.into_iter().collect()
 }

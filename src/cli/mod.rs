@@ -1,25 +1,42 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
+mod attach;
+mod await_up;
 mod build;
 mod carry_out;
 mod config;
 mod context;
+mod cp;
+mod create;
 mod down;
+mod exec;
 mod foreground;
+mod free;
+mod kill;
 mod logs;
+mod next_port;
+mod pause;
+mod port;
+mod ports;
 mod ps;
 mod pull;
 mod push;
 mod restart;
+mod rm;
+mod run;
+mod scale;
 mod serve;
 mod server;
+mod session;
 mod settle;
 mod start;
 mod stop;
 mod supervise;
 mod up;
 mod version;
+mod wait;
 mod watched;
+mod who;
 
 use std::process::ExitCode;
 
@@ -48,14 +65,30 @@ enum Command {
     Start(start::Args),
     Stop(stop::Args),
     Restart(restart::Args),
+    Kill(kill::Args),
+    Pause(pause::PauseArgs),
+    Unpause(pause::UnpauseArgs),
+    Rm(rm::Args),
+    Create(create::Args),
+    Scale(scale::Args),
+    Wait(wait::Args),
+    Port(port::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Build(build::Args),
     Pull(pull::Args),
     Push(push::Args),
+    Exec(exec::Args),
+    Run(run::Args),
+    Attach(attach::Args),
+    Cp(cp::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
+    Ports(ports::Args),
+    Who(who::Args),
+    Free(free::Args),
+    NextPort(next_port::Args),
     #[command(subcommand)]
     Server(server::Command),
     Serve(serve::Args),
@@ -103,13 +136,29 @@ fn run(cli: Cli) -> Result<()> {
         Command::Start(args) => wait_for(start::run(&context, &args)),
         Command::Stop(args) => wait_for(stop::run(&context, &args)),
         Command::Restart(args) => wait_for(restart::run(&context, &args)),
+        Command::Kill(args) => wait_for(kill::run(&context, &args)),
+        Command::Pause(args) => wait_for(pause::pause(&context, &args)),
+        Command::Unpause(args) => wait_for(pause::unpause(&context, &args)),
+        Command::Rm(args) => wait_for(rm::run(&context, &args)),
+        Command::Create(args) => wait_for(create::run(&context, &args)),
+        Command::Scale(args) => wait_for(scale::run(&context, &args)),
+        Command::Wait(args) => wait_for(wait::run(&context, &args)),
+        Command::Port(args) => wait_for(port::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
         Command::Build(args) => wait_for(build::run(&context, &args)),
         Command::Pull(args) => wait_for(pull::run(&context, &args)),
         Command::Push(args) => wait_for(push::run(&context, &args)),
+        Command::Exec(args) => wait_for(exec::run(&context, &args)),
+        Command::Run(args) => wait_for(run::run(&context, &args)),
+        Command::Cp(args) => wait_for(cp::run(&context, &args)),
+        Command::Attach(args) => wait_for(attach::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
+        Command::Ports(args) => wait_for(ports::run(&context, &args)),
+        Command::Who(args) => wait_for(who::run(&context, &args)),
+        Command::Free(args) => wait_for(free::run(&context, &args)),
+        Command::NextPort(args) => wait_for(next_port::run(&context, &args)),
         Command::Server(command) => wait_for(server::run(&context, &command)),
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),

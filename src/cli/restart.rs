@@ -5,15 +5,18 @@ use std::time::Duration;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
 use crate::error::Result;
-use crate::plan::down;
+use crate::plan::launch::{self, Launching};
 use crate::state::Observed;
 
 /// Stop services and start them again as they are
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Services to restart [default: all]
+    /// Services to restart, with those that depend on them with `restart: true` [default: all]
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
+    /// Do not restart what depends on the services
+    #[arg(long)]
+    no_deps: bool,
     /// Seconds that instances get to stop
     #[arg(short, long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -25,11 +28,19 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let _alone = context.lock(&backends, named.name()).await?;
     let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
-    let services = args.services.iter().cloned().collect();
     let observed = Observed {
         instances,
         ..Observed::default()
     };
-    let plan = down::restart(&observed, &services, args.timeout.map(Duration::from_secs));
+    let launching = Launching {
+        timeout: args.timeout.map(Duration::from_secs),
+        no_deps: args.no_deps,
+        ..named.launching(&args.services)
+    };
+    let plan = launch::restart(&observed, &launching);
+    if plan.steps.is_empty() {
+        context.ui.status("nothing to restart");
+        return Ok(());
+    }
     carry_out(context, &backends, &plan).await.map(drop)
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Args as _, FromArgMatches as _, ValueEnum};
 
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
@@ -74,6 +74,9 @@ pub(super) struct Args {
     /// Make anonymous volumes anew
     #[arg(short = 'V', long)]
     renew_anon_volumes: bool,
+    /// Answer yes to questions: volumes whose configuration changed are made anew, without their data
+    #[arg(short, long)]
+    yes: bool,
     /// Seconds that instances get to stop
     #[arg(short, long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -98,6 +101,17 @@ pub(super) struct Args {
     /// Leave the names in front of the lines out
     #[arg(long)]
     no_log_prefix: bool,
+}
+
+impl Args {
+    /// As the command line would give them: for commands that are `up` with other words.
+    pub(super) fn of_words(words: &[String]) -> Result<Self> {
+        let command = Self::augment_args(clap::Command::new("up").no_binary_name(true));
+        command
+            .try_get_matches_from(words)
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .map_err(Error::usage)
+    }
 }
 
 /// `--on-conflict`
@@ -137,12 +151,23 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     if project.services.is_empty() {
         return Err(Error::failed("no service selected").hint("wharf config --profiles"));
     }
-    let mut policy = policy(args, &project)?;
+    let mut policy = policy(context, args, &project)?;
     let options = foreground(args, &project)?;
     let backends = context.backends()?;
     let placement = context.place(&project, &wishes(args), &backends).await?;
     let alone = context.lock(&backends, &project.name).await?;
     let mut settled = settle(context, &backends, &project, &placement, &mut policy).await?;
+    let diverged = &settled.plan.diverged_volumes;
+    if !diverged.is_empty() && !args.dry_run && context.ui.can_ask() {
+        let names = diverged.join(", ");
+        let what = format!(
+            "volume {names} was made from another configuration. Make it anew and lose its data?"
+        );
+        if context.ui.confirm(&what) {
+            policy.renew_diverged = true;
+            settled = settle(context, &backends, &project, &placement, &mut policy).await?;
+        }
+    }
     if args.dry_run {
         show(context, &settled.plan);
         return Ok(());
@@ -183,7 +208,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     foreground::run(scene, &options, alone).await
 }
 
-fn policy(args: &Args, project: &Project) -> Result<Policy> {
+fn policy(context: &Context, args: &Args, project: &Project) -> Result<Policy> {
     let mut scale = BTreeMap::new();
     for entry in &args.scale {
         let parsed = entry
@@ -224,12 +249,22 @@ fn policy(args: &Args, project: &Project) -> Result<Policy> {
         },
         scale,
         timeout: args.timeout.map(Duration::from_secs),
-        remove_orphans: args.remove_orphans,
+        remove_orphans: args.remove_orphans || switched_on(context, "COMPOSE_REMOVE_ORPHANS"),
+        ignore_orphans: switched_on(context, "COMPOSE_IGNORE_ORPHANS"),
+        renew_diverged: args.yes,
         no_start: args.no_start,
         renew_volumes: args.renew_anon_volumes,
         named: args.services.iter().cloned().collect(),
         ..Policy::default()
     })
+}
+
+/// Whether a variable says yes, as Docker Compose reads it.
+fn switched_on(context: &Context, variable: &str) -> bool {
+    matches!(
+        context.env.get(variable),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True" | "y" | "yes")
+    )
 }
 
 fn wishes(args: &Args) -> Wishes {

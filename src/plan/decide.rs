@@ -7,10 +7,13 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::plan::Inputs;
+use crate::plan::diverged::renewed_resource;
 use crate::plan::placement::in_form;
 use crate::plan::policy::Recreate;
+use crate::plan::sharing;
+use crate::plan::spec::instance_name;
 use crate::plan::step::Cause;
-use crate::project::model::Service;
+use crate::project::model::{Project, Service};
 use crate::state::{BackendKind, Fingerprint, Instance, Status};
 
 /// The label in which the image's id is recorded at creation.
@@ -71,14 +74,32 @@ pub(super) fn decide<'a>(inputs: &Inputs<'a>) -> BTreeMap<String, Decided<'a>> {
         .iter()
         .map(|(name, service)| (name.clone(), decide_service(inputs, service)))
         .collect();
-    restart_dependents(&mut all);
+    sharing::follow(inputs, &mut all);
     all
 }
 
 fn decide_service<'a>(inputs: &Inputs<'a>, service: &Arc<Service>) -> Decided<'a> {
     let backend = inputs.placement.of(&service.name);
+    if let Some(once) = &inputs.policy.once
+        && once.service.name == service.name
+    {
+        return Decided {
+            service: Arc::clone(&once.service),
+            backend,
+            fingerprint: fingerprint(&once.service, backend),
+            decisions: vec![Decision::Create {
+                number: 0,
+                old: Vec::new(),
+                cause: Cause::Requested("run"),
+            }],
+        };
+    }
     let service = in_form(service, backend);
-    let fingerprint = fingerprint(&service, backend);
+    let fingerprint = if backend == BackendKind::Container {
+        sharing::hash_beside(inputs, &service)
+    } else {
+        fingerprint(&service, backend)
+    };
     let scale = inputs.policy.scale.get(&service.name).copied();
     let replicas = scale.or(service.scale).unwrap_or(1);
     let mine: Vec<&Instance> = inputs
@@ -87,33 +108,99 @@ fn decide_service<'a>(inputs: &Inputs<'a>, service: &Arc<Service>) -> Decided<'a
         .iter()
         .filter(|instance| instance.service == service.name && !instance.one_off)
         .collect();
-    let mut decisions = Vec::new();
-    for number in 1..=replicas {
-        let old: Vec<&Instance> = mine
+    let only_containers = backend == BackendKind::Container
+        && mine
             .iter()
-            .copied()
-            .filter(|instance| instance.number == number)
-            .collect();
-        decisions.push(decide_replica(
-            inputs,
-            &service,
-            backend,
-            &fingerprint,
-            number,
-            old,
-        ));
-    }
-    for instance in mine {
-        if instance.number > replicas || instance.number == 0 {
-            decisions.push(Decision::Drop(instance, Cause::ScaledDown));
-        }
-    }
+            .all(|instance| instance.backend == BackendKind::Container);
+    let decide = |number, old| decide_replica(inputs, &service, backend, &fingerprint, number, old);
+    let decisions = if only_containers {
+        by_count(&mine, replicas, decide, |instance| {
+            is_unnamed(inputs.project, &service, instance)
+        })
+    } else {
+        by_number(&mine, replicas, decide)
+    };
     Decided {
         service,
         backend,
         fingerprint,
         decisions,
     }
+}
+
+/// Replicas have the numbers from 1 on: the numbers of processes say which of a range of ports they have.
+fn by_number<'a>(
+    mine: &[&'a Instance],
+    replicas: u32,
+    decide: impl Fn(u32, Vec<&'a Instance>) -> Decision<'a>,
+) -> Vec<Decision<'a>> {
+    let with_number = |number| {
+        let mine = mine.iter().copied();
+        mine.filter(|instance| instance.number == number).collect()
+    };
+    let too_many = |instance: &&&Instance| instance.number > replicas || instance.number == 0;
+    (1..=replicas)
+        .map(|number| decide(number, with_number(number)))
+        .chain(
+            mine.iter()
+                .filter(too_many)
+                .map(|instance| Decision::Drop(instance, Cause::ScaledDown)),
+        )
+        .collect()
+}
+
+/// Docker Compose counts containers and keeps whatever numbers they have: those that are out of date go
+/// first, then the highest numbers; a new one gets the number after the highest.
+fn by_count<'a>(
+    mine: &[&'a Instance],
+    replicas: u32,
+    decide: impl Fn(u32, Vec<&'a Instance>) -> Decision<'a>,
+    is_unnamed: impl Fn(&Instance) -> bool,
+) -> Vec<Decision<'a>> {
+    let mut all: Vec<(bool, &Instance, Decision<'a>)> = mine
+        .iter()
+        .map(|instance| {
+            let decision = if is_unnamed(instance) {
+                Decision::Create {
+                    number: instance.number,
+                    old: vec![instance],
+                    cause: Cause::ConfigChanged,
+                }
+            } else {
+                decide(instance.number, vec![instance])
+            };
+            let outdated = matches!(decision, Decision::Create { .. });
+            (outdated, *instance, decision)
+        })
+        .collect();
+    all.sort_by_key(|(outdated, instance, _)| (*outdated, instance.number));
+    let keep = usize::try_from(replicas).unwrap_or(usize::MAX);
+    let mut decisions = Vec::new();
+    for (place, (_, instance, decision)) in all.into_iter().enumerate() {
+        decisions.push(if place < keep {
+            decision
+        } else {
+            Decision::Drop(instance, Cause::ScaledDown)
+        });
+    }
+    let highest = mine.iter().map(|instance| instance.number).max();
+    let there = u32::try_from(mine.len()).unwrap_or(u32::MAX);
+    let missing = replicas.saturating_sub(there);
+    let first = highest.unwrap_or(0).saturating_add(1);
+    decisions
+        .extend((first..first.saturating_add(missing)).map(|number| decide(number, Vec::new())));
+    decisions
+}
+
+/// Whether a container still has the name under which it waited for another one's place: the tool that
+/// made it was interrupted.
+fn is_unnamed(project: &Project, service: &Service, instance: &Instance) -> bool {
+    let name = instance_name(project, service, instance.number);
+    instance
+        .name
+        .strip_suffix(&name)
+        .and_then(|rest| rest.strip_suffix('_'))
+        .is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn decide_replica<'a>(
@@ -145,6 +232,15 @@ fn decide_replica<'a>(
         Recreate::Diverged if image_changed(inputs, service, instance) => {
             return create(old, Cause::ImageChanged);
         }
+        Recreate::Diverged if backend == BackendKind::Container => {
+            if let Some(what) = renewed_resource(inputs, service) {
+                return create(old, Cause::NeededBy(what));
+            }
+            if let Some(network) = missing_network(inputs, service, instance) {
+                let what = format!("network {network}, which it is not in");
+                return create(old, Cause::NeededBy(what));
+            }
+        }
         Recreate::Diverged | Recreate::Never => {}
     }
     match instance.status {
@@ -152,6 +248,23 @@ fn decide_replica<'a>(
         Status::Created | Status::Exited { .. } => Decision::Start(instance),
         Status::Paused | Status::Removing | Status::Dead => create(old, Cause::NotRunning),
     }
+}
+
+/// A network that the container should be in and is not; also one that is about to be made, because the
+/// container knows the one that is gone.
+fn missing_network(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> Option<String> {
+    let mut networks = service
+        .networks
+        .keys()
+        .filter_map(|key| inputs.project.networks.get(key));
+    networks
+        .find(|network| {
+            let gone = !inputs.observed.networks.contains(&network.name);
+            let left =
+                instance.status == Status::Running && !instance.networks.contains(&network.name);
+            gone || left
+        })
+        .map(|network| network.name.clone())
 }
 
 fn image_changed(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> bool {
@@ -162,36 +275,6 @@ fn image_changed(inputs: &Inputs<'_>, service: &Service, instance: &Instance) ->
         .get(&service.image_name(&inputs.project.name));
     instance.backend == BackendKind::Container
         && matches!((made_from, current), (Some(made), Some(now)) if made != now)
-}
-
-/// `depends_on.*.restart: true`: who depends on something renewed runs anew.
-fn restart_dependents(all: &mut BTreeMap<String, Decided<'_>>) {
-    loop {
-        let renewed: Vec<String> = all
-            .iter()
-            .filter(|(_, decided)| decided.renews())
-            .map(|(name, _)| name.clone())
-            .collect();
-        let mut changed = false;
-        for decided in all.values_mut() {
-            let cause = decided
-                .service
-                .depends_on
-                .iter()
-                .find(|(name, dependency)| dependency.restart && renewed.contains(name))
-                .map(|(name, _)| Cause::NeededBy(format!("{name} runs anew")));
-            let Some(cause) = cause else { continue };
-            for decision in &mut decided.decisions {
-                if let Decision::Keep(instance) = decision {
-                    *decision = Decision::Restart(instance, cause.clone());
-                    changed = true;
-                }
-            }
-        }
-        if !changed {
-            return;
-        }
-    }
 }
 
 /// What an instance is made from. For a container it is Compose's hash; a process adds its own form.

@@ -1,4 +1,4 @@
-//! The plans that end things: `stop` and `down`; and `start`, `restart` of what exists.
+//! The plans that end things: `stop`, `kill`, `pause`, `rm` and `down`.
 //!
 //! They work from the instances' labels, so they need no compose file.
 
@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::plan::Plan;
-use crate::plan::step::{Action, Cause, StepId};
+use crate::plan::order::{Edge, by_dependency, edges, of_service};
+use crate::plan::step::{Action, Cause, StepId, Target};
 use crate::plan::up::existing;
-use crate::state::{Instance, Observed};
+use crate::state::{Instance, Observed, Status};
 
-/// The label that carries a service's dependencies: `name:condition:restart`, comma-separated.
-pub const DEPENDS_ON_LABEL: &str = "com.docker.compose.depends_on";
+pub use crate::plan::order::DEPENDS_ON_LABEL;
 
 /// What to end.
 #[derive(Clone, Debug, Default)]
@@ -32,17 +32,25 @@ pub struct Ending {
     pub networks: Vec<String>,
     /// Anonymous volumes too (`-v`).
     pub anonymous_volumes: bool,
+    /// Images to remove as well, by reference (`--rmi`).
+    pub images: Vec<String>,
+    /// One-off instances (`run`) are left alone, unless `remove_orphans` says otherwise.
+    pub leave_one_offs: bool,
 }
 
 impl Ending {
     fn takes(&self, instance: &Instance) -> bool {
+        if instance.one_off && self.leave_one_offs {
+            return self.remove_orphans;
+        }
+        if self.remove_orphans && self.is_orphan(instance) {
+            return true;
+        }
         if !self.services.is_empty() {
             return self.services.contains(&instance.service);
         }
-        let Some(enabled) = &self.enabled else {
-            return true;
-        };
-        enabled.contains(&instance.service) || (self.remove_orphans && self.is_orphan(instance))
+        let enabled = self.enabled.as_ref();
+        enabled.is_none_or(|enabled| enabled.contains(&instance.service))
     }
 
     fn is_orphan(&self, instance: &Instance) -> bool {
@@ -58,211 +66,193 @@ impl Ending {
 /// Stops instances, dependents first.
 pub fn stop(observed: &Observed, ending: &Ending) -> Plan {
     let mut plan = Plan::default();
-    stop_all(&mut plan, observed, ending, "stop");
+    let chosen = chosen(observed, ending);
+    stop_all(&mut plan, &chosen, ending, "stop", |_| true);
     plan
 }
 
-/// Stops and removes instances, dependents first; then networks and volumes.
+/// Sends a signal to every instance that is alive, to all at once.
+pub fn kill(observed: &Observed, ending: &Ending, signal: &str) -> Plan {
+    each_alive(observed, ending, "kill", |instance| Action::Kill {
+        instance,
+        signal: signal.to_owned(),
+    })
+}
+
+/// Freezes every instance that is alive.
+pub fn pause(observed: &Observed, ending: &Ending) -> Plan {
+    each_alive(observed, ending, "pause", |instance| Action::Pause {
+        instance,
+    })
+}
+
+/// Lets every instance that is alive go on.
+pub fn unpause(observed: &Observed, ending: &Ending) -> Plan {
+    each_alive(observed, ending, "unpause", |instance| Action::Unpause {
+        instance,
+    })
+}
+
+fn each_alive(
+    observed: &Observed,
+    ending: &Ending,
+    why: &'static str,
+    action: impl Fn(Target) -> Action,
+) -> Plan {
+    let mut plan = Plan::default();
+    let alive = |instance: &&&Instance| instance.status.is_alive();
+    for instance in chosen(observed, ending).iter().filter(alive) {
+        plan.add(
+            action(existing(instance)),
+            Cause::Requested(why),
+            Vec::new(),
+        );
+    }
+    plan
+}
+
+/// Removes instances that are not alive; `stop`: all, after stopping those that are.
+pub fn remove(observed: &Observed, ending: &Ending, stop: bool) -> Plan {
+    let mut plan = Plan::default();
+    let mut chosen = chosen(observed, ending);
+    let mut stops = BTreeMap::new();
+    if stop {
+        stops = stop_all(&mut plan, &chosen, ending, "rm --stop", |_| true);
+    } else {
+        chosen.retain(|instance| !instance.status.is_alive());
+    }
+    remove_all(&mut plan, &chosen, ending, &stops, "rm");
+    plan
+}
+
+/// Stops and removes instances, dependents first; then networks, volumes and images.
 pub fn down(observed: &Observed, ending: &Ending) -> Plan {
     let mut plan = Plan::default();
-    let stops = stop_all(&mut plan, observed, ending, "down");
-    let mut removals = Vec::new();
-    for instance in observed
+    let chosen = chosen(observed, ending);
+    let stops = stop_all(&mut plan, &chosen, ending, "down", |_| true);
+    let removals = remove_all(&mut plan, &chosen, ending, &stops, "down");
+    let left: Vec<&Instance> = observed
+        .instances
+        .iter()
+        .filter(|instance| !ending.takes(instance))
+        .collect();
+    // With services named, what the others use is theirs.
+    let is_theirs = |network: &String| {
+        left.iter()
+            .any(|instance| instance.networks.contains(network))
+    };
+    for name in &ending.networks {
+        if observed.networks.contains(name) && (ending.services.is_empty() || !is_theirs(name)) {
+            let remove = Action::RemoveNetwork { name: name.clone() };
+            plan.add(remove, Cause::Requested("down"), removals.clone());
+        }
+    }
+    for name in &ending.volumes {
+        if observed.volumes.contains(name) {
+            let remove = Action::RemoveVolume { name: name.clone() };
+            plan.add(remove, Cause::Requested("down --volumes"), removals.clone());
+        }
+    }
+    for name in &ending.images {
+        if observed.images.contains_key(name) {
+            let remove = Action::RemoveImage { name: name.clone() };
+            plan.add(remove, Cause::Requested("down --rmi"), removals.clone());
+        }
+    }
+    if ending.services.is_empty() {
+        note_left(&mut plan, ending, &left);
+    }
+    plan
+}
+
+/// Says what `down` leaves alone although it is of the project.
+fn note_left(plan: &mut Plan, ending: &Ending, left: &[&Instance]) {
+    let names = |wanted: &dyn Fn(&Instance) -> bool| {
+        let names = left.iter().filter(|instance| wanted(instance));
+        let names: Vec<&str> = names.map(|instance| instance.name.as_str()).collect();
+        names.join(", ")
+    };
+    let orphans = names(&|instance| ending.is_orphan(instance) && !instance.one_off);
+    let one_offs = names(&|instance| instance.one_off);
+    for (what, names) in [("orphans", orphans), ("one-off instances", one_offs)] {
+        if !names.is_empty() {
+            plan.notes.push(format!(
+                "{what} of this project are left alone: {names} (--remove-orphans removes them)"
+            ));
+        }
+    }
+}
+
+fn chosen<'a>(observed: &'a Observed, ending: &Ending) -> Vec<&'a Instance> {
+    observed
         .instances
         .iter()
         .filter(|instance| ending.takes(instance))
-    {
+        .collect()
+}
+
+fn remove_all(
+    plan: &mut Plan,
+    chosen: &[&Instance],
+    ending: &Ending,
+    stops: &BTreeMap<String, StepId>,
+    why: &'static str,
+) -> Vec<StepId> {
+    let mut removals = Vec::new();
+    for instance in chosen {
+        // Another removes it already.
+        if instance.status == Status::Removing {
+            continue;
+        }
         let needs = stops.get(&instance.id.0).copied().into_iter().collect();
         let remove = Action::Remove {
             instance: existing(instance),
             volumes: ending.anonymous_volumes,
         };
-        removals.push(plan.add(remove, Cause::Requested("down"), needs));
+        removals.push(plan.add(remove, Cause::Requested(why), needs));
     }
-    if ending.services.is_empty() {
-        for name in ending
-            .networks
-            .iter()
-            .filter(|name| observed.networks.contains(*name))
-        {
-            let remove = Action::RemoveNetwork { name: name.clone() };
-            plan.add(remove, Cause::Requested("down"), removals.clone());
-        }
-        for name in ending
-            .volumes
-            .iter()
-            .filter(|name| observed.volumes.contains(*name))
-        {
-            let remove = Action::RemoveVolume { name: name.clone() };
-            plan.add(remove, Cause::Requested("down --volumes"), removals.clone());
-        }
-    }
-    let orphans: Vec<&str> = observed
-        .instances
-        .iter()
-        .filter(|instance| ending.is_orphan(instance) && !ending.takes(instance))
-        .filter(|_| ending.services.is_empty())
-        .map(|instance| instance.name.as_str())
-        .collect();
-    if !orphans.is_empty() {
-        plan.notes.push(format!(
-            "orphans of this project are left alone: {} (--remove-orphans removes them)",
-            orphans.join(", ")
-        ));
-    }
-    plan
+    removals
 }
 
-/// Starts instances that exist and do not run, dependencies first.
-pub fn start(observed: &Observed, services: &BTreeSet<String>) -> Plan {
-    let mut plan = Plan::default();
-    let chosen = chosen(observed, services);
-    launch_all(&mut plan, &chosen, &BTreeMap::new(), |instance| {
-        !instance.status.is_alive()
-    });
-    plan
-}
-
-/// Stops instances, dependents first, and starts them again, dependencies first.
-pub fn restart(
-    observed: &Observed,
-    services: &BTreeSet<String>,
-    timeout: Option<Duration>,
-) -> Plan {
-    let mut plan = Plan::default();
-    let ending = Ending {
-        services: services.clone(),
-        timeout,
-        ..Ending::default()
-    };
-    let stops = stop_all(&mut plan, observed, &ending, "restart");
-    let chosen = chosen(observed, services);
-    launch_all(&mut plan, &chosen, &stops, |_| true);
-    plan
-}
-
-fn chosen<'a>(observed: &'a Observed, services: &BTreeSet<String>) -> Vec<&'a Instance> {
-    observed
-        .instances
-        .iter()
-        .filter(|instance| !instance.one_off)
-        .filter(|instance| services.is_empty() || services.contains(&instance.service))
-        .collect()
-}
-
-fn launch_all(
+/// Stops those of the chosen instances that are alive, dependents first by the edges that `counts` takes;
+/// the steps by instance.
+pub(super) fn stop_all(
     plan: &mut Plan,
     chosen: &[&Instance],
-    stops: &BTreeMap<String, StepId>,
-    wanted: impl Fn(&Instance) -> bool,
-) {
-    let mut started: BTreeMap<&str, Vec<StepId>> = BTreeMap::new();
-    for service in by_dependency(chosen) {
-        for instance in chosen.iter().filter(|instance| instance.service == service) {
-            if !wanted(instance) {
-                continue;
-            }
-            let mut needs: Vec<StepId> = stops.get(&instance.id.0).copied().into_iter().collect();
-            for dependency in dependencies(instance) {
-                needs.extend(started.get(dependency).into_iter().flatten());
-            }
-            let cause = Cause::Requested(if stops.is_empty() { "start" } else { "restart" });
-            let start = plan.add(
-                Action::Start {
-                    instance: existing(instance),
-                },
-                cause,
-                needs,
-            );
-            started.entry(service).or_default().push(start);
-            if let Some(readiness) = instance.readiness.clone() {
-                let wait = Action::AwaitReady {
-                    instance: existing(instance),
-                    readiness,
-                };
-                plan.add(wait, Cause::ReadyWhenAnswered, vec![start]);
-            }
-        }
-    }
-}
-
-fn stop_all(
-    plan: &mut Plan,
-    observed: &Observed,
     ending: &Ending,
     why: &'static str,
+    counts: impl Fn(&Edge<'_>) -> bool + Copy,
 ) -> BTreeMap<String, StepId> {
-    let alive: Vec<&Instance> = observed
-        .instances
-        .iter()
-        .filter(|instance| ending.takes(instance) && instance.status.is_alive())
-        .collect();
-    let mut order = by_dependency(&alive);
+    let mut order = by_dependency(chosen, counts);
     order.reverse();
-    let mut of_service: BTreeMap<&str, Vec<StepId>> = BTreeMap::new();
+    // The last steps of what depends on a service, also through services that are not alive.
+    let mut before: BTreeMap<&str, Vec<StepId>> = BTreeMap::new();
     let mut stops = BTreeMap::new();
     for service in order {
-        let dependents: Vec<StepId> = alive
-            .iter()
-            .filter(|instance| dependencies(instance).any(|name| name == service))
-            .filter_map(|instance| of_service.get(instance.service.as_str()))
-            .flatten()
-            .copied()
+        let dependents = before.remove(service).unwrap_or_default();
+        let mut steps = Vec::new();
+        for instance in of_service(chosen, service) {
+            if instance.status.is_alive() {
+                let stop = Action::Stop {
+                    instance: existing(instance),
+                    grace: ending.timeout,
+                };
+                let step = plan.add(stop, Cause::Requested(why), dependents.clone());
+                stops.insert(instance.id.0.clone(), step);
+                steps.push(step);
+            }
+        }
+        if steps.is_empty() {
+            steps = dependents;
+        }
+        let on: BTreeSet<&str> = of_service(chosen, service)
+            .flat_map(edges)
+            .filter(counts)
+            .map(|edge| edge.on)
             .collect();
-        for instance in alive.iter().filter(|instance| instance.service == service) {
-            let stop = Action::Stop {
-                instance: existing(instance),
-                grace: ending.timeout,
-            };
-            let step = plan.add(stop, Cause::Requested(why), dependents.clone());
-            of_service.entry(service).or_default().push(step);
-            stops.insert(instance.id.0.clone(), step);
+        for dependency in on {
+            before.entry(dependency).or_default().extend(&steps);
         }
     }
     stops
-}
-
-/// The names of the services an instance depends on, by its label.
-fn dependencies(instance: &Instance) -> impl Iterator<Item = &str> {
-    instance
-        .labels
-        .get(DEPENDS_ON_LABEL)
-        .into_iter()
-        .flat_map(|label| label.split(','))
-        .filter_map(|entry| entry.split(':').next())
-        .filter(|name| !name.is_empty())
-}
-
-/// The services of these instances, each after what it depends on.
-fn by_dependency<'a>(instances: &[&'a Instance]) -> Vec<&'a str> {
-    fn visit<'a>(
-        service: &'a str,
-        instances: &[&'a Instance],
-        seen: &mut BTreeSet<&'a str>,
-        order: &mut Vec<&'a str>,
-    ) {
-        if !seen.insert(service) {
-            return;
-        }
-        for instance in instances
-            .iter()
-            .filter(|instance| instance.service == service)
-        {
-            for name in dependencies(instance) {
-                visit(name, instances, seen, order);
-            }
-        }
-        if instances.iter().any(|instance| instance.service == service) {
-            order.push(service);
-        }
-    }
-    let names: BTreeSet<&str> = instances
-        .iter()
-        .map(|instance| instance.service.as_str())
-        .collect();
-    let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
-    for name in names {
-        visit(name, instances, &mut seen, &mut order);
-    }
-    order
 }

@@ -4,28 +4,39 @@
 //! placement   which backend runs a service
 //! decide      what becomes of every instance
 //! claims      what ports that needs            → the caller looks up who holds them
-//! up, down    the steps and their edges        → questions for a person, or steps for `execute`
+//! up, down,   the steps and their edges        → questions for a person, or steps for `execute`
+//! launch
 //! ```
 //!
 //! A plan with questions is not executed: the caller answers them and plans again. If reality moved,
 //! observe and plan again; a plan is never patched.
 
+pub mod claims;
 pub mod conflicts;
 mod decide;
+mod diverged;
 pub mod down;
+mod gates;
 pub mod images;
+pub mod launch;
+mod order;
+mod orphans;
 pub mod placement;
 pub mod policy;
 pub mod ports;
 mod resources;
+mod sharing;
 mod spec;
 pub mod step;
 mod text;
 mod up;
 
+pub use claims::claims;
 pub use conflicts::Question;
 pub use decide::fingerprint;
-pub use up::{claims, up};
+pub use up::up;
+
+use std::collections::BTreeSet;
 
 use crate::project::model::Project;
 use crate::state::Observed;
@@ -55,6 +66,10 @@ pub struct Plan {
     pub questions: Vec<Question>,
     /// What is worth a line on the screen.
     pub notes: Vec<String>,
+    /// Steps whose failure is only worth a warning: their dependents go on.
+    pub optional: BTreeSet<StepId>,
+    /// Volumes that exist and were made from another configuration, and are kept.
+    pub diverged_volumes: Vec<String>,
     /// What makes the plan impossible. Not empty: nothing may be executed.
     pub problems: Vec<Problem>,
 }

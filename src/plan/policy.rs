@@ -1,10 +1,12 @@
 //! What the user decided in advance, and the answers given since: an input of every plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::plan::step::OneOff;
 use crate::port::claim::Claim;
-use crate::project::model::{Conflict, PullPolicy};
+use crate::project::model::{Conflict, PullPolicy, Service};
 
 /// The decisions that a plan may rely on.
 #[derive(Clone, Debug, Default)]
@@ -31,12 +33,28 @@ pub struct Policy {
     pub timeout: Option<Duration>,
     /// `--remove-orphans`.
     pub remove_orphans: bool,
+    /// `COMPOSE_IGNORE_ORPHANS`: say nothing of orphans.
+    pub ignore_orphans: bool,
+    /// Volumes that were made from another configuration are made anew, and their data is lost.
+    pub renew_diverged: bool,
     /// `--no-start`: make, do not start.
     pub no_start: bool,
     /// `-V`: do not inherit anonymous volumes.
     pub renew_volumes: bool,
     /// Services named on the command line; others keep their instances untouched. Empty: all.
     pub named: BTreeSet<String>,
+    /// `run`: one service gets an instance for one command, and its replicas stay as they are.
+    pub once: Option<Once>,
+}
+
+/// An instance for one command.
+#[derive(Clone, Debug)]
+pub struct Once {
+    /// The service in the form it will run in, with what the command line changes; its
+    /// `container_name` is the instance's name.
+    pub service: Arc<Service>,
+    /// What the instance is.
+    pub one_off: OneOff,
 }
 
 /// When to make an instance anew that exists.

@@ -10,8 +10,8 @@ use crate::project::model::{Build, MountKind, PullPolicy, Service};
 /// The steps that make what containers share; filled on demand, each at most once.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    networks: BTreeMap<String, Option<StepId>>,
-    volumes: BTreeMap<String, Option<StepId>>,
+    pub(super) networks: BTreeMap<String, Option<StepId>>,
+    pub(super) volumes: BTreeMap<String, Option<StepId>>,
     images: BTreeMap<String, Option<StepId>>,
 }
 
@@ -30,11 +30,14 @@ impl Shared {
             needs.extend(self.network(plan, inputs, project, key));
         }
         for mount in &service.volumes {
-            if let MountKind::Volume {
-                source: Some(key), ..
-            } = &mount.kind
-            {
-                needs.extend(self.volume(plan, inputs, project, key));
+            match &mount.kind {
+                MountKind::Volume {
+                    source: Some(key), ..
+                } => needs.extend(self.volume(plan, inputs, project, key)),
+                MountKind::Image { source, .. } => {
+                    needs.extend(self.mounted_image(plan, inputs, service, source));
+                }
+                MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => {}
             }
         }
         needs
@@ -114,6 +117,24 @@ impl Shared {
             .into_iter()
             .filter_map(|other| self.image(plan, inputs, project, other))
             .collect()
+    }
+
+    /// The step that pulls an image whose files are mounted, if it is missing.
+    fn mounted_image(
+        &mut self,
+        plan: &mut Plan,
+        inputs: &Inputs<'_>,
+        service: &Arc<Service>,
+        image: &str,
+    ) -> Option<StepId> {
+        let there = inputs.observed.images.contains_key(image);
+        once(&mut self.images, image, || {
+            let pull = Action::Pull {
+                service: Arc::clone(service),
+                image: image.to_owned(),
+            };
+            (!there).then(|| plan.add(pull, Cause::Missing, Vec::new()))
+        })
     }
 
     fn network(

@@ -30,6 +30,11 @@ pub(super) fn specify(
     let (project, service) = (inputs.project, &decided.service);
     let name = instance_name(project, service, number);
     let is_container = decided.backend == BackendKind::Container;
+    let once = inputs.policy.once.as_ref();
+    let one_off = once
+        .filter(|once| number == 0 && once.service.name == service.name)
+        .map(|once| once.one_off.clone());
+    let anonymous = one_off.as_ref().is_some_and(|one_off| !one_off.aliases);
     let mut environment = if is_container {
         BTreeMap::new()
     } else {
@@ -50,7 +55,7 @@ pub(super) fn specify(
         readiness: readiness(service, &ports),
         ports,
         environment,
-        networks: attachments(project, service, &name),
+        networks: attachments(project, service, &name, anonymous),
         volumes: project
             .volumes
             .iter()
@@ -61,6 +66,7 @@ pub(super) fn specify(
         replaces: old
             .filter(|old| old.backend == decided.backend && !inputs.policy.renew_volumes)
             .map(|old| old.id.clone()),
+        one_off,
         name,
     }
 }
@@ -78,16 +84,25 @@ fn mounted(
         .collect()
 }
 
-/// The networks to join, highest priority first, then by name.
-fn attachments(project: &Project, service: &Service, name: &str) -> Vec<Attachment> {
+/// The networks to join, highest priority first, then by name. An `anonymous` instance has no name there
+/// but its own.
+fn attachments(
+    project: &Project,
+    service: &Service,
+    name: &str,
+    anonymous: bool,
+) -> Vec<Attachment> {
     let mut joined: Vec<_> = service.networks.iter().collect();
     joined.sort_by_key(|(key, place)| (std::cmp::Reverse(place.priority), (*key).clone()));
     joined
         .into_iter()
         .filter_map(|(key, place)| {
             let network = project.networks.get(key)?;
-            let mut aliases = vec![name.to_owned(), service.name.clone()];
-            aliases.extend(place.aliases.iter().cloned());
+            let mut aliases = vec![name.to_owned()];
+            if !anonymous {
+                aliases.push(service.name.clone());
+                aliases.extend(place.aliases.iter().cloned());
+            }
             Some(Attachment {
                 key: key.clone(),
                 network: network.name.clone(),

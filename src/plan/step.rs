@@ -97,6 +97,13 @@ pub enum Action {
         /// What counts as an answer, and for how long to wait.
         readiness: Readiness,
     },
+    /// Watch that a process gets the ports it was started for: fails if somebody else has one of them.
+    AwaitListening {
+        /// Which.
+        instance: Target,
+        /// Its TCP ports that nothing else waits for.
+        claims: Vec<Claim>,
+    },
     /// Wait for the healthcheck's verdict `healthy` (`depends_on: condition: service_healthy`).
     AwaitHealthy {
         /// Which.
@@ -114,6 +121,23 @@ pub enum Action {
         /// Overrides the instance's own grace period.
         grace: Option<Duration>,
     },
+    /// Send a signal: SIGKILL to all of an instance, any other to its main process.
+    Kill {
+        /// Which.
+        instance: Target,
+        /// The signal's name or number, as given.
+        signal: String,
+    },
+    /// Freeze every process of an instance.
+    Pause {
+        /// Which.
+        instance: Target,
+    },
+    /// Let a frozen instance go on.
+    Unpause {
+        /// Which.
+        instance: Target,
+    },
     /// Remove a stopped instance and what belongs to it alone.
     Remove {
         /// Which.
@@ -129,6 +153,11 @@ pub enum Action {
     /// Remove a volume.
     RemoveVolume {
         /// The engine's name.
+        name: String,
+    },
+    /// Remove an image.
+    RemoveImage {
+        /// The reference.
         name: String,
     },
 }
@@ -149,6 +178,9 @@ impl Action {
     pub fn changes(&self) -> Option<&Target> {
         if let Self::Start { instance }
         | Self::Stop { instance, .. }
+        | Self::Kill { instance, .. }
+        | Self::Pause { instance }
+        | Self::Unpause { instance }
         | Self::Remove { instance, .. } = self
         {
             Some(instance)
@@ -227,6 +259,19 @@ pub struct InstanceSpec {
     pub replaces: Option<InstanceId>,
     /// How to tell that it answers, recorded with the instance.
     pub readiness: Option<Readiness>,
+    /// What makes it an instance for one command (`run`); `None`: a replica.
+    pub one_off: Option<OneOff>,
+}
+
+/// What an instance for one command has in place of a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OneOff {
+    /// 64 random hexadecimal digits; the first twelve are in its name.
+    pub slug: String,
+    /// It goes away when it ends.
+    pub remove: bool,
+    /// It has the service's names on its networks (`--use-aliases`).
+    pub aliases: bool,
 }
 
 /// One network of an instance.
@@ -274,6 +319,8 @@ pub enum Cause {
     NeededBy(String),
     /// A holder is in the way; the text says who and which rule or answer decided.
     PortHeld(String),
+    /// Somebody counts on its ports.
+    PortNeeded,
     /// Its service is no longer in the project.
     Orphan,
     /// There are more replicas than asked for.

@@ -28,12 +28,23 @@ impl fmt::Display for Action {
             } => {
                 write!(f, "{instance}: wait for {}", readiness.probe)
             }
+            Self::AwaitListening { instance, claims } => {
+                let ports: Vec<String> = claims.iter().map(ToString::to_string).collect();
+                write!(f, "{instance}: watch port {}", ports.join(", "))
+            }
             Self::AwaitHealthy { instance } => write!(f, "{instance}: wait until healthy"),
             Self::AwaitCompleted { instance } => write!(f, "{instance}: wait until completed"),
             Self::Stop { instance, .. } => write!(f, "{instance}: stop"),
+            Self::Kill { instance, signal } => match signal.as_str() {
+                "SIGKILL" | "KILL" | "9" => write!(f, "{instance}: kill"),
+                signal => write!(f, "{instance}: send {signal}"),
+            },
+            Self::Pause { instance } => write!(f, "{instance}: pause"),
+            Self::Unpause { instance } => write!(f, "{instance}: unpause"),
             Self::Remove { instance, .. } => write!(f, "{instance}: remove"),
             Self::RemoveNetwork { name } => write!(f, "network {name}: remove"),
             Self::RemoveVolume { name } => write!(f, "volume {name}: remove"),
+            Self::RemoveImage { name } => write!(f, "image {name}: remove"),
         }
     }
 }
@@ -55,6 +66,7 @@ impl fmt::Display for Cause {
             Self::Requested(what) => write!(f, "asked for by {what}"),
             Self::NeededBy(what) => write!(f, "needed by {what}"),
             Self::PortHeld(why) => f.write_str(why),
+            Self::PortNeeded => f.write_str("its port is published"),
             Self::Orphan => f.write_str("its service is no longer in the project"),
             Self::ScaledDown => f.write_str("more replicas than asked for"),
             Self::ReadyWhenAnswered => f.write_str("ready means answered"),

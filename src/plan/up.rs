@@ -8,85 +8,39 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::plan::claims::recorded_needs;
 use crate::plan::conflicts::{Verdict, judge};
 use crate::plan::decide::{Decided, Decision, decide};
+use crate::plan::diverged::said;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
-use crate::plan::spec::{recorded_ports, specify};
+use crate::plan::spec::specify;
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
-use crate::port::claim::Claim;
-use crate::project::model::{Condition, HealthTest, Project, Service};
+use crate::port::claim::{Claim, Protocol};
+use crate::project::model::{HealthTest, Project, Service};
 use crate::state::{BackendKind, Instance, Readiness};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
 const HOLDER_GRACE: Duration = Duration::from_secs(10);
-
-/// The ports that the instances to be started need: what to look up before planning.
-pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
-    let mut claims = Vec::new();
-    for decided in decide(inputs).values() {
-        for decision in &decided.decisions {
-            let number = match decision {
-                Decision::Create { number, .. } => *number,
-                Decision::Start(instance) => instance.number,
-                Decision::Keep(_) | Decision::Restart(..) | Decision::Drop(..) => continue,
-            };
-            let mut all = needs(&decided.service, number, decided.backend);
-            if let Decision::Start(instance) = decision {
-                all.extend(recorded_needs(decided, instance));
-            }
-            for need in all {
-                for &port in &need.candidates {
-                    let claim = need.claim(&decided.service.name, number, port);
-                    if !claims.contains(&claim) {
-                        claims.push(claim);
-                    }
-                }
-            }
-        }
-    }
-    claims
-}
-
-/// The ports that an instance was made with, and cannot exchange for others any more.
-fn recorded_needs(decided: &Decided<'_>, instance: &Instance) -> Vec<Need> {
-    let recorded = recorded_ports(&decided.service, instance);
-    let mut all = needs(&decided.service, instance.number, decided.backend);
-    for need in &mut all {
-        let port = recorded
-            .iter()
-            .find(|port| port.target == need.port.target)
-            .and_then(|port| port.published);
-        // A container that does not run publishes nothing; its label still says where it answered.
-        let answered = instance
-            .readiness
-            .as_ref()
-            .filter(|readiness| readiness.target == need.port.target)
-            .map(|readiness| readiness.address.port())
-            .filter(|port| *port != 0);
-        if let Some(published) = port.or(answered) {
-            need.candidates = vec![published];
-            need.anywhere = false;
-        }
-    }
-    all
-}
 
 /// Plans `up`.
 pub fn up(inputs: &Inputs<'_>) -> Plan {
     let decided = decide(inputs);
     let mut planner = Planner {
         inputs,
+        decided: &decided,
         project: identity(inputs.project),
         plan: Plan::default(),
         shared: Shared::default(),
         stops: BTreeMap::new(),
         removals: BTreeMap::new(),
         outcomes: BTreeMap::new(),
+        made: BTreeMap::new(),
         moved: BTreeMap::new(),
         taken: Vec::new(),
     };
+    planner.diverged();
     let order = dependency_order(&decided);
     // Ports that move are handed to dependents, so dependencies settle theirs first.
     for name in &order {
@@ -94,6 +48,8 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
             planner.service(decided);
         }
     }
+    planner.pre_start();
+    planner.plan.notes.extend(said(&planner.plan));
     planner.orphans();
     planner.plan
 }
@@ -135,22 +91,25 @@ fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
 
 /// One replica of a service that is up, or will be when its steps are done.
 #[derive(Debug)]
-struct Outcome {
-    target: Target,
-    started: Option<StepId>,
-    ready: Option<StepId>,
-    readiness: Option<Readiness>,
-    has_healthcheck: bool,
+pub(super) struct Outcome {
+    pub(super) target: Target,
+    pub(super) started: Option<StepId>,
+    pub(super) ready: Option<StepId>,
+    pub(super) readiness: Option<Readiness>,
+    pub(super) has_healthcheck: bool,
 }
 
-struct Planner<'a> {
-    inputs: &'a Inputs<'a>,
-    project: Arc<ProjectIdentity>,
-    plan: Plan,
-    shared: Shared,
+pub(super) struct Planner<'a> {
+    pub(super) inputs: &'a Inputs<'a>,
+    pub(super) decided: &'a BTreeMap<String, Decided<'a>>,
+    pub(super) project: Arc<ProjectIdentity>,
+    pub(super) plan: Plan,
+    pub(super) shared: Shared,
     stops: BTreeMap<String, StepId>,
-    removals: BTreeMap<String, StepId>,
-    outcomes: BTreeMap<String, Vec<Outcome>>,
+    pub(super) removals: BTreeMap<String, StepId>,
+    pub(super) outcomes: BTreeMap<String, Vec<Outcome>>,
+    /// The steps that make a service's instances.
+    made: BTreeMap<String, Vec<StepId>>,
     moved: BTreeMap<String, Vec<(String, String)>>,
     taken: Vec<Claim>,
 }
@@ -166,6 +125,7 @@ impl Planner<'_> {
                     readiness: instance.readiness.clone(),
                     has_healthcheck: instance.health.is_some(),
                 }),
+                Decision::Start(_) | Decision::Restart(..) if self.inputs.policy.no_start => None,
                 Decision::Start(instance) => self.start(decided, instance),
                 Decision::Restart(instance, cause) => {
                     let stop = self.stop(instance, cause.clone(), Vec::new());
@@ -175,6 +135,7 @@ impl Planner<'_> {
                         cause.clone(),
                         vec![stop],
                         instance.readiness.clone(),
+                        Vec::new(),
                     ))
                 }
                 Decision::Create { number, old, cause } => {
@@ -208,9 +169,11 @@ impl Planner<'_> {
         let target = existing(instance);
         let mut first = Vec::new();
         let mut proof = None;
+        let mut watched = Vec::new();
         for need in all {
             if let Some((settled, steps)) = self.port(&decided.service, instance.number, &need, &[])
             {
+                watched.extend(watch(decided, instance.number, &need, &settled));
                 if !steps.is_empty() && !need.anywhere {
                     proof = proof.or_else(|| taken(&settled, decided.backend));
                 }
@@ -223,6 +186,7 @@ impl Planner<'_> {
             Cause::NotRunning,
             first,
             instance.readiness.clone().or(proof),
+            watched,
         ))
     }
 
@@ -245,9 +209,11 @@ impl Planner<'_> {
         let mut freeing: Vec<PendingStep> = Vec::new();
         let ending: Vec<&Instance> = old.to_vec();
         let mut proof = None;
+        let mut watched = Vec::new();
         for need in needs(service, number, decided.backend) {
             let (settled, steps) = self.settle(service, number, &need, &ending);
             if let Some(settled) = settled {
+                watched.extend(watch(decided, number, &need, &settled));
                 if !steps.is_empty() && !need.anywhere {
                     proof = proof.or_else(|| taken(&settled, decided.backend));
                 }
@@ -255,8 +221,18 @@ impl Planner<'_> {
             }
             freeing.extend(steps);
         }
+        let ended = self.end_dependents(&service.name, old, &before);
+        let first: Vec<StepId> = before.iter().copied().chain(ended).collect();
         for instance in old {
-            before.push(self.discard(instance, cause.clone(), before.clone()));
+            before.push(self.discard(instance, cause.clone(), first.clone()));
+        }
+        // What it shares must exist when it is made.
+        let linked = service
+            .links
+            .iter()
+            .filter_map(|link| link.split(':').next());
+        for name in service.shares_with().chain(linked) {
+            before.extend(self.made.get(name).into_iter().flatten());
         }
         if number > 1 && service.container_name.is_some() {
             self.plan.problems.push(Problem {
@@ -288,6 +264,10 @@ impl Planner<'_> {
         let made = self
             .plan
             .add(Action::Create(Box::new(spec)), cause.clone(), before);
+        self.made
+            .entry(service.name.clone())
+            .or_default()
+            .push(made);
         let target = Target {
             backend: decided.backend,
             project: self.project.name.clone(),
@@ -302,10 +282,10 @@ impl Planner<'_> {
         for pending in freeing {
             first.push(self.pend(pending, vec![made]));
         }
-        Some(self.launch(decided, target, cause.clone(), first, readiness))
+        Some(self.launch(decided, target, cause.clone(), first, readiness, watched))
     }
 
-    /// Start, and wait for the answer.
+    /// Start, and wait for the answer; where none is declared, watch that it gets its ports.
     fn launch(
         &mut self,
         decided: &Decided<'_>,
@@ -313,6 +293,7 @@ impl Planner<'_> {
         cause: Cause,
         mut first: Vec<StepId>,
         readiness: Option<Readiness>,
+        mut watched: Vec<Claim>,
     ) -> Outcome {
         first.extend(self.gates(&decided.service));
         let started = self.plan.add(
@@ -329,6 +310,16 @@ impl Planner<'_> {
             };
             self.plan.add(wait, Cause::ReadyWhenAnswered, vec![started])
         });
+        if let Some(readiness) = &readiness {
+            watched.retain(|claim| claim.port != readiness.address.port());
+        }
+        if !watched.is_empty() {
+            let watch = Action::AwaitListening {
+                instance: target.clone(),
+                claims: watched,
+            };
+            self.plan.add(watch, Cause::PortNeeded, vec![started]);
+        }
         let has_healthcheck = decided
             .service
             .healthcheck
@@ -340,70 +331,6 @@ impl Planner<'_> {
             ready,
             readiness,
             has_healthcheck,
-        }
-    }
-
-    /// The steps that a service's dependencies must have passed before it starts.
-    fn gates(&mut self, service: &Service) -> Vec<StepId> {
-        let mut gates = Vec::new();
-        for (name, dependency) in &service.depends_on {
-            let Some(outcomes) = self.outcomes.get(name) else {
-                continue;
-            };
-            let mut waits = Vec::new();
-            for outcome in outcomes {
-                let instance = outcome.target.clone();
-                let by = Cause::NeededBy(service.name.clone());
-                let after: Vec<StepId> = outcome.started.into_iter().collect();
-                match dependency.condition {
-                    Condition::Started => gates.extend(outcome.started),
-                    Condition::Healthy => {
-                        match (outcome.has_healthcheck, &outcome.ready, &outcome.readiness) {
-                            (false, Some(ready), _) => gates.push(*ready),
-                            (false, None, Some(readiness)) => waits.push((
-                                Action::AwaitReady {
-                                    instance,
-                                    readiness: readiness.clone(),
-                                },
-                                by,
-                                after,
-                            )),
-                            _ => waits.push((Action::AwaitHealthy { instance }, by, after)),
-                        }
-                    }
-                    Condition::CompletedSuccessfully => {
-                        waits.push((Action::AwaitCompleted { instance }, by, after));
-                    }
-                }
-            }
-            for (action, cause, after) in waits {
-                gates.push(self.wait_once(action, cause, after));
-            }
-        }
-        gates
-    }
-
-    /// Two dependents of one service share one wait.
-    fn wait_once(&mut self, action: Action, cause: Cause, after: Vec<StepId>) -> StepId {
-        let same = self
-            .plan
-            .steps
-            .iter()
-            .find(|step| match (&step.action, &action) {
-                (Action::AwaitHealthy { instance: a }, Action::AwaitHealthy { instance: b })
-                | (
-                    Action::AwaitCompleted { instance: a },
-                    Action::AwaitCompleted { instance: b },
-                )
-                | (
-                    Action::AwaitReady { instance: a, .. },
-                    Action::AwaitReady { instance: b, .. },
-                ) => a == b,
-                _ => false,
-            });
-        match same {
-            Some(step) => step.id,
-            None => self.plan.add(action, cause, after),
         }
     }
 
@@ -509,7 +436,7 @@ impl Planner<'_> {
         }
     }
 
-    fn stop(&mut self, instance: &Instance, cause: Cause, needs: Vec<StepId>) -> StepId {
+    pub(super) fn stop(&mut self, instance: &Instance, cause: Cause, needs: Vec<StepId>) -> StepId {
         if let Some(step) = self.stops.get(&instance.id.0) {
             return *step;
         }
@@ -523,7 +450,12 @@ impl Planner<'_> {
     }
 
     /// Stop if it lives, then remove.
-    fn discard(&mut self, instance: &Instance, cause: Cause, mut needs: Vec<StepId>) -> StepId {
+    pub(super) fn discard(
+        &mut self,
+        instance: &Instance,
+        cause: Cause,
+        mut needs: Vec<StepId>,
+    ) -> StepId {
         if let Some(step) = self.removals.get(&instance.id.0) {
             return *step;
         }
@@ -538,36 +470,13 @@ impl Planner<'_> {
         self.removals.insert(instance.id.0.clone(), step);
         step
     }
+}
 
-    fn orphans(&mut self) {
-        let inputs = self.inputs;
-        let known = |service: &String| {
-            inputs.project.services.contains_key(service)
-                || inputs.project.disabled.contains(service)
-        };
-        let orphans: Vec<&Instance> = inputs
-            .observed
-            .instances
-            .iter()
-            .filter(|instance| {
-                !known(&instance.service) && !self.removals.contains_key(&instance.id.0)
-            })
-            .collect();
-        if inputs.policy.remove_orphans {
-            for instance in orphans {
-                self.discard(instance, Cause::Orphan, Vec::new());
-            }
-        } else if !orphans.is_empty() {
-            let names = orphans
-                .iter()
-                .map(|instance| instance.name.as_str())
-                .collect::<Vec<_>>();
-            self.plan.notes.push(format!(
-                "orphans of this project: {} (their services are not in the compose file; --remove-orphans removes them)",
-                names.join(", ")
-            ));
-        }
-    }
+/// The port of a process that it must get: a published one that somebody counts on.
+fn watch(decided: &Decided<'_>, number: u32, need: &Need, settled: &SettledPort) -> Option<Claim> {
+    let published = settled.published?;
+    (decided.backend == BackendKind::Process && settled.protocol == Protocol::Tcp && !need.anywhere)
+        .then(|| need.claim(&decided.service.name, number, published))
 }
 
 /// A step whose needs are not known yet.

@@ -33,6 +33,8 @@ enum Form {
     /// A list of names becomes a mapping from them to nothing.
     Names,
     Ports,
+    /// Ports of the container alone.
+    Expose,
     Volume,
     Device,
     Ssh,
@@ -46,8 +48,8 @@ fn forms() -> &'static Table<Form> {
     static TABLE: OnceLock<Table<Form>> = OnceLock::new();
     TABLE.get_or_init(|| {
         use Form::{
-            DependsOn, Device, EnvFile, External, Gpus, KeyValue, Listed, Names, Ports, Ssh,
-            Volume, Worded, Wrapped,
+            DependsOn, Device, EnvFile, Expose, External, Gpus, KeyValue, Listed, Names, Ports,
+            Ssh, Volume, Worded, Wrapped,
         };
         Table::new(&[
             ("configs.*", External),
@@ -68,6 +70,7 @@ fn forms() -> &'static Table<Form> {
             ("services.*.devices.*", Device),
             ("services.*.dns", Listed),
             ("services.*.env_file", EnvFile),
+            ("services.*.expose", Expose),
             ("services.*.extends", Wrapped("service")),
             ("services.*.gpus", Gpus),
             ("services.*.label_file", Listed),
@@ -161,6 +164,13 @@ impl Walk<'_> {
                 *node = as_mapping(taken, &|| Value::Null);
             }
             Form::Ports => self.ports(node, trail),
+            Form::Expose => {
+                for (index, item) in node.as_list().into_iter().flatten().enumerate() {
+                    if self.fraction(item, &trail.index(index)) {
+                        break;
+                    }
+                }
+            }
             Form::Volume => self.volume(node, trail),
             Form::Device => self.device(node, trail),
             Form::Ssh => ssh(node),
@@ -175,15 +185,32 @@ impl Walk<'_> {
 
     fn malformed(&mut self, node: &Node, trail: &Trail<'_>, wrong: short::Malformed) {
         if !self.lenient {
-            let mut diagnostic = Diagnostic::error(wrong.message)
-                .at(node.place())
-                .key(trail.to_string())
-                .label("here");
-            if let Some(hint) = wrong.hint {
-                diagnostic = diagnostic.hint(hint);
-            }
-            self.report.add(diagnostic);
+            self.refuse(node, trail, wrong);
         }
+    }
+
+    fn refuse(&mut self, node: &Node, trail: &Trail<'_>, wrong: short::Malformed) {
+        let mut diagnostic = Diagnostic::error(wrong.message)
+            .at(node.place())
+            .key(trail.to_string())
+            .label("here");
+        if let Some(hint) = wrong.hint {
+            diagnostic = diagnostic.hint(hint);
+        }
+        self.report.add(diagnostic);
+    }
+
+    /// No port is a fraction, and `80.0` is none either: Compose refuses both.
+    fn fraction(&mut self, item: &Node, trail: &Trail<'_>) -> bool {
+        let found = matches!(item.value, Value::Float(_));
+        if found {
+            let wrong = short::Malformed {
+                message: format!("`{}` is not a port", item.display()),
+                hint: Some("write a whole number, or a text such as \"8080:80\""),
+            };
+            self.refuse(item, trail, wrong);
+        }
+        found
     }
 
     fn key_value(&mut self, node: &mut Node, trail: &Trail<'_>) {
@@ -217,6 +244,9 @@ impl Walk<'_> {
             if item.as_map().is_some() {
                 long.push(item);
                 continue;
+            }
+            if self.fraction(&item, &trail.index(index)) {
+                return;
             }
             match short::port(&item.display()) {
                 Ok(ports) => long.extend(ports.into_iter().map(|port| {

@@ -107,6 +107,7 @@ pub fn show(request: &Request, env: &Env, files: &dyn Files) -> Result<Shown, Lo
             Show::Project | Show::LockedImages | Show::Environment
         ),
         container_names: matches!(request.show, Show::Project | Show::LockedImages),
+        label_files: false,
     };
     if request.show == Show::Variables {
         return variables(request, env, files);
@@ -330,17 +331,7 @@ fn variables(request: &Request, env: &Env, files: &dyn Files) -> Result<Shown, L
             .collect();
         pretty(&Json::Object(map))
     } else {
-        let row = |cells: [&str; 4]| {
-            let [name, required, default, alternate] = cells;
-            let line = format!("{name:<20}{required:<20}{default:<20}{alternate}");
-            format!("{}\n", line.trim_end())
-        };
-        let mut text = row(["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"]);
-        for (name, variable) in &found {
-            let required = variable.required.to_string();
-            text += &row([name, &required, &variable.default, &variable.alternate]);
-        }
-        text
+        table(&found)
     };
     let warnings = finish(report, LoadErrorKind::Invalid)?;
     Ok(Shown {
@@ -348,4 +339,23 @@ fn variables(request: &Request, env: &Env, files: &dyn Files) -> Result<Shown, L
         warnings,
         images: BTreeSet::new(),
     })
+}
+
+/// As Compose lays it out: columns of 20 characters, wider where a value needs it, three apart.
+fn table(found: &BTreeMap<String, Variable>) -> String {
+    let heading = ["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"].map(str::to_owned);
+    let mut rows = vec![heading];
+    rows.extend(found.iter().map(|(name, variable)| {
+        let required = variable.required.to_string();
+        let (default, alternate) = (variable.default.clone(), variable.alternate.clone());
+        [name.clone(), required, default, alternate]
+    }));
+    let width = |column: usize| {
+        let longest = rows.iter().map(|row| row[column].chars().count() + 3).max();
+        longest.unwrap_or(0).max(20)
+    };
+    let (first, second, third) = (width(0), width(1), width(2));
+    lines(rows.iter().map(|[name, required, default, alternate]| {
+        format!("{name:<first$}{required:<second$}{default:<third$}{alternate}")
+    }))
 }

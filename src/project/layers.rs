@@ -106,7 +106,10 @@ impl Layers<'_> {
         for file in files {
             tree = self.file(tree, file, scope, included);
         }
-        if let (true, Some(first)) = (tree.is_null(), files.first()) {
+        // A `version` alone says nothing, nor does a section that was taken away again.
+        let says_something = |map: &Map| map.keys().any(|key| key != "version" && key != "include");
+        let is_empty = tree.is_null() || tree.as_map().is_some_and(|map| !says_something(map));
+        if let (true, Some(first)) = (is_empty, files.first()) {
             self.report.add(Diagnostic::error(format!(
                 "the compose file `{}` is empty",
                 first.display()
@@ -114,7 +117,8 @@ impl Layers<'_> {
         }
         canonical::defaults(&mut tree);
         resources::check(&tree, &mut self.report);
-        if self.stages.paths {
+        // What is included is always seen from the project's directory, as in Compose.
+        if self.stages.paths || !included.is_empty() {
             let base = Base {
                 directory: base,
                 home: self.home.as_deref(),

@@ -115,11 +115,11 @@ pub(crate) fn locate(
     )?;
     let mut profiles = options.profiles.clone();
     if profiles.is_empty() {
+        // Nothing listed is the profile without a name, as in Compose: `profiles: ["${P:-}"]` is on then.
         let listed = variables.get("COMPOSE_PROFILES").map_or("", String::as_str);
         profiles = listed
             .split(',')
             .map(str::trim)
-            .filter(|profile| !profile.is_empty())
             .map(str::to_owned)
             .collect();
     }

@@ -6,6 +6,7 @@
 //! `consistency`, resolve their `environment`, and build the model (`typed`). Every mistake of a
 //! stage is reported before the next one runs.
 
+mod build;
 mod canonical;
 mod cast;
 mod claims;
@@ -20,11 +21,14 @@ pub mod files;
 mod include;
 mod interpolate;
 mod layers;
+mod limits;
 mod locate;
 mod merge;
 pub mod model;
 mod node;
 mod normalise;
+pub mod once;
+mod outside;
 mod paths;
 pub mod reference;
 mod render;
@@ -36,6 +40,7 @@ mod schema;
 mod select;
 mod shape;
 mod short;
+mod socket;
 mod tree;
 mod typed;
 mod unique;
@@ -146,6 +151,9 @@ pub(crate) struct Stages {
     pub(crate) consistency: bool,
     pub(crate) environment: bool,
     pub(crate) container_names: bool,
+    /// Files of labels stay named beside what they say: Docker Compose's hash of a container has both,
+    /// and what it prints has not.
+    pub(crate) label_files: bool,
 }
 
 impl Stages {
@@ -156,6 +164,7 @@ impl Stages {
         consistency: true,
         environment: true,
         container_names: true,
+        label_files: true,
     };
 }
 
@@ -185,7 +194,7 @@ pub fn load(options: &LoadOptions, env: &Env, files: &dyn Files) -> Result<Loade
         files: &resolved.files,
         variables: &resolved.variables,
         home: resolved.home.as_deref(),
-        hash: &render::hash,
+        hash_form: &render::hashed,
     };
     let project = typed::project(
         &resolved.top,
@@ -309,7 +318,11 @@ fn resolve_contents(
             if stages.environment {
                 environment::resolve_environment(name, service, variables, files, report);
             }
+            let label_files = service.get("label_file").cloned();
             environment::resolve_labels(name, service, variables, files, report);
+            if let Some(label_files) = label_files.filter(|_| stages.label_files) {
+                service.insert("label_file".to_owned(), label_files);
+            }
         }
     }
 }

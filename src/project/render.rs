@@ -4,11 +4,9 @@
 //! counts. Extensions are YAML's only, but for those of the project itself. The YAML text is written
 //! by `yaml`.
 
-use std::fmt::Write as _;
-
 use serde_json::Value as Json;
-use sha2::{Digest, Sha256};
 
+use super::model::{digest, escaped};
 use super::shape::{Field, Form, SECTIONS, SERVICE};
 use super::tree::{Map, Node, Table, Value};
 use super::unique;
@@ -58,6 +56,9 @@ fn project(mut top: Map, style: Style) -> Json {
         out.insert((*name).to_owned(), Json::Object(rendered));
     }
     extensions(&top, style, &mut out);
+    if style == Style::Json {
+        out.sort_keys();
+    }
     Json::Object(out)
 }
 
@@ -376,6 +377,11 @@ fn env_file(node: &Node) -> Json {
 /// The hash of a service: SHA-256 over its canonical JSON, without what does not change its
 /// container (docker/compose, `ServiceHash`).
 pub(crate) fn hash(service: &Node) -> String {
+    digest(&hashed(service))
+}
+
+/// The text that a service's hash is made of.
+pub(crate) fn hashed(service: &Node) -> String {
     let mut service = service.clone();
     if let Some(map) = service.as_map_mut() {
         for key in ["build", "pull_policy", "scale", "depends_on", "profiles"] {
@@ -385,22 +391,7 @@ pub(crate) fn hash(service: &Node) -> String {
             deploy.remove("replicas");
         }
     }
-    let json = fields_of(&service, SERVICE, Style::Json).to_string();
-    let mut escaped = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                // Writing to a text cannot fail.
-                let _written = write!(escaped, "\\u{:04x}", u32::from(c));
-            }
-            _ => escaped.push(c),
-        }
-    }
-    let mut out = String::with_capacity(64);
-    for byte in Sha256::digest(escaped.as_bytes()) {
-        let _written = write!(out, "{byte:02x}");
-    }
-    out
+    escaped(&fields_of(&service, SERVICE, Style::Json).to_string())
 }
 
 #[cfg(test)]

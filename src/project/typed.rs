@@ -9,17 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cast;
 use super::diagnostic::Diagnostic;
 use super::extension::{conflict, extension};
+use super::limits;
 use super::model::{
-    Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount,
-    MountKind, NamedContext, Network, NetworkAttachment, Port, Project, PullPolicy, Restart,
-    Service, Store, StoreMount, StoreSource, Ulimit, Volume,
+    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount, MountKind,
+    NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart, Service, StoreMount, Ulimit,
+    digest,
 };
-use super::paths;
+use super::outside::{network, store, volume};
 use super::report::Report;
-use super::tree::{Map, Node, Value};
+use super::socket::with_engine_socket;
+use super::tree::{Map, Node};
+use super::{build, cast};
 use crate::port::claim::Protocol;
 
 /// What the model needs beside the tree.
@@ -29,8 +31,8 @@ pub(crate) struct Context<'a> {
     pub(crate) files: &'a [PathBuf],
     pub(crate) variables: &'a BTreeMap<String, String>,
     pub(crate) home: Option<&'a str>,
-    /// The hash of a service's canonical form.
-    pub(crate) hash: &'a dyn Fn(&Node) -> String,
+    /// The text that a service's hash is made of.
+    pub(crate) hash_form: &'a dyn Fn(&Node) -> String,
 }
 
 /// Builds the model of a project.
@@ -44,9 +46,9 @@ pub(crate) fn project(
     let mut services = BTreeMap::new();
     for (name, node) in section("services") {
         let mut service = service(name, node, context, report);
-        if let (Some(build), Some(node)) = (&mut service.build, node.get("build")) {
-            build.secrets = build_secrets(node, top, context);
-            build.additional_contexts = named_contexts(node, top, context);
+        if let (Some(found), Some(node)) = (&mut service.build, node.get("build")) {
+            found.secrets = build::secrets(node, top, context);
+            found.additional_contexts = build::contexts(node, top, context);
         }
         services.insert(name.clone(), Arc::new(service));
     }
@@ -63,10 +65,10 @@ pub(crate) fn project(
             .map(|(key, node)| (key.clone(), Arc::new(volume(key, node))))
             .collect(),
         secrets: section("secrets")
-            .map(|(key, node)| (key.clone(), Arc::new(store(key, node, context))))
+            .map(|(key, node)| (key.clone(), Arc::new(store(key, node, context.variables))))
             .collect(),
         configs: section("configs")
-            .map(|(key, node)| (key.clone(), Arc::new(store(key, node, context))))
+            .map(|(key, node)| (key.clone(), Arc::new(store(key, node, context.variables))))
             .collect(),
         conflict: top
             .get("x-wharf")
@@ -81,20 +83,20 @@ pub(crate) fn owned(node: &Node, key: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn flag(node: &Node, key: &str) -> bool {
+pub(crate) fn flag(node: &Node, key: &str) -> bool {
     maybe_flag(node, key).unwrap_or_default()
 }
 
-fn maybe_flag(node: &Node, key: &str) -> Option<bool> {
+pub(crate) fn maybe_flag(node: &Node, key: &str) -> Option<bool> {
     node.get(key).and_then(Node::as_bool)
 }
 
-fn int(node: &Node, key: &str) -> Option<i64> {
+pub(crate) fn int(node: &Node, key: &str) -> Option<i64> {
     node.get(key).and_then(Node::as_int)
 }
 
 /// An amount for which 0 means that none was given.
-fn amount(node: &Node, key: &str) -> Option<i64> {
+pub(crate) fn amount(node: &Node, key: &str) -> Option<i64> {
     int(node, key).filter(|value| *value != 0)
 }
 
@@ -102,15 +104,18 @@ pub(crate) fn texts(node: &Node, key: &str) -> Vec<String> {
     items(node, key).iter().map(Node::display).collect()
 }
 
-fn items<'a>(node: &'a Node, key: &str) -> &'a [Node] {
+pub(crate) fn items<'a>(node: &'a Node, key: &str) -> &'a [Node] {
     node.get(key).and_then(Node::as_list).unwrap_or_default()
 }
 
-fn entries<'a>(node: &'a Node, key: &str) -> impl Iterator<Item = (&'a String, &'a Node)> {
+pub(crate) fn entries<'a>(
+    node: &'a Node,
+    key: &str,
+) -> impl Iterator<Item = (&'a String, &'a Node)> {
     node.get(key).and_then(Node::as_map).into_iter().flatten()
 }
 
-fn pairs(node: &Node, key: &str) -> BTreeMap<String, String> {
+pub(crate) fn pairs(node: &Node, key: &str) -> BTreeMap<String, String> {
     entries(node, key)
         .map(|(key, value)| (key.clone(), value.display()))
         .collect()
@@ -134,26 +139,36 @@ pub(crate) fn argv(node: &Node, key: &str) -> Option<Vec<String>> {
 fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) -> Service {
     let deploy = node.get("deploy");
     let deployed = |section: &str| deploy?.get("resources")?.get(section);
-    let limits = deployed("limits");
+    let limited = deployed("limits");
     let reservations = deployed("reservations");
     let place = node.key_place().map_or_else(String::new, |place| {
         let (line, _) = place.line_and_column();
         format!("{}:{line}", place.source.path.display())
     });
-    Service {
+    let node = &*with_engine_socket(node);
+    let form = (context.hash_form)(node);
+    let mut service = Service {
         name: name.to_owned(),
         place,
         image: owned(node, "image"),
-        build: node.get("build").map(build),
+        build: node.get("build").map(build::build),
         command: argv(node, "command"),
         entrypoint: argv(node, "entrypoint"),
         environment: entries(node, "environment")
             .filter(|(key, _)| !key.is_empty())
             .filter_map(|(key, value)| Some((key.clone(), value.as_text()?.to_owned())))
             .collect(),
+        unset: entries(node, "environment")
+            .filter(|(key, value)| !key.is_empty() && value.is_null())
+            .map(|(key, _)| key.clone())
+            .collect(),
         ports: ports(name, node, report),
+        raw_ports: raw_ports(node),
         expose: texts(node, "expose"),
-        volumes: mounts(node),
+        volumes: items(node, "volumes").iter().filter_map(mount).collect(),
+        volumes_from: texts(node, "volumes_from"),
+        links: texts(node, "links"),
+        external_links: texts(node, "external_links"),
         tmpfs: texts(node, "tmpfs"),
         networks: entries(node, "networks")
             .map(|(key, value)| (key.clone(), attachment(value)))
@@ -165,6 +180,10 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         healthcheck: node.get("healthcheck").map(healthcheck),
         profiles: texts(node, "profiles"),
         restart: restart(name, node, deploy, report),
+        restart_given: restart_policy(deploy).map_or_else(
+            || node.get("restart").is_some(),
+            |policy| policy.text("condition").is_some(),
+        ),
         container_name: owned(node, "container_name"),
         hostname: owned(node, "hostname"),
         domainname: owned(node, "domainname"),
@@ -221,16 +240,17 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         cgroup: owned(node, "cgroup"),
         cgroup_parent: owned(node, "cgroup_parent"),
         runtime: owned(node, "runtime"),
-        nano_cpus: nano_cpus(node).or_else(|| limits.and_then(nano_cpus)),
+        nano_cpus: limits::nano_cpus(node).or_else(|| limited.and_then(limits::nano_cpus)),
         cpu_shares: amount(node, "cpu_shares"),
         cpuset: owned(node, "cpuset"),
         mem_limit: amount(node, "mem_limit")
-            .or_else(|| limits.and_then(|limits| amount(limits, "memory"))),
+            .or_else(|| limited.and_then(|limits| amount(limits, "memory"))),
         mem_reservation: amount(node, "mem_reservation")
             .or_else(|| reservations.and_then(|reserved| amount(reserved, "memory"))),
         memswap_limit: amount(node, "memswap_limit"),
         pids_limit: amount(node, "pids_limit")
-            .or_else(|| limits.and_then(|limits| amount(limits, "pids"))),
+            .or_else(|| limited.and_then(|limits| amount(limits, "pids"))),
+        limits: limits::limits(node),
         oom_score_adj: amount(node, "oom_score_adj"),
         logging: node.get("logging").map(|logging| Logging {
             driver: owned(logging, "driver"),
@@ -238,118 +258,23 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         }),
         attach: maybe_flag(node, "attach"),
         post_start: items(node, "post_start").iter().map(hook).collect(),
+        pre_start: items(node, "pre_start").len(),
         pre_stop: items(node, "pre_stop").iter().map(hook).collect(),
         mac_address: owned(node, "mac_address"),
         wharf: extension(name, node, context, report),
-        config_hash: (context.hash)(node),
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "billionths of CPUs; out of range saturates"
-)]
-fn nano_cpus(node: &Node) -> Option<i64> {
-    match node.get("cpus")?.value {
-        Value::Float(value) if value != 0.0 => Some((value * 1e9).round() as i64),
-        Value::Null
-        | Value::Bool(_)
-        | Value::Int(_)
-        | Value::Large(_)
-        | Value::Float(_)
-        | Value::Text(_)
-        | Value::Date(_)
-        | Value::List(_)
-        | Value::Map(_) => None,
-    }
-}
-
-fn build(node: &Node) -> Build {
-    let context = node.text("context").unwrap_or(".");
-    Build {
-        context: if paths::is_remote(context) {
-            BuildContext::Remote(context.to_owned())
-        } else {
-            BuildContext::Directory(PathBuf::from(context))
-        },
-        dockerfile: owned(node, "dockerfile"),
-        dockerfile_inline: owned(node, "dockerfile_inline"),
-        args: maybe_pairs(node, "args"),
-        target: owned(node, "target"),
-        tags: texts(node, "tags"),
-        labels: pairs(node, "labels"),
-        platforms: texts(node, "platforms"),
-        cache_from: texts(node, "cache_from"),
-        no_cache: flag(node, "no_cache"),
-        pull: flag(node, "pull"),
-        network: owned(node, "network"),
-        extra_hosts: texts(node, "extra_hosts"),
-        shm_size: amount(node, "shm_size"),
-        cache_to: texts(node, "cache_to"),
-        additional_contexts: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        ssh: maybe_pairs(node, "ssh"),
-        ulimits: entries(node, "ulimits")
-            .map(|(name, node)| (name.clone(), ulimit(node)))
-            .collect(),
-        isolation: owned(node, "isolation"),
-        privileged: flag(node, "privileged"),
-        entitlements: texts(node, "entitlements"),
-        provenance: owned(node, "provenance"),
-        sbom: owned(node, "sbom"),
-        memory: None,
-        check: false,
-    }
-}
-
-/// The secrets of a build by the id that its steps know, with where their content is.
-fn build_secrets(build: &Node, top: &Map, context: &Context<'_>) -> BTreeMap<String, StoreSource> {
-    let declared = top.get("secrets");
-    items(build, "secrets")
-        .iter()
-        .filter_map(|mount| {
-            let source = mount.text("source")?;
-            let id = owned(mount, "target").unwrap_or_else(|| source.to_owned());
-            let declared = declared?.get(source)?;
-            Some((id, store(source, declared, context).source))
-        })
-        .collect()
-}
-
-/// The contexts beside the main one; those that are services with the images that these are built to.
-fn named_contexts(
-    build: &Node,
-    top: &Map,
-    context: &Context<'_>,
-) -> BTreeMap<String, NamedContext> {
-    let named = |text: String| match text.strip_prefix("service:") {
-        Some(name) => {
-            let service = top.get("services").and_then(|all| all.get(name));
-            NamedContext::Service {
-                name: name.to_owned(),
-                image: service
-                    .and_then(|service| owned(service, "image"))
-                    .unwrap_or_else(|| format!("{}-{name}", context.name)),
-            }
-        }
-        None if text.starts_with('/') => NamedContext::Directory(PathBuf::from(text)),
-        None => NamedContext::Other(text),
+        config_hash: digest(&form),
+        shared_form: None,
     };
-    entries(build, "additional_contexts")
-        .map(|(key, value)| (key.clone(), named(value.display())))
-        .collect()
+    if service.shares_with().next().is_some() || !service.volumes_from.is_empty() {
+        service.shared_form = Some(form);
+    }
+    service
 }
 
 fn ports(name: &str, node: &Node, report: &mut Report) -> Vec<Port> {
     let mut ports = Vec::new();
     for (index, item) in items(node, "ports").iter().enumerate() {
         if item.text("protocol") == Some("sctp") {
-            report.add(
-                Diagnostic::warning("ports of the protocol sctp are not published")
-                    .at(item.place())
-                    .key(format!("services.{name}.ports[{index}]"))
-                    .label("left out"),
-            );
             continue;
         }
         match port(item) {
@@ -364,6 +289,20 @@ fn ports(name: &str, node: &Node, report: &mut Report) -> Vec<Port> {
         }
     }
     ports
+}
+
+/// The ports of protocols that wharf has no claims on.
+fn raw_ports(node: &Node) -> Vec<RawPort> {
+    let raw = |item: &&Node| item.text("protocol") == Some("sctp");
+    items(node, "ports")
+        .iter()
+        .filter(raw)
+        .map(|item| RawPort {
+            target: format!("{}/sctp", int(item, "target").unwrap_or_default()),
+            published: owned(item, "published").unwrap_or_default(),
+            host_ip: owned(item, "host_ip").unwrap_or_default(),
+        })
+        .collect()
 }
 
 fn port(node: &Node) -> Result<Port, (&'static str, String)> {
@@ -411,36 +350,40 @@ fn port(node: &Node) -> Result<Port, (&'static str, String)> {
     })
 }
 
-fn mounts(node: &Node) -> Vec<Mount> {
-    items(node, "volumes").iter().filter_map(mount).collect()
-}
-
 fn mount(node: &Node) -> Option<Mount> {
     let empty = Node::default();
     let section = |key: &str| node.get(key).unwrap_or(&empty);
     let kind = match node.text("type")? {
         "bind" => MountKind::Bind {
             source: PathBuf::from(node.text("source").unwrap_or_default()),
-            create_host_path: flag(section("bind"), "create_host_path"),
+            create_host_path: node.get("bind").is_none()
+                || flag(section("bind"), "create_host_path"),
             propagation: owned(section("bind"), "propagation"),
             selinux: owned(section("bind"), "selinux"),
+            recursive: owned(section("bind"), "recursive"),
         },
         "volume" => MountKind::Volume {
             source: owned(node, "source"),
             nocopy: flag(section("volume"), "nocopy"),
             subpath: owned(section("volume"), "subpath"),
+            labels: pairs(section("volume"), "labels"),
         },
         "tmpfs" => MountKind::Tmpfs {
             size: amount(section("tmpfs"), "size"),
             mode: amount(section("tmpfs"), "mode").and_then(|mode| u32::try_from(mode).ok()),
         },
-        // Images, named pipes and cluster volumes: shown by `config`, not mounted.
+        "image" => MountKind::Image {
+            source: node.text("source").unwrap_or_default().to_owned(),
+            subpath: owned(section("image"), "subpath"),
+        },
+        // Named pipes and cluster volumes: shown by `config`, not mounted.
         _ => return None,
     };
     Some(Mount {
         kind,
         target: node.text("target").unwrap_or_default().to_owned(),
         read_only: flag(node, "read_only"),
+        consistency: owned(node, "consistency"),
     })
 }
 
@@ -452,6 +395,8 @@ fn attachment(node: &Node) -> NetworkAttachment {
         link_local_ips: texts(node, "link_local_ips"),
         mac_address: owned(node, "mac_address"),
         priority: int(node, "priority").unwrap_or_default(),
+        gw_priority: int(node, "gw_priority").unwrap_or_default(),
+        interface_name: owned(node, "interface_name"),
         driver_opts: pairs(node, "driver_opts"),
     }
 }
@@ -491,17 +436,18 @@ pub(crate) fn healthcheck(node: &Node) -> Healthcheck {
 }
 
 fn restart(name: &str, node: &Node, deploy: Option<&Node>, report: &mut Report) -> Restart {
+    // Docker Compose lets `deploy` win.
+    if let Some(policy) = restart_policy(deploy) {
+        let attempts = int(policy, "max_attempts").and_then(|n| u32::try_from(n).ok());
+        return match policy.text("condition") {
+            Some("any" | "always") => Restart::Always,
+            Some("on-failure") => Restart::OnFailure(attempts.filter(|n| *n != 0)),
+            Some("unless-stopped") => Restart::UnlessStopped,
+            _ => Restart::No,
+        };
+    }
     let Some(policy) = node.get("restart") else {
-        return deploy
-            .and_then(|deploy| deploy.get("restart_policy"))
-            .map_or(Restart::No, |policy| {
-                let attempts = int(policy, "max_attempts").and_then(|n| u32::try_from(n).ok());
-                match policy.text("condition") {
-                    Some("none") => Restart::No,
-                    Some("on-failure") => Restart::OnFailure(attempts.filter(|n| *n != 0)),
-                    _ => Restart::Always,
-                }
-            });
+        return Restart::No;
     };
     let text = policy.display();
     let (word, count) = match text.split_once(':') {
@@ -524,6 +470,10 @@ fn restart(name: &str, node: &Node, deploy: Option<&Node>, report: &mut Report) 
             Restart::No
         }
     }
+}
+
+fn restart_policy(deploy: Option<&Node>) -> Option<&Node> {
+    deploy?.get("restart_policy")
 }
 
 fn pull_policy(node: &Node) -> Option<PullPolicy> {
@@ -554,7 +504,7 @@ fn store_mounts(node: &Node, key: &str) -> Vec<StoreMount> {
         .collect()
 }
 
-fn ulimit(node: &Node) -> Ulimit {
+pub(crate) fn ulimit(node: &Node) -> Ulimit {
     match node.as_int() {
         Some(both) => Ulimit {
             soft: both,
@@ -579,62 +529,5 @@ fn hook(node: &Node) -> Hook {
                 None => key.clone(),
             })
             .collect(),
-    }
-}
-
-fn network(key: &str, node: &Node) -> Network {
-    let empty = Node::default();
-    let ipam = node.get("ipam").unwrap_or(&empty);
-    Network {
-        key: key.to_owned(),
-        name: owned(node, "name").unwrap_or_else(|| key.to_owned()),
-        external: flag(node, "external"),
-        driver: owned(node, "driver"),
-        driver_opts: pairs(node, "driver_opts"),
-        internal: flag(node, "internal"),
-        attachable: flag(node, "attachable"),
-        enable_ipv4: maybe_flag(node, "enable_ipv4"),
-        enable_ipv6: maybe_flag(node, "enable_ipv6"),
-        labels: pairs(node, "labels"),
-        subnets: items(ipam, "config")
-            .iter()
-            .map(|pool| {
-                (
-                    owned(pool, "subnet"),
-                    owned(pool, "ip_range"),
-                    owned(pool, "gateway"),
-                )
-            })
-            .collect(),
-        ipam_driver: owned(ipam, "driver"),
-    }
-}
-
-fn volume(key: &str, node: &Node) -> Volume {
-    Volume {
-        key: key.to_owned(),
-        name: owned(node, "name").unwrap_or_else(|| key.to_owned()),
-        external: flag(node, "external"),
-        driver: owned(node, "driver"),
-        driver_opts: pairs(node, "driver_opts"),
-        labels: pairs(node, "labels"),
-    }
-}
-
-fn store(key: &str, node: &Node, context: &Context<'_>) -> Store {
-    let source = if flag(node, "external") {
-        StoreSource::External
-    } else if let Some(file) = owned(node, "file") {
-        StoreSource::File(PathBuf::from(file))
-    } else if let Some(variable) = owned(node, "environment") {
-        let value = context.variables.get(&variable).cloned();
-        StoreSource::Environment(variable, value)
-    } else {
-        StoreSource::Content(node.text("content").unwrap_or_default().to_owned())
-    };
-    Store {
-        key: key.to_owned(),
-        name: owned(node, "name").unwrap_or_else(|| key.to_owned()),
-        source,
     }
 }

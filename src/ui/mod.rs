@@ -1,10 +1,13 @@
 //! EVENT → SCREEN. Data goes to stdout, progress and messages to stderr; nothing here decides.
 
+pub mod confirm;
+pub mod detach;
 pub mod logs;
 pub mod progress;
 pub mod question;
 pub mod report;
 pub mod table;
+pub mod terminal;
 pub mod time;
 
 use std::io::{IsTerminal as _, Write as _};

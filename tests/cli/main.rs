@@ -6,6 +6,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(test)]
+mod engine_double;
+
 mod conflicts;
 mod containers;
 mod errors;
@@ -13,5 +16,6 @@ mod foreground;
 mod harness;
 #[cfg(test)]
 mod images;
+mod ports;
 mod processes;
 mod server;

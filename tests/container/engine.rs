@@ -234,6 +234,7 @@ impl Lab {
             configs: BTreeMap::new(),
             replaces: None,
             readiness: None,
+            one_off: None,
             service: Arc::new(service),
         }
     }

@@ -148,17 +148,20 @@ fn everything(lab: &Lab) -> Service {
         kind,
         target: target.to_owned(),
         read_only,
+        consistency: None,
     };
     let volume = |source: Option<&str>, nocopy: bool| MountKind::Volume {
         source: source.map(str::to_owned),
         nocopy,
         subpath: None,
+        labels: BTreeMap::new(),
     };
     let bind = |propagation: Option<&str>| MountKind::Bind {
         source: lab.directory.path().join("src"),
         create_host_path: true,
         propagation: propagation.map(str::to_owned),
         selinux: None,
+        recursive: None,
     };
     let store = |source: &str, target: Option<&str>| StoreMount {
         source: source.to_owned(),

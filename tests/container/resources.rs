@@ -36,9 +36,11 @@ fn anonymous(target: &str) -> Mount {
             source: None,
             nocopy: false,
             subpath: None,
+            labels: BTreeMap::new(),
         },
         target: target.to_owned(),
         read_only: false,
+        consistency: None,
     }
 }
 
@@ -98,9 +100,11 @@ async fn what_is_in_use_stays_with_a_warning() {
             source: Some("data".to_owned()),
             nocopy: false,
             subpath: None,
+            labels: BTreeMap::new(),
         },
         target: "/data".to_owned(),
         read_only: false,
+        consistency: None,
     }];
     let mut spec = lab.spec(service);
     spec.volumes = BTreeMap::from([("data".to_owned(), volume.name.clone())]);

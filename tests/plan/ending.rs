@@ -2,6 +2,7 @@
 
 use insta::assert_snapshot;
 use wharf::plan::down::{self, DEPENDS_ON_LABEL, Ending};
+use wharf::plan::launch::{self, Launching};
 use wharf::plan::policy::Policy;
 use wharf::state::{BackendKind, Status};
 
@@ -38,6 +39,16 @@ fn running() -> World {
     world
 }
 
+/// Gives the client another dependency.
+fn depend(world: &mut World, label: &str) {
+    for instance in &mut world.observed.instances {
+        if instance.service == "client" {
+            let label = label.to_owned();
+            instance.labels.insert(DEPENDS_ON_LABEL.to_owned(), label);
+        }
+    }
+}
+
 #[test]
 fn down_stops_dependents_first() {
     let world = running();
@@ -60,8 +71,103 @@ fn stop_of_one_service_leaves_the_other() {
 
 #[test]
 fn restart_stops_in_one_order_and_starts_in_the_other() {
+    let mut world = running();
+    depend(&mut world, "ws:service_healthy:true");
+    assert_snapshot!(launch::restart(&world.observed, &Launching::default()));
+}
+
+#[test]
+fn restart_takes_those_along_that_are_to_run_anew() {
+    let mut world = running();
+    let mut launching = Launching {
+        services: names(&["ws"]),
+        ..Launching::default()
+    };
+    let restarted = |world: &World, launching: &Launching| {
+        let plan = launch::restart(&world.observed, launching).to_string();
+        plan.contains("client")
+    };
+    assert!(!restarted(&world, &launching), "it depends without restart");
+    depend(&mut world, "ws:service_started:true");
+    assert!(restarted(&world, &launching));
+    launching.no_deps = true;
+    assert!(!restarted(&world, &launching));
+}
+
+#[test]
+fn without_restart_nothing_orders_a_restart() {
     let world = running();
-    assert_snapshot!(down::restart(&world.observed, &names(&[]), None));
+    let plan = launch::restart(&world.observed, &Launching::default());
+    for step in &plan.steps {
+        assert!(step.needs.len() <= 1, "only its own stop or start: {plan}");
+    }
+}
+
+#[test]
+fn start_brings_the_dependencies_up_first() {
+    let mut world = running();
+    depend(&mut world, "ws:service_healthy:false");
+    for instance in &mut world.observed.instances {
+        instance.status = Status::Exited { code: 0 };
+    }
+    let launching = Launching {
+        services: names(&["client"]),
+        checked: names(&["ws"]),
+        ..Launching::default()
+    };
+    assert_snapshot!(launch::start(&world.observed, &launching));
+}
+
+#[test]
+fn a_stopped_service_in_the_middle_still_orders_the_others() {
+    let mut world = running();
+    let mut top = world.observed.instances[0].clone();
+    top.service = "top".to_owned();
+    top.name = "shop-top-1".to_owned();
+    top.id.0.push('3');
+    let label = "client:service_started:false".to_owned();
+    top.labels.insert(DEPENDS_ON_LABEL.to_owned(), label);
+    world.observed.instances.push(top);
+    for instance in &mut world.observed.instances {
+        if instance.service == "client" {
+            instance.status = Status::Exited { code: 0 };
+        }
+    }
+    assert_snapshot!(down::stop(&world.observed, &Ending::default()));
+}
+
+#[test]
+fn a_one_off_goes_with_the_orphans_only() {
+    let mut world = running();
+    for instance in &mut world.observed.instances {
+        instance.one_off = instance.service == "client";
+    }
+    let mut ending = Ending {
+        leave_one_offs: true,
+        enabled: Some(names(&["ws", "client"])),
+        ..Ending::default()
+    };
+    let left = down::down(&world.observed, &ending);
+    assert!(!left.to_string().contains("client"), "{left}");
+    assert_eq!(left.notes.len(), 1, "{:?}", left.notes);
+    let signalled = down::kill(&world.observed, &ending, "HUP");
+    assert!(!signalled.to_string().contains("client"), "{signalled}");
+    ending.remove_orphans = true;
+    let all = down::down(&world.observed, &ending);
+    assert!(all.to_string().contains("client"), "{all}");
+}
+
+#[test]
+fn rm_takes_what_does_not_run_unless_it_stops_it() {
+    let mut world = running();
+    for instance in &mut world.observed.instances {
+        if instance.service == "client" {
+            instance.status = Status::Exited { code: 0 };
+        }
+    }
+    let plan = down::remove(&world.observed, &Ending::default(), false);
+    assert_eq!(plan.steps.len(), 1, "{plan}");
+    assert_snapshot!(down::remove(&world.observed, &Ending::default(), true));
 }
 
 #[test]

@@ -251,6 +251,7 @@ impl Stage {
             volumes: BTreeMap::new(),
             replaces: None,
             readiness: None,
+            one_off: None,
         }
     }
 }

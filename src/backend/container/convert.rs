@@ -9,9 +9,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceMapping, EndpointSettings, HealthConfig, HostConfig,
-    HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, NetworkingConfig, PortBinding, PortMap,
-    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, DeviceRequest, EndpointSettings, HealthConfig, HostConfig,
+    HostConfigCgroupnsModeEnum, HostConfigIsolationEnum, HostConfigLogConfig, Mount,
+    NetworkingConfig, PortBinding, PortMap, ResourcesBlkioWeightDevice, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
 };
 
 use super::mounts::{self, Inherited};
@@ -19,7 +20,10 @@ use super::networks;
 use super::{ApiVersion, labels};
 use crate::backend::BackendError;
 use crate::plan::step::{InstanceSpec, SettledPort};
-use crate::project::model::{self, HealthTest, Healthcheck, MountKind, Restart, Service};
+use crate::project::model::{
+    self, Blkio, HealthTest, Healthcheck, MountKind, RawPort, Restart, Service,
+};
+use crate::state::Fingerprint;
 
 /// Every capability.
 const ALL: &str = "ALL";
@@ -37,6 +41,12 @@ pub(super) struct Surroundings {
     pub ipc: Option<String>,
     /// See `network_mode`.
     pub pid: Option<String>,
+    /// `volumes_from` with services replaced by containers.
+    pub volumes_from: Vec<String>,
+    /// `links` and `external_links` as `container:name`.
+    pub links: Vec<String>,
+    /// What it is made from, with services replaced by containers.
+    pub fingerprint: Fingerprint,
     /// `security_opt` with profiles read, and whether system paths stay visible.
     pub security: Security,
     /// Anonymous volumes of the container that is replaced.
@@ -72,7 +82,7 @@ pub(super) struct Request {
 pub(super) fn request(spec: &InstanceSpec, around: &Surroundings) -> Result<Request, BackendError> {
     let service = &*spec.service;
     check(spec, around.api)?;
-    let mut endpoints = networks::endpoints(spec, around.api);
+    let mut endpoints = networks::endpoints(spec, &around.links, around.api);
     let mode = around
         .network_mode
         .clone()
@@ -87,15 +97,18 @@ pub(super) fn request(spec: &InstanceSpec, around: &Surroundings) -> Result<Requ
     let networking = (!endpoints.is_empty()).then(|| NetworkingConfig {
         endpoints_config: Some(endpoints.into_iter().collect()),
     });
+    let for_input = spec.one_off.is_some() && service.stdin_open;
     let body = ContainerCreateBody {
         hostname: service.hostname.clone(),
         domainname: service.domainname.clone(),
         user: service.user.clone(),
+        attach_stdin: for_input.then_some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         exposed_ports: Some(exposed(spec)),
         tty: Some(service.tty),
         open_stdin: Some(service.stdin_open),
+        stdin_once: for_input.then_some(true),
         env: Some(environment(spec)),
         cmd: service.command.clone(),
         healthcheck: service
@@ -107,7 +120,7 @@ pub(super) fn request(spec: &InstanceSpec, around: &Surroundings) -> Result<Requ
         volumes: None,
         working_dir: service.working_dir.clone(),
         entrypoint: service.entrypoint.clone(),
-        labels: Some(owned(&labels::of_container(spec, &around.image_id))),
+        labels: Some(owned(&labels::of_container(spec, around))),
         stop_signal: service.stop_signal.clone(),
         stop_timeout: service.stop_grace_period.map(whole_seconds),
         host_config: Some(host(spec, around, mode)),
@@ -139,6 +152,32 @@ fn check(spec: &InstanceSpec, api: ApiVersion) -> Result<(), BackendError> {
     if spec.service.volumes.iter().any(partial) {
         api.offers(ApiVersion::V1_45, "26", &spec.name, "volume.subpath")?;
     }
+    let recursive = |mount: &model::Mount| match &mount.kind {
+        MountKind::Bind { recursive, .. } => {
+            matches!(recursive.as_deref(), Some("writable" | "readonly"))
+        }
+        MountKind::Volume { .. } | MountKind::Tmpfs { .. } | MountKind::Image { .. } => false,
+    };
+    if spec.service.volumes.iter().any(recursive) {
+        api.offers(ApiVersion::V1_44, "25", &spec.name, "bind.recursive")?;
+    }
+    let image = |mount: &model::Mount| matches!(mount.kind, MountKind::Image { .. });
+    if spec.service.volumes.iter().any(image) {
+        api.offers(
+            ApiVersion::V1_48,
+            "28",
+            &spec.name,
+            "a volume of type image",
+        )?;
+    }
+    for network in spec.service.networks.values() {
+        if network.gw_priority != 0 {
+            api.offers(ApiVersion::V1_48, "28", &spec.name, "gw_priority")?;
+        }
+        if network.interface_name.is_some() {
+            api.offers(ApiVersion::V1_49, "28.1", &spec.name, "interface_name")?;
+        }
+    }
     let further_mac = spec.networks.iter().skip(1).any(|attachment| {
         let network = spec.service.networks.get(&attachment.key);
         network.is_some_and(|network| network.mac_address.is_some())
@@ -152,17 +191,20 @@ fn check(spec: &InstanceSpec, api: ApiVersion) -> Result<(), BackendError> {
 
 fn host(spec: &InstanceSpec, around: &Surroundings, network_mode: String) -> HostConfig {
     let service = &*spec.service;
+    let limits = &service.limits;
+    let devices = devices(&service.devices);
     let mut placed = mounts::of(spec, &around.inherited);
     let (cap_add, cap_drop) = capabilities(&service.cap_add, &service.cap_drop);
     placed.mounts.extend(around.stores.iter().cloned());
     HostConfig {
         annotations: filled_map(&service.annotations),
-        binds: Some(placed.binds),
+        binds: filled(&placed.binds),
         mounts: Some(placed.mounts).filter(|mounts| !mounts.is_empty()),
         tmpfs: filled_map(&placed.tmpfs),
-        port_bindings: Some(bindings(&spec.ports)),
+        port_bindings: Some(bindings(&spec.ports, &service.raw_ports)),
         network_mode: Some(network_mode),
-        restart_policy: Some(restart(service.restart)),
+        restart_policy: Some(restart(service.restart, service.restart_given)),
+        auto_remove: spec.one_off.as_ref().map(|one_off| one_off.remove),
         init: service.init,
         privileged: Some(service.privileged),
         cap_add: filled(&cap_add),
@@ -174,7 +216,10 @@ fn host(spec: &InstanceSpec, around: &Surroundings, network_mode: String) -> Hos
         masked_paths: around.security.unconfined_paths.then(Vec::new),
         readonly_paths: around.security.unconfined_paths.then(Vec::new),
         ulimits: (!service.ulimits.is_empty()).then(|| ulimits(service)),
-        devices: (!service.devices.is_empty()).then(|| devices(&service.devices)),
+        devices: Some(devices.mapped).filter(|devices| !devices.is_empty()),
+        device_requests: Some(requests(&devices.named, &limits.device_requests))
+            .filter(|requests| !requests.is_empty()),
+        device_cgroup_rules: filled(&limits.device_cgroup_rules),
         ipc_mode: around.ipc.clone(),
         pid_mode: around.pid.clone(),
         uts_mode: service.uts.clone(),
@@ -186,6 +231,28 @@ fn host(spec: &InstanceSpec, around: &Surroundings, network_mode: String) -> Hos
         }),
         cgroup_parent: service.cgroup_parent.clone(),
         runtime: service.runtime.clone(),
+        volumes_from: filled(&around.volumes_from),
+        links: filled(&around.links),
+        storage_opt: filled_map(&limits.storage_opt),
+        isolation: limits
+            .isolation
+            .as_deref()
+            .and_then(|word| word.parse::<HostConfigIsolationEnum>().ok()),
+        blkio_weight: limits.blkio.weight,
+        blkio_weight_device: Some(weights(&limits.blkio.weight_device))
+            .filter(|_| limits.blkio != Blkio::default()),
+        blkio_device_read_bps: throttles(&limits.blkio.read_bps),
+        blkio_device_read_iops: throttles(&limits.blkio.read_iops),
+        blkio_device_write_bps: throttles(&limits.blkio.write_bps),
+        blkio_device_write_iops: throttles(&limits.blkio.write_iops),
+        cpu_period: limits.cpu_period,
+        cpu_quota: limits.cpu_quota,
+        cpu_realtime_period: limits.cpu_realtime_period,
+        cpu_realtime_runtime: limits.cpu_realtime_runtime,
+        cpu_count: limits.cpu_count,
+        cpu_percent: limits.cpu_percent,
+        memory_swappiness: limits.memory_swappiness,
+        oom_kill_disable: Some(limits.oom_kill_disable),
         nano_cpus: service.nano_cpus,
         cpu_shares: service.cpu_shares,
         cpuset_cpus: service.cpuset.clone(),
@@ -197,7 +264,7 @@ fn host(spec: &InstanceSpec, around: &Surroundings, network_mode: String) -> Hos
         dns: filled(&service.dns),
         dns_options: filled(&service.dns_opt),
         dns_search: filled(&service.dns_search),
-        extra_hosts: filled(&service.extra_hosts),
+        extra_hosts: Some(service.extra_hosts.clone()),
         group_add: filled(&service.group_add),
         log_config: service.logging.as_ref().map(|logging| HostConfigLogConfig {
             typ: logging.driver.clone(),
@@ -211,28 +278,28 @@ fn host(spec: &InstanceSpec, around: &Surroundings, network_mode: String) -> Hos
 fn environment(spec: &InstanceSpec) -> Vec<String> {
     let mut variables = spec.service.environment.clone();
     variables.extend(spec.environment.clone());
+    // A name alone takes a variable of the image away.
+    let unset = spec.service.unset.iter().cloned();
     variables
         .into_iter()
         .map(|(key, value)| format!("{key}={value}"))
+        .chain(unset)
         .collect()
 }
 
-/// `port/protocol` of `expose` and of the published ports, each once.
+/// `expose` as it is written, as Docker Compose hands it on, and `port/protocol` of the published
+/// ports, each once.
 fn exposed(spec: &InstanceSpec) -> Vec<String> {
-    let declared = spec.service.expose.iter().flat_map(|entry| {
-        let (ports, protocol) = entry.split_once('/').unwrap_or((entry, "tcp"));
-        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        match (first.parse::<u16>(), last.parse::<u16>()) {
-            (Ok(first), Ok(last)) => (first..=last)
-                .map(|port| format!("{port}/{protocol}"))
-                .collect(),
-            // The engine says what is wrong with it.
-            _ => vec![entry.clone()],
-        }
-    });
+    let declared = spec.service.expose.iter().cloned();
     let published = spec.ports.iter().map(key);
+    let raw = spec
+        .service
+        .raw_ports
+        .iter()
+        .map(|port| port.target.clone());
     declared
         .chain(published)
+        .chain(raw)
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect()
@@ -242,8 +309,15 @@ fn key(port: &SettledPort) -> String {
     format!("{}/{}", port.target, port.protocol)
 }
 
-fn bindings(ports: &[SettledPort]) -> PortMap {
+fn bindings(ports: &[SettledPort], raw: &[RawPort]) -> PortMap {
     let mut map = PortMap::new();
+    for port in raw {
+        let entry = map.entry(port.target.clone()).or_default();
+        entry.get_or_insert_default().push(PortBinding {
+            host_ip: Some(port.host_ip.clone()),
+            host_port: Some(port.published.clone()),
+        });
+    }
     for port in ports {
         let published = port
             .published
@@ -296,8 +370,9 @@ fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
     (add.into_iter().collect(), drop)
 }
 
-fn restart(policy: Restart) -> RestartPolicy {
+fn restart(policy: Restart, given: bool) -> RestartPolicy {
     let (name, retries) = match policy {
+        Restart::No if given => (RestartPolicyNameEnum::NO, None),
         Restart::No => (RestartPolicyNameEnum::EMPTY, None),
         Restart::Always => (RestartPolicyNameEnum::ALWAYS, None),
         Restart::UnlessStopped => (RestartPolicyNameEnum::UNLESS_STOPPED, None),
@@ -349,22 +424,72 @@ fn ulimits(service: &Service) -> Vec<ResourcesUlimits> {
         .collect()
 }
 
-/// `host[:container[:permissions]]`.
-fn devices(entries: &[String]) -> Vec<DeviceMapping> {
-    entries
+/// Devices of the host, and devices by their names in the Container Device Interface.
+#[derive(Debug, Default)]
+struct Devices {
+    mapped: Vec<DeviceMapping>,
+    named: Vec<String>,
+}
+
+/// `host[:container[:permissions]]`, or `vendor/class=name`.
+fn devices(entries: &[String]) -> Devices {
+    let mut devices = Devices::default();
+    for entry in entries {
+        let name = entry.split(':').next().unwrap_or_default();
+        let is_named = !name.starts_with('/') && name.contains('/') && name.contains('=');
+        if is_named {
+            devices.named.push(name.to_owned());
+        } else {
+            devices.mapped.push(device(entry));
+        }
+    }
+    devices
+}
+
+fn device(entry: &str) -> DeviceMapping {
+    let mut parts = entry.splitn(3, ':');
+    let host = parts.next().unwrap_or_default();
+    let container = parts.next().unwrap_or(host);
+    let permissions = parts.next().unwrap_or("rwm");
+    DeviceMapping {
+        path_on_host: Some(host.to_owned()),
+        path_in_container: Some(container.to_owned()),
+        cgroup_permissions: Some(permissions.to_owned()),
+    }
+}
+
+fn requests(named: &[String], asked: &[model::DeviceRequest]) -> Vec<DeviceRequest> {
+    let named = (!named.is_empty()).then(|| DeviceRequest {
+        driver: Some("cdi".to_owned()),
+        device_ids: Some(named.to_vec()),
+        ..DeviceRequest::default()
+    });
+    let asked = asked.iter().map(|request| DeviceRequest {
+        driver: request.driver.clone(),
+        count: Some(request.count),
+        device_ids: filled(&request.device_ids),
+        capabilities: Some(vec![request.capabilities.clone()]),
+        options: filled_map(&request.options),
+    });
+    named.into_iter().chain(asked).collect()
+}
+
+fn weights(devices: &[(String, i64)]) -> Vec<ResourcesBlkioWeightDevice> {
+    devices
         .iter()
-        .map(|entry| {
-            let mut parts = entry.splitn(3, ':');
-            let host = parts.next().unwrap_or_default();
-            let container = parts.next().unwrap_or(host);
-            let permissions = parts.next().unwrap_or("rwm");
-            DeviceMapping {
-                path_on_host: Some(host.to_owned()),
-                path_in_container: Some(container.to_owned()),
-                cgroup_permissions: Some(permissions.to_owned()),
-            }
+        .map(|(path, weight)| ResourcesBlkioWeightDevice {
+            path: Some(path.clone()),
+            weight: usize::try_from(*weight).ok(),
         })
         .collect()
+}
+
+fn throttles(devices: &[(String, i64)]) -> Option<Vec<ThrottleDevice>> {
+    let throttles = devices.iter().map(|(path, rate)| ThrottleDevice {
+        path: Some(path.clone()),
+        rate: Some(*rate),
+    });
+    (!devices.is_empty()).then(|| throttles.collect())
 }
 
 /// The engine counts whole seconds; a fraction must not shorten the grace period.
@@ -436,6 +561,7 @@ mod tests {
     fn devices_are_split() {
         let found = devices(&words(&["/dev/zero", "/dev/null:/dev/x:r"]));
         let found: Vec<_> = found
+            .mapped
             .iter()
             .map(|device| {
                 [

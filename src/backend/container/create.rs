@@ -13,8 +13,9 @@ use super::convert::{self, Security, Surroundings};
 use super::fault::{Refusal, has_status};
 use super::mounts::Inherited;
 use super::observe::{self, encoded};
+use super::references::References;
 use super::replace::{self, Heir};
-use super::{Containers, Engine, inventory, labels, secrets};
+use super::{Containers, Engine, inventory, secrets};
 use crate::backend::BackendError;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::MountKind;
@@ -26,7 +27,7 @@ pub(super) async fn container(
     spec: &InstanceSpec,
 ) -> Result<InstanceId, BackendError> {
     let engine = containers.engine().await?;
-    let stores = secrets::of(spec)?;
+    let stores = secrets::of(engine, spec).await?;
     let around = surroundings(containers, engine, spec, &stores).await?;
     let request = convert::request(spec, &around)?;
     let platform = spec.service.platform.as_deref().unwrap_or_default();
@@ -170,49 +171,20 @@ async fn surroundings(
             None => image.config.volumes.contains_key(&volume.target),
         }
     });
+    let references = References::look_up(engine, spec).await?;
     Ok(Surroundings {
         api: engine.api,
         image_id: image.id,
-        network_mode: shared_with(engine, spec, service.network_mode.as_deref()).await?,
-        ipc: shared_with(engine, spec, service.ipc.as_deref()).await?,
-        pid: shared_with(engine, spec, service.pid.as_deref()).await?,
+        network_mode: references.mode(service.network_mode.as_deref())?,
+        ipc: references.mode(service.ipc.as_deref())?,
+        pid: references.mode(service.pid.as_deref())?,
+        volumes_from: references.volumes_from()?,
+        links: references.links(),
+        fingerprint: references.fingerprint(),
         security: security(spec)?,
         inherited,
         stores: stores.mounts.clone(),
     })
-}
-
-/// Resolves `service:x` to the container of that service; other modes are the engine's own words.
-async fn shared_with(
-    engine: &Engine,
-    spec: &InstanceSpec,
-    mode: Option<&str>,
-) -> Result<Option<String>, BackendError> {
-    let Some(service) = mode.and_then(|mode| mode.strip_prefix("service:")) else {
-        return Ok(mode.map(str::to_owned));
-    };
-    let having = [
-        format!("{}={}", labels::PROJECT, spec.project.name),
-        format!("{}={service}", labels::SERVICE),
-        format!("{}=False", labels::ONE_OFF),
-    ];
-    let having: Vec<&str> = having.iter().map(String::as_str).collect();
-    let found = observe::list(engine, &having)
-        .await
-        .map_err(|error| engine.refused(format!("create {}", spec.name), error))?;
-    let number = |labels: &std::collections::BTreeMap<String, String>| {
-        labels
-            .get(labels::NUMBER)
-            .and_then(|number| number.parse::<u32>().ok())
-    };
-    let first = found.iter().min_by_key(|entry| number(&entry.labels));
-    match first {
-        Some(entry) => Ok(Some(format!("container:{}", entry.id))),
-        None => Err(BackendError::Unsupported(format!(
-            "{}: service `{service}`, whose namespace it shares, has no container",
-            spec.name
-        ))),
-    }
 }
 
 /// Reads seccomp profiles, which the engine takes as text.

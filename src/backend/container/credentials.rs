@@ -123,6 +123,12 @@ impl Credentials {
     /// The value of `X-Registry-Config`: all that is configured, because only the builder knows which
     /// images it will pull.
     pub(super) async fn for_build(&self) -> Option<String> {
+        let all = self.all().await;
+        if all.is_empty() { None } else { header(&all) }
+    }
+
+    /// Every identity that is configured, by server.
+    async fn all(&self) -> BTreeMap<String, Identity> {
         let servers: BTreeSet<&String> = self
             .given
             .keys()
@@ -135,7 +141,21 @@ impl Credentials {
                 all.insert(server.clone(), identity);
             }
         }
-        if all.is_empty() { None } else { header(&all) }
+        all
+    }
+
+    /// All that is configured, as the text of a configuration file without helpers.
+    pub(super) async fn as_configuration(&self) -> String {
+        let mut auths = serde_json::Map::new();
+        for (server, identity) in self.all().await {
+            let pair = format!("{}:{}", identity.username, identity.password);
+            let mut entry = serde_json::json!({ "auth": BASE64_STANDARD.encode(pair) });
+            if !identity.identitytoken.is_empty() {
+                entry = serde_json::json!({ "identitytoken": identity.identitytoken });
+            }
+            auths.insert(server, entry);
+        }
+        serde_json::json!({ "auths": auths }).to_string()
     }
 
     async fn of(&self, server: &str) -> Option<Identity> {

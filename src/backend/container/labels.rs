@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::convert::Surroundings;
 use super::hooks;
 use crate::plan::step::{InstanceSpec, ProjectIdentity};
 use crate::project::model::{Condition, Service};
@@ -22,6 +23,8 @@ pub(super) const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
 pub(super) const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
 /// `True` for the containers of `run`.
 pub(super) const ONE_OFF: &str = "com.docker.compose.oneoff";
+/// What such a container has in place of a number.
+pub(super) const SLUG: &str = "com.docker.compose.slug";
 /// What it was made from.
 pub(super) const CONFIG_HASH: &str = "com.docker.compose.config-hash";
 /// The replica's number.
@@ -50,7 +53,7 @@ pub(super) const PRE_STOP: &str = "wharf.pre_stop";
 pub(super) const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A container's labels: the service's own, and on top of them those of the project.
-pub(super) fn of_container(spec: &InstanceSpec, image_id: &str) -> BTreeMap<String, String> {
+pub(super) fn of_container(spec: &InstanceSpec, around: &Surroundings) -> BTreeMap<String, String> {
     let mut labels = spec.service.labels.clone();
     labels.extend(of_project(&spec.project));
     labels.extend(hooks::recorded(&spec.service));
@@ -58,11 +61,16 @@ pub(super) fn of_container(spec: &InstanceSpec, image_id: &str) -> BTreeMap<Stri
     set(SERVICE, spec.service.name.clone());
     set(WORKING_DIR, spec.project.working_dir.display().to_string());
     set(CONFIG_FILES, joined(&spec.project.config_files));
-    set(ONE_OFF, "False".to_owned());
-    set(CONFIG_HASH, spec.fingerprint.0.clone());
-    set(NUMBER, spec.number.to_string());
+    if let Some(one_off) = &spec.one_off {
+        set(ONE_OFF, "True".to_owned());
+        set(SLUG, one_off.slug.clone());
+    } else {
+        set(ONE_OFF, "False".to_owned());
+        set(NUMBER, spec.number.to_string());
+    }
+    set(CONFIG_HASH, around.fingerprint.0.clone());
     set(DEPENDS_ON, dependencies(&spec.service));
-    set(IMAGE, image_id.to_owned());
+    set(IMAGE, around.image_id.clone());
     if spec.replaces.is_some() {
         set(REPLACE, format!("{}-{}", spec.service.name, spec.number));
     }
@@ -102,7 +110,8 @@ fn joined(files: &[PathBuf]) -> String {
     files.join(",")
 }
 
-fn dependencies(service: &Service) -> String {
+/// What a service depends on, as the label says it.
+pub(in crate::backend) fn dependencies(service: &Service) -> String {
     let dependencies: Vec<String> = service
         .depends_on
         .iter()

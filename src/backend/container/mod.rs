@@ -4,16 +4,21 @@
 //! what only this backend can tell. Nothing here decides: which container is made, replaced or stopped
 //! is in the steps. No engine is touched before the first question to it.
 
+mod archive;
+mod attach;
 mod build;
 mod buildkit;
 mod connect;
 mod context;
+mod control;
 mod convert;
 mod create;
 mod credentials;
+mod engines;
+mod exec;
 mod fault;
-mod hash;
 mod health;
+mod hijack;
 mod hooks;
 mod ignore;
 mod inventory;
@@ -27,6 +32,7 @@ mod perform;
 mod pull;
 mod push;
 mod ready;
+mod references;
 mod registry;
 mod replace;
 mod reply;
@@ -51,7 +57,12 @@ use crate::plan::step::Step;
 use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
+pub use archive::{Download, PathStat};
+pub use attach::{Ending, Given};
+pub use engines::Census;
+pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
+pub(in crate::backend) use labels::dependencies;
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);

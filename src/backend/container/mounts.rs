@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use bollard::models::{
-    Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions, MountType,
-    MountVolumeOptions,
+    Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountImageOptions, MountTmpfsOptions,
+    MountType, MountVolumeOptions,
 };
 
+use super::convert::filled_map;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::{self, MountKind};
 
@@ -70,6 +71,7 @@ fn place(mount: &model::Mount, spec: &InstanceSpec, inherited: &[Inherited], to:
             source,
             create_host_path: true,
             propagation: None,
+            recursive: None,
             selinux,
         } => to.binds.push(bind_string(
             &source.display().to_string(),
@@ -78,7 +80,9 @@ fn place(mount: &model::Mount, spec: &InstanceSpec, inherited: &[Inherited], to:
         )),
         MountKind::Bind {
             source,
+            create_host_path,
             propagation,
+            recursive,
             ..
         } => to.mounts.push(Mount {
             typ: Some(MountType::BIND),
@@ -87,7 +91,10 @@ fn place(mount: &model::Mount, spec: &InstanceSpec, inherited: &[Inherited], to:
                 propagation: propagation
                     .as_deref()
                     .and_then(|word| word.parse::<MountBindOptionsPropagationEnum>().ok()),
-                ..MountBindOptions::default()
+                create_mountpoint: create_host_path.then_some(true),
+                non_recursive: says(recursive.as_deref(), "disabled"),
+                read_only_non_recursive: says(recursive.as_deref(), "writable"),
+                read_only_force_recursive: says(recursive.as_deref(), "readonly"),
             }),
             ..object(mount)
         }),
@@ -95,13 +102,15 @@ fn place(mount: &model::Mount, spec: &InstanceSpec, inherited: &[Inherited], to:
             source: Some(key),
             nocopy: false,
             subpath: None,
-        } => to
+            labels,
+        } if labels.is_empty() => to
             .binds
             .push(bind_string(engine_name(spec, key), mount, None)),
         MountKind::Volume {
             source,
             nocopy,
             subpath,
+            labels,
         } => {
             let name = match source {
                 Some(key) => Some(engine_name(spec, key).to_owned()),
@@ -111,19 +120,31 @@ fn place(mount: &model::Mount, spec: &InstanceSpec, inherited: &[Inherited], to:
                     .map(|volume| volume.volume.clone()),
             };
             let mut object = volume_object(name, &mount.target, mount.read_only);
-            object.volume_options = Some(MountVolumeOptions {
-                no_copy: nocopy.then_some(true),
-                subpath: subpath.clone(),
-                ..MountVolumeOptions::default()
-            });
+            if *nocopy || subpath.is_some() || !labels.is_empty() {
+                object.volume_options = Some(MountVolumeOptions {
+                    no_copy: nocopy.then_some(true),
+                    subpath: subpath.clone(),
+                    labels: filled_map(labels),
+                    ..MountVolumeOptions::default()
+                });
+            }
+            object.consistency.clone_from(&mount.consistency);
             to.mounts.push(object);
         }
         MountKind::Tmpfs { size, mode } => to.mounts.push(Mount {
             typ: Some(MountType::TMPFS),
-            tmpfs_options: Some(MountTmpfsOptions {
+            tmpfs_options: (size.is_some() || mode.is_some()).then(|| MountTmpfsOptions {
                 size_bytes: *size,
                 mode: mode.map(i64::from),
                 ..MountTmpfsOptions::default()
+            }),
+            ..object(mount)
+        }),
+        MountKind::Image { source, subpath } => to.mounts.push(Mount {
+            typ: Some(MountType::IMAGE),
+            source: Some(source.clone()),
+            image_options: subpath.as_ref().map(|subpath| MountImageOptions {
+                subpath: Some(subpath.clone()),
             }),
             ..object(mount)
         }),
@@ -145,8 +166,13 @@ fn object(mount: &model::Mount) -> Mount {
     Mount {
         target: Some(mount.target.clone()),
         read_only: Some(mount.read_only),
+        consistency: mount.consistency.clone(),
         ..Mount::default()
     }
+}
+
+fn says(word: Option<&str>, wanted: &str) -> Option<bool> {
+    (word == Some(wanted)).then_some(true)
 }
 
 fn volume_object(name: Option<String>, target: &str, read_only: bool) -> Mount {

@@ -1,20 +1,29 @@
 //! Networks and volumes as the engine's requests, and a container's places in its networks. Pure.
 
+use std::collections::HashMap;
+
 use bollard::models::{
     EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, NetworkCreateRequest,
     VolumeCreateRequest,
 };
 
 use super::convert::{filled_map, owned};
-use super::{ApiVersion, hash, labels};
+use super::{ApiVersion, labels};
 use crate::plan::step::{Attachment, InstanceSpec, ProjectIdentity};
 use crate::project::model::{Network, NetworkAttachment, Volume};
 
 /// Networks that the engine brings along and that give containers no further names.
 const WITHOUT_NAMES: [&str; 4] = ["bridge", "host", "none", "default"];
 
+/// The driver option that names an interface (API 1.49).
+const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
+
 /// An instance's networks, the primary one first.
-pub(super) fn endpoints(spec: &InstanceSpec, api: ApiVersion) -> Vec<(String, EndpointSettings)> {
+pub(super) fn endpoints(
+    spec: &InstanceSpec,
+    links: &[String],
+    api: ApiVersion,
+) -> Vec<(String, EndpointSettings)> {
     spec.networks
         .iter()
         .enumerate()
@@ -27,8 +36,15 @@ pub(super) fn endpoints(spec: &InstanceSpec, api: ApiVersion) -> Vec<(String, En
             let settings = EndpointSettings {
                 aliases: aliases(spec, attachment),
                 ip_address: declared.and_then(|network| network.ipv4_address.clone()),
-                ipam_config: Some(declared.map(addresses).unwrap_or_default()),
-                driver_opts: declared.and_then(|network| filled_map(&network.driver_opts)),
+                links: (!links.is_empty()).then(|| links.to_vec()),
+                // Nothing, and not an empty object, where the file says nothing: as Docker Compose does.
+                ipam_config: declared
+                    .filter(|network| **network != NetworkAttachment::default())
+                    .map(addresses),
+                driver_opts: declared.and_then(driver_opts),
+                gw_priority: declared
+                    .map(|network| network.gw_priority)
+                    .filter(|priority| *priority != 0),
                 mac_address: mac.filter(|_| api >= ApiVersion::V1_44),
                 ..EndpointSettings::default()
             };
@@ -48,8 +64,13 @@ fn aliases(spec: &InstanceSpec, attachment: &Attachment) -> Option<Vec<String>> 
         return None;
     }
     let mut names: Vec<String> = Vec::new();
-    let all = [&spec.name, &spec.service.name]
-        .into_iter()
+    // What is made for one command must not answer to the service's name unless it is told to.
+    let service = match &spec.one_off {
+        Some(one_off) if !one_off.aliases => None,
+        Some(_) | None => Some(&spec.service.name),
+    };
+    let all = std::iter::once(&spec.name)
+        .chain(service)
         .chain(&attachment.aliases);
     for name in all {
         if !names.contains(name) {
@@ -57,6 +78,17 @@ fn aliases(spec: &InstanceSpec, attachment: &Attachment) -> Option<Vec<String>> 
         }
     }
     Some(names)
+}
+
+/// The driver's options; the interface's name is one of them.
+fn driver_opts(network: &NetworkAttachment) -> Option<HashMap<String, String>> {
+    let mut options = network.driver_opts.clone();
+    if let Some(name) = &network.interface_name {
+        options
+            .entry(INTERFACE_NAME.to_owned())
+            .or_insert_with(|| name.clone());
+    }
+    filled_map(&options)
 }
 
 fn addresses(network: &NetworkAttachment) -> EndpointIpamConfig {
@@ -73,7 +105,7 @@ pub(super) fn network(network: &Network, project: &ProjectIdentity) -> NetworkCr
     let mut all = network.labels.clone();
     all.extend(labels::of_project(project));
     all.insert(labels::NETWORK.to_owned(), network.key.clone());
-    all.insert(labels::CONFIG_HASH.to_owned(), hash::of_network(network));
+    all.insert(labels::CONFIG_HASH.to_owned(), network.config_hash());
     NetworkCreateRequest {
         name: network.name.clone(),
         driver: network.driver.clone(),
@@ -95,11 +127,12 @@ fn ipam(network: &Network) -> Option<Ipam> {
     let pools = network
         .subnets
         .iter()
-        .map(|(subnet, ip_range, gateway)| IpamConfig {
+        .enumerate()
+        .map(|(place, (subnet, ip_range, gateway))| IpamConfig {
             subnet: subnet.clone(),
             ip_range: ip_range.clone(),
             gateway: gateway.clone(),
-            auxiliary_addresses: None,
+            auxiliary_addresses: network.reserved.get(place).and_then(filled_map),
         })
         .collect();
     Some(Ipam {
@@ -114,7 +147,7 @@ pub(super) fn volume(volume: &Volume, project: &ProjectIdentity) -> VolumeCreate
     let mut all = volume.labels.clone();
     all.extend(labels::of_project(project));
     all.insert(labels::VOLUME.to_owned(), volume.key.clone());
-    all.insert(labels::CONFIG_HASH.to_owned(), hash::of_volume(volume));
+    all.insert(labels::CONFIG_HASH.to_owned(), volume.config_hash());
     VolumeCreateRequest {
         name: Some(volume.name.clone()),
         driver: volume.driver.clone(),

@@ -14,8 +14,8 @@ use super::convert::whole_seconds;
 use super::fault::{has_status, is_missing};
 use super::observe::{self, encoded};
 use super::{
-    ApiVersion, Containers, Engine, build, create, health, hooks, labels, networks, pull, ready,
-    start,
+    ApiVersion, Containers, Engine, build, control, create, health, hooks, labels, networks, pull,
+    ready, start,
 };
 use crate::backend::{BackendError, Made};
 use crate::event::{Event, Events};
@@ -88,12 +88,27 @@ pub(super) async fn step(
             let id = resolve(instance, made)?;
             end(engine, &id.0, &instance.name, *grace, events).await?;
         }
+        Action::Kill { instance, signal } => {
+            let id = resolve(instance, made)?;
+            control::kill(engine, &id.0, &instance.name, signal).await?;
+        }
+        Action::Pause { instance } => {
+            let id = resolve(instance, made)?;
+            control::pause(engine, &id.0, &instance.name).await?;
+        }
+        Action::Unpause { instance } => {
+            let id = resolve(instance, made)?;
+            control::unpause(engine, &id.0, &instance.name).await?;
+        }
         Action::Remove { instance, volumes } => {
             let id = resolve(instance, made)?;
             remove(containers, engine, &id.0, &instance.name, *volumes).await?;
         }
         Action::RemoveNetwork { name } => remove_network(engine, name, events).await?,
         Action::RemoveVolume { name } => remove_volume(engine, name, events).await?,
+        Action::RemoveImage { name } => control::remove_image(engine, name, events).await?,
+        // The engine takes the ports of a container itself, and says so if it cannot.
+        Action::AwaitListening { .. } => {}
         Action::FreePort { .. } | Action::MovePort { .. } => {
             return Err(BackendError::Unsupported(
                 "ports are not freed by the container backend".to_owned(),
@@ -248,7 +263,7 @@ async fn gone(engine: &Engine, id: &str) -> Result<(), Error> {
     }
 }
 
-fn says(error: &Error, words: &str) -> bool {
+pub(super) fn says(error: &Error, words: &str) -> bool {
     matches!(error, Error::DockerResponseServerError { message, .. } if message.contains(words))
 }
 

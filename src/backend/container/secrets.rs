@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use bollard::models::{Mount, MountType};
+use bollard::models::{Mount, MountBindOptions, MountType};
 use bollard::query_parameters::UploadToContainerOptionsBuilder;
 use tar::{Builder, Header};
 
 use super::Engine;
 use crate::backend::BackendError;
 use crate::plan::step::InstanceSpec;
-use crate::project::model::{Store, StoreMount, StoreSource};
+use crate::project::model::{SOCKET_CONFIG, Store, StoreMount, StoreSource};
 
 /// Readable by all, as Docker Compose sets it.
 const DEFAULT_MODE: u32 = 0o444;
@@ -39,8 +39,21 @@ pub(super) struct Written {
 /// # Errors
 /// [`BackendError::Unsupported`] for external ones, unset variables, and values for a container whose
 /// file system is read-only.
-pub(super) fn of(spec: &InstanceSpec) -> Result<Placed, BackendError> {
+pub(super) async fn of(engine: &Engine, spec: &InstanceSpec) -> Result<Placed, BackendError> {
     let mut placed = Placed::default();
+    let mut credentials = None;
+    if spec
+        .service
+        .configs
+        .iter()
+        .any(|mount| mount.source == SOCKET_CONFIG)
+    {
+        credentials = Some(Arc::new(Store {
+            key: SOCKET_CONFIG.to_owned(),
+            name: SOCKET_CONFIG.to_owned(),
+            source: StoreSource::Content(engine.credentials.as_configuration().await),
+        }));
+    }
     let secrets = spec.service.secrets.iter().map(|mount| {
         let target = mount.target.as_deref().unwrap_or(&mount.source);
         let path = if target.starts_with('/') {
@@ -53,7 +66,11 @@ pub(super) fn of(spec: &InstanceSpec) -> Result<Placed, BackendError> {
     let configs = spec.service.configs.iter().map(|mount| {
         let target = mount.target.as_deref().unwrap_or(&mount.source);
         let path = format!("/{}", target.trim_start_matches('/'));
-        ("config", mount, spec.configs.get(&mount.source), path)
+        let store = spec.configs.get(&mount.source);
+        let store = store.or(credentials
+            .as_ref()
+            .filter(|_| mount.source == SOCKET_CONFIG));
+        ("config", mount, store, path)
     });
     for (what, mount, store, path) in secrets.chain(configs) {
         place(spec, what, mount, store, path, &mut placed)?;
@@ -78,6 +95,8 @@ fn place(
                 source: Some(file.display().to_string()),
                 target: Some(path),
                 read_only: Some(true),
+                // As Docker Compose writes them.
+                bind_options: (what == "secret").then(MountBindOptions::default),
                 ..Mount::default()
             });
             return Ok(());

@@ -161,7 +161,7 @@ impl Wire {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(hyper::upgrade::on(response).await?);
         }
-        Err(refusal(response).await?)
+        Err(self.refusal(response).await)
     }
 
     /// The engine's version and the newest API it speaks: the headers of `GET /_ping`, which costs the
@@ -204,7 +204,24 @@ impl Wire {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(refusal(response).await?)
+        Err(self.refusal(response).await)
+    }
+
+    /// The engine's error message, out of a response that is not what was asked for.
+    pub(super) async fn refusal(&self, response: Response<Incoming>) -> Error {
+        let status_code = response.status().as_u16();
+        let body = match response.into_body().collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return error.into(),
+        };
+        let message = serde_json::from_slice::<Refusal>(&body).map_or_else(
+            |_| String::from_utf8_lossy(&body).into_owned(),
+            |refusal| refusal.message,
+        );
+        Error::DockerResponseServerError {
+            status_code,
+            message,
+        }
     }
 
     async fn exchange(
@@ -247,20 +264,6 @@ where
     // Ends with the last exchange: its errors reach the caller through the response.
     tokio::spawn(async move { drop(connection.with_upgrades().await) });
     Ok(sender)
-}
-
-/// The engine's message in a reply that is no success.
-async fn refusal(response: Response<Incoming>) -> Result<Error, Error> {
-    let status_code = response.status().as_u16();
-    let body = response.into_body().collect().await?.to_bytes();
-    let message = serde_json::from_slice::<Refusal>(&body).map_or_else(
-        |_| String::from_utf8_lossy(&body).into_owned(),
-        |refusal| refusal.message,
-    );
-    Ok(Error::DockerResponseServerError {
-        status_code,
-        message,
-    })
 }
 
 fn unconnected(source: io::Error) -> Error {
@@ -334,8 +337,10 @@ impl ApiVersion {
     pub(super) const V1_45: Self = Self(1, 45);
     /// A Dockerfile frontend with a linter (Docker Engine 27).
     pub(super) const V1_46: Self = Self(1, 46);
-    /// Networks without IPv4.
+    /// Networks without IPv4, images as mounts, the priority of gateways.
     pub(super) const V1_48: Self = Self(1, 48);
+    /// Names of interfaces.
+    pub(super) const V1_49: Self = Self(1, 49);
 
     /// Whether this version can do what came with `needed`; if not, an error that names both.
     pub(super) fn offers(

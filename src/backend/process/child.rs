@@ -37,6 +37,12 @@ pub struct Launch<'a> {
 impl Launch<'_> {
     /// Returns once the process runs its program, or with the reason why it cannot.
     pub fn spawn(&self, stdout: Stdio, stderr: Stdio) -> io::Result<Child> {
+        self.spawn_with([Stdio::null(), stdout, stderr], Way::Apart)
+    }
+
+    /// As [`Launch::spawn`], with a standard input too.
+    pub fn spawn_with(&self, ends: [Stdio; 3], way: Way) -> io::Result<Child> {
+        let [stdin, stdout, stderr] = ends;
         let Some(first) = self.command.first() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
         };
@@ -55,17 +61,26 @@ impl Launch<'_> {
             .envs(self.environment)
             .env(super::run::RUN_ID, self.run_id)
             .current_dir(self.working_dir)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(stdout)
             .stderr(stderr);
-        prepare(&mut command, self.user, self.descriptors);
+        prepare(&mut command, self.user, self.descriptors, way);
         command.spawn()
     }
 }
 
+/// What the new session has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// No terminal.
+    Apart,
+    /// The terminal on standard input, as its controlling one.
+    OnTerminal,
+}
+
 /// Runs between fork and exec, in the child.
 #[expect(unsafe_code, reason = "only a hook between fork and exec can do this")]
-fn prepare(command: &mut Command, user: Option<&Account>, descriptors: Option<Rlimit>) {
+fn prepare(command: &mut Command, user: Option<&Account>, descriptors: Option<Rlimit>, way: Way) {
     let user = user.map(|account| {
         (
             Uid::from_raw(account.uid),
@@ -79,6 +94,9 @@ fn prepare(command: &mut Command, user: Option<&Account>, descriptors: Option<Rl
     });
     let hook = move || {
         setsid()?;
+        if way == Way::OnTerminal {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        }
         for each in Signal::iterator() {
             // SAFETY: no handler is installed, the disposition becomes the default one. SIGKILL and SIGSTOP
             // refuse with EINVAL and are default anyway.

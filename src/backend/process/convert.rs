@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use super::ledger::{Account, Check, FORMAT, Record, RestartPolicy, Spec};
 use super::run;
 use crate::backend::BackendError;
+use crate::backend::container::dependencies;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::{HealthTest, Healthcheck, Restart, Service};
 use crate::state::{Health, Status};
@@ -109,15 +110,23 @@ fn environment(
     // A shell would set it at its start, and some programs trust it.
     all.insert("PWD".to_owned(), working_dir.display().to_string());
     if let Some((_, Some(user))) = user {
-        all.insert("HOME".to_owned(), user.dir.display().to_string());
-        all.insert("USER".to_owned(), user.name.clone());
-        all.insert("LOGNAME".to_owned(), user.name.clone());
+        all.extend(identity(user));
     }
     all.extend(spec.service.environment.clone());
     all.extend(spec.environment.clone());
     all.insert("WHARF_PROJECT".to_owned(), spec.project.name.clone());
     all.insert("WHARF_SERVICE".to_owned(), spec.service.name.clone());
     all
+}
+
+/// The variables that say who a process is.
+pub(super) fn identity(user: &User) -> [(String, String); 3] {
+    [
+        ("HOME", user.dir.display().to_string()),
+        ("USER", user.name.clone()),
+        ("LOGNAME", user.name.clone()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
 }
 
 /// The labels that Docker Compose puts on its containers, so that both backends can be listed alike.
@@ -137,6 +146,7 @@ fn labels(spec: &InstanceSpec) -> BTreeMap<String, String> {
             ("container-number", spec.number.to_string()),
             ("oneoff", one_off.to_owned()),
             ("config-hash", spec.fingerprint.0.clone()),
+            ("depends_on", dependencies(&spec.service)),
             (
                 "project.working_dir",
                 spec.project.working_dir.display().to_string(),
@@ -181,13 +191,22 @@ pub(super) fn signal(word: &str) -> Result<i32, BackendError> {
 
 /// Who `user: name|uid[:group|gid]` is. `None` when it is not set or when it is who we are.
 fn account(service: &Service) -> Result<Option<(Account, Option<User>)>, BackendError> {
-    let Some(text) = service.user.as_deref().filter(|text| !text.is_empty()) else {
+    let text = service.user.as_deref().unwrap_or_default();
+    account_of(text, &service.group_add, &service.name)
+}
+
+/// As [`account`], by the text itself and further groups; `service` is for the message.
+pub(super) fn account_of(
+    text: &str,
+    group_add: &[String],
+    service: &str,
+) -> Result<Option<(Account, Option<User>)>, BackendError> {
+    if text.is_empty() {
         return Ok(None);
-    };
+    }
     let unknown = |what: &str, name: &str| {
         BackendError::Unsupported(format!(
-            "service {}: there is no {what} `{name}` on this machine",
-            service.name
+            "service {service}: there is no {what} `{name}` on this machine"
         ))
     };
     let (user_part, group_part) = match text.split_once(':') {
@@ -209,14 +228,14 @@ fn account(service: &Service) -> Result<Option<(Account, Option<User>)>, Backend
         // As the engine does for an id that no user has.
         None => user.as_ref().map_or(Gid::from_raw(0), |user| user.gid),
     };
-    if uid == Uid::effective() && group_part.is_none() && service.group_add.is_empty() {
+    if uid == Uid::effective() && group_part.is_none() && group_add.is_empty() {
         return Ok(None);
     }
     let mut groups = match user.as_ref().map(|user| CString::new(user.name.clone())) {
         Some(Ok(name)) => getgrouplist(&name, gid).unwrap_or_default(),
         _ => vec![gid],
     };
-    for group in &service.group_add {
+    for group in group_add {
         groups.push(group_id(group).ok_or_else(|| unknown("group", group))?);
     }
     let account = Account {
@@ -276,6 +295,7 @@ mod tests {
             volumes: BTreeMap::new(),
             replaces: None,
             readiness: None,
+            one_off: None,
         }
     }
 

@@ -9,8 +9,10 @@ mod client;
 mod convert;
 pub mod dirs;
 mod follow;
+mod foreground;
 pub mod index;
 mod ledger;
+mod listening;
 mod lock;
 pub mod logs;
 mod observe;
@@ -19,6 +21,7 @@ pub mod protocol;
 mod ready;
 pub mod run;
 pub(crate) mod socket;
+pub(crate) mod terminal;
 pub mod tree;
 mod watch;
 
@@ -39,6 +42,7 @@ use crate::state::{Instance, InstanceId};
 
 pub use client::READY;
 pub use dirs::Dirs;
+pub use foreground::{Aside, Face, Foreground};
 pub use ledger::{
     Account, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, names, replace,
 };

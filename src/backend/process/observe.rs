@@ -46,7 +46,7 @@ pub(super) fn status(record: &Record) -> Status {
         return ended;
     }
     let is_gone = run.process.is_some_and(|process| !process.is_alive());
-    if record.status == Status::Running && is_gone {
+    if matches!(record.status, Status::Running | Status::Paused) && is_gone {
         ended
     } else {
         record.status
@@ -64,7 +64,7 @@ fn instance(record: Record) -> Instance {
         fingerprint: Some(record.spec.fingerprint.clone()),
         health: record.health.filter(|_| status.is_alive()),
         pid: process
-            .filter(|_| status == Status::Running)
+            .filter(|_| matches!(status, Status::Running | Status::Paused))
             .map(|process| process.pid),
         image: String::new(),
         created: seconds(record.created),

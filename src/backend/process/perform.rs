@@ -35,12 +35,35 @@ impl Processes {
                 .await_ready(instance, readiness, events)
                 .await
                 .map(|()| None),
+            Action::AwaitListening { instance, claims } => self
+                .await_listening(instance, claims, events)
+                .await
+                .map(|()| None),
             Action::AwaitHealthy { instance } => self.await_healthy(instance).await.map(|()| None),
             Action::AwaitCompleted { instance } => {
                 self.await_completed(instance).await.map(|()| None)
             }
             Action::Stop { instance, grace } => {
                 self.stop(&instance.project, &instance.name, *grace).await?;
+                Ok(None)
+            }
+            Action::Kill { instance, signal } => {
+                let signal = convert::signal(signal)?;
+                self.kill(&instance.project, &instance.name, signal).await?;
+                Ok(None)
+            }
+            Action::Pause { instance } => {
+                let request = Request::Pause {
+                    instance: instance.name.clone(),
+                };
+                self.client.ask(&instance.project, &request).await?;
+                Ok(None)
+            }
+            Action::Unpause { instance } => {
+                let request = Request::Unpause {
+                    instance: instance.name.clone(),
+                };
+                self.client.ask(&instance.project, &request).await?;
                 Ok(None)
             }
             Action::Remove { instance, .. } => {
@@ -54,7 +77,8 @@ impl Processes {
             | Action::CreateNetwork { .. }
             | Action::CreateVolume { .. }
             | Action::RemoveNetwork { .. }
-            | Action::RemoveVolume { .. } => Err(BackendError::Unsupported(
+            | Action::RemoveVolume { .. }
+            | Action::RemoveImage { .. } => Err(BackendError::Unsupported(
                 "the step is not one of the process backend".to_owned(),
             )),
         }
@@ -81,7 +105,7 @@ impl Processes {
     }
 
     /// Forgets an instance that is not alive, and its output. One that is not there is none.
-    async fn remove(&self, project: &str, name: &str) -> Result<(), BackendError> {
+    pub(super) async fn remove(&self, project: &str, name: &str) -> Result<(), BackendError> {
         let dir = self.dirs().project(project)?.instance(name)?;
         let Some(record) = Record::read(&dir)? else {
             return Ok(());

@@ -12,7 +12,7 @@ use crate::backend::BackendError;
 
 /// The version of this protocol. A command that meets another one sends [`Request::Shutdown`], which every
 /// version understands, and starts a supervisor of its own version in its place.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The longest line either side accepts, in bytes.
 pub const LONGEST: usize = 64 * 1024;
@@ -59,6 +59,16 @@ pub enum Request {
         instance: String,
         /// The signal's number.
         signal: i32,
+    },
+    /// Freeze every process of an instance.
+    Pause {
+        /// Its name.
+        instance: String,
+    },
+    /// Let a frozen instance go on.
+    Unpause {
+        /// Its name.
+        instance: String,
     },
     /// Forget an instance that is not alive, and its output.
     Remove {
@@ -210,6 +220,8 @@ impl Request {
             Self::Start { instance }
             | Self::Stop { instance, .. }
             | Self::Kill { instance, .. }
+            | Self::Pause { instance }
+            | Self::Unpause { instance }
             | Self::Remove { instance } => instance,
             Self::Ping | Self::Shutdown => "",
         }

@@ -25,6 +25,16 @@ impl Processes {
             .await
     }
 
+    /// Waits until the present run of an instance has ended, also where its policy starts it again; its code.
+    pub async fn wait_end(&self, project: &str, name: &str) -> Result<i32, BackendError> {
+        self.wait_for(project, name, |record| {
+            let code = || record.run.as_ref().and_then(|run| run.code);
+            let restarts = record.status == Status::Restarting;
+            exit_code(record.status).or_else(|| restarts.then(code).flatten())
+        })
+        .await
+    }
+
     /// The pids of everything that belongs to the current run of an instance, ascending; none when it is
     /// not alive.
     pub fn tree_pids(&self, project: &str, name: &str) -> Result<Vec<u32>, BackendError> {

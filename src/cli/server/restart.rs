@@ -1,6 +1,5 @@
 //! `wharf server restart`
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::backend::Backend as _;
@@ -8,7 +7,7 @@ use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
 use crate::cli::server::model;
 use crate::error::{Error, Result};
-use crate::plan::down;
+use crate::plan::launch::{self, Launching};
 use crate::state::Observed;
 
 /// Stop the servers and start them again as they were
@@ -43,6 +42,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         instances,
         ..Observed::default()
     };
-    let plan = down::restart(&observed, &BTreeSet::new(), grace.map(Duration::from_secs));
+    let launching = Launching {
+        timeout: grace.map(Duration::from_secs),
+        ..Launching::default()
+    };
+    let plan = launch::restart(&observed, &launching);
     carry_out(context, &backends, &plan).await.map(drop)
 }

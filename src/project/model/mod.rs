@@ -3,6 +3,8 @@
 
 mod build;
 mod extension;
+mod hash;
+mod limits;
 mod mount;
 mod network;
 mod port;
@@ -14,9 +16,12 @@ use std::sync::Arc;
 
 pub use build::{Build, BuildContext, NamedContext};
 pub use extension::{Conflict, ProcessForm, ReadySetting, ServiceExtension};
-pub use mount::{Mount, MountKind, StoreMount};
+pub use hash::volumes_of;
+pub(crate) use hash::{digest, escaped};
+pub use limits::{Blkio, DeviceRequest, Limits};
+pub use mount::{Mount, MountKind, SOCKET_CONFIG, StoreMount};
 pub use network::{Network, NetworkAttachment, Store, StoreSource, Volume};
-pub use port::Port;
+pub use port::{Port, RawPort};
 pub use service::{
     Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart, Service,
     Ulimit,

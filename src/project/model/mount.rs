@@ -1,5 +1,6 @@
 //! `services.*.volumes`, and how secrets and configs are mounted.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// One mount, long form (compose specification, 05-services, section `volumes`).
@@ -11,6 +12,8 @@ pub struct Mount {
     pub target: String,
     /// Read-only.
     pub read_only: bool,
+    /// `consistent`, `cached` or `delegated`; engines on Linux ignore it.
+    pub consistency: Option<String>,
 }
 
 /// What is mounted.
@@ -26,6 +29,8 @@ pub enum MountKind {
         propagation: Option<String>,
         /// `z` or `Z`.
         selinux: Option<String>,
+        /// `disabled`, `writable` or `readonly`: what becomes of mounts below it.
+        recursive: Option<String>,
     },
     /// A volume of the project (its key), or an anonymous one.
     Volume {
@@ -34,6 +39,15 @@ pub enum MountKind {
         /// Do not copy the image's files into a new volume.
         nocopy: bool,
         /// A path inside the volume.
+        subpath: Option<String>,
+        /// Labels of an anonymous volume.
+        labels: BTreeMap<String, String>,
+    },
+    /// The files of an image.
+    Image {
+        /// The reference.
+        source: String,
+        /// A path inside the image.
         subpath: Option<String>,
     },
     /// Memory.
@@ -44,6 +58,10 @@ pub enum MountKind {
         mode: Option<u32>,
     },
 }
+
+/// The config that holds the credentials for registries, for a service with `use_api_socket`. No file can
+/// name one so.
+pub const SOCKET_CONFIG: &str = "#apisocket";
 
 /// A secret or config of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,6 +28,8 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
     /// The address pools: subnet, ip range, gateway.
     pub subnets: Vec<(Option<String>, Option<String>, Option<String>)>,
+    /// Addresses that are not given out, by name, for each pool.
+    pub reserved: Vec<BTreeMap<String, String>>,
     /// The IPAM driver.
     pub ipam_driver: Option<String>,
 }
@@ -88,6 +90,10 @@ pub struct NetworkAttachment {
     pub mac_address: Option<String>,
     /// The highest joins first.
     pub priority: i64,
+    /// The highest is the way out.
+    pub gw_priority: i64,
+    /// The interface's name in the container.
+    pub interface_name: Option<String>,
     /// Driver options.
     pub driver_opts: BTreeMap<String, String>,
 }

@@ -4,6 +4,17 @@ use std::net::IpAddr;
 
 use crate::port::claim::Protocol;
 
+/// A port of a protocol that wharf has no claims on (SCTP): the engine gets it as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawPort {
+    /// `port/protocol` inside the container.
+    pub target: String,
+    /// The port or range of ports on the host; empty: the engine chooses.
+    pub published: String,
+    /// The address on the host; empty: all of them.
+    pub host_ip: String,
+}
+
 /// One port mapping, long form, ranges expanded
 /// (compose specification, 05-services, section `ports`).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Build, Mount, NetworkAttachment, Port, ServiceExtension, StoreMount};
+use super::{Build, Limits, Mount, NetworkAttachment, Port, RawPort, ServiceExtension, StoreMount};
 
 /// A service, canonical and resolved. Fields follow the specification's names.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,14 +22,24 @@ pub struct Service {
     pub entrypoint: Option<Vec<String>>,
     /// `environment` over `env_file`, resolved; unset ones removed.
     pub environment: BTreeMap<String, String>,
+    /// Variables that are to be unset: named without a value, and nothing gives them one.
+    pub unset: Vec<String>,
     /// Ports on the host.
     pub ports: Vec<Port>,
+    /// Ports on the host that no claim is made on.
+    pub raw_ports: Vec<RawPort>,
     /// `port/protocol` open to other containers.
     pub expose: Vec<String>,
     /// Mounts.
     pub volumes: Vec<Mount>,
     /// `tmpfs:` entries, `path[:options]`.
     pub tmpfs: Vec<String>,
+    /// Services and containers whose volumes it mounts too, `service[:mode]` or `container:name[:mode]`.
+    pub volumes_from: Vec<String>,
+    /// Services under further names, `service[:name]`.
+    pub links: Vec<String>,
+    /// Containers of others under further names, `container[:name]`.
+    pub external_links: Vec<String>,
     /// Networks by key; empty with `network_mode`.
     pub networks: BTreeMap<String, NetworkAttachment>,
     /// `host`, `none`, `service:x`, `container:x`.
@@ -42,6 +52,8 @@ pub struct Service {
     pub profiles: Vec<String>,
     /// Restart policy.
     pub restart: Restart,
+    /// Whether the policy was written: the engine tells `no` from nothing.
+    pub restart_given: bool,
     /// Its container's name.
     pub container_name: Option<String>,
     /// Host name.
@@ -132,6 +144,8 @@ pub struct Service {
     pub memswap_limit: Option<i64>,
     /// Processes.
     pub pids_limit: Option<i64>,
+    /// What else is limited or let in.
+    pub limits: Limits,
     /// OOM score adjustment.
     pub oom_score_adj: Option<i64>,
     /// Logging.
@@ -140,6 +154,8 @@ pub struct Service {
     pub attach: Option<bool>,
     /// Commands after the start.
     pub post_start: Vec<Hook>,
+    /// How many commands it has to run before the start; none of them is run.
+    pub pre_start: usize,
     /// Commands before the stop.
     pub pre_stop: Vec<Hook>,
     /// A fixed hardware address.
@@ -148,6 +164,9 @@ pub struct Service {
     pub wharf: ServiceExtension,
     /// The hash of its canonical form, as `config --hash` prints it.
     pub config_hash: String,
+    /// The text that the hash is made of, where it shares something of another service and the hash
+    /// therefore depends on that one's container.
+    pub shared_form: Option<String>,
 }
 
 impl Service {
@@ -159,6 +178,20 @@ impl Service {
     /// Whether it can run as a process.
     pub fn has_process_form(&self) -> bool {
         self.wharf.process.is_some()
+    }
+
+    /// The services whose namespaces or volumes its containers share.
+    pub fn shares_with(&self) -> impl Iterator<Item = &str> {
+        let modes = [&self.network_mode, &self.ipc, &self.pid];
+        let spaces = modes
+            .into_iter()
+            .filter_map(|mode| mode.as_deref()?.strip_prefix("service:"));
+        let volumes = self
+            .volumes_from
+            .iter()
+            .filter_map(|entry| entry.split(':').next())
+            .filter(|name| *name != "container");
+        spaces.chain(volumes)
     }
 
     /// The image that a container of it is made of, in project `project`.

@@ -30,6 +30,13 @@ impl Supervisor {
                 }
                 self.signal(&instance, signal).map(|()| None)
             }
+            Ok(Request::Pause { instance }) => {
+                self.running(&instance).and_then(Unit::pause).map(|()| None)
+            }
+            Ok(Request::Unpause { instance }) => self
+                .running(&instance)
+                .and_then(|unit| unit.unpause(around))
+                .map(|()| None),
             Ok(Request::Remove { instance }) => self.remove(&instance).map(|()| None),
             Ok(Request::Ping) => Ok(None),
             Ok(Request::Shutdown) => {
@@ -90,12 +97,13 @@ impl Supervisor {
     }
 
     fn signal(&mut self, name: &str, signal: i32) -> Result<(), Failure> {
-        self.units
-            .get_mut(name)
-            .ok_or_else(|| Failure::Refused {
-                message: format!("{name} is not running"),
-            })?
-            .signal(signal)
+        self.running(name)?.signal(signal)
+    }
+
+    fn running(&mut self, name: &str) -> Result<&mut Unit, Failure> {
+        self.units.get_mut(name).ok_or_else(|| Failure::Refused {
+            message: format!("{name} is not running"),
+        })
     }
 
     fn remove(&mut self, name: &str) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! One instance in the supervisor's hands: carries out what its lifecycle decides, on the real process, its
 //! output and its ledger entry. Decides nothing itself.
 
+mod freeze;
 mod spawn;
 mod takeover;
 

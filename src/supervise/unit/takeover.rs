@@ -69,6 +69,7 @@ impl Unit {
                 id,
                 adopted: Some(fd),
             });
+            let is_paused = unit.record.status == Status::Paused;
             unit.health = unit.record.spec.healthcheck.as_ref().map(|check| {
                 let verdict = unit.record.health.unwrap_or(Health::Starting);
                 Schedule::resumed(check, verdict, since, around.now)
@@ -76,7 +77,11 @@ impl Unit {
             if let Some(run) = &mut unit.record.run {
                 run.process = Some(id);
             }
-            unit.record.status = Status::Running;
+            if is_paused {
+                unit.health = None;
+            } else {
+                unit.record.status = Status::Running;
+            }
             unit.record.write(&unit.dir)?;
         } else {
             unit.ended = Some(run.code.unwrap_or(UNKNOWN_CODE));

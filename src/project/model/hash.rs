@@ -1,26 +1,98 @@
-//! The hashes by which Docker Compose tells whether a network or a volume was made from another
-//! configuration. Pure.
+//! The hashes by which Docker Compose tells whether a container, a network or a volume was made from
+//! another configuration. Pure.
 //!
 //! SHA-256 of the JSON that Go's encoder makes of Docker Compose's own structs (2.40.3): fields in the
 //! structs' order, empty ones left out, `<`, `>` and `&` escaped. With another hash it would take what
 //! wharf made for outdated.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::connect::hex;
-use crate::project::model::{Network, Volume};
+use super::{Network, Service, Volume};
 
-/// The hash of a network.
-pub(super) fn of_network(network: &Network) -> String {
+impl Service {
+    /// The hash of a container of it, with the services whose namespaces or volumes it shares replaced
+    /// by their containers (docker/compose, `resolveServiceReferences`). `container` knows the id of the
+    /// first container of a service; where it does not, the reference stays as it is written.
+    pub fn hash_beside(&self, container: impl Fn(&str) -> Option<String>) -> String {
+        let Some(form) = &self.shared_form else {
+            return self.config_hash.clone();
+        };
+        let mut text = form.clone();
+        for (key, mode) in [
+            ("network_mode", &self.network_mode),
+            ("ipc", &self.ipc),
+            ("pid", &self.pid),
+        ] {
+            let name = mode
+                .as_deref()
+                .and_then(|mode| mode.strip_prefix("service:"));
+            if let Some(id) = name.and_then(&container) {
+                let old = mode.as_deref().unwrap_or_default();
+                text = text.replace(
+                    &format!("{}:{}", json!(key), json!(old)),
+                    &format!("{}:{}", json!(key), json!(format!("container:{id}"))),
+                );
+            }
+        }
+        let resolved: Vec<String> = self
+            .volumes_from
+            .iter()
+            .map(|entry| volumes_of(entry, &container))
+            .collect();
+        text = text.replace(
+            &format!("\"volumes_from\":{}", json!(self.volumes_from)),
+            &format!("\"volumes_from\":{}", json!(resolved)),
+        );
+        digest(&text)
+    }
+}
+
+/// An entry of `volumes_from` as the engine takes it: `service[:mode]` by the container's id, and
+/// `container:name[:mode]` by its name. Docker Compose drops the mode, and so does this.
+pub fn volumes_of(entry: &str, container: impl Fn(&str) -> Option<String>) -> String {
+    let mut parts = entry.split(':');
+    let first = parts.next().unwrap_or_default();
+    if first == "container" {
+        return parts.next().unwrap_or_default().to_owned();
+    }
+    container(first).unwrap_or_else(|| entry.to_owned())
+}
+
+impl Network {
+    /// The hash of its configuration, as its label has it.
+    pub fn config_hash(&self) -> String {
+        of_network(self)
+    }
+}
+
+impl Volume {
+    /// The hash of its configuration, as its label has it.
+    pub fn config_hash(&self) -> String {
+        of_volume(self)
+    }
+}
+
+fn of_network(network: &Network) -> String {
     let pools: Vec<Value> = network
         .subnets
         .iter()
-        .map(|(subnet, ip_range, gateway)| {
+        .zip(
+            network
+                .reserved
+                .iter()
+                .map(Some)
+                .chain(std::iter::repeat(None)),
+        )
+        .map(|((subnet, ip_range, gateway), reserved)| {
+            let reserved = reserved.filter(|addresses| !addresses.is_empty());
             object([
                 ("subnet", subnet.as_ref().map(|text| json!(text))),
                 ("gateway", gateway.as_ref().map(|text| json!(text))),
                 ("ip_range", ip_range.as_ref().map(|text| json!(text))),
+                ("aux_addresses", reserved.map(|addresses| json!(addresses))),
             ])
         })
         .collect();
@@ -31,7 +103,7 @@ pub(super) fn of_network(network: &Network) -> String {
         ),
         ("config", (!pools.is_empty()).then(|| json!(pools))),
     ]);
-    digest(&object([
+    digest_of(&object([
         ("name", Some(json!(network.name))),
         ("driver", network.driver.as_ref().map(|text| json!(text))),
         (
@@ -51,10 +123,9 @@ pub(super) fn of_network(network: &Network) -> String {
     ]))
 }
 
-/// The hash of a volume.
-pub(super) fn of_volume(volume: &Volume) -> String {
+fn of_volume(volume: &Volume) -> String {
     let driver = volume.driver.as_deref().unwrap_or("local");
-    digest(&object([
+    digest_of(&object([
         ("name", Some(json!(volume.name))),
         ("driver", Some(json!(driver))),
         (
@@ -77,15 +148,32 @@ fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
     Value::Object(present)
 }
 
-fn digest(value: &Value) -> String {
-    let text = value
-        .to_string()
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
-        .replace('\u{2028}', "\\u2028")
-        .replace('\u{2029}', "\\u2029");
-    hex(&Sha256::digest(text))
+fn digest_of(value: &Value) -> String {
+    digest(&escaped(&value.to_string()))
+}
+
+/// JSON as Go's encoder escapes it.
+pub(crate) fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                // Writing to a text cannot fail.
+                let _written = write!(escaped, "\\u{:04x}", u32::from(c));
+            }
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// SHA-256 in hexadecimal digits.
+pub(crate) fn digest(text: &str) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(text) {
+        let _written = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 #[cfg(test)]

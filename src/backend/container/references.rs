@@ -1,0 +1,129 @@
+//! What a service says of other services, as the engine takes it: their containers.
+//!
+//! A namespace, volumes or links of another service are those of its containers, which must exist when
+//! the container is made.
+
+use std::collections::BTreeMap;
+
+use super::reply::Listed;
+use super::{Engine, labels, observe};
+use crate::backend::BackendError;
+use crate::plan::step::InstanceSpec;
+use crate::project::model::volumes_of;
+use crate::state::Fingerprint;
+
+/// The containers of the services that an instance refers to.
+#[derive(Debug)]
+pub(super) struct References<'a> {
+    spec: &'a InstanceSpec,
+    /// Name and id of each service's containers, by name.
+    containers: BTreeMap<String, Vec<(String, String)>>,
+}
+
+impl<'a> References<'a> {
+    /// Lists the project's containers, if the service refers to any.
+    pub(super) async fn look_up(
+        engine: &Engine,
+        spec: &'a InstanceSpec,
+    ) -> Result<Self, BackendError> {
+        let mut references = Self {
+            spec,
+            containers: BTreeMap::new(),
+        };
+        if spec.service.shares_with().next().is_none() && spec.service.links.is_empty() {
+            return Ok(references);
+        }
+        let having = [
+            format!("{}={}", labels::PROJECT, spec.project.name),
+            format!("{}=False", labels::ONE_OFF),
+        ];
+        let having: Vec<&str> = having.iter().map(String::as_str).collect();
+        let found = observe::list(engine, &having)
+            .await
+            .map_err(|error| engine.refused(format!("create {}", spec.name), error))?;
+        for entry in found {
+            let Some(service) = entry.labels.get(labels::SERVICE) else {
+                continue;
+            };
+            let named = (name(&entry), entry.id.clone());
+            let containers = references.containers.entry(service.clone()).or_default();
+            containers.push(named);
+            containers.sort();
+        }
+        Ok(references)
+    }
+
+    /// `service:x` as the container of that service; other modes are the engine's own words.
+    pub(super) fn mode(&self, mode: Option<&str>) -> Result<Option<String>, BackendError> {
+        match mode.and_then(|mode| mode.strip_prefix("service:")) {
+            Some(service) => Ok(Some(format!("container:{}", self.first(service)?))),
+            None => Ok(mode.map(str::to_owned)),
+        }
+    }
+
+    /// `volumes_from` by container.
+    pub(super) fn volumes_from(&self) -> Result<Vec<String>, BackendError> {
+        for entry in &self.spec.service.volumes_from {
+            let service = entry.split(':').next().unwrap_or_default();
+            if service != "container" {
+                self.first(service)?;
+            }
+        }
+        let id = |service: &str| self.first(service).ok();
+        let entries = self.spec.service.volumes_from.iter();
+        Ok(entries.map(|entry| volumes_of(entry, id)).collect())
+    }
+
+    /// `container:name` for every name that a linked container gets, as Docker Compose gives them.
+    pub(super) fn links(&self) -> Vec<String> {
+        let spec = self.spec;
+        let mut links = Vec::new();
+        for link in &spec.service.links {
+            let (service, alias) = link.split_once(':').unwrap_or((link, link));
+            for (container, _) in self.containers.get(service).into_iter().flatten() {
+                links.push(format!("{container}:{alias}"));
+                links.push(format!("{container}:{service}-{}", spec.number));
+                links.push(format!(
+                    "{container}:{}-{service}-{}",
+                    spec.project.name, spec.number
+                ));
+            }
+        }
+        for link in &spec.service.external_links {
+            let (container, alias) = link.split_once(':').unwrap_or((link, link));
+            links.push(format!("{container}:{alias}"));
+        }
+        links
+    }
+
+    /// What the container is made from, by the containers it refers to.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        if self.spec.service.shared_form.is_none() {
+            return self.spec.fingerprint.clone();
+        }
+        let id = |service: &str| self.first(service).ok();
+        Fingerprint(self.spec.service.hash_beside(id))
+    }
+
+    fn first(&self, service: &str) -> Result<String, BackendError> {
+        let containers = self.containers.get(service);
+        match containers.and_then(|containers| containers.first()) {
+            Some((_, id)) => Ok(id.clone()),
+            None => Err(BackendError::Unsupported(format!(
+                "{}: service `{service}`, whose namespace or volumes it shares, has no container",
+                self.spec.name
+            ))),
+        }
+    }
+}
+
+/// Links add further names with a slash inside.
+fn name(entry: &Listed) -> String {
+    entry
+        .names
+        .iter()
+        .map(|name| name.trim_start_matches('/'))
+        .find(|name| !name.contains('/'))
+        .unwrap_or_default()
+        .to_owned()
+}

@@ -1,0 +1,332 @@
+//! Programs in the foreground of a command: another one beside a service's process (`exec`), and a
+//! service's own for once (`run`).
+//!
+//! Each leads a session of its own and carries a run id, so what it leaves behind is found and ended as a
+//! service's is. The command, not the supervisor, is its parent; a one-off run is in the ledger all the
+//! same, so that a command that is killed leaves nothing that `down` does not know.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use rustix::process::Signal;
+use tokio::sync::oneshot;
+
+use super::child::{Launch, Way};
+use super::ledger::{Account, Record, Run};
+use super::protocol::Request;
+use super::run::{ProcessId, boot_id, new_run_id, wall_clock};
+use super::tree::Snapshot;
+use super::{Processes, convert, terminal};
+use crate::backend::BackendError;
+use crate::backend::streams::{Size, Streams};
+use crate::state::Status;
+
+/// How often what a run left behind is looked for and killed.
+const SWEEPS: u32 = 50;
+
+/// What a program in the foreground gets of the user's terminal.
+#[derive(Clone, Debug, Default)]
+pub struct Face {
+    /// A terminal of its own; else the command's own three descriptors.
+    pub tty: bool,
+    /// Standard input.
+    pub stdin: bool,
+    /// `TERM` of the user's terminal.
+    pub term: Option<String>,
+    /// Its size.
+    pub size: Option<Size>,
+}
+
+/// What to run beside a service's process.
+#[derive(Clone, Debug, Default)]
+pub struct Aside {
+    /// argv.
+    pub command: Vec<String>,
+    /// `KEY=value`, on top of the process's environment.
+    pub environment: Vec<String>,
+    /// `user[:group]`; `None`: the process's.
+    pub user: Option<String>,
+    /// In the process's directory, or absolute; `None`: the process's.
+    pub working_dir: Option<String>,
+}
+
+/// A program in the foreground.
+#[derive(Debug)]
+pub struct Foreground {
+    id: ProcessId,
+    end: oneshot::Receiver<io::Result<ExitStatus>>,
+    /// Its terminal's streams, and the terminal itself.
+    pub terminal: Option<(Streams, Arc<OwnedFd>)>,
+}
+
+impl Foreground {
+    /// `child` is waited for by a thread, which this command may leave behind.
+    fn new(
+        mut child: Child,
+        terminal: Option<(Streams, Arc<OwnedFd>)>,
+    ) -> Result<Self, BackendError> {
+        let pid = child.id();
+        let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
+        let (tell, end) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("waiter".to_owned())
+            .spawn(move || drop(tell.send(child.wait())))
+            .map_err(|source| BackendError::State {
+                action: format!("cannot wait for process {pid}"),
+                source,
+            })?;
+        Ok(Self { id, end, terminal })
+    }
+
+    /// Its process.
+    pub fn id(&self) -> ProcessId {
+        self.id
+    }
+
+    /// Waits for its end; the exit code, 128 + signal for a death by signal. To be asked once.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub async fn wait(&mut self) -> io::Result<i32> {
+        let status = (&mut self.end).await.map_err(io::Error::other)??;
+        Ok(status
+            .code()
+            .or_else(|| status.signal().map(|signal| 128 + signal))
+            .unwrap_or(super::UNKNOWN_CODE))
+    }
+}
+
+impl Processes {
+    /// The directory that an instance runs in.
+    ///
+    /// # Errors
+    /// There is no such instance.
+    pub fn working_dir(&self, project: &str, name: &str) -> Result<PathBuf, BackendError> {
+        Ok(self.record(project, name)?.spec.working_dir)
+    }
+
+    /// Starts a program in the environment and directory of an instance that runs.
+    ///
+    /// # Errors
+    /// It cannot be found or executed, or the user does not exist.
+    pub fn exec(
+        &self,
+        project: &str,
+        name: &str,
+        aside: &Aside,
+        face: &Face,
+    ) -> Result<Foreground, BackendError> {
+        let plan = self.beside(project, name, aside)?;
+        launch(&plan, face)
+    }
+
+    /// As [`Processes::exec`], for a program that nobody watches.
+    ///
+    /// # Errors
+    /// As [`Processes::exec`].
+    pub fn exec_detached(
+        &self,
+        project: &str,
+        name: &str,
+        aside: &Aside,
+    ) -> Result<(), BackendError> {
+        let plan = self.beside(project, name, aside)?;
+        plan.launch(&plan.environment)
+            .spawn(Stdio::null(), Stdio::null())
+            .map(drop)
+            .map_err(|error| plan.failed(error))
+    }
+
+    fn beside(&self, project: &str, name: &str, aside: &Aside) -> Result<Started, BackendError> {
+        let record = self.record(project, name)?;
+        let mut environment = record.spec.environment.clone();
+        for entry in &aside.environment {
+            if let Some((key, value)) = entry.split_once('=') {
+                environment.insert(key.to_owned(), value.to_owned());
+            }
+        }
+        let mut working_dir = record.spec.working_dir.clone();
+        if let Some(dir) = &aside.working_dir {
+            working_dir.push(dir);
+            environment.insert("PWD".to_owned(), working_dir.display().to_string());
+        }
+        let user = match &aside.user {
+            Some(user) => {
+                let found = convert::account_of(user, &[], &record.spec.service)?;
+                if let Some((_, Some(user))) = &found {
+                    environment.extend(convert::identity(user));
+                }
+                found.map(|(account, _)| account)
+            }
+            None => record.spec.user.clone(),
+        };
+        let program = (aside.command.first().map(String::as_str) == Some("wharf"))
+            .then(|| self.binary.clone());
+        Ok(Started {
+            command: aside.command.clone(),
+            program,
+            working_dir,
+            environment,
+            user,
+            run_id: record.id().to_owned(),
+        })
+    }
+
+    /// Starts an instance that was made for one command, in that command's foreground.
+    ///
+    /// # Errors
+    /// Its program cannot be found or executed; the ledger cannot be written.
+    pub fn start_one_off(
+        &self,
+        project: &str,
+        name: &str,
+        face: &Face,
+    ) -> Result<Foreground, BackendError> {
+        let dir = self.dirs().project(project)?.instance(name)?;
+        let mut record = self.record(project, name)?;
+        let run_id = new_run_id().map_err(|source| BackendError::State {
+            action: "cannot make a run id".to_owned(),
+            source,
+        })?;
+        // The intent is on disk before the process is: whoever comes after a crash looks for this id.
+        record.run = Some(Run {
+            id: run_id.clone(),
+            process: None,
+            boot_id: boot_id(),
+            started: wall_clock(),
+            finished: None,
+            code: None,
+        });
+        record.write(&dir)?;
+        let spec = &record.spec;
+        let plan = Started {
+            command: spec.command.clone(),
+            program: spec.program.clone(),
+            working_dir: spec.working_dir.clone(),
+            environment: spec.environment.clone(),
+            user: spec.user.clone(),
+            run_id,
+        };
+        let foreground = launch(&plan, face)?;
+        record.status = Status::Running;
+        record.wanted = true;
+        if let Some(run) = &mut record.run {
+            run.process = Some(foreground.id);
+        }
+        record.write(&dir)?;
+        Ok(foreground)
+    }
+
+    /// Notes the end of a one-off run, after killing what it left behind; then forgets it, if it is to be
+    /// removed.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn end_one_off(
+        &self,
+        project: &str,
+        name: &str,
+        code: i32,
+        remove: bool,
+    ) -> Result<(), BackendError> {
+        let dir = self.dirs().project(project)?.instance(name)?;
+        let Some(mut record) = Record::read(&dir)? else {
+            return Ok(());
+        };
+        sweep(&record);
+        // Another command may have brought a supervisor, which sees the end as well.
+        self.client.ask_if_there(project, &Request::Ping).await?;
+        record.status = Status::Exited { code };
+        record.wanted = false;
+        if let Some(run) = &mut record.run {
+            run.code = Some(code);
+            run.finished = Some(wall_clock());
+        }
+        record.write(&dir)?;
+        if remove {
+            self.remove(project, name).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Kills everything of a run whose main process has ended.
+fn sweep(record: &Record) {
+    let Some(run) = &record.run else { return };
+    for _ in 0..SWEEPS {
+        let left = Snapshot::take().map(|all| all.tree(&run.id, run.process, &[]));
+        let left = left.unwrap_or_default();
+        if left.is_empty() {
+            return;
+        }
+        for process in left {
+            // One that may not be signalled stays; the ledger still knows its run id.
+            drop(process.signal(Signal::KILL));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+/// All that starting a program needs.
+struct Started {
+    command: Vec<String>,
+    program: Option<PathBuf>,
+    working_dir: PathBuf,
+    environment: BTreeMap<String, String>,
+    user: Option<Account>,
+    run_id: String,
+}
+
+impl Started {
+    fn launch<'a>(&'a self, environment: &'a BTreeMap<String, String>) -> Launch<'a> {
+        Launch {
+            command: &self.command,
+            program: self.program.as_deref().map(Path::new),
+            working_dir: &self.working_dir,
+            environment,
+            run_id: &self.run_id,
+            user: self.user.as_ref(),
+            descriptors: None,
+        }
+    }
+
+    fn failed(&self, source: io::Error) -> BackendError {
+        BackendError::Command {
+            command: self.command.join(" "),
+            working_dir: self.working_dir.clone(),
+            source,
+        }
+    }
+}
+
+fn launch(plan: &Started, face: &Face) -> Result<Foreground, BackendError> {
+    let cannot = |source| BackendError::State {
+        action: "cannot open a terminal".to_owned(),
+        source,
+    };
+    let mut environment = plan.environment.clone();
+    if let Some(term) = face.term.as_ref().filter(|_| face.tty) {
+        environment.insert("TERM".to_owned(), term.clone());
+    }
+    let launch = plan.launch(&environment);
+    let (child, terminal) = if face.tty {
+        let pty = terminal::open(face.size).map_err(cannot)?;
+        let end = || pty.theirs.try_clone().map(Stdio::from).map_err(cannot);
+        let child = launch.spawn_with([end()?, end()?, end()?], Way::OnTerminal);
+        (child, Some((pty.streams, pty.ours)))
+    } else {
+        let stdin = if face.stdin {
+            Stdio::inherit()
+        } else {
+            Stdio::null()
+        };
+        let ends = [stdin, Stdio::inherit(), Stdio::inherit()];
+        (launch.spawn_with(ends, Way::Apart), None)
+    };
+    Foreground::new(child.map_err(|error| plan.failed(error))?, terminal)
+}

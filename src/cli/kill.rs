@@ -1,0 +1,44 @@
+//! `wharf kill`
+
+use crate::cli::carry_out::carry_out;
+use crate::cli::context::Context;
+use crate::error::Result;
+use crate::plan::down::{self, Ending};
+use crate::state::Observed;
+
+/// Send a signal to services, by default the one that ends them at once
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Services [default: all]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// The signal, by name or number
+    #[arg(short, long, value_name = "SIGNAL", default_value = "SIGKILL")]
+    signal: String,
+    /// Instances of services that are no longer in the compose file too
+    #[arg(long)]
+    remove_orphans: bool,
+}
+
+pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
+    let named = context.name_or_project()?;
+    let backends = context.backends()?;
+    let _alone = context.lock(&backends, named.name()).await?;
+    let instances = named.instances(context.ui, &backends).await?;
+    named.check_services(&args.services, &instances)?;
+    let observed = Observed {
+        instances,
+        ..Observed::default()
+    };
+    let ending = Ending {
+        remove_orphans: args.remove_orphans,
+        leave_one_offs: false,
+        ..named.ending(&args.services)
+    };
+    let plan = down::kill(&observed, &ending, &args.signal);
+    if plan.steps.is_empty() {
+        context.ui.status("nothing to kill: no instance runs");
+        return Ok(());
+    }
+    carry_out(context, &backends, &plan).await.map(drop)
+}

@@ -1,0 +1,57 @@
+//! `wharf pause` and `wharf unpause`
+
+use crate::cli::carry_out::carry_out;
+use crate::cli::context::Context;
+use crate::error::Result;
+use crate::plan::Plan;
+use crate::plan::down::{self, Ending};
+use crate::state::Observed;
+
+/// Freeze services: their processes stay where they are and get no time
+#[derive(Debug, clap::Args)]
+pub(super) struct PauseArgs {
+    /// Services [default: all]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+}
+
+/// Let frozen services go on
+#[derive(Debug, clap::Args)]
+pub(super) struct UnpauseArgs {
+    /// Services [default: all]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+}
+
+pub(super) async fn pause(context: &Context, args: &PauseArgs) -> Result<()> {
+    run(context, &args.services, "pause", down::pause).await
+}
+
+pub(super) async fn unpause(context: &Context, args: &UnpauseArgs) -> Result<()> {
+    run(context, &args.services, "unpause", down::unpause).await
+}
+
+async fn run(
+    context: &Context,
+    services: &[String],
+    what: &str,
+    plan: impl FnOnce(&Observed, &Ending) -> Plan,
+) -> Result<()> {
+    let named = context.name_or_project()?;
+    let backends = context.backends()?;
+    let _alone = context.lock(&backends, named.name()).await?;
+    let instances = named.instances(context.ui, &backends).await?;
+    named.check_services(services, &instances)?;
+    let observed = Observed {
+        instances,
+        ..Observed::default()
+    };
+    let plan = plan(&observed, &named.ending(services));
+    if plan.steps.is_empty() {
+        context
+            .ui
+            .status(format!("nothing to {what}: no instance runs"));
+        return Ok(());
+    }
+    carry_out(context, &backends, &plan).await.map(drop)
+}

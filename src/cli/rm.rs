@@ -1,0 +1,66 @@
+//! `wharf rm`
+
+use crate::cli::carry_out::carry_out;
+use crate::cli::context::Context;
+use crate::error::Result;
+use crate::plan::Plan;
+use crate::plan::down::{self, Ending};
+use crate::plan::step::Action;
+use crate::state::Observed;
+
+/// Remove instances that do not run
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Services [default: all]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// Remove without asking
+    #[arg(short, long)]
+    force: bool,
+    /// Stop those that run, and remove them too
+    #[arg(short, long)]
+    stop: bool,
+    /// Remove their anonymous volumes too
+    #[arg(short, long)]
+    volumes: bool,
+}
+
+pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
+    let named = context.name_or_project()?;
+    let backends = context.backends()?;
+    let _alone = context.lock(&backends, named.name()).await?;
+    let instances = named.instances(context.ui, &backends).await?;
+    named.check_services(&args.services, &instances)?;
+    let observed = Observed {
+        instances,
+        ..Observed::default()
+    };
+    let ending = Ending {
+        anonymous_volumes: args.volumes,
+        ..named.ending(&args.services)
+    };
+    let plan = down::remove(&observed, &ending, args.stop);
+    if plan.steps.is_empty() {
+        context.ui.status("nothing to remove: no stopped instances");
+        return Ok(());
+    }
+    let what = format!("Going to remove {}", removed(&plan).join(", "));
+    if args.force {
+        context.ui.data(what);
+    } else if !context.ui.confirm(&what) {
+        return Ok(());
+    }
+    carry_out(context, &backends, &plan).await.map(drop)
+}
+
+fn removed(plan: &Plan) -> Vec<&str> {
+    plan.steps
+        .iter()
+        .filter_map(|step| {
+            let Action::Remove { instance, .. } = &step.action else {
+                return None;
+            };
+            Some(instance.name.as_str())
+        })
+        .collect()
+}

@@ -1,0 +1,367 @@
+//! A conversation between the user's terminal and a program elsewhere, until one of them leaves.
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::backend::process::Foreground;
+use crate::backend::router::Backends;
+use crate::backend::streams::{Input, Output, Program, Size, Streams};
+use crate::error::{Error, Result};
+use crate::ui::detach::DetachKeys;
+use crate::ui::terminal::{self, RawMode, Screen};
+
+/// How often a program that is just being started is told its terminal's size, and how long after each
+/// other.
+const TOLD: (u32, Duration) = (10, Duration::from_millis(20));
+
+/// How many requests to end are passed on before the program is killed.
+const PATIENCE: u32 = 3;
+
+/// How long after its end the output of a program on a terminal is waited for.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// The code of a program that died of SIGPIPE, as a shell says it.
+const BROKEN_PIPE: i32 = 141;
+
+/// Why a conversation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The program's output has ended.
+    Output,
+    /// The user typed the keys that detach.
+    Detached,
+    /// Nobody reads what the program writes.
+    Broken,
+}
+
+/// What becomes of signals to this command.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OnSignal<'a> {
+    /// They end the conversation, not the program.
+    Leave,
+    /// They are the program's.
+    PassOn(&'a Backends, &'a Recipient),
+}
+
+/// Who gets the signals.
+#[derive(Clone, Debug)]
+pub(super) enum Recipient {
+    /// The main program of a container.
+    Container {
+        /// Its id.
+        id: String,
+        /// Its name.
+        name: String,
+    },
+    /// A process of this machine.
+    Process(crate::backend::process::run::ProcessId),
+    /// An instance of the process backend.
+    Instance {
+        /// The project.
+        project: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What a conversation needs to know.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    pub(super) streams: Streams,
+    /// Whose terminal it is; `None`: it has none.
+    pub(super) terminal: Option<Program>,
+    /// Whether what is typed is sent.
+    pub(super) stdin: bool,
+    /// The keys that detach; `None`: what is typed goes through as it is.
+    pub(super) keys: Option<DetachKeys>,
+    pub(super) on_signal: OnSignal<'a>,
+}
+
+/// The size of the user's terminal.
+pub(super) fn size() -> Option<Size> {
+    terminal::size().map(|(rows, columns)| Size { rows, columns })
+}
+
+/// The keys that detach, by the option or the Docker configuration.
+pub(super) fn keys(text: Option<&str>) -> Result<DetachKeys> {
+    DetachKeys::parse(text).map_err(|word| {
+        Error::usage(format!("`{word}` is not a key that detaches"))
+            .hint("--detach-keys ctrl-p,ctrl-q")
+    })
+}
+
+/// Carries on until the program or the user ends it. Raw mode lasts no longer than this.
+///
+/// # Errors
+/// A broken connection; [`Error::interrupted`] where a signal ends it.
+pub(super) async fn carry_on(backends: &Backends, session: Session<'_>) -> Result<End> {
+    carry_on_until(backends, session, std::future::pending()).await
+}
+
+/// As [`carry_on`], and no longer than until the program `ended`, but for what it wrote before.
+async fn carry_on_until(
+    backends: &Backends,
+    session: Session<'_>,
+    ended: impl Future<Output = ()>,
+) -> Result<End> {
+    let Session {
+        streams: Streams { input, output },
+        terminal,
+        stdin,
+        keys,
+        on_signal,
+    } = session;
+    let screen = Screen::open().map_err(Error::failed)?;
+    let keyboard = if stdin {
+        Some(terminal::keyboard().map_err(Error::failed)?)
+    } else {
+        None
+    };
+    let raw = if stdin && terminal.is_some() {
+        RawMode::enter().map_err(|error| {
+            Error::failed("cannot switch the terminal to raw mode").detail(error.to_string())
+        })?
+    } else {
+        None
+    };
+    let keys = keys.filter(|_| terminal.is_some());
+    let end = {
+        let mut shown = pin!(show(output, &screen));
+        let mut sent = pin!(send(keyboard, input, keys));
+        let mut sized = pin!(resize(backends, terminal.as_ref()));
+        let mut heard = pin!(listen(on_signal));
+        tokio::select! {
+            end = &mut shown => end,
+            end = &mut sent => Ok(end),
+            error = &mut sized => Err(error),
+            error = &mut heard => Err(error),
+            () = ended => {
+                // What it left behind may keep its terminal open for ever.
+                let rest = tokio::time::timeout(LAST_WORDS, &mut shown).await;
+                rest.unwrap_or(Ok(End::Output))
+            }
+        }
+    };
+    let end = match end {
+        // Whoever interrupts does not want to wait for a slow reader.
+        Err(error) => Err(error),
+        Ok(end) => match screen.close().await {
+            Ok(()) => Ok(end),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(End::Broken),
+            Err(error) => Err(Error::failed("cannot write the output").detail(error.to_string())),
+        },
+    };
+    drop(raw);
+    end
+}
+
+/// Waits for a program of this machine in the foreground; its exit code.
+///
+/// # Errors
+/// As [`carry_on`].
+pub(super) async fn foreground(
+    backends: &Backends,
+    mut program: Foreground,
+    stdin: bool,
+) -> Result<i32> {
+    let recipient = Recipient::Process(program.id());
+    let on_signal = OnSignal::PassOn(backends, &recipient);
+    if let Some((streams, terminal)) = program.terminal.take() {
+        let session = Session {
+            streams,
+            terminal: Some(Program::Pty(terminal)),
+            stdin,
+            keys: None,
+            on_signal,
+        };
+        let mut code = None;
+        let ended = async {
+            code = Some(program.wait().await);
+        };
+        let end = carry_on_until(backends, session, ended).await?;
+        if end == End::Broken {
+            return Err(broken());
+        }
+        match code {
+            Some(code) => code.map_err(Error::failed),
+            None => program.wait().await.map_err(Error::failed),
+        }
+    } else {
+        tokio::select! {
+            code = program.wait() => code.map_err(Error::failed),
+            error = listen(on_signal) => Err(error),
+        }
+    }
+}
+
+/// What nobody reading means for this command: what a broken pipe means for any other.
+pub(super) fn broken() -> Error {
+    Error::service(BROKEN_PIPE)
+}
+
+/// The program's code as this command's result.
+pub(super) fn result(code: i32) -> Result<()> {
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Error::service(code))
+    }
+}
+
+async fn show(mut output: Output, screen: &Screen) -> Result<End> {
+    loop {
+        match output.next().await {
+            Ok(Some((stream, bytes))) => {
+                if !screen.write(stream, bytes).await {
+                    return Ok(End::Broken);
+                }
+            }
+            Ok(None) => return Ok(End::Output),
+            Err(error) => {
+                return Err(
+                    Error::failed("the connection to the program broke").detail(error.to_string())
+                );
+            }
+        }
+    }
+}
+
+/// Sends what is typed; returns only when the user detaches.
+async fn send(
+    keyboard: Option<mpsc::Receiver<Vec<u8>>>,
+    mut input: Input,
+    mut keys: Option<DetachKeys>,
+) -> End {
+    if let Some(mut keyboard) = keyboard {
+        while let Some(typed) = keyboard.recv().await {
+            let (onward, detached) = match &mut keys {
+                Some(keys) => keys.filter(&typed),
+                None => (typed, false),
+            };
+            // A program that no longer reads may still write: the end of its output is what counts.
+            if !onward.is_empty() && input.write(&onward).await.is_err() {
+                break;
+            }
+            if detached {
+                return End::Detached;
+            }
+        }
+        if let Some(keys) = &keys
+            && !keys.rest().is_empty()
+        {
+            drop(input.write(keys.rest()).await);
+        }
+        drop(input.close().await);
+    }
+    std::future::pending().await
+}
+
+/// Tells the program the size of the user's terminal, now and whenever it changes. Never returns but with
+/// an error.
+async fn resize(backends: &Backends, terminal: Option<&Program>) -> Error {
+    let Some(program) = terminal else {
+        return std::future::pending().await;
+    };
+    let mut changed = match signal(SignalKind::window_change()) {
+        Ok(changed) => changed,
+        Err(error) => return Error::failed(error),
+    };
+    loop {
+        if let Some(size) = size() {
+            let (times, pause) = TOLD;
+            for _ in 0..times {
+                if backends.resize(program, size).await.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }
+        changed.recv().await;
+    }
+}
+
+/// Returns when a signal ends the conversation.
+pub(super) async fn listen(on_signal: OnSignal<'_>) -> Error {
+    let mut signals = match All::new() {
+        Ok(signals) => signals,
+        Err(error) => return Error::failed(error),
+    };
+    let mut asked = 0;
+    loop {
+        let name = signals.next().await;
+        let OnSignal::PassOn(backends, recipient) = on_signal else {
+            return Error::interrupted();
+        };
+        if matches!(name, "SIGINT" | "SIGTERM") {
+            asked += 1;
+        }
+        let name = if asked >= PATIENCE { "SIGKILL" } else { name };
+        if let Err(error) = pass_on(backends, recipient, name).await {
+            return error;
+        }
+    }
+}
+
+async fn pass_on(backends: &Backends, to: &Recipient, name: &str) -> Result<()> {
+    let number = || {
+        name.parse::<nix::sys::signal::Signal>()
+            .map_or(libc_term(), |signal| signal as i32)
+    };
+    match to {
+        Recipient::Container { id, name: called } => {
+            backends.containers.signal(id, called, name).await?;
+        }
+        Recipient::Instance {
+            project,
+            name: called,
+        } => backends.processes.kill(project, called, number()).await?,
+        Recipient::Process(process) => {
+            if let Some(signal) = rustix::process::Signal::from_named_raw(number()) {
+                process.signal(signal).map_err(Error::failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// SIGTERM: what an unknown name stands for.
+fn libc_term() -> i32 {
+    nix::sys::signal::Signal::SIGTERM as i32
+}
+
+/// The signals that a person, a shell or a service manager sends.
+struct All(Vec<(&'static str, Signal)>);
+
+impl All {
+    fn new() -> io::Result<Self> {
+        let kinds = [
+            ("SIGINT", SignalKind::interrupt()),
+            ("SIGTERM", SignalKind::terminate()),
+            ("SIGHUP", SignalKind::hangup()),
+            ("SIGQUIT", SignalKind::quit()),
+            ("SIGUSR1", SignalKind::user_defined1()),
+            ("SIGUSR2", SignalKind::user_defined2()),
+        ];
+        kinds
+            .into_iter()
+            .map(|(name, kind)| Ok((name, signal(kind)?)))
+            .collect::<io::Result<_>>()
+            .map(Self)
+    }
+
+    async fn next(&mut self) -> &'static str {
+        std::future::poll_fn(|context| {
+            for (name, signal) in &mut self.0 {
+                if signal.poll_recv(context).is_ready() {
+                    return std::task::Poll::Ready(*name);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+}

@@ -1,0 +1,144 @@
+//! Networks and volumes that were made from another configuration than the file has now.
+//!
+//! A network is made anew: its containers go first and are made again. A volume holds data, so it is
+//! kept unless the policy says otherwise.
+
+use crate::plan::decide::Decision;
+use crate::plan::policy::Recreate;
+use crate::plan::step::{Action, Cause, StepId};
+use crate::plan::up::Planner;
+use crate::plan::{Inputs, Plan};
+use crate::project::model::{MountKind, Service};
+use crate::state::BackendKind;
+
+/// Whether a network, by its key, is to be made anew.
+pub(super) fn network_diverged(inputs: &Inputs<'_>, key: &str) -> bool {
+    let Some(network) = inputs.project.networks.get(key) else {
+        return false;
+    };
+    let recorded = inputs.observed.network_hashes.get(&network.name);
+    !network.external
+        && inputs.policy.recreate != Recreate::Never
+        && recorded.is_some_and(|hash| *hash != network.config_hash())
+}
+
+/// Whether a volume, by its key, differs from what the file says.
+fn volume_differs(inputs: &Inputs<'_>, key: &str) -> bool {
+    let Some(volume) = inputs.project.volumes.get(key) else {
+        return false;
+    };
+    let recorded = inputs.observed.volume_hashes.get(&volume.name);
+    !volume.external && recorded.is_some_and(|hash| *hash != volume.config_hash())
+}
+
+/// The name of a network or volume of the service that is to be made anew.
+pub(super) fn renewed_resource(inputs: &Inputs<'_>, service: &Service) -> Option<String> {
+    let network = service
+        .networks
+        .keys()
+        .find(|key| network_diverged(inputs, key))
+        .map(|key| format!("network {key}, which changed"));
+    network.or_else(|| {
+        named_volumes(service)
+            .find(|key| inputs.policy.renew_diverged && volume_differs(inputs, key))
+            .map(|key| format!("volume {key}, which changed"))
+    })
+}
+
+fn named_volumes(service: &Service) -> impl Iterator<Item = &String> {
+    service
+        .volumes
+        .iter()
+        .filter_map(|mount| match &mount.kind {
+            MountKind::Volume { source, .. } => source.as_ref(),
+            MountKind::Bind { .. } | MountKind::Tmpfs { .. } | MountKind::Image { .. } => None,
+        })
+}
+
+impl Planner<'_> {
+    /// Plans the end of what diverged and what takes its place, before anything else.
+    pub(super) fn diverged(&mut self) {
+        let inputs = self.inputs;
+        for (key, network) in &inputs.project.networks {
+            let uses = |service: &Service| service.networks.contains_key(key);
+            if !network_diverged(inputs, key) || !self.is_used(uses) {
+                continue;
+            }
+            let removals = self.end_users(uses);
+            let remove = Action::RemoveNetwork {
+                name: network.name.clone(),
+            };
+            let removed = self.plan.add(remove, Cause::ConfigChanged, removals);
+            let create = Action::CreateNetwork {
+                network: std::sync::Arc::clone(network),
+                project: std::sync::Arc::clone(&self.project),
+            };
+            let created = self.plan.add(create, Cause::ConfigChanged, vec![removed]);
+            self.shared.networks.insert(key.clone(), Some(created));
+        }
+        for (key, volume) in &inputs.project.volumes {
+            let uses = |service: &Service| named_volumes(service).any(|other| other == key);
+            if !volume_differs(inputs, key) || !self.is_used(uses) {
+                continue;
+            }
+            if !inputs.policy.renew_diverged {
+                self.plan.diverged_volumes.push(volume.name.clone());
+                continue;
+            }
+            let removals = self.end_users(uses);
+            let remove = Action::RemoveVolume {
+                name: volume.name.clone(),
+            };
+            let removed = self.plan.add(remove, Cause::ConfigChanged, removals);
+            let create = Action::CreateVolume {
+                volume: std::sync::Arc::clone(volume),
+                project: std::sync::Arc::clone(&self.project),
+            };
+            let created = self.plan.add(create, Cause::ConfigChanged, vec![removed]);
+            self.shared.volumes.insert(key.clone(), Some(created));
+        }
+    }
+
+    fn is_used(&self, uses: impl Fn(&Service) -> bool) -> bool {
+        let mut containers = self.decided.values();
+        containers
+            .any(|decided| decided.backend == BackendKind::Container && uses(&decided.service))
+    }
+
+    /// Removes the containers of services that use something, after their images are there.
+    fn end_users(&mut self, uses: impl Fn(&Service) -> bool) -> Vec<StepId> {
+        let decided = self.decided;
+        let mut removals = Vec::new();
+        for decided in decided.values() {
+            if decided.backend != BackendKind::Container || !uses(&decided.service) {
+                continue;
+            }
+            let image =
+                self.shared
+                    .image(&mut self.plan, self.inputs, &self.project, &decided.service);
+            for decision in &decided.decisions {
+                let (old, cause) = match decision {
+                    Decision::Create { old, cause, .. } => (old.clone(), cause.clone()),
+                    Decision::Drop(instance, cause) => (vec![*instance], cause.clone()),
+                    Decision::Keep(_) | Decision::Start(_) | Decision::Restart(..) => continue,
+                };
+                for instance in old {
+                    let step = self.discard(instance, cause.clone(), image.into_iter().collect());
+                    removals.push(step);
+                }
+            }
+        }
+        removals
+    }
+}
+
+/// What to say of volumes that are kept although they differ.
+pub(super) fn said(plan: &Plan) -> Option<String> {
+    let names = plan.diverged_volumes.join(", ");
+    (!names.is_empty()).then(|| {
+        format!(
+            "made from another configuration and kept: volume {names} (--yes makes it anew, and its \
+             data is lost)"
+        )
+    })
+}

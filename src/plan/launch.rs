@@ -1,0 +1,220 @@
+//! The plans that begin what exists: `start` and `restart`, and the wait for what was started.
+//!
+//! They work from the instances' labels, so they need no compose file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::plan::Plan;
+use crate::plan::down::{Ending, stop_all};
+use crate::plan::order::{by_dependency, edges, of_service, with_dependencies, with_restarted};
+use crate::plan::step::{Action, Cause, StepId};
+use crate::plan::up::existing;
+use crate::project::model::Condition;
+use crate::state::{Health, Instance, Observed};
+
+/// What to start or restart.
+#[derive(Clone, Debug, Default)]
+pub struct Launching {
+    /// These services; empty: all that take part.
+    pub services: BTreeSet<String>,
+    /// The services that take part; `None`: no compose file, so all do.
+    pub enabled: Option<BTreeSet<String>>,
+    /// Services that the compose file gives a healthcheck.
+    pub checked: BTreeSet<String>,
+    /// Overrides every grace period.
+    pub timeout: Option<Duration>,
+    /// `--no-deps`: the named services alone.
+    pub no_deps: bool,
+}
+
+impl Launching {
+    /// What `start` concerns: the instances of the services, and of what these depend on.
+    pub fn instances<'a>(&self, observed: &'a Observed) -> Vec<&'a Instance> {
+        if self.no_deps {
+            return self.chosen(observed, &self.services);
+        }
+        let services = with_dependencies(&self.services, &observed.instances);
+        self.chosen(observed, &services)
+    }
+
+    /// The instances of `services`, of all services that take part if none is named.
+    fn chosen<'a>(&self, observed: &'a Observed, services: &BTreeSet<String>) -> Vec<&'a Instance> {
+        let takes = |instance: &&Instance| {
+            if services.is_empty() {
+                let enabled = self.enabled.as_ref();
+                return enabled.is_none_or(|enabled| enabled.contains(&instance.service));
+            }
+            services.contains(&instance.service)
+        };
+        observed
+            .instances
+            .iter()
+            .filter(|instance| !instance.one_off)
+            .filter(takes)
+            .collect()
+    }
+}
+
+/// Starts instances that exist and do not run, dependencies first, also those that are not named.
+pub fn start(observed: &Observed, launching: &Launching) -> Plan {
+    let mut plan = Plan::default();
+    let chosen = launching.instances(observed);
+    Launcher {
+        launching,
+        chosen: &chosen,
+        stops: &BTreeMap::new(),
+        only_restarting: false,
+        why: "start",
+        started: BTreeMap::new(),
+        waits: BTreeMap::new(),
+    }
+    .launch(&mut plan, |instance| !instance.status.is_alive());
+    plan
+}
+
+/// Stops instances and starts them again, whether they run or not, and with them those that depend on
+/// them with `restart: true`. Only such dependencies order the restart.
+pub fn restart(observed: &Observed, launching: &Launching) -> Plan {
+    let mut plan = Plan::default();
+    let services = if launching.no_deps {
+        launching.services.clone()
+    } else {
+        with_restarted(&launching.services, &observed.instances)
+    };
+    let chosen = launching.chosen(observed, &services);
+    let ending = Ending {
+        timeout: launching.timeout,
+        ..Ending::default()
+    };
+    let stops = stop_all(&mut plan, &chosen, &ending, "restart", |edge| edge.restart);
+    Launcher {
+        launching,
+        chosen: &chosen,
+        stops: &stops,
+        only_restarting: true,
+        why: "restart",
+        started: BTreeMap::new(),
+        waits: BTreeMap::new(),
+    }
+    .launch(&mut plan, |_| true);
+    plan
+}
+
+/// Waits for the verdict of every healthcheck that has none yet (`--wait`).
+pub fn await_healthy(observed: &Observed, launching: &Launching) -> Plan {
+    let mut plan = Plan::default();
+    for instance in launching.instances(observed) {
+        if instance
+            .health
+            .is_some_and(|health| health != Health::Healthy)
+        {
+            let wait = Action::AwaitHealthy {
+                instance: existing(instance),
+            };
+            plan.add(wait, Cause::Requested("--wait"), Vec::new());
+        }
+    }
+    plan
+}
+
+/// Whether an instance that has ended with code 0 has done all that others expect of it.
+pub fn is_done(instance: &Instance, observed: &Observed) -> bool {
+    let expects = |other: &Instance| {
+        edges(other).any(|edge| {
+            edge.on == instance.service && edge.condition == Condition::CompletedSuccessfully
+        })
+    };
+    instance.status == crate::state::Status::Exited { code: 0 }
+        && observed.instances.iter().any(expects)
+}
+
+struct Launcher<'a> {
+    launching: &'a Launching,
+    chosen: &'a [&'a Instance],
+    /// The steps that stop instances first, by id.
+    stops: &'a BTreeMap<String, StepId>,
+    /// Only dependencies with `restart: true` count.
+    only_restarting: bool,
+    why: &'static str,
+    /// The start steps of each service.
+    started: BTreeMap<&'a str, Vec<StepId>>,
+    /// The waits for an instance and a condition, so that dependents share them.
+    waits: BTreeMap<(String, bool), StepId>,
+}
+
+impl Launcher<'_> {
+    fn launch(mut self, plan: &mut Plan, wanted: impl Fn(&Instance) -> bool) {
+        let only_restarting = self.only_restarting;
+        let order = by_dependency(self.chosen, |edge| edge.restart || !only_restarting);
+        for service in order {
+            for instance in of_service(self.chosen, service).filter(|instance| wanted(instance)) {
+                let mut needs: Vec<StepId> = self
+                    .stops
+                    .get(&instance.id.0)
+                    .copied()
+                    .into_iter()
+                    .collect();
+                needs.extend(self.gates(plan, instance));
+                let action = Action::Start {
+                    instance: existing(instance),
+                };
+                let start = plan.add(action, Cause::Requested(self.why), needs);
+                self.started.entry(service).or_default().push(start);
+                if let Some(readiness) = instance.readiness.clone() {
+                    let wait = Action::AwaitReady {
+                        instance: existing(instance),
+                        readiness,
+                    };
+                    let wait = plan.add(wait, Cause::ReadyWhenAnswered, vec![start]);
+                    self.waits.insert((instance.id.0.clone(), true), wait);
+                }
+            }
+        }
+    }
+
+    /// The steps that the dependencies of an instance must have passed before it starts.
+    fn gates(&mut self, plan: &mut Plan, instance: &Instance) -> Vec<StepId> {
+        let mut gates = Vec::new();
+        let counts = |restart: bool| restart || !self.only_restarting;
+        let all: Vec<_> = edges(instance)
+            .filter(|edge| counts(edge.restart))
+            .collect();
+        for edge in all {
+            let after = self.started.get(edge.on).cloned().unwrap_or_default();
+            gates.extend(&after);
+            if edge.condition == Condition::Started {
+                continue;
+            }
+            for dependency in of_service(self.chosen, edge.on) {
+                let healthy = edge.condition == Condition::Healthy;
+                let unchecked = !self.launching.checked.contains(edge.on);
+                let key = (dependency.id.0.clone(), healthy);
+                // What the dependency's own readiness proves is enough where no healthcheck is known.
+                let known = self.waits.get(&key).copied();
+                if let Some(wait) = known.filter(|_| !healthy || unchecked) {
+                    gates.push(wait);
+                    continue;
+                }
+                let target = existing(dependency);
+                let action = match (&dependency.readiness, healthy) {
+                    (_, false) => Action::AwaitCompleted { instance: target },
+                    (Some(readiness), true) if unchecked && dependency.health.is_none() => {
+                        Action::AwaitReady {
+                            instance: target,
+                            readiness: readiness.clone(),
+                        }
+                    }
+                    (_, true) => Action::AwaitHealthy { instance: target },
+                };
+                let by = Cause::NeededBy(instance.service.clone());
+                let wait = plan.add(action, by, after.clone());
+                if !healthy || unchecked {
+                    self.waits.insert(key, wait);
+                }
+                gates.push(wait);
+            }
+        }
+        gates
+    }
+}

@@ -1,0 +1,134 @@
+//! In which order instances end and begin: the dependencies that their labels record, so that no compose
+//! file is needed to know them.
+
+use std::collections::BTreeSet;
+
+use crate::project::model::Condition;
+use crate::state::Instance;
+
+/// The label that carries a service's dependencies: `name:condition:restart`, comma-separated.
+pub const DEPENDS_ON_LABEL: &str = "com.docker.compose.depends_on";
+
+/// One dependency of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Edge<'a> {
+    /// The service it depends on.
+    pub on: &'a str,
+    /// What it waits for.
+    pub condition: Condition,
+    /// `restart: true`: it runs anew with that service.
+    pub restart: bool,
+}
+
+/// What an instance depends on.
+pub(super) fn edges(instance: &Instance) -> impl Iterator<Item = Edge<'_>> {
+    instance
+        .labels
+        .get(DEPENDS_ON_LABEL)
+        .into_iter()
+        .flat_map(|label| label.split(','))
+        .filter_map(|entry| {
+            let mut parts = entry.split(':');
+            let on = parts.next().filter(|name| !name.is_empty())?;
+            let condition = match parts.next() {
+                Some("service_healthy") => Condition::Healthy,
+                Some("service_completed_successfully") => Condition::CompletedSuccessfully,
+                _ => Condition::Started,
+            };
+            let restart = parts.next() == Some("true");
+            Some(Edge {
+                on,
+                condition,
+                restart,
+            })
+        })
+}
+
+/// The services of these instances, each after what it depends on by the edges that `counts` takes.
+pub(super) fn by_dependency<'a>(
+    instances: &[&'a Instance],
+    counts: impl Fn(&Edge<'_>) -> bool + Copy,
+) -> Vec<&'a str> {
+    fn visit<'a>(
+        service: &'a str,
+        instances: &[&'a Instance],
+        counts: impl Fn(&Edge<'_>) -> bool + Copy,
+        seen: &mut BTreeSet<&'a str>,
+        order: &mut Vec<&'a str>,
+    ) {
+        if !seen.insert(service) {
+            return;
+        }
+        for instance in of_service(instances, service) {
+            for edge in edges(instance).filter(counts) {
+                visit(edge.on, instances, counts, seen, order);
+            }
+        }
+        if of_service(instances, service).next().is_some() {
+            order.push(service);
+        }
+    }
+    let names: BTreeSet<&str> = instances
+        .iter()
+        .map(|instance| instance.service.as_str())
+        .collect();
+    let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
+    for name in names {
+        visit(name, instances, counts, &mut seen, &mut order);
+    }
+    order
+}
+
+/// The instances of one service.
+pub(super) fn of_service<'a, 'i>(
+    instances: &'i [&'a Instance],
+    service: &'i str,
+) -> impl Iterator<Item = &'a Instance> + use<'a, 'i> {
+    instances
+        .iter()
+        .copied()
+        .filter(move |instance| instance.service == service)
+}
+
+/// These services, and all they depend on.
+pub(super) fn with_dependencies(
+    services: &BTreeSet<String>,
+    instances: &[Instance],
+) -> BTreeSet<String> {
+    closure(services, |known| {
+        instances
+            .iter()
+            .filter(|instance| known.contains(&instance.service))
+            .flat_map(edges)
+            .map(|edge| edge.on.to_owned())
+            .collect()
+    })
+}
+
+/// These services, and all that run anew with them.
+pub(super) fn with_restarted(
+    services: &BTreeSet<String>,
+    instances: &[Instance],
+) -> BTreeSet<String> {
+    closure(services, |known| {
+        instances
+            .iter()
+            .filter(|instance| edges(instance).any(|edge| edge.restart && known.contains(edge.on)))
+            .map(|instance| instance.service.clone())
+            .collect()
+    })
+}
+
+fn closure(
+    start: &BTreeSet<String>,
+    more: impl Fn(&BTreeSet<String>) -> BTreeSet<String>,
+) -> BTreeSet<String> {
+    let mut known = start.clone();
+    loop {
+        let before = known.len();
+        known.extend(more(&known));
+        if known.len() == before {
+            return known;
+        }
+    }
+}

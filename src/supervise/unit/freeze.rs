@@ -1,0 +1,98 @@
+//! Freezing an instance and letting it go on: SIGSTOP and SIGCONT to its whole tree. The ledger says that
+//! it is paused, so that everybody knows, and a later supervisor too.
+
+use rustix::process::Signal;
+
+use super::{Surroundings, Unit};
+use crate::backend::process::protocol::Failure;
+use crate::backend::process::run::ProcessId;
+use crate::state::{Health, Status};
+use crate::supervise::health::Schedule;
+use crate::supervise::lifecycle::Phase;
+
+/// How often the tree is looked at anew for processes that were forked while it was being frozen. A frozen
+/// process forks no more, so each look finds fewer.
+const LOOKS: usize = 20;
+
+impl Unit {
+    /// Freezes all its processes and its healthcheck.
+    pub(in crate::supervise) fn pause(&mut self) -> Result<(), Failure> {
+        self.must_run("pause")?;
+        if self.record.status == Status::Paused {
+            return Err(self.refused("is already paused"));
+        }
+        let mut frozen: Vec<ProcessId> = Vec::new();
+        for _ in 0..LOOKS {
+            let mut all = self.whole_tree();
+            all.retain(|id| !frozen.contains(id));
+            if all.is_empty() {
+                break;
+            }
+            for id in all {
+                if let Err(error) = id.signal(Signal::STOP) {
+                    self.thaw();
+                    return Err(Failure::State {
+                        action: format!("cannot pause {}", self.record.spec.name),
+                        cause: (&error).into(),
+                    });
+                }
+                frozen.push(id);
+            }
+        }
+        self.health = None;
+        self.note(Status::Paused)
+    }
+
+    /// Lets it go on.
+    pub(in crate::supervise) fn unpause(&mut self, around: &Surroundings) -> Result<(), Failure> {
+        self.must_run("unpause")?;
+        if self.record.status != Status::Paused {
+            return Err(self.refused("is not paused"));
+        }
+        self.thaw();
+        if let Phase::Running { since } = self.life.phase() {
+            self.health = self.record.spec.healthcheck.as_ref().map(|check| {
+                let verdict = self.record.health.unwrap_or(Health::Starting);
+                Schedule::resumed(check, verdict, since, around.now)
+            });
+        }
+        self.note(Status::Running)
+    }
+
+    fn thaw(&self) {
+        for id in self.whole_tree() {
+            // One that has ended needs nothing, and one that may not be signalled was not frozen by us.
+            drop(id.signal(Signal::CONT));
+        }
+    }
+
+    /// A fresh look: forks since the last one count.
+    fn whole_tree(&self) -> Vec<ProcessId> {
+        Surroundings::new(std::time::Duration::ZERO, None).tree(self, self.record.process())
+    }
+
+    fn must_run(&self, what: &str) -> Result<(), Failure> {
+        match self.life.phase() {
+            Phase::Running { .. } => Ok(()),
+            Phase::Idle
+            | Phase::Starting
+            | Phase::Clearing { .. }
+            | Phase::Waiting { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killing { .. } => {
+                Err(self.refused(&format!("does not run: cannot {what} it")))
+            }
+        }
+    }
+
+    fn refused(&self, why: &str) -> Failure {
+        Failure::Refused {
+            message: format!("{} {why}", self.record.spec.name),
+        }
+    }
+
+    fn note(&mut self, status: Status) -> Result<(), Failure> {
+        self.record.status = status;
+        self.record.write(&self.dir).map_err(Failure::from)
+    }
+}
