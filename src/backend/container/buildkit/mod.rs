@@ -78,7 +78,6 @@ impl Builder {
         let labels = labels::of_image(site.project, site.service);
         let abilities = Abilities {
             modern: engine.api >= ApiVersion::V1_42,
-            lints: engine.api >= ApiVersion::V1_46,
             store: !attests(&build) || engine.has_containerd_store().await,
         };
         let Order {
