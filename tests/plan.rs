@@ -6,6 +6,8 @@ mod conflicts;
 mod convergence;
 #[path = "plan/ending.rs"]
 mod ending;
+#[path = "plan/images.rs"]
+mod images;
 #[path = "plan/placement.rs"]
 mod placement;
 #[path = "plan/starting.rs"]
