@@ -8,6 +8,8 @@ mod convergence;
 mod ending;
 #[path = "plan/images.rs"]
 mod images;
+#[path = "plan/once.rs"]
+mod once;
 #[path = "plan/placement.rs"]
 mod placement;
 #[path = "plan/starting.rs"]

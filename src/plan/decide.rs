@@ -7,11 +7,10 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::plan::Inputs;
-use crate::plan::diverged::renewed_resource;
+use crate::plan::diverged::{named_volumes, renewed_resource};
 use crate::plan::placement::in_form;
 use crate::plan::policy::Recreate;
 use crate::plan::sharing;
-use crate::plan::spec::instance_name;
 use crate::plan::step::Cause;
 use crate::project::model::{Project, Service};
 use crate::state::{BackendKind, Fingerprint, Instance, Status};
@@ -195,7 +194,7 @@ fn by_count<'a>(
 /// Whether a container still has the name under which it waited for another one's place: the tool that
 /// made it was interrupted.
 fn is_unnamed(project: &Project, service: &Service, instance: &Instance) -> bool {
-    let name = instance_name(project, service, instance.number);
+    let name = service.instance_name(&project.name, instance.number);
     instance
         .name
         .strip_suffix(&name)
@@ -224,7 +223,7 @@ fn decide_replica<'a>(
     if instance.backend != backend {
         return create(old, Cause::BackendChanged);
     }
-    match inputs.policy.recreate {
+    match recreate(inputs, &service.name) {
         Recreate::Always(what) => return create(old, Cause::Requested(what)),
         Recreate::Diverged if instance.fingerprint.as_ref() != Some(fingerprint) => {
             return create(old, Cause::ConfigChanged);
@@ -240,6 +239,10 @@ fn decide_replica<'a>(
                 let what = format!("network {network}, which it is not in");
                 return create(old, Cause::NeededBy(what));
             }
+            if let Some(volume) = missing_volume(inputs, service, instance) {
+                let what = format!("volume {volume}, which it does not have");
+                return create(old, Cause::NeededBy(what));
+            }
         }
         Recreate::Diverged | Recreate::Never => {}
     }
@@ -247,6 +250,22 @@ fn decide_replica<'a>(
         Status::Running | Status::Restarting => Decision::Keep(instance),
         Status::Created | Status::Exited { .. } => Decision::Start(instance),
         Status::Paused | Status::Removing | Status::Dead => create(old, Cause::NotRunning),
+    }
+}
+
+/// When a service is made anew: what was asked for holds for the services that were named, and never for
+/// what they depend on unless that was asked for, too.
+fn recreate(inputs: &Inputs<'_>, service: &str) -> Recreate {
+    let policy = inputs.policy;
+    if policy.named.is_empty() || policy.named.contains(service) {
+        return policy.recreate;
+    }
+    match policy.recreate {
+        Recreate::Never => Recreate::Never,
+        Recreate::Diverged | Recreate::Always(_) if policy.recreate_dependencies => {
+            Recreate::Always("--always-recreate-deps")
+        }
+        Recreate::Diverged | Recreate::Always(_) => Recreate::Diverged,
     }
 }
 
@@ -267,6 +286,14 @@ fn missing_network(inputs: &Inputs<'_>, service: &Service, instance: &Instance) 
         .map(|network| network.name.clone())
 }
 
+/// A volume that the container should have and has not: its name changed.
+fn missing_volume(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> Option<String> {
+    let mut volumes = named_volumes(service).filter_map(|key| inputs.project.volumes.get(key));
+    volumes
+        .find(|volume| !instance.volumes.contains(&volume.name))
+        .map(|volume| volume.name.clone())
+}
+
 fn image_changed(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> bool {
     let made_from = instance.labels.get(IMAGE_LABEL);
     let current = inputs
@@ -275,6 +302,32 @@ fn image_changed(inputs: &Inputs<'_>, service: &Service, instance: &Instance) ->
         .get(&service.image_name(&inputs.project.name));
     instance.backend == BackendKind::Container
         && matches!((made_from, current), (Some(made), Some(now)) if made != now)
+}
+
+/// Services after what they depend on; by name where nothing else decides.
+pub(super) fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
+    fn visit(
+        name: &str,
+        all: &BTreeMap<String, Decided<'_>>,
+        seen: &mut Vec<String>,
+        order: &mut Vec<String>,
+    ) {
+        if seen.iter().any(|other| other == name) {
+            return;
+        }
+        seen.push(name.to_owned());
+        if let Some(decided) = all.get(name) {
+            for dependency in decided.service.depends_on.keys() {
+                visit(dependency, all, seen, order);
+            }
+            order.push(name.to_owned());
+        }
+    }
+    let (mut seen, mut order) = (Vec::new(), Vec::new());
+    for name in all.keys() {
+        visit(name, all, &mut seen, &mut order);
+    }
+    order
 }
 
 /// What an instance is made from. For a container it is Compose's hash; a process adds its own form.

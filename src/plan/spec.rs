@@ -10,12 +10,6 @@ use crate::plan::step::{Attachment, InstanceSpec, ProjectIdentity, SettledPort};
 use crate::project::model::{Project, Service, Store, StoreMount};
 use crate::state::{BackendKind, Instance};
 
-/// The name of a replica: `P-service-N`, or the service's `container_name`.
-pub(super) fn instance_name(project: &Project, service: &Service, number: u32) -> String {
-    let usual = || format!("{}-{}-{number}", project.name, service.name);
-    service.container_name.clone().unwrap_or_else(usual)
-}
-
 /// Specifies a replica with settled ports. `moved` are the variables of dependencies whose ports moved,
 /// `old` the instance whose place it takes.
 pub(super) fn specify(
@@ -28,7 +22,7 @@ pub(super) fn specify(
     old: Option<&Instance>,
 ) -> InstanceSpec {
     let (project, service) = (inputs.project, &decided.service);
-    let name = instance_name(project, service, number);
+    let name = service.instance_name(&project.name, number);
     let is_container = decided.backend == BackendKind::Container;
     let once = inputs.policy.once.as_ref();
     let one_off = once

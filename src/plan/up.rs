@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::plan::claims::recorded_needs;
 use crate::plan::conflicts::{Verdict, judge};
-use crate::plan::decide::{Decided, Decision, decide};
+use crate::plan::decide::{Decided, Decision, decide, dependency_order};
 use crate::plan::diverged::said;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
@@ -18,7 +18,7 @@ use crate::plan::spec::specify;
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
 use crate::port::claim::{Claim, Protocol};
-use crate::project::model::{HealthTest, Project, Service};
+use crate::project::model::{HealthTest, Port, Project, Service};
 use crate::state::{BackendKind, Instance, Readiness};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
@@ -39,6 +39,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         made: BTreeMap::new(),
         moved: BTreeMap::new(),
         taken: Vec::new(),
+        last_of_ranges: None,
     };
     planner.diverged();
     let order = dependency_order(&decided);
@@ -47,6 +48,11 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         if let Some(decided) = decided.get(name) {
             planner.service(decided);
         }
+    }
+    if inputs.policy.all_resources {
+        planner
+            .shared
+            .everything(&mut planner.plan, inputs, &planner.project);
     }
     planner.pre_start();
     planner.plan.notes.extend(said(&planner.plan));
@@ -61,32 +67,6 @@ pub(super) fn identity(project: &Project) -> Arc<ProjectIdentity> {
         working_dir: project.directory.clone(),
         config_files: project.files.clone(),
     })
-}
-
-/// Services after what they depend on; by name where nothing else decides.
-fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
-    fn visit(
-        name: &str,
-        all: &BTreeMap<String, Decided<'_>>,
-        seen: &mut Vec<String>,
-        order: &mut Vec<String>,
-    ) {
-        if seen.iter().any(|other| other == name) {
-            return;
-        }
-        seen.push(name.to_owned());
-        if let Some(decided) = all.get(name) {
-            for dependency in decided.service.depends_on.keys() {
-                visit(dependency, all, seen, order);
-            }
-            order.push(name.to_owned());
-        }
-    }
-    let (mut seen, mut order) = (Vec::new(), Vec::new());
-    for name in all.keys() {
-        visit(name, all, &mut seen, &mut order);
-    }
-    order
 }
 
 /// One replica of a service that is up, or will be when its steps are done.
@@ -112,6 +92,8 @@ pub(super) struct Planner<'a> {
     made: BTreeMap<String, Vec<StepId>>,
     moved: BTreeMap<String, Vec<(String, String)>>,
     taken: Vec<Claim>,
+    /// The last start of a container whose port the engine picks out of a range.
+    last_of_ranges: Option<StepId>,
 }
 
 impl Planner<'_> {
@@ -296,6 +278,14 @@ impl Planner<'_> {
         mut watched: Vec<Claim>,
     ) -> Outcome {
         first.extend(self.gates(&decided.service));
+        // Compose makes containers with the whole range, and engines pick from it without a lock: one
+        // after the other. What wharf makes has one port, settled before.
+        let in_range = decided.backend == BackendKind::Container
+            && matches!(target.which, Which::Existing(_))
+            && decided.service.ports.iter().any(Port::is_range);
+        if in_range {
+            first.extend(self.last_of_ranges);
+        }
         let started = self.plan.add(
             Action::Start {
                 instance: target.clone(),
@@ -303,6 +293,9 @@ impl Planner<'_> {
             cause,
             first,
         );
+        if in_range {
+            self.last_of_ranges = Some(started);
+        }
         let ready = readiness.clone().map(|readiness| {
             let wait = Action::AwaitReady {
                 instance: target.clone(),
@@ -386,7 +379,8 @@ impl Planner<'_> {
                     .filter(|instance| !ending.iter().any(|other| other.id == instance.id))
                     .cloned()
                     .collect();
-                (port, others.into_iter().map(PendingStep::StopOwn).collect())
+                let stop = |instance| PendingStep::StopOwn(Box::new(instance));
+                (port, others.into_iter().map(stop).collect())
             }
             Verdict::Replace {
                 claim,
@@ -400,7 +394,10 @@ impl Planner<'_> {
                     holders,
                     grace,
                 };
-                (port, vec![PendingStep::Act(free, Cause::PortHeld(rule))])
+                (
+                    port,
+                    vec![PendingStep::Act(Box::new(free), Cause::PortHeld(rule))],
+                )
             }
             Verdict::Move { claim, to, rule } => {
                 for variable in moved_variables(&service.name, need.port.target, to) {
@@ -412,7 +409,7 @@ impl Planner<'_> {
                 (
                     to,
                     vec![PendingStep::Act(
-                        Action::MovePort { claim, to },
+                        Box::new(Action::MovePort { claim, to }),
                         Cause::PortHeld(rule),
                     )],
                 )
@@ -428,7 +425,7 @@ impl Planner<'_> {
 
     fn pend(&mut self, pending: PendingStep, needs: Vec<StepId>) -> StepId {
         match pending {
-            PendingStep::Act(action, cause) => self.plan.add(action, cause, needs),
+            PendingStep::Act(action, cause) => self.plan.add(*action, cause, needs),
             PendingStep::StopOwn(instance) => {
                 let why = "an earlier instance of this project holds the port".to_owned();
                 self.discard(&instance, Cause::PortHeld(why), needs)
@@ -481,8 +478,8 @@ fn watch(decided: &Decided<'_>, number: u32, need: &Need, settled: &SettledPort)
 
 /// A step whose needs are not known yet.
 enum PendingStep {
-    Act(Action, Cause),
-    StopOwn(Instance),
+    Act(Box<Action>, Cause),
+    StopOwn(Box<Instance>),
 }
 
 /// An instance that exists, as a target.

@@ -81,7 +81,7 @@ pub(super) fn contexts(
                 name: name.to_owned(),
                 image: service
                     .and_then(|service| owned(service, "image"))
-                    .unwrap_or_else(|| format!("{}-{name}", context.name)),
+                    .unwrap_or_else(|| format!("{}{}{name}", context.name, context.separator)),
             }
         }
         None if text.starts_with('/') => NamedContext::Directory(PathBuf::from(text)),

@@ -14,14 +14,14 @@ use super::extension::{conflict, extension};
 use super::limits;
 use super::model::{
     Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount, MountKind,
-    NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart, Service, StoreMount, Ulimit,
-    digest,
+    NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart, RestartPacing, Separator,
+    Service, StoreMount, Ulimit, digest,
 };
 use super::outside::{network, store, volume};
 use super::report::Report;
 use super::socket::with_engine_socket;
 use super::tree::{Map, Node};
-use super::{build, cast};
+use super::{build, cast, watch};
 use crate::port::claim::Protocol;
 
 /// What the model needs beside the tree.
@@ -33,6 +33,8 @@ pub(crate) struct Context<'a> {
     pub(crate) home: Option<&'a str>,
     /// The text that a service's hash is made of.
     pub(crate) hash_form: &'a dyn Fn(&Node) -> String,
+    /// What stands between the parts of names.
+    pub(crate) separator: Separator,
 }
 
 /// Builds the model of a project.
@@ -184,6 +186,9 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
             || node.get("restart").is_some(),
             |policy| policy.text("condition").is_some(),
         ),
+        restart_pacing: restart_policy(deploy)
+            .map(restart_pacing)
+            .unwrap_or_default(),
         container_name: owned(node, "container_name"),
         hostname: owned(node, "hostname"),
         domainname: owned(node, "domainname"),
@@ -261,9 +266,11 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         pre_start: items(node, "pre_start").len(),
         pre_stop: items(node, "pre_stop").iter().map(hook).collect(),
         mac_address: owned(node, "mac_address"),
+        watch: watch::triggers(node, context),
         wharf: extension(name, node, context, report),
         config_hash: digest(&form),
         shared_form: None,
+        separator: context.separator,
     };
     if service.shares_with().next().is_some() || !service.volumes_from.is_empty() {
         service.shared_form = Some(form);
@@ -476,6 +483,14 @@ fn restart_policy(deploy: Option<&Node>) -> Option<&Node> {
     deploy?.get("restart_policy")
 }
 
+fn restart_pacing(policy: &Node) -> RestartPacing {
+    RestartPacing {
+        delay: time(policy, "delay"),
+        window: time(policy, "window"),
+        attempts: int(policy, "max_attempts").and_then(|attempts| u32::try_from(attempts).ok()),
+    }
+}
+
 fn pull_policy(node: &Node) -> Option<PullPolicy> {
     let text = node.text("pull_policy").filter(|text| !text.is_empty())?;
     Some(match text {
@@ -517,7 +532,7 @@ pub(crate) fn ulimit(node: &Node) -> Ulimit {
     }
 }
 
-fn hook(node: &Node) -> Hook {
+pub(crate) fn hook(node: &Node) -> Hook {
     Hook {
         command: texts(node, "command"),
         user: owned(node, "user"),

@@ -11,7 +11,9 @@ mod engine_double;
 
 mod conflicts;
 mod containers;
+mod dropin;
 mod errors;
+mod flags;
 mod foreground;
 mod harness;
 #[cfg(test)]
@@ -19,3 +21,5 @@ mod images;
 mod ports;
 mod processes;
 mod server;
+mod terminal;
+mod watch;

@@ -11,6 +11,8 @@ use super::hooks;
 use crate::plan::step::{InstanceSpec, ProjectIdentity};
 use crate::project::model::{Condition, Service};
 
+/// What the labels of Docker Compose begin with.
+pub(super) const OWN: &str = "com.docker.compose.";
 /// The project's name; on everything a project makes.
 pub(super) const PROJECT: &str = "com.docker.compose.project";
 /// The service's name.

@@ -161,7 +161,7 @@ impl Wire {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(hyper::upgrade::on(response).await?);
         }
-        Err(self.refusal(response).await)
+        Err(refusal(response).await)
     }
 
     /// The engine's version and the newest API it speaks: the headers of `GET /_ping`, which costs the
@@ -204,24 +204,7 @@ impl Wire {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(self.refusal(response).await)
-    }
-
-    /// The engine's error message, out of a response that is not what was asked for.
-    pub(super) async fn refusal(&self, response: Response<Incoming>) -> Error {
-        let status_code = response.status().as_u16();
-        let body = match response.into_body().collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) => return error.into(),
-        };
-        let message = serde_json::from_slice::<Refusal>(&body).map_or_else(
-            |_| String::from_utf8_lossy(&body).into_owned(),
-            |refusal| refusal.message,
-        );
-        Error::DockerResponseServerError {
-            status_code,
-            message,
-        }
+        Err(refusal(response).await)
     }
 
     async fn exchange(
@@ -264,6 +247,23 @@ where
     // Ends with the last exchange: its errors reach the caller through the response.
     tokio::spawn(async move { drop(connection.with_upgrades().await) });
     Ok(sender)
+}
+
+/// The engine's error message, out of a response that is not what was asked for.
+pub(super) async fn refusal(response: Response<Incoming>) -> Error {
+    let status_code = response.status().as_u16();
+    let body = match response.into_body().collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return error.into(),
+    };
+    let message = serde_json::from_slice::<Refusal>(&body).map_or_else(
+        |_| String::from_utf8_lossy(&body).into_owned(),
+        |refusal| refusal.message,
+    );
+    Error::DockerResponseServerError {
+        status_code,
+        message,
+    }
 }
 
 fn unconnected(source: io::Error) -> Error {
