@@ -6,11 +6,14 @@ pub mod copying;
 mod ended;
 pub mod fake;
 pub mod freeing;
+pub mod happening;
 pub mod holders;
+pub mod merge;
 pub mod parcel;
 pub mod process;
 pub mod router;
 pub mod streams;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::future::Future;

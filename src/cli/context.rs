@@ -254,6 +254,23 @@ impl Named {
     ) -> Result<Vec<crate::state::Instance>> {
         use crate::backend::Backend as _;
         let mut instances = backends.processes.observe(self.name()).await?;
+        for note in backends.processes.take_notes() {
+            ui.warn(note);
+        }
+        if self.in_engine(ui, backends, !instances.is_empty()).await? {
+            instances.extend(backends.containers.observe(self.name()).await?);
+        }
+        Ok(instances)
+    }
+
+    /// Whether the project may have containers that can be seen: the engine answers. `others`: it has
+    /// processes.
+    pub(super) async fn in_engine(
+        &self,
+        ui: Ui,
+        backends: &Backends,
+        others: bool,
+    ) -> Result<bool> {
         let only_processes = self.project().is_some_and(|project| {
             project
                 .services
@@ -261,34 +278,27 @@ impl Named {
                 .all(|service| !service.has_container_form())
         });
         if only_processes {
-            return Ok(instances);
+            return Ok(false);
         }
-        match backends.containers.reachable().await {
-            Ok(_) => instances.extend(backends.containers.observe(self.name()).await?),
-            Err(error) => {
-                // Services that can only be containers cannot be seen without the engine.
-                let need: Vec<String> = self.project().map_or_else(Vec::new, |project| {
-                    let without = |service: &&Arc<Service>| !service.has_process_form();
-                    project
-                        .services
-                        .values()
-                        .filter(without)
-                        .map(|service| service.name.clone())
-                        .collect()
-                });
-                if !need.is_empty() {
-                    return Err(error.into());
-                }
-                if self.project().is_none() && instances.is_empty() {
-                    // No file says whether there should be any.
-                    ui.note(format!(
-                        "{error}: containers of project {} are not seen, if there are any",
-                        self.name()
-                    ));
-                }
-            }
+        let Err(error) = backends.containers.reachable().await else {
+            return Ok(true);
+        };
+        // Services that can only be containers cannot be seen without the engine.
+        let need = self.project().is_some_and(|project| {
+            let without = |service: &Arc<Service>| !service.has_process_form();
+            project.services.values().any(without)
+        });
+        if need {
+            return Err(error.into());
         }
-        Ok(instances)
+        if self.project().is_none() && !others {
+            // No file says whether there should be any.
+            ui.note(format!(
+                "{error}: containers of project {} are not seen, if there are any",
+                self.name()
+            ));
+        }
+        Ok(false)
     }
 
     /// Fails on a service that neither the files nor the instances know.

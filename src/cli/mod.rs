@@ -2,24 +2,32 @@
 
 mod attach;
 mod await_up;
+mod build;
 mod carry_out;
 mod config;
 mod context;
 mod cp;
 mod create;
 mod down;
+mod events;
 mod exec;
 mod foreground;
 mod free;
+mod images;
 mod kill;
 mod logs;
+mod ls;
+mod moment;
 mod next_port;
 mod pause;
 mod port;
 mod ports;
 mod ps;
+mod pull;
+mod push;
 mod restart;
 mod rm;
+mod row;
 mod run;
 mod scale;
 mod serve;
@@ -27,11 +35,15 @@ mod server;
 mod session;
 mod settle;
 mod start;
+mod stats;
 mod stop;
 mod supervise;
+mod top;
 mod up;
 mod version;
+mod volumes;
 mod wait;
+mod watched;
 mod who;
 
 use std::process::ExitCode;
@@ -40,7 +52,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 use crate::project::Env;
-use crate::ui::{Ui, report};
+use crate::ui::{Ui, lost, report};
 use context::{Context, Global};
 
 /// Runs a development stack from a compose file, as containers and local processes, and resolves port
@@ -75,6 +87,15 @@ enum Command {
     Run(run::Args),
     Attach(attach::Args),
     Cp(cp::Args),
+    Ls(ls::Args),
+    Images(images::Args),
+    Volumes(volumes::Args),
+    Top(top::Args),
+    Stats(stats::Args),
+    Events(events::Args),
+    Build(build::Args),
+    Pull(pull::Args),
+    Push(push::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
@@ -105,7 +126,7 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
-    match run(cli) {
+    match run(cli).and_then(|()| output_was_written()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::error(&error);
@@ -143,6 +164,15 @@ fn run(cli: Cli) -> Result<()> {
         Command::Run(args) => wait_for(run::run(&context, &args)),
         Command::Cp(args) => wait_for(cp::run(&context, &args)),
         Command::Attach(args) => wait_for(attach::run(&context, &args)),
+        Command::Ls(args) => wait_for(ls::run(&context, &args)),
+        Command::Images(args) => wait_for(images::run(&context, &args)),
+        Command::Volumes(args) => wait_for(volumes::run(&context, &args)),
+        Command::Top(args) => wait_for(top::run(&context, &args)),
+        Command::Stats(args) => wait_for(stats::run(&context, &args)),
+        Command::Events(args) => wait_for(events::run(&context, &args)),
+        Command::Build(args) => wait_for(build::run(&context, &args)),
+        Command::Pull(args) => wait_for(pull::run(&context, &args)),
+        Command::Push(args) => wait_for(push::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
         Command::Ports(args) => wait_for(ports::run(&context, &args)),
@@ -153,6 +183,16 @@ fn run(cli: Cli) -> Result<()> {
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),
         Command::Supervise(args) => supervise::run(&context, &args),
+    }
+}
+
+/// A command whose output was lost has failed, unless its reader has seen what it wanted (`| head`).
+fn output_was_written() -> Result<()> {
+    match lost() {
+        Some(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::failed("cannot write the output").detail(error.to_string()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -13,10 +13,10 @@ use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
 use crate::plan::placement::{Selection, Wishes};
 use crate::plan::policy::{Policy, Recreate};
-use crate::plan::step::{Action, Which};
+use crate::plan::step::{Action, Cause, Step, Which};
 use crate::probe;
 use crate::project;
-use crate::project::model::{Conflict, Project};
+use crate::project::model::{Conflict, Project, PullPolicy};
 use crate::state::{Instance, Status};
 use crate::ui::{GOOD, NAME};
 
@@ -172,14 +172,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         show(context, &settled.plan);
         return Ok(());
     }
-    if policy.build || policy.pull {
+    let is_image = |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
+    let renews = |step: &Step| is_image(&step.action) && step.cause != Cause::Missing;
+    if policy.build || policy.pull || settled.plan.steps.iter().any(renews) {
         // Whether an instance is out of date is known only when the images are there.
-        let is_image =
-            |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
         let images = settled.plan.only(is_image);
         carry_out(context, &backends, &images).await?;
-        (policy.build, policy.pull) = (false, false);
-        policy.no_build = true;
+        policy.images_done = true;
         settled = settle(context, &backends, &project, &placement, &mut policy).await?;
     }
     for note in &settled.plan.notes {
@@ -243,6 +242,11 @@ fn policy(context: &Context, args: &Args, project: &Project) -> Result<Policy> {
         build: args.build,
         no_build: args.no_build,
         pull: args.pull.as_deref() == Some("always"),
+        pull_policy: match args.pull.as_deref() {
+            Some("missing") => Some(PullPolicy::Missing),
+            Some("never") => Some(PullPolicy::Never),
+            _ => None,
+        },
         scale,
         timeout: args.timeout.map(Duration::from_secs),
         remove_orphans: args.remove_orphans || switched_on(context, "COMPOSE_REMOVE_ORPHANS"),

@@ -6,11 +6,14 @@ pub mod logs;
 pub mod progress;
 pub mod question;
 pub mod report;
+pub mod size;
 pub mod table;
+pub mod template;
 pub mod terminal;
 pub mod time;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
 
@@ -19,6 +22,16 @@ use anstyle::{AnsiColor, Style};
 pub struct Ui {
     /// Nothing but errors on stderr.
     pub quiet: bool,
+}
+
+/// The first failure of standard output. Commands print data in many places and none of them could do
+/// anything about it, so it is looked at once, when the command ends.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Why standard output takes nothing more; `None` while it does. A command that goes on for ever ends when
+/// this is set; a reader that has gone (`| head`) is no failure.
+pub fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }
 
 /// Colours by meaning; `anstream` removes them where the stream is not a terminal or `NO_COLOR` is set.
@@ -33,10 +46,30 @@ pub(crate) const NAME: Style = AnsiColor::Cyan.on_default();
 pub(crate) const DIM: Style = Style::new().dimmed();
 
 impl Ui {
-    /// One line of data.
+    /// One line of data. What cannot be written is remembered for the end of the command, see [`lost`].
     pub fn data(self, line: impl AsRef<str>) {
-        // A reader that went away (`| head`) is its own affair.
-        drop(writeln!(anstream::stdout(), "{}", line.as_ref()));
+        if LOST.get().is_none() {
+            self.wrote(writeln!(anstream::stdout(), "{}", line.as_ref()));
+        }
+    }
+
+    /// Lines of data, written at once.
+    pub fn lines<T: AsRef<str>>(self, lines: impl IntoIterator<Item = T>) {
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(line.as_ref());
+            text.push('\n');
+        }
+        if LOST.get().is_none() {
+            self.wrote(anstream::stdout().write_all(text.as_bytes()));
+        }
+    }
+
+    /// Takes note of how writing to stdout went.
+    pub fn wrote(self, outcome: io::Result<()>) {
+        if let Err(error) = outcome {
+            drop(LOST.set(error));
+        }
     }
 
     /// One line about what happened.
@@ -62,6 +95,6 @@ impl Ui {
 
     /// Whether a person can be asked: the question goes to stderr, the answer comes from stdin.
     pub fn can_ask(self) -> bool {
-        std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+        io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 }

@@ -14,6 +14,7 @@ mod containers;
 mod errors;
 mod foreground;
 mod harness;
+#[cfg(test)]
 mod images;
 mod ports;
 mod processes;

@@ -16,6 +16,8 @@ pub(super) struct Info {
     pub operating_system: String,
     #[serde(default, deserialize_with = "or_default")]
     pub security_options: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub driver_status: Vec<(String, String)>,
 }
 
 /// One entry of `GET /containers/json`.
@@ -27,10 +29,20 @@ pub(super) struct Listed {
     pub names: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
     pub image: String,
+    #[serde(rename = "ImageID", default, deserialize_with = "or_default")]
+    pub image_id: String,
     #[serde(default, deserialize_with = "or_default")]
     pub command: String,
     #[serde(default)]
     pub created: i64,
+    #[serde(default, deserialize_with = "or_default")]
+    pub state: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub status: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub mounts: Vec<Mounted>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub network_settings: NetworkSettings,
     #[serde(default, deserialize_with = "or_default")]
     pub ports: Vec<ListedPort>,
     #[serde(default, deserialize_with = "or_default")]
@@ -156,7 +168,11 @@ pub(super) struct Mounted {
     #[serde(default)]
     pub name: String,
     #[serde(default)]
+    pub source: String,
+    #[serde(default)]
     pub destination: String,
+    #[serde(default)]
+    pub driver: String,
 }
 
 /// `NetworkSettings` of a container.
@@ -193,6 +209,17 @@ pub(super) struct Image {
     pub id: String,
     #[serde(default, deserialize_with = "or_default")]
     pub config: ImageConfig,
+    #[serde(default, deserialize_with = "or_default")]
+    pub metadata: ImageMetadata,
+}
+
+/// `Metadata` of an image.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ImageMetadata {
+    /// When its name was last given to it here: by a pull, a build or a tag.
+    #[serde(default, deserialize_with = "or_default")]
+    pub last_tag_time: String,
 }
 
 /// `Config` of an image.

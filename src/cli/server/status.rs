@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::backend::Backend as _;
 use crate::cli::context::Context;
-use crate::cli::ps;
+use crate::cli::row;
 use crate::cli::server::model;
 use crate::error::{Error, Result};
 use crate::port::claim::Claim;
@@ -108,7 +108,7 @@ impl Server {
     async fn of(instance: &Instance) -> Self {
         let now = jiff::Timestamp::now().as_second();
         let started = instance.started.filter(|_| instance.status.is_alive());
-        let connections = ps::connections(instance);
+        let connections = row::connections(instance);
         let (health, details) = health(instance).await;
         Self {
             name: instance.name.clone(),
