@@ -37,6 +37,7 @@ pub(super) struct Listed {
     pub created: i64,
     #[serde(default, deserialize_with = "or_default")]
     pub state: String,
+    /// The state in words, with the exit code and the verdict on health in brackets.
     #[serde(default, deserialize_with = "or_default")]
     pub status: String,
     #[serde(default, deserialize_with = "or_default")]
@@ -47,15 +48,6 @@ pub(super) struct Listed {
     pub ports: Vec<ListedPort>,
     #[serde(default, deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "or_default")]
-    pub state: String,
-    /// The state in words, with the exit code and the verdict on health in brackets.
-    #[serde(default, deserialize_with = "or_default")]
-    pub status: String,
-    #[serde(default, deserialize_with = "or_default")]
-    pub mounts: Vec<Mounted>,
-    #[serde(default, deserialize_with = "or_default")]
-    pub network_settings: NetworkSettings,
 }
 
 /// A port of a list entry.
