@@ -8,10 +8,6 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a benchmark reads the environment it was started with"
-)]
 
 use std::fmt::Write as _;
 use std::fs;
