@@ -35,7 +35,7 @@ pub async fn observe(
     let mut ports_are_here = true;
     if placement.needs_engine() {
         ports_are_here = backends.containers.reachable().await?.local;
-        resources(backends, project, placement, &mut observed).await?;
+        resources(backends, project, placement, policy, &mut observed).await?;
     }
     let claims = plan::claims(&Inputs {
         project,
@@ -77,6 +77,7 @@ async fn resources(
     backends: &Backends,
     project: &Project,
     placement: &Placement,
+    policy: &Policy,
     observed: &mut Observed,
 ) -> Result<(), BackendError> {
     let placed = || {
@@ -94,12 +95,12 @@ async fn resources(
         .map(|service| service.image_name(&project.name))
         .chain(mounted)
         .collect();
-    let networks = placed()
+    let mut networks: BTreeSet<String> = placed()
         .flat_map(|service| service.networks.keys())
         .filter_map(|key| project.networks.get(key))
         .map(|network| network.name.clone())
         .collect();
-    let volumes = placed()
+    let mut volumes: BTreeSet<String> = placed()
         .flat_map(|service| &service.volumes)
         .filter_map(|mount| match &mount.kind {
             MountKind::Volume {
@@ -112,6 +113,15 @@ async fn resources(
         })
         .map(|volume| volume.name.clone())
         .collect();
+    if policy.all_resources {
+        networks.extend(
+            project
+                .networks
+                .values()
+                .map(|network| network.name.clone()),
+        );
+        volumes.extend(project.volumes.values().map(|volume| volume.name.clone()));
+    }
     let names = Names {
         networks,
         volumes,

@@ -14,14 +14,18 @@ mod exec;
 mod foreground;
 mod free;
 mod images;
+mod invocation;
 mod kill;
+mod left_out;
 mod logs;
 mod ls;
+mod menu;
 mod moment;
 mod next_port;
 mod pause;
 mod port;
 mod ports;
+mod provider;
 mod ps;
 mod pull;
 mod push;
@@ -43,27 +47,34 @@ mod up;
 mod version;
 mod volumes;
 mod wait;
+mod watch;
 mod watched;
 mod who;
 
+use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 use crate::project::Env;
 use crate::ui::{Ui, lost, report};
 use context::{Context, Global};
+use invocation::{Invocation, Protocol};
 
 /// Runs a development stack from a compose file, as containers and local processes, and resolves port
 /// conflicts on the way.
 #[derive(Debug, Parser)]
-#[command(name = "wharf", version, max_term_width = 100)]
+#[command(name = "wharf", max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,
+    /// Show the version
+    #[arg(short = 'v', long, short_alias = 'V')]
+    version: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -83,6 +94,7 @@ enum Command {
     Port(port::Args),
     Ps(ps::Args),
     Logs(logs::Args),
+    Watch(watch::Args),
     Exec(exec::Args),
     Run(run::Args),
     Attach(attach::Args),
@@ -109,14 +121,85 @@ enum Command {
     Version(version::Args),
     #[command(hide = true)]
     Supervise(supervise::Args),
+    #[command(hide = true)]
+    Compose(provider::Args),
+
+    #[command(hide = true)]
+    Alpha(left_out::Args),
+    #[command(hide = true)]
+    Bridge(left_out::Args),
+    #[command(hide = true)]
+    Commit(left_out::Args),
+    #[command(hide = true)]
+    Export(left_out::Args),
+    #[command(hide = true)]
+    Publish(left_out::Args),
+}
+
+impl Command {
+    /// Whether `--dry-run` is honoured: the command changes nothing, or all it does is a plan.
+    fn honours_dry_run(&self) -> bool {
+        matches!(
+            self,
+            Self::Up(_)
+                | Self::Down(_)
+                | Self::Start(_)
+                | Self::Stop(_)
+                | Self::Restart(_)
+                | Self::Kill(_)
+                | Self::Pause(_)
+                | Self::Unpause(_)
+                | Self::Rm(_)
+                | Self::Create(_)
+                | Self::Scale(_)
+                | Self::Port(_)
+                | Self::Ports(_)
+                | Self::Who(_)
+                | Self::Free(_)
+                | Self::NextPort(_)
+                | Self::Ps(_)
+                | Self::Logs(_)
+                | Self::Ls(_)
+                | Self::Images(_)
+                | Self::Volumes(_)
+                | Self::Top(_)
+                | Self::Stats(_)
+                | Self::Events(_)
+                | Self::Config(_)
+                | Self::Version(_)
+        )
+    }
 }
 
 /// Parses the command line, runs the command, reports its failure, and returns the exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut env = match Env::from_process() {
+        Ok(env) => env,
+        Err(error) => {
+            let error = Error::failed(error).hint("cd to a directory that exists");
+            report::error(&error);
+            return error.kind.into();
+        }
+    };
+    let invocation = match Invocation::read(std::env::args_os().collect(), &mut env) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            report::error(&error);
+            return error.kind.into();
+        }
+    };
+    match invocation.protocol {
+        Some(Protocol::Metadata) => {
+            Ui::default().data(invocation::metadata());
+            return ExitCode::SUCCESS;
+        }
+        Some(Protocol::Nothing) => return ExitCode::SUCCESS,
+        None => {}
+    }
+    let cli = match parse(&invocation) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are printed to stdout and are no failure.
+            // Help is printed to stdout and is no failure.
             let code = if error.use_stderr() {
                 Kind::Usage.into()
             } else {
@@ -126,25 +209,81 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
-    match run(cli).and_then(|()| output_was_written()) {
+    if cli.command.is_none() {
+        return show_help(&invocation);
+    }
+    if invocation.by_client {
+        invocation::end_with_the_client(&mut env);
+    }
+    match run(cli, env, &invocation).and_then(|()| output_was_written()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(mut error) => {
+            for text in error.hints.iter_mut().chain(&mut error.details) {
+                *text = invocation.in_its_words(text);
+            }
             report::error(&error);
             error.kind.into()
         }
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
-    let env = Env::from_process()
-        .map_err(|error| Error::failed(error).hint("cd to a directory that exists"))?;
-    cli.global.ansi.apply();
+/// The command line in the words of the program that was called.
+fn command_line(invocation: &Invocation) -> clap::Command {
+    let command = Cli::command();
+    if invocation.program == "wharf" {
+        command
+    } else {
+        command.bin_name(invocation.program.clone())
+    }
+}
+
+/// Without a command: a mistake, but not to those who know Docker Compose.
+fn show_help(invocation: &Invocation) -> ExitCode {
+    let help = command_line(invocation).render_help();
+    // A reader that went away is its own affair.
+    if invocation.stands_in {
+        drop(write!(anstream::stdout(), "{}", help.ansi()));
+        return ExitCode::SUCCESS;
+    }
+    drop(write!(anstream::stderr(), "{}", help.ansi()));
+    Kind::Usage.into()
+}
+
+fn parse(invocation: &Invocation) -> Result<Cli, clap::Error> {
+    let program = std::iter::once(OsString::from(&invocation.program));
+    let arguments = program.chain(invocation.arguments.iter().cloned());
+    let matches = command_line(invocation).try_get_matches_from(arguments)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if cli.command.is_none() && cli.version {
+        cli.command = Some(Command::Version(version::Args::default()));
+    }
+    Ok(cli)
+}
+
+fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
+    let Some(command) = cli.command else {
+        return Ok(());
+    };
+    // What a project's env file says is for those who work on the project.
+    let is_service = matches!(command, Command::Supervise(_) | Command::Serve(_));
+    let ui = if is_service {
+        Ui::default()
+    } else {
+        cli.global.settle(&mut env)?
+    };
+    if cli.global.dry_run && !command.honours_dry_run() {
+        return Err(
+            Error::usage("--dry-run: this command cannot say what it would do")
+                .hint("leave --dry-run out"),
+        );
+    }
     let context = Context {
         env,
-        ui: Ui { quiet: false },
+        ui,
         global: cli.global,
+        stands_in: invocation.stands_in,
     };
-    match cli.command {
+    match command {
         Command::Up(args) => wait_for(up::run(&context, &args)),
         Command::Down(args) => wait_for(down::run(&context, &args)),
         Command::Start(args) => wait_for(start::run(&context, &args)),
@@ -160,6 +299,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Port(args) => wait_for(port::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
+        Command::Watch(args) => wait_for(watch::command(&context, &args)),
         Command::Exec(args) => wait_for(exec::run(&context, &args)),
         Command::Run(args) => wait_for(run::run(&context, &args)),
         Command::Cp(args) => wait_for(cp::run(&context, &args)),
@@ -183,6 +323,16 @@ fn run(cli: Cli) -> Result<()> {
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),
         Command::Supervise(args) => supervise::run(&context, &args),
+        Command::Compose(args) => wait_for(provider::run(&context, &args)),
+
+        Command::Alpha(_) => left_out::refuse(
+            "alpha",
+            "what it had is `scale` and `watch` now; the rest is in Docker Compose",
+        ),
+        Command::Bridge(_) => left_out::refuse("bridge", "Docker Compose has it"),
+        Command::Commit(_) => left_out::refuse("commit", "use docker commit CONTAINER IMAGE"),
+        Command::Export(_) => left_out::refuse("export", "use docker export CONTAINER"),
+        Command::Publish(_) => left_out::refuse("publish", "Docker Compose has it"),
     }
 }
 

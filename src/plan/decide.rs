@@ -11,7 +11,6 @@ use crate::plan::diverged::{named_volumes, renewed_resource};
 use crate::plan::placement::in_form;
 use crate::plan::policy::Recreate;
 use crate::plan::sharing;
-use crate::plan::spec::instance_name;
 use crate::plan::step::Cause;
 use crate::project::model::{Project, Service};
 use crate::state::{BackendKind, Fingerprint, Instance, Status};
@@ -26,6 +25,8 @@ pub(super) enum Decision<'a> {
     Keep(&'a Instance),
     /// It is what it should be and does not run.
     Start(&'a Instance),
+    /// It is what it should be and is frozen.
+    Unpause(&'a Instance),
     /// It runs and must run anew because of a dependency.
     Restart(&'a Instance, Cause),
     /// It is to be made; `old` has its number and goes first.
@@ -195,7 +196,7 @@ fn by_count<'a>(
 /// Whether a container still has the name under which it waited for another one's place: the tool that
 /// made it was interrupted.
 fn is_unnamed(project: &Project, service: &Service, instance: &Instance) -> bool {
-    let name = instance_name(project, service, instance.number);
+    let name = service.instance_name(&project.name, instance.number);
     instance
         .name
         .strip_suffix(&name)
@@ -224,20 +225,15 @@ fn decide_replica<'a>(
     if instance.backend != backend {
         return create(old, Cause::BackendChanged);
     }
-    match inputs.policy.recreate {
-        Recreate::Always(what) if is_named(inputs, service) => {
-            return create(old, Cause::Requested(what));
-        }
-        // What a named service depends on is made anew only where it differs.
-        Recreate::Always(_) | Recreate::Diverged
-            if instance.fingerprint.as_ref() != Some(fingerprint) =>
-        {
+    match recreate(inputs, &service.name) {
+        Recreate::Always(what) => return create(old, Cause::Requested(what)),
+        Recreate::Diverged if instance.fingerprint.as_ref() != Some(fingerprint) => {
             return create(old, Cause::ConfigChanged);
         }
-        Recreate::Always(_) | Recreate::Diverged if image_changed(inputs, service, instance) => {
+        Recreate::Diverged if image_changed(inputs, service, instance) => {
             return create(old, Cause::ImageChanged);
         }
-        Recreate::Always(_) | Recreate::Diverged if backend == BackendKind::Container => {
+        Recreate::Diverged if backend == BackendKind::Container => {
             if let Some(what) = renewed_resource(inputs, service) {
                 return create(old, Cause::NeededBy(what));
             }
@@ -250,19 +246,30 @@ fn decide_replica<'a>(
                 return create(old, Cause::NeededBy(what));
             }
         }
-        Recreate::Always(_) | Recreate::Diverged | Recreate::Never => {}
+        Recreate::Diverged | Recreate::Never => {}
     }
     match instance.status {
         Status::Running | Status::Restarting => Decision::Keep(instance),
         Status::Created | Status::Exited { .. } => Decision::Start(instance),
-        Status::Paused | Status::Removing | Status::Dead => create(old, Cause::NotRunning),
+        Status::Paused => Decision::Unpause(instance),
+        Status::Removing | Status::Dead => create(old, Cause::NotRunning),
     }
 }
 
-/// Whether the command line names the service, or none.
-fn is_named(inputs: &Inputs<'_>, service: &Service) -> bool {
-    let named = &inputs.policy.named;
-    named.is_empty() || named.contains(&service.name)
+/// When a service is made anew: what was asked for holds for the services that were named, and never for
+/// what they depend on unless that was asked for, too.
+fn recreate(inputs: &Inputs<'_>, service: &str) -> Recreate {
+    let policy = inputs.policy;
+    if policy.named.is_empty() || policy.named.contains(service) {
+        return policy.recreate;
+    }
+    match policy.recreate {
+        Recreate::Never => Recreate::Never,
+        Recreate::Diverged | Recreate::Always(_) if policy.recreate_dependencies => {
+            Recreate::Always("--always-recreate-deps")
+        }
+        Recreate::Diverged | Recreate::Always(_) => Recreate::Diverged,
+    }
 }
 
 /// A network that the container should be in and is not; also one that is about to be made, because the

@@ -122,7 +122,10 @@ impl Planner<'_> {
                 let (old, cause) = match decision {
                     Decision::Create { old, cause, .. } => (old.clone(), cause.clone()),
                     Decision::Drop(instance, cause) => (vec![*instance], cause.clone()),
-                    Decision::Keep(_) | Decision::Start(_) | Decision::Restart(..) => continue,
+                    Decision::Keep(_)
+                    | Decision::Unpause(_)
+                    | Decision::Start(_)
+                    | Decision::Restart(..) => continue,
                 };
                 for instance in old {
                     let step = self.discard(instance, cause.clone(), image.into_iter().collect());

@@ -43,6 +43,21 @@ impl Shared {
         needs
     }
 
+    /// All networks and volumes of the project, used or not.
+    pub(super) fn everything(
+        &mut self,
+        plan: &mut Plan,
+        inputs: &Inputs<'_>,
+        project: &Arc<ProjectIdentity>,
+    ) {
+        for key in inputs.project.networks.keys() {
+            self.network(plan, inputs, project, key);
+        }
+        for key in inputs.project.volumes.keys() {
+            self.volume(plan, inputs, project, key);
+        }
+    }
+
     /// The step that builds or pulls the service's image, if one is due.
     pub(super) fn image(
         &mut self,

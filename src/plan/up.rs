@@ -12,13 +12,14 @@ use crate::plan::claims::recorded_needs;
 use crate::plan::conflicts::{Verdict, judge};
 use crate::plan::decide::{Decided, Decision, decide};
 use crate::plan::diverged::said;
+use crate::plan::order::dependency_order;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
-use crate::plan::spec::specify;
+use crate::plan::spec::{existing, identity, specify};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
 use crate::port::claim::{Claim, Protocol};
-use crate::project::model::{HealthTest, Project, Service};
+use crate::project::model::{HealthTest, Port, Service};
 use crate::state::{BackendKind, Instance, Readiness};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
@@ -39,6 +40,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         made: BTreeMap::new(),
         moved: BTreeMap::new(),
         taken: Vec::new(),
+        last_of_ranges: None,
     };
     planner.diverged();
     let order = dependency_order(&decided);
@@ -48,45 +50,15 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
             planner.service(decided);
         }
     }
+    if inputs.policy.all_resources {
+        planner
+            .shared
+            .everything(&mut planner.plan, inputs, &planner.project);
+    }
     planner.pre_start();
     planner.plan.notes.extend(said(&planner.plan));
     planner.orphans();
     planner.plan
-}
-
-/// What is written on everything the project makes.
-pub(super) fn identity(project: &Project) -> Arc<ProjectIdentity> {
-    Arc::new(ProjectIdentity {
-        name: project.name.clone(),
-        working_dir: project.directory.clone(),
-        config_files: project.files.clone(),
-    })
-}
-
-/// Services after what they depend on; by name where nothing else decides.
-fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
-    fn visit(
-        name: &str,
-        all: &BTreeMap<String, Decided<'_>>,
-        seen: &mut Vec<String>,
-        order: &mut Vec<String>,
-    ) {
-        if seen.iter().any(|other| other == name) {
-            return;
-        }
-        seen.push(name.to_owned());
-        if let Some(decided) = all.get(name) {
-            for dependency in decided.service.depends_on.keys() {
-                visit(dependency, all, seen, order);
-            }
-            order.push(name.to_owned());
-        }
-    }
-    let (mut seen, mut order) = (Vec::new(), Vec::new());
-    for name in all.keys() {
-        visit(name, all, &mut seen, &mut order);
-    }
-    order
 }
 
 /// One replica of a service that is up, or will be when its steps are done.
@@ -112,6 +84,8 @@ pub(super) struct Planner<'a> {
     made: BTreeMap<String, Vec<StepId>>,
     moved: BTreeMap<String, Vec<(String, String)>>,
     taken: Vec<Claim>,
+    /// The last start of a container whose port the engine picks out of a range.
+    last_of_ranges: Option<StepId>,
 }
 
 impl Planner<'_> {
@@ -125,7 +99,12 @@ impl Planner<'_> {
                     readiness: instance.readiness.clone(),
                     has_healthcheck: instance.health.is_some(),
                 }),
-                Decision::Start(_) | Decision::Restart(..) if self.inputs.policy.no_start => None,
+                Decision::Start(_) | Decision::Unpause(_) | Decision::Restart(..)
+                    if self.inputs.policy.no_start =>
+                {
+                    None
+                }
+                Decision::Unpause(instance) => Some(self.unpause(instance)),
                 Decision::Start(instance) => self.start(decided, instance),
                 Decision::Restart(instance, cause) => {
                     let stop = self.stop(instance, cause.clone(), Vec::new());
@@ -152,6 +131,21 @@ impl Planner<'_> {
                     .or_default()
                     .push(outcome);
             }
+        }
+    }
+
+    fn unpause(&mut self, instance: &Instance) -> Outcome {
+        let target = existing(instance);
+        let action = Action::Unpause {
+            instance: target.clone(),
+        };
+        let started = self.plan.add(action, Cause::Paused, Vec::new());
+        Outcome {
+            target,
+            started: Some(started),
+            ready: None,
+            readiness: instance.readiness.clone(),
+            has_healthcheck: instance.health.is_some(),
         }
     }
 
@@ -296,6 +290,14 @@ impl Planner<'_> {
         mut watched: Vec<Claim>,
     ) -> Outcome {
         first.extend(self.gates(&decided.service));
+        // Compose makes containers with the whole range, and engines pick from it without a lock: one
+        // after the other. What wharf makes has one port, settled before.
+        let in_range = decided.backend == BackendKind::Container
+            && matches!(target.which, Which::Existing(_))
+            && decided.service.ports.iter().any(Port::is_range);
+        if in_range {
+            first.extend(self.last_of_ranges);
+        }
         let started = self.plan.add(
             Action::Start {
                 instance: target.clone(),
@@ -303,6 +305,9 @@ impl Planner<'_> {
             cause,
             first,
         );
+        if in_range {
+            self.last_of_ranges = Some(started);
+        }
         let ready = readiness.clone().map(|readiness| {
             let wait = Action::AwaitReady {
                 instance: target.clone(),
@@ -487,15 +492,4 @@ fn watch(decided: &Decided<'_>, number: u32, need: &Need, settled: &SettledPort)
 enum PendingStep {
     Act(Box<Action>, Cause),
     StopOwn(Box<Instance>),
-}
-
-/// An instance that exists, as a target.
-pub(super) fn existing(instance: &Instance) -> Target {
-    Target {
-        backend: instance.backend,
-        project: instance.project.clone(),
-        service: instance.service.clone(),
-        name: instance.name.clone(),
-        which: Which::Existing(instance.id.clone()),
-    }
 }

@@ -16,13 +16,14 @@ use super::limits;
 use super::model::{
     Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount,
     MountKind, NamedContext, NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart,
-    RestartPacing, Service, StoreMount, StoreSource, Ulimit, digest,
+    RestartPacing, Separator, Service, StoreMount, StoreSource, Ulimit, digest,
 };
 use super::outside::{network, store, volume};
 use super::paths;
 use super::report::Report;
 use super::socket::with_engine_socket;
 use super::tree::{Map, Node};
+use super::watch;
 use crate::port::claim::Protocol;
 
 /// What the model needs beside the tree.
@@ -34,6 +35,8 @@ pub(crate) struct Context<'a> {
     pub(crate) home: Option<&'a str>,
     /// The text that a service's hash is made of.
     pub(crate) hash_form: &'a dyn Fn(&Node) -> String,
+    /// What stands between the parts of names.
+    pub(crate) separator: Separator,
 }
 
 /// Builds the model of a project.
@@ -262,9 +265,11 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         pre_start: items(node, "pre_start").len(),
         pre_stop: items(node, "pre_stop").iter().map(hook).collect(),
         mac_address: owned(node, "mac_address"),
+        watch: watch::triggers(node, context),
         wharf: extension(name, node, context, report),
         config_hash: digest(&form),
         shared_form: None,
+        separator: context.separator,
     };
     if service.shares_with().next().is_some() || !service.volumes_from.is_empty() {
         service.shared_form = Some(form);
@@ -602,7 +607,7 @@ fn ulimit(node: &Node) -> Ulimit {
     }
 }
 
-fn hook(node: &Node) -> Hook {
+pub(crate) fn hook(node: &Node) -> Hook {
     Hook {
         command: texts(node, "command"),
         user: owned(node, "user"),

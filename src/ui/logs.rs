@@ -40,7 +40,7 @@ impl LogWriter {
         for name in names {
             let short = name
                 .strip_prefix(project)
-                .and_then(|rest| rest.strip_prefix('-'));
+                .and_then(|rest| rest.strip_prefix(['-', '_']));
             let short = short.unwrap_or(name).to_owned();
             writer.width = writer.width.max(short.chars().count());
             let colour = COLOURS[writer.prefixes.len() % COLOURS.len()];

@@ -18,10 +18,26 @@ use std::sync::OnceLock;
 use anstyle::{AnsiColor, Style};
 
 /// The two streams of the command.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Ui {
     /// Nothing but errors on stderr.
     pub quiet: bool,
+    /// How steps are told.
+    pub steps: Steps,
+    /// What happened goes to stdout (`COMPOSE_STATUS_STDOUT`).
+    pub status_to_stdout: bool,
+    /// Nobody is to be asked (`--yes`).
+    pub unattended: bool,
+}
+
+/// How steps are told (`--progress`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Steps {
+    /// A line for people when a step ends.
+    #[default]
+    Lines,
+    /// An object with `id` and `status` a line, when a step begins and when it ends.
+    Json,
 }
 
 /// The first failure of standard output. Commands print data in many places and none of them could do
@@ -74,7 +90,12 @@ impl Ui {
 
     /// One line about what happened.
     pub fn status(self, line: impl AsRef<str>) {
-        if !self.quiet {
+        if self.quiet {
+            return;
+        }
+        if self.status_to_stdout {
+            self.data(line);
+        } else {
             drop(writeln!(anstream::stderr(), "{}", line.as_ref()));
         }
     }
@@ -95,6 +116,6 @@ impl Ui {
 
     /// Whether a person can be asked: the question goes to stderr, the answer comes from stdin.
     pub fn can_ask(self) -> bool {
-        io::stdin().is_terminal() && io::stderr().is_terminal()
+        !self.unattended && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 }

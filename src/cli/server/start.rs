@@ -96,7 +96,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         project: model::PROJECT,
         kept: &[],
     };
-    foreground::run(scene, &foreground, alone).await
+    foreground::run(scene, &foreground, alone, None).await
 }
 
 /// Plans with the port asked for; if that moves, plans again for the port it moves to, so that a server
