@@ -5,6 +5,7 @@
 //! done and what was not.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
@@ -31,26 +32,47 @@ pub struct Report {
 /// Dropping the future abandons the steps that are running: what they asked an engine or a supervisor
 /// to do goes on there, and the next observation shows it.
 pub async fn execute<B: Backend>(plan: &Plan, backend: &B, made: &Made, events: &Events) -> Report {
+    execute_at_most(plan, backend, made, events, None).await
+}
+
+/// As [`execute`], with at most `limit` steps at work at the same time. Steps that only wait do not count:
+/// they would keep those from running that they wait for.
+pub async fn execute_at_most<B: Backend>(
+    plan: &Plan,
+    backend: &B,
+    made: &Made,
+    events: &Events,
+    limit: Option<NonZeroUsize>,
+) -> Report {
+    let mut at_work = 0;
     let mut report = Report::default();
     let mut waiting: Vec<&Step> = plan.steps.iter().collect();
     let mut running = FuturesUnordered::new();
     loop {
         if report.failed.is_empty() {
             waiting.retain(|step| {
-                let due = step.needs.iter().all(|need| report.done.contains(need));
+                let works = works(&step.action);
+                let room = !works || limit.is_none_or(|limit| at_work < limit.get());
+                let due = room && step.needs.iter().all(|need| report.done.contains(need));
                 if due {
+                    at_work += usize::from(works);
                     running.push(perform(step, backend, made, events));
                 }
                 !due
             });
         }
         match running.next().await {
-            Some((id, Ok(()))) => drop(report.done.insert(id)),
-            Some((id, Err(error))) if plan.optional.contains(&id) => {
-                events.send(Event::Warning(format!("{error}; it is not required")));
-                report.done.insert(id);
+            Some((step, result)) => {
+                at_work -= usize::from(works(&step.action));
+                match result {
+                    Ok(()) => drop(report.done.insert(step.id)),
+                    Err(error) if plan.optional.contains(&step.id) => {
+                        events.send(Event::Warning(format!("{error}; it is not required")));
+                        report.done.insert(step.id);
+                    }
+                    Err(error) => report.failed.push((step.id, error)),
+                }
             }
-            Some((id, Err(error))) => report.failed.push((id, error)),
             None => break,
         }
     }
@@ -58,12 +80,20 @@ pub async fn execute<B: Backend>(plan: &Plan, backend: &B, made: &Made, events: 
     report
 }
 
-async fn perform<B: Backend>(
-    step: &Step,
+/// Whether a step does something, in contrast to waiting for something.
+fn works(action: &Action) -> bool {
+    !matches!(
+        action,
+        Action::AwaitReady { .. } | Action::AwaitHealthy { .. } | Action::AwaitCompleted { .. }
+    )
+}
+
+async fn perform<'a, B: Backend>(
+    step: &'a Step,
     backend: &B,
     made: &Made,
     events: &Events,
-) -> (StepId, Result<(), BackendError>) {
+) -> (&'a Step, Result<(), BackendError>) {
     let began = Instant::now();
     let text = step.action.to_string();
     events.send(Event::StepStarted {
@@ -83,11 +113,11 @@ async fn perform<B: Backend>(
                     took: began.elapsed(),
                 });
             }
-            (step.id, Ok(()))
+            (step, Ok(()))
         }
         Err(error) => {
             events.send(Event::StepFailed { id: step.id, text });
-            (step.id, Err(error))
+            (step, Err(error))
         }
     }
 }

@@ -29,3 +29,4 @@ pub mod server;
 pub mod state;
 pub mod supervise;
 pub mod ui;
+pub mod watch;

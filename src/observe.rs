@@ -1,6 +1,7 @@
 //! Gathers what the planner needs to know: instances, resources, and who holds the claimed ports.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::backend::Backend as _;
 use crate::backend::BackendError;
@@ -10,8 +11,8 @@ use crate::plan::placement::Placement;
 use crate::plan::policy::Policy;
 use crate::plan::{self, Inputs};
 use crate::port::claim::{Claim, Protocol};
-use crate::port::{owner, release};
-use crate::project::model::{MountKind, Project};
+use crate::port::release;
+use crate::project::model::{MountKind, Project, PullPolicy};
 use crate::state::{BackendKind, Held, Instance, Observed};
 
 /// How many free ports to offer for each held one.
@@ -34,7 +35,7 @@ pub async fn observe(
     let mut ports_are_here = true;
     if placement.needs_engine() {
         ports_are_here = backends.containers.reachable().await?.local;
-        resources(backends, project, placement, &mut observed).await?;
+        resources(backends, project, placement, policy, &mut observed).await?;
     }
     let claims = plan::claims(&Inputs {
         project,
@@ -47,7 +48,7 @@ pub async fn observe(
         .into_iter()
         .filter(|claim| ports_are_here || placement.of(&claim.service) == BackendKind::Process)
         .collect();
-    observed.held = held(backends, &claims).await?;
+    observed.held = backends.held(&claims).await?;
     observed.free_ports = free_ports(&observed.held, &claims);
     Ok(observed)
 }
@@ -67,7 +68,7 @@ pub async fn instances(
     let asks = placement.needs_engine()
         || (may_have_containers && backends.containers.reachable().await.is_ok());
     if asks {
-        instances.extend(backends.containers.observe(&project.name).await?);
+        instances.extend(backends.containers.outlines(&project.name).await?);
     }
     Ok(instances)
 }
@@ -76,6 +77,7 @@ async fn resources(
     backends: &Backends,
     project: &Project,
     placement: &Placement,
+    policy: &Policy,
     observed: &mut Observed,
 ) -> Result<(), BackendError> {
     let placed = || {
@@ -93,12 +95,12 @@ async fn resources(
         .map(|service| service.image_name(&project.name))
         .chain(mounted)
         .collect();
-    let networks = placed()
+    let mut networks: BTreeSet<String> = placed()
         .flat_map(|service| service.networks.keys())
         .filter_map(|key| project.networks.get(key))
         .map(|network| network.name.clone())
         .collect();
-    let volumes = placed()
+    let mut volumes: BTreeSet<String> = placed()
         .flat_map(|service| &service.volumes)
         .filter_map(|mount| match &mount.kind {
             MountKind::Volume {
@@ -111,6 +113,15 @@ async fn resources(
         })
         .map(|volume| volume.name.clone())
         .collect();
+    if policy.all_resources {
+        networks.extend(
+            project
+                .networks
+                .values()
+                .map(|network| network.name.clone()),
+        );
+        volumes.extend(project.volumes.values().map(|volume| volume.name.clone()));
+    }
     let names = Names {
         networks,
         volumes,
@@ -122,26 +133,21 @@ async fn resources(
     observed.volumes = found.volumes;
     observed.volume_hashes = found.volume_hashes;
     observed.images = found.images;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+    observed.stale = placed()
+        .filter_map(|service| {
+            let Some(PullPolicy::Every(age)) = service.pull_policy else {
+                return None;
+            };
+            let image = service.image_name(&project.name);
+            let tagged = found.tagged.get(&image).copied().unwrap_or_default();
+            let age = i64::try_from(age).unwrap_or(i64::MAX);
+            (now > tagged.saturating_add(age)).then_some(image)
+        })
+        .collect();
     Ok(())
-}
-
-/// The claims that somebody holds, with all holders named.
-pub async fn held(backends: &Backends, claims: &[Claim]) -> Result<Vec<Held>, BackendError> {
-    let found = owner::look_up(claims)?;
-    // A connection that has the port as its own excludes a listener; it has no holder to stop.
-    let connections = found.in_use.iter().map(|claim| Held {
-        claim: claim.clone(),
-        holders: Vec::new(),
-    });
-    let mut held: Vec<Held> = connections.collect();
-    // Without an engine that answers, the holder keeps the name the kernel gives it.
-    let (published, running) = if found.needs_engine {
-        backends.containers.published().await.unwrap_or_default()
-    } else {
-        Default::default()
-    };
-    held.extend(owner::attribute(found, &published, &running));
-    Ok(held)
 }
 
 fn free_ports(held: &[Held], claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {

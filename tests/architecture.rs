@@ -42,6 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("observe", &["project", "state", "port", "plan", "backend"]),
+    ("watch", &["project", "backend::container::ignore"]),
     ("execute", &["state", "event", "plan", "backend"]),
     ("server", &["project", "state", "probe"]),
     (
@@ -92,6 +93,8 @@ const PURE: &[&str] = &[
     "project/",
     "supervise/lifecycle",
     "state.rs",
+    "watch/batch",
+    "watch/rules",
 ];
 
 /// The edge at which a pure place meets the disk.

@@ -129,6 +129,7 @@ impl World {
             Action::RemoveImage { name } => drop(self.observed.images.remove(name)),
             Action::MovePort { .. }
             | Action::AwaitReady { .. }
+            | Action::AwaitListening { .. }
             | Action::AwaitHealthy { .. }
             | Action::AwaitCompleted { .. } => {}
         }
@@ -170,6 +171,7 @@ impl World {
                 .iter()
                 .map(|network| network.network.clone())
                 .collect(),
+            volumes: spec.volumes.values().cloned().collect(),
             one_off: false,
             stop_grace: None,
             readiness: spec.readiness.clone(),

@@ -5,10 +5,15 @@ pub mod container;
 pub mod copying;
 mod ended;
 pub mod fake;
+pub mod freeing;
+pub mod happening;
+pub mod holders;
+pub mod merge;
 pub mod parcel;
 pub mod process;
 pub mod router;
 pub mod streams;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::future::Future;

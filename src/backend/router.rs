@@ -1,9 +1,8 @@
 //! Routes each step to the backend it names, and is itself a backend. Steps about ports are done here,
 //! because a holder may live in either world.
 
-use std::time::Duration;
-
 use crate::backend::container::Containers;
+use crate::backend::freeing::{Freeing, blocking};
 use crate::backend::process::Processes;
 use crate::backend::process::terminal::resize;
 use crate::backend::streams::{Program, Size};
@@ -11,12 +10,8 @@ use crate::backend::{Backend, BackendError, LogOptions, Made};
 use crate::event::{Event, Events};
 use crate::plan::step::{Action, Cause, Step, StepId, Target, Which};
 use crate::port::claim::{Claim, Protocol};
-use crate::port::holder::{Holder, Who};
 use crate::port::{PortError, release};
 use crate::state::{BackendKind, Instance, InstanceId, Readiness};
-
-/// How long the port itself may take to become free after its holders ended.
-const SETTLE: Duration = Duration::from_secs(5);
 
 /// All backends. Making one costs nothing; the engine is reached only when something needs it.
 #[derive(Debug)]
@@ -46,7 +41,14 @@ impl Backend for Backends {
                 holders,
                 grace,
             } => {
-                self.free(claim, holders, *grace, events).await?;
+                let freeing = Freeing {
+                    claim: claim.clone(),
+                    holders: holders.clone(),
+                    grace: *grace,
+                    signal: None,
+                    answer: step.cause.to_string(),
+                };
+                self.free(&freeing, events).await?;
                 return Ok(None);
             }
             Action::MovePort { claim, to } => {
@@ -75,6 +77,7 @@ impl Backend for Backends {
             | Action::Create(_)
             | Action::Start { .. }
             | Action::AwaitReady { .. }
+            | Action::AwaitListening { .. }
             | Action::AwaitHealthy { .. }
             | Action::AwaitCompleted { .. }
             | Action::Stop { .. }
@@ -98,6 +101,7 @@ impl Backend for Backends {
                     instance,
                 },
             ) => Err(explained(error, readiness, instance).await),
+            (Err(error), Action::Start { .. }) => Err(self.with_holder(error).await),
             (done, _) => done,
         }
     }
@@ -197,75 +201,27 @@ impl Backends {
             id.as_ref() == Some(&instance.id) || (id.is_none() && instance.name == target.name)
         }))
     }
+}
 
-    async fn free(
-        &self,
-        claim: &Claim,
-        holders: &[Holder],
-        grace: Duration,
-        events: &Events,
-    ) -> Result<(), BackendError> {
-        for holder in holders {
-            let said = self.release(claim, holder, grace).await?;
-            events.send(Event::Note(said));
-        }
-        let (claim, holders) = (claim.clone(), holders.to_vec());
-        blocking(move || release::await_free(&claim, &holders, SETTLE)).await
-    }
-
-    async fn release(
-        &self,
-        claim: &Claim,
-        holder: &Holder,
-        grace: Duration,
-    ) -> Result<String, BackendError> {
-        match &holder.who {
-            Who::Container(facts) => {
-                self.containers.stop_foreign(&facts.id, None).await?;
-                let project = facts
-                    .project
-                    .as_ref()
-                    .map(|project| {
-                        format!(
-                            " of project {project}; `docker start {}` brings it back",
-                            facts.name
-                        )
-                    })
-                    .unwrap_or_default();
-                Ok(format!("stopped container {}{project}", facts.name))
-            }
-            Who::Unit { name, .. } => {
-                let holder = holder.clone();
-                blocking(move || release::stop_unit(&holder)).await?;
-                Ok(format!(
-                    "stopped {name}; `systemctl start {name}` brings it back"
-                ))
-            }
-            Who::Process(facts) => {
-                if let Some(run) = &facts.run_id
-                    && let Some(instance) = self.processes.find_run(run).await
-                {
-                    let (project, name) = (&instance.project, &instance.name);
-                    self.processes.stop(project, name, Some(grace)).await?;
-                    return Ok(format!(
-                        "stopped {name} of project {project}, a service of wharf's"
-                    ));
-                }
-                let (claim, holder) = (claim.clone(), holder.clone());
-                let stopped =
-                    blocking(move || release::stop_process(&holder, &claim, grace)).await?;
-                let how = match (stopped.pids.is_empty(), stopped.killed) {
-                    (true, _) => "gone by itself:",
-                    (false, true) => "killed (it ignored SIGTERM)",
-                    (false, false) => "stopped",
-                };
-                Ok(format!("{how} {}", stopped.who))
-            }
-            Who::Unknown { .. } | Who::Kernel => Err(PortError::NotPermitted {
-                who: holder.describe(),
-                command: release::how_released(holder),
-            }
-            .into()),
+impl Backends {
+    /// Says who has the port, where an engine could not have it.
+    async fn with_holder(&self, error: BackendError) -> BackendError {
+        let BackendError::PortTaken {
+            name,
+            address: Some(address),
+            source,
+        } = error
+        else {
+            return error;
+        };
+        let source = match self.who_has(address).await {
+            Some(who) => format!("it is held by {who}; the engine says: {source}").into(),
+            None => source,
+        };
+        BackendError::PortTaken {
+            name,
+            address: Some(address),
+            source,
         }
     }
 }
@@ -304,24 +260,13 @@ async fn explained(error: BackendError, readiness: &Readiness, instance: &Target
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, PortError> + Send + 'static,
-) -> Result<T, BackendError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(panic) => Err(BackendError::State {
-            action: "a worker thread failed".to_owned(),
-            source: std::io::Error::other(panic),
-        }),
-    }
-}
-
 /// The backend that performs an action that is not about ports.
 fn backend_of(action: &Action) -> BackendKind {
     match action {
         Action::Create(spec) => spec.backend,
         Action::Start { instance }
         | Action::AwaitReady { instance, .. }
+        | Action::AwaitListening { instance, .. }
         | Action::AwaitHealthy { instance }
         | Action::AwaitCompleted { instance }
         | Action::Stop { instance, .. }

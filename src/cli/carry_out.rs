@@ -1,5 +1,6 @@
 //! Carries a plan out in front of the user, and says what was done and what was not.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,23 +13,71 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::execute::{self, Report};
 use crate::plan::Plan;
-use crate::plan::step::StepId;
+use crate::plan::step::{Action, Step, StepId};
 use crate::probe;
 use crate::state::ProbeKind;
 use crate::ui::progress::Progress;
 use crate::ui::{GOOD, NAME};
 
-/// Executes a plan and prints what happens.
+/// Executes a plan and prints what happens; with `--dry-run` prints the plan.
 ///
 /// # Errors
 /// The first failed step, with what was done and what was not.
 pub(super) async fn carry_out(context: &Context, backends: &Backends, plan: &Plan) -> Result<Made> {
+    carry_out_quietly(context, backends, plan, Quiet::default()).await
+}
+
+/// What of the output of images on their way is not shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Quiet {
+    /// `--quiet-build`
+    pub(super) builds: bool,
+    /// `--quiet-pull`
+    pub(super) pulls: bool,
+}
+
+impl Quiet {
+    /// The services of a plan whose images come without a word.
+    pub(super) fn subjects(self, plan: &Plan) -> BTreeSet<String> {
+        let subject = |step: &Step| {
+            let (service, hidden) = if let Action::Build { service, .. } = &step.action {
+                (service, self.builds)
+            } else if let Action::Pull { service, .. } = &step.action {
+                (service, self.pulls)
+            } else {
+                return None;
+            };
+            hidden.then(|| service.name.clone())
+        };
+        plan.steps.iter().filter_map(subject).collect()
+    }
+}
+
+/// As [`carry_out`], without some of the output.
+pub(super) async fn carry_out_quietly(
+    context: &Context,
+    backends: &Backends,
+    plan: &Plan,
+    quiet: Quiet,
+) -> Result<Made> {
+    if context.global.dry_run {
+        for step in &plan.steps {
+            context.ui.data(step.to_string());
+        }
+        return Ok(Made::default());
+    }
     let (events, mut receiver) = Events::channel();
     let made = Made::default();
-    let progress = Progress::new(context.ui);
+    let progress = Progress::new(context.ui).without(quiet.subjects(plan));
     let mut signals = Signals::new()?;
     let report = {
-        let mut executing = std::pin::pin!(execute::execute(plan, backends, &made, &events));
+        let mut executing = std::pin::pin!(execute::execute_at_most(
+            plan,
+            backends,
+            &made,
+            &events,
+            context.global.limit()
+        ));
         loop {
             tokio::select! {
                 report = &mut executing => break report,

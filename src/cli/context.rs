@@ -1,5 +1,6 @@
 //! What every command knows: the environment, the screen and the options before the command's name.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::plan::placement::{Placement, PlacementError, Wishes, place, place_wit
 use crate::project::model::{HealthTest, Project, Service};
 use crate::project::{self, Disk, Env, LoadOptions, Loaded};
 use crate::ui::progress::Progress;
-use crate::ui::{Ui, report};
+use crate::ui::{Steps, Ui, report};
 
 /// Options before the command's name, as Compose has them.
 #[derive(Clone, Debug, Args)]
@@ -37,9 +38,54 @@ pub(super) struct Global {
     /// File with variables; may be given several times [default: .env]
     #[arg(long, value_name = "FILE")]
     pub(super) env_file: Vec<PathBuf>,
-    /// When to use colours
-    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
-    pub(super) ansi: Ansi,
+    /// When to use colours [default: `COMPOSE_ANSI`, else auto]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(super) ansi: Option<Ansi>,
+    /// How to tell what happens [default: `COMPOSE_PROGRESS`, else auto]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(super) progress: Option<ProgressMode>,
+    /// How many steps may be at work at the same time; -1: any number [default: `COMPOSE_PARALLEL_LIMIT`]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(super) parallel: Option<i64>,
+    /// Make names as Compose 1 did, with `_`
+    #[arg(long)]
+    pub(super) compatibility: bool,
+    /// Keep networks, volumes, secrets and configs that no service uses
+    #[arg(long)]
+    pub(super) all_resources: bool,
+    /// Print the plan with its causes and do nothing
+    #[arg(long, global = true)]
+    pub(super) dry_run: bool,
+    #[arg(long, hide = true)]
+    verbose: bool,
+    #[arg(long, hide = true)]
+    no_ansi: bool,
+    #[arg(
+        long,
+        hide = true,
+        value_name = "DIR",
+        conflicts_with = "project_directory"
+    )]
+    workdir: Option<PathBuf>,
+    /// For compose files in registries, which wharf does not fetch
+    #[arg(long, hide = true, value_name = "REGISTRY")]
+    insecure_registry: Vec<String>,
+}
+
+/// `--progress`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProgressMode {
+    /// A line a step
+    Auto,
+    /// The same: lines are only ever appended
+    Tty,
+    /// A line a step, without colours
+    Plain,
+    /// An object a line
+    Json,
+    /// Nothing but errors
+    #[value(alias = "none")]
+    Quiet,
 }
 
 /// `--ansi`.
@@ -65,26 +111,124 @@ impl Ansi {
     }
 }
 
+impl Global {
+    /// Puts the settings of env files and the words of the past in their places, and says what the screen is
+    /// to be like.
+    ///
+    /// # Errors
+    /// A setting of the environment that is none, or two options that exclude each other.
+    pub(super) fn settle(&mut self, env: &mut Env) -> Result<Ui> {
+        if self.no_ansi {
+            if self.ansi.is_some() {
+                return Err(
+                    Error::usage("--no-ansi and --ansi exclude each other").hint("--ansi never")
+                );
+            }
+            self.ansi = Some(Ansi::Never);
+            Ui::default().warn("--no-ansi is deprecated: use --ansi never");
+        }
+        if let Some(directory) = self.workdir.take() {
+            self.project_directory = Some(directory);
+            Ui::default().warn("--workdir is deprecated: use --project-directory");
+        }
+        let settings = project::settings(&self.load_options(&[], false), env, &Disk);
+        env.variables.extend(settings);
+        let ansi = self.ansi.unwrap_or_else(|| match env.get("COMPOSE_ANSI") {
+            None | Some("auto") => Ansi::Auto,
+            Some("always") => Ansi::Always,
+            Some(_) => Ansi::Never,
+        });
+        let progress = match (self.progress, env.get("COMPOSE_PROGRESS")) {
+            (Some(progress), _) => progress,
+            (None, None) => ProgressMode::Auto,
+            (None, Some(word)) => ProgressMode::from_str(word, false).map_err(|_| {
+                Error::usage(format!(
+                    "COMPOSE_PROGRESS: `{word}` is not a way to tell progress"
+                ))
+                .hint("COMPOSE_PROGRESS=plain")
+            })?,
+        };
+        if self.parallel.is_none()
+            && let Some(text) = env.get("COMPOSE_PARALLEL_LIMIT")
+        {
+            let limit = text.parse().map_err(|_| {
+                Error::usage(format!(
+                    "COMPOSE_PARALLEL_LIMIT must be an integer (found: \"{text}\")"
+                ))
+                .hint("COMPOSE_PARALLEL_LIMIT=4")
+            })?;
+            self.parallel = Some(limit);
+        }
+        match (progress, ansi) {
+            (ProgressMode::Tty, Ansi::Never) => {
+                return Err(Error::usage(
+                    "--progress tty needs colours, which --ansi never forbids",
+                )
+                .hint("--progress plain"));
+            }
+            (ProgressMode::Plain, Ansi::Always) => {
+                return Err(Error::usage(
+                    "--progress plain has no colours, which --ansi always asks for",
+                )
+                .hint("--progress auto"));
+            }
+            (ProgressMode::Plain, _) => Ansi::Never.apply(),
+            (_, ansi) => ansi.apply(),
+        }
+        Ok(Ui {
+            quiet: progress == ProgressMode::Quiet,
+            steps: if progress == ProgressMode::Json {
+                Steps::Json
+            } else {
+                Steps::Lines
+            },
+            status_to_stdout: env.get("COMPOSE_STATUS_STDOUT").is_some_and(project::is_on),
+            unattended: false,
+        })
+    }
+
+    /// The options for loading, for these services (empty: all enabled ones).
+    pub(super) fn load_options(&self, services: &[String], no_deps: bool) -> LoadOptions {
+        LoadOptions {
+            files: self.file.clone(),
+            name: self.project_name.clone(),
+            directory: self.project_directory.clone(),
+            env_files: self.env_file.clone(),
+            profiles: self.profile.clone(),
+            services: services.to_vec(),
+            no_deps,
+            compatibility: self.compatibility,
+            all_resources: self.all_resources,
+        }
+    }
+
+    /// How many steps may be at work at the same time; `None`: any number.
+    pub(super) fn limit(&self) -> Option<NonZeroUsize> {
+        self.parallel
+            .and_then(|limit| usize::try_from(limit).ok())
+            .and_then(NonZeroUsize::new)
+    }
+}
+
 /// What a command runs in.
 #[derive(Clone, Debug)]
 pub(super) struct Context {
     pub(super) env: Env,
     pub(super) ui: Ui,
     pub(super) global: Global,
+    /// Whether wharf was called by the name of Docker Compose.
+    pub(super) stands_in: bool,
 }
 
 impl Context {
     /// The options for loading, for these services (empty: all enabled ones).
     pub(super) fn load_options(&self, services: &[String], no_deps: bool) -> LoadOptions {
-        LoadOptions {
-            files: self.global.file.clone(),
-            name: self.global.project_name.clone(),
-            directory: self.global.project_directory.clone(),
-            env_files: self.global.env_file.clone(),
-            profiles: self.global.profile.clone(),
-            services: services.to_vec(),
-            no_deps,
-        }
+        self.global.load_options(services, no_deps)
+    }
+
+    /// Whether a variable switches something on.
+    pub(super) fn is_on(&self, variable: &str) -> bool {
+        self.env.get(variable).is_some_and(project::is_on)
     }
 
     /// Loads the project and prints its warnings.
@@ -122,6 +266,47 @@ impl Context {
                 }
             }
         }
+    }
+
+    /// Whether the project is meant by its name alone: then all that has the name takes part, whatever a
+    /// compose file in this directory says.
+    pub(super) fn is_by_name(&self, named: &Named) -> bool {
+        let only_named = self.global.project_name.is_some() && self.global.file.is_empty();
+        only_named || named.project().is_none()
+    }
+
+    /// What a command ends that names these services (none: all that take part).
+    pub(super) fn ending(&self, named: &Named, services: &[String]) -> Ending {
+        let mut ending = Ending {
+            services: services.iter().cloned().collect(),
+            leave_one_offs: true,
+            ..Ending::default()
+        };
+        if let Some(project) = named.project().filter(|_| !self.is_by_name(named)) {
+            ending.enabled = Some(project.services.keys().cloned().collect());
+            ending.disabled = project.disabled.iter().cloned().collect();
+        }
+        ending
+    }
+
+    /// What a command starts or restarts that names these services (none: all that take part).
+    pub(super) fn launching(&self, named: &Named, services: &[String]) -> Launching {
+        let mut launching = Launching {
+            services: services.iter().cloned().collect(),
+            ..Launching::default()
+        };
+        if let Some(project) = named.project() {
+            let is_checked = |service: &&Arc<Service>| {
+                let check = service.healthcheck.as_ref();
+                check.is_some_and(|check| check.test != Some(HealthTest::None))
+            };
+            let checked = project.services.values().filter(is_checked);
+            launching.checked = checked.map(|service| service.name.clone()).collect();
+            if !self.is_by_name(named) {
+                launching.enabled = Some(project.services.keys().cloned().collect());
+            }
+        }
+        launching
     }
 
     /// The backends; nothing is connected yet.
@@ -214,38 +399,6 @@ impl Named {
         }
     }
 
-    /// What a command ends that names these services (none: all that take part).
-    pub(super) fn ending(&self, services: &[String]) -> Ending {
-        let mut ending = Ending {
-            services: services.iter().cloned().collect(),
-            leave_one_offs: true,
-            ..Ending::default()
-        };
-        if let Some(project) = self.project() {
-            ending.enabled = Some(project.services.keys().cloned().collect());
-            ending.disabled = project.disabled.iter().cloned().collect();
-        }
-        ending
-    }
-
-    /// What a command starts or restarts that names these services (none: all that take part).
-    pub(super) fn launching(&self, services: &[String]) -> Launching {
-        let mut launching = Launching {
-            services: services.iter().cloned().collect(),
-            ..Launching::default()
-        };
-        if let Some(project) = self.project() {
-            let is_checked = |service: &&Arc<Service>| {
-                let check = service.healthcheck.as_ref();
-                check.is_some_and(|check| check.test != Some(HealthTest::None))
-            };
-            let checked = project.services.values().filter(is_checked);
-            launching.checked = checked.map(|service| service.name.clone()).collect();
-            launching.enabled = Some(project.services.keys().cloned().collect());
-        }
-        launching
-    }
-
     /// Every observed instance, from the engine too where it may have some.
     pub(super) async fn instances(
         &self,
@@ -257,6 +410,20 @@ impl Named {
         for note in backends.processes.take_notes() {
             ui.warn(note);
         }
+        if self.in_engine(ui, backends, !instances.is_empty()).await? {
+            instances.extend(backends.containers.observe(self.name()).await?);
+        }
+        Ok(instances)
+    }
+
+    /// Whether the project may have containers that can be seen: the engine answers. `others`: it has
+    /// processes.
+    pub(super) async fn in_engine(
+        &self,
+        ui: Ui,
+        backends: &Backends,
+        others: bool,
+    ) -> Result<bool> {
         let only_processes = self.project().is_some_and(|project| {
             project
                 .services
@@ -264,34 +431,27 @@ impl Named {
                 .all(|service| !service.has_container_form())
         });
         if only_processes {
-            return Ok(instances);
+            return Ok(false);
         }
-        match backends.containers.reachable().await {
-            Ok(_) => instances.extend(backends.containers.observe(self.name()).await?),
-            Err(error) => {
-                // Services that can only be containers cannot be seen without the engine.
-                let need: Vec<String> = self.project().map_or_else(Vec::new, |project| {
-                    let without = |service: &&Arc<Service>| !service.has_process_form();
-                    project
-                        .services
-                        .values()
-                        .filter(without)
-                        .map(|service| service.name.clone())
-                        .collect()
-                });
-                if !need.is_empty() {
-                    return Err(error.into());
-                }
-                if self.project().is_none() && instances.is_empty() {
-                    // No file says whether there should be any.
-                    ui.note(format!(
-                        "{error}: containers of project {} are not seen, if there are any",
-                        self.name()
-                    ));
-                }
-            }
+        let Err(error) = backends.containers.reachable().await else {
+            return Ok(true);
+        };
+        // Services that can only be containers cannot be seen without the engine.
+        let need = self.project().is_some_and(|project| {
+            let without = |service: &Arc<Service>| !service.has_process_form();
+            project.services.values().any(without)
+        });
+        if need {
+            return Err(error.into());
         }
-        Ok(instances)
+        if self.project().is_none() && !others {
+            // No file says whether there should be any.
+            ui.note(format!(
+                "{error}: containers of project {} are not seen, if there are any",
+                self.name()
+            ));
+        }
+        Ok(false)
     }
 
     /// Fails on a service that neither the files nor the instances know.

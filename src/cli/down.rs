@@ -32,9 +32,6 @@ pub(super) struct Args {
     /// Seconds that instances get to stop
     #[arg(short, long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// Print the plan with its causes and do nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
 /// `--rmi`
@@ -62,7 +59,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let _alone = context.lock(&backends, named.name()).await?;
     let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
-    let mut ending = ending(&named, args);
+    let mut ending = ending(context, &named, args);
     if named.project().is_none() && args.rmi == Some(Rmi::All) {
         ending.images = used_images(&instances, &ending);
     }
@@ -87,7 +84,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             images: ending.images.iter().cloned().collect(),
         };
         let found = backends.containers.resources(named.name(), &names).await?;
-        if named.project().is_none() {
+        if context.is_by_name(&named) {
             ending.networks = found.networks.iter().cloned().collect();
             if args.volumes && args.services.is_empty() {
                 ending.volumes = found.volumes.iter().cloned().collect();
@@ -101,12 +98,6 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     for note in &plan.notes {
         context.ui.note(note);
     }
-    if args.dry_run {
-        for step in &plan.steps {
-            context.ui.data(step.to_string());
-        }
-        return Ok(());
-    }
     if plan.steps.is_empty() {
         context.ui.status(format!(
             "nothing to end: project {} has no instances",
@@ -117,12 +108,12 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     carry_out(context, &backends, &plan).await.map(drop)
 }
 
-fn ending(named: &Named, args: &Args) -> Ending {
+fn ending(context: &Context, named: &Named, args: &Args) -> Ending {
     let mut ending = Ending {
         timeout: args.timeout.map(Duration::from_secs),
-        remove_orphans: args.remove_orphans,
+        remove_orphans: args.remove_orphans || context.is_on("COMPOSE_REMOVE_ORPHANS"),
         anonymous_volumes: args.volumes,
-        ..named.ending(&args.services)
+        ..context.ending(named, &args.services)
     };
     if let Some(project) = named.project() {
         let networks = project.networks.values();

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
 use crate::backend::{Backend as _, BackendError, LogOptions, Made};
-use crate::cli::carry_out::{Signals, outcome, say_what_it_is};
+use crate::cli::carry_out::{Quiet, Signals, outcome, say_what_it_is};
 use crate::cli::context::Context;
+use crate::cli::menu::{self, Key, Keys};
+use crate::cli::watch::{self, Watch, Watching};
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::execute::{self, Report};
@@ -27,8 +29,8 @@ use crate::ui::progress::Progress;
 /// How the foreground run ends by itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Foreground {
-    /// End everything when an instance ends (`--abort-on-container-exit`).
-    pub(super) abort_on_exit: bool,
+    /// When to end everything because an instance ended.
+    pub(super) abort: Abort,
     /// The service whose exit code is the command's.
     pub(super) exit_code_from: Option<String>,
     /// `-t`
@@ -39,11 +41,37 @@ pub(super) struct Foreground {
     pub(super) timestamps: bool,
     /// Without names in front.
     pub(super) no_prefix: bool,
+    /// Without colours in front.
+    pub(super) no_colour: bool,
+    /// What of the output of builds and pulls is not shown.
+    pub(super) quiet: Quiet,
+    /// The services whose end is the end; `None`: all. Others are left running then.
+    pub(super) awaited: Option<BTreeSet<String>>,
+    /// Take keys.
+    pub(super) menu: bool,
+    /// Watch from the start.
+    pub(super) watch: bool,
     /// Once ready, say whether it is a WebSocket server.
     pub(super) handshake: Option<ProbeKind>,
 }
 
-type Followed<'a> = Pin<Box<dyn Future<Output = Result<(), BackendError>> + 'a>>;
+/// When to end everything because an instance ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Abort {
+    /// Never.
+    #[default]
+    Never,
+    /// However it ended (`--abort-on-container-exit`).
+    OnExit,
+    /// When its code is not 0 (`--abort-on-container-failure`).
+    OnFailure,
+}
+
+/// The output of one instance: its name once it is over.
+type Followed<'a> = Pin<Box<dyn Future<Output = (String, Result<(), BackendError>)> + 'a>>;
+
+/// Instances that run although their output was over.
+type Again<'a> = Pin<Box<dyn Future<Output = Result<Vec<Instance>>> + 'a>>;
 
 /// What is carried out in front of the user.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +87,15 @@ pub(super) struct Scene<'a> {
 
 /// Executes a plan in the foreground: shows output until every instance ended or the user interrupts,
 /// then leaves nothing running. The project is locked until the plan is carried out.
-pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLock) -> Result<()> {
+///
+/// Everything that is waited for is polled by one loop; nothing in it waits for the project's lock by
+/// itself, because watching needs the lock now and then.
+pub(super) async fn run(
+    scene: Scene<'_>,
+    options: &Foreground,
+    alone: ProjectLock,
+    watcher: Option<Watch<'_>>,
+) -> Result<()> {
     let Scene {
         context,
         backends,
@@ -69,60 +105,90 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
     } = scene;
     let mut alone = Some(alone);
     let (events, mut receiver) = Events::channel();
+    let (renewed, mut renewals) = unbounded_channel();
     let made = Made::default();
     let began = now();
     let mut run = Run {
         scene,
         made: &made,
         events: events.clone(),
-        progress: Progress::new(context.ui),
+        progress: Progress::new(context.ui).without(options.quiet.subjects(plan)),
         writer: LogWriter::new(project, names(plan, kept).iter().map(String::as_str))
             .timestamps(options.timestamps)
-            .prefix(!options.no_prefix),
+            .prefix(!options.no_prefix)
+            .colours(!options.no_colour),
         options,
         ours: kept.to_vec(),
         code: 0,
-        exited: false,
+        ended: None,
         seen: BTreeMap::new(),
+        following: BTreeMap::new(),
     };
     let mut signals = Signals::new()?;
-    let mut followed: FuturesUnordered<Followed<'_>> = FuturesUnordered::new();
-    if !kept.is_empty() {
-        followed.push(follow(backends, kept.to_vec(), began, events.clone()));
+    let mut keys = options.menu.then(Keys::take).flatten();
+    let watchable = watcher
+        .as_ref()
+        .is_some_and(|watch| !watch.rules.is_empty());
+    if keys.is_some() {
+        context.ui.status(menu::line(watchable));
     }
-    let mut executing = std::pin::pin!(execute::execute(plan, backends, &made, &events));
+    let mut followed: FuturesUnordered<Followed<'_>> = FuturesUnordered::new();
+    for instance in kept {
+        followed.extend(run.follow(instance.clone(), began));
+    }
+    let mut executing = std::pin::pin!(execute::execute_at_most(
+        plan,
+        backends,
+        &made,
+        &events,
+        context.global.limit()
+    ));
     let mut report: Option<Report> = None;
+    let mut wants_watch = options.watch;
+    let mut watching: Option<Watching<'_>> = None;
+    let mut again: Option<Again<'_>> = None;
+    // Whether what is being looked for now was begun after everything was over.
+    let mut conclusive = false;
     let end = loop {
         let finished = report.is_some();
-        if finished && followed.is_empty() && receiver.is_empty() {
-            let again = tokio::select! {
-                biased;
-                () = signals.next() => break End::Interrupted,
-                again = run.started_again() => again,
-            };
-            match again {
-                Ok(again) if again.is_empty() => break End::AllExited,
-                Ok(again) => {
-                    for instance in again {
-                        let since = run.seen.get(&instance.name).map_or(began, |last| last + 1);
-                        followed.push(follow(backends, vec![instance], since, events.clone()));
-                    }
-                }
-                Err(error) => break End::Lost(error),
-            }
+        if finished
+            && wants_watch
+            && watching.is_none()
+            && let Some(watcher) = &watcher
+        {
+            watching = Some(Box::pin(watch::run(
+                context,
+                backends,
+                watcher,
+                events.clone(),
+                renewed.clone(),
+            )));
+        }
+        let over = finished && !run.goes_on() && receiver.is_empty();
+        if over && watching.is_none() && again.is_none() {
+            conclusive = true;
+            again = Some(Box::pin(run.running_again()));
         }
         tokio::select! {
             biased;
             () = signals.next() => break End::Interrupted,
+            Some(key) = menu::next(&mut keys) => match key {
+                Key::Detach => break End::Detached,
+                Key::Watch if !watchable => context.ui.note("no service has a `develop.watch` section"),
+                Key::Watch => {
+                    wants_watch = !wants_watch;
+                    if watching.take().is_some() {
+                        context.ui.status("watch: off");
+                    }
+                }
+            },
             Some(event) = receiver.recv() => {
                 match run.handle(&event).await {
-                    Ok(Some(instance)) => {
-                        followed.push(follow(backends, vec![instance], began, events.clone()));
-                    }
+                    Ok(Some(instance)) => followed.extend(run.follow(instance, began)),
                     Ok(None) => {}
                     Err(error) => break End::Lost(error),
                 }
-                if run.exited && options.abort_on_exit {
+                if run.aborts() {
                     break End::Aborted;
                 }
             }
@@ -135,15 +201,58 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
                     break End::Failed;
                 }
             }
-            Some(result) = followed.next() => if let Err(error) = result {
-                break End::Lost(error.into());
-            },
+            Some((name, result)) = followed.next() => {
+                run.following.remove(&name);
+                if let Err(error) = result {
+                    break End::Lost(error.into());
+                }
+                // It may be back already, or coming back.
+                if finished && again.is_none() {
+                    conclusive = false;
+                    again = Some(Box::pin(run.running_again()));
+                }
+            }
+            result = poll(&mut again) => {
+                again = None;
+                match result {
+                    Ok(instances) => {
+                        let instances = run.not_followed(instances);
+                        for instance in instances {
+                            let since = run.seen.get(&instance.name).map_or(began, |last| last + 1);
+                            followed.extend(run.follow(instance, since));
+                        }
+                        if conclusive && !run.goes_on() && watching.is_none() && receiver.is_empty() {
+                            break End::AllExited;
+                        }
+                    }
+                    Err(error) => break End::Lost(error),
+                }
+            }
+            Some(()) = renewals.recv() => {
+                conclusive = false;
+                again = Some(Box::pin(run.running_again()));
+            }
+            result = poll(&mut watching) => {
+                watching = None;
+                wants_watch = false;
+                if let Err(error) = result {
+                    context.ui.warn(format!("watch: off: {error}"));
+                }
+            }
         }
     };
+    drop((watching, again));
     // Lines that were read before the end are shown before the end. What cannot be followed any more is
     // stopped all the same.
     while let Ok(event) = receiver.try_recv() {
         drop(run.handle(&event).await);
+    }
+    drop(keys);
+    if matches!(end, End::Detached) {
+        context.ui.status(
+            "detached: the services go on; `wharf logs -f` shows their output, `wharf down` ends them",
+        );
+        return Ok(());
     }
     if !matches!(end, End::AllExited) {
         run.stop_all(
@@ -164,9 +273,18 @@ pub(super) async fn run(scene: Scene<'_>, options: &Foreground, alone: ProjectLo
     }
 }
 
+/// The result of a future that may not be there: then there is never one.
+async fn poll<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + '_>>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
 enum End {
     AllExited,
     Aborted,
+    Detached,
     Interrupted,
     Failed,
     /// What runs cannot be seen any more.
@@ -182,13 +300,16 @@ struct Run<'a> {
     options: &'a Foreground,
     ours: Vec<Instance>,
     code: i32,
-    exited: bool,
+    /// How the last instance that ended did so: its exit code.
+    ended: Option<i32>,
     /// The time of the last line of each instance, in nanoseconds since the Unix epoch: where to go on
     /// with one that another command has started again.
     seen: BTreeMap<String, i64>,
+    /// The instances whose output is read, and their services.
+    following: BTreeMap<String, String>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     /// Shows an event; returns an instance that has just started and is to be followed.
     async fn handle(&mut self, event: &Event) -> Result<Option<Instance>> {
         match event {
@@ -225,7 +346,7 @@ impl Run<'_> {
                 if counts {
                     self.code = *code;
                 }
-                self.exited = true;
+                self.ended = Some(*code);
             }
             Event::StepDone { id, .. } => {
                 self.progress.show(event);
@@ -256,17 +377,82 @@ impl Run<'_> {
         Ok(started)
     }
 
-    /// What another command has started again by now, `wharf restart` as a rule: a command that is at work
-    /// is waited for, as what it has stopped it may be about to start.
-    async fn started_again(&self) -> Result<Vec<Instance>> {
-        let Scene {
-            backends, project, ..
-        } = self.scene;
-        let (unheard, _) = Events::channel();
-        let _alone = backends.processes.lock(project, &unheard).await?;
-        let mut instances = self.observe_ours().await?;
-        instances.retain(|instance| instance.status.is_alive());
-        Ok(instances)
+    /// Whether everything is to end because of what ended.
+    fn aborts(&self) -> bool {
+        match (self.options.abort, self.ended) {
+            (Abort::Never, _) | (_, None) => false,
+            (Abort::OnExit, Some(_)) => true,
+            (Abort::OnFailure, Some(code)) => code != 0,
+        }
+    }
+
+    /// Whether anything runs that is waited for.
+    fn goes_on(&self) -> bool {
+        self.following.values().any(|service| {
+            let awaited = self.options.awaited.as_ref();
+            awaited.is_none_or(|awaited| awaited.contains(service))
+        })
+    }
+
+    /// Follows an instance, unless it is followed; what it wrote before `since` was shown before.
+    fn follow(&mut self, instance: Instance, since: i64) -> Option<Followed<'a>> {
+        let (name, service) = (instance.name.clone(), instance.service.clone());
+        if self.following.insert(name, service).is_some() {
+            return None;
+        }
+        let (backends, events) = (self.scene.backends, self.events.clone());
+        Some(Box::pin(async move {
+            let options = LogOptions {
+                follow: true,
+                since: Some(since),
+                ..LogOptions::default()
+            };
+            let name = instance.name.clone();
+            let result = backends.follow(&[instance], &options, &events).await;
+            (name, result)
+        }))
+    }
+
+    /// Those whose output is not shown, made ours.
+    fn not_followed(&mut self, mut instances: Vec<Instance>) -> Vec<Instance> {
+        instances.retain(|instance| !self.following.contains_key(&instance.name));
+        self.ours.extend(instances.iter().cloned());
+        instances
+    }
+
+    /// What another command, or watching, has started again by now: a command that is at work is waited
+    /// for, as what it has stopped it may be about to start.
+    fn running_again(&self) -> impl Future<Output = Result<Vec<Instance>>> + use<'a> {
+        let scene = self.scene;
+        let ours = self.names();
+        async move {
+            let (unheard, _) = Events::channel();
+            let _alone = scene
+                .backends
+                .processes
+                .lock(scene.project, &unheard)
+                .await?;
+            let mut instances = observe(scene, &ours).await?;
+            instances.retain(|instance| instance.status.is_alive());
+            Ok(instances)
+        }
+    }
+
+    /// The names of the instances of this run, and where each lives. What the plan names is ours even if it
+    /// started a moment ago and was not announced yet.
+    fn names(&self) -> BTreeMap<String, BackendKind> {
+        let made = self
+            .scene
+            .plan
+            .steps
+            .iter()
+            .filter_map(|step| step.action.makes_or_starts())
+            .map(|(backend, name)| (name.to_owned(), backend));
+        self.ours
+            .iter()
+            .map(|instance| (instance.name.clone(), instance.backend))
+            .chain(made)
+            .collect()
     }
 
     /// Stops what this run started or attached to. The first signal asks, a second one kills.
@@ -362,7 +548,7 @@ impl Run<'_> {
 
     async fn stop_plan(&self, timeout: Option<Duration>) -> Result<Plan> {
         let observed = Observed {
-            instances: self.observe_ours().await?,
+            instances: observe(self.scene, &self.names()).await?,
             ..Observed::default()
         };
         Ok(down::stop(
@@ -373,36 +559,22 @@ impl Run<'_> {
             },
         ))
     }
+}
 
-    /// The instances of this run as they are now, by their names.
-    async fn observe_ours(&self) -> Result<Vec<Instance>> {
-        let Scene {
-            backends,
-            plan,
-            project,
-            ..
-        } = self.scene;
-        let made = || {
-            plan.steps
-                .iter()
-                .filter_map(|step| step.action.makes_or_starts())
-        };
-        let in_engine = made().any(|(backend, _)| backend == BackendKind::Container)
-            || self
-                .ours
-                .iter()
-                .any(|instance| instance.backend == BackendKind::Container);
-        let mut instances = backends.processes.observe(project).await?;
-        if in_engine {
-            instances.extend(backends.containers.observe(project).await?);
-        }
-        // What the plan names is ours even if it started a moment ago and was not announced yet.
-        instances.retain(|instance| {
-            self.ours.iter().any(|ours| ours.name == instance.name)
-                || made().any(|(_, name)| name == instance.name)
-        });
-        Ok(instances)
+/// The instances of a run as they are now, by their names.
+async fn observe(scene: Scene<'_>, ours: &BTreeMap<String, BackendKind>) -> Result<Vec<Instance>> {
+    let Scene {
+        backends, project, ..
+    } = scene;
+    let mut instances = backends.processes.observe(project).await?;
+    if ours
+        .values()
+        .any(|backend| *backend == BackendKind::Container)
+    {
+        instances.extend(backends.containers.observe(project).await?);
     }
+    instances.retain(|instance| ours.contains_key(&instance.name));
+    Ok(instances)
 }
 
 /// The names of all instances whose output may be shown, for the width of the prefix.
@@ -416,23 +588,6 @@ fn names(plan: &Plan, kept: &[Instance]) -> BTreeSet<String> {
         .map(|instance| instance.name.clone())
         .chain(made)
         .collect()
-}
-
-/// Follows instances; what they wrote before `since` was shown before.
-fn follow(
-    backends: &Backends,
-    instances: Vec<Instance>,
-    since: i64,
-    events: Events,
-) -> Followed<'_> {
-    Box::pin(async move {
-        let options = LogOptions {
-            follow: true,
-            since: Some(since),
-            ..LogOptions::default()
-        };
-        backends.follow(&instances, &options, &events).await
-    })
 }
 
 /// Nanoseconds since the Unix epoch.

@@ -1,11 +1,21 @@
 //! `wharf logs`
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::pin::Pin;
 
-use crate::backend::{Backend as _, LogOptions};
-use crate::cli::context::Context;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use crate::backend::happening::Span;
+use crate::backend::router::Backends;
+use crate::backend::{Backend as _, BackendError, LogOptions, merge};
+use crate::cli::context::{Context, Named};
+use crate::cli::events::happenings;
+use crate::cli::moment::moment_of;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
+use crate::state::{BackendKind, Instance};
 use crate::ui::logs::LogWriter;
 
 /// Show the output of the services
@@ -17,6 +27,9 @@ pub(super) struct Args {
     /// Go on with new lines
     #[arg(short, long)]
     follow: bool,
+    /// Only this replica of the service
+    #[arg(long, value_name = "NUMBER")]
+    index: Option<u32>,
     /// Only the last lines of each instance
     #[arg(
         short = 'n',
@@ -38,102 +51,312 @@ pub(super) struct Args {
     /// Leave the names in front of the lines out
     #[arg(long)]
     no_log_prefix: bool,
+    /// Without colours
+    #[arg(long)]
+    no_color: bool,
 }
 
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let mut instances = named.instances(context.ui, &backends).await?;
+    let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
-    instances.retain(|instance| {
-        !instance.one_off && (args.services.is_empty() || args.services.contains(&instance.service))
-    });
-    instances.sort_by(|a, b| a.name.cmp(&b.name));
+    let instances = args.chosen(instances);
+    if let Some(index) = args.index {
+        let [service] = args.services.as_slice() else {
+            return Err(Error::usage("--index requires one service to be selected")
+                .hint("wharf logs --index 1 SERVICE"));
+        };
+        if instances.is_empty() {
+            return Err(
+                Error::failed(format!("service \"{service}\" has no container #{index}"))
+                    .hint(format!("wharf ps --all {service}")),
+            );
+        }
+    }
     let options = LogOptions {
         follow: args.follow,
         tail: tail(&args.tail)?,
-        since: args
-            .since
-            .as_deref()
-            .map(|text| moment("--since", text))
-            .transpose()?,
-        until: args
-            .until
-            .as_deref()
-            .map(|text| moment("--until", text))
-            .transpose()?,
+        since: moment_of("--since", args.since.as_deref())?,
+        until: moment_of("--until", args.until.as_deref())?,
     };
-    let writer = LogWriter::new(
-        named.name(),
-        instances.iter().map(|instance| instance.name.as_str()),
-    )
-    .timestamps(args.timestamps)
-    .prefix(!args.no_log_prefix);
-    let (events, mut receiver) = Events::channel();
-    let mut following = std::pin::pin!(backends.follow(&instances, &options, &events));
-    // Both backends deliver each instance in order; those of several are put in the order of arrival.
-    let at_once = args.follow || instances.len() < 2;
-    let mut lines: Vec<(i64, Event)> = Vec::new();
-    let show = |event: Event, lines: &mut Vec<(i64, Event)>| {
-        if let Event::Log { time, .. } = &event
-            && !at_once
-        {
-            lines.push((*time, event));
-            return Ok(());
-        }
-        print(context, &writer, &event)
+    let names = instances.iter().map(|instance| instance.name.as_str());
+    let screen = Screen {
+        context,
+        writer: LogWriter::new(named.name(), names)
+            .timestamps(args.timestamps)
+            .prefix(!args.no_log_prefix)
+            .colours(!args.no_color),
     };
-    let shown = loop {
-        tokio::select! {
-            Some(event) = receiver.recv() => if let Err(error) = show(event, &mut lines) {
-                break Err(error);
-            },
-            result = &mut following => { result?; break Ok(()); }
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.map_err(Error::failed)?;
-                return Err(Error::interrupted());
+    let showing = async {
+        if args.follow {
+            let scene = Following {
+                named: &named,
+                backends: &backends,
+                args,
+                options: &options,
+                screen: &screen,
+                seen: BTreeMap::new(),
+            };
+            scene.run(instances).await
+        } else {
+            let sources = instances
+                .iter()
+                .map(|instance| match instance.backend {
+                    BackendKind::Container => backends.containers.output(instance, &options),
+                    BackendKind::Process => backends.processes.output(instance, &options),
+                })
+                .collect();
+            let mut lines = std::pin::pin!(merge::in_order(sources));
+            while let Some(event) = lines.next().await {
+                screen.show(&event?)?;
             }
+            Ok(())
         }
     };
-    let shown = shown.and_then(|()| {
-        while let Ok(event) = receiver.try_recv() {
-            show(event, &mut lines)?;
+    let shown = tokio::select! {
+        shown = showing => shown,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.map_err(Failure::Output)?;
+            return Err(Error::interrupted());
         }
-        lines.sort_by_key(|(time, _)| *time);
-        lines
-            .iter()
-            .try_for_each(|(_, event)| print(context, &writer, event))
-    });
+    };
     match shown {
         // A reader that went away (`| head`) has seen what it wanted.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        shown => shown
-            .map_err(|error| Error::failed("cannot write the output").detail(error.to_string())),
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        shown => Ok(shown?),
     }
 }
 
-fn print(context: &Context, writer: &LogWriter, event: &Event) -> io::Result<()> {
-    match event {
-        Event::Log {
-            name,
-            stream,
-            time,
-            line,
-        } => writer.line(name, *stream, *time, line)?,
-        Event::Exited { name, code, .. } => {
-            context
-                .ui
-                .status(format!("{} exited with code {code}", writer.short(name)));
-        }
-        Event::StepStarted { .. }
-        | Event::StepDone { .. }
-        | Event::StepFailed { .. }
-        | Event::Progress { .. }
-        | Event::Note(_)
-        | Event::Warning(_)
-        | Event::Ready { .. } => {}
+impl Args {
+    /// Those that are to be shown, by name.
+    fn chosen(&self, mut instances: Vec<Instance>) -> Vec<Instance> {
+        instances.retain(|instance| {
+            !instance.one_off
+                && (self.services.is_empty() || self.services.contains(&instance.service))
+                && self.index.is_none_or(|index| index == instance.number)
+        });
+        instances.sort_by(|a, b| a.name.cmp(&b.name));
+        instances
     }
-    Ok(())
+}
+
+/// Why showing ended early.
+enum Failure {
+    /// The stream takes nothing more.
+    Output(io::Error),
+    /// The lines cannot be had.
+    Lines(Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        Self::Lines(error.into())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Lines(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Output(error) => {
+                Self::failed("cannot write the output").detail(error.to_string())
+            }
+            Failure::Lines(error) => error,
+        }
+    }
+}
+
+/// Where lines go.
+struct Screen<'a> {
+    context: &'a Context,
+    writer: LogWriter,
+}
+
+impl Screen<'_> {
+    fn show(&self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Log {
+                name,
+                stream,
+                time,
+                line,
+            } => self.writer.line(name, *stream, *time, line)?,
+            Event::Exited { name, code, .. } => {
+                let name = self.writer.short(name);
+                self.context
+                    .ui
+                    .status(format!("{name} exited with code {code}"));
+            }
+            Event::Note(line) => self.context.ui.note(line),
+            Event::Warning(line) => self.context.ui.warn(line),
+            Event::StepStarted { .. }
+            | Event::StepDone { .. }
+            | Event::StepFailed { .. }
+            | Event::Progress { .. }
+            | Event::Ready { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+/// The future of following some instances; which ones it was.
+type Group<'a> = Pin<Box<dyn Future<Output = (BTreeSet<String>, Result<(), BackendError>)> + 'a>>;
+
+/// `logs --follow`: goes on with what other commands start, ends when all that was shown has ended and no
+/// other command is at work.
+struct Following<'a> {
+    named: &'a Named,
+    backends: &'a Backends,
+    args: &'a Args,
+    options: &'a LogOptions,
+    screen: &'a Screen<'a>,
+    /// The time of the last line of each instance, in nanoseconds since the Unix epoch: where to go on with
+    /// one that has been started again.
+    seen: BTreeMap<String, i64>,
+}
+
+impl Following<'_> {
+    async fn run(mut self, instances: Vec<Instance>) -> Result<(), Failure> {
+        let span = Span::default();
+        let mut changes = happenings(self.named, self.screen.context, self.backends, span).await?;
+        let (events, mut receiver) = Events::channel();
+        let mut groups: FuturesUnordered<Group<'_>> = FuturesUnordered::new();
+        let mut followed: BTreeSet<String> = keys(&instances);
+        groups.push(follow(
+            self.backends,
+            instances,
+            self.options.clone(),
+            events.clone(),
+        ));
+        loop {
+            tokio::select! {
+                // What has been written is shown before anything else is decided.
+                biased;
+                Some(event) = receiver.recv() => self.show(&event)?,
+                Some((ended, outcome)) = groups.next() => {
+                    outcome?;
+                    followed.retain(|key| !ended.contains(key));
+                }
+                Some(change) = changes.next() => {
+                    let change = change?;
+                    let key = match change.backend {
+                        BackendKind::Container => change.id.clone(),
+                        BackendKind::Process => change.name.clone(),
+                    };
+                    match change.action.as_str() {
+                        // Another process with a name that was followed; a container has another id.
+                        "create" => drop(followed.remove(&key)),
+                        "start" if !followed.contains(&key) => {
+                            let found = self.alive().await?;
+                            let new: Vec<Instance> = found
+                                .into_iter()
+                                .filter(|instance| key_of(instance) == key)
+                                .collect();
+                            self.push(new, &mut followed, &mut groups, &events);
+                        }
+                        _ => {}
+                    }
+                    continue;
+                }
+            }
+            if !groups.is_empty() {
+                continue;
+            }
+            while let Ok(event) = receiver.try_recv() {
+                self.show(&event)?;
+            }
+            // What a command at work has stopped it may be about to start.
+            let found = {
+                let (unheard, _) = Events::channel();
+                let lock = self.backends.processes.lock(self.named.name(), &unheard);
+                let _alone = lock.await?;
+                self.alive().await?
+            };
+            if found.is_empty() {
+                return Ok(());
+            }
+            self.push(found, &mut followed, &mut groups, &events);
+        }
+    }
+
+    /// Those of the services that live now.
+    async fn alive(&self) -> Result<Vec<Instance>, Failure> {
+        let ui = self.screen.context.ui;
+        let mut found = self
+            .args
+            .chosen(self.named.instances(ui, self.backends).await?);
+        found.retain(|instance| instance.status.is_alive());
+        Ok(found)
+    }
+
+    /// Follows more instances, each from its last line on that was shown.
+    fn push<'b>(
+        &self,
+        instances: Vec<Instance>,
+        followed: &mut BTreeSet<String>,
+        groups: &mut FuturesUnordered<Group<'b>>,
+        events: &Events,
+    ) where
+        Self: 'b,
+    {
+        followed.extend(keys(&instances));
+        for instance in instances {
+            let mut options = self.options.clone();
+            if let Some(last) = self.seen.get(&instance.name) {
+                options.since = options.since.max(Some(last + 1));
+                options.tail = None;
+            }
+            groups.push(follow(
+                self.backends,
+                vec![instance],
+                options,
+                events.clone(),
+            ));
+        }
+    }
+
+    fn show(&mut self, event: &Event) -> io::Result<()> {
+        if let Event::Log { name, time, .. } = event {
+            self.seen.insert(name.clone(), *time);
+        }
+        self.screen.show(event)
+    }
+}
+
+fn follow(
+    backends: &Backends,
+    instances: Vec<Instance>,
+    options: LogOptions,
+    events: Events,
+) -> Group<'_> {
+    Box::pin(async move {
+        let outcome = backends.follow(&instances, &options, &events).await;
+        (keys(&instances), outcome)
+    })
+}
+
+/// By what a happening names an instance: a process has another id after each start.
+fn key_of(instance: &Instance) -> String {
+    match instance.backend {
+        BackendKind::Container => instance.id.0.clone(),
+        BackendKind::Process => instance.name.clone(),
+    }
+}
+
+fn keys(instances: &[Instance]) -> BTreeSet<String> {
+    instances.iter().map(key_of).collect()
 }
 
 fn tail(text: &str) -> Result<Option<u64>> {
@@ -144,33 +367,4 @@ fn tail(text: &str) -> Result<Option<u64>> {
         Error::usage(format!("--tail {text}: neither a number nor `all`")).hint("--tail 100")
     })?;
     Ok(u64::try_from(number).ok())
-}
-
-/// A point in time as the engine's `since` takes it, in nanoseconds since the Unix epoch.
-fn moment(option: &str, text: &str) -> Result<i64> {
-    let wrong = || {
-        Error::usage(format!("{option} {text}: not a time")).hint(format!(
-            "{option} 10m, {option} 2026-01-31T12:00:00Z or {option} 1700000000"
-        ))
-    };
-    let nanoseconds = if let Ok(timestamp) = text.parse::<jiff::Timestamp>() {
-        timestamp.as_nanosecond()
-    } else if let Ok(seconds) = text.parse::<f64>() {
-        jiff::Timestamp::from_duration(
-            jiff::SignedDuration::try_from_secs_f64(seconds).map_err(|_| wrong())?,
-        )
-        .map_err(|_| wrong())?
-        .as_nanosecond()
-    } else if let Ok(span) = text.parse::<jiff::SignedDuration>() {
-        (jiff::Timestamp::now() - span).as_nanosecond()
-    } else if let Ok(local) = text.parse::<jiff::civil::DateTime>() {
-        local
-            .to_zoned(jiff::tz::TimeZone::system())
-            .map_err(|_| wrong())?
-            .timestamp()
-            .as_nanosecond()
-    } else {
-        return Err(wrong());
-    };
-    i64::try_from(nanoseconds).map_err(|_| wrong())
 }

@@ -2,21 +2,36 @@
 
 mod attach;
 mod await_up;
+mod build;
 mod carry_out;
 mod config;
 mod context;
 mod cp;
 mod create;
 mod down;
+mod events;
 mod exec;
 mod foreground;
+mod free;
+mod images;
+mod invocation;
 mod kill;
+mod left_out;
 mod logs;
+mod ls;
+mod menu;
+mod moment;
+mod next_port;
 mod pause;
 mod port;
+mod ports;
+mod provider;
 mod ps;
+mod pull;
+mod push;
 mod restart;
 mod rm;
+mod row;
 mod run;
 mod scale;
 mod serve;
@@ -24,30 +39,42 @@ mod server;
 mod session;
 mod settle;
 mod start;
+mod stats;
 mod stop;
 mod supervise;
+mod top;
 mod up;
 mod version;
+mod volumes;
 mod wait;
+mod watch;
+mod watched;
+mod who;
 
+use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 use crate::project::Env;
-use crate::ui::{Ui, report};
+use crate::ui::{Ui, lost, report};
 use context::{Context, Global};
+use invocation::{Invocation, Protocol};
 
 /// Runs a development stack from a compose file, as containers and local processes, and resolves port
 /// conflicts on the way.
 #[derive(Debug, Parser)]
-#[command(name = "wharf", version, max_term_width = 100)]
+#[command(name = "wharf", max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,
+    /// Show the version
+    #[arg(short = 'v', long, short_alias = 'V')]
+    version: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -67,27 +94,112 @@ enum Command {
     Port(port::Args),
     Ps(ps::Args),
     Logs(logs::Args),
+    Watch(watch::Args),
     Exec(exec::Args),
     Run(run::Args),
     Attach(attach::Args),
     Cp(cp::Args),
+    Ls(ls::Args),
+    Images(images::Args),
+    Volumes(volumes::Args),
+    Top(top::Args),
+    Stats(stats::Args),
+    Events(events::Args),
+    Build(build::Args),
+    Pull(pull::Args),
+    Push(push::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
+    Ports(ports::Args),
+    Who(who::Args),
+    Free(free::Args),
+    NextPort(next_port::Args),
     #[command(subcommand)]
     Server(server::Command),
     Serve(serve::Args),
     Version(version::Args),
     #[command(hide = true)]
     Supervise(supervise::Args),
+    #[command(hide = true)]
+    Compose(provider::Args),
+
+    #[command(hide = true)]
+    Alpha(left_out::Args),
+    #[command(hide = true)]
+    Bridge(left_out::Args),
+    #[command(hide = true)]
+    Commit(left_out::Args),
+    #[command(hide = true)]
+    Export(left_out::Args),
+    #[command(hide = true)]
+    Publish(left_out::Args),
+}
+
+impl Command {
+    /// Whether `--dry-run` is honoured: the command changes nothing, or all it does is a plan.
+    fn honours_dry_run(&self) -> bool {
+        matches!(
+            self,
+            Self::Up(_)
+                | Self::Down(_)
+                | Self::Start(_)
+                | Self::Stop(_)
+                | Self::Restart(_)
+                | Self::Kill(_)
+                | Self::Pause(_)
+                | Self::Unpause(_)
+                | Self::Rm(_)
+                | Self::Create(_)
+                | Self::Scale(_)
+                | Self::Port(_)
+                | Self::Ports(_)
+                | Self::Who(_)
+                | Self::Free(_)
+                | Self::NextPort(_)
+                | Self::Ps(_)
+                | Self::Logs(_)
+                | Self::Ls(_)
+                | Self::Images(_)
+                | Self::Volumes(_)
+                | Self::Top(_)
+                | Self::Stats(_)
+                | Self::Events(_)
+                | Self::Config(_)
+                | Self::Version(_)
+        )
+    }
 }
 
 /// Parses the command line, runs the command, reports its failure, and returns the exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut env = match Env::from_process() {
+        Ok(env) => env,
+        Err(error) => {
+            let error = Error::failed(error).hint("cd to a directory that exists");
+            report::error(&error);
+            return error.kind.into();
+        }
+    };
+    let invocation = match Invocation::read(std::env::args_os().collect(), &mut env) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            report::error(&error);
+            return error.kind.into();
+        }
+    };
+    match invocation.protocol {
+        Some(Protocol::Metadata) => {
+            Ui::default().data(invocation::metadata());
+            return ExitCode::SUCCESS;
+        }
+        Some(Protocol::Nothing) => return ExitCode::SUCCESS,
+        None => {}
+    }
+    let cli = match parse(&invocation) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are printed to stdout and are no failure.
+            // Help is printed to stdout and is no failure.
             let code = if error.use_stderr() {
                 Kind::Usage.into()
             } else {
@@ -97,25 +209,81 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
-    match run(cli) {
+    if cli.command.is_none() {
+        return show_help(&invocation);
+    }
+    if invocation.by_client {
+        invocation::end_with_the_client(&mut env);
+    }
+    match run(cli, env, &invocation).and_then(|()| output_was_written()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(mut error) => {
+            for text in error.hints.iter_mut().chain(&mut error.details) {
+                *text = invocation.in_its_words(text);
+            }
             report::error(&error);
             error.kind.into()
         }
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
-    let env = Env::from_process()
-        .map_err(|error| Error::failed(error).hint("cd to a directory that exists"))?;
-    cli.global.ansi.apply();
+/// The command line in the words of the program that was called.
+fn command_line(invocation: &Invocation) -> clap::Command {
+    let command = Cli::command();
+    if invocation.program == "wharf" {
+        command
+    } else {
+        command.bin_name(invocation.program.clone())
+    }
+}
+
+/// Without a command: a mistake, but not to those who know Docker Compose.
+fn show_help(invocation: &Invocation) -> ExitCode {
+    let help = command_line(invocation).render_help();
+    // A reader that went away is its own affair.
+    if invocation.stands_in {
+        drop(write!(anstream::stdout(), "{}", help.ansi()));
+        return ExitCode::SUCCESS;
+    }
+    drop(write!(anstream::stderr(), "{}", help.ansi()));
+    Kind::Usage.into()
+}
+
+fn parse(invocation: &Invocation) -> Result<Cli, clap::Error> {
+    let program = std::iter::once(OsString::from(&invocation.program));
+    let arguments = program.chain(invocation.arguments.iter().cloned());
+    let matches = command_line(invocation).try_get_matches_from(arguments)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if cli.command.is_none() && cli.version {
+        cli.command = Some(Command::Version(version::Args::default()));
+    }
+    Ok(cli)
+}
+
+fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
+    let Some(command) = cli.command else {
+        return Ok(());
+    };
+    // What a project's env file says is for those who work on the project.
+    let is_service = matches!(command, Command::Supervise(_) | Command::Serve(_));
+    let ui = if is_service {
+        Ui::default()
+    } else {
+        cli.global.settle(&mut env)?
+    };
+    if cli.global.dry_run && !command.honours_dry_run() {
+        return Err(
+            Error::usage("--dry-run: this command cannot say what it would do")
+                .hint("leave --dry-run out"),
+        );
+    }
     let context = Context {
         env,
-        ui: Ui { quiet: false },
+        ui,
         global: cli.global,
+        stands_in: invocation.stands_in,
     };
-    match cli.command {
+    match command {
         Command::Up(args) => wait_for(up::run(&context, &args)),
         Command::Down(args) => wait_for(down::run(&context, &args)),
         Command::Start(args) => wait_for(start::run(&context, &args)),
@@ -131,16 +299,50 @@ fn run(cli: Cli) -> Result<()> {
         Command::Port(args) => wait_for(port::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
         Command::Logs(args) => wait_for(logs::run(&context, &args)),
+        Command::Watch(args) => wait_for(watch::command(&context, &args)),
         Command::Exec(args) => wait_for(exec::run(&context, &args)),
         Command::Run(args) => wait_for(run::run(&context, &args)),
         Command::Cp(args) => wait_for(cp::run(&context, &args)),
         Command::Attach(args) => wait_for(attach::run(&context, &args)),
+        Command::Ls(args) => wait_for(ls::run(&context, &args)),
+        Command::Images(args) => wait_for(images::run(&context, &args)),
+        Command::Volumes(args) => wait_for(volumes::run(&context, &args)),
+        Command::Top(args) => wait_for(top::run(&context, &args)),
+        Command::Stats(args) => wait_for(stats::run(&context, &args)),
+        Command::Events(args) => wait_for(events::run(&context, &args)),
+        Command::Build(args) => wait_for(build::run(&context, &args)),
+        Command::Pull(args) => wait_for(pull::run(&context, &args)),
+        Command::Push(args) => wait_for(push::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
+        Command::Ports(args) => wait_for(ports::run(&context, &args)),
+        Command::Who(args) => wait_for(who::run(&context, &args)),
+        Command::Free(args) => wait_for(free::run(&context, &args)),
+        Command::NextPort(args) => wait_for(next_port::run(&context, &args)),
         Command::Server(command) => wait_for(server::run(&context, &command)),
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),
         Command::Supervise(args) => supervise::run(&context, &args),
+        Command::Compose(args) => wait_for(provider::run(&context, &args)),
+
+        Command::Alpha(_) => left_out::refuse(
+            "alpha",
+            "what it had is `scale` and `watch` now; the rest is in Docker Compose",
+        ),
+        Command::Bridge(_) => left_out::refuse("bridge", "Docker Compose has it"),
+        Command::Commit(_) => left_out::refuse("commit", "use docker commit CONTAINER IMAGE"),
+        Command::Export(_) => left_out::refuse("export", "use docker export CONTAINER"),
+        Command::Publish(_) => left_out::refuse("publish", "Docker Compose has it"),
+    }
+}
+
+/// A command whose output was lost has failed, unless its reader has seen what it wanted (`| head`).
+fn output_was_written() -> Result<()> {
+    match lost() {
+        Some(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::failed("cannot write the output").detail(error.to_string()))
+        }
+        _ => Ok(()),
     }
 }
 

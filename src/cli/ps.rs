@@ -1,22 +1,34 @@
 //! `wharf ps`
 
-use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use serde_json::{Map, Value, json};
-
-use crate::cli::context::Context;
+use crate::cli::context::{Context, Named};
+use crate::cli::row::{Row, check_services, rows};
 use crate::error::{Error, Result};
-use crate::port::claim::Protocol;
-use crate::port::sockets;
-use crate::probe;
-use crate::state::{BackendKind, Health, Instance, Publisher, Status};
+use crate::state::BackendKind;
 use crate::ui::table::Table;
-use crate::ui::time::docker_age;
+use crate::ui::template::{Fields, Format};
 
-/// How long a server may take to say that it is ready.
-const PROBE: Duration = Duration::from_millis(500);
+/// The columns of the table, and those that a template's table may have.
+const HEADS: [(&str, &str); 19] = [
+    ("Name", "NAME"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("Service", "SERVICE"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+    ("ID", "CONTAINER ID"),
+    ("CreatedAt", "CREATED AT"),
+    ("State", "STATE"),
+    ("Project", "PROJECT"),
+    ("Size", "SIZE"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+    ("Backend", "BACKEND"),
+    ("Connections", "CONNECTIONS"),
+];
 
 /// List the instances of the services
 #[derive(Debug, clap::Args)]
@@ -24,7 +36,7 @@ pub(super) struct Args {
     /// Services to list [default: all]
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
-    /// Ended instances too
+    /// Ended instances and those of `run` too
     #[arg(short, long)]
     all: bool,
     /// Ids alone
@@ -33,296 +45,129 @@ pub(super) struct Args {
     /// Names of services alone
     #[arg(long = "services")]
     only_services: bool,
-    /// Only instances in these states
+    /// Only instances in these states: paused, restarting, removing, running, dead, created, exited
     #[arg(long, value_name = "STATE")]
     status: Vec<String>,
-    /// `table` or `json` (one object a line)
-    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"])]
+    /// `status=STATE`
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// `table`, `json` (one object a line), a Go template, or `table TEMPLATE`
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: String,
     /// Do not shorten long values
     #[arg(long)]
     no_trunc: bool,
+    /// Instances of services that the project does not have (any more) too
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    orphans: bool,
 }
 
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
+    let format = Format::parse(&args.format).map_err(template_error)?;
+    let states = states(args)?;
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let mut instances = named.instances(context.ui, &backends).await?;
-    named.check_services(&args.services, &instances)?;
-    instances.retain(|instance| {
-        let asked = args.services.is_empty() || args.services.contains(&instance.service);
-        let state = if args.status.is_empty() {
-            args.all || instance.status.is_alive()
+    let mut found = rows(&named, context, &backends).await?;
+    check_services(&named, &args.services, &found)?;
+    let all = args.all || !states.is_empty();
+    found.retain(|row| {
+        let asked = args.services.is_empty() || args.services.contains(&row.service);
+        let state = if states.is_empty() {
+            all || row.is_alive()
         } else {
-            args.status
-                .iter()
-                .any(|word| word == instance.status.word())
+            states.contains(&row.state)
         };
-        asked && state
+        asked && state && (all || !row.one_off) && (args.orphans || is_declared(&named, row))
     });
-    instances.sort_by(|a, b| a.name.cmp(&b.name));
     if args.quiet {
-        for instance in &instances {
-            context.ui.data(&instance.id.0);
-        }
+        context.ui.lines(found.iter().map(|row| &row.id));
         return Ok(());
     }
     if args.only_services {
-        let mut names: Vec<&str> = instances
-            .iter()
-            .map(|instance| instance.service.as_str())
-            .collect();
+        let mut names: Vec<&str> = found.iter().map(|row| row.service.as_str()).collect();
+        names.sort_unstable();
         names.dedup();
-        for name in names {
-            context.ui.data(name);
-        }
+        context.ui.lines(names);
         return Ok(());
     }
-    let rows = futures_util::future::join_all(instances.iter().map(Row::of)).await;
-    if args.format == "json" {
-        for row in &rows {
-            context
-                .ui
-                .data(serde_json::to_string(&row.json()).map_err(Error::failed)?);
+    if format.shows(&args.format, ".Pid") {
+        let containers = |row: &&Row| row.backend == BackendKind::Container && row.is_alive();
+        let ids: Vec<&str> = found
+            .iter()
+            .filter(containers)
+            .map(|row| row.id.as_str())
+            .collect();
+        if !ids.is_empty() {
+            let pids = backends.containers.pids(&ids).await?;
+            for row in &mut found {
+                let pid = pids.get(&row.id).copied();
+                row.pid = row.pid.or(pid.filter(|pid| *pid != 0));
+            }
         }
-        return Ok(());
     }
-    let mut table = Table::new([
-        "NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS",
-    ]);
-    for row in &rows {
-        table.row(row.cells(args.no_trunc));
-    }
-    table.lines().iter().for_each(|line| context.ui.data(line));
+    let found = futures_util::future::join_all(found.into_iter().map(Row::ask)).await;
+    let fields: Vec<Fields> = match format {
+        Format::Table => Vec::new(),
+        Format::Json | Format::Each(_) | Format::Columns { .. } => {
+            found.iter().map(|row| row.fields(args.no_trunc)).collect()
+        }
+    };
+    let lines = format
+        .lines(&HEADS, &fields, || {
+            let mut table = Table::new([
+                "NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS",
+            ]);
+            for row in &found {
+                table.row(row.cells(args.no_trunc));
+            }
+            table
+        })
+        .map_err(template_error)?;
+    context.ui.lines(lines);
     Ok(())
 }
 
-/// An instance as `ps` shows it: what was observed, and what its port says now.
-#[derive(Debug)]
-pub(super) struct Row<'a> {
-    instance: &'a Instance,
-    /// Whether it answers; `None` where it declares no protocol or is not running.
-    ready: Option<bool>,
-    /// Open connections to its published TCP ports.
-    connections: usize,
-    now: i64,
+/// A wrong `--format`.
+pub(super) fn template_error(error: crate::ui::template::FormatError) -> Error {
+    Error::usage(error).hint("--format 'table {{.Name}}\\t{{.Status}}'")
 }
 
-impl<'a> Row<'a> {
-    pub(super) async fn of(instance: &'a Instance) -> Self {
-        // Counted before the probe, which is a connection too.
-        let connections = connections(instance);
-        let ready = match &instance.readiness {
-            Some(readiness) if instance.status == Status::Running => {
-                let address = address(instance, readiness.address, readiness.target);
-                Some(
-                    probe::attempt(&readiness.probe, address, PROBE)
-                        .await
-                        .is_ok(),
-                )
+/// The states of `--status` and of `--filter`.
+fn states(args: &Args) -> Result<Vec<String>> {
+    let mut states = args.status.clone();
+    for filter in &args.filter {
+        match filter.split_once('=') {
+            Some(("status", state)) => states.push(state.to_owned()),
+            Some(("source", _)) => {
+                return Err(Error::usage("--filter source=…: not implemented")
+                    .hint("--filter status=running"));
             }
-            _ => None,
-        };
-        let now = jiff::Timestamp::now().as_second();
-        Self {
-            instance,
-            ready,
-            connections,
-            now,
-        }
-    }
-
-    fn json(&self) -> Value {
-        let instance = self.instance;
-        let mut labels: Vec<String> = instance
-            .labels
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        labels.sort();
-        let code = if let Status::Exited { code } = instance.status {
-            code
-        } else {
-            0
-        };
-        let health = match instance.health {
-            None => "",
-            Some(Health::Starting) => "starting",
-            Some(Health::Healthy) => "healthy",
-            Some(Health::Unhealthy) => "unhealthy",
-        };
-        let publishers: Vec<Value> = instance
-            .publishers
-            .iter()
-            .map(|port| {
-                json!({
-                    "URL": port.ip.map(|ip| ip.to_string()).unwrap_or_default(),
-                    "TargetPort": port.target,
-                    "PublishedPort": port.published,
-                    "Protocol": port.protocol.to_string(),
-                })
-            })
-            .collect();
-        let mut object = Map::new();
-        let mut put = |key: &str, value: Value| drop(object.insert(key.to_owned(), value));
-        put("Backend", json!(instance.backend));
-        put("Command", json!(self.command(true)));
-        put("Connections", json!(self.connections));
-        put("CreatedAt", json!(created_at(instance.created)));
-        put("ExitCode", json!(code));
-        put("Health", json!(health));
-        put("ID", json!(instance.id.short()));
-        put("Image", json!(instance.image));
-        put("Labels", json!(labels.join(",")));
-        put("LocalVolumes", json!("0"));
-        put("Mounts", json!(""));
-        put("Name", json!(instance.name));
-        put("Names", json!(instance.name));
-        put("Networks", json!(instance.networks.join(",")));
-        put(
-            "Pid",
-            json!(instance.pid.filter(|_| instance.status.is_alive())),
-        );
-        put("Ports", json!(ports(&instance.publishers)));
-        put("Project", json!(instance.project));
-        put("Publishers", json!(publishers));
-        put("Ready", json!(self.ready));
-        put(
-            "RunningFor",
-            json!(format!("{} ago", docker_age(self.since(instance.created)))),
-        );
-        put("Service", json!(instance.service));
-        put("Size", json!("0B"));
-        put("State", json!(instance.status.word()));
-        put("Status", json!(self.status()));
-        Value::Object(object)
-    }
-
-    fn cells(&self, full: bool) -> [String; 7] {
-        let instance = self.instance;
-        let image = match instance.backend {
-            BackendKind::Container => instance.image.clone(),
-            BackendKind::Process => "(process)".to_owned(),
-        };
-        [
-            instance.name.clone(),
-            image,
-            self.command(full),
-            instance.service.clone(),
-            format!("{} ago", docker_age(self.since(instance.created))),
-            self.status(),
-            ports(&instance.publishers),
-        ]
-    }
-
-    fn since(&self, moment: i64) -> u64 {
-        u64::try_from(self.now - moment).unwrap_or(0)
-    }
-
-    fn command(&self, full: bool) -> String {
-        let joined = self.instance.command.join(" ");
-        let mut shown: String = joined
-            .chars()
-            .take(if full { usize::MAX } else { 20 })
-            .collect();
-        if shown.len() < joined.len() {
-            shown.pop();
-            shown.push('…');
-        }
-        format!("\"{shown}\"")
-    }
-
-    /// Docker's words, then what only wharf knows.
-    fn status(&self) -> String {
-        let instance = self.instance;
-        let up = || docker_age(self.since(instance.started.unwrap_or(instance.created)));
-        let mut text = match instance.status {
-            Status::Created => "Created".to_owned(),
-            Status::Running => format!("Up {}", up()),
-            Status::Paused => format!("Up {} (Paused)", up()),
-            Status::Restarting => format!("Restarting ({})", up()),
-            Status::Removing => "Removal In Progress".to_owned(),
-            Status::Dead => "Dead".to_owned(),
-            Status::Exited { code } => {
-                let ago = self.since(instance.finished.unwrap_or(instance.created));
-                format!("Exited ({code}) {} ago", docker_age(ago))
+            Some((name, _)) => {
+                return Err(
+                    Error::usage(format!("unknown filter {name}")).hint("--filter status=running")
+                );
             }
-        };
-        match instance.health {
-            Some(Health::Starting) => text.push_str(" (health: starting)"),
-            Some(Health::Healthy) => text.push_str(" (healthy)"),
-            Some(Health::Unhealthy) => text.push_str(" (unhealthy)"),
-            None => {}
-        }
-        match self.ready {
-            Some(true) => {
-                let ending = if self.connections == 1 { "" } else { "s" };
-                let _: std::fmt::Result =
-                    write!(text, " (ready, {} connection{ending})", self.connections);
+            None => {
+                return Err(
+                    Error::usage("arguments to --filter should be in form KEY=VAL")
+                        .hint("--filter status=running"),
+                );
             }
-            Some(false) => text.push_str(" (not ready)"),
-            None => {}
         }
-        text
     }
+    Ok(states)
 }
 
-/// Where an instance answers; the engine may have chosen the port.
-pub(super) fn address(instance: &Instance, recorded: SocketAddr, target: u16) -> SocketAddr {
-    if recorded.port() != 0 {
-        return recorded;
-    }
-    let published = instance
-        .publishers
-        .iter()
-        .find(|port| port.target == target && port.published != 0);
-    SocketAddr::new(recorded.ip(), published.map_or(0, |port| port.published))
-}
-
-/// Open connections to the published TCP ports of an instance, seen from this host.
-pub(super) fn connections(instance: &Instance) -> usize {
-    if !instance.status.is_alive() {
-        return 0;
-    }
-    let mut ports: Vec<u16> = instance
-        .publishers
-        .iter()
-        .filter(|port| port.protocol == Protocol::Tcp && port.published != 0)
-        .map(|port| port.published)
-        .collect();
-    ports.sort_unstable();
-    ports.dedup();
-    let any = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-    // A count that the kernel does not give is no reason to fail a list.
-    ports
-        .iter()
-        .filter_map(|port| sockets::established(any, *port).ok())
-        .sum()
-}
-
-/// `127.0.0.1:8003->8003/tcp, 9000/tcp`
-fn ports(publishers: &[Publisher]) -> String {
-    let one = |port: &Publisher| match port.ip {
-        Some(ip) if port.published != 0 => {
-            format!(
-                "{}->{}/{}",
-                SocketAddr::new(ip, port.published),
-                port.target,
-                port.protocol
-            )
-        }
-        _ => format!("{}/{}", port.target, port.protocol),
-    };
-    publishers.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-/// Go's default layout of a time, which `docker compose ps --format json` prints.
-fn created_at(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds)
-        .map(|time| {
-            time.to_zoned(jiff::tz::TimeZone::system())
-                .strftime("%Y-%m-%d %H:%M:%S %z %Z")
-                .to_string()
-        })
-        .unwrap_or_default()
+fn is_declared(named: &Named, row: &Row) -> bool {
+    named.project().is_some_and(|project| {
+        project.services.contains_key(&row.service) || project.disabled.contains(&row.service)
+    })
 }

@@ -1,22 +1,26 @@
 //! `wharf up`
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::{Args as _, FromArgMatches as _, ValueEnum};
 
-use crate::cli::carry_out::carry_out;
-use crate::cli::context::Context;
-use crate::cli::foreground::{self, Foreground, Scene};
-use crate::cli::settle::settle;
+use crate::backend::router::Backends;
+use crate::cli::await_up::await_up;
+use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
+use crate::cli::context::{Context, Named};
+use crate::cli::foreground::{self, Abort, Foreground, Scene};
+use crate::cli::settle::{Settled, settle};
+use crate::cli::watch::{self, Watch};
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
-use crate::plan::placement::{Selection, Wishes};
+use crate::plan::placement::{Placement, Selection, Wishes};
 use crate::plan::policy::{Policy, Recreate};
-use crate::plan::step::{Action, Which};
+use crate::plan::step::{Action, Cause, Step, Which};
 use crate::probe;
 use crate::project;
-use crate::project::model::{Conflict, Project};
+use crate::project::model::{Conflict, Project, PullPolicy};
 use crate::state::{Instance, Status};
 use crate::ui::{GOOD, NAME};
 
@@ -41,9 +45,6 @@ pub(super) struct Args {
     /// Stop whoever holds a needed port; the same as --on-conflict replace
     #[arg(long, conflicts_with = "on_conflict")]
     force: bool,
-    /// Print the plan with its causes and do nothing
-    #[arg(long)]
-    dry_run: bool,
     /// Build images before starting, also those that exist
     #[arg(long)]
     build: bool,
@@ -59,6 +60,9 @@ pub(super) struct Args {
     /// Never make an existing instance anew
     #[arg(long, conflicts_with = "force_recreate")]
     no_recreate: bool,
+    /// Make what the services depend on anew, too
+    #[arg(long, conflicts_with = "no_recreate")]
+    always_recreate_deps: bool,
     /// Do not start what the services depend on
     #[arg(long)]
     no_deps: bool,
@@ -72,20 +76,27 @@ pub(super) struct Args {
     #[arg(long)]
     remove_orphans: bool,
     /// Make anonymous volumes anew
-    #[arg(short = 'V', long)]
+    #[arg(short = 'V', long, conflicts_with = "no_recreate")]
     renew_anon_volumes: bool,
-    /// Answer yes to questions: volumes whose configuration changed are made anew, without their data
+    /// Answer yes to questions: volumes whose configuration changed are made anew, without their data. A held
+    /// port is freed by --force alone
     #[arg(short, long)]
     yes: bool,
     /// Seconds that instances get to stop
     #[arg(short, long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// Wait until the services are ready; implies --detach
+    /// Wait until the services run, or are healthy where they have a healthcheck; implies --detach
     #[arg(long)]
     wait: bool,
+    /// Seconds after which --wait gives up
+    #[arg(long, value_name = "SECONDS")]
+    wait_timeout: Option<u64>,
     /// Stop everything when an instance ends
     #[arg(long)]
     abort_on_container_exit: bool,
+    /// Stop everything when an instance ends with another code than 0
+    #[arg(long, conflicts_with = "abort_on_container_exit")]
+    abort_on_container_failure: bool,
     /// Return this service's exit code; implies --abort-on-container-exit
     #[arg(long, value_name = "SERVICE")]
     exit_code_from: Option<String>,
@@ -95,12 +106,75 @@ pub(super) struct Args {
     /// Do not show the output of these services
     #[arg(long, value_name = "SERVICE")]
     no_attach: Vec<String>,
+    /// Show the output of what the services depend on, too
+    #[arg(long, conflicts_with = "attach")]
+    attach_dependencies: bool,
     /// Show the time of arrival of every line
     #[arg(long)]
     timestamps: bool,
     /// Leave the names in front of the lines out
     #[arg(long)]
     no_log_prefix: bool,
+    /// No colours in front of the lines
+    #[arg(long)]
+    no_color: bool,
+    /// Do not show how images are pulled
+    #[arg(long)]
+    quiet_pull: bool,
+    /// Do not show the output of builds
+    #[arg(long)]
+    quiet_build: bool,
+    /// React to changes of watched files (`develop.watch`)
+    #[arg(short, long, conflicts_with = "no_build")]
+    watch: bool,
+    /// Take keys while attached: d detaches, w watches [default: on a terminal, unless `COMPOSE_MENU=0`]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    menu: Option<bool>,
+}
+
+impl Args {
+    /// Whether the command returns and leaves the services running.
+    fn detaches(&self) -> bool {
+        self.detach || self.wait
+    }
+
+    fn quiet(&self) -> Quiet {
+        Quiet {
+            builds: self.quiet_build,
+            pulls: self.quiet_pull,
+        }
+    }
+
+    /// What the parser cannot check by itself.
+    fn check(&self, context: &Context) -> Result<()> {
+        let attached = [
+            (self.abort_on_container_exit, "--abort-on-container-exit"),
+            (self.exit_code_from.is_some(), "--exit-code-from"),
+            (
+                self.abort_on_container_failure,
+                "--abort-on-container-failure",
+            ),
+            (!self.attach.is_empty(), "--attach"),
+            (self.attach_dependencies, "--attach-dependencies"),
+            (self.watch, "--watch"),
+        ];
+        let detaching = if self.wait { "--wait" } else { "--detach" };
+        if self.detaches()
+            && let Some((_, flag)) = attached.iter().find(|(given, _)| *given)
+        {
+            return Err(
+                Error::usage(format!("{detaching} cannot be combined with {flag}"))
+                    .hint(format!("leave {detaching} out")),
+            );
+        }
+        if self.remove_orphans && context.is_on("COMPOSE_IGNORE_ORPHANS") {
+            return Err(Error::usage(
+                "COMPOSE_IGNORE_ORPHANS and --remove-orphans exclude each other",
+            )
+            .hint("COMPOSE_IGNORE_ORPHANS=0"));
+        }
+        Ok(())
+    }
 }
 
 impl Args {
@@ -139,6 +213,10 @@ impl From<OnConflict> for Conflict {
 }
 
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
+    args.check(context)?;
+    let mut context = context.clone();
+    context.ui.unattended |= args.yes;
+    let context = &context;
     let project = context.load(&args.services, args.no_deps)?;
     let collisions = project::check_ports(&project);
     if !collisions.is_empty() {
@@ -148,40 +226,25 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             ..Error::new(Kind::Invalid, heading)
         });
     }
-    if project.services.is_empty() {
+    if project.services.is_empty() && !context.global.all_resources {
         return Err(Error::failed("no service selected").hint("wharf config --profiles"));
     }
-    let mut policy = policy(context, args, &project)?;
-    let options = foreground(args, &project)?;
+    let policy = policy(context, args, &project)?;
+    let options = foreground(context, args, &project)?;
     let backends = context.backends()?;
     let placement = context.place(&project, &wishes(args), &backends).await?;
+    let rules = match watch::rules(context, &project, &placement, &args.services) {
+        Ok(rules) => rules,
+        Err(error) if args.watch => return Err(error),
+        Err(_) => Vec::new(),
+    };
+    if args.watch && rules.is_empty() {
+        return Err(Error::failed("no service selected is set up for watching")
+            .hint("develop: {watch: [{action: sync, path: ./src, target: /app/src}]}"));
+    }
     let alone = context.lock(&backends, &project.name).await?;
-    let mut settled = settle(context, &backends, &project, &placement, &mut policy).await?;
-    let diverged = &settled.plan.diverged_volumes;
-    if !diverged.is_empty() && !args.dry_run && context.ui.can_ask() {
-        let names = diverged.join(", ");
-        let what = format!(
-            "volume {names} was made from another configuration. Make it anew and lose its data?"
-        );
-        if context.ui.confirm(&what) {
-            policy.renew_diverged = true;
-            settled = settle(context, &backends, &project, &placement, &mut policy).await?;
-        }
-    }
-    if args.dry_run {
-        show(context, &settled.plan);
-        return Ok(());
-    }
-    if policy.build || policy.pull {
-        // Whether an instance is out of date is known only when the images are there.
-        let is_image =
-            |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
-        let images = settled.plan.only(is_image);
-        carry_out(context, &backends, &images).await?;
-        (policy.build, policy.pull) = (false, false);
-        policy.no_build = true;
-        settled = settle(context, &backends, &project, &placement, &mut policy).await?;
-    }
+    let quiet = args.quiet();
+    let settled = with_images(context, &backends, &project, &placement, policy, quiet).await?;
     for note in &settled.plan.notes {
         context.ui.note(note);
     }
@@ -194,19 +257,98 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             answers_at(instance)
         ));
     }
-    if args.detach || args.wait || args.no_start {
-        carry_out(context, &backends, &settled.plan).await?;
-        return Ok(());
+    if context.global.dry_run {
+        if settled.plan.steps.is_empty() {
+            context.ui.status("nothing to do: everything is up to date");
+        }
+        return carry_out(context, &backends, &settled.plan).await.map(drop);
     }
-    let plan = &settled.plan;
+    if args.detaches() || args.no_start {
+        let started = async {
+            carry_out_quietly(context, &backends, &settled.plan, quiet).await?;
+            if args.wait && !args.no_start {
+                wait(context, &backends, &project).await?;
+            }
+            Ok(())
+        };
+        return within(args.wait_timeout.filter(|_| args.wait), started).await;
+    }
     let scene = Scene {
         context,
         backends: &backends,
-        plan,
+        plan: &settled.plan,
         project: &project.name,
         kept: &kept,
     };
-    foreground::run(scene, &options, alone).await
+    let watcher = Watch {
+        project: &project,
+        placement: &placement,
+        rules,
+        quiet,
+        prune: true,
+    };
+    foreground::run(scene, &options, alone, Some(watcher)).await
+}
+
+/// Observes and plans; where images are to be built or pulled anew, does that first: whether an instance is
+/// out of date is known only when the images are there.
+pub(super) async fn with_images(
+    context: &Context,
+    backends: &Backends,
+    project: &Project,
+    placement: &Placement,
+    mut policy: Policy,
+    quiet: Quiet,
+) -> Result<Settled> {
+    let mut settled = settle(context, backends, project, placement, &mut policy).await?;
+    let diverged = &settled.plan.diverged_volumes;
+    if !diverged.is_empty() && !context.global.dry_run && context.ui.can_ask() {
+        let names = diverged.join(", ");
+        let what = format!(
+            "volume {names} was made from another configuration. Make it anew and lose its data?"
+        );
+        if context.ui.confirm(&what) {
+            policy.renew_diverged = true;
+            settled = settle(context, backends, project, placement, &mut policy).await?;
+        }
+    }
+    let is_image = |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
+    let renews = |step: &Step| is_image(&step.action) && step.cause != Cause::Missing;
+    let due = policy.build || policy.pull || settled.plan.steps.iter().any(renews);
+    if context.global.dry_run || !due {
+        return Ok(settled);
+    }
+    let images = settled.plan.only(is_image);
+    carry_out_quietly(context, backends, &images, quiet).await?;
+    policy.images_done = true;
+    settle(context, backends, project, placement, &mut policy).await
+}
+
+/// How long a container without a healthcheck is looked at: one that ends sooner did not come up.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+
+/// `--wait`
+async fn wait(context: &Context, backends: &Backends, project: &Project) -> Result<()> {
+    tokio::time::sleep(FIRST_LOOK).await;
+    let named = Named::Project(Box::new(project.clone()));
+    let launching = context.launching(&named, &[]);
+    await_up(context, backends, &named, &launching, None).await
+}
+
+/// Gives up after so many seconds.
+async fn within(seconds: Option<u64>, work: impl Future<Output = Result<()>>) -> Result<()> {
+    let Some(seconds) = seconds.filter(|seconds| *seconds > 0) else {
+        return work.await;
+    };
+    tokio::time::timeout(Duration::from_secs(seconds), work)
+        .await
+        .unwrap_or_else(|_| {
+            Err(
+                Error::failed(format!("not everything is ready after {seconds} s"))
+                    .detail("what was started goes on")
+                    .hint("wharf ps"),
+            )
+        })
 }
 
 fn policy(context: &Context, args: &Args, project: &Project) -> Result<Policy> {
@@ -243,24 +385,23 @@ fn policy(context: &Context, args: &Args, project: &Project) -> Result<Policy> {
         build: args.build,
         no_build: args.no_build,
         pull: args.pull.as_deref() == Some("always"),
+        pull_policy: match args.pull.as_deref() {
+            Some("missing") => Some(PullPolicy::Missing),
+            Some("never") => Some(PullPolicy::Never),
+            _ => None,
+        },
         scale,
         timeout: args.timeout.map(Duration::from_secs),
-        remove_orphans: args.remove_orphans || switched_on(context, "COMPOSE_REMOVE_ORPHANS"),
-        ignore_orphans: switched_on(context, "COMPOSE_IGNORE_ORPHANS"),
+        recreate_dependencies: args.always_recreate_deps,
+        remove_orphans: args.remove_orphans || context.is_on("COMPOSE_REMOVE_ORPHANS"),
+        ignore_orphans: context.is_on("COMPOSE_IGNORE_ORPHANS"),
+        all_resources: context.global.all_resources,
         renew_diverged: args.yes,
         no_start: args.no_start,
         renew_volumes: args.renew_anon_volumes,
         named: args.services.iter().cloned().collect(),
         ..Policy::default()
     })
-}
-
-/// Whether a variable says yes, as Docker Compose reads it.
-fn switched_on(context: &Context, variable: &str) -> bool {
-    matches!(
-        context.env.get(variable),
-        Some("1" | "t" | "T" | "true" | "TRUE" | "True" | "y" | "yes")
-    )
 }
 
 fn wishes(args: &Args) -> Wishes {
@@ -279,7 +420,7 @@ fn wishes(args: &Args) -> Wishes {
     }
 }
 
-fn foreground(args: &Args, project: &Project) -> Result<Foreground> {
+fn foreground(context: &Context, args: &Args, project: &Project) -> Result<Foreground> {
     for name in args
         .exit_code_from
         .iter()
@@ -295,7 +436,12 @@ fn foreground(args: &Args, project: &Project) -> Result<Foreground> {
     let wanted = |name: &String| {
         let service = project.services.get(name);
         !args.no_attach.contains(name)
-            && (args.attach.is_empty() || args.attach.contains(name))
+            && if args.attach.is_empty() {
+                // What was not named came along as a dependency.
+                args.services.is_empty() || args.attach_dependencies || args.services.contains(name)
+            } else {
+                args.attach.contains(name)
+            }
             && (!args.attach.is_empty()
                 || service.is_none_or(|service| service.attach != Some(false)))
     };
@@ -306,27 +452,33 @@ fn foreground(args: &Args, project: &Project) -> Result<Foreground> {
         .cloned()
         .collect();
     Ok(Foreground {
-        abort_on_exit: args.abort_on_container_exit || args.exit_code_from.is_some(),
+        abort: if args.abort_on_container_failure {
+            Abort::OnFailure
+        } else if args.abort_on_container_exit || args.exit_code_from.is_some() {
+            Abort::OnExit
+        } else {
+            Abort::Never
+        },
         exit_code_from: args.exit_code_from.clone(),
         timeout: args.timeout.map(Duration::from_secs),
         attach: (shown.len() < project.services.len()).then_some(shown),
         timestamps: args.timestamps,
         no_prefix: args.no_log_prefix,
+        no_colour: args.no_color,
+        quiet: args.quiet(),
+        awaited: (!args.services.is_empty()).then(|| args.services.iter().cloned().collect()),
+        menu: menu(context, args.menu),
+        watch: args.watch,
         handshake: None,
     })
 }
 
-/// `--dry-run`: the plan is data.
-fn show(context: &Context, plan: &Plan) {
-    for note in &plan.notes {
-        context.ui.note(note);
-    }
-    if plan.steps.is_empty() {
-        context.ui.status("nothing to do: everything is up to date");
-    }
-    for step in &plan.steps {
-        context.ui.data(step.to_string());
-    }
+/// Whether keys are taken: where somebody sees the output, unless that was switched off.
+fn menu(context: &Context, asked: Option<bool>) -> bool {
+    std::io::stdout().is_terminal()
+        && asked.unwrap_or_else(|| {
+            context.env.get("COMPOSE_MENU").is_none() || context.is_on("COMPOSE_MENU")
+        })
 }
 
 /// Running instances that the plan leaves as they are.

@@ -224,30 +224,7 @@ fn obstacle(inputs: &Inputs<'_>, service: &Service, holder: &Holder) -> Option<S
             format!("it is service `{}` of this project", instance.service)
         });
     }
-    match &holder.who {
-        Who::Container(_) => None,
-        Who::Process(facts) if facts.signalable => None,
-        Who::Process(facts) => Some(format!(
-            "it belongs to {}, and you may not signal it: sudo kill {}",
-            facts
-                .user
-                .clone()
-                .unwrap_or_else(|| format!("uid {}", facts.uid)),
-            facts.pid
-        )),
-        Who::Unit { name, main } if main.as_ref().is_some_and(|facts| facts.signalable) => {
-            // `systemctl stop` works for whoever may signal it; without a person's word it is not ours
-            // to stop a unit.
-            (inputs.policy.on_conflict != Some(Conflict::Replace))
-                .then(|| format!("it is a systemd unit: sudo systemctl stop {name}"))
-        }
-        Who::Unit { name, .. } => Some(format!("it is a systemd unit: sudo systemctl stop {name}")),
-        Who::Unknown { uid, user } => Some(format!(
-            "it belongs to {}, and its process is not visible to you",
-            user.clone().unwrap_or_else(|| format!("uid {uid}"))
-        )),
-        Who::Kernel => Some("the kernel or another network namespace holds it".to_owned()),
-    }
+    holder.obstacle(inputs.policy.on_conflict == Some(Conflict::Replace))
 }
 
 fn held<'a>(inputs: &Inputs<'a>, claim: &Claim) -> Option<&'a Held> {
@@ -275,17 +252,18 @@ fn ours<'a>(inputs: &Inputs<'a>, held: &Held) -> Option<Vec<&'a Instance>> {
 
 /// The instance of this project that a holder is.
 pub(super) fn own_instance<'a>(inputs: &Inputs<'a>, holder: &Holder) -> Option<&'a Instance> {
-    inputs
-        .observed
-        .instances
-        .iter()
-        .find(|instance| match &holder.who {
-            Who::Container(facts) => facts.id == instance.id.0,
-            Who::Process(facts) => {
-                facts.run_id.as_ref() == Some(&instance.id.0) || instance.pid == Some(facts.pid)
-            }
-            Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => false,
-        })
+    own(&inputs.observed.instances, holder)
+}
+
+/// The one of these instances that a holder is.
+pub fn own<'a>(instances: &'a [Instance], holder: &Holder) -> Option<&'a Instance> {
+    instances.iter().find(|instance| match &holder.who {
+        Who::Container(facts) => facts.id == instance.id.0,
+        Who::Process(facts) => {
+            facts.run_id.as_ref() == Some(&instance.id.0) || instance.pid == Some(facts.pid)
+        }
+        Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => false,
+    })
 }
 
 /// The next free port after the claimed one that the plan has not given away yet.

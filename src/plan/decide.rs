@@ -7,11 +7,10 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::plan::Inputs;
-use crate::plan::diverged::renewed_resource;
+use crate::plan::diverged::{named_volumes, renewed_resource};
 use crate::plan::placement::in_form;
 use crate::plan::policy::Recreate;
 use crate::plan::sharing;
-use crate::plan::spec::instance_name;
 use crate::plan::step::Cause;
 use crate::project::model::{Project, Service};
 use crate::state::{BackendKind, Fingerprint, Instance, Status};
@@ -26,6 +25,8 @@ pub(super) enum Decision<'a> {
     Keep(&'a Instance),
     /// It is what it should be and does not run.
     Start(&'a Instance),
+    /// It is what it should be and is frozen.
+    Unpause(&'a Instance),
     /// It runs and must run anew because of a dependency.
     Restart(&'a Instance, Cause),
     /// It is to be made; `old` has its number and goes first.
@@ -195,7 +196,7 @@ fn by_count<'a>(
 /// Whether a container still has the name under which it waited for another one's place: the tool that
 /// made it was interrupted.
 fn is_unnamed(project: &Project, service: &Service, instance: &Instance) -> bool {
-    let name = instance_name(project, service, instance.number);
+    let name = service.instance_name(&project.name, instance.number);
     instance
         .name
         .strip_suffix(&name)
@@ -224,7 +225,7 @@ fn decide_replica<'a>(
     if instance.backend != backend {
         return create(old, Cause::BackendChanged);
     }
-    match inputs.policy.recreate {
+    match recreate(inputs, &service.name) {
         Recreate::Always(what) => return create(old, Cause::Requested(what)),
         Recreate::Diverged if instance.fingerprint.as_ref() != Some(fingerprint) => {
             return create(old, Cause::ConfigChanged);
@@ -240,13 +241,34 @@ fn decide_replica<'a>(
                 let what = format!("network {network}, which it is not in");
                 return create(old, Cause::NeededBy(what));
             }
+            if let Some(volume) = missing_volume(inputs, service, instance) {
+                let what = format!("volume {volume}, which it does not have");
+                return create(old, Cause::NeededBy(what));
+            }
         }
         Recreate::Diverged | Recreate::Never => {}
     }
     match instance.status {
         Status::Running | Status::Restarting => Decision::Keep(instance),
         Status::Created | Status::Exited { .. } => Decision::Start(instance),
-        Status::Paused | Status::Removing | Status::Dead => create(old, Cause::NotRunning),
+        Status::Paused => Decision::Unpause(instance),
+        Status::Removing | Status::Dead => create(old, Cause::NotRunning),
+    }
+}
+
+/// When a service is made anew: what was asked for holds for the services that were named, and never for
+/// what they depend on unless that was asked for, too.
+fn recreate(inputs: &Inputs<'_>, service: &str) -> Recreate {
+    let policy = inputs.policy;
+    if policy.named.is_empty() || policy.named.contains(service) {
+        return policy.recreate;
+    }
+    match policy.recreate {
+        Recreate::Never => Recreate::Never,
+        Recreate::Diverged | Recreate::Always(_) if policy.recreate_dependencies => {
+            Recreate::Always("--always-recreate-deps")
+        }
+        Recreate::Diverged | Recreate::Always(_) => Recreate::Diverged,
     }
 }
 
@@ -265,6 +287,14 @@ fn missing_network(inputs: &Inputs<'_>, service: &Service, instance: &Instance) 
             gone || left
         })
         .map(|network| network.name.clone())
+}
+
+/// A volume that the container should have and has not: its name changed.
+fn missing_volume(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> Option<String> {
+    let mut volumes = named_volumes(service).filter_map(|key| inputs.project.volumes.get(key));
+    volumes
+        .find(|volume| !instance.volumes.contains(&volume.name))
+        .map(|volume| volume.name.clone())
 }
 
 fn image_changed(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> bool {

@@ -11,11 +11,13 @@
 //! A plan with questions is not executed: the caller answers them and plans again. If reality moved,
 //! observe and plan again; a plan is never patched.
 
+pub mod claims;
 pub mod conflicts;
 mod decide;
 mod diverged;
 pub mod down;
 mod gates;
+pub mod images;
 pub mod launch;
 mod order;
 mod orphans;
@@ -29,9 +31,10 @@ pub mod step;
 mod text;
 mod up;
 
+pub use claims::claims;
 pub use conflicts::Question;
 pub use decide::fingerprint;
-pub use up::{claims, up};
+pub use up::up;
 
 use std::collections::BTreeSet;
 

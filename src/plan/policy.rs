@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::plan::step::OneOff;
 use crate::port::claim::Claim;
-use crate::project::model::{Conflict, Service};
+use crate::project::model::{Conflict, PullPolicy, Service};
 
 /// The decisions that a plan may rely on.
 #[derive(Clone, Debug, Default)]
@@ -23,21 +23,29 @@ pub struct Policy {
     pub no_build: bool,
     /// `--pull always`: pull images that exist.
     pub pull: bool,
+    /// `--pull missing` and `--pull never`: in place of what the services say.
+    pub pull_policy: Option<PullPolicy>,
+    /// Images were pulled and built already: what is there is up to date.
+    pub images_done: bool,
     /// `--scale S=N`.
     pub scale: BTreeMap<String, u32>,
     /// `-t`: overrides the grace period of everything that is stopped.
     pub timeout: Option<Duration>,
+    /// `--always-recreate-deps`: make services that nobody named anew, too.
+    pub recreate_dependencies: bool,
     /// `--remove-orphans`.
     pub remove_orphans: bool,
     /// `COMPOSE_IGNORE_ORPHANS`: say nothing of orphans.
     pub ignore_orphans: bool,
+    /// `--all-resources`: make networks and volumes that no service uses, too.
+    pub all_resources: bool,
     /// Volumes that were made from another configuration are made anew, and their data is lost.
     pub renew_diverged: bool,
     /// `--no-start`: make, do not start.
     pub no_start: bool,
     /// `-V`: do not inherit anonymous volumes.
     pub renew_volumes: bool,
-    /// Services named on the command line; others keep their instances untouched. Empty: all.
+    /// Services named on the command line: those that `recreate` is about. Empty: all.
     pub named: BTreeSet<String>,
     /// `run`: one service gets an instance for one command, and its replicas stay as they are.
     pub once: Option<Once>,

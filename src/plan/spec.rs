@@ -6,15 +6,9 @@ use std::sync::Arc;
 use crate::plan::Inputs;
 use crate::plan::decide::Decided;
 use crate::plan::ports::{readiness, variables};
-use crate::plan::step::{Attachment, InstanceSpec, ProjectIdentity, SettledPort};
+use crate::plan::step::{Attachment, InstanceSpec, ProjectIdentity, SettledPort, Target, Which};
 use crate::project::model::{Project, Service, Store, StoreMount};
 use crate::state::{BackendKind, Instance};
-
-/// The name of a replica: `P-service-N`, or the service's `container_name`.
-pub(super) fn instance_name(project: &Project, service: &Service, number: u32) -> String {
-    let usual = || format!("{}-{}-{number}", project.name, service.name);
-    service.container_name.clone().unwrap_or_else(usual)
-}
 
 /// Specifies a replica with settled ports. `moved` are the variables of dependencies whose ports moved,
 /// `old` the instance whose place it takes.
@@ -28,7 +22,7 @@ pub(super) fn specify(
     old: Option<&Instance>,
 ) -> InstanceSpec {
     let (project, service) = (inputs.project, &decided.service);
-    let name = instance_name(project, service, number);
+    let name = service.instance_name(&project.name, number);
     let is_container = decided.backend == BackendKind::Container;
     let once = inputs.policy.once.as_ref();
     let one_off = once
@@ -129,4 +123,24 @@ pub(super) fn recorded_ports(service: &Service, instance: &Instance) -> Vec<Sett
         });
     }
     ports
+}
+
+/// What is written on everything the project makes.
+pub(super) fn identity(project: &Project) -> Arc<ProjectIdentity> {
+    Arc::new(ProjectIdentity {
+        name: project.name.clone(),
+        working_dir: project.directory.clone(),
+        config_files: project.files.clone(),
+    })
+}
+
+/// An instance that exists, as a target.
+pub(super) fn existing(instance: &Instance) -> Target {
+    Target {
+        backend: instance.backend,
+        project: instance.project.clone(),
+        service: instance.service.clone(),
+        name: instance.name.clone(),
+        which: Which::Existing(instance.id.clone()),
+    }
 }

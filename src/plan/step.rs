@@ -56,6 +56,8 @@ pub enum Action {
         service: Arc<Service>,
         /// The tag to give it.
         image: String,
+        /// Try to pull it first, and build it only if that fails.
+        pull_first: bool,
         /// The project, for labels and paths.
         project: Arc<ProjectIdentity>,
     },
@@ -94,6 +96,13 @@ pub enum Action {
         instance: Target,
         /// What counts as an answer, and for how long to wait.
         readiness: Readiness,
+    },
+    /// Watch that a process gets the ports it was started for: fails if somebody else has one of them.
+    AwaitListening {
+        /// Which.
+        instance: Target,
+        /// Its TCP ports that nothing else waits for.
+        claims: Vec<Claim>,
     },
     /// Wait for the healthcheck's verdict `healthy` (`depends_on: condition: service_healthy`).
     AwaitHealthy {
@@ -298,6 +307,8 @@ pub enum Cause {
     Missing,
     /// It exists and is not running.
     NotRunning,
+    /// It exists and is frozen.
+    Paused,
     /// It was made from another configuration.
     ConfigChanged,
     /// Its image changed.
@@ -310,6 +321,8 @@ pub enum Cause {
     NeededBy(String),
     /// A holder is in the way; the text says who and which rule or answer decided.
     PortHeld(String),
+    /// Somebody counts on its ports.
+    PortNeeded,
     /// Its service is no longer in the project.
     Orphan,
     /// There are more replicas than asked for.

@@ -28,6 +28,10 @@ impl fmt::Display for Action {
             } => {
                 write!(f, "{instance}: wait for {}", readiness.probe)
             }
+            Self::AwaitListening { instance, claims } => {
+                let ports: Vec<String> = claims.iter().map(ToString::to_string).collect();
+                write!(f, "{instance}: watch port {}", ports.join(", "))
+            }
             Self::AwaitHealthy { instance } => write!(f, "{instance}: wait until healthy"),
             Self::AwaitCompleted { instance } => write!(f, "{instance}: wait until completed"),
             Self::Stop { instance, .. } => write!(f, "{instance}: stop"),
@@ -56,12 +60,14 @@ impl fmt::Display for Cause {
         match self {
             Self::Missing => f.write_str("does not exist"),
             Self::NotRunning => f.write_str("is not running"),
+            Self::Paused => f.write_str("is paused"),
             Self::ConfigChanged => f.write_str("its configuration changed"),
             Self::ImageChanged => f.write_str("its image changed"),
             Self::BackendChanged => f.write_str("runs in the other backend now"),
             Self::Requested(what) => write!(f, "asked for by {what}"),
             Self::NeededBy(what) => write!(f, "needed by {what}"),
             Self::PortHeld(why) => f.write_str(why),
+            Self::PortNeeded => f.write_str("its port is published"),
             Self::Orphan => f.write_str("its service is no longer in the project"),
             Self::ScaledDown => f.write_str("more replicas than asked for"),
             Self::ReadyWhenAnswered => f.write_str("ready means answered"),

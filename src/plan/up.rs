@@ -8,75 +8,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::plan::claims::recorded_needs;
 use crate::plan::conflicts::{Verdict, judge};
 use crate::plan::decide::{Decided, Decision, decide};
 use crate::plan::diverged::said;
+use crate::plan::order::dependency_order;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
-use crate::plan::spec::{recorded_ports, specify};
+use crate::plan::spec::{existing, identity, specify};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
-use crate::port::claim::Claim;
-use crate::project::model::{HealthTest, Project, Service};
+use crate::port::claim::{Claim, Protocol};
+use crate::project::model::{HealthTest, Port, Service};
 use crate::state::{BackendKind, Instance, Readiness};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
 const HOLDER_GRACE: Duration = Duration::from_secs(10);
-
-/// The ports that the instances to be started need: what to look up before planning.
-pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
-    let mut claims = Vec::new();
-    // What is not started needs its ports later.
-    if inputs.policy.no_start {
-        return claims;
-    }
-    for decided in decide(inputs).values() {
-        for decision in &decided.decisions {
-            let number = match decision {
-                Decision::Create { number, .. } => *number,
-                Decision::Start(instance) => instance.number,
-                Decision::Keep(_) | Decision::Restart(..) | Decision::Drop(..) => continue,
-            };
-            let mut all = needs(&decided.service, number, decided.backend);
-            if let Decision::Start(instance) = decision {
-                all.extend(recorded_needs(decided, instance));
-            }
-            for need in all {
-                for &port in &need.candidates {
-                    let claim = need.claim(&decided.service.name, number, port);
-                    if !claims.contains(&claim) {
-                        claims.push(claim);
-                    }
-                }
-            }
-        }
-    }
-    claims
-}
-
-/// The ports that an instance was made with, and cannot exchange for others any more.
-fn recorded_needs(decided: &Decided<'_>, instance: &Instance) -> Vec<Need> {
-    let recorded = recorded_ports(&decided.service, instance);
-    let mut all = needs(&decided.service, instance.number, decided.backend);
-    for need in &mut all {
-        let port = recorded
-            .iter()
-            .find(|port| port.target == need.port.target)
-            .and_then(|port| port.published);
-        // A container that does not run publishes nothing; its label still says where it answered.
-        let answered = instance
-            .readiness
-            .as_ref()
-            .filter(|readiness| readiness.target == need.port.target)
-            .map(|readiness| readiness.address.port())
-            .filter(|port| *port != 0);
-        if let Some(published) = port.or(answered) {
-            need.candidates = vec![published];
-            need.anywhere = false;
-        }
-    }
-    all
-}
 
 /// Plans `up`.
 pub fn up(inputs: &Inputs<'_>) -> Plan {
@@ -93,6 +40,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         made: BTreeMap::new(),
         moved: BTreeMap::new(),
         taken: Vec::new(),
+        last_of_ranges: None,
     };
     planner.diverged();
     let order = dependency_order(&decided);
@@ -102,45 +50,15 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
             planner.service(decided);
         }
     }
+    if inputs.policy.all_resources {
+        planner
+            .shared
+            .everything(&mut planner.plan, inputs, &planner.project);
+    }
     planner.pre_start();
     planner.plan.notes.extend(said(&planner.plan));
     planner.orphans();
     planner.plan
-}
-
-/// What is written on everything the project makes.
-pub(super) fn identity(project: &Project) -> Arc<ProjectIdentity> {
-    Arc::new(ProjectIdentity {
-        name: project.name.clone(),
-        working_dir: project.directory.clone(),
-        config_files: project.files.clone(),
-    })
-}
-
-/// Services after what they depend on; by name where nothing else decides.
-fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
-    fn visit(
-        name: &str,
-        all: &BTreeMap<String, Decided<'_>>,
-        seen: &mut Vec<String>,
-        order: &mut Vec<String>,
-    ) {
-        if seen.iter().any(|other| other == name) {
-            return;
-        }
-        seen.push(name.to_owned());
-        if let Some(decided) = all.get(name) {
-            for dependency in decided.service.depends_on.keys() {
-                visit(dependency, all, seen, order);
-            }
-            order.push(name.to_owned());
-        }
-    }
-    let (mut seen, mut order) = (Vec::new(), Vec::new());
-    for name in all.keys() {
-        visit(name, all, &mut seen, &mut order);
-    }
-    order
 }
 
 /// One replica of a service that is up, or will be when its steps are done.
@@ -166,6 +84,8 @@ pub(super) struct Planner<'a> {
     made: BTreeMap<String, Vec<StepId>>,
     moved: BTreeMap<String, Vec<(String, String)>>,
     taken: Vec<Claim>,
+    /// The last start of a container whose port the engine picks out of a range.
+    last_of_ranges: Option<StepId>,
 }
 
 impl Planner<'_> {
@@ -179,7 +99,12 @@ impl Planner<'_> {
                     readiness: instance.readiness.clone(),
                     has_healthcheck: instance.health.is_some(),
                 }),
-                Decision::Start(_) | Decision::Restart(..) if self.inputs.policy.no_start => None,
+                Decision::Start(_) | Decision::Unpause(_) | Decision::Restart(..)
+                    if self.inputs.policy.no_start =>
+                {
+                    None
+                }
+                Decision::Unpause(instance) => Some(self.unpause(instance)),
                 Decision::Start(instance) => self.start(decided, instance),
                 Decision::Restart(instance, cause) => {
                     let stop = self.stop(instance, cause.clone(), Vec::new());
@@ -189,6 +114,7 @@ impl Planner<'_> {
                         cause.clone(),
                         vec![stop],
                         instance.readiness.clone(),
+                        Vec::new(),
                     ))
                 }
                 Decision::Create { number, old, cause } => {
@@ -208,6 +134,21 @@ impl Planner<'_> {
         }
     }
 
+    fn unpause(&mut self, instance: &Instance) -> Outcome {
+        let target = existing(instance);
+        let action = Action::Unpause {
+            instance: target.clone(),
+        };
+        let started = self.plan.add(action, Cause::Paused, Vec::new());
+        Outcome {
+            target,
+            started: Some(started),
+            ready: None,
+            readiness: instance.readiness.clone(),
+            has_healthcheck: instance.health.is_some(),
+        }
+    }
+
     fn start(&mut self, decided: &Decided<'_>, instance: &Instance) -> Option<Outcome> {
         let all = recorded_needs(decided, instance);
         for need in &all {
@@ -222,9 +163,11 @@ impl Planner<'_> {
         let target = existing(instance);
         let mut first = Vec::new();
         let mut proof = None;
+        let mut watched = Vec::new();
         for need in all {
             if let Some((settled, steps)) = self.port(&decided.service, instance.number, &need, &[])
             {
+                watched.extend(watch(decided, instance.number, &need, &settled));
                 if !steps.is_empty() && !need.anywhere {
                     proof = proof.or_else(|| taken(&settled, decided.backend));
                 }
@@ -237,6 +180,7 @@ impl Planner<'_> {
             Cause::NotRunning,
             first,
             instance.readiness.clone().or(proof),
+            watched,
         ))
     }
 
@@ -259,9 +203,11 @@ impl Planner<'_> {
         let mut freeing: Vec<PendingStep> = Vec::new();
         let ending: Vec<&Instance> = old.to_vec();
         let mut proof = None;
+        let mut watched = Vec::new();
         for need in needs(service, number, decided.backend) {
             let (settled, steps) = self.settle(service, number, &need, &ending);
             if let Some(settled) = settled {
+                watched.extend(watch(decided, number, &need, &settled));
                 if !steps.is_empty() && !need.anywhere {
                     proof = proof.or_else(|| taken(&settled, decided.backend));
                 }
@@ -330,10 +276,10 @@ impl Planner<'_> {
         for pending in freeing {
             first.push(self.pend(pending, vec![made]));
         }
-        Some(self.launch(decided, target, cause.clone(), first, readiness))
+        Some(self.launch(decided, target, cause.clone(), first, readiness, watched))
     }
 
-    /// Start, and wait for the answer.
+    /// Start, and wait for the answer; where none is declared, watch that it gets its ports.
     fn launch(
         &mut self,
         decided: &Decided<'_>,
@@ -341,8 +287,17 @@ impl Planner<'_> {
         cause: Cause,
         mut first: Vec<StepId>,
         readiness: Option<Readiness>,
+        mut watched: Vec<Claim>,
     ) -> Outcome {
         first.extend(self.gates(&decided.service));
+        // Compose makes containers with the whole range, and engines pick from it without a lock: one
+        // after the other. What wharf makes has one port, settled before.
+        let in_range = decided.backend == BackendKind::Container
+            && matches!(target.which, Which::Existing(_))
+            && decided.service.ports.iter().any(Port::is_range);
+        if in_range {
+            first.extend(self.last_of_ranges);
+        }
         let started = self.plan.add(
             Action::Start {
                 instance: target.clone(),
@@ -350,6 +305,9 @@ impl Planner<'_> {
             cause,
             first,
         );
+        if in_range {
+            self.last_of_ranges = Some(started);
+        }
         let ready = readiness.clone().map(|readiness| {
             let wait = Action::AwaitReady {
                 instance: target.clone(),
@@ -357,6 +315,16 @@ impl Planner<'_> {
             };
             self.plan.add(wait, Cause::ReadyWhenAnswered, vec![started])
         });
+        if let Some(readiness) = &readiness {
+            watched.retain(|claim| claim.port != readiness.address.port());
+        }
+        if !watched.is_empty() {
+            let watch = Action::AwaitListening {
+                instance: target.clone(),
+                claims: watched,
+            };
+            self.plan.add(watch, Cause::PortNeeded, vec![started]);
+        }
         let has_healthcheck = decided
             .service
             .healthcheck
@@ -423,7 +391,8 @@ impl Planner<'_> {
                     .filter(|instance| !ending.iter().any(|other| other.id == instance.id))
                     .cloned()
                     .collect();
-                (port, others.into_iter().map(PendingStep::StopOwn).collect())
+                let stop = |instance| PendingStep::StopOwn(Box::new(instance));
+                (port, others.into_iter().map(stop).collect())
             }
             Verdict::Replace {
                 claim,
@@ -437,7 +406,10 @@ impl Planner<'_> {
                     holders,
                     grace,
                 };
-                (port, vec![PendingStep::Act(free, Cause::PortHeld(rule))])
+                (
+                    port,
+                    vec![PendingStep::Act(Box::new(free), Cause::PortHeld(rule))],
+                )
             }
             Verdict::Move { claim, to, rule } => {
                 for variable in moved_variables(&service.name, need.port.target, to) {
@@ -449,7 +421,7 @@ impl Planner<'_> {
                 (
                     to,
                     vec![PendingStep::Act(
-                        Action::MovePort { claim, to },
+                        Box::new(Action::MovePort { claim, to }),
                         Cause::PortHeld(rule),
                     )],
                 )
@@ -465,7 +437,7 @@ impl Planner<'_> {
 
     fn pend(&mut self, pending: PendingStep, needs: Vec<StepId>) -> StepId {
         match pending {
-            PendingStep::Act(action, cause) => self.plan.add(action, cause, needs),
+            PendingStep::Act(action, cause) => self.plan.add(*action, cause, needs),
             PendingStep::StopOwn(instance) => {
                 let why = "an earlier instance of this project holds the port".to_owned();
                 self.discard(&instance, Cause::PortHeld(why), needs)
@@ -509,19 +481,15 @@ impl Planner<'_> {
     }
 }
 
-/// A step whose needs are not known yet.
-enum PendingStep {
-    Act(Action, Cause),
-    StopOwn(Instance),
+/// The port of a process that it must get: a published one that somebody counts on.
+fn watch(decided: &Decided<'_>, number: u32, need: &Need, settled: &SettledPort) -> Option<Claim> {
+    let published = settled.published?;
+    (decided.backend == BackendKind::Process && settled.protocol == Protocol::Tcp && !need.anywhere)
+        .then(|| need.claim(&decided.service.name, number, published))
 }
 
-/// An instance that exists, as a target.
-pub(super) fn existing(instance: &Instance) -> Target {
-    Target {
-        backend: instance.backend,
-        project: instance.project.clone(),
-        service: instance.service.clone(),
-        name: instance.name.clone(),
-        which: Which::Existing(instance.id.clone()),
-    }
+/// A step whose needs are not known yet.
+enum PendingStep {
+    Act(Box<Action>, Cause),
+    StopOwn(Box<Instance>),
 }

@@ -16,6 +16,10 @@ pub struct Holder {
     pub sockets: Vec<ListeningSocket>,
     /// Why it must never be stopped, if that is so (`--force` does not override it).
     pub protected: Option<String>,
+    /// A port proxy of an engine that none of the engines which answer has a container for: the one part
+    /// of an engine that may be stopped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub orphan: bool,
 }
 
 /// A listening (or bound) socket as the kernel reports it.
@@ -113,7 +117,7 @@ pub struct ContainerFacts {
     pub engine: String,
 }
 
-/// A port that a running container publishes, as the engine reports it.
+/// A port that a container or a Swarm service publishes, as the engine reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// The container.
@@ -124,4 +128,6 @@ pub struct Published {
     pub port: u16,
     /// The transport.
     pub protocol: Protocol,
+    /// Why stopping the container would not release the port, if that is so: Swarm starts another one.
+    pub kept: Option<String>,
 }

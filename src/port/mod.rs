@@ -1,5 +1,6 @@
 //! WHO HOLDS WHAT: from a claim to its holders, and from a holder to a free port.
 
+pub mod audit;
 mod cgroup;
 pub mod claim;
 mod crew;
@@ -12,6 +13,7 @@ pub mod owner;
 pub mod process;
 pub mod protect;
 pub mod release;
+pub mod report;
 pub mod sockets;
 mod supervisor;
 mod unit;

@@ -51,10 +51,14 @@ pub fn look_up(claims: &[Claim]) -> Result<LookUp, PortError> {
     let mut blocked = Vec::new();
     let mut in_use = Vec::new();
     for claim in claims {
-        let found = sockets::blocking(claim)?;
-        // A socket that is bound and does not listen blocks only those who do not both set SO_REUSEADDR.
-        if found.iter().all(|bound| !bound.listening) && free::is_free(claim)? {
-            continue;
+        let mut found = sockets::listening(claim)?;
+        if found.is_empty() {
+            // A socket that is bound and does not listen blocks only those who do not both set
+            // SO_REUSEADDR.
+            if free::is_free(claim)? {
+                continue;
+            }
+            found = sockets::blocking(claim)?;
         }
         if found.is_empty() {
             in_use.push(claim.clone());
@@ -280,6 +284,7 @@ fn add(holders: &mut Vec<Found>, who: Who, socket: &ListeningSocket, container: 
             who,
             sockets: vec![socket.clone()],
             protected,
+            orphan: false,
         },
         container,
     ));
@@ -379,7 +384,8 @@ pub fn attribute(
                 holders.push(Holder {
                     who,
                     sockets: Vec::new(),
-                    protected: None,
+                    protected: publisher.kept.clone(),
+                    orphan: false,
                 });
             }
         }
@@ -398,7 +404,7 @@ fn place(
     holders: &mut Vec<Holder>,
 ) {
     if let Some(facts) = id.and_then(|id| containers.iter().find(|facts| facts.id == id)) {
-        push_container(facts, &holder.sockets, holders);
+        push_container(facts, None, &holder.sockets, holders);
         return;
     }
     if id.is_some() || !is_engines(&holder) {
@@ -418,7 +424,13 @@ fn place(
             });
         match owner {
             Some(publisher) => {
-                push_container(&publisher.container, std::slice::from_ref(socket), holders);
+                let sockets = std::slice::from_ref(socket);
+                push_container(
+                    &publisher.container,
+                    publisher.kept.clone(),
+                    sockets,
+                    holders,
+                );
             }
             None => rest.push(socket.clone()),
         }
@@ -436,7 +448,12 @@ fn serves(publisher: &Published, socket: &ListeningSocket) -> bool {
     overlaps(publisher.ip, socket.address.ip(), socket.only_v6)
 }
 
-fn push_container(facts: &ContainerFacts, sockets: &[ListeningSocket], holders: &mut Vec<Holder>) {
+fn push_container(
+    facts: &ContainerFacts,
+    kept: Option<String>,
+    sockets: &[ListeningSocket],
+    holders: &mut Vec<Holder>,
+) {
     let who = Who::Container(Box::new(facts.clone()));
     if let Some(holder) = holders.iter_mut().find(|holder| is_same(&holder.who, &who)) {
         for socket in sockets {
@@ -449,6 +466,27 @@ fn push_container(facts: &ContainerFacts, sockets: &[ListeningSocket], holders: 
     holders.push(Holder {
         who,
         sockets: sockets.to_vec(),
-        protected: None,
+        protected: kept,
+        orphan: false,
     });
+}
+
+/// Marks the proxies that no engine has a container for, so that they may be stopped.
+///
+/// To be called when every engine of this machine was asked, at least one is there and none was silent;
+/// `daemons` are the processes that answered. A proxy below a daemon that did not answer is that one's.
+pub fn mark_orphans(held: &mut [Held], daemons: &BTreeSet<u32>) {
+    for holder in held.iter_mut().flat_map(|held| &mut held.holders) {
+        let Who::Process(facts) = &holder.who else {
+            continue;
+        };
+        let stray = |(pid, _): &(u32, String)| {
+            daemons.contains(pid)
+                || !process_facts(*pid).is_some_and(|parent| protect::is_engine_part(&parent))
+        };
+        if protect::is_port_proxy(facts) && facts.ancestors.first().is_none_or(stray) {
+            holder.orphan = true;
+            holder.protected = protect::reason_of_orphan(facts);
+        }
+    }
 }

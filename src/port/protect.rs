@@ -92,6 +92,10 @@ const KEEPERS_OF_SESSIONS: &[(&str, &str)] = &[
     ("foot", "it is a terminal"),
     ("ghostty", "it is a terminal"),
     ("ttyd", "it is a terminal"),
+    (
+        "ControlCenter",
+        "it is the AirPlay receiver: switch that off in the system settings",
+    ),
     ("Xorg", "a desktop depends on it"),
     ("Xwayland", "a desktop depends on it"),
     ("gnome-shell", "it is the desktop"),
@@ -180,6 +184,14 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
     None
 }
 
+/// As [`reason`], for a port proxy that no engine has a container for.
+pub(crate) fn reason_of_orphan(facts: &ProcessFacts) -> Option<String> {
+    if is_port_proxy(facts) && facts.pid != 1 && !is_own_ancestor(facts.pid) {
+        return None;
+    }
+    reason(facts)
+}
+
 /// Why this systemd unit must never be stopped; `None` if it may be.
 pub fn reason_of_unit(name: &str) -> Option<String> {
     let (plain, _) = name.rsplit_once('.').unwrap_or((name, ""));
@@ -194,6 +206,13 @@ pub fn reason_of_unit(name: &str) -> Option<String> {
         _ => return None,
     };
     Some(format!("{name} is never stopped: {why}"))
+}
+
+/// Whether it does nothing but hold one published port, by all of its names that can be read.
+pub(crate) fn is_port_proxy(facts: &ProcessFacts) -> bool {
+    const NAME: &str = "docker-proxy";
+    let argv0 = facts.command.first().map(|word| base(word));
+    argv0 == Some(NAME) || facts.name == NAME
 }
 
 /// Whether ports of this process are a container's or a virtual machine's in truth: an engine knows more.
@@ -332,6 +351,8 @@ mod tests {
                 "/usr/bin/ssh",
                 &["ssh", "-L", "8003:localhost:8003", "far"],
             ),
+            ("ControlCenter", "", &[]),
+            ("wslrelay.exe", "", &[]),
             ("wharf", "/usr/bin/wharf", &["wharf", "up"]),
             ("wharf", "/usr/bin/wharf", &["wharf", "logs", "serve"]),
             ("docker-proxy", "/usr/bin/docker-proxy (deleted)", &["x"]),

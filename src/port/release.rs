@@ -45,12 +45,29 @@ pub struct Stopped {
 /// is left after `grace`. [`PortError::Protected`] for what is never stopped, [`PortError::NotPermitted`]
 /// for what we may not signal or is no process (a unit: [`stop_unit`]), [`PortError::Unkillable`] if it survives.
 pub fn stop_process(holder: &Holder, claim: &Claim, grace: Duration) -> Result<Stopped, PortError> {
+    stop_process_with(holder, claim, Signal::TERM, grace)
+}
+
+/// As [`stop_process`], with another signal than SIGTERM at first.
+pub fn stop_process_with(
+    holder: &Holder,
+    claim: &Claim,
+    signal: Signal,
+    grace: Duration,
+) -> Result<Stopped, PortError> {
     let begin = Instant::now();
     let Who::Process(facts) = &holder.who else {
         return Err(not_permitted(holder));
     };
     let who = describe::process_fully(facts);
-    let reason = holder.protected.clone().or_else(|| protect::reason(facts));
+    let protection = |facts: &ProcessFacts| {
+        if holder.orphan {
+            protect::reason_of_orphan(facts)
+        } else {
+            protect::reason(facts)
+        }
+    };
+    let reason = holder.protected.clone().or_else(|| protection(facts));
     if let Some(reason) = reason {
         return Err(PortError::Protected { who, reason });
     }
@@ -66,7 +83,7 @@ pub fn stop_process(holder: &Holder, claim: &Claim, grace: Duration) -> Result<S
     };
     // It may have become another program since it was looked at.
     if let Some(now) = process_facts(facts.pid) {
-        if let Some(reason) = protect::reason(&now) {
+        if let Some(reason) = protection(&now) {
             return Err(PortError::Protected { who, reason });
         }
         if !now.signalable {
@@ -90,10 +107,9 @@ pub fn stop_process(holder: &Holder, claim: &Claim, grace: Duration) -> Result<S
     crew.grow(&table);
     crew.add(held);
     crew.grow(&table);
-    crew.signal(Signal::TERM)
-        .map_err(|_| not_permitted(holder))?;
-    let mut killed = false;
-    if !crew.wait(Signal::TERM, grace) {
+    crew.signal(signal).map_err(|_| not_permitted(holder))?;
+    let mut killed = signal == Signal::KILL;
+    if !crew.wait(signal, grace) {
         killed = true;
         let end = Instant::now() + DEATH;
         loop {
@@ -114,6 +130,15 @@ pub fn stop_process(holder: &Holder, claim: &Claim, grace: Duration) -> Result<S
         killed,
         took: begin.elapsed(),
     })
+}
+
+/// The supervisor that would be stopped before a process that has the claim, in words; `None` if it would be
+/// the first itself.
+pub fn supervisor_of(facts: &ProcessFacts, claim: &Claim) -> Option<String> {
+    let sharing = sharing(facts, claim).ok()?;
+    let top = supervisor::topmost(&Table::read(), facts.pid, &sharing);
+    let facts = process_facts(top).filter(|_| top != facts.pid)?;
+    Some(describe::process(&facts))
 }
 
 fn not_permitted(holder: &Holder) -> PortError {

@@ -197,6 +197,12 @@ pub(crate) fn explain(new: &ProcessFacts) -> (String, Option<String>) {
         let Some(facts) = process_facts(ancestor.pid) else {
             break;
         };
+        if let Some(project) = kept_by_wharf(&facts) {
+            return (
+                format!("{who}, a service of project {project}, kept by wharf"),
+                Some(format!("wharf -p {project} stop")),
+            );
+        }
         let role = role(ancestor, &facts, child);
         let looping = is_shell(&facts) && shell_text(&facts).is_some_and(|text| loops(&text));
         let relation = if looping || role == Role::Keeper {
@@ -213,6 +219,16 @@ pub(crate) fn explain(new: &ProcessFacts) -> (String, Option<String>) {
         );
     }
     (who, None)
+}
+
+/// The project whose services a process keeps, if it is wharf's supervisor.
+fn kept_by_wharf(facts: &ProcessFacts) -> Option<&str> {
+    let mut words = facts.command.iter().skip(1).map(String::as_str);
+    if base(facts.command.first()?) != "wharf" || words.next() != Some("supervise") {
+        return None;
+    }
+    words.find(|word| *word == "--project")?;
+    words.next()
 }
 
 fn hint(keeper: &Stat, facts: &ProcessFacts) -> String {

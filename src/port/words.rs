@@ -22,6 +22,41 @@ impl Holder {
         }
     }
 
+    /// Why it cannot be replaced, if it cannot. `consent` is a person's word (an answer, `--force`) that it
+    /// may be: without one, a systemd unit is not wharf's to stop.
+    pub fn obstacle(&self, consent: bool) -> Option<String> {
+        if let Some(reason) = &self.protected {
+            return Some(reason.clone());
+        }
+        let name = |user: &Option<String>, uid: u32| match user {
+            Some(user) => user.clone(),
+            None => format!("uid {uid}"),
+        };
+        match &self.who {
+            Who::Container(_) => None,
+            Who::Process(facts) if facts.signalable => None,
+            Who::Process(facts) => Some(format!(
+                "it belongs to {}, and you may not signal it: sudo kill {}",
+                name(&facts.user, facts.uid),
+                facts.pid
+            )),
+            Who::Unit { main, .. }
+                if consent && main.as_ref().is_some_and(|facts| facts.signalable) =>
+            {
+                // `systemctl stop` works for whoever may signal it.
+                None
+            }
+            Who::Unit { name, .. } => {
+                Some(format!("it is a systemd unit: sudo systemctl stop {name}"))
+            }
+            Who::Unknown { uid, user } => Some(format!(
+                "it belongs to {}, and its process is not visible to you",
+                name(user, *uid)
+            )),
+            Who::Kernel => Some("the kernel or another network namespace holds it".to_owned()),
+        }
+    }
+
     /// More facts, one a line: where it listens, where it runs, who started it.
     pub fn facts(&self) -> Vec<String> {
         let mut facts = Vec::new();

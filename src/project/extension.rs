@@ -56,6 +56,7 @@ pub(crate) fn extension(
         extension.process = Some(ProcessForm {
             command: argv(&process, "command"),
             working_dir: owned(&process, "working_dir").map(|path| absolute(&path, context)),
+            build: argv(&process, "build"),
             environment: maybe_pairs(&process, "environment"),
             user: owned(&process, "user"),
             healthcheck: process.get("healthcheck").map(healthcheck),
@@ -74,6 +75,7 @@ pub(crate) fn extension(
 
 static PROCESS: &[shape::Field] = &[
     shape::field("command", shape::Form::Command),
+    shape::field("build", shape::Form::Command),
     shape::field("working_dir", shape::Form::Text),
     shape::field("environment", shape::Form::Environment),
     shape::field("user", shape::Form::Text),
@@ -107,6 +109,9 @@ fn provided(provider: &Node, context: &Context<'_>) -> ProcessForm {
     ProcessForm {
         command,
         working_dir: first("working_dir").map(|path| absolute(&path, context)),
+        build: texts(options, "build")
+            .first()
+            .and_then(|line| cast::split(line)),
         environment: texts(options, "environment")
             .into_iter()
             .map(|entry| match entry.split_once('=') {

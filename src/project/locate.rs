@@ -46,6 +46,23 @@ pub(crate) struct Located {
     pub(crate) profiles: Vec<String>,
 }
 
+/// The variables as they are before compose files are looked for.
+pub(crate) fn variables(
+    options: &LoadOptions,
+    env: &Env,
+    files: &dyn Files,
+    report: &mut Report,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let absolute = |path: &Path| env.current_dir.join(path);
+    let fixed = options.directory.as_deref().map(absolute);
+    let chosen: Vec<PathBuf> = options.files.iter().map(|path| absolute(path)).collect();
+    let start = directory(fixed.as_ref(), &chosen, env);
+    let mut variables = env.variables.clone();
+    let asked = env_files(options, env);
+    read_env_files(asked.as_deref(), &start, &mut variables, env, files, report)?;
+    Ok(variables)
+}
+
 /// Finds files, directory and variables.
 pub(crate) fn locate(
     options: &LoadOptions,

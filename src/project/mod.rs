@@ -44,6 +44,7 @@ mod tree;
 mod typed;
 mod unique;
 mod validate;
+mod watch;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -54,7 +55,7 @@ pub use files::Disk;
 
 use diagnostic::{Diagnostic, Severity};
 use layers::{Layers, Scope};
-use model::Project;
+use model::{Project, Separator};
 use report::Report;
 use select::Services;
 use tree::{Map, Node, Value};
@@ -105,6 +106,10 @@ pub struct LoadOptions {
     pub services: Vec<String>,
     /// `--no-deps`: without their dependencies.
     pub no_deps: bool,
+    /// `--compatibility`: names as Compose 1 made them.
+    pub compatibility: bool,
+    /// `--all-resources`: networks, volumes, secrets and configs that no service uses stay.
+    pub all_resources: bool,
 }
 
 /// A project and what was odd about its files.
@@ -194,6 +199,7 @@ pub fn load(options: &LoadOptions, env: &Env, files: &dyn Files) -> Result<Loade
         variables: &resolved.variables,
         home: resolved.home.as_deref(),
         hash_form: &render::hashed,
+        separator: separator(options, &resolved.variables),
     };
     let project = typed::project(
         &resolved.top,
@@ -203,6 +209,36 @@ pub fn load(options: &LoadOptions, env: &Env, files: &dyn Files) -> Result<Loade
     );
     let warnings = finish(resolved.report, LoadErrorKind::Invalid)?;
     Ok(Loaded { project, warnings })
+}
+
+/// What stands between the parts of names.
+fn separator(options: &LoadOptions, variables: &BTreeMap<String, String>) -> Separator {
+    let asked = variables.get("COMPOSE_COMPATIBILITY");
+    if options.compatibility || asked.is_some_and(|text| is_on(text)) {
+        Separator::Underscore
+    } else {
+        Separator::Dash
+    }
+}
+
+/// Whether the text of a variable switches something on, by Compose's reading.
+pub fn is_on(text: &str) -> bool {
+    matches!(
+        text.trim().to_ascii_lowercase().as_str(),
+        "1" | "t" | "true" | "y" | "yes" | "on"
+    )
+}
+
+/// The settings of the command itself (`COMPOSE_*`) that env files make and the environment does not.
+///
+/// Files that are missing or wrong make none here: loading the project reports them.
+pub fn settings(options: &LoadOptions, env: &Env, files: &dyn Files) -> BTreeMap<String, String> {
+    let mut report = Report::default();
+    let found = locate::variables(options, env, files, &mut report).unwrap_or_default();
+    found
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("COMPOSE_") && !env.variables.contains_key(name))
+        .collect()
 }
 
 /// The warnings, or all findings where one is an error.
@@ -297,7 +333,9 @@ pub(crate) fn resolve(
         services.select(&options.services, options.no_deps, &mut resolved.report);
         resolved.report = stop_on_errors(resolved.report, LoadErrorKind::Invalid)?;
     }
-    select::drop_unused(&mut top, &services.enabled);
+    if !options.all_resources {
+        select::drop_unused(&mut top, &services.enabled);
+    }
     top.insert("services".to_owned(), Node::new(services.enabled));
     top.insert("name".to_owned(), Node::new(resolved.name.as_str()));
     resolved.top = top;

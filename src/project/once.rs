@@ -134,6 +134,7 @@ mod tests {
             match mount.kind {
                 MountKind::Bind { source, .. } => source.display().to_string(),
                 MountKind::Volume { source, .. } => format!("volume {source:?}"),
+                MountKind::Image { source, .. } => format!("image {source}"),
                 MountKind::Tmpfs { .. } => "tmpfs".to_owned(),
             }
         };

@@ -15,14 +15,15 @@ use super::extension::{conflict, extension};
 use super::limits;
 use super::model::{
     Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount,
-    MountKind, NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart, RestartPacing,
-    Service, StoreMount, Ulimit, digest,
+    MountKind, NamedContext, NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart,
+    RestartPacing, Separator, Service, StoreMount, StoreSource, Ulimit, digest,
 };
 use super::outside::{network, store, volume};
 use super::paths;
 use super::report::Report;
 use super::socket::with_engine_socket;
 use super::tree::{Map, Node};
+use super::watch;
 use crate::port::claim::Protocol;
 
 /// What the model needs beside the tree.
@@ -34,6 +35,8 @@ pub(crate) struct Context<'a> {
     pub(crate) home: Option<&'a str>,
     /// The text that a service's hash is made of.
     pub(crate) hash_form: &'a dyn Fn(&Node) -> String,
+    /// What stands between the parts of names.
+    pub(crate) separator: Separator,
 }
 
 /// Builds the model of a project.
@@ -46,7 +49,11 @@ pub(crate) fn project(
     let section = |name: &str| top.get(name).and_then(Node::as_map).into_iter().flatten();
     let mut services = BTreeMap::new();
     for (name, node) in section("services") {
-        let service = service(name, node, context, report);
+        let mut service = service(name, node, context, report);
+        if let (Some(build), Some(node)) = (&mut service.build, node.get("build")) {
+            build.secrets = build_secrets(node, top, context);
+            build.additional_contexts = named_contexts(node, top, context);
+        }
         services.insert(name.clone(), Arc::new(service));
     }
     Project {
@@ -258,9 +265,11 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         pre_start: items(node, "pre_start").len(),
         pre_stop: items(node, "pre_stop").iter().map(hook).collect(),
         mac_address: owned(node, "mac_address"),
+        watch: watch::triggers(node, context),
         wharf: extension(name, node, context, report),
         config_hash: digest(&form),
         shared_form: None,
+        separator: context.separator,
     };
     if service.shares_with().next().is_some() || !service.volumes_from.is_empty() {
         service.shared_form = Some(form);
@@ -289,7 +298,59 @@ fn build(node: &Node) -> Build {
         network: owned(node, "network"),
         extra_hosts: texts(node, "extra_hosts"),
         shm_size: amount(node, "shm_size"),
+        cache_to: texts(node, "cache_to"),
+        additional_contexts: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        ssh: maybe_pairs(node, "ssh"),
+        ulimits: entries(node, "ulimits")
+            .map(|(name, node)| (name.clone(), ulimit(node)))
+            .collect(),
+        isolation: owned(node, "isolation"),
+        privileged: flag(node, "privileged"),
+        entitlements: texts(node, "entitlements"),
+        provenance: owned(node, "provenance"),
+        sbom: owned(node, "sbom"),
+        memory: None,
+        check: false,
     }
+}
+
+/// The secrets of a build by the id that its steps know, with where their content is.
+fn build_secrets(build: &Node, top: &Map, context: &Context<'_>) -> BTreeMap<String, StoreSource> {
+    let declared = top.get("secrets");
+    items(build, "secrets")
+        .iter()
+        .filter_map(|mount| {
+            let source = mount.text("source")?;
+            let id = owned(mount, "target").unwrap_or_else(|| source.to_owned());
+            let declared = declared?.get(source)?;
+            Some((id, store(source, declared, context.variables).source))
+        })
+        .collect()
+}
+
+/// The contexts beside the main one; those that are services with the images that these are built to.
+fn named_contexts(
+    build: &Node,
+    top: &Map,
+    context: &Context<'_>,
+) -> BTreeMap<String, NamedContext> {
+    let named = |text: String| match text.strip_prefix("service:") {
+        Some(name) => {
+            let service = top.get("services").and_then(|all| all.get(name));
+            NamedContext::Service {
+                name: name.to_owned(),
+                image: service
+                    .and_then(|service| owned(service, "image"))
+                    .unwrap_or_else(|| format!("{}-{name}", context.name)),
+            }
+        }
+        None if text.starts_with('/') => NamedContext::Directory(PathBuf::from(text)),
+        None => NamedContext::Other(text),
+    };
+    entries(build, "additional_contexts")
+        .map(|(key, value)| (key.clone(), named(value.display())))
+        .collect()
 }
 
 fn ports(name: &str, node: &Node, report: &mut Report) -> Vec<Port> {
@@ -546,7 +607,7 @@ fn ulimit(node: &Node) -> Ulimit {
     }
 }
 
-fn hook(node: &Node) -> Hook {
+pub(crate) fn hook(node: &Node) -> Hook {
     Hook {
         command: texts(node, "command"),
         user: owned(node, "user"),

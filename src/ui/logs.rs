@@ -24,6 +24,7 @@ pub struct LogWriter {
     width: usize,
     timestamps: bool,
     prefix: bool,
+    colours: bool,
 }
 
 impl LogWriter {
@@ -34,11 +35,12 @@ impl LogWriter {
             width: 0,
             timestamps: false,
             prefix: true,
+            colours: true,
         };
         for name in names {
             let short = name
                 .strip_prefix(project)
-                .and_then(|rest| rest.strip_prefix('-'));
+                .and_then(|rest| rest.strip_prefix(['-', '_']));
             let short = short.unwrap_or(name).to_owned();
             writer.width = writer.width.max(short.chars().count());
             let colour = COLOURS[writer.prefixes.len() % COLOURS.len()];
@@ -60,6 +62,13 @@ impl LogWriter {
     #[must_use]
     pub fn prefix(mut self, on: bool) -> Self {
         self.prefix = on;
+        self
+    }
+
+    /// With or without colours, whatever the stream takes.
+    #[must_use]
+    pub fn colours(mut self, on: bool) -> Self {
+        self.colours = on;
         self
     }
 
@@ -94,13 +103,13 @@ impl LogWriter {
                 .prefixes
                 .get(name)
                 .map_or((name, Style::new()), |(short, style)| (short, *style));
-            let style = if choice == ColorChoice::Never {
+            let style = if choice == ColorChoice::Never || !self.colours {
                 Style::new()
             } else {
                 style
             };
             let width = self.width;
-            drop(write!(text, "{style}{short:width$}  |{style:#} "));
+            drop(write!(text, "{style}{short:width$}  | {style:#}"));
         }
         if self.timestamps {
             drop(write!(text, "{} ", timestamp(time)));

@@ -6,19 +6,48 @@ pub mod logs;
 pub mod progress;
 pub mod question;
 pub mod report;
+pub mod size;
 pub mod table;
+pub mod template;
 pub mod terminal;
 pub mod time;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
 
 /// The two streams of the command.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Ui {
     /// Nothing but errors on stderr.
     pub quiet: bool,
+    /// How steps are told.
+    pub steps: Steps,
+    /// What happened goes to stdout (`COMPOSE_STATUS_STDOUT`).
+    pub status_to_stdout: bool,
+    /// Nobody is to be asked (`--yes`).
+    pub unattended: bool,
+}
+
+/// How steps are told (`--progress`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Steps {
+    /// A line for people when a step ends.
+    #[default]
+    Lines,
+    /// An object with `id` and `status` a line, when a step begins and when it ends.
+    Json,
+}
+
+/// The first failure of standard output. Commands print data in many places and none of them could do
+/// anything about it, so it is looked at once, when the command ends.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Why standard output takes nothing more; `None` while it does. A command that goes on for ever ends when
+/// this is set; a reader that has gone (`| head`) is no failure.
+pub fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }
 
 /// Colours by meaning; `anstream` removes them where the stream is not a terminal or `NO_COLOR` is set.
@@ -33,15 +62,40 @@ pub(crate) const NAME: Style = AnsiColor::Cyan.on_default();
 pub(crate) const DIM: Style = Style::new().dimmed();
 
 impl Ui {
-    /// One line of data.
+    /// One line of data. What cannot be written is remembered for the end of the command, see [`lost`].
     pub fn data(self, line: impl AsRef<str>) {
-        // A reader that went away (`| head`) is its own affair.
-        drop(writeln!(anstream::stdout(), "{}", line.as_ref()));
+        if LOST.get().is_none() {
+            self.wrote(writeln!(anstream::stdout(), "{}", line.as_ref()));
+        }
+    }
+
+    /// Lines of data, written at once.
+    pub fn lines<T: AsRef<str>>(self, lines: impl IntoIterator<Item = T>) {
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(line.as_ref());
+            text.push('\n');
+        }
+        if LOST.get().is_none() {
+            self.wrote(anstream::stdout().write_all(text.as_bytes()));
+        }
+    }
+
+    /// Takes note of how writing to stdout went.
+    pub fn wrote(self, outcome: io::Result<()>) {
+        if let Err(error) = outcome {
+            drop(LOST.set(error));
+        }
     }
 
     /// One line about what happened.
     pub fn status(self, line: impl AsRef<str>) {
-        if !self.quiet {
+        if self.quiet {
+            return;
+        }
+        if self.status_to_stdout {
+            self.data(line);
+        } else {
             drop(writeln!(anstream::stderr(), "{}", line.as_ref()));
         }
     }
@@ -62,6 +116,6 @@ impl Ui {
 
     /// Whether a person can be asked: the question goes to stderr, the answer comes from stdin.
     pub fn can_ask(self) -> bool {
-        std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+        !self.unattended && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 }

@@ -1,13 +1,39 @@
-//! The dialogues of wharf: what to do about a held port, and whether data may be lost.
+//! The one dialogue of wharf: what to do about a held port.
 
 use std::io::Write as _;
 
 use crate::plan::Question;
 use crate::plan::policy::Choice;
+use crate::port::claim::Claim;
 use crate::port::holder::Holder;
 use crate::ui::{BAD, DIM, NAME, Ui, WARN};
 
 impl Ui {
+    /// Asks whether these may be stopped; no answer (end of input) means no.
+    pub fn ask_to_stop(self, claim: &Claim, holders: &[Holder]) -> bool {
+        self.status(format!(
+            "{WARN}port {claim} is taken{WARN:#}. It is held by"
+        ));
+        for holder in holders {
+            for line in described(holder) {
+                self.status(line);
+            }
+        }
+        loop {
+            drop(write!(
+                anstream::stderr(),
+                "  stop it? {NAME}[y]{NAME:#}es, {NAME}[n]{NAME:#}o: "
+            ));
+            drop(anstream::stderr().flush());
+            let answer = read_line().unwrap_or_else(|| "no".to_owned());
+            match answer.trim().to_ascii_lowercase().as_str() {
+                "y" | "yes" => return true,
+                "n" | "no" => return false,
+                _ => self.status(format!("  {BAD}not an answer{BAD:#}: type y or n")),
+            }
+        }
+    }
+
     /// Puts a question and returns the answer; no answer (end of input) aborts.
     pub fn ask(self, question: &Question) -> Choice {
         for line in heading(question) {
@@ -78,18 +104,22 @@ pub fn heading(question: &Question) -> Vec<String> {
             " It is held by"
         }
     )];
-    for holder in &question.holders {
-        lines.push(format!("    {}", holder.describe()));
-        lines.extend(
-            holder
-                .facts()
-                .into_iter()
-                .map(|fact| format!("      {DIM}{fact}{DIM:#}")),
-        );
-    }
+    lines.extend(question.holders.iter().flat_map(described));
     if let Some(obstacle) = &question.obstacle {
         lines.push(format!("  wharf will not stop it: {obstacle}"));
     }
+    lines
+}
+
+/// A holder with its facts, indented.
+fn described(holder: &Holder) -> Vec<String> {
+    let mut lines = vec![format!("    {}", holder.describe())];
+    lines.extend(
+        holder
+            .facts()
+            .into_iter()
+            .map(|fact| format!("      {DIM}{fact}{DIM:#}")),
+    );
     lines
 }
 

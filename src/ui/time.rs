@@ -37,7 +37,8 @@ pub fn age(seconds: u64) -> String {
 
 /// An age in Docker's words, as `ps` prints it: `5 seconds`, `About a minute`, `2 hours`.
 pub fn docker_age(seconds: u64) -> String {
-    let (minutes, hours, days) = (seconds / 60, (seconds + 1_800) / 3_600, seconds / 86_400);
+    let (minutes, hours) = (seconds / 60, (seconds + 1_800) / 3_600);
+    let days = hours / 24;
     match seconds {
         0 => "Less than a second".to_owned(),
         1 => "1 second".to_owned(),

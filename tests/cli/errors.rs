@@ -142,9 +142,7 @@ fn an_exit_code_from_an_unknown_service_is_refused_before_anything_starts() {
         "compose.yaml",
         "services: {a: {x-wharf: {process: {command: [sleep, '600']}}}}\n",
     );
-    let failed = sandbox
-        .wharf(&["up", "-d", "--exit-code-from", "b"])
-        .expect(2);
+    let failed = sandbox.wharf(&["up", "--exit-code-from", "b"]).expect(2);
     assert!(failed.stderr.contains("no such service: b"), "{failed}");
     let instances = sandbox.wharf(&["ps", "-a", "-q"]).expect(0);
     assert!(instances.stdout.is_empty(), "{instances}");

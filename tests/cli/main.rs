@@ -6,11 +6,21 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(test)]
+mod engine_double;
+
 mod conflicts;
 mod containers;
+mod dropin;
 mod errors;
+mod flags;
 mod foreground;
 mod harness;
+#[cfg(test)]
 mod images;
+mod lifecycle;
+mod ports;
 mod processes;
 mod server;
+mod terminal;
+mod watch;

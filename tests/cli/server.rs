@@ -39,6 +39,18 @@ fn the_embedded_server_from_start_to_stop() {
     sandbox
         .wharf(&["server", "status", "--port", &number])
         .expect(1);
+    // A server of somebody else's on any address of the machine has the port.
+    let other = sandbox.server(port, &["--host", "127.0.0.2"]);
+    let status = sandbox
+        .wharf(&["server", "status", "--port", &number])
+        .expect(1);
+    assert!(status.stdout.contains("127.0.0.2"), "{status}");
+    assert!(!status.stdout.contains("is available"), "{status}");
+    sandbox
+        .wharf(&["server", "status", "--port", &number, "--host", "127.0.0.1"])
+        .expect(1)
+        .expect_text("is available");
+    drop(other);
 }
 
 #[test]

@@ -89,7 +89,8 @@ async fn a_taken_port_is_named() {
         panic!("{error:?}");
     };
     assert_eq!(*address, Some((Ipv4Addr::LOCALHOST, port).into()));
-    let (ports, running) = lab.containers.published().await.unwrap();
+    let census = lab.containers.census(false).await;
+    let (ports, running) = (census.published, census.running);
     let holder = ports.iter().find(|one| one.port == port).unwrap();
     assert_eq!(holder.container.id, id.0);
     assert_eq!(holder.ip, Ipv4Addr::LOCALHOST);
@@ -97,7 +98,10 @@ async fn a_taken_port_is_named() {
     assert_eq!(holder.container.engine, env().variables["DOCKER_HOST"]);
     assert!(running.contains(&holder.container));
 
-    lab.containers.stop_foreign(&id.0, None).await.unwrap();
+    lab.containers
+        .stop_foreign(&id.0, None, None)
+        .await
+        .unwrap();
     assert_eq!(inspect(&id.0)["State"]["Running"], false);
     lab.perform(Action::Start {
         instance: lab.target("other", &lab.observe().await[0].id),

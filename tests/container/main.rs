@@ -7,7 +7,11 @@
 #[cfg(test)]
 mod build;
 #[cfg(test)]
+mod buildkit;
+#[cfg(test)]
 mod engine;
+#[cfg(test)]
+mod failures;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]
@@ -15,8 +19,16 @@ mod lifecycle;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
+mod parity;
+#[cfg(test)]
+mod recreate;
+#[cfg(test)]
 mod registry;
 #[cfg(test)]
 mod resources;
+#[cfg(test)]
+mod tools;
+#[cfg(test)]
+mod turns;
 #[cfg(test)]
 mod waiting;

@@ -147,6 +147,7 @@ pub(crate) fn python(port: u16, run_id: Option<&str>) -> Holder {
         who: Who::Process(Box::new(facts)),
         sockets: vec![socket(port)],
         protected: None,
+        orphan: false,
     }
 }
 
@@ -166,6 +167,7 @@ pub(crate) fn container(port: u16) -> Holder {
         who: Who::Container(Box::new(facts)),
         sockets: vec![socket(port)],
         protected: None,
+        orphan: false,
     }
 }
 

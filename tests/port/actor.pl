@@ -148,10 +148,79 @@ elsif ($role eq 'orchestra') {
 }
 elsif ($role eq 'watch') {
     # The shape of a watcher: itself, `sh -c`, the server; again and again.
-    my ($ip, $port) = @arguments;
+    my ($ip, $port, $name) = @arguments;
     my $server = "perl $0 serve $ip $port; true";
-    $0 = 'nodemon';
+    $0 = $name || 'nodemon';
     while (1) { system('sh', '-c', $server); }
+}
+elsif ($role eq 'once') {
+    # A program of any name that has started a server of any name and goes on with its own work after it.
+    my ($ip, $port, $name, $below) = @arguments;
+    my $script = $0;
+    $0 = $name;
+    my $server = fork();
+    if (!$server) {
+        exec { 'perl' } ($below || 'perl'), $script, 'serve', $ip, $port;
+    }
+    waitpid($server, 0);
+    stay();
+}
+elsif ($role eq 'careless') {
+    # Starts a server and never asks what became of it.
+    my ($ip, $port) = @arguments;
+    pipe(my $read, my $write);
+    my $server = fork();
+    if (!$server) {
+        my $socket = listener($ip, $port);
+        syswrite $write, "up\n";
+        close $write;
+        stay();
+    }
+    close $write;
+    my $line = <$read>;
+    ready($server);
+    stay();
+}
+elsif ($role eq 'swap') {
+    # At each line: ends its child and starts another one under the same pid, one that listens or one that
+    # does nothing (in a namespace of its own).
+    my ($ip, $port) = @arguments;
+    my $child = 0;
+    my $spawn = sub {
+        my ($listens) = @_;
+        if ($child) {
+            kill 'KILL', $child;
+            waitpid($child, 0);
+            open(my $last, '>', '/proc/sys/kernel/ns_last_pid') or die "ns_last_pid: $!";
+            print $last $child - 1;
+            close $last;
+        }
+        pipe(my $read, my $write);
+        my $pid = fork();
+        if (!$pid) {
+            my $socket = $listens ? listener($ip, $port) : undef;
+            syswrite $write, "up\n";
+            close $write;
+            stay();
+        }
+        close $write;
+        my $line = <$read>;
+        $child = $pid;
+        ready($child);
+    };
+    $spawn->(1);
+    while (my $line = <STDIN>) { $spawn->($line =~ /^server/); }
+}
+elsif ($role eq 'shared') {
+    # Two bound sockets that both allow the other; only the first listens.
+    my ($ip, $port) = @arguments;
+    my $first = bound(SOCK_STREAM, $ip, $port);
+    my $second = bound(SOCK_STREAM, $ip, $port);
+    listen($first, 16) or die "listen: $!";
+    die 'two listeners' if listen($second, 16);
+    close $second;
+    ready();
+    stay();
 }
 elsif ($role eq 'reload') {
     # The shape of a development server: the same command once more, told apart by a variable.

@@ -33,6 +33,7 @@ fn published(name: &str, ip: &str, port: u16) -> Published {
         ip: ip.parse::<IpAddr>().unwrap(),
         port,
         protocol: Protocol::Tcp,
+        kept: None,
     }
 }
 

@@ -6,9 +6,12 @@ use wharf::port::claim::Protocol;
 use wharf::port::holder::Who;
 use wharf::port::owner::{look_up, pids_holding, process_facts};
 use wharf::port::release::{is_free, next_free};
+use wharf::port::report::Means;
 use wharf::port::sockets::{accepted_inode, established, listeners};
 
-use super::stage::{Actor, claim, facts, free_port, holders, is_root, pids, udp};
+use super::stage::{
+    Actor, claim, facts, free_port, holders, in_namespaces, in_namespaces_with, is_root, pids, udp,
+};
 
 #[test]
 fn a_server_is_named_with_all_a_person_needs() {
@@ -178,6 +181,111 @@ fn what_lingers_after_a_connection_is_no_conflict() {
     let wanted = claim(address.port(), &["127.0.0.1"]);
     assert_eq!(holders(&wanted), []);
     assert!(is_free(&wanted).unwrap());
+}
+
+#[test]
+fn a_connection_that_is_still_open_is_no_conflict() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let _client = TcpStream::connect(address).unwrap();
+    let (_accepted, _) = listener.accept().unwrap();
+    drop(listener);
+    // The server's end is this process's and has the port as its own: with SO_REUSEADDR it may be shared.
+    let wanted = claim(address.port(), &["127.0.0.1"]);
+    assert_eq!(holders(&wanted), []);
+    assert!(is_free(&wanted).unwrap());
+}
+
+#[test]
+fn a_bind_alone_lies_so_the_probe_listens() {
+    let port = free_port();
+    // Both of its binds succeed; only the second listen fails.
+    let server = Actor::play(&["shared", "127.0.0.1", &port.to_string()]);
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], port).into();
+    let bound = socket.bind(&address.into());
+    drop(socket);
+    let wanted = claim(port, &["127.0.0.1"]);
+    assert!(!is_free(&wanted).unwrap(), "a bind said {bound:?}");
+    assert_eq!(pids(&holders(&wanted)), [server.pid()]);
+}
+
+#[test]
+fn two_that_shadow_each_other_are_told_apart() {
+    let port = free_port();
+    let text = port.to_string();
+    let wide = Actor::play(&["serve", "0.0.0.0", &text]);
+    let near = Actor::play(&["serve", "::1", &text]);
+    assert_eq!(pids(&holders(&claim(port, &["127.0.0.1"]))), [wide.pid()]);
+    assert_eq!(pids(&holders(&claim(port, &["::1"]))), [near.pid()]);
+    let mut both = pids(&holders(&claim(port, &["0.0.0.0", "::"])));
+    both.sort_unstable();
+    let mut expected = [wide.pid(), near.pid()];
+    expected.sort_unstable();
+    assert_eq!(both, expected);
+}
+
+#[test]
+fn a_socket_of_the_kernel_has_no_process() {
+    const INSIDE: &str = "WHARF_TEST_IN_NAMESPACE";
+    const NAME: &str = "port::look_up::a_socket_of_the_kernel_has_no_process";
+    const PORT: u16 = 4790;
+    if std::env::var_os(INSIDE).is_none() {
+        if is_root("making a network namespace") {
+            in_namespaces(&["--net"], NAME, INSIDE);
+        }
+        return;
+    }
+    let ip = |words: &str| {
+        std::process::Command::new("ip")
+            .args(words.split(' '))
+            .status()
+            .unwrap()
+            .success()
+    };
+    assert!(ip("link set lo up"));
+    // The kernel itself opens the port of a VXLAN tunnel.
+    if !ip("link add tunnel type vxlan id 42 dstport 4790 local 127.0.0.1") {
+        println!("skipped: this kernel has no VXLAN");
+        return;
+    }
+    assert!(ip("link set tunnel up"));
+    let wanted = udp(claim(PORT, &["0.0.0.0"]));
+    let found = holders(&wanted);
+    let [holder] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(holder.who, Who::Kernel);
+    assert_eq!(Means::of(holder), Means::None);
+    assert!(holder.obstacle(true).is_some());
+}
+
+#[test]
+fn a_holder_outside_of_our_namespace_is_not_guessed() {
+    const INSIDE: &str = "WHARF_TEST_HELD_OUTSIDE";
+    const NAME: &str = "port::look_up::a_holder_outside_of_our_namespace_is_not_guessed";
+    if let Some(port) = std::env::var_os(INSIDE) {
+        let port = port.to_str().unwrap().parse().unwrap();
+        let found = holders(&claim(port, &["127.0.0.1"]));
+        let who: Vec<&Who> = found.iter().map(|holder| &holder.who).collect();
+        assert_eq!(who, [&Who::Kernel]);
+        let said = found.first().unwrap().describe();
+        assert!(said.contains("another namespace"), "{said}");
+        return;
+    }
+    if !is_root("a pid namespace") {
+        return;
+    }
+    let port = free_port();
+    let mut server = Actor::play(&["serve", "127.0.0.1", &port.to_string()]);
+    in_namespaces_with(
+        &["--pid", "--fork", "--mount-proc", "--kill-child"],
+        NAME,
+        INSIDE,
+        &port.to_string(),
+    );
+    assert!(server.is_alive());
 }
 
 #[test]

@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use wharf::port::PortError;
 use wharf::port::claim::Claim;
 use wharf::port::holder::{Holder, Who};
-use wharf::port::release::{Stopped, await_free, how_released, is_free, stop_process};
+use wharf::port::owner::mark_orphans;
+use wharf::port::release::{
+    Stopped, await_free, how_released, is_free, stop_process, stop_process_with,
+};
+use wharf::state::Held;
 
-use super::stage::{Actor, claim, facts, free_port, holders, is_alive, is_root, pids, script, udp};
+use super::stage::{
+    Actor, claim, facts, free_port, holders, in_namespaces, is_alive, is_root, pids, script, udp,
+};
 
 /// Long enough that no test passes by waiting it out.
 const LONG: Duration = Duration::from_mins(1);
@@ -277,16 +285,217 @@ fn a_reused_pid_is_never_signalled() {
     if !is_root("a pid namespace") {
         return;
     }
-    let output = std::process::Command::new("unshare")
-        .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", NAME, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
+    in_namespaces(
+        &["--pid", "--fork", "--mount-proc", "--kill-child"],
+        NAME,
+        INSIDE,
+    );
+}
+
+#[test]
+fn a_thousand_reused_pids_and_no_wrong_process_signalled() {
+    const INSIDE: &str = "WHARF_TEST_IN_NAMESPACE";
+    const NAME: &str = "port::release::a_thousand_reused_pids_and_no_wrong_process_signalled";
+    if std::env::var_os(INSIDE).is_some() {
+        return give_a_pid_to_a_bystander_again_and_again();
+    }
+    if !is_root("a pid namespace") {
+        return;
+    }
+    in_namespaces(
+        &["--pid", "--fork", "--mount-proc", "--kill-child"],
+        NAME,
+        INSIDE,
+    );
+}
+
+/// In a pid namespace of its own: between the look-up and the signal, the holder ends and its pid is given to
+/// a process that has nothing to do with the port, within the same tick of the clock as often as not.
+fn give_a_pid_to_a_bystander_again_and_again() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut actor = Actor::play(&["swap", "127.0.0.1", &port.to_string()]);
+    let pid = actor.words.first().copied().unwrap();
+    for round in 0..1000 {
+        let found = holders(&wanted);
+        assert_eq!(pids(&found), [pid], "round {round}");
+        actor.say("bystander");
+        assert_eq!(actor.hear(), [pid], "round {round}");
+        let stopped = stop_process(found.first().unwrap(), &wanted, LONG).unwrap();
+        assert!(stopped.pids.is_empty(), "round {round}");
+        assert!(is_alive(pid) && actor.is_alive(), "round {round}");
+        actor.say("server");
+        assert_eq!(actor.hear(), [pid], "round {round}");
+    }
+}
+
+#[test]
+fn a_holder_that_stays_a_zombie_counts_as_gone() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let parent = Actor::play(&["careless", "127.0.0.1", &port.to_string()]);
+    let child = parent.words.first().copied().unwrap();
+    let before = only(&wanted);
+    assert_eq!(facts(&before).unwrap().pid, child);
+    let stopped = stop_process(&before, &wanted, LONG).unwrap();
+    assert_eq!((stopped.pids, stopped.killed), (vec![child], false));
+    await_free(&wanted, &[before], LONG).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap();
+    assert!(stat.contains(") Z "), "{stat}");
+    assert!(is_alive(parent.pid()));
+}
+
+#[test]
+fn another_users_process_is_not_signalled_and_the_command_is_named() {
+    if !is_root("looking as another user") {
+        return;
+    }
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut server = Actor::play(&["serve", "127.0.0.1", &port.to_string()]);
+    let holder = only(&wanted);
+    let asked = wanted.clone();
+    let error = std::thread::spawn(move || {
+        let nobody = rustix::thread::Uid::from_raw(65_534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        stop_process(&holder, &asked, LONG).unwrap_err()
+    })
+    .join()
+    .unwrap();
+    let PortError::NotPermitted { command, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(command, format!("sudo kill {}", server.pid()));
+    assert!(server.is_alive());
+}
+
+#[test]
+fn every_known_keeper_is_stopped_before_its_server() {
+    for name in [
+        "nodemon",
+        "watchexec",
+        "cargo-watch",
+        "npm run dev",
+        "PM2 v5.3.0: God Daemon",
+        "supervisord",
+    ] {
+        let port = free_port();
+        let words = [&script(), "watch", "127.0.0.1", &port.to_string(), name];
+        let mut keeper = Actor::start_apart("perl", &words);
+        let stopped = stop(&claim(port, &["127.0.0.1"]), LONG);
+        assert_eq!(stopped.pids.first(), Some(&keeper.pid()), "{name}");
+        assert!(!keeper.is_alive(), "{name}");
+    }
+}
+
+#[test]
+fn an_editor_that_started_the_server_is_left_alone() {
+    for name in ["nvim", "code", "emacs", "sshd: dev@pts/0"] {
+        let port = free_port();
+        let words = [&script(), "once", "127.0.0.1", &port.to_string(), name];
+        let mut editor = Actor::start_apart("perl", &words);
+        let stopped = stop(&claim(port, &["127.0.0.1"]), LONG);
+        assert!(!stopped.pids.contains(&editor.pid()), "{name}");
+        assert!(editor.is_alive(), "{name}");
+    }
+}
+
+#[test]
+fn another_signal_may_come_first() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let server = Actor::play(&["stubborn", "127.0.0.1", &port.to_string()]);
+    let holder = only(&wanted);
+    // It ignores SIGTERM, so what ends it within its grace was SIGINT.
+    let stopped = stop_process_with(&holder, &wanted, Signal::INT, LONG).unwrap();
+    assert_eq!((stopped.pids, stopped.killed), (vec![server.pid()], false));
+}
+
+/// The source says it: all signals go through a handle of one identified process.
+#[test]
+fn nothing_is_signalled_by_number_or_group() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/port");
+    let mut open = vec![source];
+    let mut handles = 0;
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(&path).unwrap();
+            open.extend(entries.map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        // Signal 0 only asks.
+        let text = text.replace("test_kill_process(", "");
+        handles += text.matches("pidfd_send_signal(").count();
+        for call in [
+            "kill(",
+            "killpg(",
+            "kill_process(",
+            "kill_process_group(",
+            "kill_current_process_group(",
+            "tgkill",
+        ] {
+            assert!(!text.contains(call), "{call} in {}", path.display());
+        }
+    }
+    assert_eq!(handles, 1, "one place sends signals");
+}
+
+#[test]
+fn an_orphaned_proxy_is_stopped_only_when_no_engine_has_its_container() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut proxy = Actor::play_as("docker-proxy", &["serve", "127.0.0.1", &port.to_string()]);
+    let mut held = vec![Held {
+        claim: wanted.clone(),
+        holders: holders(&wanted),
+    }];
+    let before = held.first().unwrap().holders.first().unwrap().clone();
+    assert!(before.protected.is_some() && !before.orphan);
+    // A daemon that was not asked owns it, as far as anybody knows.
+    let parent = std::os::unix::process::parent_id();
+    mark_orphans(&mut held, &[parent].into());
+    let orphan = held.first().unwrap().holders.first().unwrap().clone();
+    assert!(orphan.orphan && orphan.protected.is_none());
+    // The mark alone allows it.
+    let refused = stop_process(&before, &wanted, LONG).unwrap_err();
+    assert!(
+        matches!(refused, PortError::Protected { .. }),
+        "{refused:?}"
+    );
+    assert!(proxy.is_alive());
+    let stopped = stop_process(&orphan, &wanted, LONG).unwrap();
+    assert_eq!(stopped.pids, [proxy.pid()]);
+    await_free(&wanted, &[orphan], LONG).unwrap();
+}
+
+#[test]
+fn a_proxy_of_a_daemon_that_was_not_asked_is_no_orphan() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    // The daemon, and its proxy below it.
+    let daemon = Actor::start_apart(
+        "perl",
+        &[
+            &script(),
+            "once",
+            "127.0.0.1",
+            &port.to_string(),
+            "dockerd",
+            "docker-proxy",
+        ],
+    );
+    let mut held = vec![Held {
+        claim: wanted.clone(),
+        holders: holders(&wanted),
+    }];
+    mark_orphans(&mut held, &[].into());
+    let holder = held.first().unwrap().holders.first().unwrap().clone();
+    assert!(!holder.orphan && holder.protected.is_some(), "{holder:?}");
+    // That daemon answered and knows no container: the proxy is a stray one.
+    mark_orphans(&mut held, &[daemon.pid()].into());
+    assert!(held.first().unwrap().holders.first().unwrap().orphan);
 }
 
 /// In a pid namespace of its own, where the next pid can be chosen.

@@ -194,3 +194,22 @@ pub(crate) fn is_root(what: &str) -> bool {
     }
     root
 }
+
+/// Runs one test of this program again, in namespaces of its own and with a variable that says so.
+pub(crate) fn in_namespaces(which: &[&str], test: &str, variable: &str) {
+    in_namespaces_with(which, test, variable, "1");
+}
+
+/// As [`in_namespaces`], with something to say in the variable.
+pub(crate) fn in_namespaces_with(which: &[&str], test: &str, variable: &str, value: &str) {
+    let output = Command::new("unshare")
+        .args(which)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(variable, value)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}

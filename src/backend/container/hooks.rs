@@ -22,7 +22,7 @@ const KEPT: usize = 20;
 
 /// A hook as its label has it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Hook {
+pub(super) struct Hook {
     command: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user: Option<String>,
@@ -50,7 +50,7 @@ pub(super) fn recorded(service: &Service) -> BTreeMap<String, String> {
 }
 
 impl Hook {
-    fn of(hook: &model::Hook) -> Self {
+    pub(super) fn of(hook: &model::Hook) -> Self {
         Self {
             command: hook.command.clone(),
             user: hook.user.clone(),
@@ -96,7 +96,7 @@ pub(super) async fn run(
 }
 
 /// Runs a command; its output is the instance's. Its exit code and last lines.
-async fn execute(
+pub(super) async fn execute(
     engine: &Engine,
     id: &str,
     name: &str,

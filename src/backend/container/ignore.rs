@@ -6,14 +6,14 @@
 
 /// The patterns of one file, in order.
 #[derive(Debug, Default)]
-pub(super) struct Ignore {
+pub(crate) struct Ignore {
     patterns: Vec<Pattern>,
 }
 
 /// A pattern that cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the ignore file: `{text}` is not a pattern")]
-pub(super) struct BadPattern {
+pub(crate) struct BadPattern {
     /// The line, from 1.
     pub line: usize,
     /// The text.
@@ -52,7 +52,7 @@ enum Token {
 
 impl Ignore {
     /// Reads the text of an ignore file.
-    pub(super) fn parse(text: &str) -> Result<Self, BadPattern> {
+    pub(crate) fn parse(text: &str) -> Result<Self, BadPattern> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut patterns = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -68,8 +68,21 @@ impl Ignore {
         Ok(Self { patterns })
     }
 
+    /// Takes patterns as they are: none is a comment.
+    pub(super) fn of(patterns: &[String]) -> Result<Self, BadPattern> {
+        let parsed = patterns.iter().enumerate().map(|(index, text)| {
+            Pattern::parse(text.trim()).ok_or_else(|| BadPattern {
+                line: index + 1,
+                text: text.clone(),
+            })
+        });
+        Ok(Self {
+            patterns: parsed.collect::<Result<_, _>>()?,
+        })
+    }
+
     /// Lets one path in, whatever the patterns before say.
-    pub(super) fn always_send(&mut self, path: &str) {
+    pub(crate) fn always_send(&mut self, path: &str) {
         self.patterns.push(Pattern {
             exception: true,
             text: path.to_owned(),
@@ -78,7 +91,7 @@ impl Ignore {
     }
 
     /// Whether a path (relative to the context, with `/`) is left out.
-    pub(super) fn excludes(&self, path: &str) -> bool {
+    pub(crate) fn excludes(&self, path: &str) -> bool {
         self.patterns.iter().fold(false, |excluded, pattern| {
             if pattern.exception == excluded && pattern.covers(path) {
                 !pattern.exception
@@ -89,7 +102,7 @@ impl Ignore {
     }
 
     /// Whether something below an excluded directory may be let in again, so that it must be walked.
-    pub(super) fn reaches_into(&self, directory: &str) -> bool {
+    pub(crate) fn reaches_into(&self, directory: &str) -> bool {
         let below = format!("{directory}/");
         self.patterns.iter().any(|pattern| {
             pattern.exception

@@ -1,17 +1,14 @@
-//! What only the engine knows and others ask for: published ports, named resources, exit codes, last
-//! lines; and the stop of a container that belongs to somebody else.
+//! What only the engine knows and others ask for: named resources, exit codes, last lines.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use bollard::errors::Error;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::observe::{self, encoded};
-use super::reply::{Image, Listed, Named, Volumes};
-use super::{Containers, Engine, fault, labels, logs, perform};
+use super::reply::{Image, Named, Volumes, unix_seconds};
+use super::{Containers, Engine, fault, labels, logs};
 use crate::backend::BackendError;
-use crate::port::holder::{ContainerFacts, Published};
 
 /// What a project names outside itself.
 #[derive(Clone, Debug, Default)]
@@ -37,43 +34,11 @@ pub struct Resources {
     pub volume_hashes: BTreeMap<String, String>,
     /// Images it names: reference and id.
     pub images: BTreeMap<String, String>,
+    /// When they were last pulled, built or tagged: reference and Unix seconds.
+    pub tagged: BTreeMap<String, i64>,
 }
 
 impl Containers {
-    /// Every port that a running container publishes, and every running container.
-    pub async fn published(&self) -> Result<(Vec<Published>, Vec<ContainerFacts>), BackendError> {
-        let engine = self.engine().await?;
-        let running: Vec<Listed> = engine
-            .get("/containers/json")
-            .await
-            .map_err(|error| engine.refused("list containers", error))?;
-        let mut ports = Vec::new();
-        let mut all = Vec::new();
-        for entry in running {
-            let facts = facts(&entry, &engine.info.endpoint);
-            ports.extend(entry.ports.iter().filter_map(|port| {
-                Some(Published {
-                    container: facts.clone(),
-                    ip: observe::address(&port.ip)?,
-                    port: Some(port.public_port).filter(|port| *port != 0)?,
-                    protocol: observe::protocol(&port.protocol)?,
-                })
-            }));
-            all.push(facts);
-        }
-        Ok((ports, all))
-    }
-
-    /// Stops a container that is not of this project, as `docker stop` does: its stop signal, its grace
-    /// period (or `grace`), SIGKILL. One that is gone or stopped already is no error.
-    pub async fn stop_foreign(
-        &self,
-        id: &str,
-        grace: Option<Duration>,
-    ) -> Result<(), BackendError> {
-        perform::stop(self.engine().await?, id, id, grace).await
-    }
-
     /// What exists among what the project names or has labelled.
     pub async fn resources(&self, project: &str, names: &Names) -> Result<Resources, BackendError> {
         let engine = self.engine().await?;
@@ -96,12 +61,24 @@ impl Containers {
                     .map_err(|error| engine.refused("look images up", error))
             },
         )?;
+        let tagged = images
+            .iter()
+            .map(|(reference, image)| {
+                let time = unix_seconds(&image.metadata.last_tag_time);
+                (reference.clone(), time.unwrap_or_default())
+            })
+            .collect();
+        let images = images
+            .into_iter()
+            .map(|(reference, image)| (reference, image.id))
+            .collect();
         Ok(Resources {
             networks,
             network_hashes,
             volumes,
             volume_hashes,
             images,
+            tagged,
         })
     }
 
@@ -125,26 +102,6 @@ impl Containers {
     }
 }
 
-fn facts(entry: &Listed, endpoint: &str) -> ContainerFacts {
-    ContainerFacts {
-        id: entry.id.clone(),
-        // Links add further names with a slash inside.
-        name: entry
-            .names
-            .iter()
-            .map(|name| name.trim_start_matches('/'))
-            .find(|name| !name.contains('/'))
-            .unwrap_or_default()
-            .to_owned(),
-        image: entry.image.clone(),
-        command: entry.command.clone(),
-        project: entry.labels.get(labels::PROJECT).cloned(),
-        service: entry.labels.get(labels::SERVICE).cloned(),
-        created: entry.created,
-        engine: endpoint.to_owned(),
-    }
-}
-
 /// The names that are asked for or of the project, and the recorded hashes of the project's own.
 fn chosen(
     all: Vec<Named>,
@@ -154,8 +111,10 @@ fn chosen(
     let (mut names, mut hashes) = (BTreeSet::new(), BTreeMap::new());
     for mut entry in all {
         let is_ours = entry.labels.get(labels::PROJECT).map(String::as_str) == Some(project);
-        if is_ours && let Some(hash) = entry.labels.remove(labels::CONFIG_HASH) {
-            hashes.insert(entry.name.clone(), hash);
+        if is_ours {
+            // Old versions of Docker Compose recorded none.
+            let hash = entry.labels.remove(labels::CONFIG_HASH);
+            hashes.insert(entry.name.clone(), hash.unwrap_or_default());
         }
         if is_ours || named.contains(&entry.name) {
             names.insert(entry.name);
@@ -167,11 +126,11 @@ fn chosen(
 async fn images(
     engine: &Engine,
     references: &BTreeSet<String>,
-) -> Result<BTreeMap<String, String>, Error> {
+) -> Result<BTreeMap<String, Image>, Error> {
     stream::iter(references)
         .map(|reference| async move {
             let found = image(engine, reference).await?;
-            Ok(found.map(|image| (reference.clone(), image.id)))
+            Ok(found.map(|image| (reference.clone(), image)))
         })
         .buffer_unordered(8)
         .try_filter_map(|found| async { Ok(found) })

@@ -11,6 +11,8 @@ use super::hooks;
 use crate::plan::step::{InstanceSpec, ProjectIdentity};
 use crate::project::model::{Condition, Service};
 
+/// What the labels of Docker Compose begin with.
+pub(super) const OWN: &str = "com.docker.compose.";
 /// The project's name; on everything a project makes.
 pub(super) const PROJECT: &str = "com.docker.compose.project";
 /// The service's name.
@@ -90,7 +92,7 @@ pub(super) fn of_project(project: &ProjectIdentity) -> BTreeMap<String, String> 
     ])
 }
 
-/// The labels of an image that the classic builder makes for a service.
+/// The labels of an image that is built for a service; the classic builder adds its own.
 pub(super) fn of_image(project: &ProjectIdentity, service: &Service) -> BTreeMap<String, String> {
     let mut labels = service
         .build
@@ -99,7 +101,6 @@ pub(super) fn of_image(project: &ProjectIdentity, service: &Service) -> BTreeMap
         .unwrap_or_default();
     labels.extend(of_project(project));
     labels.insert(SERVICE.to_owned(), service.name.clone());
-    labels.insert(BUILDER.to_owned(), "classic".to_owned());
     labels
 }
 

@@ -3,10 +3,11 @@
 //! Following goes on over restarts of the same container and ends when all have ended. Lines of one
 //! instance, and its end after them, are told in their order.
 
+use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::query_parameters::LogsOptionsBuilder;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde_json::Value;
 
 use super::fault::is_missing;
@@ -70,7 +71,7 @@ pub(super) async fn last_lines(engine: &Engine, id: &str, n: u64) -> Result<Vec<
 
 /// Which part of a container's output.
 #[derive(Clone, Copy, Debug, Default)]
-struct Span {
+pub(super) struct Span {
     follow: bool,
     tail: Option<u64>,
     /// Nothing earlier.
@@ -84,7 +85,7 @@ struct Span {
 }
 
 impl Span {
-    fn of(options: &LogOptions, follow: bool) -> Self {
+    pub(super) fn of(options: &LogOptions, follow: bool) -> Self {
         Self {
             follow,
             tail: options.tail,
@@ -96,20 +97,19 @@ impl Span {
     }
 
     /// The engine counts whole seconds and may send a little too much.
-    fn contains(&self, time: i64) -> bool {
+    pub(super) fn contains(&self, time: i64) -> bool {
         self.since.is_none_or(|since| time >= since)
             && self.after.is_none_or(|after| time > after)
             && self.until.is_none_or(|until| time <= until)
     }
 }
 
-/// Reads lines until the engine ends the stream; returns the time of the last one.
-async fn read(
+/// What the engine has of a container's output.
+pub(super) fn messages(
     engine: &Engine,
     id: &str,
     span: Span,
-    mut each: impl FnMut(Line),
-) -> Result<Option<i64>, Error> {
+) -> impl Stream<Item = Result<LogOutput, Error>> + Send + use<> {
     let seconds = |time: i64| i32::try_from(time).unwrap_or(i32::MAX);
     let from = span.since.max(span.after);
     let tail = span
@@ -127,7 +127,17 @@ async fn read(
     if let Some(until) = span.until {
         options = options.until(seconds(until.div_euclid(SECOND) + 1));
     }
-    let mut messages = std::pin::pin!(engine.docker.logs(id, Some(options.build())));
+    engine.docker.logs(id, Some(options.build()))
+}
+
+/// Reads lines until the engine ends the stream; returns the time of the last one.
+async fn read(
+    engine: &Engine,
+    id: &str,
+    span: Span,
+    mut each: impl FnMut(Line),
+) -> Result<Option<i64>, Error> {
+    let mut messages = std::pin::pin!(messages(engine, id, span));
     let mut lines = Lines::default();
     let mut last = None;
     let mut pass = |line: Line| {

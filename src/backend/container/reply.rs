@@ -16,6 +16,8 @@ pub(super) struct Info {
     pub operating_system: String,
     #[serde(default, deserialize_with = "or_default")]
     pub security_options: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub driver_status: Vec<(String, String)>,
 }
 
 /// One entry of `GET /containers/json`.
@@ -27,6 +29,8 @@ pub(super) struct Listed {
     pub names: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
     pub image: String,
+    #[serde(rename = "ImageID", default, deserialize_with = "or_default")]
+    pub image_id: String,
     #[serde(default, deserialize_with = "or_default")]
     pub command: String,
     #[serde(default)]
@@ -35,6 +39,15 @@ pub(super) struct Listed {
     pub ports: Vec<ListedPort>,
     #[serde(default, deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub state: String,
+    /// The state in words, with the exit code and the verdict on health in brackets.
+    #[serde(default, deserialize_with = "or_default")]
+    pub status: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub mounts: Vec<Mounted>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub network_settings: NetworkSettings,
 }
 
 /// A port of a list entry.
@@ -43,6 +56,8 @@ pub(super) struct Listed {
 pub(super) struct ListedPort {
     #[serde(rename = "IP", default, deserialize_with = "or_default")]
     pub ip: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub private_port: u16,
     #[serde(default, deserialize_with = "or_default")]
     pub public_port: u16,
     #[serde(rename = "Type", default, deserialize_with = "or_default")]
@@ -145,7 +160,11 @@ pub(super) struct Mounted {
     #[serde(default)]
     pub name: String,
     #[serde(default)]
+    pub source: String,
+    #[serde(default)]
     pub destination: String,
+    #[serde(default)]
+    pub driver: String,
 }
 
 /// `NetworkSettings` of a container.
@@ -182,6 +201,17 @@ pub(super) struct Image {
     pub id: String,
     #[serde(default, deserialize_with = "or_default")]
     pub config: ImageConfig,
+    #[serde(default, deserialize_with = "or_default")]
+    pub metadata: ImageMetadata,
+}
+
+/// `Metadata` of an image.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ImageMetadata {
+    /// When its name was last given to it here: by a pull, a build or a tag.
+    #[serde(default, deserialize_with = "or_default")]
+    pub last_tag_time: String,
 }
 
 /// `Config` of an image.

@@ -83,7 +83,8 @@ async fn follow_project(
     };
     loop {
         let mut alive = false;
-        for each in followed.iter_mut().filter(|each| !each.over) {
+        // One that has ended may be started again by another command while the others live.
+        for each in &mut followed {
             alive |= each.go_on(options, events).await?;
         }
         if followed.iter().all(|each| each.over) {
@@ -124,14 +125,7 @@ impl Followed {
         };
         let limit = usize::try_from(lines).unwrap_or(usize::MAX);
         let mut last = VecDeque::new();
-        let mut keep = |line: Line| {
-            if is_wanted(&line, options) {
-                last.push_back(line);
-                if last.len() > limit {
-                    last.pop_front();
-                }
-            }
-        };
+        let mut keep = |line: Line| last_wanted(&mut last, line, limit, options);
         while followed.portion(&mut keep)? {
             tokio::task::yield_now().await;
         }
@@ -199,7 +193,22 @@ fn unreadable(dir: &InstanceDir, error: std::io::Error) -> BackendError {
     failed("read the output in", dir.path(), error)
 }
 
-fn is_wanted(line: &Line, options: &LogOptions) -> bool {
+/// Keeps the last lines of those that are wanted.
+pub(super) fn last_wanted(
+    last: &mut VecDeque<Line>,
+    line: Line,
+    limit: usize,
+    options: &LogOptions,
+) {
+    if is_wanted(&line, options) {
+        last.push_back(line);
+        if last.len() > limit {
+            last.pop_front();
+        }
+    }
+}
+
+pub(super) fn is_wanted(line: &Line, options: &LogOptions) -> bool {
     options.since.is_none_or(|since| line.time >= since)
         && options.until.is_none_or(|until| line.time <= until)
 }

@@ -40,6 +40,10 @@ impl Processes {
                 .await_ready(instance, readiness, events)
                 .await
                 .map(|()| None),
+            Action::AwaitListening { instance, claims } => self
+                .await_listening(instance, claims, events)
+                .await
+                .map(|()| None),
             Action::AwaitHealthy { instance } => self.await_healthy(instance).await.map(|()| None),
             Action::AwaitCompleted { instance } => {
                 self.await_completed(instance).await.map(|()| None)

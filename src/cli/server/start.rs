@@ -14,7 +14,6 @@ use crate::cli::server::model::{self, Wanted};
 use crate::cli::settle::{self, Settled};
 use crate::cli::up::OnConflict;
 use crate::error::{Error, Result};
-use crate::observe;
 use crate::plan::placement::{Wishes, place};
 use crate::plan::policy::{Choice, Policy, Recreate};
 use crate::plan::step::Action;
@@ -97,7 +96,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         project: model::PROJECT,
         kept: &[],
     };
-    foreground::run(scene, &foreground, alone).await
+    foreground::run(scene, &foreground, alone, None).await
 }
 
 /// Plans with the port asked for; if that moves, plans again for the port it moves to, so that a server
@@ -183,7 +182,7 @@ async fn about_earlier(
         _ => {}
     }
     let claim = model::claim(wanted.host, port);
-    let held = observe::held(backends, std::slice::from_ref(&claim)).await?;
+    let held = backends.held(std::slice::from_ref(&claim)).await?;
     let holders = held
         .into_iter()
         .flat_map(|held| held.holders)

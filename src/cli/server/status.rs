@@ -1,16 +1,16 @@
 //! `wharf server status`
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::backend::Backend as _;
 use crate::cli::context::Context;
-use crate::cli::ps;
+use crate::cli::row;
 use crate::cli::server::model;
 use crate::error::{Error, Result};
-use crate::observe;
+use crate::port::claim::Claim;
 use crate::probe;
 use crate::state::{Instance, ProbeKind, Status};
 use crate::ui::question;
@@ -26,9 +26,9 @@ pub(in crate::cli) struct Args {
     /// Only this port; also says who holds it otherwise [default: all servers, and port 8003]
     #[arg(long)]
     port: Option<u16>,
-    /// Address whose port is looked at
-    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
-    host: IpAddr,
+    /// Address whose port is looked at [default: all]
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<IpAddr>,
     /// `table` or `json`
     #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"])]
     format: String,
@@ -54,7 +54,11 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     instances.sort_by(|a, b| a.name.cmp(&b.name));
     let servers = futures_util::future::join_all(instances.iter().map(Server::of)).await;
     let port = args.port.unwrap_or(8003);
-    let held = observe::held(&backends, &[model::claim(args.host, port)]).await?;
+    let mut claim = model::claim(args.host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port);
+    if args.host.is_none() {
+        claim.addresses = Claim::any_address();
+    }
+    let held = backends.held(&[claim]).await?;
     let holders: Vec<String> = held
         .iter()
         .flat_map(|held| &held.holders)
@@ -104,7 +108,7 @@ impl Server {
     async fn of(instance: &Instance) -> Self {
         let now = jiff::Timestamp::now().as_second();
         let started = instance.started.filter(|_| instance.status.is_alive());
-        let connections = ps::connections(instance);
+        let connections = row::connections(instance);
         let (health, details) = health(instance).await;
         Self {
             name: instance.name.clone(),
@@ -148,7 +152,7 @@ async fn health(instance: &Instance) -> (String, Option<Value>) {
         return ("-".to_owned(), None);
     };
     let recorded = instance.readiness.as_ref();
-    let ip = recorded.map_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), |readiness| {
+    let ip = recorded.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |readiness| {
         readiness.address.ip()
     });
     let address = SocketAddr::new(ip, port);

@@ -26,6 +26,8 @@ pub struct ProcessForm {
     pub command: Option<Vec<String>>,
     /// Absolute; `None`: the project's directory.
     pub working_dir: Option<PathBuf>,
+    /// What to run before it starts anew because watched files changed (`rebuild`); argv.
+    pub build: Option<Vec<String>>,
     /// Put on top of the service's environment.
     pub environment: BTreeMap<String, Option<String>>,
     /// Run as.

@@ -9,12 +9,13 @@ mod mount;
 mod network;
 mod port;
 mod service;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use build::{Build, BuildContext};
+pub use build::{Build, BuildContext, NamedContext};
 pub use extension::{Conflict, ProcessForm, ReadySetting, ServiceExtension};
 pub use hash::volumes_of;
 pub(crate) use hash::{digest, escaped};
@@ -24,8 +25,9 @@ pub use network::{Network, NetworkAttachment, Store, StoreSource, Volume};
 pub use port::{Port, RawPort};
 pub use service::{
     Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart,
-    RestartPacing, Service, Ulimit,
+    RestartPacing, Separator, Service, Ulimit,
 };
+pub use watch::{Reaction, Trigger};
 
 /// A loaded project.
 #[derive(Clone, Debug)]

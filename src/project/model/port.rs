@@ -34,3 +34,10 @@ pub struct Port {
     /// A name for people.
     pub name: Option<String>,
 }
+
+impl Port {
+    /// Whether the port on the host is one of several.
+    pub fn is_range(&self) -> bool {
+        matches!(self.published, Some((first, last)) if first != last)
+    }
+}

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Build, Limits, Mount, NetworkAttachment, Port, RawPort, ServiceExtension, StoreMount};
+use super::{
+    Build, Limits, Mount, NetworkAttachment, Port, RawPort, ServiceExtension, StoreMount, Trigger,
+};
 
 /// A service, canonical and resolved. Fields follow the specification's names.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -162,10 +164,14 @@ pub struct Service {
     pub pre_stop: Vec<Hook>,
     /// A fixed hardware address.
     pub mac_address: Option<String>,
+    /// `develop.watch`.
+    pub watch: Vec<Trigger>,
     /// `x-wharf`.
     pub wharf: ServiceExtension,
     /// The hash of its canonical form, as `config --hash` prints it.
     pub config_hash: String,
+    /// What stands between the parts of its names.
+    pub separator: Separator,
     /// The text that the hash is made of, where it shares something of another service and the hash
     /// therefore depends on that one's container.
     pub shared_form: Option<String>,
@@ -200,7 +206,34 @@ impl Service {
     pub fn image_name(&self, project: &str) -> String {
         self.image
             .clone()
-            .unwrap_or_else(|| format!("{project}-{}", self.name))
+            .unwrap_or_else(|| format!("{project}{}{}", self.separator, self.name))
+    }
+
+    /// The name of replica `number` in project `project`: `container_name`, or `P-service-N`.
+    pub fn instance_name(&self, project: &str, number: u32) -> String {
+        let between = self.separator;
+        self.container_name
+            .clone()
+            .unwrap_or_else(|| format!("{project}{between}{}{between}{number}", self.name))
+    }
+}
+
+/// What stands between the parts of the names that wharf makes (`--compatibility`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Separator {
+    /// `-`
+    #[default]
+    Dash,
+    /// `_`, as in Compose 1.
+    Underscore,
+}
+
+impl std::fmt::Display for Separator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Dash => "-",
+            Self::Underscore => "_",
+        })
     }
 }
 

@@ -214,6 +214,7 @@ const WHARF: Shape = Shape::Object(&Object {
             "process",
             Shape::Object(&Object {
                 fields: &[
+                    ("build", COMMAND),
                     ("command", COMMAND),
                     ("environment", LIST_OR_DICT),
                     ("healthcheck", HEALTHCHECK),

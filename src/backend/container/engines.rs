@@ -1,0 +1,578 @@
+//! All engines of this machine: who of them has a container on a port, and the stop of a container that
+//! belongs to somebody else.
+//!
+//! Beside the engine that wharf works with there may be others whose containers hold ports: the system's, a
+//! rootless one, Podman, those of other contexts. Each is asked for a moment only; one that is dead costs no
+//! more than that. Remote engines publish on other machines and are not asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::query_parameters::{KillContainerOptionsBuilder, WaitContainerOptions};
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use serde::Deserialize;
+use tokio::net::UnixStream;
+
+use super::connect;
+use super::observe::{self, encoded};
+use super::reply::{Binding, Listed};
+use super::{Containers, Engine, fault, labels, perform};
+use crate::backend::BackendError;
+use crate::port::holder::{ContainerFacts, Published};
+use crate::project::Env;
+
+/// How long an engine gets to answer all that is asked about ports.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a container gets to end after a signal of the user's choice.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// On the tasks of a Swarm service: its name.
+const SWARM_SERVICE: &str = "com.docker.swarm.service.name";
+/// On Swarm services: the stack they belong to.
+const STACK: &str = "com.docker.stack.namespace";
+
+/// Variables that would lead a connection elsewhere than to the socket that is meant.
+const LEADING: [&str; 5] = [
+    "DOCKER_HOST",
+    "DOCKER_CONTEXT",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_TLS",
+    "DOCKER_API_VERSION",
+];
+
+/// What the engines of this machine say about ports.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    /// Every port that a running container or a Swarm service publishes.
+    pub published: Vec<Published>,
+    /// Every running container.
+    pub running: Vec<ContainerFacts>,
+    /// Ports that stopped containers will publish when they are started; filled only where asked for.
+    pub reserved: Vec<Published>,
+    /// Where an engine should be that did not answer in time, or not to us.
+    pub silent: Vec<String>,
+    /// The processes behind the engines that answered, as their sockets tell.
+    pub daemons: BTreeSet<u32>,
+    /// How many engines answered.
+    pub answered: usize,
+}
+
+impl Containers {
+    /// Asks every engine of this machine; `reserved` asks for stopped containers, too. Never fails and
+    /// never takes long: who does not answer is [`Census::silent`].
+    pub async fn census(&self, reserved: bool) -> Census {
+        let engines = everywhere(&self.shared.env);
+        let answers = join_all(engines.iter().map(|(endpoint, env)| async move {
+            let engine = env.as_ref().map_or_else(|| self.clone(), Self::new);
+            let answer = tokio::time::timeout(PATIENCE, engine.count(reserved)).await;
+            (endpoint, answer)
+        }))
+        .await;
+        let mut census = Census::default();
+        let mut seen = BTreeSet::new();
+        for (endpoint, answer) in answers {
+            match answer {
+                Ok(Ok(one)) => census.add(one, &mut seen),
+                Ok(Err(error)) if is_absent(&error) => {}
+                Ok(Err(_)) | Err(_) => census.silent.push(endpoint.clone()),
+            }
+        }
+        census
+    }
+
+    /// What one engine says.
+    async fn count(&self, reserved: bool) -> Result<Census, BackendError> {
+        let engine = self.engine().await?;
+        let refused = |error| engine.refused("list containers", error);
+        let running: Vec<Listed> = engine.get("/containers/json").await.map_err(refused)?;
+        let mut census = Census {
+            answered: 1,
+            daemons: daemon(&engine.info.endpoint).await.into_iter().collect(),
+            ..Census::default()
+        };
+        for entry in running {
+            let facts = facts(&entry, &engine.info.endpoint);
+            let kept = entry
+                .labels
+                .get(SWARM_SERVICE)
+                .map(|service| kept_by_swarm(service));
+            census
+                .published
+                .extend(entry.ports.iter().filter_map(|port| {
+                    Some(Published {
+                        container: facts.clone(),
+                        ip: observe::address(&port.ip)?,
+                        port: Some(port.public_port).filter(|port| *port != 0)?,
+                        protocol: observe::protocol(&port.protocol)?,
+                        kept: kept.clone(),
+                    })
+                }));
+            census.running.push(facts);
+        }
+        // An engine that is no manager of a swarm refuses, and has no services to tell of.
+        let services: Vec<Service> = engine.get("/services").await.unwrap_or_default();
+        for service in services {
+            census
+                .published
+                .extend(service.published(&engine.info.endpoint));
+        }
+        if reserved {
+            census.reserved = engine.reserved().await.map_err(refused)?;
+        }
+        Ok(census)
+    }
+
+    /// The backend of the engine at `endpoint`, which a census named.
+    #[must_use]
+    pub fn at(&self, endpoint: &str) -> Self {
+        everywhere(&self.shared.env)
+            .into_iter()
+            .find(|(other, _)| *other == endpoint)
+            .and_then(|(_, env)| env)
+            .map_or_else(|| self.clone(), |env| Self::new(&env))
+    }
+
+    /// Stops a container that is not of this project, as `docker stop` does: its stop signal, its grace
+    /// period (or `grace`), SIGKILL. With `signal`, that one comes first and has the grace period for itself.
+    /// One that is gone or stopped already is no error.
+    pub async fn stop_foreign(
+        &self,
+        id: &str,
+        signal: Option<i32>,
+        grace: Option<Duration>,
+    ) -> Result<(), BackendError> {
+        let engine = self.engine().await?;
+        if let Some(signal) = signal {
+            engine.signal(id, signal, grace.unwrap_or(GRACE)).await?;
+        }
+        perform::stop(engine, id, id, grace).await
+    }
+}
+
+impl Census {
+    fn add(&mut self, one: Self, seen: &mut BTreeSet<String>) {
+        // The same engine may listen in several places.
+        let ids: BTreeSet<String> = one
+            .published
+            .iter()
+            .chain(&one.reserved)
+            .map(|port| &port.container.id)
+            .chain(one.running.iter().map(|container| &container.id))
+            .cloned()
+            .collect();
+        let is_new = |container: &ContainerFacts| !seen.contains(&container.id);
+        let new = |port: &Published| is_new(&port.container);
+        self.published
+            .extend(one.published.into_iter().filter(&new));
+        self.reserved.extend(one.reserved.into_iter().filter(&new));
+        self.running.extend(one.running.into_iter().filter(is_new));
+        seen.extend(ids);
+        self.daemons.extend(one.daemons);
+        self.answered += one.answered;
+    }
+}
+
+impl Engine {
+    /// The ports that stopped containers are configured to publish.
+    async fn reserved(&self) -> Result<Vec<Published>, bollard::errors::Error> {
+        let filters = serde_json::json!({ "status": ["created", "exited"] }).to_string();
+        let stopped: Vec<Listed> = self
+            .get(&format!(
+                "/containers/json?all=true&filters={}",
+                encoded(&filters)
+            ))
+            .await?;
+        let found = join_all(stopped.iter().map(|entry| async {
+            let path = format!("/containers/{}/json", encoded(&entry.id));
+            // One that was removed meanwhile reserves nothing.
+            let configured = self.get::<Configured>(&path).await.ok()?;
+            Some(configured.published(&facts(entry, &self.info.endpoint)))
+        }))
+        .await;
+        Ok(found.into_iter().flatten().flatten().collect())
+    }
+
+    /// Sends a signal and waits until the container has ended, for `patience` at most.
+    async fn signal(&self, id: &str, signal: i32, patience: Duration) -> Result<(), BackendError> {
+        let options = KillContainerOptionsBuilder::new()
+            .signal(&signal.to_string())
+            .build();
+        match self.docker.kill_container(id, Some(options)).await {
+            Ok(()) => {}
+            Err(error) if fault::is_missing(&error) || fault::has_status(&error, 409) => {
+                return Ok(());
+            }
+            Err(error) => return Err(self.refused(format!("signal {id}"), error)),
+        }
+        let mut end = self.docker.wait_container(id, None::<WaitContainerOptions>);
+        // What has not ended by then is stopped the usual way.
+        drop(tokio::time::timeout(patience, end.next()).await);
+        Ok(())
+    }
+}
+
+/// Whether nobody listens there at all: no engine, rather than one that does not answer.
+fn is_absent(error: &BackendError) -> bool {
+    let BackendError::EngineUnreachable { source, .. } = error else {
+        return false;
+    };
+    source
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| {
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+            )
+        })
+}
+
+/// Who listens on an engine's socket: the process that made it listen.
+async fn daemon(endpoint: &str) -> Option<u32> {
+    let path = endpoint.strip_prefix("unix://")?;
+    let stream = UnixStream::connect(path).await.ok()?;
+    u32::try_from(stream.peer_cred().ok()?.pid()?).ok()
+}
+
+fn kept_by_swarm(service: &str) -> String {
+    format!("Swarm would start another task: docker service rm {service}")
+}
+
+pub(super) fn facts(entry: &Listed, endpoint: &str) -> ContainerFacts {
+    ContainerFacts {
+        id: entry.id.clone(),
+        // Links add further names with a slash inside.
+        name: entry
+            .names
+            .iter()
+            .map(|name| name.trim_start_matches('/'))
+            .find(|name| !name.contains('/'))
+            .unwrap_or_default()
+            .to_owned(),
+        image: entry.image.clone(),
+        command: entry.command.clone(),
+        project: entry.labels.get(labels::PROJECT).cloned(),
+        service: entry.labels.get(labels::SERVICE).cloned(),
+        created: entry.created,
+        engine: endpoint.to_owned(),
+    }
+}
+
+/// Where engines of this machine may be: the address, and the environment that leads there where it is not
+/// `env` itself. The one that wharf works with is the first; each socket is there once.
+fn everywhere(env: &Env) -> Vec<(String, Option<Env>)> {
+    let mut found: Vec<(String, Option<Env>)> = Vec::new();
+    let mut known = BTreeSet::new();
+    let mut add = |other: Option<Env>| {
+        let Ok(endpoint) = connect::endpoint(other.as_ref().unwrap_or(env)) else {
+            return;
+        };
+        let address = endpoint.to_string();
+        let socket = address
+            .strip_prefix("unix://")
+            .map(|path| fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path)));
+        let place = socket.map_or_else(|| address.clone(), |path| path.display().to_string());
+        if endpoint.is_local() && known.insert(place) {
+            found.push((address, other));
+        }
+    };
+    add(None);
+    for path in sockets(env) {
+        if fs::metadata(&path).is_ok_and(|file| file.file_type().is_socket()) {
+            let host = format!("unix://{}", path.display());
+            add(Some(leading(env, "DOCKER_HOST", &host)));
+        }
+    }
+    for name in contexts(env) {
+        add(Some(leading(env, "DOCKER_CONTEXT", &name)));
+    }
+    found
+}
+
+/// The environment with one variable that says where the engine is.
+fn leading(env: &Env, name: &str, value: &str) -> Env {
+    let mut env = env.clone();
+    for name in LEADING {
+        env.variables.remove(name);
+    }
+    env.variables.insert(name.to_owned(), value.to_owned());
+    env
+}
+
+/// The usual places of engines' sockets. For root, those of every user's rootless engines.
+fn sockets(env: &Env) -> Vec<PathBuf> {
+    let mut paths = vec![
+        PathBuf::from("/var/run/docker.sock"),
+        PathBuf::from("/run/podman/podman.sock"),
+    ];
+    let mut runtime: Vec<PathBuf> = env
+        .get("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .into_iter()
+        .collect();
+    runtime.extend(
+        fs::read_dir("/run/user")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path())),
+    );
+    for directory in runtime {
+        paths.push(directory.join("docker.sock"));
+        paths.push(directory.join("podman/podman.sock"));
+    }
+    if let Some(home) = env.get("HOME").map(Path::new) {
+        for place in [
+            ".docker/run/docker.sock",
+            ".docker/desktop/docker.sock",
+            ".colima/default/docker.sock",
+            ".rd/docker.sock",
+            ".orbstack/run/docker.sock",
+        ] {
+            paths.push(home.join(place));
+        }
+    }
+    // Podman's own variable.
+    paths.extend(
+        env.get("CONTAINER_HOST")
+            .and_then(|host| host.strip_prefix("unix://"))
+            .map(PathBuf::from),
+    );
+    paths
+}
+
+/// The names of all contexts of the Docker CLI, sorted.
+fn contexts(env: &Env) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Context {
+        #[serde(rename = "Name")]
+        name: String,
+    }
+    let Some(directory) = connect::directory(env) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = fs::read_dir(directory.join("contexts/meta"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let file = fs::read(entry.ok()?.path().join("meta.json")).ok()?;
+            Some(serde_json::from_slice::<Context>(&file).ok()?.name)
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// What `GET /containers/ID/json` says about a container that does not run.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Configured {
+    #[serde(default)]
+    host_config: HostConfig,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    #[serde(default)]
+    port_bindings: Option<BTreeMap<String, Option<Vec<Binding>>>>,
+}
+
+impl Configured {
+    fn published(self, container: &ContainerFacts) -> Vec<Published> {
+        let mut ports = Vec::new();
+        for (port, bindings) in self.host_config.port_bindings.unwrap_or_default() {
+            let protocol = port
+                .rsplit_once('/')
+                .map_or("tcp", |(_, protocol)| protocol);
+            let Some(protocol) = observe::protocol(protocol) else {
+                continue;
+            };
+            for binding in bindings.unwrap_or_default() {
+                let host_port = binding.host_port.parse().ok().filter(|port| *port != 0);
+                let (Some(port), Some(ip)) = (host_port, observe::address(&binding.host_ip)) else {
+                    continue;
+                };
+                ports.push(Published {
+                    container: container.clone(),
+                    ip,
+                    port,
+                    protocol,
+                    kept: None,
+                });
+            }
+        }
+        ports
+    }
+}
+
+/// One entry of `GET /services`.
+#[derive(Deserialize)]
+struct Service {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "Spec")]
+    spec: ServiceSpec,
+    #[serde(rename = "Endpoint", default)]
+    endpoint: ServiceEndpoint,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceSpec {
+    name: String,
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    task_template: TaskTemplate,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TaskTemplate {
+    #[serde(default)]
+    container_spec: Option<ContainerSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ContainerSpec {
+    #[serde(default)]
+    image: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceEndpoint {
+    #[serde(default)]
+    ports: Option<Vec<ServicePort>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServicePort {
+    #[serde(default)]
+    protocol: String,
+    #[serde(default)]
+    published_port: u16,
+    #[serde(default)]
+    publish_mode: String,
+}
+
+impl Service {
+    /// The ports that the swarm's ingress network publishes for it, on all addresses of every node. Those
+    /// in host mode are published by the tasks' containers themselves.
+    fn published(self, engine: &str) -> Vec<Published> {
+        let labels = self.spec.labels.unwrap_or_default();
+        let facts = ContainerFacts {
+            id: self.id,
+            name: self.spec.name.clone(),
+            image: self
+                .spec
+                .task_template
+                .container_spec
+                .map(|spec| spec.image)
+                .unwrap_or_default(),
+            command: String::new(),
+            project: labels.get(STACK).cloned(),
+            service: Some(self.spec.name),
+            created: 0,
+            engine: engine.to_owned(),
+        };
+        let any = [
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ];
+        let mut ports = Vec::new();
+        for port in self.endpoint.ports.unwrap_or_default() {
+            let Some(protocol) = observe::protocol(&port.protocol) else {
+                continue;
+            };
+            if port.published_port == 0 || port.publish_mode == "host" {
+                continue;
+            }
+            ports.extend(any.map(|ip| Published {
+                container: facts.clone(),
+                ip,
+                port: port.published_port,
+                protocol,
+                kept: Some(kept_by_swarm(&facts.name)),
+            }));
+        }
+        ports
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_asked_once_however_often_it_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("docker.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let mut env = Env {
+            current_dir: "/".into(),
+            ..Env::default()
+        };
+        let mut set = |name: &str, value: String| drop(env.variables.insert(name.into(), value));
+        set("HOME", home.path().display().to_string());
+        set("XDG_RUNTIME_DIR", home.path().display().to_string());
+        set("DOCKER_HOST", format!("unix://{}", socket.display()));
+        let found = everywhere(&env);
+        let here: Vec<&String> = found
+            .iter()
+            .map(|(address, _)| address)
+            .filter(|address| address.contains(&home.path().display().to_string()))
+            .collect();
+        assert_eq!(here, [&format!("unix://{}", socket.display())]);
+        assert!(found.first().is_some_and(|(_, first)| first.is_none()));
+    }
+
+    #[test]
+    fn what_a_stopped_container_and_a_swarm_service_publish_is_read() {
+        let configured: Configured = serde_json::from_str(
+            r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}],"53/udp":[{"HostIp":"127.0.0.1","HostPort":"53"}],"81/tcp":null}}}"#,
+        )
+        .unwrap();
+        let facts = ContainerFacts {
+            id: "a".into(),
+            name: "web".into(),
+            image: String::new(),
+            command: String::new(),
+            project: None,
+            service: None,
+            created: 0,
+            engine: String::new(),
+        };
+        let ports: Vec<(String, u16)> = configured
+            .published(&facts)
+            .iter()
+            .map(|port| (port.ip.to_string(), port.port))
+            .collect();
+        assert_eq!(
+            ports,
+            [("127.0.0.1".to_owned(), 53), ("0.0.0.0".to_owned(), 8080)]
+        );
+        let service: Service = serde_json::from_str(
+            r#"{"ID":"s1","Spec":{"Name":"shop_web","Labels":{"com.docker.stack.namespace":"shop"},"TaskTemplate":{"ContainerSpec":{"Image":"nginx"}}},
+               "Endpoint":{"Ports":[{"Protocol":"tcp","TargetPort":80,"PublishedPort":8080,"PublishMode":"ingress"},{"Protocol":"tcp","TargetPort":81,"PublishedPort":8081,"PublishMode":"host"}]}}"#,
+        )
+        .unwrap();
+        let ports = service.published("unix:///x");
+        assert_eq!(ports.len(), 2);
+        assert!(ports.iter().all(|port| {
+            port.port == 8080
+                && port.container.project.as_deref() == Some("shop")
+                && port
+                    .kept
+                    .as_deref()
+                    .is_some_and(|why| why.contains("docker service rm shop_web"))
+        }));
+    }
+}

@@ -1,0 +1,216 @@
+//! Makes a port free: each holder is released by whatever keeps it (its engine, its service manager, wharf
+//! itself, a signal), the release is written down, and then the port itself is awaited.
+//!
+//! A holder may live in either backend or in none, so this stands beside the router. Whether a holder may be
+//! stopped was decided before; what must never be stopped is refused by `port::release` again.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::backend::BackendError;
+use crate::backend::router::Backends;
+use crate::event::{Event, Events};
+use crate::port::audit::{Entry, Log, Outcome};
+use crate::port::claim::Claim;
+use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
+use crate::port::report::{HolderReport, Means};
+use crate::port::{PortError, release};
+
+/// How long the port itself may take to become free after its holders ended.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// What is to become free, how, and by whose word.
+#[derive(Clone, Debug)]
+pub struct Freeing {
+    /// What must become free.
+    pub claim: Claim,
+    /// Who has it.
+    pub holders: Vec<Holder>,
+    /// How long a holder gets to end by itself.
+    pub grace: Duration,
+    /// The number of the signal to begin with, in place of SIGTERM or a container's own.
+    pub signal: Option<i32>,
+    /// The answer or rule that allows it, for the log.
+    pub answer: String,
+}
+
+/// What was done to one holder.
+struct Done {
+    said: String,
+    outcome: Outcome,
+    pids: Vec<u32>,
+}
+
+impl Backends {
+    /// Releases all holders and waits for the port itself. Says of each what was done.
+    pub async fn free(&self, freeing: &Freeing, events: &Events) -> Result<(), BackendError> {
+        for holder in &freeing.holders {
+            let begin = Instant::now();
+            let done = self.release(freeing, holder).await;
+            if let Some(entry) = entry(freeing, holder, done.as_ref(), begin.elapsed())
+                && let Err(error) = self.releases().append(&entry)
+            {
+                // The holder is gone; a log that cannot be written must not hide that.
+                let path = self.releases().path().display().to_string();
+                events.send(Event::Warning(format!(
+                    "the release is not in {path}: {error}"
+                )));
+            }
+            events.send(Event::Note(done?.said));
+        }
+        let (claim, holders) = (freeing.claim.clone(), freeing.holders.clone());
+        blocking(move || release::await_free(&claim, &holders, SETTLE)).await
+    }
+
+    /// The log of what was stopped for a port.
+    pub fn releases(&self) -> Log {
+        Log::of(self.processes.dirs().state())
+    }
+
+    async fn release(&self, freeing: &Freeing, holder: &Holder) -> Result<Done, BackendError> {
+        match &holder.who {
+            Who::Container(_) | Who::Unit { .. } if holder.protected.is_some() => {
+                Err(PortError::Protected {
+                    who: holder.describe(),
+                    reason: holder.protected.clone().unwrap_or_default(),
+                }
+                .into())
+            }
+            Who::Container(facts) => self.stop_container(freeing, facts).await,
+            Who::Unit { name, .. } => {
+                let holder = holder.clone();
+                let stopped = blocking(move || release::stop_unit(&holder)).await?;
+                Ok(Done {
+                    said: format!("stopped {name}; `systemctl start {name}` brings it back"),
+                    outcome: Outcome::Stopped,
+                    pids: stopped.pids,
+                })
+            }
+            Who::Process(facts) => self.stop_process(freeing, holder, facts).await,
+            Who::Unknown { .. } | Who::Kernel => Err(PortError::NotPermitted {
+                who: holder.describe(),
+                command: release::how_released(holder),
+            }
+            .into()),
+        }
+    }
+
+    async fn stop_container(
+        &self,
+        freeing: &Freeing,
+        facts: &ContainerFacts,
+    ) -> Result<Done, BackendError> {
+        let grace = freeing.signal.map(|_| freeing.grace);
+        self.containers
+            .at(&facts.engine)
+            .stop_foreign(&facts.id, freeing.signal, grace)
+            .await?;
+        let project = facts
+            .project
+            .as_ref()
+            .map(|project| {
+                format!(
+                    " of project {project}; `docker start {}` brings it back",
+                    facts.name
+                )
+            })
+            .unwrap_or_default();
+        Ok(Done {
+            said: format!("stopped container {}{project}", facts.name),
+            outcome: Outcome::Stopped,
+            pids: Vec::new(),
+        })
+    }
+
+    async fn stop_process(
+        &self,
+        freeing: &Freeing,
+        holder: &Holder,
+        facts: &ProcessFacts,
+    ) -> Result<Done, BackendError> {
+        let grace = freeing.grace;
+        if let Some(run) = &facts.run_id
+            && let Some(instance) = self.processes.find_run(run).await
+        {
+            let (project, name) = (&instance.project, &instance.name);
+            self.processes.stop(project, name, Some(grace)).await?;
+            return Ok(Done {
+                said: format!("stopped {name} of project {project}, a service of wharf's"),
+                outcome: Outcome::Stopped,
+                pids: vec![facts.pid],
+            });
+        }
+        let signal = freeing
+            .signal
+            .and_then(Signal::from_named_raw)
+            .unwrap_or(Signal::TERM);
+        let (claim, holder) = (freeing.claim.clone(), holder.clone());
+        let stopped =
+            blocking(move || release::stop_process_with(&holder, &claim, signal, grace)).await?;
+        let (how, outcome) = match (stopped.pids.is_empty(), stopped.killed) {
+            (true, _) => ("gone by itself:", Outcome::Gone),
+            (false, true) if signal == Signal::KILL => ("killed", Outcome::Killed),
+            (false, true) if signal == Signal::TERM => {
+                ("killed (it ignored SIGTERM)", Outcome::Killed)
+            }
+            (false, true) => ("killed (it ignored the signal)", Outcome::Killed),
+            (false, false) => ("stopped", Outcome::Stopped),
+        };
+        Ok(Done {
+            said: format!("{how} {}", stopped.who),
+            outcome,
+            pids: stopped.pids,
+        })
+    }
+}
+
+/// What is written down; nothing where nothing was touched.
+fn entry(
+    freeing: &Freeing,
+    holder: &Holder,
+    done: Result<&Done, &BackendError>,
+    took: Duration,
+) -> Option<Entry> {
+    let (outcome, pids) = match done {
+        Ok(done) => (done.outcome, done.pids.clone()),
+        Err(BackendError::Port(PortError::Unkillable { .. })) => (Outcome::Failed, Vec::new()),
+        Err(_) => return None,
+    };
+    let claim = &freeing.claim;
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let mut by: Vec<String> = words.collect();
+    if let Some(program) = by.first_mut() {
+        // By whatever path it was called.
+        "wharf".clone_into(program);
+    }
+    Some(Entry {
+        time: jiff::Timestamp::now().to_string(),
+        port: claim.port,
+        protocol: claim.protocol,
+        addresses: claim.addresses.clone(),
+        service: Some(claim.service.clone()).filter(|service| !service.is_empty()),
+        holder: HolderReport::of(holder),
+        release: Means::of(holder),
+        outcome,
+        pids,
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        by: shell_words::join(&by),
+        directory: std::fs::read_link("/proc/self/cwd")
+            .ok()
+            .map(|path| path.to_string_lossy().into_owned()),
+        answer: freeing.answer.clone(),
+    })
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PortError> + Send + 'static,
+) -> Result<T, BackendError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(panic) => Err(BackendError::State {
+            action: "a worker thread failed".to_owned(),
+            source: std::io::Error::other(panic),
+        }),
+    }
+}

@@ -1,0 +1,89 @@
+//! Who has a port, with the containers of every engine of this machine named.
+//!
+//! `port::owner` asks the kernel; the engines are asked here, and only where they may know more. Stops nobody.
+
+use std::net::SocketAddr;
+
+use crate::backend::BackendError;
+use crate::backend::container::Census;
+use crate::backend::router::Backends;
+use crate::port::claim::{Claim, Protocol};
+use crate::port::holder::{Holder, Published};
+use crate::port::owner;
+use crate::state::Held;
+
+/// The holders of ports, the containers among them and the ports that stopped containers will take.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// The claims that cannot be had, with all holders named.
+    pub held: Vec<Held>,
+    /// Ports that stopped containers publish when they are started.
+    pub reserved: Vec<Published>,
+    /// Engines that did not answer: their containers are not named.
+    pub silent: Vec<String>,
+}
+
+impl Backends {
+    /// The claims that somebody holds, with all holders named. Without an engine that answers, a holder keeps
+    /// the name the kernel gives it.
+    pub async fn held(&self, claims: &[Claim]) -> Result<Vec<Held>, BackendError> {
+        let found = owner::look_up(claims)?;
+        let census = if found.needs_engine {
+            self.containers.census(false).await
+        } else {
+            Census::default()
+        };
+        Ok(named(found, &census))
+    }
+
+    /// As [`Backends::held`], but asks the engines about ports that nobody listens on, too: a container may
+    /// publish one without a socket, or be about to.
+    pub async fn look(&self, claims: &[Claim]) -> Result<Look, BackendError> {
+        let found = owner::look_up(claims)?;
+        let all_held = claims
+            .iter()
+            .all(|claim| found.held.iter().any(|held| held.claim == *claim));
+        let census = if all_held && !found.needs_engine {
+            Census::default()
+        } else {
+            self.containers.census(!all_held).await
+        };
+        Ok(Look {
+            held: named(found, &census),
+            reserved: census.reserved,
+            silent: census.silent,
+        })
+    }
+
+    /// Who has a TCP address now, in words; `None` where nobody can be named.
+    pub(super) async fn who_has(&self, address: SocketAddr) -> Option<String> {
+        let claim = Claim {
+            service: String::new(),
+            number: 1,
+            addresses: vec![address.ip()],
+            port: address.port(),
+            protocol: Protocol::Tcp,
+        };
+        let held = self.held(&[claim]).await.ok()?;
+        let holders: Vec<String> = held
+            .iter()
+            .flat_map(|held| &held.holders)
+            .map(Holder::describe)
+            .collect();
+        (!holders.is_empty()).then(|| holders.join("; "))
+    }
+}
+
+fn named(found: owner::LookUp, census: &Census) -> Vec<Held> {
+    // A connection that has the port as its own excludes a listener; it has no holder to stop.
+    let connections = found.in_use.iter().map(|claim| Held {
+        claim: claim.clone(),
+        holders: Vec::new(),
+    });
+    let mut held: Vec<Held> = connections.collect();
+    held.extend(owner::attribute(found, &census.published, &census.running));
+    if census.answered > 0 && census.silent.is_empty() {
+        owner::mark_orphans(&mut held, &census.daemons);
+    }
+    held
+}

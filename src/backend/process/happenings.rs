@@ -1,0 +1,225 @@
+//! What happens to the processes of a project, in the engine's words, told by the ledger: each of its entries
+//! is compared with what it said before. Follows the entries by inotify; changes nothing.
+//!
+//! The ledger has the present and the last run of an instance. What was before is not told by `since`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::io;
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
+use tokio::net::unix::pipe::Receiver;
+
+use super::dirs::{ProjectDir, failed};
+use super::observe::{catch_up, needs_supervisor};
+use super::run::wall_clock;
+use super::{Processes, Record, names};
+use crate::backend::BackendError;
+use crate::backend::happening::Happening;
+use crate::state::{BackendKind, Health, Status};
+
+/// The happenings of a project from a certain moment on.
+#[derive(Debug)]
+pub struct Happenings {
+    dir: ProjectDir,
+    changes: Receiver,
+    watched: BTreeSet<String>,
+    seen: BTreeMap<String, Record>,
+    untold: VecDeque<Happening>,
+}
+
+impl Processes {
+    /// What happens to the processes of a project. Nothing is missed from the moment that this returns;
+    /// `since` (nanoseconds since the Unix epoch) tells what the ledger knows from before. `None` when the
+    /// project has never had a process, unless it `may` have one.
+    pub async fn happenings(
+        &self,
+        project: &str,
+        since: Option<i64>,
+        may: bool,
+    ) -> Result<Option<Happenings>, BackendError> {
+        let dir = self.dirs().project(project)?;
+        if !dir.exists() {
+            if !may {
+                return Ok(None);
+            }
+            dir.create()?;
+        }
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+            .map_err(|error| cannot(error.into()))?;
+        let changes = Receiver::from_file_unchecked(File::from(inotify)).map_err(cannot)?;
+        let path = dir.instances();
+        std::fs::create_dir_all(&path).map_err(|error| failed("create", &path, error))?;
+        let flags = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVED_TO;
+        inotify::add_watch(&changes, &path, flags)
+            .map_err(|error| failed("watch", &path, error.into()))?;
+        let mut happenings = Happenings {
+            dir,
+            changes,
+            watched: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            untold: VecDeque::new(),
+        };
+        if happenings.read()?.values().any(needs_supervisor) {
+            catch_up(&self.client, project).await;
+        }
+        happenings.look()?;
+        // What was there at the first look has not just happened.
+        happenings
+            .untold
+            .retain(|each| since.is_some_and(|since| each.time >= since));
+        Ok(Some(happenings))
+    }
+}
+
+impl Happenings {
+    /// The next thing that happens.
+    pub async fn next(&mut self) -> Result<Happening, BackendError> {
+        loop {
+            if let Some(happening) = self.past() {
+                return Ok(happening);
+            }
+            self.changes.readable().await.map_err(cannot)?;
+            let mut buffer = [0; 4096];
+            // What happened is read from the ledger; here it only matters that something did.
+            loop {
+                match self.changes.try_read(&mut buffer) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(cannot(error)),
+                }
+            }
+            self.look()?;
+        }
+    }
+
+    /// The next thing that has happened already, if there is one.
+    pub fn past(&mut self) -> Option<Happening> {
+        self.untold.pop_front()
+    }
+
+    /// All entries, each watched before it is read.
+    fn read(&mut self) -> Result<BTreeMap<String, Record>, BackendError> {
+        let mut records = BTreeMap::new();
+        let names = names(&self.dir)?;
+        self.watched.retain(|name| names.contains(name));
+        for name in names {
+            let instance = self.dir.instance(&name)?;
+            // A directory that was made again under its name has to be watched again, which is harmless
+            // for one that is watched.
+            match inotify::add_watch(
+                &self.changes,
+                instance.path(),
+                WatchFlags::MOVED_TO | WatchFlags::ONLYDIR,
+            ) {
+                Ok(_) => drop(self.watched.insert(name.clone())),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed("watch", instance.path(), error.into())),
+            }
+            if let Some(record) = Record::read(&instance)? {
+                records.insert(name, record);
+            }
+        }
+        Ok(records)
+    }
+
+    fn look(&mut self) -> Result<(), BackendError> {
+        let now = self.read()?;
+        let mut found = Vec::new();
+        let all: BTreeSet<&String> = self.seen.keys().chain(now.keys()).collect();
+        for name in all {
+            compare(self.seen.get(name), now.get(name), wall_clock(), &mut found);
+        }
+        found.sort_by_key(|happening| happening.time);
+        self.untold.extend(found);
+        self.seen = now;
+        Ok(())
+    }
+}
+
+/// What happened between two states of an entry.
+fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mut Vec<Happening>) {
+    let Some(record) = after else {
+        if let Some(gone) = before {
+            found.push(happening(gone, gone.id(), now, "destroy", None));
+        }
+        return;
+    };
+    let before = match before {
+        Some(other) if other.created_id != record.created_id => {
+            found.push(happening(
+                other,
+                other.id(),
+                record.created,
+                "destroy",
+                None,
+            ));
+            None
+        }
+        before => before,
+    };
+    let mut tell = |time: i64, action: &str, code: Option<i32>| {
+        found.push(happening(record, record.id(), time, action, code));
+    };
+    if before.is_none() {
+        tell(record.created, "create", None);
+    }
+    let old = before.and_then(|record| record.run.as_ref());
+    if let Some(run) = &record.run {
+        let same = old.filter(|old| old.id == run.id);
+        if same.is_none_or(|old| old.process.is_none()) && run.process.is_some() {
+            if let Some(missed) = old.filter(|old| old.id != run.id && old.finished.is_none()) {
+                tell(run.started.max(missed.started), "die", missed.code);
+            }
+            tell(run.started, "start", None);
+        }
+        if let Some(finished) = run.finished
+            && same.is_none_or(|old| old.finished.is_none())
+        {
+            tell(finished, "die", run.code);
+            if !record.wanted {
+                tell(finished, "stop", None);
+            }
+        }
+    }
+    let Some(before) = before else { return };
+    match (before.status, record.status) {
+        (Status::Running, Status::Paused) => tell(now, "pause", None),
+        (Status::Paused, Status::Running) => tell(now, "unpause", None),
+        _ => {}
+    }
+    if before.health != record.health {
+        match record.health {
+            Some(Health::Healthy) => tell(now, "health_status: healthy", None),
+            Some(Health::Unhealthy) => tell(now, "health_status: unhealthy", None),
+            Some(Health::Starting) | None => {}
+        }
+    }
+}
+
+fn happening(record: &Record, id: &str, time: i64, action: &str, code: Option<i32>) -> Happening {
+    let mut attributes = record.spec.labels.clone();
+    attributes.retain(|name, _| !name.starts_with("com.docker.compose."));
+    attributes.insert("name".to_owned(), record.spec.name.clone());
+    if let Some(code) = code {
+        attributes.insert("exitCode".to_owned(), code.to_string());
+    }
+    Happening {
+        time,
+        backend: BackendKind::Process,
+        id: id.to_owned(),
+        name: record.spec.name.clone(),
+        service: record.spec.service.clone(),
+        one_off: record.spec.number == 0,
+        action: action.to_owned(),
+        attributes,
+    }
+}
+
+fn cannot(source: io::Error) -> BackendError {
+    BackendError::State {
+        action: "cannot watch the ledger".to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,140 @@
+//! Whether a process got the ports it was started for.
+//!
+//! Two projects may find the same port free at the same moment; one of the two servers then ends at once, or
+//! lives on without its port. A service that declares no protocol is not asked for an answer, so the kernel is
+//! asked who listens.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::Processes;
+use crate::backend::BackendError;
+use crate::event::{Event, Events};
+use crate::plan::step::Target;
+use crate::port::claim::Claim;
+use crate::port::{PortError, owner, process, protect, release, sockets};
+use crate::state::Status;
+
+/// How long is watched. What listens later than that is not asked for: nobody declared that it will.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long an instance may live on beside somebody who has its port, before that counts as lost.
+const BESIDE: Duration = Duration::from_secs(1);
+
+/// The first and the longest pause between two looks.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+
+impl Processes {
+    /// Watches until the instance listens on all of `claims`, or cannot any more because somebody else does:
+    /// that fails, with the name of who it is. An instance that ends by itself, or takes its time, is no
+    /// failure.
+    pub(super) async fn await_listening(
+        &self,
+        target: &Target,
+        claims: &[Claim],
+        events: &Events,
+    ) -> Result<(), BackendError> {
+        let (project, name) = (target.project.as_str(), target.name.as_str());
+        let begin = Instant::now();
+        let mut pause = PAUSES.0;
+        let mut met: Option<Instant> = None;
+        loop {
+            // Before the sockets: whoever is named then is not the instance itself on its way out.
+            let status = self.record(project, name)?.status;
+            let waiting = self.without_listener(project, name, claims)?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            let other = waiting
+                .iter()
+                .find_map(|claim| Some((*claim, taken(claim)?)));
+            match (status, other) {
+                (Status::Exited { code }, Some((_, thief))) => {
+                    return Err(BackendError::PortLost {
+                        name: name.to_owned(),
+                        code,
+                        source: Box::new(thief),
+                        last_lines: self.last_lines(project, name),
+                    });
+                }
+                (Status::Exited { .. } | Status::Dead | Status::Removing, None) => return Ok(()),
+                (_, Some((claim, thief))) => {
+                    let since = met.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= BESIDE {
+                        return Err(beside(name, claim, &thief));
+                    }
+                }
+                (_, None) => met = None,
+            }
+            if begin.elapsed() >= PATIENCE {
+                let ports: Vec<String> = waiting.iter().map(ToString::to_string).collect();
+                events.send(Event::Note(format!(
+                    "{name} runs and does not listen on {} yet",
+                    ports.join(", ")
+                )));
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// The claims on which nothing of the instance listens.
+    fn without_listener<'a>(
+        &self,
+        project: &str,
+        name: &str,
+        claims: &'a [Claim],
+    ) -> Result<Vec<&'a Claim>, BackendError> {
+        let mut waiting = Vec::new();
+        for claim in claims {
+            let inodes: Vec<u64> = sockets::listeners(claim.port, claim.protocol)?
+                .into_iter()
+                .filter(|socket| claim.conflicts_with(socket.address.ip(), socket.only_v6))
+                .map(|socket| socket.inode)
+                .collect();
+            let tree = if inodes.is_empty() {
+                Vec::new()
+            } else {
+                self.tree_pids(project, name)?
+            };
+            if owner::pids_holding(&inodes, Some(&tree)).is_empty() {
+                waiting.push(claim);
+            }
+        }
+        Ok(waiting)
+    }
+}
+
+/// Who else listens there. An engine's proxy may do so for the instance, which then is `docker run`.
+fn taken(claim: &Claim) -> Option<PortError> {
+    let inodes: Vec<u64> = sockets::listeners(claim.port, claim.protocol)
+        .ok()?
+        .into_iter()
+        .filter(|socket| claim.conflicts_with(socket.address.ip(), socket.only_v6))
+        .map(|socket| socket.inode)
+        .collect();
+    let forwards =
+        |pid: &u32| process::process_facts(*pid).is_some_and(|facts| protect::may_forward(&facts));
+    if owner::pids_holding(&inodes, None).iter().any(forwards) {
+        return None;
+    }
+    release::taken_again(claim, &[]).ok().flatten()
+}
+
+fn beside(name: &str, claim: &Claim, thief: &PortError) -> BackendError {
+    let ip = claim
+        .addresses
+        .first()
+        .copied()
+        .unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
+    BackendError::AnsweredByOther {
+        name: name.to_owned(),
+        address: SocketAddr::new(ip, claim.port),
+        who: if let PortError::TakenAgain { who, .. } = thief {
+            who.clone()
+        } else {
+            thief.to_string()
+        },
+    }
+}

@@ -1,0 +1,103 @@
+//! Output of one instance as a stream that reads only as far as it is asked.
+
+use std::collections::VecDeque;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::dirs::{InstanceDir, failed};
+use super::follow::{is_wanted, last_wanted};
+use super::logs::{Line, Reader};
+use super::observe::{catch_up, needs_supervisor};
+use super::{Processes, Record};
+use crate::backend::merge::Output;
+use crate::backend::{BackendError, LogOptions};
+use crate::event::Event;
+use crate::state::Instance;
+
+struct Reading {
+    dir: InstanceDir,
+    reader: Option<Reader>,
+    ready: VecDeque<Line>,
+}
+
+impl Processes {
+    /// The lines of an instance that are there now.
+    pub fn output<'a>(&'a self, instance: &'a Instance, options: &LogOptions) -> Output<'a> {
+        let options = options.clone();
+        let opened = stream::once(async move {
+            let dir = self.dirs().project(&instance.project)?;
+            let dir = dir.instance(&instance.name)?;
+            if Record::read(&dir)?.as_ref().is_some_and(needs_supervisor) {
+                catch_up(&self.client, &instance.project).await;
+            }
+            let reading = Reading::begin(dir, &options)?;
+            let lines =
+                stream::try_unfold((reading, options), |(mut reading, options)| async move {
+                    let line = reading.next(&options).await?;
+                    Ok::<_, BackendError>(line.map(|line| (line, (reading, options))))
+                });
+            Ok::<_, BackendError>(lines.map(move |line| {
+                line.map(|line: Line| Event::Log {
+                    name: instance.name.clone(),
+                    stream: line.stream,
+                    time: line.time,
+                    line: line.text,
+                })
+            }))
+        });
+        Box::pin(opened.try_flatten())
+    }
+}
+
+impl Reading {
+    fn begin(dir: InstanceDir, options: &LogOptions) -> Result<Self, BackendError> {
+        let unreadable = |error| failed("read the output in", dir.path(), error);
+        let Some(lines) = options.tail else {
+            let reader = Reader::open(&dir).map_err(unreadable)?;
+            return Ok(Self {
+                dir,
+                reader: Some(reader),
+                ready: VecDeque::new(),
+            });
+        };
+        let mut reader = Reader::open_near_end(&dir, lines).map_err(unreadable)?;
+        let mut last = VecDeque::new();
+        let limit = usize::try_from(lines).unwrap_or(usize::MAX);
+        reader
+            .finish(|line| last_wanted(&mut last, line, limit, options))
+            .map_err(unreadable)?;
+        Ok(Self {
+            dir,
+            reader: None,
+            ready: last,
+        })
+    }
+
+    async fn next(&mut self, options: &LogOptions) -> Result<Option<Line>, BackendError> {
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Ok(Some(line));
+            }
+            let Some(reader) = &mut self.reader else {
+                return Ok(None);
+            };
+            let ready = &mut self.ready;
+            let mut keep = |line: Line| {
+                if is_wanted(&line, options) {
+                    ready.push_back(line);
+                }
+            };
+            let more = reader.read(&mut keep).and_then(|more| {
+                if !more {
+                    reader.finish(&mut keep)?;
+                }
+                Ok(more)
+            });
+            if !more.map_err(|error| failed("read the output in", self.dir.path(), error))? {
+                self.reader = None;
+            }
+            // Files are always ready; whoever else waits on this thread must have a turn.
+            tokio::task::yield_now().await;
+        }
+    }
+}

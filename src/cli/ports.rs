@@ -1,0 +1,278 @@
+//! `wharf ports`: every port of the project and who has it now; with `--history`, what was ever stopped for a
+//! port.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::backend::Backend as _;
+use crate::backend::router::Backends;
+use crate::cli::context::Context;
+use crate::cli::who::{Seen, look};
+use crate::error::{Error, Result};
+use crate::plan::Inputs;
+use crate::plan::claims::{Wanted, all};
+use crate::plan::conflicts;
+use crate::plan::placement::{Wishes, place};
+use crate::plan::policy::Policy;
+use crate::port::audit::Entry;
+use crate::port::report::{Means, PortReport};
+use crate::project::model::Project;
+use crate::state::{BackendKind, Instance, Observed};
+use crate::ui::table::Table;
+use crate::ui::time::age;
+
+/// List the project's ports: free, its own, or held by somebody else
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Services to list [default: all]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// What was stopped for a port so far, in any project: when, by which command and answer
+    #[arg(long, conflicts_with = "services")]
+    history: bool,
+    /// `table` or `json` (one object a line)
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+}
+
+/// One port of the project.
+#[derive(Serialize)]
+struct Row {
+    service: String,
+    number: u32,
+    backend: BackendKind,
+    state: State,
+    #[serde(flatten)]
+    port: PortReport,
+    #[serde(skip)]
+    holders: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// Nobody has it.
+    Free,
+    /// An instance of this project has it.
+    Ours,
+    /// Somebody else has it.
+    Held,
+    /// An outgoing connection has it.
+    InUse,
+    /// It is a port of another machine.
+    Remote,
+}
+
+pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
+    let backends = context.backends()?;
+    if args.history {
+        return history(context, args, &backends);
+    }
+    let project = context.load(&args.services, true)?;
+    let (instances, remote) = instances(&backends, &project).await?;
+    let wanted = wanted(&project, &instances)?;
+    let here = |wanted: &&Wanted| !(remote && wanted.backend == BackendKind::Container);
+    let local: Vec<_> = wanted
+        .iter()
+        .filter(here)
+        .map(|wanted| wanted.claim.clone())
+        .collect();
+    let seen = look(context, &local).await?;
+    let rows: Vec<Row> = wanted
+        .iter()
+        .map(|wanted| {
+            let seen = seen.iter().find(|seen| seen.claim == wanted.claim);
+            Row::of(wanted, seen, &instances)
+        })
+        .collect();
+    if args.format == "json" {
+        for row in &rows {
+            context
+                .ui
+                .data(serde_json::to_string(row).map_err(Error::failed)?);
+        }
+    } else {
+        let mut table = Table::new(["SERVICE", "ADDRESS", "PROTOCOL", "BACKEND", "STATE"]);
+        for row in &rows {
+            table.row(row.cells());
+        }
+        table.lines().iter().for_each(|line| context.ui.data(line));
+    }
+    let taken = |row: &Row| matches!(row.state, State::Held | State::InUse);
+    if rows.iter().any(taken) {
+        // For scripts: `up` would have to ask. The answer itself was printed.
+        Err(Error::service(1))
+    } else {
+        Ok(())
+    }
+}
+
+/// The project's instances, and whether its containers are on another machine. Without an engine that
+/// answers there are none.
+async fn instances(backends: &Backends, project: &Project) -> Result<(Vec<Instance>, bool)> {
+    let mut instances = backends.processes.observe(&project.name).await?;
+    let has_containers = project
+        .services
+        .values()
+        .any(|service| service.has_container_form());
+    let mut remote = false;
+    if has_containers && let Ok(engine) = backends.containers.reachable().await {
+        remote = !engine.local;
+        instances.extend(backends.containers.observe(&project.name).await?);
+    }
+    Ok((instances, remote))
+}
+
+fn wanted(project: &Project, instances: &[Instance]) -> Result<Vec<Wanted>> {
+    let placement = place(project, &Wishes::default())?;
+    let observed = Observed {
+        instances: instances.to_vec(),
+        ..Observed::default()
+    };
+    // Which configuration an instance has does not matter to who has its ports.
+    let policy = Policy {
+        recreate: crate::plan::policy::Recreate::Never,
+        ..Policy::default()
+    };
+    Ok(all(&Inputs {
+        project,
+        placement: &placement,
+        observed: &observed,
+        policy: &policy,
+    }))
+}
+
+impl Row {
+    fn of(wanted: &Wanted, seen: Option<&Seen>, instances: &[Instance]) -> Self {
+        let claim = &wanted.claim;
+        let own = |seen: &Seen| -> Option<Vec<String>> {
+            seen.holders
+                .iter()
+                .map(|holder| Some(conflicts::own(instances, holder)?.name.clone()))
+                .collect()
+        };
+        let (state, mut holders) = match seen {
+            None => (State::Remote, Vec::new()),
+            Some(seen) if seen.is_free() => (State::Free, Vec::new()),
+            Some(seen) if seen.in_use => (State::InUse, Vec::new()),
+            Some(seen) => match own(seen) {
+                Some(names) => (State::Ours, names),
+                None => (
+                    State::Held,
+                    seen.holders
+                        .iter()
+                        .map(crate::port::holder::Holder::describe)
+                        .collect(),
+                ),
+            },
+        };
+        holders.dedup();
+        let report = seen.map_or_else(|| PortReport::of(claim, &[]), Seen::report);
+        Self {
+            service: claim.service.clone(),
+            number: claim.number,
+            backend: wanted.backend,
+            state,
+            port: PortReport {
+                addresses: claim.addresses.clone(),
+                ..report
+            },
+            holders,
+        }
+    }
+
+    fn cells(&self) -> [String; 5] {
+        let addresses: Vec<String> = self
+            .port
+            .addresses
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, self.port.port).to_string())
+            .collect();
+        let holders = self.holders.join("; ");
+        [
+            self.service.clone(),
+            addresses.join(", "),
+            self.port.protocol.to_string(),
+            self.backend.to_string(),
+            match self.state {
+                State::Free => "free".to_owned(),
+                State::Ours => format!("ours: {holders}"),
+                State::Held => format!("held by {holders}"),
+                State::InUse => "in use by an outgoing connection".to_owned(),
+                State::Remote => "on the engine's machine".to_owned(),
+            },
+        ]
+    }
+}
+
+fn history(context: &Context, args: &Args, backends: &Backends) -> Result<()> {
+    let log = backends.releases();
+    let entries = log.read().map_err(|error| {
+        Error::failed(format!("cannot read {}", log.path().display())).detail(error.to_string())
+    })?;
+    if args.format == "json" {
+        for entry in &entries {
+            context
+                .ui
+                .data(serde_json::to_string(entry).map_err(Error::failed)?);
+        }
+        return Ok(());
+    }
+    let mut table = Table::new(["TIME", "PORT", "OUTCOME", "HOLDER", "AGE", "BY", "ANSWER"]);
+    for entry in &entries {
+        table.row([
+            local_time(&entry.time),
+            format!("{}/{}", entry.port, entry.protocol),
+            entry.outcome.word().to_owned(),
+            holder(entry),
+            entry.holder.age_seconds.map_or_else(|| "-".to_owned(), age),
+            entry.by.clone(),
+            entry.answer.clone(),
+        ]);
+    }
+    table.lines().iter().for_each(|line| context.ui.data(line));
+    Ok(())
+}
+
+fn local_time(time: &str) -> String {
+    time.parse::<jiff::Timestamp>().map_or_else(
+        |_| time.to_owned(),
+        |time| {
+            time.to_zoned(jiff::tz::TimeZone::system())
+                .strftime("%Y-%m-%d %H:%M:%S")
+                .to_string()
+        },
+    )
+}
+
+/// A holder of the log in one cell.
+fn holder(entry: &Entry) -> String {
+    let found = &entry.holder;
+    let mut text = match (&found.container, &found.unit) {
+        (Some(container), _) => match &container.project {
+            Some(project) => format!("container {} (project {project})", container.name),
+            None => format!("container {}", container.name),
+        },
+        (None, Some(unit)) => unit.clone(),
+        (None, None) => found.command.clone().unwrap_or_else(|| "?".to_owned()),
+    };
+    // The log may hold anything that a program put on its command line.
+    text = text
+        .chars()
+        .map(|character| {
+            if character.is_control() {
+                ' '
+            } else {
+                character
+            }
+        })
+        .collect();
+    if let Some(pid) = found.pid {
+        text = format!("pid {pid}: {text}");
+    }
+    if let (Some(cwd), Means::Signal) = (&found.cwd, entry.release) {
+        text = format!("{text} (in {cwd})");
+    }
+    text
+}

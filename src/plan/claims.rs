@@ -1,0 +1,148 @@
+//! The ports of a project: those that instances to be started need, and, for `wharf ports`, all that its
+//! instances have or missing ones need. Pure; who holds them is looked up by the caller.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::plan::Inputs;
+use crate::plan::decide::{Decided, Decision, decide};
+use crate::plan::ports::{Need, needs};
+use crate::plan::spec::recorded_ports;
+use crate::port::claim::{Claim, Protocol};
+use crate::state::{BackendKind, Instance};
+
+/// The ports that the instances to be started need: what to look up before planning.
+pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    // What is not started needs its ports later.
+    if inputs.policy.no_start {
+        return claims;
+    }
+    for decided in decide(inputs).values() {
+        for decision in &decided.decisions {
+            let number = match decision {
+                Decision::Create { number, .. } => *number,
+                Decision::Start(instance) => instance.number,
+                Decision::Keep(_)
+                | Decision::Unpause(_)
+                | Decision::Restart(..)
+                | Decision::Drop(..) => continue,
+            };
+            let mut all = needs(&decided.service, number, decided.backend);
+            if let Decision::Start(instance) = decision {
+                all.extend(recorded_needs(decided, instance));
+            }
+            for need in all {
+                for &port in &need.candidates {
+                    let claim = need.claim(&decided.service.name, number, port);
+                    if !claims.contains(&claim) {
+                        claims.push(claim);
+                    }
+                }
+            }
+        }
+    }
+    claims
+}
+
+/// The ports that an instance was made with, and cannot exchange for others any more.
+pub(super) fn recorded_needs(decided: &Decided<'_>, instance: &Instance) -> Vec<Need> {
+    let recorded = recorded_ports(&decided.service, instance);
+    let mut all = needs(&decided.service, instance.number, decided.backend);
+    for need in &mut all {
+        let port = recorded
+            .iter()
+            .find(|port| port.target == need.port.target)
+            .and_then(|port| port.published);
+        // A container that does not run publishes nothing; its label still says where it answered.
+        let answered = instance
+            .readiness
+            .as_ref()
+            .filter(|readiness| readiness.target == need.port.target)
+            .map(|readiness| readiness.address.port())
+            .filter(|port| *port != 0);
+        if let Some(published) = port.or(answered) {
+            need.candidates = vec![published];
+            need.anywhere = false;
+        }
+    }
+    all
+}
+
+/// One port that a project has or needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The port, and the replica that has or needs it.
+    pub claim: Claim,
+    /// Where the replica lives or will live.
+    pub backend: BackendKind,
+}
+
+/// The ports of all services that take part, by service and replica. Ports that the engine chooses are
+/// listed once it has chosen.
+pub fn all(inputs: &Inputs<'_>) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    for decided in decide(inputs).values() {
+        for decision in &decided.decisions {
+            let claims = match decision {
+                Decision::Keep(instance)
+                | Decision::Unpause(instance)
+                | Decision::Restart(instance, _) => published(instance),
+                Decision::Start(instance) => {
+                    let recorded = published(instance);
+                    if recorded.is_empty() {
+                        needed(decided, instance.number)
+                    } else {
+                        recorded
+                    }
+                }
+                Decision::Create { number, .. } => needed(decided, *number),
+                Decision::Drop(..) => continue,
+            };
+            wanted.extend(claims.into_iter().map(|claim| Wanted {
+                claim,
+                backend: decided.backend,
+            }));
+        }
+    }
+    wanted
+}
+
+/// What an instance publishes.
+fn published(instance: &Instance) -> Vec<Claim> {
+    let mut ports: BTreeMap<(u16, Protocol), Vec<IpAddr>> = BTreeMap::new();
+    for publisher in instance
+        .publishers
+        .iter()
+        .filter(|publisher| publisher.published != 0)
+    {
+        let addresses = ports
+            .entry((publisher.published, publisher.protocol))
+            .or_default();
+        match publisher.ip {
+            Some(ip) => addresses.push(ip),
+            None => addresses.extend(Claim::any_address()),
+        }
+    }
+    ports
+        .into_iter()
+        .map(|((port, protocol), addresses)| Claim {
+            service: instance.service.clone(),
+            number: instance.number,
+            addresses,
+            port,
+            protocol,
+        })
+        .collect()
+}
+
+/// What a replica that is not there would ask for first.
+fn needed(decided: &Decided<'_>, number: u32) -> Vec<Claim> {
+    needs(&decided.service, number, decided.backend)
+        .iter()
+        .filter_map(|need| {
+            let port = *need.candidates.first()?;
+            Some(need.claim(&decided.service.name, number, port))
+        })
+        .collect()
+}

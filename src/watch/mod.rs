@@ -1,0 +1,13 @@
+//! `develop.watch`: which files changed, and what that asks for.
+//!
+//! ```text
+//! files   the disk → paths that changed                    the only part that does I/O
+//! batch   paths + time → all that changed in one go        pure
+//! rules   triggers + paths → work: rebuild, sync, restart  pure
+//! ```
+//!
+//! `cli::watch` carries the work out. Nothing here knows an engine or a process.
+
+pub mod batch;
+pub mod files;
+pub mod rules;

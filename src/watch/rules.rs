@@ -1,0 +1,343 @@
+//! Triggers and changed paths → work. Pure: ignore files come in as text.
+//!
+//! Patterns are those of `.dockerignore`, also in `ignore` and `include` of a trigger, where they are
+//! relative to its path (compose specification, 16-develop).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::backend::container::ignore::Ignore;
+use crate::project::model::{Hook, Reaction, Trigger};
+
+/// What editors leave for a moment, and what belongs to Git, as Docker Compose passes over it; and what Python
+/// writes beside the files that it reads, or a process would be restarted because it was started.
+const NEVER: &str = "\
+**/.git
+**/*___jb_old___
+**/*___jb_tmp___
+**/.idea/**
+**/.#*
+**/4913
+**/*~
+**/.*.swp
+**/.*.swx
+**/.*.swo
+**/.*.swn
+**/.*.kate-swp
+**/__pycache__
+";
+
+/// What an initial sync passes over on top of that.
+const NOT_AT_FIRST: &str = "\
+**/Dockerfile
+**/compose.yaml
+**/compose.yml
+**/docker-compose.yml
+**/docker-compose.yaml
+**/compose.override.yml
+**/compose.override.yaml
+**/docker-compose.override.yml
+**/docker-compose.override.yaml
+";
+
+/// An ignore file: the directory that its patterns are relative to, and its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgnoreFile {
+    /// The build context.
+    pub root: PathBuf,
+    /// The patterns.
+    pub text: String,
+}
+
+/// A trigger of a service with its patterns read.
+#[derive(Debug)]
+pub struct Rule {
+    /// The service.
+    pub service: String,
+    /// The trigger.
+    pub trigger: Trigger,
+    include: Option<Ignore>,
+    ignore: Ignore,
+    never: Ignore,
+    not_at_first: Ignore,
+    image: Option<(PathBuf, Ignore)>,
+}
+
+/// A pattern that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a pattern")]
+pub struct BadPattern(String);
+
+fn read(text: &str) -> Result<Ignore, BadPattern> {
+    Ignore::parse(text).map_err(|bad| BadPattern(bad.text))
+}
+
+/// A file of this machine and its place in the container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pair {
+    /// Here.
+    pub host: PathBuf,
+    /// There, absolute.
+    pub inside: String,
+}
+
+/// What changed paths ask for, by service.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// To build and make anew.
+    pub rebuild: BTreeSet<String>,
+    /// To copy, or to remove where a file is gone.
+    pub sync: BTreeMap<String, BTreeSet<Pair>>,
+    /// Commands to run after copying.
+    pub exec: BTreeMap<String, Vec<Hook>>,
+    /// To restart after copying.
+    pub restart: BTreeSet<String>,
+}
+
+impl Rule {
+    /// Reads the patterns of a trigger.
+    ///
+    /// # Errors
+    /// One that is none.
+    pub fn new(
+        service: &str,
+        trigger: &Trigger,
+        ignore_file: Option<&IgnoreFile>,
+    ) -> Result<Self, BadPattern> {
+        let include = trigger.include.join("\n");
+        Ok(Self {
+            service: service.to_owned(),
+            trigger: trigger.clone(),
+            include: if trigger.include.is_empty() {
+                None
+            } else {
+                Some(read(&include)?)
+            },
+            ignore: read(&trigger.ignore.join("\n"))?,
+            never: read(NEVER)?,
+            not_at_first: read(NOT_AT_FIRST)?,
+            image: ignore_file
+                .map(|file| Ok((file.root.clone(), read(&file.text)?)))
+                .transpose()?,
+        })
+    }
+
+    /// Whether a change of this path counts.
+    pub fn counts(&self, path: &Path) -> bool {
+        let Ok(relative) = path.strip_prefix(&self.trigger.path) else {
+            return false;
+        };
+        let relative = relative.to_string_lossy();
+        let included = self
+            .include
+            .as_ref()
+            .is_none_or(|include| relative.is_empty() || include.excludes(&relative));
+        included && !self.ignores(path)
+    }
+
+    /// Whether nothing below this directory can count.
+    pub fn skips(&self, directory: &Path) -> bool {
+        if !directory.starts_with(&self.trigger.path) {
+            // On the way to the trigger's path, or elsewhere.
+            return !self.trigger.path.starts_with(directory);
+        }
+        let reached = |root: &Path, ignore: &Ignore| {
+            directory
+                .strip_prefix(root)
+                .is_ok_and(|relative| ignore.reaches_into(&relative.to_string_lossy()))
+        };
+        let let_in = reached(&self.trigger.path, &self.ignore)
+            || self
+                .image
+                .as_ref()
+                .is_some_and(|(root, ignore)| reached(root, ignore));
+        self.ignores(directory) && !let_in
+    }
+
+    fn ignores(&self, path: &Path) -> bool {
+        let below = |root: &Path, ignore: &Ignore| match path.strip_prefix(root) {
+            Ok(relative) if !relative.as_os_str().is_empty() => {
+                ignore.excludes(&relative.to_string_lossy())
+            }
+            Ok(_) | Err(_) => false,
+        };
+        below(&self.trigger.path, &self.ignore)
+            || below(&self.trigger.path, &self.never)
+            || self
+                .image
+                .as_ref()
+                .is_some_and(|(root, ignore)| below(root, ignore))
+    }
+
+    /// Whether a file is copied before the first change.
+    pub fn counts_at_first(&self, path: &Path) -> bool {
+        let relative = path.strip_prefix(&self.trigger.path).unwrap_or(path);
+        self.counts(path) && !self.not_at_first.excludes(&relative.to_string_lossy())
+    }
+
+    /// Where a path of the trigger is in the container.
+    pub fn pair(&self, path: &Path) -> Option<Pair> {
+        let relative = path.strip_prefix(&self.trigger.path).ok()?;
+        let target = self.trigger.target.as_deref()?.trim_end_matches('/');
+        let relative = relative.to_string_lossy();
+        let inside = if relative.is_empty() {
+            target.to_owned()
+        } else {
+            format!("{target}/{relative}")
+        };
+        Some(Pair {
+            host: path.to_owned(),
+            inside,
+        })
+    }
+}
+
+/// What these paths ask for.
+pub fn work(rules: &[Rule], paths: &BTreeSet<PathBuf>) -> Work {
+    let mut work = Work::default();
+    for rule in rules {
+        let counting: Vec<&PathBuf> = paths.iter().filter(|path| rule.counts(path)).collect();
+        if counting.is_empty() {
+            continue;
+        }
+        let service = || rule.service.clone();
+        if rule.trigger.reaction.syncs() {
+            let pairs = counting.into_iter().filter_map(|path| rule.pair(path));
+            work.sync.entry(service()).or_default().extend(pairs);
+        }
+        match rule.trigger.reaction {
+            Reaction::Rebuild => drop(work.rebuild.insert(service())),
+            Reaction::Restart | Reaction::SyncRestart => drop(work.restart.insert(service())),
+            Reaction::SyncExec => {
+                let hooks = work.exec.entry(service()).or_default();
+                hooks.extend(rule.trigger.exec.clone());
+            }
+            Reaction::Sync => {}
+        }
+    }
+    // Made anew, it has started already.
+    work.restart
+        .retain(|service| !work.rebuild.contains(service));
+    work
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trigger(path: &str, reaction: Reaction) -> Trigger {
+        Trigger {
+            path: path.into(),
+            reaction,
+            target: Some("/app".to_owned()),
+            exec: None,
+            include: Vec::new(),
+            ignore: Vec::new(),
+            initial_sync: false,
+        }
+    }
+
+    fn rule(trigger: &Trigger) -> Rule {
+        Rule::new("web", trigger, None).unwrap()
+    }
+
+    #[test]
+    fn what_editors_and_git_leave_does_not_count() {
+        let rule = rule(&trigger("/p", Reaction::Sync));
+        for path in ["/p/a.py", "/p/src/b", "/p", "/p/.github/x", "/p/.env"] {
+            assert!(rule.counts(Path::new(path)), "{path}");
+        }
+        for path in [
+            "/p/.git/index",
+            "/p/sub/.git/HEAD",
+            "/p/a.py~",
+            "/p/src/.a.py.swp",
+            "/p/4913",
+            "/p/.idea/x.xml",
+            "/p/x___jb_tmp___",
+            "/other/a.py",
+            "/pp/a.py",
+        ] {
+            assert!(!rule.counts(Path::new(path)), "{path}");
+        }
+        assert!(rule.skips(Path::new("/p/.git")));
+        assert!(!rule.skips(Path::new("/p/src")));
+        assert!(!rule.skips(Path::new("/")), "it leads to the path");
+        assert!(rule.skips(Path::new("/other")));
+    }
+
+    #[test]
+    fn the_image_s_and_the_trigger_s_own_patterns() {
+        let file = IgnoreFile {
+            root: "/p".into(),
+            text: "node_modules\n*.log\n!keep.log\n".to_owned(),
+        };
+        let mut trigger = trigger("/p/web", Reaction::Sync);
+        trigger.ignore = vec!["dist".to_owned()];
+        trigger.include = vec!["**/*.js".to_owned(), "dist".to_owned()];
+        let rule = Rule::new("web", &trigger, Some(&file)).unwrap();
+        for (path, counts) in [
+            ("/p/web/a.js", true),
+            ("/p/web/sub/a.js", true),
+            ("/p/web/a.css", false),
+            ("/p/web/dist/a.js", false),
+        ] {
+            assert_eq!(rule.counts(Path::new(path)), counts, "{path}");
+        }
+        let whole = Rule::new(
+            "web",
+            &super::tests::trigger("/p", Reaction::Sync),
+            Some(&file),
+        );
+        let whole = whole.unwrap();
+        for (path, counts) in [
+            ("/p/node_modules/x/y", false),
+            ("/p/a.log", false),
+            ("/p/keep.log", true),
+        ] {
+            assert_eq!(whole.counts(Path::new(path)), counts, "{path}");
+        }
+        assert!(whole.skips(Path::new("/p/node_modules")));
+        assert!(
+            Rule::new(
+                "web",
+                &Trigger {
+                    ignore: vec!["[".into()],
+                    ..trigger
+                },
+                None
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn work_is_sorted_by_service_and_kind() {
+        let sync = trigger("/p/src", Reaction::Sync);
+        let restart = Trigger {
+            path: "/p/src/config.toml".into(),
+            target: Some("/etc/config.toml".into()),
+            ..trigger("/p", Reaction::SyncRestart)
+        };
+        let rebuild = trigger("/p/Dockerfile", Reaction::Rebuild);
+        let rules = [rule(&sync), rule(&restart), rule(&rebuild)];
+        let changed = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
+        let found = work(&rules, &changed(&["/p/src/a/b.py", "/p/README.md"]));
+        let pairs: Vec<&str> = found.sync["web"]
+            .iter()
+            .map(|pair| pair.inside.as_str())
+            .collect();
+        assert_eq!(pairs, ["/app/a/b.py"]);
+        assert!(found.restart.is_empty() && found.rebuild.is_empty());
+        let found = work(&rules, &changed(&["/p/src/config.toml"]));
+        let pairs: Vec<&str> = found.sync["web"]
+            .iter()
+            .map(|pair| pair.inside.as_str())
+            .collect();
+        assert_eq!(pairs, ["/app/config.toml", "/etc/config.toml"]);
+        assert!(found.restart.contains("web"));
+        let found = work(&rules, &changed(&["/p/src/config.toml", "/p/Dockerfile"]));
+        assert!(found.rebuild.contains("web") && found.restart.is_empty());
+        assert_eq!(work(&rules, &changed(&["/q/a"])), Work::default());
+    }
+}

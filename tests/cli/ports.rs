@@ -1,0 +1,606 @@
+//! `wharf ports`, `who`, `free` and `next-port`: who has a port, on whichever engine or in whichever process,
+//! and what is left alone.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::engine_double::{EngineDouble, Stock, mute};
+use crate::support::running::Running;
+use crate::support::{
+    Engine, Process, Sandbox, eventually, free_port, is_free, python, require_engine, websocket,
+    ws_server,
+};
+
+const ID: &str = "9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e";
+
+/// A port as `--format json` prints it, and the exit code.
+fn who(sandbox: &Sandbox, port: &str) -> (Value, i32) {
+    let finished = sandbox.wharf(&["who", port, "--format", "json"]);
+    let code = finished.code();
+    (finished.json_lines().remove(0), code)
+}
+
+/// The server of the tests under another name, as an engine's port proxy has one.
+fn proxy(sandbox: &Sandbox, name: &str, port: u16) -> Running {
+    let script = format!("exec -a {name} {} {} --port {port}", python(), ws_server());
+    let proxy = sandbox.program("bash", &["-c", &script]);
+    proxy.wait_for_line("listening on ");
+    proxy
+}
+
+fn runtime(sandbox: &Sandbox, file: &str) -> PathBuf {
+    let home = sandbox.path().parent();
+    home.expect("the project directory has one")
+        .join("run")
+        .join(file)
+}
+
+fn listed(port: u16) -> Value {
+    json!([{
+        "Id": ID, "Names": ["/pod-web"], "Image": "nginx", "Command": "nginx -g", "Created": 1_700_000_000,
+        "Labels": {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"},
+        "Ports": [{"IP": "127.0.0.1", "PrivatePort": 80, "PublicPort": port, "Type": "tcp"}],
+    }])
+}
+
+#[test]
+fn a_server_is_named_and_freed_and_its_client_lives() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let (free, code) = who(&sandbox, &text);
+    assert_eq!(code, 0);
+    assert_eq!(
+        free,
+        json!({"port": port, "protocol": "tcp", "addresses": ["0.0.0.0", "::"], "holders": []})
+    );
+    let server = sandbox.server(port, &[]);
+    let neighbour = sandbox.server(port, &["--host", "127.0.0.2"]);
+    let (held, code) = who(&sandbox, &text);
+    assert_eq!(code, 1);
+    let pids: Vec<u64> = held["holders"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|holder| holder["pid"].as_u64().unwrap())
+        .collect();
+    let mut expected = vec![u64::from(server.pid()), u64::from(neighbour.pid())];
+    expected.sort_unstable();
+    assert_eq!(pids, expected, "{held}");
+    assert_eq!(held["addresses"], json!(["127.0.0.1", "127.0.0.2"]));
+    let holder = &held["holders"][0];
+    assert_eq!(
+        (&holder["kind"], &holder["release"], &holder["protected"]),
+        (&json!("process"), &json!("signal"), &json!(false))
+    );
+    assert_eq!(holder["cwd"], json!(sandbox.path().to_str().unwrap()));
+    assert!(holder["command"].as_str().unwrap().contains("ws_server.py"));
+    assert!(holder["age_seconds"].as_u64().is_some() && holder["started"].is_string());
+    let said = sandbox.wharf(&["who", &text]).expect(1);
+    assert!(
+        said.stdout.contains(&format!("wharf free {text}")),
+        "{said}"
+    );
+
+    // A client whose far end is the port, and a bystander with the number among its words.
+    let client = sandbox.program(
+        python(),
+        &[
+            "-c",
+            "import socket,sys,time; s=socket.create_connection(('127.0.0.2', int(sys.argv[1]))); print('up', flush=True); time.sleep(600)",
+            &text,
+        ],
+    );
+    client.wait_for_line("up");
+    let refused = sandbox.wharf(&["free", &text]).expect(1);
+    assert!(refused.stderr.contains("--force"), "{refused}");
+    assert!(
+        refused.stderr.contains(&server.pid().to_string()),
+        "{refused}"
+    );
+    let rehearsed = sandbox
+        .wharf(&["free", &text, "--force", "--dry-run"])
+        .expect(0);
+    assert!(rehearsed.stdout.contains("would stop"), "{rehearsed}");
+    assert!(!server.process().ended() && !neighbour.process().ended());
+
+    let freed = sandbox
+        .wharf(&["free", &text, "--force", "--format", "json"])
+        .expect(0);
+    assert_eq!(freed.json_lines()[0]["holders"], json!([]));
+    assert!(server.process().ended() && neighbour.process().ended());
+    assert!(!client.process().ended() && is_free(port));
+    // What is free already needs no word.
+    sandbox.wharf(&["free", &text]).expect(0);
+
+    let history = sandbox
+        .wharf(&["ports", "--history", "--format", "json"])
+        .expect(0)
+        .json_lines();
+    assert_eq!(history.len(), 2);
+    let entry = &history[0];
+    assert_eq!(
+        (&entry["port"], &entry["outcome"], &entry["answer"]),
+        (&json!(port), &json!("stopped"), &json!("--force"))
+    );
+    assert!(
+        entry["by"]
+            .as_str()
+            .unwrap()
+            .starts_with(&format!("wharf free {text}"))
+    );
+    assert!(
+        entry["holder"]["command"]
+            .as_str()
+            .unwrap()
+            .contains("ws_server.py")
+    );
+    let table = sandbox.wharf(&["ports", "--history"]).expect(0);
+    assert!(table.stdout.contains(&format!("{port}/tcp")), "{table}");
+    client.signal(Signal::KILL);
+}
+
+#[test]
+fn on_a_terminal_free_asks() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let server = sandbox.server(port, &[]);
+    let mut terminal = sandbox.terminal(&["free", &text]);
+    let screen = terminal.wait_for("stop it?");
+    assert!(
+        screen.contains(&format!("pid {}", server.pid())),
+        "{screen}"
+    );
+    terminal.type_text("perhaps\nn\n");
+    let kept = terminal.wait().expect(1);
+    assert!(kept.stdout.contains("not an answer"), "{kept}");
+    assert!(!server.process().ended());
+    let mut terminal = sandbox.terminal(&["free", &text, "--signal", "int"]);
+    terminal.wait_for("stop it?");
+    terminal.type_text("y\n");
+    terminal.wait().expect(0);
+    assert!(server.process().ended());
+}
+
+#[test]
+fn what_is_protected_is_not_freed() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    // The holder is an ancestor of wharf.
+    let program = format!(
+        "import socket,subprocess,sys\ns=socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+         s.bind(('127.0.0.1', {port})); s.listen()\n\
+         subprocess.call(['wharf','who','{port}','--format','json'])\n\
+         sys.exit(subprocess.call(['wharf','free','{port}','--force','--signal','KILL']))"
+    );
+    let refused = sandbox
+        .program("python3", &["-c", &program])
+        .wait()
+        .expect(1);
+    assert!(
+        refused.stderr.contains("wharf will not stop it"),
+        "{refused}"
+    );
+    let holder = &refused.json_lines()[0]["holders"][0];
+    assert_eq!(
+        (&holder["protected"], &holder["release"]),
+        (&json!(true), &json!("none"))
+    );
+    assert!(
+        holder["reason"]
+            .as_str()
+            .unwrap()
+            .contains("runs inside it")
+    );
+    sandbox
+        .wharf(&["ports", "--history", "--format", "json"])
+        .expect_exactly(0, "", "");
+}
+
+#[test]
+fn an_innocent_client_is_nobodys_holder() {
+    let sandbox = Sandbox::new();
+    let (port, far) = (free_port(), free_port());
+    let listener = TcpListener::bind(("127.0.0.1", far)).unwrap();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket
+        .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into())
+        .unwrap();
+    socket
+        .connect(&std::net::SocketAddr::from(([127, 0, 0, 1], far)).into())
+        .unwrap();
+    let (_accepted, _) = listener.accept().unwrap();
+    let text = port.to_string();
+    let (seen, code) = who(&sandbox, &text);
+    assert_eq!(seen["holders"], json!([]));
+    assert_eq!(code, 1, "it cannot be had all the same");
+    let refused = sandbox.wharf(&["free", &text, "--force"]).expect(1);
+    assert!(refused.stderr.contains("connection"), "{refused}");
+    assert!(socket.peer_addr().is_ok());
+}
+
+#[test]
+fn the_next_ports_are_free_ones() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let _server = sandbox.server(port, &[]);
+    let text = port.to_string();
+    let found = sandbox.wharf(&["next-port", &text, "3"]).expect(0);
+    let ports: Vec<u16> = found
+        .stdout
+        .lines()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    assert_eq!(ports.len(), 3);
+    assert!(ports.is_sorted() && ports.iter().all(|free| *free > port && is_free(*free)));
+    let rows = sandbox
+        .wharf(&["next-port", &text, "--format", "json"])
+        .expect(0)
+        .json_lines();
+    assert_eq!(
+        (&rows[0]["port"], &rows[0]["holders"]),
+        (&json!(ports[0]), &json!([]))
+    );
+    sandbox.wharf(&["next-port", "65535", "2"]).expect(1);
+    sandbox.wharf(&["next-port", "0"]).expect(2);
+    sandbox.wharf(&["who", "70000"]).expect(2);
+}
+
+/// A project with one plain TCP server, which declares no protocol.
+fn plain(sandbox: &Sandbox, port: u16) {
+    let (python, server) = (python(), ws_server());
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  ws:\n    ports: ['127.0.0.1:{port}:{port}']\n    x-wharf: {{process: {{command: [{python}, '{server}', --port, '{port}']}}}}\n"
+        ),
+    );
+}
+
+#[test]
+fn the_ports_of_a_project_are_free_ours_or_held() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    plain(&sandbox, port);
+    let state = |code: i32| -> Value {
+        sandbox
+            .wharf(&["ports", "--format", "json"])
+            .expect(code)
+            .json_lines()
+            .remove(0)
+    };
+    let row = state(0);
+    assert_eq!(
+        (
+            &row["service"],
+            &row["backend"],
+            &row["port"],
+            &row["state"]
+        ),
+        (
+            &json!("ws"),
+            &json!("process"),
+            &json!(port),
+            &json!("free")
+        )
+    );
+    assert_eq!(row["addresses"], json!(["127.0.0.1"]));
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    assert_eq!(state(0)["state"], "ours");
+    let table = sandbox.wharf(&["ports"]).expect(0);
+    assert!(
+        table
+            .stdout
+            .contains(&format!("ours: {}-ws-1", sandbox.project())),
+        "{table}"
+    );
+    sandbox.wharf(&["down"]).expect(0);
+    let server = sandbox.server(port, &[]);
+    let row = state(1);
+    assert_eq!(row["state"], "held");
+    assert_eq!(row["holders"][0]["pid"], json!(server.pid()));
+    // `up` writes down what it stops, and by whose word.
+    sandbox.wharf(&["up", "-d", "--force"]).expect(0);
+    let entry = sandbox
+        .wharf(&["ports", "--history", "--format", "json"])
+        .expect(0)
+        .json_lines()
+        .remove(0);
+    assert_eq!(
+        (&entry["service"], &entry["holder"]["pid"]),
+        (&json!("ws"), &json!(server.pid()))
+    );
+    assert!(
+        entry["answer"]
+            .as_str()
+            .unwrap()
+            .contains("--on-conflict replace")
+    );
+    assert_eq!(entry["by"], "wharf up -d --force");
+}
+
+#[test]
+fn of_two_projects_that_race_for_a_port_one_fails_and_names_the_other() {
+    let (one, two) = (Sandbox::new(), Sandbox::new());
+    for _ in 0..3 {
+        let port = free_port();
+        plain(&one, port);
+        plain(&two, port);
+        let (first, second) = (one.spawn(&["up", "-d"]), two.spawn(&["up", "-d"]));
+        let (first, second) = (first.wait(), second.wait());
+        let (loser, winner, other) = if first.code() == 0 {
+            (second, one.project(), &two)
+        } else {
+            (first, two.project(), &one)
+        };
+        // One that comes late enough to see the other is told so before it starts anything.
+        assert!(matches!(loser.code(), 1 | 5), "{loser}");
+        assert!(loser.stderr.contains("ws_server.py"), "{loser}");
+        websocket::connect(port, "/").unwrap();
+        assert_ne!(winner, other.project());
+        one.wharf(&["down"]).expect(0);
+        two.wharf(&["down"]).expect(0);
+    }
+}
+
+#[test]
+fn a_container_of_another_engine_is_named_and_stopped_there() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let proxy = proxy(&sandbox, "rootlessport", port);
+    let pid = proxy.pid();
+    let socket = runtime(&sandbox, "podman/podman.sock");
+    let engine = EngineDouble::listen(
+        &socket,
+        Stock {
+            running: listed(port),
+            inspected: json!({"Id": ID, "State": {"Running": true}, "Config": {"StopTimeout": 3}}),
+            on_stop: Some(Box::new(move || {
+                if let Some(process) = Process::open(pid) {
+                    process.signal(Signal::KILL);
+                }
+            })),
+            ..Stock::default()
+        },
+    );
+    let (held, _) = who(&sandbox, &text);
+    let holder = &held["holders"][0];
+    assert_eq!(held["holders"].as_array().unwrap().len(), 1, "{held}");
+    assert_eq!(
+        (&holder["kind"], &holder["release"]),
+        (&json!("container"), &json!("engine-stop"))
+    );
+    assert_eq!(
+        holder["container"],
+        json!({
+            "id": ID, "name": "pod-web", "image": "nginx", "project": "shop", "service": "web",
+            "engine": format!("unix://{}", socket.display()),
+        })
+    );
+    sandbox.wharf(&["free", &text, "--force"]).expect(0);
+    let stopped = format!("POST /containers/{ID}/stop");
+    assert!(engine.asked().contains(&stopped), "{:?}", engine.asked());
+    assert!(is_free(port));
+    let history = sandbox.wharf(&["ports", "--history"]).expect(0);
+    assert!(
+        history.stdout.contains("container pod-web (project shop)"),
+        "{history}"
+    );
+}
+
+#[test]
+fn a_swarm_service_is_named_and_never_stopped() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let daemon = proxy(&sandbox, "dockerd", port);
+    let services = json!([{
+        "ID": "s1", "Spec": {"Name": "shop_web", "Labels": {"com.docker.stack.namespace": "shop"},
+            "TaskTemplate": {"ContainerSpec": {"Image": "nginx"}}},
+        "Endpoint": {"Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": port, "PublishMode": "ingress"}]},
+    }]);
+    let stock = Stock {
+        services,
+        ..Stock::default()
+    };
+    EngineDouble::listen(&runtime(&sandbox, "docker.sock"), stock);
+    let (held, _) = who(&sandbox, &text);
+    let holder = &held["holders"][0];
+    assert_eq!(
+        (
+            &holder["container"]["name"],
+            &holder["release"],
+            &holder["protected"]
+        ),
+        (&json!("shop_web"), &json!("none"), &json!(true))
+    );
+    let refused = sandbox.wharf(&["free", &text, "--force"]).expect(1);
+    assert!(
+        refused.stderr.contains("docker service rm shop_web"),
+        "{refused}"
+    );
+    assert!(!daemon.process().ended());
+    daemon.signal(Signal::KILL);
+}
+
+#[test]
+fn a_proxy_without_a_container_is_an_orphan_only_when_every_engine_has_answered() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let orphan = proxy(&sandbox, "docker-proxy", port);
+    // No engine of this sandbox answers; the machine's own may.
+    EngineDouble::listen(&runtime(&sandbox, "docker.sock"), Stock::default());
+    mute(&runtime(&sandbox, "podman/podman.sock"));
+    let said = sandbox.wharf(&["who", &text]).expect(1);
+    assert!(
+        said.stderr.contains("podman.sock does not answer"),
+        "{said}"
+    );
+    assert!(said.stdout.contains("never stopped"), "{said}");
+    sandbox.wharf(&["free", &text, "--force"]).expect(1);
+    assert!(!orphan.process().ended());
+    std::fs::remove_file(runtime(&sandbox, "podman/podman.sock")).unwrap();
+    sandbox.wharf(&["free", &text, "--force"]).expect(0);
+    assert!(orphan.process().ended());
+}
+
+#[test]
+fn a_stopped_container_has_its_ports_reserved() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let mut listed = listed(port);
+    listed[0]["Ports"] = json!([]);
+    let stock = Stock {
+        stopped: listed,
+        inspected: json!({"Id": ID, "State": {"Running": false}, "Config": {},
+            "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": port.to_string()}]}}}),
+        ..Stock::default()
+    };
+    EngineDouble::listen(&runtime(&sandbox, "docker.sock"), stock);
+    let text = port.to_string();
+    let (free, code) = who(&sandbox, &text);
+    assert_eq!((code, &free["holders"]), (0, &json!([])));
+    assert_eq!(free["reserved"][0]["name"], "pod-web");
+    let next = sandbox.wharf(&["next-port", &text]).expect(0);
+    assert_ne!(next.stdout.trim(), text);
+}
+
+#[test]
+fn containers_of_the_engine_are_named_stopped_and_remembered() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let (port, other) = (free_port(), free_port());
+    let text = port.to_string();
+    let sibling = engine.run(
+        &["--publish", &format!("{other}:80")],
+        &["httpd", "-f", "-p", "80"],
+    );
+    let holder = engine.run(
+        &[
+            "--stop-timeout",
+            "1",
+            "--restart",
+            "always",
+            "--publish",
+            &format!("{port}:80"),
+        ],
+        &["httpd", "-f", "-p", "80"],
+    );
+    eventually("the container is published", || {
+        TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    let (held, _) = who(&sandbox, &text);
+    assert_eq!(held["holders"].as_array().unwrap().len(), 1, "{held}");
+    assert_eq!(held["holders"][0]["container"]["id"], json!(holder.id));
+    sandbox.wharf(&["free", &text, "--force"]).expect(0);
+    assert!(!holder.runs() && sibling.runs());
+    // A container on the host's network publishes nothing.
+    let near = free_port();
+    let hosted = engine.run(
+        &["--network", "host", "--restart", "always"],
+        &["httpd", "-f", "-p", &format!("127.0.0.1:{near}")],
+    );
+    eventually("the server listens", || {
+        TcpStream::connect(("127.0.0.1", near)).ok()
+    });
+    let (held, _) = who(&sandbox, &near.to_string());
+    assert_eq!(
+        held["holders"][0]["container"]["id"],
+        json!(hosted.id),
+        "{held}"
+    );
+    sandbox
+        .wharf(&["free", &near.to_string(), "--force", "--signal", "KILL"])
+        .expect(0);
+    assert!(!hosted.runs() && sibling.runs());
+    // UDP is a world of its own.
+    let datagrams = engine.run(&["--publish", &format!("{port}:80/udp")], &["sleep", "600"]);
+    let (tcp, code) = who(&sandbox, &text);
+    assert_eq!((code, &tcp["holders"]), (0, &json!([])));
+    let (udp, _) = who(&sandbox, &format!("{text}/udp"));
+    assert_eq!(udp["holders"].as_array().unwrap().len(), 1, "{udp}");
+    assert_eq!(udp["holders"][0]["container"]["id"], json!(datagrams.id));
+}
+
+#[test]
+fn without_userland_proxies_the_container_is_named_and_the_daemon_lives() {
+    let engine = require_engine!();
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: an engine of one's own needs root");
+        return;
+    }
+    let mut sandbox = Sandbox::with_engine(&engine);
+    let home = sandbox.path().parent().unwrap().to_owned();
+    let host = format!("unix://{}", home.join("own.sock").display());
+    let settings = json!({
+        "hosts": [host], "data-root": home.join("data"), "exec-root": home.join("exec"),
+        "pidfile": home.join("own.pid"), "userland-proxy": false, "iptables": false, "ip-masq": false,
+        "storage-driver": "vfs", "shutdown-timeout": 1,
+    });
+    let file = sandbox.write("daemon.json", settings.to_string());
+    // In namespaces of its own: its bridge, its ports and its mounts are nobody else's.
+    let script =
+        "mount --make-rprivate / && ip link set lo up && exec dockerd --config-file \"$0\"";
+    let daemon = sandbox.program(
+        "unshare",
+        &[
+            "--net",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            file.to_str().unwrap(),
+        ],
+    );
+    let own = Engine { host: host.clone() };
+    eventually("the engine answers", || {
+        (own.docker(&["version"]).code() == 0).then_some(())
+    });
+    let (image, archive) = (engine.busybox(), home.join("image.tar"));
+    let archive = archive.to_str().unwrap();
+    engine.ask(&["save", "--output", archive, image]);
+    own.ask(&["load", "--input", archive]);
+    let run = |publish: &str, command: &[&str]| {
+        let options = [
+            "run",
+            "--detach",
+            "--stop-timeout",
+            "1",
+            "--publish",
+            publish,
+            image,
+        ];
+        own.ask(&[&options[..], command].concat())
+    };
+    let web = run("8080:80", &["httpd", "-f", "-p", "80"]);
+    let names = run("127.0.0.1:5353:53/udp", &["sleep", "600"]);
+    sandbox.set("DOCKER_HOST", host);
+    let namespace = format!("--net=/proc/{}/ns/net", daemon.pid());
+    let wharf = |words: &[&str]| {
+        sandbox
+            .program("nsenter", &[&[namespace.as_str(), "wharf"], words].concat())
+            .wait()
+    };
+    // Without proxies the daemon itself has the sockets.
+    let rows = wharf(&["who", "8080", "5353/udp", "80", "--format", "json"])
+        .expect(1)
+        .json_lines();
+    for (row, id) in rows.iter().zip([&web, &names]) {
+        assert_eq!(row["holders"].as_array().unwrap().len(), 1, "{row}");
+        assert_eq!(row["holders"][0]["container"]["id"], json!(id), "{row}");
+    }
+    assert_eq!(rows[2]["holders"], json!([]));
+    wharf(&["free", "8080", "--force"]).expect(0);
+    let running = own.ask(&["ps", "--quiet", "--no-trunc"]);
+    assert_eq!(running, names);
+    assert!(!daemon.process().ended());
+    own.ask(&["rm", "--force", &web, &names]);
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+}

@@ -1,0 +1,177 @@
+//! Files change, and the services follow.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::support::{Sandbox, eventually, require_engine};
+
+/// A process that says how often it was started; it is restarted by changes in `src`, rebuilt by one of
+/// `make`.
+fn process(sandbox: &Sandbox) {
+    sandbox.write("src/a.txt", "a");
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    x-wharf:\n      process:\n        \
+         command: [sh, -c, 'echo x >> runs; echo run $$(wc -l < runs) built $$(wc -l < built); exec sleep 600']\n        \
+         build: [sh, -c, 'test ! -e broken && echo x >> built']\n    \
+         develop:\n      watch:\n        - {action: restart, path: ./src, ignore: [cache], include: ['**/*.txt', '**/cache']}\n        \
+         - {action: rebuild, path: ./make}\n        - {action: sync, path: ./src, target: /src}\n",
+    );
+    sandbox.write("built", "");
+}
+
+#[test]
+fn a_process_is_restarted_once_a_burst_and_rebuilt() {
+    let sandbox = Sandbox::new();
+    process(&sandbox);
+    let up = sandbox.spawn(&["up", "--watch"]);
+    up.wait_for_line("run 1 built 0");
+    up.wait_for_line("watch: on");
+    // What does not count comes first: it would be a run of its own.
+    sandbox.write("src/cache/x.txt", "x");
+    sandbox.write("src/a.swp", "x");
+    for n in 0..1000 {
+        sandbox.write(&format!("src/d{}/f{n}.txt", n % 7), "x");
+    }
+    up.wait_for_line("run 2 built 0");
+    fs::remove_file(sandbox.path().join("src/a.txt")).unwrap();
+    up.wait_for_line("run 3 built 0");
+    sandbox.write("a.new", "a");
+    let (from, to) = (
+        sandbox.path().join("a.new"),
+        sandbox.path().join("src/a.txt"),
+    );
+    fs::rename(from, to).unwrap();
+    up.wait_for_line("run 4 built 0");
+    sandbox.write("make", "1");
+    up.wait_for_line("run 5 built 1");
+    // A build that fails leaves what runs alone, and the next one mends it.
+    sandbox.write("broken", "");
+    sandbox.write("make", "2");
+    up.wait_for_line("its build command ended");
+    fs::remove_file(sandbox.path().join("broken")).unwrap();
+    sandbox.write("make", "3");
+    up.wait_for_line("run 6 built 2");
+    up.signal(Signal::INT);
+    let finished = up.wait().expect(130);
+    assert!(!finished.stdout.contains("run 7"), "{finished}");
+    eventually("nothing of the project runs", || {
+        sandbox.processes().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_key_switches_watching_on_and_off() {
+    let sandbox = Sandbox::new();
+    process(&sandbox);
+    let mut terminal = sandbox.terminal(&["up"]);
+    let screen = terminal.wait_for("run 1 built 0");
+    assert!(screen.contains("w watch"), "{screen}");
+    terminal.type_text("w");
+    terminal.wait_for("watch: on");
+    sandbox.write("src/a.txt", "b");
+    terminal.wait_for("run 2 built 0");
+    terminal.type_text("w");
+    terminal.wait_for("watch: off");
+    sandbox.write("src/a.txt", "c");
+    terminal.type_text("d");
+    let finished = terminal.wait().expect(0);
+    assert!(!finished.stdout.contains("run 3"), "{finished}");
+    assert_eq!(
+        fs::read_to_string(sandbox.path().join("runs")).unwrap(),
+        "x\nx\n"
+    );
+}
+
+#[test]
+fn watching_needs_something_to_watch() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a: {x-wharf: {process: {command: [sleep, '600']}}}\n",
+    );
+    for command in [&["watch"][..], &["up", "--watch"]] {
+        let failed = sandbox.wharf(command).expect(1);
+        assert!(failed.stderr.contains("develop: {watch"), "{failed}");
+    }
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    image: x\n    develop: {watch: [{action: rebuild, path: .}]}\n    \
+         x-wharf: {process: {command: [sleep, '600'], buidl: x}}\n",
+    );
+    sandbox.wharf(&["watch"]).expect(3).expect_text("build");
+}
+
+#[test]
+fn containers_get_files_lose_them_and_are_rebuilt() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let image = engine.busybox();
+    sandbox.write("src/a.txt", "one");
+    sandbox.write("src/sub/b.txt", "b");
+    sandbox.write("conf.toml", "x = 1");
+    sandbox.write("shown/x", "x");
+    sandbox.write(".dockerignore", "**/*.tmp\n");
+    sandbox.write(
+        "Dockerfile",
+        format!("FROM {image}\nRUN [\"/bin/busybox\", \"mkdir\", \"/tmp\"]\nCOPY src /app\nCMD [\"sleep\", \"600\"]\n"),
+    );
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  web:\n    build: .\n    stop_grace_period: 0s\n    volumes: ['./shown:/shown']\n    develop:\n      watch:\n        \
+         - {action: sync, path: ./src, target: /app}\n        \
+         - {action: sync, path: ./shown, target: /shown}\n        \
+         - {action: sync+restart, path: ./conf.toml, target: /conf.toml, initial_sync: true}\n        \
+         - {action: sync+exec, path: ./hot, target: /hot, exec: {command: [sh, -c, 'echo reloaded; echo x >> /tmp/reloads']}}\n        \
+         - {action: rebuild, path: ./Dockerfile}\n",
+    );
+    let name = format!("{}-web-1", sandbox.project());
+    let watch = sandbox.spawn(&["watch", "--quiet"]);
+    watch.wait_for_line("watch: on");
+    watch.wait_for_line("a bind mount already shows it");
+    let inside = |what: &str| {
+        let shown = engine.docker(&["exec", &name, "sh", "-c", what]);
+        shown.stdout.trim().to_owned()
+    };
+    let until = |what: &str, expected: &str| {
+        eventually(&format!("`{what}` says {expected}"), || {
+            (inside(what) == expected).then_some(())
+        });
+    };
+    assert_eq!(inside("cat /conf.toml"), "x = 1");
+    sandbox.write("src/no.tmp", "x");
+    sandbox.write("src/a.txt", "two");
+    sandbox.write("src/new/deep/c.txt", "c");
+    fs::remove_dir_all(sandbox.path().join("src/sub")).unwrap();
+    until("cat /app/new/deep/c.txt", "c");
+    until("cat /app/a.txt; echo; ls /app", "two\na.txt\nnew");
+    sandbox.write("hot/h", "h");
+    watch.wait_for_line("| reloaded");
+    assert_eq!(inside("cat /hot/h"), "h");
+    let started = || engine.ask(&["inspect", "--format", "{{.State.StartedAt}} {{.Id}}", &name]);
+    let before = started();
+    sandbox.write("conf.toml", "x = 2");
+    eventually("it was restarted", || (started() != before).then_some(()));
+    until("cat /conf.toml", "x = 2");
+    let dockerfile = fs::read_to_string(sandbox.path().join("Dockerfile")).unwrap();
+    sandbox.write("Dockerfile", dockerfile + "ENV NEW=1\n");
+    until("echo $NEW; ls /app", "1\na.txt\nnew");
+    let label = format!("label=com.docker.compose.project={}", sandbox.project());
+    let nameless = [
+        "images",
+        "--quiet",
+        "--filter",
+        "dangling=true",
+        "--filter",
+        &label,
+    ];
+    eventually("the old image is gone", || {
+        engine.ask(&nameless).is_empty().then_some(())
+    });
+    watch.signal(Signal::INT);
+    watch.wait().expect(130);
+    assert_eq!(engine.of_project("container", sandbox.project()).len(), 1);
+    sandbox.wharf(&["down"]).expect(0);
+    engine.ask(&["rmi", &format!("{}-web", sandbox.project())]);
+}
