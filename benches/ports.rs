@@ -12,7 +12,7 @@ use std::fs::File;
 use std::hint::black_box;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,12 +32,17 @@ const MANY: usize = 200;
 
 /// Says to this program that it is a bystander.
 const BYSTANDER: &str = "WHARF_BENCH_BYSTANDER";
+/// Says to this program that it is the server, and in which cgroup.
+const SERVER: &str = "WHARF_BENCH_SERVER";
 /// Says to this program that it is in a namespace of its own.
 const APART: &str = "WHARF_BENCH_APART";
 
 fn main() {
     if std::env::var_os(BYSTANDER).is_some() {
         return stand_by();
+    }
+    if let Some(cgroup) = std::env::var_os(SERVER) {
+        return serve(&PathBuf::from(cgroup));
     }
     if std::env::var_os(APART).is_none() && rustix::process::geteuid().is_root() {
         let script = "ip link set lo up && exec \"$0\"";
@@ -51,8 +56,6 @@ fn main() {
         }
         println!("no network namespace of its own: measured among the sockets of this machine");
     }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
     let _crowd: Vec<Bystander> = (0..PROCESSES).map(|_| Bystander::start()).collect();
     println!(
         "{PROCESSES} processes, {} sockets, {} descriptors",
@@ -60,6 +63,21 @@ fn main() {
         PROCESSES * (2 * CONNECTIONS + FILES)
     );
 
+    println!("the server among all others, in one cgroup:");
+    let server = Bystander::serving(Path::new(""));
+    measure(server.said.trim().parse().unwrap());
+    drop(server);
+    match Cgroup::make() {
+        Some(cgroup) => {
+            println!("the server in a cgroup of its own, as service managers start them:");
+            let server = Bystander::serving(&cgroup.0);
+            measure(server.said.trim().parse().unwrap());
+        }
+        None => println!("no cgroup of its own can be made for the server: not measured"),
+    }
+}
+
+fn measure(port: u16) {
     let claim = Claim {
         service: String::new(),
         number: 1,
@@ -161,27 +179,74 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// One process of the crowd; ends when its standard input does.
+/// A cgroup of version 2, removed at the end.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn make() -> Option<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
+        let name = format!("wharf-bench-{}.scope", std::process::id());
+        let path = Path::new(line.split(' ').nth(4)?).join(name);
+        std::fs::create_dir(&path).ok()?;
+        Some(Self(path))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A dead process leaves its cgroup a moment after it was reaped.
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// What the server does: enters its cgroup, if it has one, and listens.
+fn serve(cgroup: &Path) {
+    if !cgroup.as_os_str().is_empty() {
+        std::fs::write(cgroup.join("cgroup.procs"), "0").unwrap();
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    println!("{}", listener.local_addr().unwrap().port());
+    std::io::stdout().flush().unwrap();
+    drop(std::io::stdin().read(&mut [0]));
+}
+
+/// One process beside this one; ends when its standard input does.
 struct Bystander {
     child: Child,
     stdin: Option<ChildStdin>,
+    said: String,
 }
 
 impl Bystander {
     fn start() -> Self {
+        let bystander = Self::run(BYSTANDER, Path::new("1"));
+        assert_eq!(bystander.said, "ready\n");
+        bystander
+    }
+
+    fn serving(cgroup: &Path) -> Self {
+        Self::run(SERVER, cgroup)
+    }
+
+    fn run(role: &str, value: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(BYSTANDER, "1")
+            .env(role, value)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let stdin = child.stdin.take();
-        let mut line = String::new();
+        let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
+            .read_line(&mut said)
             .unwrap();
-        assert_eq!(line, "ready\n");
-        Self { child, stdin }
+        Self { child, stdin, said }
     }
 }
 

@@ -240,9 +240,21 @@ impl From<BackendError> for Error {
                 let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
                 hints.push(format!("ps -o pid,stat,wchan,args -p {}", pids.join(",")));
             }
+            BackendError::State { action, source } => {
+                // A damaged file of the ledger, `cannot read PATH`.
+                if source.kind() == std::io::ErrorKind::InvalidData
+                    && let Some(path) = action.strip_prefix("cannot read ")
+                {
+                    hints.push(format!(
+                        "to set it aside, and make the instance anew: mv {path} {path}.damaged"
+                    ));
+                }
+                if source.kind() == std::io::ErrorKind::StorageFull {
+                    hints.push("make room on the disk; df -h shows what is full".to_owned());
+                }
+            }
             BackendError::Engine { .. }
             | BackendError::AnsweredByOther { .. }
-            | BackendError::State { .. }
             | BackendError::Unsupported(_) => {}
         }
         Self {

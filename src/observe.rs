@@ -1,6 +1,7 @@
 //! Gathers what the planner needs to know: instances, resources, and who holds the claimed ports.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::backend::Backend as _;
 use crate::backend::BackendError;
@@ -11,7 +12,7 @@ use crate::plan::policy::Policy;
 use crate::plan::{self, Inputs};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::release;
-use crate::project::model::{MountKind, Project};
+use crate::project::model::{MountKind, Project, PullPolicy};
 use crate::state::{BackendKind, Held, Instance, Observed};
 
 /// How many free ports to offer for each held one.
@@ -132,6 +133,20 @@ async fn resources(
     observed.volumes = found.volumes;
     observed.volume_hashes = found.volume_hashes;
     observed.images = found.images;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+    observed.stale = placed()
+        .filter_map(|service| {
+            let Some(PullPolicy::Every(age)) = service.pull_policy else {
+                return None;
+            };
+            let image = service.image_name(&project.name);
+            let tagged = found.tagged.get(&image).copied().unwrap_or_default();
+            let age = i64::try_from(age).unwrap_or(i64::MAX);
+            (now > tagged.saturating_add(age)).then_some(image)
+        })
+        .collect();
     Ok(())
 }
 

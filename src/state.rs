@@ -217,6 +217,8 @@ pub struct Observed {
     pub volume_hashes: BTreeMap<String, String>,
     /// Images (by reference) that the engine has, among those the project names; value: image id.
     pub images: BTreeMap<String, String>,
+    /// Images whose last pull or build is longer ago than their service allows (`pull_policy: daily`).
+    pub stale: BTreeSet<String>,
     /// Who holds what the plan may claim. Claims that are free are absent.
     pub held: Vec<Held>,
     /// For each held port, free ports above it, the nearest first.

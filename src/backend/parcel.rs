@@ -3,7 +3,10 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{Stream, stream};
 use hyper::body::Bytes;
@@ -21,6 +24,25 @@ const WAITING: usize = 8;
 
 /// Pieces of a tar stream. An error in it means that it is not whole.
 pub type Pieces = Receiver<io::Result<Bytes>>;
+
+/// Ends what the threads of one copy do, at their next piece.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// From now on, nothing more is read or written.
+    pub fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            // Not `Interrupted`: that one is tried again.
+            return Err(io::Error::other("interrupted"));
+        }
+        Ok(())
+    }
+}
 
 /// Looks up what is to be copied: its path, with links followed as asked, and what the rules need to know.
 ///
@@ -44,10 +66,11 @@ pub fn source(path: &str, follow: bool) -> io::Result<(PathBuf, Source)> {
 }
 
 /// Packs a file or directory under a name (`.`: what is in the directory), on a thread of its own.
-pub fn pack(path: PathBuf, name: String) -> (Pieces, JoinHandle<io::Result<()>>) {
+pub fn pack(path: PathBuf, name: String, stop: Stop) -> (Pieces, JoinHandle<io::Result<()>>) {
     let (sender, receiver) = channel(WAITING);
     let packing = tokio::task::spawn_blocking(move || {
         let mut to = Chunks {
+            stop,
             sender,
             filled: Vec::with_capacity(CHUNK),
         };
@@ -71,10 +94,14 @@ pub fn body(pieces: Pieces) -> impl Stream<Item = io::Result<Bytes>> + Send + 's
     })
 }
 
-/// Pieces of a stream that somebody else packed (standard input), read on a thread of its own.
-pub fn read(mut from: impl Read + Send + 'static) -> Pieces {
+/// Pieces of a stream that somebody else packed (standard input), read on a thread of its own, which this
+/// command may leave behind: nothing can call it back from its read.
+///
+/// # Errors
+/// No more threads.
+pub fn read(mut from: impl Read + Send + 'static) -> io::Result<Pieces> {
     let (sender, receiver) = channel(WAITING);
-    tokio::task::spawn_blocking(move || {
+    std::thread::Builder::new().spawn(move || {
         let mut buffer = vec![0; CHUNK];
         loop {
             let piece = match from.read(&mut buffer) {
@@ -90,8 +117,8 @@ pub fn read(mut from: impl Read + Send + 'static) -> Pieces {
                 break;
             }
         }
-    });
-    receiver
+    })?;
+    Ok(receiver)
 }
 
 /// Unpacks into a directory, on a thread of its own. With `name`, the one thing in the archive (or all of
@@ -101,27 +128,33 @@ pub fn unpack(
     dir: PathBuf,
     name: Option<String>,
     contents: bool,
+    stop: Stop,
 ) -> JoinHandle<io::Result<()>> {
     tokio::task::spawn_blocking(move || {
         let from = Joined {
+            stop,
             pieces,
             present: Bytes::new(),
         };
         match name {
-            None => into(from, &dir),
+            None => into(from, &dir).map(drop),
             Some(name) => under(from, &dir, &name, contents),
         }
     })
 }
 
-/// Unpacks everything below a directory.
-fn into(from: Joined, dir: &Path) -> io::Result<()> {
+/// Unpacks everything below a directory; the mode that the archive gives the directory itself.
+fn into(from: Joined, dir: &Path) -> io::Result<Option<u32>> {
     let mut archive = Archive::new(from);
     archive.set_overwrite(true);
     let mut directories = Vec::new();
+    let mut own = None;
     for entry in archive.entries()? {
         let entry = entry?;
         if entry.header().entry_type() == EntryType::Directory {
+            if entry.path()? == Path::new(".") {
+                own = Some(entry.header().mode()?);
+            }
             // Made last: one that may not be written to would keep its own contents out.
             directories.push(entry);
         } else {
@@ -133,7 +166,8 @@ fn into(from: Joined, dir: &Path) -> io::Result<()> {
         .rev()
         .try_for_each(|entry| put(entry, dir))?;
     // What follows the end of an archive must not break the sender's pipe.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop)
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
+    Ok(own)
 }
 
 fn put(mut entry: tar::Entry<'_, Joined>, dir: &Path) -> io::Result<()> {
@@ -149,8 +183,11 @@ fn put(mut entry: tar::Entry<'_, Joined>, dir: &Path) -> io::Result<()> {
 /// Unpacks beside its place, then moves it there.
 fn under(from: Joined, dir: &Path, name: &str, contents: bool) -> io::Result<()> {
     let aside = Aside::new(dir)?;
-    into(from, &aside.0)?;
+    let own = into(from, &aside.0)?;
     let whole = if contents {
+        if let Some(mode) = own {
+            fs::set_permissions(&aside.0, fs::Permissions::from_mode(mode & 0o777))?;
+        }
         aside.0.clone()
     } else {
         let mut entries = fs::read_dir(&aside.0)?;
@@ -235,6 +272,7 @@ fn at(path: &Path, error: &io::Error) -> io::Error {
 
 /// Collects what the tar writer writes in small pieces.
 struct Chunks {
+    stop: Stop,
     sender: Sender<io::Result<Bytes>>,
     filled: Vec<u8>,
 }
@@ -252,6 +290,7 @@ impl Write for Chunks {
         if self.filled.is_empty() {
             return Ok(());
         }
+        self.stop.check()?;
         let chunk = std::mem::replace(&mut self.filled, Vec::with_capacity(CHUNK));
         self.sender
             .blocking_send(Ok(chunk.into()))
@@ -261,17 +300,21 @@ impl Write for Chunks {
 
 /// Pieces as a reader.
 struct Joined {
+    stop: Stop,
     pieces: Pieces,
     present: Bytes,
 }
 
 impl Read for Joined {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stop.check()?;
         while self.present.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(piece) => self.present = piece?,
-                None => return Ok(0),
-            }
+            let Some(piece) = self.pieces.blocking_recv() else {
+                // The end of a stopped copy is no end of its archive.
+                self.stop.check()?;
+                return Ok(0);
+            };
+            self.present = piece?;
         }
         let count = buffer.len().min(self.present.len());
         let bytes = self.present.split_to(count);
@@ -284,7 +327,7 @@ impl Read for Joined {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -335,13 +378,27 @@ mod tests {
             &[("hard", EntryType::Link, "../secret")],
         ] {
             fs::write(root.path().join("secret"), "s").unwrap();
-            let done = unpack(archive(entries), inside.clone(), None, false).await;
+            let done = unpack(
+                archive(entries),
+                inside.clone(),
+                None,
+                false,
+                Stop::default(),
+            )
+            .await;
             assert!(done.unwrap().is_err(), "{entries:?}");
             assert!(!root.path().join("out").exists(), "{entries:?}");
         }
         // An absolute path is one below the directory.
         let entries = [("/etc/wharf-test-out", regular, "x")];
-        let done = unpack(archive(&entries), inside.clone(), None, false).await;
+        let done = unpack(
+            archive(&entries),
+            inside.clone(),
+            None,
+            false,
+            Stop::default(),
+        )
+        .await;
         done.unwrap().unwrap();
         assert!(inside.join("etc/wharf-test-out").exists());
         assert!(!Path::new("/etc/wharf-test-out").exists());
@@ -359,6 +416,7 @@ mod tests {
             root.path().to_owned(),
             Some("other".to_owned()),
             false,
+            Stop::default(),
         );
         done.await.unwrap().unwrap();
         let other = root.path().join("other");
@@ -381,8 +439,8 @@ mod tests {
         for (name, place) in [("copy", "copy"), (".", "")] {
             let to = root.path().join(format!("to-{place}"));
             fs::create_dir(&to).unwrap();
-            let (pieces, packing) = pack(from.clone(), name.to_owned());
-            unpack(pieces, to.clone(), None, false)
+            let (pieces, packing) = pack(from.clone(), name.to_owned(), Stop::default());
+            unpack(pieces, to.clone(), None, false, Stop::default())
                 .await
                 .unwrap()
                 .unwrap();
@@ -393,5 +451,22 @@ mod tests {
             assert_eq!(link, Path::new("sub/nowhere"));
             assert!(to.join("sub").is_dir());
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_stopped_leaves_nothing_half_done() {
+        let root = tempfile::tempdir().unwrap();
+        let stop = Stop::default();
+        let (sender, pieces) = channel(1);
+        let name = Some("copy".to_owned());
+        let unpacking = unpack(pieces, root.path().to_owned(), name, false, stop.clone());
+        let mut whole = archive(&[("d/f", EntryType::Regular, "x")]);
+        sender.send(whole.recv().await.unwrap()).await.unwrap();
+        stop.now();
+        drop(sender);
+        // Either it was done before it was told, or there is no trace of it.
+        let done = unpacking.await.unwrap().is_ok();
+        let left = fs::read_dir(root.path()).unwrap().count();
+        assert_eq!(left, usize::from(done));
     }
 }

@@ -398,6 +398,9 @@ impl Named {
     ) -> Result<Vec<crate::state::Instance>> {
         use crate::backend::Backend as _;
         let mut instances = backends.processes.observe(self.name()).await?;
+        for note in backends.processes.take_notes() {
+            ui.warn(note);
+        }
         if self.in_engine(ui, backends, !instances.is_empty()).await? {
             instances.extend(backends.containers.observe(self.name()).await?);
         }

@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 
 use crate::backend::container::{Download, PathStat};
 use crate::backend::copying::{self, Misplaced, Place, Source};
-use crate::backend::parcel::{self, Pieces};
+use crate::backend::parcel::{self, Pieces, Stop};
 use crate::backend::router::Backends;
+use crate::cli::carry_out::Signals;
 use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::event::Stream;
@@ -111,17 +112,32 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             Error::usage("standard input can be read for one replica only").hint("--index 1"),
         );
     }
-    let here = || Side::Local(context.env.current_dir.clone());
+    let here = Side::Local(context.env.current_dir.clone());
+    let mut signals = Signals::new()?;
     for instance in chosen {
         let there = side(&backends, instance)?;
+        let stop = Stop::default();
         let work = Work {
             backends: &backends,
             args,
+            stop: stop.clone(),
         };
-        if out {
-            work.copy(&there, remote.path, &here(), &args.to).await?;
-        } else {
-            work.copy(&here(), &args.from, &there, remote.path).await?;
+        let copied = async {
+            if out {
+                work.copy(&there, remote.path, &here, &args.to).await
+            } else {
+                work.copy(&here, &args.from, &there, remote.path).await
+            }
+        };
+        // Not dropped before the threads are told, or they would take it for the end of the files.
+        let mut copied = std::pin::pin!(copied);
+        tokio::select! {
+            copied = &mut copied => copied?,
+            () = signals.next() => {
+                // The threads put away what they have begun; the runtime waits for them.
+                stop.now();
+                return Err(Error::interrupted());
+            }
         }
         let name = &instance.name;
         let (from, to) = if out {
@@ -179,6 +195,7 @@ type Packed = (Pieces, Option<JoinHandle<io::Result<()>>>);
 struct Work<'a> {
     backends: &'a Backends,
     args: &'a Args,
+    stop: Stop,
 }
 
 impl Work<'_> {
@@ -299,7 +316,7 @@ impl Work<'_> {
         let renamed = (place.name != held).then(|| place.name.clone());
         match to {
             Side::Container(instance) => {
-                let (pieces, packing) = packed(content, &place.name)?;
+                let (pieces, packing) = self.packed(content, &place.name)?;
                 let sent = self.backends.containers.write_archive(
                     &instance.id.0,
                     &instance.name,
@@ -323,7 +340,8 @@ impl Work<'_> {
                 let dir = PathBuf::from(&place.dir);
                 if let Content::Download(mut download) = content {
                     let (sender, pieces) = tokio::sync::mpsc::channel(1);
-                    let unpacking = parcel::unpack(pieces, dir, renamed, contents);
+                    let unpacking =
+                        parcel::unpack(pieces, dir, renamed, contents, self.stop.clone());
                     while let Some(piece) = download.next().await.transpose() {
                         if sender.send(piece).await.is_err() {
                             break;
@@ -332,8 +350,15 @@ impl Work<'_> {
                     drop(sender);
                     return unpacking.await.map_err(Error::failed)?.map_err(broken);
                 }
-                let (pieces, packing) = packed(content, &place.name)?;
-                let unpacking = parcel::unpack(pieces, dir, None, contents);
+                if let Content::Files(source) = &content
+                    && dir.canonicalize().is_ok_and(|dir| dir.starts_with(source))
+                    && source.is_dir()
+                {
+                    return Err(Error::failed("a directory cannot be copied into itself")
+                        .detail(format!("{} to {}", source.display(), dir.display())));
+                }
+                let (pieces, packing) = self.packed(content, &place.name)?;
+                let unpacking = parcel::unpack(pieces, dir, None, contents, self.stop.clone());
                 let unpacked = unpacking.await.map_err(Error::failed)?;
                 if let Some(packing) = packing
                     && let Err(error) = packing.await.map_err(Error::failed)?
@@ -361,7 +386,7 @@ impl Work<'_> {
                 }
             }
             content @ (Content::Files(_) | Content::Stdin) => {
-                let (mut pieces, packing) = packed(content, &parcel.held)?;
+                let (mut pieces, packing) = self.packed(content, &parcel.held)?;
                 while let Some(Ok(piece)) = pieces.recv().await {
                     if !screen.write(Stream::Stdout, piece.to_vec()).await {
                         break;
@@ -378,25 +403,23 @@ impl Work<'_> {
         }
         screen.close().await.map_err(cannot)
     }
-}
 
-/// What is on this machine, as an archive.
-fn packed(content: Content, name: &str) -> Result<Packed> {
-    match content {
-        Content::Files(path) => {
-            let (pieces, packing) = parcel::pack(path, name.to_owned());
-            Ok((pieces, Some(packing)))
+    /// What is on this machine, as an archive.
+    fn packed(&self, content: Content, name: &str) -> Result<Packed> {
+        match content {
+            Content::Files(path) => {
+                let (pieces, packing) = parcel::pack(path, name.to_owned(), self.stop.clone());
+                Ok((pieces, Some(packing)))
+            }
+            Content::Stdin => {
+                let stdin = io::stdin().as_fd().try_clone_to_owned();
+                let stdin = File::from(stdin.map_err(Error::failed)?);
+                Ok((parcel::read(stdin).map_err(Error::failed)?, None))
+            }
+            Content::Download(_) => Err(Error::failed(
+                "files are not copied from service to service",
+            )),
         }
-        Content::Stdin => {
-            let stdin = io::stdin().as_fd().try_clone_to_owned();
-            Ok((
-                parcel::read(File::from(stdin.map_err(Error::failed)?)),
-                None,
-            ))
-        }
-        Content::Download(_) => Err(Error::failed(
-            "files are not copied from service to service",
-        )),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::cli::who::{self, Ports, Seen, look, released};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::port::holder::{Holder, Who};
-use crate::port::release::how_released;
+use crate::port::release::{how_released, supervisor_of};
 use crate::ui::progress::Progress;
 use crate::ui::question;
 use crate::ui::report;
@@ -117,6 +117,11 @@ fn rehearse(context: &Context, args: &Args, seen: &Seen) -> Result<()> {
             seen.claim,
             holder.describe()
         ));
+        if let Who::Process(facts) = &holder.who
+            && let Some(first) = supervisor_of(facts, &seen.claim)
+        {
+            say(format!("  after what keeps it: {first}"));
+        }
         say(format!("  {}", released(&seen.claim, holder)));
     }
     if seen.holders.is_empty() || args.force {

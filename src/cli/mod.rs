@@ -2,6 +2,7 @@
 
 mod attach;
 mod await_up;
+mod build;
 mod carry_out;
 mod config;
 mod context;
@@ -26,6 +27,8 @@ mod port;
 mod ports;
 mod provider;
 mod ps;
+mod pull;
+mod push;
 mod restart;
 mod rm;
 mod row;
@@ -45,6 +48,7 @@ mod version;
 mod volumes;
 mod wait;
 mod watch;
+mod watched;
 mod who;
 
 use std::ffi::OsString;
@@ -101,6 +105,9 @@ enum Command {
     Top(top::Args),
     Stats(stats::Args),
     Events(events::Args),
+    Build(build::Args),
+    Pull(pull::Args),
+    Push(push::Args),
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
@@ -303,6 +310,9 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
         Command::Top(args) => wait_for(top::run(&context, &args)),
         Command::Stats(args) => wait_for(stats::run(&context, &args)),
         Command::Events(args) => wait_for(events::run(&context, &args)),
+        Command::Build(args) => wait_for(build::run(&context, &args)),
+        Command::Pull(args) => wait_for(pull::run(&context, &args)),
+        Command::Push(args) => wait_for(push::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
         Command::Ports(args) => wait_for(ports::run(&context, &args)),

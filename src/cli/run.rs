@@ -26,6 +26,9 @@ use crate::project::once;
 use crate::state::BackendKind;
 use crate::ui::Ui;
 
+/// The label that carries the slug.
+const SLUG_LABEL: &str = "com.docker.compose.slug";
+
 /// How much of the slug is in the name.
 const SHORT: usize = 12;
 
@@ -178,7 +181,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
                 ..service
             }),
             one_off: OneOff {
-                slug,
+                slug: slug.clone(),
                 remove: args.rm,
                 aliases: args.use_aliases,
             },
@@ -187,6 +190,17 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     };
     let alone = context.lock(&backends, &project.name).await?;
     let mut settled = settle(context, &backends, &project, &placement, &mut policy).await?;
+    if settled
+        .observed
+        .instances
+        .iter()
+        .any(|instance| instance.name == called)
+    {
+        return Err(
+            Error::failed(format!("there is an instance {called} already"))
+                .hint(format!("wharf rm -s {name}, or another --name")),
+        );
+    }
     let is_image = |action: &Action| {
         matches!(action, Action::Build { .. } if args.quiet_build)
             || matches!(action, Action::Pull { .. } if args.quiet_pull)
@@ -215,7 +229,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let (plan, target) = without_start(settled.plan)
         .ok_or_else(|| Error::failed("the plan makes no instance for this command"))?;
-    let made = carry_out(context, &backends, &plan).await?;
+    let made = match carry_out(context, &backends, &plan).await {
+        Ok(made) => made,
+        Err(error) => {
+            take_back(&backends, &target, &slug).await;
+            return Err(error);
+        }
+    };
     let once = Ready {
         context,
         backends: &backends,
@@ -340,6 +360,7 @@ fn changed(
     service.tty = wanted.tty;
     service.stdin_open = wanted.stdin;
     service.restart = Restart::No;
+    service.restart_given = false;
     service.scale = Some(1);
     Ok(service)
 }
@@ -365,6 +386,27 @@ fn without_start(mut plan: Plan) -> Option<(Plan, Target)> {
     };
     plan.steps.retain(|step| !starts(&step.action));
     Some((plan, target))
+}
+
+/// Removes the instance if it was made before something else failed: it was never started.
+async fn take_back(backends: &Backends, target: &Target, slug: &str) {
+    // The failure is what the user must see; what cannot be removed, `down` finds.
+    match target.backend {
+        BackendKind::Container => {
+            let found = backends.containers.observe(&target.project).await;
+            let made = found
+                .unwrap_or_default()
+                .into_iter()
+                .find(|instance| instance.labels.get(SLUG_LABEL).map(String::as_str) == Some(slug));
+            if let Some(made) = made {
+                drop(backends.containers.discard(&made.id.0, &made.name).await);
+            }
+        }
+        BackendKind::Process => {
+            let (project, name) = (&target.project, &target.name);
+            drop(backends.processes.end_one_off(project, name, 0, true).await);
+        }
+    }
 }
 
 /// An instance that is made and waits to be started.
@@ -458,6 +500,10 @@ impl Ready<'_> {
         let processes = &self.backends.processes;
         let (project, name) = (&self.target.project, &self.target.name);
         if detach {
+            if self.remove {
+                let note = "--rm does nothing for a detached process: `wharf down --remove-orphans` removes it";
+                self.context.ui.note(note);
+            }
             let start = Action::Start {
                 instance: self.target.clone(),
             };

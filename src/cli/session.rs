@@ -149,7 +149,7 @@ async fn carry_on_until(
     let end = match end {
         // Whoever interrupts does not want to wait for a slow reader.
         Err(error) => Err(error),
-        Ok(end) => match screen.close().await {
+        Ok(end) => match closed(screen).await? {
             Ok(()) => Ok(end),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(End::Broken),
             Err(error) => Err(Error::failed("cannot write the output").detail(error.to_string())),
@@ -195,6 +195,15 @@ pub(super) async fn foreground(
             code = program.wait() => code.map_err(Error::failed),
             error = listen(on_signal) => Err(error),
         }
+    }
+}
+
+/// Waits until all is written, or until a signal says that nobody wants it any more.
+async fn closed(screen: Screen) -> Result<io::Result<()>> {
+    let mut signals = All::new().map_err(Error::failed)?;
+    tokio::select! {
+        closed = screen.close() => Ok(closed),
+        _ = signals.next() => Err(Error::interrupted()),
     }
 }
 

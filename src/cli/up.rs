@@ -17,10 +17,10 @@ use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
 use crate::plan::placement::{Placement, Selection, Wishes};
 use crate::plan::policy::{Policy, Recreate};
-use crate::plan::step::{Action, Which};
+use crate::plan::step::{Action, Cause, Step, Which};
 use crate::probe;
 use crate::project;
-use crate::project::model::{Conflict, Project};
+use crate::project::model::{Conflict, Project, PullPolicy};
 use crate::state::{Instance, Status};
 use crate::ui::{GOOD, NAME};
 
@@ -312,14 +312,15 @@ pub(super) async fn with_images(
             settled = settle(context, backends, project, placement, &mut policy).await?;
         }
     }
-    if context.global.dry_run || !(policy.build || policy.pull) {
+    let is_image = |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
+    let renews = |step: &Step| is_image(&step.action) && step.cause != Cause::Missing;
+    let due = policy.build || policy.pull || settled.plan.steps.iter().any(renews);
+    if context.global.dry_run || !due {
         return Ok(settled);
     }
-    let is_image = |action: &Action| matches!(action, Action::Build { .. } | Action::Pull { .. });
     let images = settled.plan.only(is_image);
     carry_out_quietly(context, backends, &images, quiet).await?;
-    (policy.build, policy.pull) = (false, false);
-    policy.no_build = true;
+    policy.images_done = true;
     settle(context, backends, project, placement, &mut policy).await
 }
 
@@ -384,6 +385,11 @@ fn policy(context: &Context, args: &Args, project: &Project) -> Result<Policy> {
         build: args.build,
         no_build: args.no_build,
         pull: args.pull.as_deref() == Some("always"),
+        pull_policy: match args.pull.as_deref() {
+            Some("missing") => Some(PullPolicy::Missing),
+            Some("never") => Some(PullPolicy::Never),
+            _ => None,
+        },
         scale,
         timeout: args.timeout.map(Duration::from_secs),
         recreate_dependencies: args.always_recreate_deps,

@@ -17,6 +17,7 @@ mod decide;
 mod diverged;
 pub mod down;
 mod gates;
+pub mod images;
 pub mod launch;
 mod order;
 mod orphans;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::plan::step::OneOff;
 use crate::port::claim::Claim;
-use crate::project::model::{Conflict, Service};
+use crate::project::model::{Conflict, PullPolicy, Service};
 
 /// The decisions that a plan may rely on.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,10 @@ pub struct Policy {
     pub no_build: bool,
     /// `--pull always`: pull images that exist.
     pub pull: bool,
+    /// `--pull missing` and `--pull never`: in place of what the services say.
+    pub pull_policy: Option<PullPolicy>,
+    /// Images were pulled and built already: what is there is up to date.
+    pub images_done: bool,
     /// `--scale S=N`.
     pub scale: BTreeMap<String, u32>,
     /// `-t`: overrides the grace period of everything that is stopped.

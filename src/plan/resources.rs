@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::plan::step::{Action, Cause, ProjectIdentity, StepId};
 use crate::plan::{Inputs, Plan, Problem};
-use crate::project::model::{MountKind, PullPolicy, Service};
+use crate::project::model::{Build, MountKind, PullPolicy, Service};
 
 /// The steps that make what containers share; filled on demand, each at most once.
 #[derive(Debug, Default)]
@@ -71,50 +71,44 @@ impl Shared {
             return *known;
         }
         let there = inputs.observed.images.contains_key(&image);
-        let policy = service.pull_policy.as_ref();
-        let pull_always = inputs.policy.pull || policy == Some(&PullPolicy::Always);
-        let build_always = inputs.policy.build || policy == Some(&PullPolicy::Build);
-        let mut step = None;
-        if service.build.is_some() {
-            if (build_always || !there) && !inputs.policy.no_build {
-                let cause = if there {
-                    Cause::Requested("--build")
-                } else {
-                    Cause::Missing
-                };
+        let due = if there && inputs.policy.images_done {
+            Due::Nothing
+        } else {
+            due(inputs, service, &image, there)
+        };
+        let cause = if !there {
+            Cause::Missing
+        } else if matches!(due, Due::Build { .. }) && inputs.policy.build {
+            Cause::Requested("--build")
+        } else if inputs.policy.pull {
+            Cause::Requested("--pull")
+        } else {
+            Cause::Requested("pull_policy")
+        };
+        let step = match due {
+            Due::Nothing => None,
+            Due::Build { pull_first } => {
+                let needs = self.contexts(plan, inputs, project, service);
                 let build = Action::Build {
                     service: Arc::clone(service),
                     image: image.clone(),
+                    pull_first,
                     project: Arc::clone(project),
                 };
-                step = Some(plan.add(build, cause, Vec::new()));
-            } else if !there {
-                plan.problems.push(Problem {
-                    message: format!(
-                        "image {image} does not exist and --no-build forbids to build it"
-                    ),
-                    hint: Some(format!("wharf build {}", service.name)),
-                });
+                Some(plan.add(build, cause, needs))
             }
-        } else if (!there || pull_always) && policy != Some(&PullPolicy::Never) {
-            let cause = if there {
-                Cause::Requested("--pull")
-            } else {
-                Cause::Missing
-            };
-            let pull = Action::Pull {
-                service: Arc::clone(service),
-                image: image.clone(),
-            };
-            step = Some(plan.add(pull, cause, Vec::new()));
-        } else if !there {
-            plan.problems.push(Problem {
-                message: format!(
-                    "image {image} does not exist and `pull_policy: never` forbids to pull it"
-                ),
-                hint: Some(format!("docker pull {image}")),
-            });
-        }
+            Due::Pull => {
+                let pull = Action::Pull {
+                    service: Arc::clone(service),
+                    image: image.clone(),
+                };
+                Some(plan.add(pull, cause, Vec::new()))
+            }
+            Due::Problem(problem) => {
+                plan.problems.push(problem);
+                None
+            }
+        };
         self.images.insert(image, step);
         step
     }
@@ -135,6 +129,27 @@ impl Shared {
             };
             (!there).then(|| plan.add(pull, Cause::Missing, Vec::new()))
         })
+    }
+
+    /// The steps that make the images which the service's build starts from.
+    fn contexts(
+        &mut self,
+        plan: &mut Plan,
+        inputs: &Inputs<'_>,
+        project: &Arc<ProjectIdentity>,
+        service: &Service,
+    ) -> Vec<StepId> {
+        // What a circle of contexts would ask for again is under way already.
+        self.images
+            .insert(service.image_name(&inputs.project.name), None);
+        let contexts = service.build.iter().flat_map(Build::services);
+        let others: Vec<&Arc<Service>> = contexts
+            .filter_map(|name| inputs.project.services.get(name))
+            .collect();
+        others
+            .into_iter()
+            .filter_map(|other| self.image(plan, inputs, project, other))
+            .collect()
     }
 
     fn network(
@@ -177,6 +192,57 @@ impl Shared {
             project: Arc::clone(project),
         };
         once(&mut self.volumes, key, || wanted.step(plan, create))
+    }
+}
+
+/// What an image needs.
+enum Due {
+    Nothing,
+    Pull,
+    Build { pull_first: bool },
+    Problem(Problem),
+}
+
+/// What an image needs by the service's policy and the command's.
+fn due(inputs: &Inputs<'_>, service: &Service, image: &str, there: bool) -> Due {
+    let decisions = inputs.policy;
+    let policy = decisions
+        .pull_policy
+        .as_ref()
+        .or(service.pull_policy.as_ref())
+        .unwrap_or(&PullPolicy::Missing);
+    // Only what has a name of its own can be in a registry.
+    let pulls = service.image.is_some()
+        && match policy {
+            _ if decisions.pull => true,
+            PullPolicy::Always => true,
+            PullPolicy::Never | PullPolicy::Build => false,
+            PullPolicy::Missing => !there,
+            PullPolicy::Every(_) => !there || inputs.observed.stale.contains(image),
+        };
+    let builds = service.build.is_some() && !decisions.no_build;
+    if builds && (decisions.build || *policy == PullPolicy::Build) {
+        return Due::Build { pull_first: false };
+    }
+    match (pulls, builds) {
+        (true, true) => Due::Build { pull_first: true },
+        (true, false) => Due::Pull,
+        _ if there => Due::Nothing,
+        (false, true) => Due::Build { pull_first: false },
+        (false, false) if service.build.is_some() => Due::Problem(Problem {
+            message: format!("image {image} does not exist and --no-build forbids to build it"),
+            hint: Some(format!("wharf build {}", service.name)),
+        }),
+        (false, false) => {
+            let who = match decisions.pull_policy {
+                Some(_) => "--pull never",
+                None => "`pull_policy: never`",
+            };
+            Due::Problem(Problem {
+                message: format!("image {image} does not exist and {who} forbids to pull it"),
+                hint: Some(format!("docker pull {image}")),
+            })
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub enum Action {
         service: Arc<Service>,
         /// The tag to give it.
         image: String,
+        /// Try to pull it first, and build it only if that fails.
+        pull_first: bool,
         /// The project, for labels and paths.
         project: Arc<ProjectIdentity>,
     },

@@ -44,6 +44,35 @@ pub(crate) fn holding(inodes: &[u64], among: Option<&[u32]>) -> Holding {
         all = process::pids();
         &all
     };
+    let share = pids.len().div_ceil(threads(pids.len())).max(1);
+    std::thread::scope(|scope| {
+        let (mine, others) = pids.split_at(share.min(pids.len()));
+        let others: Vec<_> = others
+            .chunks(share)
+            .map(|pids| scope.spawn(move || look_into(pids, inodes)))
+            .collect();
+        let mut parts = vec![look_into(mine, inodes)];
+        // A thread that panicked has found nothing.
+        parts.extend(others.into_iter().filter_map(|thread| thread.join().ok()));
+        for part in parts {
+            found.pairs.extend(part.pairs);
+            found.denied += part.denied;
+        }
+    });
+    found
+}
+
+/// How many threads are worth their while: the kernel takes microseconds for each descriptor, and a busy
+/// machine has ten thousands of them.
+fn threads(processes: usize) -> usize {
+    const WORTH: usize = 64;
+    const MOST: usize = 8;
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (processes / WORTH).clamp(1, available.min(MOST))
+}
+
+fn look_into(pids: &[u32], inodes: &[u64]) -> Holding {
+    let mut found = Holding::default();
     for pid in pids {
         match open_descriptors(*pid) {
             Ok(directory) => scan(*pid, &directory, inodes, &mut found.pairs),

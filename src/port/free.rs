@@ -97,7 +97,7 @@ pub fn taken_again(claim: &Claim, before: &[Holder]) -> Result<Option<PortError>
         .flat_map(|holder| &holder.sockets)
         .map(|socket| socket.inode)
         .collect();
-    for found in sockets::blocking(claim)? {
+    for found in sockets::listening(claim)? {
         let inode = found.socket.inode;
         if !found.listening || known.contains(&inode) {
             continue;
@@ -116,7 +116,7 @@ pub fn taken_again(claim: &Claim, before: &[Holder]) -> Result<Option<PortError>
         }
         let Some(new) = facts.into_iter().next() else {
             // Gone between the two looks, or not ours to see.
-            if sockets::blocking(claim)?
+            if sockets::listening(claim)?
                 .iter()
                 .any(|again| again.socket.inode == inode)
             {

@@ -51,10 +51,14 @@ pub fn look_up(claims: &[Claim]) -> Result<LookUp, PortError> {
     let mut blocked = Vec::new();
     let mut in_use = Vec::new();
     for claim in claims {
-        let found = sockets::blocking(claim)?;
-        // A socket that is bound and does not listen blocks only those who do not both set SO_REUSEADDR.
-        if found.iter().all(|bound| !bound.listening) && free::is_free(claim)? {
-            continue;
+        let mut found = sockets::listening(claim)?;
+        if found.is_empty() {
+            // A socket that is bound and does not listen blocks only those who do not both set
+            // SO_REUSEADDR.
+            if free::is_free(claim)? {
+                continue;
+            }
+            found = sockets::blocking(claim)?;
         }
         if found.is_empty() {
             in_use.push(claim.clone());

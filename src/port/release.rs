@@ -132,6 +132,15 @@ pub fn stop_process_with(
     })
 }
 
+/// The supervisor that would be stopped before a process that has the claim, in words; `None` if it would be
+/// the first itself.
+pub fn supervisor_of(facts: &ProcessFacts, claim: &Claim) -> Option<String> {
+    let sharing = sharing(facts, claim).ok()?;
+    let top = supervisor::topmost(&Table::read(), facts.pid, &sharing);
+    let facts = process_facts(top).filter(|_| top != facts.pid)?;
+    Some(describe::process(&facts))
+}
+
 fn not_permitted(holder: &Holder) -> PortError {
     PortError::NotPermitted {
         who: holder.describe(),

@@ -15,8 +15,8 @@ use super::extension::{conflict, extension};
 use super::limits;
 use super::model::{
     Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount,
-    MountKind, NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart, Separator, Service,
-    StoreMount, Ulimit, digest,
+    MountKind, NamedContext, NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart,
+    RestartPacing, Separator, Service, StoreMount, StoreSource, Ulimit, digest,
 };
 use super::outside::{network, store, volume};
 use super::paths;
@@ -49,7 +49,11 @@ pub(crate) fn project(
     let section = |name: &str| top.get(name).and_then(Node::as_map).into_iter().flatten();
     let mut services = BTreeMap::new();
     for (name, node) in section("services") {
-        let service = service(name, node, context, report);
+        let mut service = service(name, node, context, report);
+        if let (Some(build), Some(node)) = (&mut service.build, node.get("build")) {
+            build.secrets = build_secrets(node, top, context);
+            build.additional_contexts = named_contexts(node, top, context);
+        }
         services.insert(name.clone(), Arc::new(service));
     }
     Project {
@@ -181,6 +185,9 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
             || node.get("restart").is_some(),
             |policy| policy.text("condition").is_some(),
         ),
+        restart_pacing: restart_policy(deploy)
+            .map(restart_pacing)
+            .unwrap_or_default(),
         container_name: owned(node, "container_name"),
         hostname: owned(node, "hostname"),
         domainname: owned(node, "domainname"),
@@ -291,7 +298,59 @@ fn build(node: &Node) -> Build {
         network: owned(node, "network"),
         extra_hosts: texts(node, "extra_hosts"),
         shm_size: amount(node, "shm_size"),
+        cache_to: texts(node, "cache_to"),
+        additional_contexts: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        ssh: maybe_pairs(node, "ssh"),
+        ulimits: entries(node, "ulimits")
+            .map(|(name, node)| (name.clone(), ulimit(node)))
+            .collect(),
+        isolation: owned(node, "isolation"),
+        privileged: flag(node, "privileged"),
+        entitlements: texts(node, "entitlements"),
+        provenance: owned(node, "provenance"),
+        sbom: owned(node, "sbom"),
+        memory: None,
+        check: false,
     }
+}
+
+/// The secrets of a build by the id that its steps know, with where their content is.
+fn build_secrets(build: &Node, top: &Map, context: &Context<'_>) -> BTreeMap<String, StoreSource> {
+    let declared = top.get("secrets");
+    items(build, "secrets")
+        .iter()
+        .filter_map(|mount| {
+            let source = mount.text("source")?;
+            let id = owned(mount, "target").unwrap_or_else(|| source.to_owned());
+            let declared = declared?.get(source)?;
+            Some((id, store(source, declared, context.variables).source))
+        })
+        .collect()
+}
+
+/// The contexts beside the main one; those that are services with the images that these are built to.
+fn named_contexts(
+    build: &Node,
+    top: &Map,
+    context: &Context<'_>,
+) -> BTreeMap<String, NamedContext> {
+    let named = |text: String| match text.strip_prefix("service:") {
+        Some(name) => {
+            let service = top.get("services").and_then(|all| all.get(name));
+            NamedContext::Service {
+                name: name.to_owned(),
+                image: service
+                    .and_then(|service| owned(service, "image"))
+                    .unwrap_or_else(|| format!("{}-{name}", context.name)),
+            }
+        }
+        None if text.starts_with('/') => NamedContext::Directory(PathBuf::from(text)),
+        None => NamedContext::Other(text),
+    };
+    entries(build, "additional_contexts")
+        .map(|(key, value)| (key.clone(), named(value.display())))
+        .collect()
 }
 
 fn ports(name: &str, node: &Node, report: &mut Report) -> Vec<Port> {
@@ -497,6 +556,14 @@ fn restart(name: &str, node: &Node, deploy: Option<&Node>, report: &mut Report) 
 
 fn restart_policy(deploy: Option<&Node>) -> Option<&Node> {
     deploy?.get("restart_policy")
+}
+
+fn restart_pacing(policy: &Node) -> RestartPacing {
+    RestartPacing {
+        delay: time(policy, "delay"),
+        window: time(policy, "window"),
+        attempts: int(policy, "max_attempts").and_then(|attempts| u32::try_from(attempts).ok()),
+    }
 }
 
 fn pull_policy(node: &Node) -> Option<PullPolicy> {

@@ -1,9 +1,13 @@
 //! From a process's output to its log. The process writes into two named pipes that it holds open for
 //! reading too, so its writes neither fail nor get lost while nobody reads; here the kernel moves the bytes
-//! on into the log files, so that killing the supervisor cannot lose or repeat one. Interprets nothing.
+//! on into the log files, so that killing whoever records cannot lose or repeat one. (What a terminal shows
+//! cannot be moved so; it is copied.) Interprets nothing.
+//!
+//! A log is a sequence of segments, numbered from 0. With a limit, a new one is begun when the last is full
+//! and the oldest ones are removed. A segment is there once its index is.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -13,6 +17,7 @@ use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
 
 use crate::backend::BackendError;
+use crate::backend::process::Rotation;
 use crate::backend::process::dirs::{InstanceDir, failed};
 use crate::backend::process::index::{Arrival, SIZE};
 use crate::backend::process::run::wall_clock;
@@ -23,7 +28,7 @@ use crate::event::Stream;
 const PIPE_SIZE: usize = 256 * 1024;
 
 /// The most that is moved at once, so that one talkative process cannot hold up the others.
-const PORTION: usize = 1024 * 1024;
+const PORTION: u64 = 1024 * 1024;
 
 /// Both streams, in the order that the rest of this file counts them.
 pub(super) const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
@@ -39,64 +44,126 @@ pub(super) enum Moved {
     Closed,
 }
 
+/// Where a stream comes from.
+#[derive(Debug)]
+enum Source {
+    /// A named pipe.
+    Pipe(File),
+    /// The master of the process's terminal.
+    Terminal(File),
+}
+
+impl Source {
+    fn file(&self) -> &File {
+        match self {
+            Self::Pipe(file) | Self::Terminal(file) => file,
+        }
+    }
+}
+
 /// One stream.
 #[derive(Debug)]
 struct Channel {
     stream: Stream,
-    pipe: File,
+    source: Source,
     log: File,
     length: u64,
+    /// The segment begins within a line.
+    begins_open: bool,
     closed: bool,
 }
 
 /// The recorder of one instance.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    channels: [Channel; 2],
+    dir: InstanceDir,
+    rotation: Option<Rotation>,
+    segment: u64,
+    channels: Vec<Channel>,
     index: File,
     index_length: u64,
 }
 
 impl Recorder {
-    /// Opens what is there and makes what is missing. Bytes that an earlier supervisor moved without
-    /// noting their arrival are noted now. `owner`: who may open the pipes by name (`/dev/stdout`).
-    pub(super) fn open(dir: &InstanceDir, owner: Option<(u32, u32)>) -> Result<Self, BackendError> {
-        let path = dir.index();
-        let index = log_file(&path).map_err(|error| failed("open", &path, error))?;
-        let size = index
-            .metadata()
-            .map_err(|error| failed("read", &path, error))?
-            .len();
-        let index_length = size - size % SIZE as u64;
-        let noted = noted(&index, index_length).map_err(|error| failed("read", &path, error))?;
-        let channel = |stream| -> Result<Channel, BackendError> {
+    /// Opens what is there and makes what is missing. Bytes that somebody before us moved without noting
+    /// their arrival are noted now. `owner`: who may open the pipes by name (`/dev/stdout`).
+    pub(super) fn open(
+        dir: &InstanceDir,
+        rotation: Option<Rotation>,
+        owner: Option<(u32, u32)>,
+    ) -> Result<Self, BackendError> {
+        let mut sources = Vec::new();
+        for stream in STREAMS {
             let path = dir.fifo(stream);
-            let pipe = fifo(&path, owner).map_err(|error| failed("open", &path, error))?;
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+            let pipe = fifo(&path, owner, flags).map_err(|error| failed("open", &path, error))?;
             // Refused when the user's share is used up: the pipe then keeps its default size.
             if stream == Stream::Stdout {
                 let _ = fcntl_setpipe_size(&pipe, PIPE_SIZE);
             }
-            let path = dir.log(stream);
+            sources.push((stream, Source::Pipe(pipe)));
+        }
+        Self::of(dir, rotation, sources)
+    }
+
+    /// The recorder of what a terminal shows, given its master; reading it must not block.
+    pub(super) fn of_terminal(
+        dir: &InstanceDir,
+        rotation: Option<Rotation>,
+        master: File,
+    ) -> Result<Self, BackendError> {
+        Self::of(
+            dir,
+            rotation,
+            vec![(Stream::Stdout, Source::Terminal(master))],
+        )
+    }
+
+    fn of(
+        dir: &InstanceDir,
+        rotation: Option<Rotation>,
+        sources: Vec<(Stream, Source)>,
+    ) -> Result<Self, BackendError> {
+        let segment = dir
+            .segments()
+            .map_err(|error| failed("read", dir.path(), error))?
+            .last()
+            .copied()
+            .unwrap_or_default();
+        let mut channels = Vec::new();
+        for (stream, source) in sources {
+            let path = dir.log(stream, segment);
             let log = log_file(&path).map_err(|error| failed("open", &path, error))?;
             let length = log
                 .metadata()
                 .map_err(|error| failed("read", &path, error))?
                 .len();
-            Ok(Channel {
+            channels.push(Channel {
                 stream,
-                pipe,
+                source,
                 log,
                 length,
+                begins_open: false,
                 closed: false,
-            })
-        };
+            });
+        }
+        let path = dir.index(segment);
+        let unreadable = |error| failed("read", &path, error);
+        let index = log_file(&path).map_err(|error| failed("open", &path, error))?;
+        let size = index.metadata().map_err(unreadable)?.len();
         let mut recorder = Self {
-            channels: [channel(Stream::Stdout)?, channel(Stream::Stderr)?],
+            dir: dir.clone(),
+            rotation,
+            segment,
+            channels,
+            index_length: size - size % SIZE as u64,
             index,
-            index_length,
         };
-        for (at, noted) in noted.into_iter().enumerate() {
-            if recorder.channels[at].length > noted {
+        let noted = noted(&recorder.index, recorder.index_length).map_err(unreadable)?;
+        let open = open_lines(&recorder.index, recorder.index_length).map_err(unreadable)?;
+        for at in 0..recorder.channels.len() {
+            recorder.channels[at].begins_open = open[at];
+            if recorder.channels[at].length > noted[at] {
                 recorder
                     .note(at)
                     .map_err(|error| failed("write", &path, error))?;
@@ -122,29 +189,36 @@ impl Recorder {
         Ok(ends)
     }
 
-    /// The pipes to wait on, with their place in [`STREAMS`]; those that nobody can write to are left out.
+    /// What to wait on, with its place in [`STREAMS`]; what nobody can write to is left out.
     pub(super) fn pipes(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         self.channels
             .iter()
             .enumerate()
             .filter(|(_, channel)| !channel.closed)
-            .map(|(at, channel)| (at, channel.pipe.as_fd()))
+            .map(|(at, channel)| (at, channel.source.file().as_fd()))
     }
 
     /// Moves one portion of the stream at this place in [`STREAMS`].
     pub(super) fn move_portion(&mut self, at: usize) -> io::Result<Moved> {
+        let portion = self.room()?;
         let Some(channel) = self.channels.get_mut(at) else {
             return Ok(Moved::Closed);
         };
-        let mut offset = channel.length;
-        let moved = splice(
-            &channel.pipe,
-            None,
-            &channel.log,
-            Some(&mut offset),
-            PORTION,
-            SpliceFlags::NONBLOCK | SpliceFlags::MOVE,
-        );
+        let moved = match &mut channel.source {
+            Source::Pipe(pipe) => {
+                let mut offset = channel.length;
+                splice(
+                    pipe,
+                    None,
+                    &channel.log,
+                    Some(&mut offset),
+                    portion,
+                    SpliceFlags::NONBLOCK | SpliceFlags::MOVE,
+                )
+                .map_err(io::Error::from)
+            }
+            Source::Terminal(master) => copy(master, &channel.log, channel.length),
+        };
         match moved {
             Ok(0) => {
                 channel.closed = true;
@@ -155,14 +229,14 @@ impl Recorder {
                 self.note(at)?;
                 Ok(Moved::Some)
             }
-            Err(Errno::AGAIN) => Ok(Moved::Nothing),
-            Err(error) => Err(error.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Moved::Nothing),
+            Err(error) => Err(error),
         }
     }
 
     /// Moves all that has been written so far.
     pub(super) fn drain(&mut self) -> io::Result<()> {
-        for at in 0..STREAMS.len() {
+        for at in 0..self.channels.len() {
             while self.move_portion(at)? == Moved::Some {}
         }
         Ok(())
@@ -170,17 +244,81 @@ impl Recorder {
 
     /// Ends last lines that have no line end: what the next run writes begins lines of its own.
     pub(super) fn end_lines(&mut self) -> io::Result<()> {
-        for at in 0..STREAMS.len() {
+        for at in 0..self.channels.len() {
             let channel = &mut self.channels[at];
-            let Some(last) = channel.length.checked_sub(1) else {
-                continue;
-            };
-            let mut byte = [0];
-            channel.log.read_exact_at(&mut byte, last)?;
-            if byte != *b"\n" {
+            if channel.is_open()? {
                 channel.log.write_all_at(b"\n", channel.length)?;
                 channel.length += 1;
                 self.note(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How much may be moved at once; begins a new segment when the present one is full.
+    fn room(&mut self) -> io::Result<usize> {
+        let Some(rotation) = self.rotation else {
+            return Ok(usize::try_from(PORTION).unwrap_or(usize::MAX));
+        };
+        let used = |recorder: &Self| -> u64 {
+            recorder
+                .channels
+                .iter()
+                .map(|channel| channel.length)
+                .fold(0, u64::saturating_add)
+        };
+        if used(self) >= rotation.size {
+            self.rotate(rotation.files)?;
+        }
+        let left = rotation.size.saturating_sub(used(self)).clamp(1, PORTION);
+        Ok(usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
+    fn rotate(&mut self, files: u64) -> io::Result<()> {
+        let next = self.segment + 1;
+        let mut logs = Vec::new();
+        let mut open = Vec::new();
+        for channel in &self.channels {
+            let path = self.dir.log(channel.stream, next);
+            let log = log_file(&path)?;
+            // Of an attempt that was killed half-way: nothing was moved into it yet.
+            log.set_len(0)?;
+            logs.push(log);
+            open.push(channel.is_open()?);
+        }
+        // The index appears with its first records in it: a reader must not miss them.
+        let path = self.dir.index(next);
+        let temporary = path.with_extension("new");
+        let index = log_file(&temporary)?;
+        index.set_len(0)?;
+        let mut records = Vec::new();
+        for (channel, open) in self.channels.iter().zip(&open) {
+            if *open {
+                let arrival = Arrival {
+                    stream: channel.stream,
+                    time: wall_clock(),
+                    end: 0,
+                };
+                records.extend(arrival.encode());
+            }
+        }
+        index.write_all_at(&records, 0)?;
+        std::fs::rename(&temporary, &path)?;
+        self.index = index;
+        self.index_length = records.len() as u64;
+        self.segment = next;
+        for ((channel, log), open) in self.channels.iter_mut().zip(logs).zip(open) {
+            channel.log = log;
+            channel.length = 0;
+            channel.begins_open = open;
+        }
+        for old in self.dir.segments()? {
+            if old + files.max(1) <= self.segment {
+                for stream in STREAMS {
+                    drop(std::fs::remove_file(self.dir.log(stream, old)));
+                }
+                // Last: without it nobody would look for the rest.
+                drop(std::fs::remove_file(self.dir.index(old)));
             }
         }
         Ok(())
@@ -200,6 +338,30 @@ impl Recorder {
     }
 }
 
+impl Channel {
+    /// Whether the last line has no end.
+    fn is_open(&self) -> io::Result<bool> {
+        let Some(last) = self.length.checked_sub(1) else {
+            return Ok(self.begins_open);
+        };
+        let mut byte = [0];
+        self.log.read_exact_at(&mut byte, last)?;
+        Ok(byte != *b"\n")
+    }
+}
+
+/// Copies what a terminal shows to the end of a log. One whose last user has closed it has ended.
+fn copy(master: &mut File, log: &File, length: u64) -> io::Result<usize> {
+    let mut buffer = [0; 16 * 1024];
+    let count = match master.read(&mut buffer) {
+        Ok(count) => count,
+        Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => 0,
+        Err(error) => return Err(error),
+    };
+    log.write_all_at(buffer.get(..count).unwrap_or_default(), length)?;
+    Ok(count)
+}
+
 /// Opens a log for writing at explicit places: `splice(2)` refuses files opened for appending.
 fn log_file(path: &Path) -> io::Result<File> {
     OpenOptions::new()
@@ -211,8 +373,8 @@ fn log_file(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Opens the reading end of a named pipe, made if it is missing.
-fn fifo(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
+/// Opens a named pipe, made if it is missing.
+pub(super) fn fifo(path: &Path, owner: Option<(u32, u32)>, flags: OFlags) -> io::Result<File> {
     match rustix::fs::mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR) {
         Ok(()) => {
             if let Some((uid, gid)) = owner {
@@ -222,8 +384,32 @@ fn fifo(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
         Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// Which streams go on with a line of the segment before: the first records say so.
+fn open_lines(index: &File, length: u64) -> io::Result<[bool; 2]> {
+    let mut open = [false; 2];
+    for at in 0..STREAMS.len() as u64 {
+        if (at + 1) * SIZE as u64 > length {
+            break;
+        }
+        let mut record = [0; SIZE];
+        index.read_exact_at(&mut record, at * SIZE as u64)?;
+        let arrival = Arrival::decode(record);
+        if arrival.end == 0 {
+            open[place(arrival.stream)] = true;
+        }
+    }
+    Ok(open)
+}
+
+fn place(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
+    }
 }
 
 /// How far the index knows each stream: the last record of each counts. Read backwards, since the last
@@ -240,11 +426,7 @@ fn noted(index: &File, length: u64) -> io::Result<[u64; 2]> {
         let (records, _) = buffer.as_chunks::<SIZE>();
         for record in records.iter().rev() {
             let arrival = Arrival::decode(*record);
-            let place = match arrival.stream {
-                Stream::Stdout => 0,
-                Stream::Stderr => 1,
-            };
-            found[place].get_or_insert(arrival.end);
+            found[place(arrival.stream)].get_or_insert(arrival.end);
         }
         end = start;
     }
@@ -269,16 +451,16 @@ mod tests {
     #[test]
     fn bytes_arrive_once_whoever_moves_them() {
         let (_root, dir) = place();
-        let mut recorder = Recorder::open(&dir, None).unwrap();
+        let mut recorder = Recorder::open(&dir, None, None).unwrap();
         let [mut stdout, _stderr] = recorder.ends(&dir).unwrap();
         stdout.write_all(b"one\n").unwrap();
         recorder.drain().unwrap();
         drop(recorder);
         stdout.write_all(b"two\n").unwrap();
-        let mut recorder = Recorder::open(&dir, None).unwrap();
+        let mut recorder = Recorder::open(&dir, None, None).unwrap();
         recorder.drain().unwrap();
         assert_eq!(
-            std::fs::read(dir.log(Stream::Stdout)).unwrap(),
+            std::fs::read(dir.log(Stream::Stdout, 0)).unwrap(),
             b"one\ntwo\n"
         );
         assert_eq!(recorder.index_length, 2 * SIZE as u64);
@@ -287,7 +469,7 @@ mod tests {
     #[test]
     fn a_last_line_without_end_is_ended_once() {
         let (_root, dir) = place();
-        let mut recorder = Recorder::open(&dir, None).unwrap();
+        let mut recorder = Recorder::open(&dir, None, None).unwrap();
         let [mut stdout, mut stderr] = recorder.ends(&dir).unwrap();
         stdout.write_all(b"one\ntwo").unwrap();
         stderr.write_all(b"three\n").unwrap();
@@ -296,7 +478,7 @@ mod tests {
         recorder.end_lines().unwrap();
         stdout.write_all(b"four\n").unwrap();
         recorder.drain().unwrap();
-        let text = |stream| std::fs::read(dir.log(stream)).unwrap();
+        let text = |stream| std::fs::read(dir.log(stream, 0)).unwrap();
         assert_eq!(text(Stream::Stdout), b"one\ntwo\nfour\n");
         assert_eq!(text(Stream::Stderr), b"three\n");
     }
@@ -304,9 +486,9 @@ mod tests {
     #[test]
     fn bytes_without_a_record_get_one_and_half_a_record_is_overwritten() {
         let (_root, dir) = place();
-        std::fs::write(dir.log(Stream::Stderr), b"lost and found\n").unwrap();
-        std::fs::write(dir.index(), [7; SIZE - 3]).unwrap();
-        let recorder = Recorder::open(&dir, None).unwrap();
+        std::fs::write(dir.log(Stream::Stderr, 0), b"lost and found\n").unwrap();
+        std::fs::write(dir.index(0), [7; SIZE - 3]).unwrap();
+        let recorder = Recorder::open(&dir, None, None).unwrap();
         assert_eq!(recorder.index_length, SIZE as u64);
         assert_eq!(noted(&recorder.index, SIZE as u64).unwrap(), [0, 15]);
     }
@@ -314,7 +496,7 @@ mod tests {
     #[test]
     fn a_pipe_nobody_holds_is_closed_until_the_next_process() {
         let (_root, dir) = place();
-        let mut recorder = Recorder::open(&dir, None).unwrap();
+        let mut recorder = Recorder::open(&dir, None, None).unwrap();
         let ends = recorder.ends(&dir).unwrap();
         assert_eq!(recorder.move_portion(0).unwrap(), Moved::Nothing);
         drop(ends);
@@ -323,5 +505,31 @@ mod tests {
         let _ends = recorder.ends(&dir).unwrap();
         assert_eq!(recorder.pipes().count(), 2);
         assert_eq!(recorder.move_portion(0).unwrap(), Moved::Nothing);
+    }
+
+    #[test]
+    fn a_full_log_goes_on_in_the_next_segment_and_the_oldest_go() {
+        let (_root, dir) = place();
+        let rotation = Some(Rotation { size: 10, files: 2 });
+        let mut recorder = Recorder::open(&dir, rotation, None).unwrap();
+        let [mut stdout, _stderr] = recorder.ends(&dir).unwrap();
+        for line in 0..9 {
+            writeln!(stdout, "line {line}").unwrap();
+        }
+        recorder.drain().unwrap();
+        assert_eq!(dir.segments().unwrap(), [5, 6]);
+        let text = |segment| std::fs::read(dir.log(Stream::Stdout, segment)).unwrap();
+        assert_eq!(
+            [text(5), text(6)],
+            [b"ine 7\nline".to_vec(), b" 8\n".to_vec()]
+        );
+        // Whoever goes on knows where the lines stand.
+        drop(recorder);
+        let mut recorder = Recorder::open(&dir, rotation, None).unwrap();
+        stdout.write_all(b"0123456789").unwrap();
+        recorder.drain().unwrap();
+        assert_eq!(dir.segments().unwrap(), [6, 7]);
+        recorder.end_lines().unwrap();
+        assert_eq!(text(7), b"789\n");
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::fs::FlockOperation;
+use rustix::fs::inotify::{self, CreateFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::control::Control;
@@ -68,7 +69,9 @@ fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
     let lock = sole(&dir)?;
     let socket = dir.socket();
     let control = Control::listen(&socket).map_err(|error| failed("listen at", &socket, error))?;
-    let mut supervisor = Supervisor::new(dir, control, signals, descriptors, lock);
+    let notes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+        .map_err(|error| system("watch the notes of keepers", error))?;
+    let mut supervisor = Supervisor::new(dir, control, (signals, notes), descriptors, lock);
     supervisor.adopt();
     Ok(supervisor)
 }

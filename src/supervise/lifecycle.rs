@@ -18,7 +18,7 @@
 
 use std::time::Duration;
 
-use crate::backend::process::RestartPolicy;
+use crate::backend::process::{Pacing, RestartPolicy};
 
 /// The first pause before a restart; each further one is twice as long (as the engine does it).
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -117,8 +117,11 @@ pub enum Action {
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     policy: RestartPolicy,
+    pacing: Pacing,
     phase: Phase,
     restarts: u32,
+    /// Restarts that count towards the policy's limit.
+    attempts: u32,
     pauses: u32,
     code: i32,
 }
@@ -128,11 +131,19 @@ impl Lifecycle {
     pub fn new(policy: RestartPolicy) -> Self {
         Self {
             policy,
+            pacing: Pacing::default(),
             phase: Phase::Idle,
             restarts: 0,
+            attempts: 0,
             pauses: 0,
             code: 0,
         }
+    }
+
+    /// The same with this pacing.
+    #[must_use]
+    pub fn paced(self, pacing: Pacing) -> Self {
+        Self { pacing, ..self }
     }
 
     /// Of an instance that a supervisor before us left running.
@@ -140,6 +151,7 @@ impl Lifecycle {
         Self {
             phase: Phase::Running { since },
             restarts,
+            attempts: restarts,
             pauses: restarts,
             ..Self::new(policy)
         }
@@ -150,6 +162,7 @@ impl Lifecycle {
         Self {
             phase: Phase::Waiting { until: now },
             restarts,
+            attempts: restarts,
             pauses: restarts,
             ..Self::new(policy)
         }
@@ -186,6 +199,7 @@ impl Lifecycle {
         match (self.phase, event) {
             (Phase::Idle, Event::Start) => {
                 self.restarts = 0;
+                self.attempts = 0;
                 self.pauses = 0;
                 self.enter(Phase::Starting, Action::Spawn)
             }
@@ -193,6 +207,7 @@ impl Lifecycle {
             (Phase::Waiting { .. }, Event::Start) => self.enter(Phase::Starting, Action::Spawn),
             (Phase::Waiting { .. }, Event::Due) => {
                 self.restarts = self.restarts.saturating_add(1);
+                self.attempts = self.attempts.saturating_add(1);
                 self.enter(Phase::Starting, Action::Spawn)
             }
             (Phase::Starting, Event::Spawned) => {
@@ -210,8 +225,12 @@ impl Lifecycle {
             }
             (Phase::Running { since }, Event::MainEnded { code }) => {
                 self.code = code;
-                if now.saturating_sub(since) >= STABLE {
+                let lasted = now.saturating_sub(since);
+                if lasted >= STABLE {
                     self.pauses = 0;
+                }
+                if self.pacing.window.is_some_and(|window| lasted >= window) {
+                    self.attempts = 0;
                 }
                 let until = now.saturating_add(KILL_PATIENCE);
                 self.enter(Phase::Clearing { until }, Action::KillTree)
@@ -260,17 +279,20 @@ impl Lifecycle {
 
     /// It ended by itself: the policy decides.
     fn after_end(&mut self, now: Moment) -> Action {
-        let again = match self.policy {
-            RestartPolicy::No => false,
-            RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-            RestartPolicy::OnFailure { max } => {
-                self.code != 0 && max.is_none_or(|max| self.restarts < max)
-            }
-        };
+        let limit = self.pacing.attempts.filter(|limit| *limit != 0);
+        let again = limit.is_none_or(|limit| self.attempts < limit)
+            && match self.policy {
+                RestartPolicy::No => false,
+                RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+                RestartPolicy::OnFailure { max } => {
+                    self.code != 0 && max.is_none_or(|max| self.attempts < max)
+                }
+            };
         if !again {
             return self.enter(Phase::Idle, Action::Over);
         }
-        let until = now.saturating_add(pause(self.pauses));
+        let pause = self.pacing.delay.unwrap_or_else(|| pause(self.pauses));
+        let until = now.saturating_add(pause);
         self.pauses = self.pauses.saturating_add(1);
         self.enter(Phase::Waiting { until }, Action::Pause)
     }
@@ -367,6 +389,25 @@ mod tests {
         assert_eq!(end(&mut life, 1, ms(9_000)), Action::Over);
         let mut life = running(RestartPolicy::OnFailure { max: None });
         assert_eq!(end(&mut life, 0, ms(1)), Action::Over);
+    }
+
+    #[test]
+    fn a_pacing_sets_the_pause_and_the_number_of_attempts() {
+        let pacing = Pacing {
+            delay: Some(ms(700)),
+            window: Some(ms(5_000)),
+            attempts: Some(2),
+        };
+        let mut life = running(RestartPolicy::Always).paced(pacing);
+        assert_eq!(pauses(&mut life, ms(1), 2), [700, 700]);
+        // A run as long as the window is a success, from which attempts are counted anew.
+        assert_eq!(pauses(&mut life, ms(5_000), 1), [700]);
+        assert_eq!(pauses(&mut life, ms(1), 1), [700]);
+        let Phase::Running { since } = life.phase() else {
+            panic!("it does not run");
+        };
+        assert_eq!(end(&mut life, 1, since + ms(1)), Action::Over);
+        assert_eq!(life.restarts(), 4);
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! KEEPING IT TRUE: the detached supervisor of a project's local processes.
 //!
 //! One for each project that has any, started by the first command that needs it, gone by itself when
-//! nothing is alive and nobody is connected. It is the parent of the processes, moves their output into
-//! their logs, restarts them by their policy, checks their health and ends them on request.
+//! nothing is alive and nobody is connected. It starts the processes, restarts them by their policy, checks
+//! their health and ends them on request.
 //!
-//! Theory of operation: one thread, one `poll(2)` over everything that can happen (signals, clients, output,
-//! ends of processes), no timer but the nearest deadline. It may be killed at any moment: whatever must
+//! Theory of operation: one thread, one `poll(2)` over everything that can happen (signals, clients,
+//! notes of keepers, ends of processes), no timer but the nearest deadline. It may be killed at any moment: whatever must
 //! outlive it is in the kernel (named pipes that the processes hold open themselves, locks that vanish with
 //! their owner) or in the ledger, and its successor goes on from there. So it needs neither an orderly exit
 //! nor a watchdog.
 //!
-//! One thing does end with it: what a process has written and nobody has read is in its pipe, and a pipe
-//! lasts as long as somebody holds it open. If the supervisor is killed and then the process ends before any
-//! command looks at the project, the output between the two is lost, and so is the exit code.
+//! Every run has a keeper, a tiny process that is the parent of the run's processes, moves their output into
+//! the log and notes their end. It outlives the supervisor, so neither output nor exit codes are lost with
+//! it. Should the keeper be killed, the supervisor records in its place; only if both are gone before a
+//! process ends does its exit code remain unknown.
 //!
 //! What it must not do: decide what should run (the plan does), or use an asynchronous runtime (it must
 //! stay small).
@@ -21,6 +22,7 @@ mod capture;
 mod control;
 pub mod daemon;
 mod health;
+mod keeper;
 pub mod lifecycle;
 mod supervisor;
 mod unit;

@@ -29,17 +29,17 @@ impl Registry {
         let port = free_port();
         let passwords = sandbox.write("registry/passwords", PASSWORDS);
         let storage = sandbox.path().join("registry/storage");
-        let mut config = format!(
+        let auth = if private {
+            let file = passwords.display();
+            format!("auth: {{htpasswd: {{realm: test, path: {file}}}}}\n")
+        } else {
+            String::new()
+        };
+        let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '127.0.0.1:{port}'}}\n",
+             http: {{addr: '127.0.0.1:{port}'}}\n{auth}",
             storage.display()
         );
-        if private {
-            config += &format!(
-                "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
-                passwords.display()
-            );
-        }
         let config = sandbox.write("registry/config.yaml", config);
         let config = config.display().to_string();
         let server = sandbox.program("/usr/bin/docker-registry", &["serve", &config]);
@@ -58,16 +58,21 @@ impl Registry {
         let file = sandbox.write("docker/config.json", text);
         file.parent().unwrap().display().to_string()
     }
+}
 
-    /// Puts busybox into it and returns its digest there; the local tag is gone again.
-    fn fill(&self, engine: &Engine, image: &str) -> String {
-        engine.ask(&["tag", engine.busybox(), image]);
-        engine.ask(&["push", "--quiet", image]);
-        let name = engine.ask(&["inspect", "--format", "{{index .RepoDigests 0}}", image]);
-        engine.ask(&["image", "rm", image]);
-        let (_, digest) = name.split_once('@').unwrap();
-        digest.to_owned()
-    }
+/// Puts busybox into a registry and returns its digest there; the local tag is gone again.
+fn fill(engine: &Engine, config: Option<&str>, image: &str) -> String {
+    engine.ask(&["tag", engine.busybox(), image]);
+    let push = ["push", "--quiet", image];
+    let global: Vec<&str> = config
+        .into_iter()
+        .flat_map(|path| ["--config", path])
+        .collect();
+    engine.ask(&[global.as_slice(), &push].concat());
+    let name = engine.ask(&["inspect", "--format", "{{index .RepoDigests 0}}", image]);
+    engine.ask(&["image", "rm", image]);
+    let (_, digest) = name.split_once('@').unwrap();
+    digest.to_owned()
 }
 
 #[test]
@@ -79,7 +84,7 @@ fn config_pins_images_by_what_their_registry_has() {
     };
     let host = &registry.host;
     let image = format!("{host}/{}/web:1", sandbox.project());
-    let digest = registry.fill(&engine, &image);
+    let digest = fill(&engine, None, &image);
     let fixed = "1".repeat(64);
     let files = |web: &str| {
         format!(
@@ -133,4 +138,136 @@ fn config_pins_without_an_engine_where_nothing_is_to_be_asked() {
     sandbox
         .wharf(&["-f", "open.yaml", "config", "--lock-image-digests"])
         .expect(4);
+}
+
+#[test]
+fn images_are_pulled_built_and_pushed_with_the_configured_credentials() {
+    let engine = require_engine!();
+    let mut sandbox = Sandbox::with_engine(&engine);
+    let Some(registry) = Registry::start(&sandbox, true) else {
+        return;
+    };
+    let (host, project) = (&registry.host, sandbox.project().to_owned());
+    let (base, made) = (
+        format!("{host}/{project}/base:1"),
+        format!("{host}/{project}/made:1"),
+    );
+    let login = registry.login(&sandbox);
+    fill(&engine, Some(&login), &base);
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  base: {{image: '{base}'}}\n  same: {{image: '{base}'}}\n  \
+             made:\n    image: '{made}'\n    build: {{context: ., args: [WORD]}}\n  \
+             local: {{build: .}}\n  missing: {{image: '{host}/{project}/missing:1', profiles: [more]}}\n"
+        ),
+    );
+    sandbox.write(
+        "Dockerfile",
+        format!("FROM {base}\nARG WORD\nENV SAID=$WORD\nCMD [\"true\"]\n"),
+    );
+    let refused = sandbox.wharf(&["pull", "base"]).expect(1);
+    assert!(
+        refused
+            .stderr
+            .contains(&format!("cannot pull image {base}")),
+        "{refused}"
+    );
+    assert!(
+        refused.stderr.contains("no basic auth credentials"),
+        "{refused}"
+    );
+    assert!(
+        refused.stderr.contains(&format!("docker login {host}")),
+        "{refused}"
+    );
+
+    sandbox.set("DOCKER_CONFIG", login);
+    // The base image comes from the registry: the builder has the credentials too.
+    let built = sandbox
+        .wharf(&["build", "--build-arg", "WORD=hello"])
+        .expect(0);
+    assert!(built.stderr.contains("build for made"), "{built}");
+    assert!(built.stderr.contains("build for local"), "{built}");
+    let said = engine.ask(&["inspect", "--format", "{{json .Config.Env}}", &made]);
+    assert!(said.contains("SAID=hello"), "{said}");
+    assert!(
+        sandbox
+            .wharf(&["build", "--quiet"])
+            .expect(0)
+            .stderr
+            .is_empty()
+    );
+    assert!(
+        sandbox
+            .wharf(&["build", "base"])
+            .expect(0)
+            .stdout
+            .is_empty()
+    );
+
+    let pushed = sandbox.wharf(&["push"]).expect(0);
+    assert!(
+        pushed.stderr.contains(&format!("image {made}: push")),
+        "{pushed}"
+    );
+    assert!(pushed.stderr.contains("local: not pushed"), "{pushed}");
+    engine.ask(&["image", "rm", &made]);
+    let pulled = sandbox.wharf(&["pull"]).expect(0);
+    for image in [&base, &made] {
+        engine.ask(&["inspect", image]);
+        assert!(
+            pulled.stderr.contains(&format!("image {image}: pull")),
+            "{pulled}"
+        );
+    }
+    assert!(
+        pulled
+            .stderr
+            .contains("same: not pulled, base has the same image"),
+        "{pulled}"
+    );
+    let pulled = sandbox
+        .wharf(&["pull", "--policy", "missing", "--ignore-buildable"])
+        .expect(0);
+    assert!(
+        pulled
+            .stderr
+            .contains("base: not pulled, its image is here"),
+        "{pulled}"
+    );
+
+    let all = ["--profile", "more", "pull"];
+    sandbox.wharf(&[&all[..], &["--quiet"]].concat()).expect(1);
+    let forgiven = sandbox
+        .wharf(&[&all[..], &["--ignore-pull-failures"]].concat())
+        .expect(0);
+    assert!(forgiven.stderr.contains("missing:1"), "{forgiven}");
+    for image in [&base, &made, &format!("{project}-local")] {
+        engine.ask(&["image", "rm", "--force", image]);
+    }
+}
+
+#[test]
+fn builds_are_printed_for_bake() {
+    let sandbox = Sandbox::new();
+    sandbox.write("Dockerfile", "FROM scratch\n");
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  base: {build: .}\n  web:\n    build:\n      context: .\n      \
+         additional_contexts: {base: 'service:base'}\n      args: {A: '1'}\n",
+    );
+    let printed = sandbox.wharf(&["build", "web", "--print"]).expect(0).stdout;
+    let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(
+        printed["group"]["default"]["targets"],
+        serde_json::json!(["base", "web"])
+    );
+    let web = &printed["target"]["web"];
+    assert_eq!(web["contexts"]["base"], "target:base");
+    assert_eq!(web["args"]["A"], "1");
+    assert_eq!(
+        web["tags"],
+        serde_json::json!([format!("{}-web", sandbox.project())])
+    );
 }

@@ -16,8 +16,10 @@ mod errors;
 mod flags;
 mod foreground;
 mod harness;
+#[cfg(test)]
 mod images;
 mod ports;
 mod processes;
 mod server;
+mod terminal;
 mod watch;

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::engine_double::{EngineDouble, Stock, mute};
 use crate::support::running::Running;
 use crate::support::{
-    Process, Sandbox, eventually, free_port, is_free, python, require_engine, websocket, ws_server,
+    Engine, Process, Sandbox, eventually, free_port, is_free, python, require_engine, websocket,
+    ws_server,
 };
 
 const ID: &str = "9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e";
@@ -525,4 +526,81 @@ fn containers_of_the_engine_are_named_stopped_and_remembered() {
     let (udp, _) = who(&sandbox, &format!("{text}/udp"));
     assert_eq!(udp["holders"].as_array().unwrap().len(), 1, "{udp}");
     assert_eq!(udp["holders"][0]["container"]["id"], json!(datagrams.id));
+}
+
+#[test]
+fn without_userland_proxies_the_container_is_named_and_the_daemon_lives() {
+    let engine = require_engine!();
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: an engine of one's own needs root");
+        return;
+    }
+    let mut sandbox = Sandbox::with_engine(&engine);
+    let home = sandbox.path().parent().unwrap().to_owned();
+    let host = format!("unix://{}", home.join("own.sock").display());
+    let settings = json!({
+        "hosts": [host], "data-root": home.join("data"), "exec-root": home.join("exec"),
+        "pidfile": home.join("own.pid"), "userland-proxy": false, "iptables": false, "ip-masq": false,
+        "storage-driver": "vfs", "shutdown-timeout": 1,
+    });
+    let file = sandbox.write("daemon.json", settings.to_string());
+    // In namespaces of its own: its bridge, its ports and its mounts are nobody else's.
+    let script =
+        "mount --make-rprivate / && ip link set lo up && exec dockerd --config-file \"$0\"";
+    let daemon = sandbox.program(
+        "unshare",
+        &[
+            "--net",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            file.to_str().unwrap(),
+        ],
+    );
+    let own = Engine { host: host.clone() };
+    eventually("the engine answers", || {
+        (own.docker(&["version"]).code() == 0).then_some(())
+    });
+    let (image, archive) = (engine.busybox(), home.join("image.tar"));
+    let archive = archive.to_str().unwrap();
+    engine.ask(&["save", "--output", archive, image]);
+    own.ask(&["load", "--input", archive]);
+    let run = |publish: &str, command: &[&str]| {
+        let options = [
+            "run",
+            "--detach",
+            "--stop-timeout",
+            "1",
+            "--publish",
+            publish,
+            image,
+        ];
+        own.ask(&[&options[..], command].concat())
+    };
+    let web = run("8080:80", &["httpd", "-f", "-p", "80"]);
+    let names = run("127.0.0.1:5353:53/udp", &["sleep", "600"]);
+    sandbox.set("DOCKER_HOST", host);
+    let namespace = format!("--net=/proc/{}/ns/net", daemon.pid());
+    let wharf = |words: &[&str]| {
+        sandbox
+            .program("nsenter", &[&[namespace.as_str(), "wharf"], words].concat())
+            .wait()
+    };
+    // Without proxies the daemon itself has the sockets.
+    let rows = wharf(&["who", "8080", "5353/udp", "80", "--format", "json"])
+        .expect(1)
+        .json_lines();
+    for (row, id) in rows.iter().zip([&web, &names]) {
+        assert_eq!(row["holders"].as_array().unwrap().len(), 1, "{row}");
+        assert_eq!(row["holders"][0]["container"]["id"], json!(id), "{row}");
+    }
+    assert_eq!(rows[2]["holders"], json!([]));
+    wharf(&["free", "8080", "--force"]).expect(0);
+    let running = own.ask(&["ps", "--quiet", "--no-trunc"]);
+    assert_eq!(running, names);
+    assert!(!daemon.process().ended());
+    own.ask(&["rm", "--force", &web, &names]);
+    daemon.signal(Signal::TERM);
+    daemon.wait();
 }

@@ -1,4 +1,4 @@
-//! Images built by the engine's classic builder.
+//! Images built by the engine's classic builder, and what it has in common with `BuildKit`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,14 +6,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use wharf::backend::container::Containers;
 use wharf::backend::{Backend, BackendError};
 use wharf::event::Event;
 use wharf::plan::step::{Action, Cause, Step, StepId};
 use wharf::project::model::{Build, BuildContext, Service};
 
-use crate::engine::{Lab, docker, inspect, lab};
+use crate::engine::{Lab, docker, env, inspect, lab};
 
-fn built(lab: &Lab, dockerfile: &str) -> Service {
+/// Makes the lab's builds use one builder: `0` for the classic one, `1` for `BuildKit`.
+pub(crate) fn use_builder(lab: &mut Lab, buildkit: &str) {
+    let mut env = env();
+    env.variables
+        .insert("DOCKER_BUILDKIT".to_owned(), buildkit.to_owned());
+    lab.containers = Containers::new(&env);
+}
+
+pub(crate) fn built(lab: &Lab, dockerfile: &str) -> Service {
     let base = lab.busybox();
     let context = lab.directory.path().join("context");
     fs::create_dir_all(context.join("skipped")).unwrap();
@@ -31,19 +40,10 @@ fn built(lab: &Lab, dockerfile: &str) -> Service {
         name: "web".to_owned(),
         build: Some(Build {
             context: BuildContext::Directory(context),
-            dockerfile: None,
-            dockerfile_inline: None,
             args: BTreeMap::from([("WORD".to_owned(), Some("given".to_owned()))]),
-            target: None,
             tags: vec![format!("{}-second", lab.project.name)],
             labels: BTreeMap::from([("own".to_owned(), "label".to_owned())]),
-            platforms: Vec::new(),
-            cache_from: Vec::new(),
-            no_cache: false,
-            pull: false,
-            network: None,
-            extra_hosts: Vec::new(),
-            shm_size: None,
+            ..Build::default()
         }),
         ..Service::default()
     }
@@ -66,10 +66,11 @@ async fn await_steps_at_work(lab: &Lab, which: &str, wanted: usize) {
     }
 }
 
-fn action(lab: &Lab, service: Service) -> Action {
+pub(crate) fn action(lab: &Lab, service: Service) -> Action {
     Action::Build {
         image: format!("{}-{}", lab.project.name, service.name),
         service: Arc::new(service),
+        pull_first: false,
         project: Arc::clone(&lab.project),
     }
 }
@@ -77,6 +78,7 @@ fn action(lab: &Lab, service: Service) -> Action {
 #[tokio::test]
 async fn an_image_is_built_from_what_is_not_ignored() {
     let mut lab = lab!();
+    use_builder(&mut lab, "0");
     let service = built(
         &lab,
         "FROM BASE AS first\nARG WORD=none\nCOPY . /in\nRUN ls -A /in; echo word=$WORD\nFROM first AS last\nENV LAST=1\n",
@@ -128,6 +130,7 @@ async fn an_image_is_built_from_what_is_not_ignored() {
     let again = Action::Build {
         image: format!("{}-web", lab.project.name),
         service: Arc::new(first),
+        pull_first: false,
         project: Arc::clone(&lab.project),
     };
     lab.perform(again).await.unwrap();
@@ -139,6 +142,7 @@ async fn an_image_is_built_from_what_is_not_ignored() {
 #[tokio::test]
 async fn a_failing_step_is_named_with_its_output() {
     let mut lab = lab!();
+    use_builder(&mut lab, "0");
     let service = built(
         &lab,
         "FROM BASE\nRUN : MARK; echo on the way; exit 7\nRUN echo never\n",
@@ -170,42 +174,49 @@ async fn a_failing_step_is_named_with_its_output() {
 #[tokio::test]
 async fn mistakes_before_the_first_step_are_build_errors_too() {
     let mut lab = lab!();
-    let service = built(&lab, "FROM BASE\nFLY away\n");
-    let broken = action(&lab, service.clone());
-    let error = lab.perform(broken).await.unwrap_err();
-    let BackendError::Build { message, .. } = &error else {
-        panic!("{error:?}");
-    };
-    assert!(message.contains("FLY"), "{message}");
+    for builder in ["0", "1"] {
+        use_builder(&mut lab, builder);
+        let service = built(&lab, "FROM BASE\nFLY away\n");
+        let broken = action(&lab, service.clone());
+        let error = lab.perform(broken).await.unwrap_err();
+        let BackendError::Build { message, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert!(message.contains("FLY"), "{message}");
 
-    let mut missing = service;
-    missing.build.as_mut().unwrap().dockerfile = Some("Elsewhere".to_owned());
-    let missing = action(&lab, missing);
-    let error = lab.perform(missing).await.unwrap_err();
-    let BackendError::Build { message, .. } = &error else {
-        panic!("{error:?}");
-    };
-    assert!(message.contains("context/Elsewhere"), "{message}");
+        let mut missing = service;
+        missing.build.as_mut().unwrap().dockerfile = Some("Elsewhere".to_owned());
+        let missing = action(&lab, missing);
+        let error = lab.perform(missing).await.unwrap_err();
+        let BackendError::Build { message, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert!(message.contains("context/Elsewhere"), "{message}");
+    }
 }
 
 #[tokio::test]
 async fn a_dockerfile_may_be_in_the_compose_file() {
     let mut lab = lab!();
-    let mut service = built(&lab, "FROM nothing");
-    let build = service.build.as_mut().unwrap();
-    build.dockerfile_inline = Some(format!("FROM {}\nCOPY kept /kept\n", lab.busybox()));
-    let action = action(&lab, service);
-    lab.perform(action).await.unwrap();
-    let name = format!("{}-web", lab.project.name);
-    assert_eq!(
-        docker(&["run", "--rm", "--net=none", &name, "cat", "/kept"]),
-        "kept"
-    );
+    for builder in ["0", "1"] {
+        use_builder(&mut lab, builder);
+        let mut service = built(&lab, "FROM nothing");
+        let build = service.build.as_mut().unwrap();
+        build.dockerfile_inline = Some(format!("FROM {}\nCOPY kept /kept\n", lab.busybox()));
+        let action = action(&lab, service);
+        lab.perform(action).await.unwrap();
+        let name = format!("{}-web", lab.project.name);
+        assert_eq!(
+            docker(&["run", "--rm", "--net=none", &name, "cat", "/kept"]),
+            "kept"
+        );
+    }
 }
 
 #[tokio::test]
 async fn a_build_that_is_given_up_leaves_nothing_running() {
     let mut lab = lab!();
+    use_builder(&mut lab, "0");
     let service = built(&lab, "FROM BASE\nRUN echo begun; sleep 600; : MARK\n");
     let step = Step {
         id: StepId(1),

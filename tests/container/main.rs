@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod build;
 #[cfg(test)]
+mod buildkit;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod interop;

@@ -99,10 +99,16 @@ async fn a_private_image_is_pulled_with_the_configured_credentials() {
         image: image.clone(),
     };
     let error = lab.perform(pull.clone()).await.unwrap_err();
-    let BackendError::Engine { action, source } = &error else {
+    let BackendError::Registry {
+        action,
+        registry: asked,
+        source,
+    } = &error
+    else {
         panic!("{error:?}");
     };
-    assert_eq!(*action, format!("pull image {image}"));
+    assert_eq!(*action, format!("cannot pull image {image}"));
+    assert_eq!(*asked, registry.host);
     assert!(source.to_string().contains("basic auth"), "{source}");
 
     let mut env = env();

@@ -7,7 +7,7 @@ use wharf::backend::LogOptions;
 use wharf::project::model::Restart;
 use wharf::state::Status;
 
-use crate::stage::{Stage, exited, process, shell};
+use crate::stage::{Stage, exited, process, shell, until_readable};
 
 #[tokio::test]
 async fn a_service_lives_on_and_its_output_has_neither_gap_nor_repetition() {
@@ -27,8 +27,7 @@ async fn a_service_lives_on_and_its_output_has_neither_gap_nor_repetition() {
     stage.line("web", "line 9000").await;
     std::fs::write(stage.root.path().join("enough"), "").unwrap();
     // Whoever waits is served by a new supervisor.
-    let code = stage.exit_code("web").await;
-    assert_eq!(code, wharf::backend::process::UNKNOWN_CODE);
+    assert_eq!(stage.exit_code("web").await, 0);
     assert_eq!(stage.instance("web").await.id, id);
     let lines = stage.lines("web", LogOptions::default()).await;
     let (last, numbered) = lines.split_last().unwrap();
@@ -52,25 +51,60 @@ async fn the_next_stop_works_on_what_a_dead_supervisor_left() {
 }
 
 #[tokio::test]
-async fn an_end_that_nobody_saw_has_the_unknown_code_and_leaves_nothing() {
+async fn an_end_without_a_supervisor_is_known_with_its_output() {
+    let mut stage = Stage::new();
+    let script =
+        "echo up; while [ ! -e go ]; do sleep 0.01; done; echo late; echo later >&2; exit 7";
+    stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "up").await;
+    let ended = stage.main_end("web");
+    stage.kill_supervisor();
+    std::fs::write(stage.root.path().join("go"), "").unwrap();
+    until_readable(&ended);
+    assert!(stage.supervisor().is_none());
+    assert_eq!(stage.exit_code("web").await, 7);
+    let mut lines = stage.lines("web", LogOptions::default()).await;
+    lines.sort();
+    let text: Vec<_> = lines.iter().map(|(_, line)| line.as_str()).collect();
+    assert_eq!(text, ["late", "up", "later"]);
+}
+
+#[tokio::test]
+async fn without_keeper_and_supervisor_the_code_is_unknown_and_nothing_is_left() {
     let stage = Stage::new();
     let script = "sleep 600 & echo child $!; echo main $$; wait";
     stage.up(shell("web", script)).await.unwrap();
     let child = process(&stage.line("web", "child ").await);
     let main = process(&stage.line("web", "main ").await);
-    stage.kill_supervisor();
     let ended = main.open().unwrap();
+    stage.kill_supervisor();
+    stage.kill_keeper("web");
     main.signal(rustix::process::Signal::KILL).unwrap();
-    let mut fds = [rustix::event::PollFd::new(
-        &ended,
-        rustix::event::PollFlags::IN,
-    )];
-    rustix::event::poll(&mut fds, None).unwrap();
+    until_readable(&ended);
     let status = stage.instance("web").await.status;
     assert_eq!(status, exited(wharf::backend::process::UNKNOWN_CODE));
     // The next one that has a reason to start a supervisor clears up.
     stage.stop("web", None).await.unwrap();
     assert!(!child.is_alive());
+}
+
+#[tokio::test]
+async fn the_supervisor_does_the_work_of_a_keeper_that_was_killed() {
+    let mut stage = Stage::new();
+    let script = "i=0; while [ ! -e go ]; do echo line $i; i=$((i+1)); done; echo last $i; exit 7";
+    stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "line 1000").await;
+    stage.kill_keeper("web");
+    stage.line("web", "line 5000").await;
+    std::fs::write(stage.root.path().join("go"), "").unwrap();
+    // It has become the supervisor's child.
+    assert_eq!(stage.exit_code("web").await, 7);
+    let lines = stage.lines("web", LogOptions::default()).await;
+    let (last, numbered) = lines.split_last().unwrap();
+    for (wanted, (_, line)) in numbered.iter().enumerate() {
+        assert_eq!(line, &format!("line {wanted}"));
+    }
+    assert_eq!(last.1, format!("last {}", numbered.len()));
 }
 
 #[tokio::test]

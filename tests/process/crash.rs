@@ -1,5 +1,5 @@
-//! The supervisor is killed at many points of a start and of a stop; each time the system itself is asked
-//! how many instances there are.
+//! The supervisor is killed at many points of a start, of a run and of a stop; each time the system itself is
+//! asked how many instances there are, and the log what they wrote.
 
 use std::time::Duration;
 
@@ -57,4 +57,55 @@ async fn a_stop_leaves_nothing_wherever_the_supervisor_is_killed() {
             .unwrap()
             .is_empty()
     );
+}
+
+/// Writes to both streams, more than a pipe holds, notes each execution, and ends with a code of its own.
+const TALKER: &str = "echo run >> runs; i=0; while [ $i -lt 400 ]; do \
+    echo out $i 0123456789012345678901234567890123456789; echo err $i >&2; i=$((i+1)); done; \
+    printf end; exit 7";
+
+#[tokio::test]
+async fn a_run_keeps_its_output_and_its_code_wherever_the_supervisor_is_killed() {
+    let mut stage = Stage::new();
+    for point in points() {
+        let spec = stage.spec(crate::stage::shell("web", TALKER));
+        stage.act(Action::Create(Box::new(spec))).await.unwrap();
+        let (started, ()) = tokio::join!(stage.start("web"), async {
+            tokio::time::sleep(point).await;
+            stage.kill_whoever_supervises();
+        });
+        started.unwrap();
+        // A second one while it runs, and nobody asks until it has ended.
+        stage.kill_whoever_supervises();
+        while stage
+            .record("web")
+            .run
+            .is_some_and(|run| run.code.is_none())
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(stage.exit_code("web").await, 7, "{point:?}");
+        let runs = std::fs::read_to_string(stage.root.path().join("runs")).unwrap();
+        assert_eq!(runs, "run\n", "{point:?}");
+        std::fs::remove_file(stage.root.path().join("runs")).unwrap();
+        let lines = stage
+            .lines("web", wharf::backend::LogOptions::default())
+            .await;
+        let of = |wanted| -> Vec<&str> {
+            lines
+                .iter()
+                .filter(|(stream, _)| *stream == wanted)
+                .map(|(_, line)| line.as_str())
+                .collect()
+        };
+        let out = of(wharf::event::Stream::Stdout);
+        let err = of(wharf::event::Stream::Stderr);
+        assert_eq!((out.len(), err.len()), (401, 400), "{point:?}");
+        for at in 0..400 {
+            assert!(out[at].starts_with(&format!("out {at} ")), "{point:?}");
+            assert_eq!(err[at], format!("err {at}"), "{point:?}");
+        }
+        assert_eq!(out[400], "end", "{point:?}");
+        assert_eq!(stage.started(), Vec::<u32>::new(), "{point:?}");
+    }
 }

@@ -83,7 +83,7 @@ async fn a_child_forked_during_the_kill_does_not_survive() {
         .await
         .unwrap();
     let all = wharf::backend::process::tree::Snapshot::take().unwrap();
-    assert_eq!(all.tree(&id.0, None, &[]), []);
+    assert_eq!(all.tree(&id.0, None, None, &[]), []);
 }
 
 #[tokio::test]
@@ -170,5 +170,5 @@ async fn a_process_that_moves_on_all_the_time_is_caught() {
         .await
         .unwrap();
     let all = wharf::backend::process::tree::Snapshot::take().unwrap();
-    assert_eq!(all.tree(&id.0, None, &[]), []);
+    assert_eq!(all.tree(&id.0, None, None, &[]), []);
 }

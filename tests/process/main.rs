@@ -4,12 +4,17 @@
 mod stage;
 
 mod adoption;
+mod attributes;
 mod command;
 mod crash;
+mod damage;
 mod ending;
 mod follow;
 mod health;
+mod hooks;
 mod output;
 mod readiness;
 mod restart;
+mod rotation;
 mod supervisor;
+mod terminal;

@@ -19,6 +19,21 @@ async fn a_failure_is_tried_again_as_often_as_the_policy_says() {
 }
 
 #[tokio::test]
+async fn the_pacing_of_the_deploy_section_is_kept() {
+    let mut stage = Stage::new();
+    let mut service = shell("web", "echo try");
+    service.restart = Restart::Always;
+    service.restart_pacing = wharf::project::model::RestartPacing {
+        delay: Some(std::time::Duration::from_millis(1)),
+        window: None,
+        attempts: Some(3),
+    };
+    stage.up(service).await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 0);
+    assert_eq!(stage.lines("web", LogOptions::default()).await.len(), 4);
+}
+
+#[tokio::test]
 async fn success_ends_a_policy_of_failures() {
     let mut stage = Stage::new();
     let mut service = shell(

@@ -2,6 +2,7 @@
 //! when the test is, however it ends.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,12 +198,30 @@ impl Stage {
         let supervisor = self.supervisor().unwrap();
         let fd = supervisor.open().unwrap();
         assert!(supervisor.signal(rustix::process::Signal::KILL).unwrap());
-        let mut fds = [rustix::event::PollFd::new(
-            &fd,
-            rustix::event::PollFlags::IN,
-        )];
-        rustix::event::poll(&mut fds, None).unwrap();
+        until_readable(&fd);
         assert!(!supervisor.is_alive());
+    }
+
+    /// The ledger entry of a service.
+    pub(crate) fn record(&self, service: &str) -> wharf::backend::process::Record {
+        let project = self.dirs().project(PROJECT).unwrap();
+        let dir = project.instance(&name(service)).unwrap();
+        wharf::backend::process::Record::read(&dir)
+            .unwrap()
+            .unwrap()
+    }
+
+    /// A descriptor that becomes readable when the main process of a service ends.
+    pub(crate) fn main_end(&self, service: &str) -> OwnedFd {
+        self.record(service).process().unwrap().open().unwrap()
+    }
+
+    /// Kills the keeper of a service.
+    pub(crate) fn kill_keeper(&self, service: &str) {
+        let keeper = self.record(service).keeper().unwrap();
+        let ended = keeper.open().unwrap();
+        assert!(keeper.signal(rustix::process::Signal::KILL).unwrap());
+        until_readable(&ended);
     }
 
     /// Kills the supervisor if there is one at this moment.
@@ -266,7 +285,7 @@ impl Drop for Stage {
         let project = self.dirs().project(PROJECT).unwrap();
         for record in wharf::backend::process::Record::read_all(&project).unwrap_or_default() {
             while let Ok(all) = wharf::backend::process::tree::Snapshot::take() {
-                let left = all.tree(record.id(), record.process(), &[]);
+                let left = all.tree(record.id(), record.process(), record.keeper(), &[]);
                 if left.is_empty() {
                     break;
                 }
@@ -288,6 +307,11 @@ fn backend(root: &tempfile::TempDir) -> Processes {
         current_dir: PathBuf::from("/"),
     };
     Processes::of_binary(dirs(root), &env, PathBuf::from(env!("CARGO_BIN_EXE_wharf")))
+}
+
+pub(crate) fn until_readable(fd: &OwnedFd) {
+    let mut fds = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut fds, None).unwrap();
 }
 
 pub(crate) fn name(service: &str) -> String {

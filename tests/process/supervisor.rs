@@ -116,8 +116,8 @@ async fn it_takes_little_memory_and_its_files_are_private() {
     assert_eq!(mode(dir.path()), 0o700);
     for file in [
         dir.record(),
-        dir.index(),
-        dir.log(wharf::event::Stream::Stdout),
+        dir.index(0),
+        dir.log(wharf::event::Stream::Stdout, 0),
         dir.fifo(wharf::event::Stream::Stderr),
         project.supervisor_card(),
         project.supervisor_log(),

@@ -118,6 +118,17 @@ impl Terminal {
         }
     }
 
+    /// Gives the terminal another size, as a window manager does.
+    pub(crate) fn resize(&self, rows: u16, columns: u16) {
+        let size = rustix::termios::Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&self.keyboard, size).unwrap();
+    }
+
     /// Types text; `\n` is the return key, `\x03` Ctrl-C.
     pub(crate) fn type_text(&mut self, text: &str) {
         self.keyboard

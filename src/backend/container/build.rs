@@ -1,11 +1,11 @@
-//! Building an image with the engine's classic builder: context up, output lines down.
+//! Building an image: with `BuildKit` where the engine has it, else with the classic builder, which is here:
+//! context up, output lines down.
 //!
-//! The request is made by hand because bollard's options cannot say all of it (several tags, several
+//! The classic request is made by hand because bollard's options cannot say all of it (several tags, several
 //! hosts, a `/dev/shm` above 2 GiB).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -18,10 +18,11 @@ use super::connect::hex;
 use super::context::{self, Context};
 use super::ignore::Ignore;
 use super::observe::encoded;
-use super::{Engine, labels, wire};
+use super::{Engine, buildkit, labels, wire};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::plan::step::ProjectIdentity;
+use crate::project::Env;
 use crate::project::model::{Build, BuildContext, Service};
 
 /// How long the engine may be silent: it reads the whole context before it says anything.
@@ -30,21 +31,78 @@ const UPLOAD: Duration = Duration::from_hours(1);
 /// How many lines of output go into an error.
 const KEPT: usize = 20;
 
+/// What is built for whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Site<'a> {
+    /// The service.
+    pub service: &'a Service,
+    /// Its image.
+    pub image: &'a str,
+    /// The project, for labels.
+    pub project: &'a ProjectIdentity,
+    /// Who is told.
+    pub events: &'a Events,
+}
+
 /// Builds a service's image and gives it `image` and the build's own tags.
-pub(super) async fn image(
-    engine: &Engine,
-    service: &Arc<Service>,
-    image: &str,
-    project: &ProjectIdentity,
-    events: &Events,
-) -> Result<(), BackendError> {
-    let Some(build) = &service.build else {
+pub(super) async fn image(engine: &Engine, site: Site<'_>) -> Result<(), BackendError> {
+    let Some(build) = &site.service.build else {
         return Err(BackendError::Unsupported(format!(
             "{}: there is nothing to build",
-            service.name
+            site.service.name
         )));
     };
+    if engine.builder != Choice::Classic {
+        if let Some(builder) = buildkit::reach(engine).await? {
+            return builder.build(engine, &site, build).await;
+        }
+        if engine.builder == Choice::BuildKit {
+            return Err(BackendError::Unsupported(format!(
+                "DOCKER_BUILDKIT asks for BuildKit, and the engine at {} has none",
+                engine.info.endpoint
+            )));
+        }
+    }
+    classic(engine, site, build).await
+}
+
+/// Which builder `DOCKER_BUILDKIT` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// The better one that there is.
+    #[default]
+    Best,
+    /// The classic one.
+    Classic,
+    /// `BuildKit` and no other.
+    BuildKit,
+}
+
+impl Choice {
+    /// Reads the variable as the Docker CLI does.
+    pub(super) fn of(env: &Env) -> Self {
+        match env.get("DOCKER_BUILDKIT") {
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Self::BuildKit,
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Self::Classic,
+            _ => Self::Best,
+        }
+    }
+}
+
+async fn classic(engine: &Engine, site: Site<'_>, build: &Build) -> Result<(), BackendError> {
+    let Site {
+        service,
+        image,
+        project,
+        events,
+    } = site;
     let mut output = Output::new(image, &service.name, events);
+    if let Some(what) = beyond_classic(build) {
+        return Err(output.failure(&format!(
+            "the classic builder has no `build.{what}`: leave DOCKER_BUILDKIT=0 out, or use an engine \
+             with BuildKit"
+        )));
+    }
     let (source, dockerfile) = match &build.context {
         BuildContext::Directory(root) => {
             let (context, dockerfile) = files(root, build).map_err(|why| output.failure(&why))?;
@@ -52,14 +110,10 @@ pub(super) async fn image(
         }
         BuildContext::Remote(_) => (None, build.dockerfile.clone().unwrap_or_else(default_name)),
     };
-    let labels = labels::of_image(project, service);
-    let query = query(
-        build,
-        image,
-        &dockerfile,
-        &labels,
-        service.platform.as_deref(),
-    );
+    let mut labels = labels::of_image(project, service);
+    labels.insert(labels::BUILDER.to_owned(), "classic".to_owned());
+    let platform = service.platform.as_deref().or(engine.platform.as_deref());
+    let query = query(build, image, &dockerfile, &labels, platform);
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(format!("/build?{query}"))
@@ -105,6 +159,29 @@ pub(super) async fn image(
         }) => Err(output.failure(&message)),
         Err(error) => Err(engine.refused(format!("build image {image}"), error)),
     }
+}
+
+/// The first attribute that only `BuildKit` has.
+fn beyond_classic(build: &Build) -> Option<&'static str> {
+    let given = [
+        ("platforms", build.platforms.len() > 1),
+        ("privileged", build.privileged),
+        ("additional_contexts", !build.additional_contexts.is_empty()),
+        ("ssh", !build.ssh.is_empty()),
+        ("secrets", !build.secrets.is_empty()),
+        ("cache_to", !build.cache_to.is_empty()),
+        ("entitlements", !build.entitlements.is_empty()),
+        ("provenance", wanted(build.provenance.as_deref())),
+        ("sbom", wanted(build.sbom.as_deref())),
+        ("check", build.check),
+    ];
+    given
+        .into_iter()
+        .find_map(|(what, given)| given.then_some(what))
+}
+
+fn wanted(attestation: Option<&str>) -> bool {
+    attestation.is_some_and(|value| value != "false")
 }
 
 fn default_name() -> String {
@@ -167,7 +244,7 @@ fn stowed(text: Vec<u8>, extra: &mut Vec<(String, Vec<u8>)>) -> String {
 }
 
 /// Resolves `.` and `..` by their text.
-fn tidied(path: &Path) -> PathBuf {
+pub(super) fn tidied(path: &Path) -> PathBuf {
     let mut tidy = PathBuf::new();
     for part in path.components() {
         match part {
@@ -214,6 +291,16 @@ fn query(
         let images = serde_json::json!(build.cache_from).to_string();
         pairs.push(("cachefrom", images));
     }
+    if !build.ulimits.is_empty() {
+        let limits: Vec<Value> = build
+            .ulimits
+            .iter()
+            .map(|(name, limit)| {
+                serde_json::json!({"Name": name, "Soft": limit.soft, "Hard": limit.hard})
+            })
+            .collect();
+        pairs.push(("ulimits", Value::Array(limits).to_string()));
+    }
     if build.no_cache {
         pairs.push(("nocache", "1".to_owned()));
     }
@@ -228,6 +315,8 @@ fn query(
         ("target", build.target.clone()),
         ("networkmode", build.network.clone()),
         ("shmsize", build.shm_size.map(|bytes| bytes.to_string())),
+        ("memory", build.memory.map(|bytes| bytes.to_string())),
+        ("isolation", build.isolation.clone()),
         ("platform", platform.map(str::to_owned)),
     ];
     pairs.extend(
@@ -243,7 +332,8 @@ fn query(
 }
 
 /// The builder's output: told line by line, and its end kept for an error.
-struct Output<'a> {
+#[derive(Debug)]
+pub(super) struct Output<'a> {
     image: &'a str,
     subject: &'a str,
     events: &'a Events,
@@ -255,7 +345,7 @@ struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    fn new(image: &'a str, subject: &'a str, events: &'a Events) -> Self {
+    pub(super) fn new(image: &'a str, subject: &'a str, events: &'a Events) -> Self {
         Self {
             image,
             subject,
@@ -294,7 +384,13 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    fn line(&mut self, line: &str) {
+    /// The instruction that failed.
+    pub(super) fn failed_at(&mut self, instruction: &str) {
+        self.step = Some(instruction.to_owned());
+    }
+
+    /// Tells one line.
+    pub(super) fn line(&mut self, line: &str) {
         if line.is_empty() {
             return;
         }
@@ -311,7 +407,8 @@ impl<'a> Output<'a> {
         });
     }
 
-    fn failure(&self, message: &str) -> BackendError {
+    /// The build failed with this message.
+    pub(super) fn failure(&self, message: &str) -> BackendError {
         BackendError::Build {
             image: self.image.to_owned(),
             step: self.step.clone(),
@@ -335,19 +432,7 @@ mod tests {
     fn build(root: &Path) -> Build {
         Build {
             context: BuildContext::Directory(root.to_owned()),
-            dockerfile: None,
-            dockerfile_inline: None,
-            args: BTreeMap::new(),
-            target: None,
-            tags: Vec::new(),
-            labels: BTreeMap::new(),
-            platforms: Vec::new(),
-            cache_from: Vec::new(),
-            no_cache: false,
-            pull: false,
-            network: None,
-            extra_hosts: Vec::new(),
-            shm_size: None,
+            ..Build::default()
         }
     }
 

@@ -17,6 +17,9 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// The port of an engine without TLS.
 const PLAIN_PORT: u16 = 2375;
 
+/// The port of an engine with TLS.
+const TLS_PORT: u16 = 2376;
+
 /// Where an engine listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
@@ -24,6 +27,37 @@ pub(super) enum Endpoint {
     Unix(PathBuf),
     /// `host:port`, without TLS.
     Tcp(String),
+    /// `host:port` with TLS.
+    Tls {
+        /// `host:port`.
+        authority: String,
+        /// Who may answer, and who we are.
+        files: TlsFiles,
+    },
+    /// Through the `docker` command of another machine.
+    Ssh(SshHost),
+}
+
+/// The certificates of a connection, where they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TlsFiles {
+    /// Holds `ca.pem`, `cert.pem` and `key.pem`.
+    pub directory: PathBuf,
+    /// Whether the engine's certificate must be signed by `ca.pem`.
+    pub verify: bool,
+}
+
+/// `ssh://[user@]host[:port][/path]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SshHost {
+    /// Who to be there.
+    pub user: Option<String>,
+    /// The machine; may be a name of the ssh configuration.
+    pub host: String,
+    /// Its port.
+    pub port: Option<u16>,
+    /// The engine's socket there, unless it is the usual one.
+    pub socket: Option<String>,
 }
 
 impl Endpoint {
@@ -31,7 +65,8 @@ impl Endpoint {
     pub(super) fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,
-            Self::Tcp(authority) => {
+            Self::Ssh(_) => false,
+            Self::Tcp(authority) | Self::Tls { authority, .. } => {
                 let host = authority
                     .rsplit_once(':')
                     .map_or(authority.as_str(), |(host, _)| host)
@@ -49,7 +84,18 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(authority) => write!(f, "tcp://{authority}"),
+            Self::Tcp(authority) | Self::Tls { authority, .. } => write!(f, "tcp://{authority}"),
+            Self::Ssh(ssh) => {
+                f.write_str("ssh://")?;
+                if let Some(user) = &ssh.user {
+                    write!(f, "{user}@")?;
+                }
+                f.write_str(&ssh.host)?;
+                if let Some(port) = ssh.port {
+                    write!(f, ":{port}")?;
+                }
+                f.write_str(ssh.socket.as_deref().unwrap_or_default())
+            }
         }
     }
 }
@@ -58,8 +104,14 @@ impl fmt::Display for Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     /// The scheme is one that wharf does not speak.
-    #[error("an engine is reached by unix:// or tcp:// without TLS, not by `{0}`")]
+    #[error("an engine is reached by unix://, tcp:// or ssh://, not by `{0}`")]
     Scheme(String),
+    /// A named pipe, which only Windows has.
+    #[error("`{0}` is a named pipe of Windows, which this system does not have")]
+    Pipe(String),
+    /// An ssh address that cannot be used.
+    #[error("`{0}` is not of the form ssh://[USER@]HOST[:PORT][/SOCKET]")]
+    Ssh(String),
     /// `DOCKER_CONTEXT` or `currentContext` names what is not there.
     #[error("the Docker context `{name}` has no readable {}", .file.display())]
     Context {
@@ -78,10 +130,18 @@ pub(super) enum ConnectError {
 
 /// Finds the engine's address.
 pub(super) fn endpoint(env: &Env) -> Result<Endpoint, ConnectError> {
-    if let Some(host) = env.get("DOCKER_HOST") {
-        return parse(host, env);
-    }
     let configuration = directory(env);
+    if let Some(host) = env.get("DOCKER_HOST") {
+        let verify = env.get("DOCKER_TLS_VERIFY").is_some();
+        let directory = env
+            .get("DOCKER_CERT_PATH")
+            .map(|path| env.current_dir.join(path))
+            .or(configuration);
+        let tls = directory
+            .filter(|_| verify || env.get("DOCKER_TLS").is_some())
+            .map(|directory| TlsFiles { directory, verify });
+        return parse(host, env, tls);
+    }
     let context = env.get("DOCKER_CONTEXT").map(str::to_owned).or_else(|| {
         let text = std::fs::read(configuration.as_ref()?.join("config.json")).ok()?;
         // A file that the Docker CLI cannot read either only costs a warning there.
@@ -120,26 +180,33 @@ struct ContextFile {
 struct ContextEndpoint {
     #[serde(rename = "Host", default)]
     host: String,
+    #[serde(rename = "SkipTLSVerify", default)]
+    skip_verify: bool,
 }
 
 /// The address in a context's file, whose directory is named by the SHA-256 of the context's name.
 fn of_context(name: &str, directory: &Path, env: &Env) -> Result<Endpoint, ConnectError> {
+    let digest = hex(&Sha256::digest(name));
     let file = directory
         .join("contexts/meta")
-        .join(hex(&Sha256::digest(name)))
+        .join(&digest)
         .join("meta.json");
     let text = std::fs::read(&file).map_err(|source| ConnectError::Context {
         name: name.to_owned(),
         file: file.clone(),
         source,
     })?;
-    let host = serde_json::from_slice::<ContextFile>(&text)
+    let endpoint = serde_json::from_slice::<ContextFile>(&text)
         .ok()
         .and_then(|mut context| context.endpoints.remove("docker"))
-        .map(|endpoint| endpoint.host)
-        .filter(|host| !host.is_empty())
+        .filter(|endpoint| !endpoint.host.is_empty())
         .ok_or(ConnectError::NoEndpoint(file))?;
-    parse(&host, env)
+    let certificates = directory.join("contexts/tls").join(digest).join("docker");
+    let tls = (endpoint.skip_verify || certificates.is_dir()).then_some(TlsFiles {
+        directory: certificates,
+        verify: !endpoint.skip_verify,
+    });
+    parse(&endpoint.host, env, tls)
 }
 
 /// Lower-case hexadecimal digits.
@@ -154,27 +221,76 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// Reads `unix://PATH` and `tcp://HOST[:PORT]`.
-fn parse(host: &str, env: &Env) -> Result<Endpoint, ConnectError> {
+/// Reads `unix://PATH`, `tcp://HOST[:PORT]` and `ssh://[USER@]HOST[:PORT][/SOCKET]`.
+fn parse(host: &str, env: &Env, tls: Option<TlsFiles>) -> Result<Endpoint, ConnectError> {
     if let Some(path) = host.strip_prefix("unix://") {
         return Ok(Endpoint::Unix(env.current_dir.join(path)));
     }
-    let authority = host
-        .strip_prefix("tcp://")
+    if let Some(rest) = host.strip_prefix("ssh://") {
+        return ssh(rest).ok_or_else(|| ConnectError::Ssh(host.to_owned()));
+    }
+    if host.starts_with("npipe:") {
+        return Err(ConnectError::Pipe(host.to_owned()));
+    }
+    let secure = host.strip_prefix("https://");
+    let authority = secure
+        .or_else(|| host.strip_prefix("tcp://"))
         .or_else(|| host.strip_prefix("http://"))
         .ok_or_else(|| ConnectError::Scheme(host.to_owned()))?
         .trim_end_matches('/');
-    if env.get("DOCKER_TLS_VERIFY").is_some() {
-        return Err(ConnectError::Scheme(format!("{host} with TLS")));
-    }
-    let has_port = authority
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    Ok(Endpoint::Tcp(if has_port {
-        authority.to_owned()
-    } else {
-        format!("{authority}:{PLAIN_PORT}")
-    }))
+    let with_port = |default: u16| {
+        let has_port = authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if has_port {
+            authority.to_owned()
+        } else {
+            format!("{authority}:{default}")
+        }
+    };
+    let tls = tls.or_else(|| {
+        let directory = directory(env).filter(|_| secure.is_some())?;
+        let verify = true;
+        Some(TlsFiles { directory, verify })
+    });
+    Ok(match tls {
+        Some(files) => Endpoint::Tls {
+            authority: with_port(TLS_PORT),
+            files,
+        },
+        None => Endpoint::Tcp(with_port(PLAIN_PORT)),
+    })
+}
+
+/// Reads what follows `ssh://`.
+fn ssh(rest: &str) -> Option<Endpoint> {
+    let (authority, path) = match rest.find('/') {
+        Some(slash) => rest.split_at(slash),
+        None => (rest, ""),
+    };
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((user, host)) => (Some(user.to_owned()), host),
+        None => (None, authority),
+    };
+    let (host, port) = match host.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),
+        _ => (host, None),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    // ssh would take it for one of its options. A password cannot be given to ssh.
+    let usable = !host.is_empty()
+        && !host.starts_with('-')
+        && user
+            .as_deref()
+            .is_none_or(|user| !user.is_empty() && !user.starts_with('-') && !user.contains(':'));
+    usable.then(|| {
+        Endpoint::Ssh(SshHost {
+            user,
+            host: host.to_owned(),
+            port,
+            socket: Some(path.to_owned()).filter(|path| path.len() > 1),
+        })
+    })
 }
 
 #[cfg(test)]
@@ -242,18 +358,69 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_spoken_is_refused() {
-        for variables in [
-            &[("DOCKER_HOST", "ssh://build@example.org")][..],
-            &[
-                ("DOCKER_HOST", "tcp://127.0.0.1:2376"),
-                ("DOCKER_TLS_VERIFY", "1"),
-            ],
+    fn ssh_addresses_are_taken_apart() {
+        let read = |host: &str| endpoint(&env(&[("DOCKER_HOST", host)]));
+        let found = read("ssh://me@build.example:2222/run/user/docker.sock").unwrap();
+        assert_eq!(
+            found,
+            Endpoint::Ssh(SshHost {
+                user: Some("me".to_owned()),
+                host: "build.example".to_owned(),
+                port: Some(2222),
+                socket: Some("/run/user/docker.sock".to_owned()),
+            })
+        );
+        assert!(!found.is_local());
+        assert_eq!(
+            found.to_string(),
+            "ssh://me@build.example:2222/run/user/docker.sock"
+        );
+        assert_eq!(
+            read("ssh://build").unwrap(),
+            Endpoint::Ssh(SshHost {
+                user: None,
+                host: "build".to_owned(),
+                port: None,
+                socket: None,
+            })
+        );
+        for host in [
+            "ssh://",
+            "ssh://-oProxyCommand=x",
+            "ssh://a:b@c",
+            "ssh://-l@c",
         ] {
-            assert!(matches!(
-                endpoint(&env(variables)),
-                Err(ConnectError::Scheme(_))
-            ));
+            assert!(matches!(read(host), Err(ConnectError::Ssh(_))), "{host}");
         }
+    }
+
+    #[test]
+    fn tls_is_spoken_where_it_is_asked_for() {
+        let found = endpoint(&env(&[
+            ("DOCKER_HOST", "tcp://127.0.0.1"),
+            ("DOCKER_TLS_VERIFY", "1"),
+            ("DOCKER_CERT_PATH", "/certs"),
+        ]));
+        let files = TlsFiles {
+            directory: "/certs".into(),
+            verify: true,
+        };
+        let authority = "127.0.0.1:2376".to_owned();
+        assert_eq!(found.unwrap(), Endpoint::Tls { authority, files });
+        let plain = endpoint(&env(&[
+            ("DOCKER_HOST", "tcp://127.0.0.1"),
+            ("DOCKER_CERT_PATH", "/certs"),
+        ]));
+        assert!(matches!(plain, Ok(Endpoint::Tcp(_))));
+    }
+
+    #[test]
+    fn what_cannot_be_spoken_is_refused() {
+        let read = |host: &str| endpoint(&env(&[("DOCKER_HOST", host)]));
+        assert!(matches!(
+            read("npipe:////./pipe/docker_engine"),
+            Err(ConnectError::Pipe(_))
+        ));
+        assert!(matches!(read("fd://3"), Err(ConnectError::Scheme(_))));
     }
 }

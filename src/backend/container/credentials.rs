@@ -99,6 +99,27 @@ impl Credentials {
         header(&identity)
     }
 
+    /// The same for a push, which must say so if there are none.
+    pub(super) async fn for_push(&self, image: &str) -> String {
+        let known = self.for_image(image).await;
+        known.unwrap_or_else(|| BASE64_URL_SAFE.encode("{}"))
+    }
+
+    /// User name and password for a registry's host, as `BuildKit` asks for them; a token has no user
+    /// name, and an unknown host neither.
+    pub(super) async fn pair(&self, host: &str) -> (String, String) {
+        let server = match host {
+            "docker.io" | "index.docker.io" | "registry-1.docker.io" => HUB,
+            other => other,
+        };
+        let identity = self.of(server).await.unwrap_or_default();
+        if identity.identitytoken.is_empty() {
+            (identity.username, identity.password)
+        } else {
+            (String::new(), identity.identitytoken)
+        }
+    }
+
     /// The value of `X-Registry-Config`: all that is configured, because only the builder knows which
     /// images it will pull.
     pub(super) async fn for_build(&self) -> Option<String> {

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::split;
 
-use super::Engine;
+use super::{Engine, wire};
 use crate::backend::streams::Streams;
 
 /// Asks for a connection that goes over to the program's own bytes.
@@ -35,7 +35,7 @@ pub(super) async fn open(
     }
     let response = engine.wire.send(request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(engine.wire.refusal(response).await);
+        return Err(wire::refusal(response).await);
     }
     let upgraded = hyper::upgrade::on(response).await?;
     let (read, write) = split(TokioIo::new(upgraded));

@@ -68,6 +68,19 @@ impl Ignore {
         Ok(Self { patterns })
     }
 
+    /// Takes patterns as they are: none is a comment.
+    pub(super) fn of(patterns: &[String]) -> Result<Self, BadPattern> {
+        let parsed = patterns.iter().enumerate().map(|(index, text)| {
+            Pattern::parse(text.trim()).ok_or_else(|| BadPattern {
+                line: index + 1,
+                text: text.clone(),
+            })
+        });
+        Ok(Self {
+            patterns: parsed.collect::<Result<_, _>>()?,
+        })
+    }
+
     /// Lets one path in, whatever the patterns before say.
     pub(crate) fn always_send(&mut self, path: &str) {
         self.patterns.push(Pattern {

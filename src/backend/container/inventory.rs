@@ -6,7 +6,7 @@ use bollard::errors::Error;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::observe::{self, encoded};
-use super::reply::{Image, Named, Volumes};
+use super::reply::{Image, Named, Volumes, unix_seconds};
 use super::{Containers, Engine, fault, labels, logs};
 use crate::backend::BackendError;
 
@@ -34,6 +34,8 @@ pub struct Resources {
     pub volume_hashes: BTreeMap<String, String>,
     /// Images it names: reference and id.
     pub images: BTreeMap<String, String>,
+    /// When they were last pulled, built or tagged: reference and Unix seconds.
+    pub tagged: BTreeMap<String, i64>,
 }
 
 impl Containers {
@@ -59,12 +61,24 @@ impl Containers {
                     .map_err(|error| engine.refused("look images up", error))
             },
         )?;
+        let tagged = images
+            .iter()
+            .map(|(reference, image)| {
+                let time = unix_seconds(&image.metadata.last_tag_time);
+                (reference.clone(), time.unwrap_or_default())
+            })
+            .collect();
+        let images = images
+            .into_iter()
+            .map(|(reference, image)| (reference, image.id))
+            .collect();
         Ok(Resources {
             networks,
             network_hashes,
             volumes,
             volume_hashes,
             images,
+            tagged,
         })
     }
 
@@ -110,11 +124,11 @@ fn chosen(
 async fn images(
     engine: &Engine,
     references: &BTreeSet<String>,
-) -> Result<BTreeMap<String, String>, Error> {
+) -> Result<BTreeMap<String, Image>, Error> {
     stream::iter(references)
         .map(|reference| async move {
             let found = image(engine, reference).await?;
-            Ok(found.map(|image| (reference.clone(), image.id)))
+            Ok(found.map(|image| (reference.clone(), image)))
         })
         .buffer_unordered(8)
         .try_filter_map(|found| async { Ok(found) })

@@ -92,7 +92,7 @@ pub(super) fn of_project(project: &ProjectIdentity) -> BTreeMap<String, String> 
     ])
 }
 
-/// The labels of an image that the classic builder makes for a service.
+/// The labels of an image that is built for a service; the classic builder adds its own.
 pub(super) fn of_image(project: &ProjectIdentity, service: &Service) -> BTreeMap<String, String> {
     let mut labels = service
         .build
@@ -101,7 +101,6 @@ pub(super) fn of_image(project: &ProjectIdentity, service: &Service) -> BTreeMap
         .unwrap_or_default();
     labels.extend(of_project(project));
     labels.insert(SERVICE.to_owned(), service.name.clone());
-    labels.insert(BUILDER.to_owned(), "classic".to_owned());
     labels
 }
 

@@ -7,6 +7,7 @@
 mod archive;
 mod attach;
 mod build;
+mod buildkit;
 mod connect;
 mod context;
 mod control;
@@ -32,14 +33,17 @@ mod observe;
 mod output;
 mod perform;
 mod pull;
+mod push;
 mod ready;
 mod references;
 mod registry;
 mod replace;
 mod reply;
 mod secrets;
+mod ssh;
 mod start;
 mod sync;
+mod tls;
 mod usage;
 mod wire;
 
@@ -109,7 +113,13 @@ struct Engine {
     wire: Arc<Wire>,
     api: ApiVersion,
     info: EngineInfo,
-    credentials: Credentials,
+    credentials: Arc<Credentials>,
+    /// Which builder was asked for.
+    builder: build::Choice,
+    /// `DOCKER_DEFAULT_PLATFORM`.
+    platform: Option<String>,
+    /// `SSH_AUTH_SOCK`.
+    ssh_agent: Option<std::path::PathBuf>,
     /// Whether containers' own addresses can be reached from here; asked when first needed.
     direct: OnceCell<bool>,
 }
@@ -156,7 +166,7 @@ impl Engine {
         })?;
         let name = endpoint.to_string();
         let local = endpoint.is_local();
-        let wire = Wire::new(endpoint);
+        let wire = Wire::new(endpoint, env);
         let unreachable = |error| fault::unreachable_engine(&name, error);
         let (version, newest) = tokio::time::timeout(HELLO, wire.hello())
             .await
@@ -193,7 +203,10 @@ impl Engine {
             docker,
             wire,
             api,
-            credentials: Credentials::load(env),
+            credentials: Arc::new(Credentials::load(env)),
+            builder: build::Choice::of(env),
+            platform: env.get("DOCKER_DEFAULT_PLATFORM").map(str::to_owned),
+            ssh_agent: env.get("SSH_AUTH_SOCK").map(Into::into),
             info: EngineInfo {
                 version,
                 api: api.to_string(),
@@ -218,6 +231,16 @@ impl Engine {
             .await
             .map_err(|_| bollard::errors::Error::RequestTimeoutError)??;
         Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// Whether images are kept by containerd, which knows several platforms and attestations.
+    async fn has_containerd_store(&self) -> bool {
+        let info = self.get::<reply::Info>("/info").await;
+        info.is_ok_and(|info| {
+            info.driver_status
+                .iter()
+                .any(|(_, value)| value.starts_with("io.containerd.snapshotter"))
+        })
     }
 
     /// Whether containers' own addresses can be reached from this machine: a local engine that is not

@@ -42,8 +42,19 @@ pub(super) async fn step(
         Action::Build {
             service,
             image,
+            pull_first,
             project,
-        } => build::image(engine, service, image, project, events).await?,
+        } => {
+            let site = build::Site {
+                service,
+                image,
+                project,
+                events,
+            };
+            if !(*pull_first && pulled(engine, &site).await) {
+                build::image(engine, site).await?;
+            }
+        }
         Action::Pull { service, image } => {
             let platform = service.platform.as_deref();
             pull::image(engine, &service.name, image, platform, events).await?;
@@ -105,6 +116,30 @@ pub(super) async fn step(
         }
     }
     Ok(None)
+}
+
+/// Whether an image that could be built could be pulled too; why not is said.
+async fn pulled(engine: &Engine, site: &build::Site<'_>) -> bool {
+    let platform = site.service.platform.as_deref();
+    match pull::image(
+        engine,
+        &site.service.name,
+        site.image,
+        platform,
+        site.events,
+    )
+    .await
+    {
+        Ok(()) => true,
+        Err(error) => {
+            let why = std::error::Error::source(&error).map(ToString::to_string);
+            site.events.send(Event::Note(format!(
+                "{error}, so it is built ({})",
+                why.unwrap_or_default()
+            )));
+            false
+        }
+    }
 }
 
 /// The container that a target stands for.

@@ -3,11 +3,13 @@
 use bollard::errors::Error;
 use futures_util::TryStreamExt;
 use hyper::{Method, Request};
+use serde_json::Value;
 
 use super::observe::encoded;
-use super::{Engine, PATIENCE, wire};
+use super::{Engine, PATIENCE, registry, wire};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
+use crate::project::reference::Reference;
 
 /// Pulls `image` for a platform, or for the engine's own.
 pub(super) async fn image(
@@ -23,14 +25,14 @@ pub(super) async fn image(
         encoded(name),
         encoded(tag)
     );
-    if let Some(platform) = platform {
+    if let Some(platform) = platform.or(engine.platform.as_deref()) {
         path.push_str("&platform=");
         path.push_str(&encoded(platform));
     }
     let done = async {
         let mut request = Request::builder().method(Method::POST).uri(path);
         if let Some(identity) = engine.credentials.for_image(image).await {
-            request = request.header("X-Registry-Auth", identity);
+            request = request.header(wire::REGISTRY_AUTH, identity);
         }
         let request = request
             .body(bollard::body_full(Vec::new().into()))
@@ -40,37 +42,45 @@ pub(super) async fn image(
             .map_err(|_| Error::RequestTimeoutError)??;
         let mut lines = std::pin::pin!(wire::json_lines(response.into_body()));
         while let Some(message) = lines.try_next().await? {
-            let error = message["errorDetail"]["message"]
-                .as_str()
-                .or(message["error"].as_str());
-            if let Some(error) = error {
-                return Err(Error::DockerStreamError {
-                    error: error.to_owned(),
-                });
-            }
-            // Bars move many times a second; only what a line can say is told.
-            let Some(status) = message["status"].as_str() else {
-                continue;
-            };
-            if message["progress"].as_str().is_none_or(str::is_empty) {
-                let line = match message["id"].as_str() {
-                    Some(id) => format!("{id}: {status}"),
-                    None => status.to_owned(),
-                };
-                events.send(Event::Progress {
-                    subject: subject.to_owned(),
-                    line,
-                });
-            }
+            told(&message, subject, events)?;
         }
         Ok(())
     };
-    done.await
-        .map_err(|error| engine.refused(format!("pull image {image}"), error))
+    let registry = Reference::parse(image).map(|image| image.registry);
+    done.await.map_err(|error| {
+        let action = format!("cannot pull image {image}");
+        registry::refusal(engine, action, &registry.unwrap_or_default(), error)
+    })
+}
+
+/// Tells one message of a pull or a push; an error in it ends the whole.
+pub(super) fn told(message: &Value, subject: &str, events: &Events) -> Result<(), Error> {
+    let error = message["errorDetail"]["message"]
+        .as_str()
+        .or(message["error"].as_str());
+    if let Some(error) = error {
+        return Err(Error::DockerStreamError {
+            error: error.to_owned(),
+        });
+    }
+    // Bars move many times a second; only what a line can say is told.
+    if let Some(status) = message["status"].as_str()
+        && message["progress"].as_str().is_none_or(str::is_empty)
+    {
+        let line = match message["id"].as_str() {
+            Some(id) => format!("{id}: {status}"),
+            None => status.to_owned(),
+        };
+        events.send(Event::Progress {
+            subject: subject.to_owned(),
+            line,
+        });
+    }
+    Ok(())
 }
 
 /// Splits a reference into its name and its tag or digest.
-fn reference(image: &str) -> (&str, &str) {
+pub(super) fn reference(image: &str) -> (&str, &str) {
     if let Some((name, digest)) = image.split_once('@') {
         return (name, digest);
     }

@@ -16,6 +16,8 @@ pub(super) struct Info {
     pub operating_system: String,
     #[serde(default, deserialize_with = "or_default")]
     pub security_options: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub driver_status: Vec<(String, String)>,
 }
 
 /// One entry of `GET /containers/json`.
@@ -198,6 +200,17 @@ pub(super) struct Image {
     pub id: String,
     #[serde(default, deserialize_with = "or_default")]
     pub config: ImageConfig,
+    #[serde(default, deserialize_with = "or_default")]
+    pub metadata: ImageMetadata,
+}
+
+/// `Metadata` of an image.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ImageMetadata {
+    /// When its name was last given to it here: by a pull, a build or a tag.
+    #[serde(default, deserialize_with = "or_default")]
+    pub last_tag_time: String,
 }
 
 /// `Config` of an image.

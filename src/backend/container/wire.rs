@@ -5,23 +5,29 @@
 //! that must be decoded leniently ([`Wire::get`]), for engines whose words the generated types do not know.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bollard::BollardRequest;
 use bollard::errors::Error;
 use futures_util::{Stream, stream};
-use http_body_util::BodyExt;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{HOST, HeaderValue};
+use http_body_util::{BodyExt, Either, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::client::conn::http1::SendRequest;
+use hyper::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
 use hyper::http::uri::PathAndQuery;
-use hyper::{Method, Request, Response, Uri};
+use hyper::upgrade::Upgraded;
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::connect::Endpoint;
+use super::{ssh, tls};
 use crate::backend::BackendError;
+use crate::project::Env;
 
 /// Who we are at the registry that a request is passed on to.
 pub(super) const REGISTRY_AUTH: &str = "X-Registry-Auth";
@@ -38,20 +44,36 @@ impl Unconnected {
     }
 }
 
+/// A connection that is kept for the next request.
+type Kept = SendRequest<Body>;
+
+/// The body of a [`BollardRequest`].
+type Body =
+    Either<Full<Bytes>, StreamBody<Pin<Box<dyn Stream<Item = io::Result<Frame<Bytes>>> + Send>>>>;
+
 /// The way to one engine.
 #[derive(Debug)]
 pub(super) struct Wire {
     endpoint: Endpoint,
+    /// Where programs are looked for.
+    path: Option<String>,
     /// `/v1.41`, once negotiated.
     prefix: OnceLock<String>,
+    /// What TLS needs, read when it is first needed.
+    tls: OnceLock<Arc<ClientConfig>>,
+    /// Connections that cost more than a request.
+    kept: Mutex<Vec<Kept>>,
 }
 
 impl Wire {
     /// Connects to nothing yet.
-    pub(super) fn new(endpoint: Endpoint) -> Arc<Self> {
+    pub(super) fn new(endpoint: Endpoint, env: &Env) -> Arc<Self> {
         Arc::new(Self {
             endpoint,
+            path: env.get("PATH").map(str::to_owned),
             prefix: OnceLock::new(),
+            tls: OnceLock::new(),
+            kept: Mutex::new(Vec::new()),
         })
     }
 
@@ -60,18 +82,86 @@ impl Wire {
         self.prefix.get_or_init(|| format!("/v{version}"));
     }
 
-    /// Sends one request over a connection of its own.
+    /// Sends one request: over a connection of its own where making one is cheap.
     pub(super) async fn send(&self, request: BollardRequest) -> Result<Response<Incoming>, Error> {
         match &self.endpoint {
             Endpoint::Unix(path) => {
-                let stream = UnixStream::connect(path).await;
-                self.exchange(stream.map_err(unconnected)?, request).await
+                let stream = UnixStream::connect(path).await.map_err(unconnected)?;
+                self.exchange(handshake(stream).await?, request).await
             }
             Endpoint::Tcp(authority) => {
                 let stream = TcpStream::connect(authority.as_str()).await;
-                self.exchange(stream.map_err(unconnected)?, request).await
+                let stream = stream.map_err(unconnected)?;
+                self.exchange(handshake(stream).await?, request).await
+            }
+            Endpoint::Tls { authority, files } => {
+                if let Some(kept) = self.take_kept() {
+                    return self.exchange(kept, request).await;
+                }
+                let config = if let Some(config) = self.tls.get() {
+                    Arc::clone(config)
+                } else {
+                    let config = tls::config(files).map_err(|error| {
+                        unconnected(io::Error::new(io::ErrorKind::InvalidInput, error))
+                    })?;
+                    Arc::clone(self.tls.get_or_init(|| config))
+                };
+                let stream = tls::connect(config, authority).await;
+                let sender = handshake(stream.map_err(unconnected)?).await?;
+                // A server that refuses our certificate says so when it is first asked.
+                let sent = self.exchange(sender, request).await;
+                sent.map_err(|error| {
+                    if let Error::HyperResponseError { err } = error {
+                        unconnected(io::Error::other(err))
+                    } else {
+                        error
+                    }
+                })
+            }
+            Endpoint::Ssh(host) => {
+                if let Some(kept) = self.take_kept() {
+                    return self.exchange(kept, request).await;
+                }
+                let (stream, last_words) =
+                    ssh::connect(host, self.path.as_deref()).map_err(unconnected)?;
+                let sent = async {
+                    let sender = handshake(stream).await?;
+                    self.exchange(sender, request).await
+                };
+                match sent.await {
+                    Err(Error::HyperResponseError { err }) => {
+                        Err(unconnected(last_words.explain(err).await))
+                    }
+                    other => other,
+                }
             }
         }
+    }
+
+    /// A kept connection that is free.
+    fn take_kept(&self) -> Option<Kept> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|sender| !sender.is_closed());
+        let free = kept.iter().position(SendRequest::is_ready)?;
+        Some(kept.swap_remove(free))
+    }
+
+    /// Asks for a connection of another protocol and takes it over.
+    pub(super) async fn hijack(
+        &self,
+        request: hyper::http::request::Builder,
+        protocol: &str,
+    ) -> Result<Upgraded, Error> {
+        let request = request
+            .method(Method::POST)
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, protocol)
+            .body(bollard::body_full(Bytes::new()))?;
+        let response = self.send(request).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(hyper::upgrade::on(response).await?);
+        }
+        Err(refusal(response).await)
     }
 
     /// The engine's version and the newest API it speaks: the headers of `GET /_ping`, which costs the
@@ -114,47 +204,30 @@ impl Wire {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(self.refusal(response).await)
+        Err(refusal(response).await)
     }
 
-    /// The engine's error message, out of a response that is not what was asked for.
-    pub(super) async fn refusal(&self, response: Response<Incoming>) -> Error {
-        let status_code = response.status().as_u16();
-        let body = match response.into_body().collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) => return error.into(),
-        };
-        let message = serde_json::from_slice::<Refusal>(&body).map_or_else(
-            |_| String::from_utf8_lossy(&body).into_owned(),
-            |refusal| refusal.message,
-        );
-        Error::DockerResponseServerError {
-            status_code,
-            message,
-        }
-    }
-
-    async fn exchange<S>(
+    async fn exchange(
         &self,
-        stream: S,
+        mut sender: Kept,
         mut request: BollardRequest,
-    ) -> Result<Response<Incoming>, Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    ) -> Result<Response<Incoming>, Error> {
         *request.uri_mut() = self.origin_form(request.uri())?;
-        let host = match &self.endpoint {
-            Endpoint::Unix(_) => "docker",
-            Endpoint::Tcp(authority) => authority,
+        let (host, keeps) = match &self.endpoint {
+            Endpoint::Unix(_) => ("docker", false),
+            Endpoint::Tcp(authority) => (authority.as_str(), false),
+            Endpoint::Tls { authority, .. } => (authority.as_str(), true),
+            Endpoint::Ssh(_) => ("docker", true),
         };
         if let Ok(host) = HeaderValue::from_str(host) {
             request.headers_mut().insert(HOST, host);
         }
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the exchange: its errors reach the caller through the response.
-        tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        Ok(sender.send_request(request).await?)
+        let response = sender.send_request(request).await?;
+        if keeps && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.push(sender);
+        }
+        Ok(response)
     }
 
     /// Path and query as HTTP/1.1 wants them (RFC 9112 §3.2.1), behind the API version.
@@ -162,6 +235,35 @@ impl Wire {
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let prefix = self.prefix.get().map_or("", String::as_str);
         Ok(format!("{prefix}{path}").parse()?)
+    }
+}
+
+/// Begins to speak HTTP/1.1 on a connection.
+async fn handshake<S>(stream: S) -> Result<Kept, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the last exchange: its errors reach the caller through the response.
+    tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    Ok(sender)
+}
+
+/// The engine's message in a reply that is no success.
+/// The engine's error message, out of a response that is not what was asked for.
+pub(super) async fn refusal(response: Response<Incoming>) -> Error {
+    let status_code = response.status().as_u16();
+    let body = match response.into_body().collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return error.into(),
+    };
+    let message = serde_json::from_slice::<Refusal>(&body).map_or_else(
+        |_| String::from_utf8_lossy(&body).into_owned(),
+        |refusal| refusal.message,
+    );
+    Error::DockerResponseServerError {
+        status_code,
+        message,
     }
 }
 
@@ -227,11 +329,15 @@ impl ApiVersion {
     pub(super) const NEWEST: Self = Self(1, 53);
     /// The oldest that wharf was written for: Docker Engine 20.10.
     pub(super) const OLDEST: Self = Self(1, 41);
+    /// A `BuildKit` that knows named contexts (Docker Engine 23).
+    pub(super) const V1_42: Self = Self(1, 42);
     /// Several networks at `create`, `start_interval`, hardware addresses per network.
     pub(super) const V1_44: Self = Self(1, 44);
 
     /// A part of a volume as a mount.
     pub(super) const V1_45: Self = Self(1, 45);
+    /// A Dockerfile frontend with a linter (Docker Engine 27).
+    pub(super) const V1_46: Self = Self(1, 46);
     /// Networks without IPv4, images as mounts, the priority of gateways.
     pub(super) const V1_48: Self = Self(1, 48);
     /// Names of interfaces.
@@ -272,7 +378,7 @@ mod tests {
 
     #[test]
     fn the_version_goes_in_front_of_the_path() {
-        let wire = Wire::new(Endpoint::Unix("/run/engine.sock".into()));
+        let wire = Wire::new(Endpoint::Unix("/run/engine.sock".into()), &Env::default());
         let uri: Uri = "http://docker/containers/json?all=true".parse().unwrap();
         assert_eq!(wire.origin_form(&uri).unwrap(), "/containers/json?all=true");
         wire.speak(ApiVersion(1, 41));
@@ -292,7 +398,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_absent_engine_is_told_from_a_bad_reply() {
-        let wire = Wire::new(Endpoint::Unix("/nonexistent/engine.sock".into()));
+        let wire = Wire::new(
+            Endpoint::Unix("/nonexistent/engine.sock".into()),
+            &Env::default(),
+        );
         let error = wire.get("/info").await.unwrap_err();
         assert!(is_unconnected(&error), "{error}");
     }

@@ -2,15 +2,18 @@
 //! environment. The only unsafe code of the process backend.
 
 use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::ledger::Account;
@@ -34,14 +37,30 @@ pub struct Launch<'a> {
     pub descriptors: Option<Rlimit>,
 }
 
+/// What else the main process of a run gets.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// Limits beyond that of open descriptors.
+    pub limits: Vec<(Resource, Rlimit)>,
+    /// `proc_pid_oom_score_adj(5)`.
+    pub oom_score_adj: Option<i64>,
+    /// The `cgroup.procs` of the control group it starts in.
+    pub cgroup: Option<PathBuf>,
+}
+
 impl Launch<'_> {
-    /// Returns once the process runs its program, or with the reason why it cannot.
+    /// Returns once the process runs its program, or with the reason why it cannot. It reads nothing.
     pub fn spawn(&self, stdout: Stdio, stderr: Stdio) -> io::Result<Child> {
         self.spawn_with([Stdio::null(), stdout, stderr], Way::Apart)
     }
 
     /// As [`Launch::spawn`], with a standard input too.
     pub fn spawn_with(&self, ends: [Stdio; 3], way: Way) -> io::Result<Child> {
+        self.spawn_under(ends, way, &Extras::default())
+    }
+
+    /// As [`Launch::spawn_with`], under limits.
+    pub fn spawn_under(&self, ends: [Stdio; 3], way: Way, extras: &Extras) -> io::Result<Child> {
         let [stdin, stdout, stderr] = ends;
         let Some(first) = self.command.first() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
@@ -64,7 +83,7 @@ impl Launch<'_> {
             .stdin(stdin)
             .stdout(stdout)
             .stderr(stderr);
-        prepare(&mut command, self.user, self.descriptors, way);
+        prepare(&mut command, self.user, self.descriptors, way, extras)?;
         command.spawn()
     }
 }
@@ -80,7 +99,24 @@ pub enum Way {
 
 /// Runs between fork and exec, in the child.
 #[expect(unsafe_code, reason = "only a hook between fork and exec can do this")]
-fn prepare(command: &mut Command, user: Option<&Account>, descriptors: Option<Rlimit>, way: Way) {
+fn prepare(
+    command: &mut Command,
+    user: Option<&Account>,
+    descriptors: Option<Rlimit>,
+    way: Way,
+    extras: &Extras,
+) -> io::Result<()> {
+    let limits: Vec<(Resource, Rlimit)> = descriptors
+        .map(|limit| (Resource::Nofile, limit))
+        .into_iter()
+        .chain(extras.limits.iter().copied())
+        .collect();
+    let oom_score_adj = extras.oom_score_adj.map(|value| value.to_string());
+    let cgroup = extras
+        .cgroup
+        .as_ref()
+        .map(|path| CString::new(path.as_os_str().as_bytes()))
+        .transpose()?;
     let user = user.map(|account| {
         (
             Uid::from_raw(account.uid),
@@ -97,14 +133,21 @@ fn prepare(command: &mut Command, user: Option<&Account>, descriptors: Option<Rl
         if way == Way::OnTerminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
         }
+        if let Some(path) = &cgroup {
+            // 0 is whoever writes it (cgroups(7)).
+            put(path, b"0")?;
+        }
+        if let Some(value) = &oom_score_adj {
+            put(c"/proc/self/oom_score_adj", value.as_bytes())?;
+        }
         for each in Signal::iterator() {
             // SAFETY: no handler is installed, the disposition becomes the default one. SIGKILL and SIGSTOP
             // refuse with EINVAL and are default anyway.
             let _ = unsafe { signal(each, SigHandler::SigDfl) };
         }
         SigSet::empty().thread_set_mask()?;
-        if let Some(limit) = &descriptors {
-            setrlimit(Resource::Nofile, *limit)?;
+        for (resource, limit) in &limits {
+            setrlimit(*resource, *limit)?;
         }
         if let Some((uid, gid, groups)) = &user {
             setgroups(groups)?;
@@ -118,6 +161,36 @@ fn prepare(command: &mut Command, user: Option<&Account>, descriptors: Option<Rl
     unsafe {
         command.pre_exec(hook);
     }
+    Ok(())
+}
+
+/// Writes a short text to a file of the kernel, without allocating.
+fn put(path: &CStr, text: &[u8]) -> rustix::io::Result<()> {
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, text).map(drop)
+}
+
+/// The names of the compose specification, which are those of `getrlimit(2)` without their prefix.
+pub fn resource(name: &str) -> Option<Resource> {
+    Some(match name {
+        "as" => Resource::As,
+        "core" => Resource::Core,
+        "cpu" => Resource::Cpu,
+        "data" => Resource::Data,
+        "fsize" => Resource::Fsize,
+        "locks" => Resource::Locks,
+        "memlock" => Resource::Memlock,
+        "msgqueue" => Resource::Msgqueue,
+        "nice" => Resource::Nice,
+        "nofile" => Resource::Nofile,
+        "nproc" => Resource::Nproc,
+        "rss" => Resource::Rss,
+        "rtprio" => Resource::Rtprio,
+        "rttime" => Resource::Rttime,
+        "sigpending" => Resource::Sigpending,
+        "stack" => Resource::Stack,
+        _ => return None,
+    })
 }
 
 /// Keeps every descriptor above 2 from being inherited by programs that this process starts: whoever

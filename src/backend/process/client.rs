@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -15,6 +16,7 @@ use tokio::process::Command;
 
 use super::dirs::{Dirs, ProjectDir, failed};
 use super::protocol::{Card, Greeting, PROTOCOL, Reply, Request};
+use super::run::ProcessId;
 use super::{child, lock, run, socket};
 use crate::backend::BackendError;
 
@@ -23,6 +25,13 @@ pub const READY: &str = "ready\n";
 
 /// The longest supervisor log that is kept, in bytes.
 const LONGEST_LOG: u64 = 1024 * 1024;
+
+/// How long a supervisor may take to say a word: it never does anything long without listening. One that
+/// is silent for longer is frozen, and replaced.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a supervisor that takes its time over a request is asked whether it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How often a supervisor that vanishes is replaced before the command gives up.
 const ATTEMPTS: usize = 4;
@@ -64,6 +73,16 @@ pub(super) struct Client {
     pub(super) dirs: Dirs,
     binary: PathBuf,
     idle: RefCell<BTreeMap<String, Vec<Connection>>>,
+    /// What the user should know and no error says.
+    notes: RefCell<Vec<String>>,
+}
+
+/// What comes of connecting.
+enum Met {
+    Supervisor(Connection),
+    Nobody,
+    /// One that is there and does not speak.
+    Silent(ProcessId),
 }
 
 impl Client {
@@ -73,7 +92,13 @@ impl Client {
             dirs,
             binary,
             idle: RefCell::default(),
+            notes: RefCell::default(),
         }
+    }
+
+    /// What the user should know and no error says, once.
+    pub(super) fn take_notes(&self) -> Vec<String> {
+        self.notes.take()
     }
 
     /// Asks the supervisor of a project, which is started if need be.
@@ -88,7 +113,7 @@ impl Client {
                 Some(connection) => connection,
                 None => self.reach(project).await?,
             };
-            match connection.ask(request).await {
+            match self.asked(project, &mut connection, request).await {
                 Ok(reply) => {
                     self.give_back(project, connection);
                     return match reply {
@@ -109,6 +134,33 @@ impl Client {
         })
     }
 
+    /// The answer of a supervisor that is awake: one that was frozen meanwhile counts as gone.
+    async fn asked(
+        &self,
+        project: &str,
+        connection: &mut Connection,
+        request: &Request,
+    ) -> io::Result<Reply> {
+        let dir = self.dirs.project(project).map_err(io::Error::other)?;
+        let patience = if matches!(request, Request::Ping) {
+            PATIENCE
+        } else {
+            HEARTBEAT
+        };
+        let mut asking = std::pin::pin!(connection.ask(request));
+        loop {
+            tokio::select! {
+                biased;
+                reply = &mut asking => return reply,
+                () = tokio::time::sleep(patience) => {
+                    if !matches!(self.connect(&dir).await, Ok(Met::Supervisor(_))) {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+            }
+        }
+    }
+
     /// Asks the supervisor only if there is one.
     pub(super) async fn ask_if_there(
         &self,
@@ -117,7 +169,7 @@ impl Client {
     ) -> Result<bool, BackendError> {
         let dir = self.dirs.project(project)?;
         // Not one from the pool: its supervisor may have been replaced.
-        let Some(mut connection) = self.connect(&dir).await? else {
+        let Met::Supervisor(mut connection) = self.connect(&dir).await? else {
             return Ok(false);
         };
         match connection.ask(request).await {
@@ -135,16 +187,28 @@ impl Client {
         let dir = self.dirs.project(project)?;
         dir.create()?;
         for _ in 0..ATTEMPTS {
-            if let Some(connection) = self.connect(&dir).await? {
-                return Ok(connection);
-            }
+            let silent = match self.connect(&dir).await? {
+                Met::Supervisor(connection) => return Ok(connection),
+                Met::Nobody => None,
+                Met::Silent(process) => Some(process),
+            };
             let path = dir.start_lock();
             let guard = lock::exclusive(&path, || {})
                 .await
                 .map_err(|error| failed("lock", &path, error))?;
             // Somebody else may have started it while we waited for the lock.
-            if let Some(connection) = self.connect(&dir).await? {
-                return Ok(connection);
+            let now = card(&dir).map(|card| card.process);
+            if silent.is_none() || now != silent {
+                if let Met::Supervisor(connection) = self.connect(&dir).await? {
+                    return Ok(connection);
+                }
+            } else if let Some(process) = silent {
+                // The new one takes its place by force; its services do not notice.
+                self.notes.borrow_mut().push(format!(
+                    "the supervisor of project {project} (pid {}) did not answer for {} s and was replaced",
+                    process.pid,
+                    PATIENCE.as_secs()
+                ));
             }
             self.start(&dir, &guard).await?;
         }
@@ -171,13 +235,10 @@ impl Client {
             .push(connection);
     }
 
-    /// Connects to the supervisor that the project's card names; `None` when nobody is there.
-    async fn connect(&self, dir: &ProjectDir) -> Result<Option<Connection>, BackendError> {
-        let Some(card) = std::fs::read(dir.supervisor_card())
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Card>(&text).ok())
-        else {
-            return Ok(None);
+    /// Connects to the supervisor that the project's card names.
+    async fn connect(&self, dir: &ProjectDir) -> Result<Met, BackendError> {
+        let Some(card) = card(dir) else {
+            return Ok(Met::Nobody);
         };
         let stream = socket::reach(&card.socket, |path| {
             let stream = std::os::unix::net::UnixStream::connect(path)?;
@@ -186,20 +247,22 @@ impl Client {
         })
         .and_then(UnixStream::from_std);
         let Ok(stream) = stream else {
-            return Ok(None);
+            return Ok(Met::Nobody);
         };
         let mut connection = Connection(BufReader::new(stream));
-        // One that is just leaving closes without a word.
-        let Ok(line) = connection.line().await else {
-            return Ok(None);
+        let line = match tokio::time::timeout(PATIENCE, connection.line()).await {
+            Ok(Ok(line)) => line,
+            // One that is just leaving closes without a word.
+            Ok(Err(_)) => return Ok(Met::Nobody),
+            Err(_) => return Ok(Met::Silent(card.process)),
         };
         match serde_json::from_str::<Greeting>(&line) {
-            Ok(greeting) if greeting.protocol == PROTOCOL => Ok(Some(connection)),
+            Ok(greeting) if greeting.protocol == PROTOCOL => Ok(Met::Supervisor(connection)),
             _ => {
                 // Another version: its instances live on, and ours takes them over.
                 drop(connection.ask(&Request::Shutdown).await);
                 connection.closed().await;
-                Ok(None)
+                Ok(Met::Nobody)
             }
         }
     }
@@ -253,13 +316,18 @@ impl Client {
     }
 }
 
+/// Who the supervisor is, by its own word.
+fn card(dir: &ProjectDir) -> Option<Card> {
+    let text = std::fs::read(dir.supervisor_card()).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader as StdReader, Write};
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::backend::process::run::ProcessId;
 
     /// A supervisor that greets with `greeting` and reports the first line it hears.
     fn impostor(dir: &ProjectDir, greeting: &str) -> std::thread::JoinHandle<String> {
@@ -292,7 +360,7 @@ mod tests {
         let client = client(&root);
         let dir = client.dirs.project("p").unwrap();
         let heard = impostor(&dir, "{\"protocol\":99,\"version\":\"9\",\"new\":1}\n");
-        assert!(client.connect(&dir).await.unwrap().is_none());
+        assert!(matches!(client.connect(&dir).await.unwrap(), Met::Nobody));
         assert_eq!(heard.join().unwrap(), "{\"request\":\"shutdown\"}\n");
     }
 
@@ -303,9 +371,9 @@ mod tests {
         let dir = client.dirs.project("p").unwrap();
         drop(impostor(&dir, ""));
         std::fs::remove_file(dir.socket()).unwrap();
-        assert!(client.connect(&dir).await.unwrap().is_none());
+        assert!(matches!(client.connect(&dir).await.unwrap(), Met::Nobody));
         std::fs::write(dir.supervisor_card(), "not a card").unwrap();
-        assert!(client.connect(&dir).await.unwrap().is_none());
+        assert!(matches!(client.connect(&dir).await.unwrap(), Met::Nobody));
         assert!(!client.ask_if_there("p", &Request::Ping).await.unwrap());
     }
 

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use super::ledger::{Account, Check, FORMAT, Record, RestartPolicy, Spec};
-use super::run;
+use super::{declared, run};
 use crate::backend::BackendError;
 use crate::backend::container::dependencies;
 use crate::plan::step::InstanceSpec;
@@ -78,7 +78,7 @@ pub(super) fn record(
             program: (first == "wharf").then(|| binary.to_owned()),
             command,
             environment: environment(spec, base, &working_dir, user.as_ref()),
-            working_dir,
+            working_dir: working_dir.clone(),
             user: user.map(|(account, _)| account),
             stop_signal: service.stop_signal.as_deref().map_or(Ok(15), signal)?,
             stop_grace: service.stop_grace_period.unwrap_or(STOP_GRACE),
@@ -92,6 +92,7 @@ pub(super) fn record(
             ports: spec.ports.clone(),
             readiness: spec.readiness.clone(),
             labels: labels(spec),
+            attributes: declared::attributes(service, &working_dir)?,
         },
     })
 }
@@ -230,6 +231,12 @@ pub(super) fn account_of(
     };
     if uid == Uid::effective() && group_part.is_none() && group_add.is_empty() {
         return Ok(None);
+    }
+    if !Uid::effective().is_root() {
+        return Err(BackendError::Unsupported(format!(
+            "service {service} is to run as user `{text}`, which only root can do for a local process: run \
+             wharf as root, or set x-wharf.process.user to the user you are"
+        )));
     }
     let mut groups = match user.as_ref().map(|user| CString::new(user.name.clone())) {
         Some(Ok(name)) => getgrouplist(&name, gid).unwrap_or_default(),

@@ -9,7 +9,12 @@
 //!     supervisor.json                who it is and where it listens
 //!     supervisor.log                 what it had to say
 //!     instances/NAME/instance.json   the ledger entry
-//!     instances/NAME/std{out,err}.fifo, std{out,err}.log, log.index
+//!     instances/NAME/run             what the keeper of the present run notes about it
+//!     instances/NAME/keeper.lock     held by that keeper for its whole life
+//!     instances/NAME/stdin.fifo      what an attached command types, where the service reads it
+//!     instances/NAME/std{out,err}.fifo
+//!     instances/NAME/std{out,err}.log, log.index, and std{out,err}.N.log, log.N.index after rotations
+//!     instances/NAME/secrets, configs
 //! RUNTIME/PROJECT.sock               mode 0600
 //! ```
 
@@ -193,14 +198,69 @@ impl InstanceDir {
         self.0.join("instance.json")
     }
 
-    /// Arrival times of the output.
-    pub fn index(&self) -> PathBuf {
-        self.0.join("log.index")
+    /// Arrival times of the output in a segment of the log; the first is 0.
+    pub fn index(&self, segment: u64) -> PathBuf {
+        self.0.join(match segment {
+            0 => "log.index".to_owned(),
+            _ => format!("log.{segment}.index"),
+        })
     }
 
-    /// The output of one stream.
-    pub fn log(&self, stream: crate::event::Stream) -> PathBuf {
-        self.0.join(format!("{}.log", word(stream)))
+    /// The output of one stream in a segment of the log.
+    pub fn log(&self, stream: crate::event::Stream, segment: u64) -> PathBuf {
+        let word = word(stream);
+        self.0.join(match segment {
+            0 => format!("{word}.log"),
+            _ => format!("{word}.{segment}.log"),
+        })
+    }
+
+    /// The segments of the log that there are, ascending.
+    pub fn segments(&self) -> io::Result<Vec<u64>> {
+        let entries = match std::fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let Some(middle) = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("log."))
+                .and_then(|name| name.strip_suffix("index"))
+            else {
+                continue;
+            };
+            let number = match middle.strip_suffix('.') {
+                Some(number) => number.parse().ok(),
+                None => middle.is_empty().then_some(0),
+            };
+            found.extend(number);
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// What the keeper of the present run notes about it.
+    pub fn notes(&self) -> PathBuf {
+        self.0.join("run")
+    }
+
+    /// Locked by the keeper as long as it lives.
+    pub fn keeper_lock(&self) -> PathBuf {
+        self.0.join("keeper.lock")
+    }
+
+    /// The named pipe that the process reads its standard input from, if the service has
+    /// `stdin_open`. Whoever attaches writes to it.
+    pub fn stdin(&self) -> PathBuf {
+        self.0.join("stdin.fifo")
+    }
+
+    /// The directory of the service's secrets or configs.
+    pub fn store(&self, kind: &str) -> PathBuf {
+        self.0.join(kind)
     }
 
     /// The named pipe that the process writes one stream to.

@@ -197,6 +197,7 @@ impl Processes {
         record.run = Some(Run {
             id: run_id.clone(),
             process: None,
+            keeper: None,
             boot_id: boot_id(),
             started: wall_clock(),
             finished: None,
@@ -259,7 +260,7 @@ impl Processes {
 fn sweep(record: &Record) {
     let Some(run) = &record.run else { return };
     for _ in 0..SWEEPS {
-        let left = Snapshot::take().map(|all| all.tree(&run.id, run.process, &[]));
+        let left = Snapshot::take().map(|all| all.tree(&run.id, run.process, run.keeper, &[]));
         let left = left.unwrap_or_default();
         if left.is_empty() {
             return;

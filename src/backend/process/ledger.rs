@@ -13,14 +13,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::attributes::Attributes;
 use super::dirs::{InstanceDir, ProjectDir, failed};
+use super::notes::Notes;
 use super::run::ProcessId;
 use crate::backend::BackendError;
 use crate::plan::step::{ProjectIdentity, SettledPort};
 use crate::state::{Fingerprint, Health, Readiness, Status};
 
 /// The version of the format that this wharf writes. Older ones are read, newer ones refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The code of a run whose end nobody saw, because no supervisor lived: 255, which is what the shell
 /// reports for a status outside its range.
@@ -56,6 +58,9 @@ pub struct Run {
     pub id: String,
     /// Its main process; `None` between the decision to start it and its first sign of life.
     pub process: Option<ProcessId>,
+    /// Its keeper: the parent of the main process, which records its output and its end.
+    #[serde(default)]
+    pub keeper: Option<ProcessId>,
     /// The boot it belongs to.
     pub boot_id: String,
     /// Nanoseconds since the Unix epoch.
@@ -103,6 +108,9 @@ pub struct Spec {
     pub readiness: Option<Readiness>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// What else the service says about its process.
+    #[serde(default)]
+    pub attributes: Attributes,
 }
 
 /// Another user's identity, looked up when the instance was made.
@@ -164,7 +172,23 @@ impl Record {
             .and_then(|run| run.process)
     }
 
-    /// Reads an entry; `None` when there is none.
+    /// The keeper of the current run, else of the last one.
+    pub fn keeper(&self) -> Option<ProcessId> {
+        self.run.as_ref().and_then(|run| run.keeper)
+    }
+
+    /// What the keeper of the present run knows and nobody has written here yet.
+    pub fn learn(&mut self, notes: &Notes) {
+        let Some(run) = &mut self.run else { return };
+        run.keeper = run.keeper.or(notes.keeper);
+        run.process = run.process.or(notes.main);
+        if let Some((code, time)) = notes.exit {
+            run.code = Some(code);
+            run.finished = Some(time);
+        }
+    }
+
+    /// Reads an entry, with what the keeper of its run has noted; `None` when there is none.
     pub fn read(dir: &InstanceDir) -> Result<Option<Self>, BackendError> {
         let path = dir.record();
         let bytes = match fs::read(&path) {
@@ -179,14 +203,18 @@ impl Record {
             return Err(corrupt(
                 &path,
                 format!(
-                    "it is of format {}, this wharf knows up to {FORMAT}: use the newer wharf that wrote it",
+                    "it is of format {}, this wharf knows up to {FORMAT}: a newer wharf wrote it, use that one",
                     version.format
                 ),
             ));
         }
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| corrupt(&path, error.to_string()))
+        let mut record: Self =
+            serde_json::from_slice(&bytes).map_err(|error| corrupt(&path, error.to_string()))?;
+        if let Some(run) = record.run.as_ref().filter(|run| run.finished.is_none()) {
+            let notes = Notes::read(&dir.notes(), &run.id);
+            record.learn(&notes);
+        }
+        Ok(Some(record))
     }
 
     /// Writes the entry in place of the old one, as a whole or not at all.

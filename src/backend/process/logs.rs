@@ -33,8 +33,12 @@ pub struct Line {
 struct Channel {
     stream: Stream,
     log: Option<File>,
-    /// Bytes taken in so far.
+    /// Bytes of the present segment taken in so far.
     position: u64,
+    /// Nothing before this segment and place is wanted.
+    begin: (u64, u64),
+    /// What comes first is the rest of a line whose beginning is no longer there.
+    skips: bool,
     /// The beginning of a line whose end has not arrived.
     partial: Vec<u8>,
     partial_time: i64,
@@ -44,6 +48,10 @@ struct Channel {
 #[derive(Debug)]
 pub struct Reader {
     dir: InstanceDir,
+    /// The segment that is being read.
+    segment: u64,
+    /// Whether it is the first one read, or one after a gap.
+    fresh: bool,
     index: Option<BufReader<File>>,
     /// The part of a record that was there at the last look.
     torn: Vec<u8>,
@@ -53,45 +61,86 @@ pub struct Reader {
 impl Reader {
     /// From the beginning.
     pub fn open(dir: &InstanceDir) -> io::Result<Self> {
-        let channel = |stream| Channel {
+        let first = dir.segments()?.first().copied().unwrap_or_default();
+        Self::at(dir, first, [(0, 0); 2])
+    }
+
+    /// From where the last `lines` lines of each stream begin: the last lines of both are among them.
+    pub fn open_near_end(dir: &InstanceDir, lines: u64) -> io::Result<Self> {
+        let segments = dir.segments()?;
+        let out = start_of_last(dir, Stream::Stdout, &segments, lines)?;
+        let err = start_of_last(dir, Stream::Stderr, &segments, lines)?;
+        Self::at(dir, out.0.min(err.0), [out, err])
+    }
+
+    fn at(dir: &InstanceDir, segment: u64, begins: [(u64, u64); 2]) -> io::Result<Self> {
+        let channel = |stream, begin: (u64, u64)| Channel {
             stream,
             log: None,
-            position: 0,
+            position: if begin.0 == segment { begin.1 } else { 0 },
+            begin,
+            skips: false,
             partial: Vec::new(),
             partial_time: 0,
         };
         let mut reader = Self {
             dir: dir.clone(),
+            segment,
+            fresh: true,
             index: None,
             torn: Vec::new(),
-            channels: [channel(Stream::Stdout), channel(Stream::Stderr)],
+            channels: [
+                channel(Stream::Stdout, begins[0]),
+                channel(Stream::Stderr, begins[1]),
+            ],
         };
         reader.reopen()?;
-        Ok(reader)
-    }
-
-    /// From where the last `lines` lines of each stream begin: the last lines of both are among them.
-    pub fn open_near_end(dir: &InstanceDir, lines: u64) -> io::Result<Self> {
-        let mut reader = Self::open(dir)?;
-        for channel in &mut reader.channels {
-            if let Some(log) = &channel.log {
-                channel.position = start_of_last(log, lines)?;
-            }
-        }
         Ok(reader)
     }
 
     /// Files that were not there yet may be by now.
     fn reopen(&mut self) -> io::Result<()> {
         if self.index.is_none() {
-            self.index = existing(&self.dir.index())?.map(BufReader::new);
+            self.index = existing(&self.dir.index(self.segment))?.map(BufReader::new);
         }
         for channel in &mut self.channels {
             if channel.log.is_none() {
-                channel.log = existing(&self.dir.log(channel.stream))?;
+                channel.log = existing(&self.dir.log(channel.stream, self.segment))?;
             }
         }
         Ok(())
+    }
+
+    /// Goes on to the next segment, if there is one.
+    fn advance(&mut self) -> io::Result<bool> {
+        let next = self.segment + 1;
+        let next = if self.dir.index(next).exists() {
+            next
+        } else {
+            // The reader may have been slower than the rotation.
+            let segments = self.dir.segments()?;
+            match segments.into_iter().find(|each| *each > self.segment) {
+                Some(segment) => segment,
+                None => return Ok(false),
+            }
+        };
+        self.fresh = next != self.segment + 1;
+        self.segment = next;
+        self.index = None;
+        self.torn.clear();
+        for channel in &mut self.channels {
+            channel.log = None;
+            channel.position = if channel.begin.0 == next {
+                channel.begin.1
+            } else {
+                0
+            };
+            if self.fresh {
+                channel.partial.clear();
+            }
+        }
+        self.reopen()?;
+        Ok(true)
     }
 
     /// Delivers the lines that have been completed since the last call, at most about 256 KiB of them;
@@ -103,6 +152,7 @@ impl Reader {
             let Some(arrival) = self.next_arrival()? else {
                 return Ok(false);
             };
+            let (segment, fresh) = (self.segment, self.fresh);
             let Some(channel) = self
                 .channels
                 .iter_mut()
@@ -110,7 +160,10 @@ impl Reader {
             else {
                 continue;
             };
-            let taken = channel.take(arrival.end, arrival.time, &mut deliver)?;
+            if arrival.end == 0 {
+                channel.skips = fresh && channel.position == 0 && segment >= channel.begin.0;
+            }
+            let taken = channel.take(segment, arrival.end, arrival.time, &mut deliver)?;
             budget = budget.saturating_sub(taken);
         }
         Ok(true)
@@ -129,7 +182,7 @@ impl Reader {
                     .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
                     .and_then(|time| i64::try_from(time.as_nanos()).ok())
                     .unwrap_or_default();
-                channel.take(facts.len(), time, &mut deliver)?;
+                channel.take(self.segment, facts.len(), time, &mut deliver)?;
             }
             channel.flush(&mut deliver);
         }
@@ -144,6 +197,37 @@ impl Reader {
     }
 
     fn next_arrival(&mut self) -> io::Result<Option<Arrival>> {
+        loop {
+            if let Some(arrival) = self.record()? {
+                return Ok(Some(arrival));
+            }
+            // Once the next segment is there, nothing is added to this one: what had been added before is
+            // read before going on.
+            if !self.has_next()? {
+                return Ok(None);
+            }
+            if let Some(arrival) = self.record()? {
+                return Ok(Some(arrival));
+            }
+            if !self.advance()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn has_next(&self) -> io::Result<bool> {
+        if self.dir.index(self.segment + 1).exists() {
+            return Ok(true);
+        }
+        // Only when its own file has gone can the next one have gone as well.
+        if self.index.is_some() && self.dir.index(self.segment).exists() {
+            return Ok(false);
+        }
+        let segments = self.dir.segments()?;
+        Ok(segments.last().is_some_and(|last| *last > self.segment))
+    }
+
+    fn record(&mut self) -> io::Result<Option<Arrival>> {
         let Some(index) = &mut self.index else {
             return Ok(None);
         };
@@ -162,7 +246,17 @@ impl Reader {
 
 impl Channel {
     /// Takes in everything up to `end`; how many bytes that was.
-    fn take(&mut self, end: u64, time: i64, deliver: &mut impl FnMut(Line)) -> io::Result<u64> {
+    fn take(
+        &mut self,
+        segment: u64,
+        end: u64,
+        time: i64,
+        deliver: &mut impl FnMut(Line),
+    ) -> io::Result<u64> {
+        if segment < self.begin.0 {
+            self.position = end;
+            return Ok(0);
+        }
         let begin = self.position;
         let mut buffer = Vec::new();
         while self.position < end {
@@ -179,6 +273,10 @@ impl Channel {
             while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
                 let mut text = std::mem::take(&mut self.partial);
                 text.extend_from_slice(&rest[..at]);
+                rest = &rest[at + 1..];
+                if std::mem::take(&mut self.skips) {
+                    continue;
+                }
                 if text.last() == Some(&b'\r') {
                     text.pop();
                 }
@@ -187,7 +285,9 @@ impl Channel {
                     time,
                     text,
                 });
-                rest = &rest[at + 1..];
+            }
+            if self.skips {
+                continue;
             }
             self.partial.extend_from_slice(rest);
             self.partial_time = time;
@@ -195,10 +295,11 @@ impl Channel {
                 self.flush(deliver);
             }
         }
-        Ok(self.position - begin)
+        Ok(self.position.saturating_sub(begin))
     }
 
     fn flush(&mut self, deliver: &mut impl FnMut(Line)) {
+        self.skips = false;
         if !self.partial.is_empty() {
             deliver(Line {
                 stream: self.stream,
@@ -235,38 +336,50 @@ fn existing(path: &std::path::Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Where the last `lines` lines of a file begin. A line end at the very end closes the last line, it does
-/// not begin another one.
-fn start_of_last(file: &File, lines: u64) -> io::Result<u64> {
-    let length = file.metadata()?.len();
-    if lines == 0 {
-        return Ok(length);
-    }
-    let mut end = length;
+/// Where the last `lines` lines of a stream begin: the segment and the place in it. A line end at the very
+/// end closes the last line, it does not begin another one.
+fn start_of_last(
+    dir: &InstanceDir,
+    stream: Stream,
+    segments: &[u64],
+    lines: u64,
+) -> io::Result<(u64, u64)> {
     let mut left = lines;
+    let mut is_last = true;
     let mut buffer = Vec::new();
-    while end > 0 {
-        let start = end.saturating_sub(PORTION);
-        buffer.resize(usize::try_from(end - start).unwrap_or_default(), 0);
-        file.read_exact_at(&mut buffer, start)?;
-        for (at, _) in buffer
-            .iter()
-            .enumerate()
-            .rev()
-            .filter(|(_, byte)| **byte == b'\n')
-        {
-            let after = start + at as u64 + 1;
-            if after == length {
-                continue;
-            }
-            left = left.saturating_sub(1);
-            if left == 0 {
-                return Ok(after);
-            }
+    for segment in segments.iter().rev() {
+        let Some(file) = existing(&dir.log(stream, *segment))? else {
+            continue;
+        };
+        let length = file.metadata()?.len();
+        if lines == 0 {
+            return Ok((*segment, length));
         }
-        end = start;
+        let mut end = length;
+        while end > 0 {
+            let start = end.saturating_sub(PORTION);
+            buffer.resize(usize::try_from(end - start).unwrap_or_default(), 0);
+            file.read_exact_at(&mut buffer, start)?;
+            for (at, _) in buffer
+                .iter()
+                .enumerate()
+                .rev()
+                .filter(|(_, byte)| **byte == b'\n')
+            {
+                let after = start + at as u64 + 1;
+                if is_last && after == length {
+                    continue;
+                }
+                left = left.saturating_sub(1);
+                if left == 0 {
+                    return Ok((*segment, after));
+                }
+            }
+            end = start;
+        }
+        is_last &= length == 0;
     }
-    Ok(0)
+    Ok((segments.first().copied().unwrap_or_default(), 0))
 }
 
 #[cfg(test)]
@@ -303,9 +416,9 @@ mod tests {
                 .encode(),
             );
         }
-        std::fs::write(dir.log(Stdout), &ends[0]).unwrap();
-        std::fs::write(dir.log(Stderr), &ends[1]).unwrap();
-        std::fs::write(dir.index(), index).unwrap();
+        std::fs::write(dir.log(Stdout, 0), &ends[0]).unwrap();
+        std::fs::write(dir.log(Stderr, 0), &ends[1]).unwrap();
+        std::fs::write(dir.index(0), index).unwrap();
     }
 
     fn all(dir: &InstanceDir) -> Vec<(Stream, i64, String)> {
@@ -351,7 +464,7 @@ mod tests {
     fn bytes_that_nobody_noted_are_delivered_at_the_end() {
         let (_root, dir) = place();
         write(&dir, &[(Stdout, 1, "a\n")]);
-        std::fs::write(dir.log(Stdout), "a\nb\n").unwrap();
+        std::fs::write(dir.log(Stdout, 0), "a\nb\n").unwrap();
         let lines = all(&dir);
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[1].2, "b");
@@ -367,14 +480,14 @@ mod tests {
         write(&dir, &[(Stdout, 1, "a\npart")]);
         reader.read(|line| found.push(seen(&line))).unwrap();
         assert_eq!(found.len(), 1);
-        let index = std::fs::read(dir.index()).unwrap();
+        let index = std::fs::read(dir.index(0)).unwrap();
         write(&dir, &[(Stdout, 1, "a\npart"), (Stdout, 2, "ial\n")]);
         // A record of which only a part has been written is not there yet.
-        let full = std::fs::read(dir.index()).unwrap();
-        std::fs::write(dir.index(), &full[..index.len() + 5]).unwrap();
+        let full = std::fs::read(dir.index(0)).unwrap();
+        std::fs::write(dir.index(0), &full[..index.len() + 5]).unwrap();
         reader.read(|line| found.push(seen(&line))).unwrap();
         assert_eq!(found.len(), 1);
-        std::fs::write(dir.index(), &full).unwrap();
+        std::fs::write(dir.index(0), &full).unwrap();
         reader.read(|line| found.push(seen(&line))).unwrap();
         assert_eq!(found[1], (Stdout, 2, "partial".into()));
     }
@@ -404,19 +517,71 @@ mod tests {
     }
 
     #[test]
-    fn the_start_of_the_last_lines_is_found_across_portions() {
-        let (root, _dir) = place();
-        let path = root.path().join("log");
-        let line = "x".repeat(1000);
-        let text = format!("{line}\n").repeat(1000);
-        std::fs::write(&path, &text).unwrap();
-        let file = File::open(&path).unwrap();
-        for lines in [1_u64, 2, 700, 999] {
-            let start = start_of_last(&file, lines).unwrap();
-            assert_eq!(text.len() as u64 - start, lines * 1001, "{lines}");
+    fn the_start_of_the_last_lines_is_found_across_portions_and_segments() {
+        let (_root, dir) = place();
+        let line = format!("{}\n", "x".repeat(1000));
+        std::fs::write(dir.log(Stdout, 3), line.repeat(1000)).unwrap();
+        std::fs::write(dir.log(Stdout, 4), line.repeat(500)).unwrap();
+        std::fs::write(dir.log(Stdout, 5), "").unwrap();
+        let start = |lines| start_of_last(&dir, Stdout, &[3, 4, 5], lines).unwrap();
+        assert_eq!(start(1), (4, 499 * 1001));
+        assert_eq!(start(499), (4, 1001));
+        // The end of one segment is the beginning of the next.
+        assert_eq!(start(500), (3, 1000 * 1001));
+        assert_eq!(start(1200), (3, 300 * 1001));
+        assert_eq!(start(1500), (3, 0));
+        assert_eq!(start(0), (5, 0));
+    }
+
+    /// Writes one segment; `open`: it goes on with a line of the segment before.
+    fn write_segment(dir: &InstanceDir, segment: u64, open: bool, text: &str) {
+        let arrival = |end| Arrival {
+            stream: Stdout,
+            time: 1,
+            end,
+        };
+        let mut index = Vec::new();
+        if open {
+            index.extend(arrival(0).encode());
         }
-        assert_eq!(start_of_last(&file, 1000).unwrap(), 0);
-        assert_eq!(start_of_last(&file, 0).unwrap(), text.len() as u64);
+        index.extend(arrival(text.len() as u64).encode());
+        std::fs::write(dir.log(Stdout, segment), text).unwrap();
+        std::fs::write(dir.index(segment), index).unwrap();
+    }
+
+    fn texts(dir: &InstanceDir) -> Vec<String> {
+        all(dir).into_iter().map(|(_, _, text)| text).collect()
+    }
+
+    #[test]
+    fn a_line_across_segments_is_one_line_and_without_its_beginning_none() {
+        let (_root, dir) = place();
+        write_segment(&dir, 4, false, "a\nb");
+        write_segment(&dir, 5, true, "b\nc\n");
+        write_segment(&dir, 6, false, "d\n");
+        assert_eq!(texts(&dir), ["a", "bb", "c", "d"]);
+        let text = |lines: VecDeque<Line>| -> Vec<String> {
+            lines.iter().map(|line| seen(line).2).collect()
+        };
+        assert_eq!(text(last(&dir, 3, 0).unwrap()), ["bb", "c", "d"]);
+        std::fs::remove_file(dir.index(4)).unwrap();
+        std::fs::remove_file(dir.log(Stdout, 4)).unwrap();
+        assert_eq!(texts(&dir), ["c", "d"]);
+        assert_eq!(text(last(&dir, 9, 0).unwrap()), ["c", "d"]);
+    }
+
+    #[test]
+    fn a_reader_that_rotation_has_overtaken_goes_on_with_what_there_is() {
+        let (_root, dir) = place();
+        write_segment(&dir, 0, false, "a\nb");
+        let mut reader = Reader::open(&dir).unwrap();
+        let mut found = Vec::new();
+        while reader.read(|line| found.push(seen(&line).2)).unwrap() {}
+        write_segment(&dir, 3, true, "x\nc\n");
+        std::fs::remove_file(dir.index(0)).unwrap();
+        std::fs::remove_file(dir.log(Stdout, 0)).unwrap();
+        while reader.read(|line| found.push(seen(&line).2)).unwrap() {}
+        assert_eq!(found, ["a", "c"]);
     }
 
     #[test]

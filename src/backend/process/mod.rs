@@ -4,18 +4,22 @@
 //! of what runs. A command reads the ledger and the logs itself and asks the supervisor, over its socket,
 //! only for what changes a process. Neither keeps anything in memory that the other would need.
 
+mod attributes;
 pub mod child;
 mod client;
 mod convert;
+mod declared;
 pub mod dirs;
 mod follow;
 mod foreground;
 mod happenings;
+mod hooks;
 pub mod index;
 mod ledger;
 mod listening;
 mod lock;
 pub mod logs;
+pub mod notes;
 mod observe;
 mod output;
 mod perform;
@@ -23,6 +27,7 @@ pub mod protocol;
 mod ready;
 pub mod run;
 pub(crate) mod socket;
+mod stores;
 pub(crate) mod terminal;
 pub mod tree;
 mod usage;
@@ -43,6 +48,7 @@ use crate::plan::step::Step;
 use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
+pub use attributes::{Attributes, HookCommand, Limit, Pacing, Resources, Rotation};
 pub use client::READY;
 pub use dirs::Dirs;
 pub use foreground::{Aside, Face, Foreground};
@@ -94,6 +100,11 @@ impl Processes {
     /// Where the files are.
     pub fn dirs(&self) -> &Dirs {
         &self.client.dirs
+    }
+
+    /// What the user should know about the supervisors and no error says; each once.
+    pub fn take_notes(&self) -> Vec<String> {
+        self.client.take_notes()
     }
 
     /// The names of all projects that have instances here, sorted.

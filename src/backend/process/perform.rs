@@ -6,11 +6,11 @@ use std::io;
 use super::dirs::failed;
 use super::observe::status;
 use super::protocol::Request;
-use super::{Processes, Record, convert};
+use super::{Processes, Record, convert, declared, hooks, stores};
 use crate::backend::BackendError;
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::plan::step::{Action, InstanceSpec};
-use crate::state::InstanceId;
+use crate::state::{InstanceId, Status};
 
 impl Processes {
     /// Performs an action; the id of the instance where it made or started one.
@@ -20,12 +20,17 @@ impl Processes {
         events: &Events,
     ) -> Result<Option<InstanceId>, BackendError> {
         match action {
-            Action::Create(spec) => self.create(spec).map(Some),
+            Action::Create(spec) => self.create(spec, events).map(Some),
             Action::Start { instance } => {
+                let record = self.record(&instance.project, &instance.name)?;
                 let request = Request::Start {
                     instance: instance.name.clone(),
+                    before: Some(record.id().to_owned()),
                 };
                 let id = self.client.ask(&instance.project, &request).await?;
+                let record = self.record(&instance.project, &instance.name)?;
+                let hooks = &record.spec.attributes.post_start;
+                hooks::run(&record, "post_start", hooks, events).await?;
                 Ok(id.map(InstanceId))
             }
             Action::AwaitReady {
@@ -44,6 +49,12 @@ impl Processes {
                 self.await_completed(instance).await.map(|()| None)
             }
             Action::Stop { instance, grace } => {
+                if let Ok(record) = self.record(&instance.project, &instance.name)
+                    && status(&record) == Status::Running
+                {
+                    let hooks = &record.spec.attributes.pre_stop;
+                    hooks::run(&record, "pre_stop", hooks, events).await?;
+                }
                 self.stop(&instance.project, &instance.name, *grace).await?;
                 Ok(None)
             }
@@ -85,10 +96,20 @@ impl Processes {
     }
 
     /// Writes the ledger entry, in place of one of the same name that has ended; its output goes with it.
-    fn create(&self, spec: &InstanceSpec) -> Result<InstanceId, BackendError> {
-        let record = convert::record(spec, &self.variables, &self.binary)?;
+    fn create(&self, spec: &InstanceSpec, events: &Events) -> Result<InstanceId, BackendError> {
         let project = self.dirs().project(&spec.project.name)?;
         let dir = project.instance(&spec.name)?;
+        let mut record = convert::record(spec, &self.variables, &self.binary)?;
+        for (mounts, (variable, kind)) in [
+            (&spec.service.secrets, stores::SECRETS),
+            (&spec.service.configs, stores::CONFIGS),
+        ] {
+            if !mounts.is_empty() {
+                let path = dir.store(kind).display().to_string();
+                let environment = &mut record.spec.environment;
+                environment.insert(variable.to_owned(), path);
+            }
+        }
         project.create()?;
         if let Some(old) = Record::read(&dir)? {
             if status(&old).is_alive() {
@@ -100,7 +121,16 @@ impl Processes {
             clear(dir.path())?;
         }
         dir.create()?;
+        stores::write(&dir, spec, record.spec.user.as_ref())?;
         record.write(&dir)?;
+        let without_effect = declared::without_effect(&spec.service);
+        if spec.number <= 1 && !without_effect.is_empty() {
+            events.send(Event::Note(format!(
+                "{} runs as a local process, for which these have no effect: {}",
+                spec.service.name,
+                without_effect.join(", ")
+            )));
+        }
         Ok(InstanceId(record.created_id))
     }
 

@@ -45,6 +45,9 @@ pub enum Request {
     Start {
         /// Its name.
         instance: String,
+        /// Its id before the request: if it has run since, the request was made before and its answer
+        /// lost with the supervisor.
+        before: Option<String>,
     },
     /// End an instance; answered when nothing is left of it.
     Stop {
@@ -217,7 +220,7 @@ impl Request {
     /// The instance it is about.
     pub fn instance(&self) -> &str {
         match self {
-            Self::Start { instance }
+            Self::Start { instance, .. }
             | Self::Stop { instance, .. }
             | Self::Kill { instance, .. }
             | Self::Pause { instance }

@@ -46,7 +46,7 @@ impl Processes {
             action: "cannot list processes".to_owned(),
             source,
         })?;
-        let tree = all.tree(record.id(), record.process(), &[]);
+        let tree = all.tree(record.id(), record.process(), record.keeper(), &[]);
         Ok(tree.into_iter().map(|id| id.pid).collect())
     }
 

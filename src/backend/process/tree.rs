@@ -1,7 +1,8 @@
-//! Which processes belong to a run: its main process, all descendants, all members of their sessions, and
-//! every process that carries the run id in its environment. Reads `/proc`; signals nobody.
+//! Which processes belong to a run: its main process, all descendants, all members of their sessions, the
+//! children of its keeper, and every process that carries the run id in its environment. Reads `/proc`;
+//! signals nobody.
 //!
-//! No single criterion is enough. A descendant that was orphaned has another parent, one that called
+//! While the keeper lives, orphans become its children. Without it, no single criterion is enough. A descendant that was orphaned has another parent, one that called
 //! `setsid(2)` has another session, and one that cleared its environment has no run id; it takes all three
 //! at once to leave.
 
@@ -59,15 +60,23 @@ impl Snapshot {
         })
     }
 
-    /// The living processes of a run, by pid. `known` are processes that were found to belong to it before;
-    /// they vouch for their sessions and children after the main process has gone.
+    /// The living processes of a run, by pid. `keeper` is the parent of the main process and of the run's
+    /// orphans, and none of them itself. `known` are processes that were found to belong to it before; they
+    /// vouch for their sessions and children after the main process has gone.
     pub fn tree(
         &self,
         run_id: &str,
         main: Option<ProcessId>,
+        keeper: Option<ProcessId>,
         known: &[ProcessId],
     ) -> Vec<ProcessId> {
         let not_before = main.map_or(0, |main| main.start_time);
+        let keeper = keeper
+            .filter(|id| {
+                let found = self.processes.get(&id.pid);
+                found.is_some_and(|stat| stat.id == *id)
+            })
+            .map(|id| id.pid);
         let me = std::process::id();
         let mut members: BTreeSet<u32> = main
             .iter()
@@ -103,9 +112,13 @@ impl Snapshot {
             let more: Vec<u32> = self
                 .processes
                 .values()
-                .filter(|stat| members.contains(&stat.parent) || sessions.contains(&stat.session))
+                .filter(|stat| {
+                    members.contains(&stat.parent)
+                        || keeper == Some(stat.parent)
+                        || sessions.contains(&stat.session)
+                })
                 .map(|stat| stat.id.pid)
-                .filter(|pid| *pid != me && !members.contains(pid))
+                .filter(|pid| *pid != me && keeper != Some(*pid) && !members.contains(pid))
                 .collect();
             if more.is_empty() {
                 break;
@@ -212,9 +225,31 @@ mod tests {
             &[(MAIN, "r"), (MAIN + 3, "r"), (MAIN + 5, "other")],
         );
         assert_eq!(
-            pids(&all.tree("r", Some(id(MAIN)), &[])),
+            pids(&all.tree("r", Some(id(MAIN)), None, &[])),
             [MAIN, MAIN + 1, MAIN + 2, MAIN + 3, MAIN + 4]
         );
+    }
+
+    #[test]
+    fn the_keepers_children_belong_to_the_run_and_the_keeper_does_not() {
+        let all = snapshot(
+            &[
+                stat(MAIN - 1, 5, MAIN - 1),
+                // An orphan that left the session and cleared its environment.
+                stat(MAIN + 2, MAIN - 1, MAIN + 2),
+                stat(MAIN + 3, MAIN + 2, MAIN + 2),
+                stat(MAIN + 4, 5, MAIN + 4),
+            ],
+            &[],
+        );
+        let keeper = Some(id(MAIN - 1));
+        let tree = all.tree("r", Some(id(MAIN)), keeper, &[]);
+        assert_eq!(pids(&tree), [MAIN + 2, MAIN + 3]);
+        let reused = Some(ProcessId {
+            start_time: 1,
+            ..id(MAIN - 1)
+        });
+        assert!(all.tree("r", Some(id(MAIN)), reused, &[]).is_empty());
     }
 
     #[test]
@@ -224,7 +259,7 @@ mod tests {
             pid: MAIN,
             start_time: 1,
         };
-        assert!(all.tree("r", Some(before), &[]).is_empty());
+        assert!(all.tree("r", Some(before), None, &[]).is_empty());
     }
 
     #[test]
@@ -232,7 +267,7 @@ mod tests {
         let mut main = stat(MAIN, 5, MAIN);
         main.dead = true;
         let all = snapshot(&[main, stat(MAIN + 1, 5, MAIN)], &[]);
-        assert_eq!(pids(&all.tree("r", Some(id(MAIN)), &[])), [MAIN + 1]);
+        assert_eq!(pids(&all.tree("r", Some(id(MAIN)), None, &[])), [MAIN + 1]);
     }
 
     #[test]
@@ -241,9 +276,9 @@ mod tests {
             &[stat(MAIN + 1, 5, MAIN), stat(MAIN + 2, MAIN + 1, MAIN)],
             &[],
         );
-        assert!(all.tree("r", Some(id(MAIN)), &[]).is_empty());
+        assert!(all.tree("r", Some(id(MAIN)), None, &[]).is_empty());
         assert_eq!(
-            pids(&all.tree("r", Some(id(MAIN)), &[id(MAIN + 1)])),
+            pids(&all.tree("r", Some(id(MAIN)), None, &[id(MAIN + 1)])),
             [MAIN + 1, MAIN + 2]
         );
     }
@@ -251,7 +286,7 @@ mod tests {
     #[test]
     fn what_started_before_the_run_is_not_asked_for_its_environment() {
         let all = snapshot(&[stat(7, 5, 7), stat(MAIN, 5, MAIN)], &[(7, "r")]);
-        assert_eq!(pids(&all.tree("r", Some(id(MAIN)), &[])), [MAIN]);
+        assert_eq!(pids(&all.tree("r", Some(id(MAIN)), None, &[])), [MAIN]);
     }
 
     #[test]
@@ -278,7 +313,7 @@ mod tests {
             ],
             &[(MAIN + 2, "r")],
         );
-        assert_eq!(pids(&all.tree("r", None, &[])), [MAIN + 2]);
+        assert_eq!(pids(&all.tree("r", None, None, &[])), [MAIN + 2]);
     }
 
     #[test]
@@ -297,7 +332,9 @@ mod tests {
             .unwrap();
         // exec has succeeded by now; the kernel fills the environment in a moment later.
         let found = loop {
-            let found = Snapshot::take().unwrap().tree("tree-test-run", None, &[]);
+            let found = Snapshot::take()
+                .unwrap()
+                .tree("tree-test-run", None, None, &[]);
             if !found.is_empty() || child.try_wait().unwrap().is_some() {
                 break found;
             }

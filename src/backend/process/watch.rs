@@ -20,8 +20,9 @@ pub(super) struct Watch<'a> {
     client: &'a Client,
     project: String,
     dirs: Vec<InstanceDir>,
-    /// Whether changes of the logs count too; then the instances whose index is not there yet.
-    unindexed: Option<Vec<InstanceDir>>,
+    /// Whether changes of the logs count too; then which segment's index of each instance is to be
+    /// watched next.
+    segments: Option<Vec<u64>>,
     /// The inotify descriptor: like a pipe, it is readable and read in whole messages.
     changes: Receiver,
     connection: Option<Connection>,
@@ -42,7 +43,7 @@ impl<'a> Watch<'a> {
             client,
             project: project.to_owned(),
             dirs: dirs.to_vec(),
-            unindexed: output.then(|| dirs.to_vec()),
+            segments: output.then(|| vec![0; dirs.len()]),
             changes,
             connection: None,
         };
@@ -89,13 +90,19 @@ impl<'a> Watch<'a> {
 
     /// Watches the indices that have been made by now.
     fn add_indices(&mut self) -> Result<(), BackendError> {
-        let mut missing = Vec::new();
-        for dir in self.unindexed.take().into_iter().flatten() {
-            if !self.add(&dir.index(), WatchFlags::MODIFY)? {
-                missing.push(dir);
+        let Some(mut segments) = self.segments.take() else {
+            return Ok(());
+        };
+        for (dir, next) in self.dirs.iter().zip(&mut segments) {
+            // Nothing is added to any but the last.
+            let last = dir.segments().ok().and_then(|all| all.last().copied());
+            if let Some(last) = last.filter(|last| *last >= *next)
+                && self.add(&dir.index(last), WatchFlags::MODIFY)?
+            {
+                *next = last + 1;
             }
         }
-        self.unindexed = Some(missing).filter(|missing| !missing.is_empty());
+        self.segments = Some(segments);
         Ok(())
     }
 

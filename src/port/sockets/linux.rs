@@ -41,7 +41,24 @@ const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
 
 /// Sockets on a port; see [`super::bound`].
 pub(super) fn bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
-    ask_bound(port, protocol).or_else(|error| {
+    or_procfs(port, protocol, ask_bound(port, protocol))
+}
+
+/// Listening sockets on a port; see [`super::listening`].
+pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
+    let states = match protocol {
+        Protocol::Tcp => StateFlags::LISTEN,
+        Protocol::Udp => StateFlags::CLOSE,
+    };
+    or_procfs(port, protocol, ask(port, protocol, &states))
+}
+
+fn or_procfs(
+    port: u16,
+    protocol: Protocol,
+    answer: io::Result<Vec<Bound>>,
+) -> io::Result<Vec<Bound>> {
+    answer.or_else(|error| {
         if is_missing(&error) {
             procfs::bound(port, protocol)
         } else {
@@ -84,9 +101,13 @@ pub(super) fn ask_bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>>
         // An unconnected UDP socket is in state CLOSE; a connected one is a client or one peer's own.
         Protocol::Udp => StateFlags::CLOSE,
     };
+    ask(port, protocol, &states)
+}
+
+fn ask(port: u16, protocol: Protocol, states: &StateFlags) -> io::Result<Vec<Bound>> {
     let mut found = Vec::new();
     for family in FAMILIES {
-        for response in dump(family, protocol, &states, port, 0)? {
+        for response in dump(family, protocol, states, port, 0)? {
             found.push(Bound {
                 listening: protocol == Protocol::Udp || response.header.state == TCP_LISTEN,
                 socket: ListeningSocket {

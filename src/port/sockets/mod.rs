@@ -31,29 +31,46 @@ pub(crate) struct Bound {
     pub(crate) listening: bool,
 }
 
-/// All TCP sockets that listen on `port`, or are bound to it without listening (where the kernel can
-/// list those: Linux 6.8), or all unconnected UDP sockets bound to it; both address families.
+/// All TCP sockets that listen on `port` (or, if none does, that are bound to it without listening, where
+/// the kernel can list those: Linux 6.8), or all unconnected UDP sockets bound to it; both address families.
 ///
 /// Connections are never among them, whatever their local port is.
 pub fn listeners(port: u16, protocol: Protocol) -> Result<Vec<ListeningSocket>, PortError> {
-    Ok(bound(port, protocol)?
+    let mut found = system::listening(port, protocol).map_err(PortError::Lookup)?;
+    if found.is_empty() && protocol == Protocol::Tcp {
+        found = system::bound(port, protocol).map_err(PortError::Lookup)?;
+    }
+    Ok(sorted(found)
         .into_iter()
         .map(|bound| bound.socket)
         .collect())
 }
 
-/// As [`listeners`], telling listening sockets from those that are only bound.
-pub(crate) fn bound(port: u16, protocol: Protocol) -> Result<Vec<Bound>, PortError> {
-    let mut found = system::bound(port, protocol).map_err(PortError::Lookup)?;
-    found.sort_by(|a, b| a.socket.cmp(&b.socket));
-    Ok(found)
+/// The sockets that listen where a claim wants to.
+pub(crate) fn listening(claim: &Claim) -> Result<Vec<Bound>, PortError> {
+    let found = system::listening(claim.port, claim.protocol).map_err(PortError::Lookup)?;
+    Ok(excluding(claim, found))
 }
 
-/// The sockets that exclude a claim.
+/// The sockets that exclude a claim: those that listen, or, if none does, those that are only bound. The
+/// kernel finds the former in microseconds; for the latter it walks all sockets that have a port.
 pub(crate) fn blocking(claim: &Claim) -> Result<Vec<Bound>, PortError> {
-    let mut found = bound(claim.port, claim.protocol)?;
+    let found = listening(claim)?;
+    if !found.is_empty() || claim.protocol == Protocol::Udp {
+        return Ok(found);
+    }
+    let found = system::bound(claim.port, claim.protocol).map_err(PortError::Lookup)?;
+    Ok(excluding(claim, found))
+}
+
+fn excluding(claim: &Claim, mut found: Vec<Bound>) -> Vec<Bound> {
     found.retain(|bound| claim.conflicts_with(bound.socket.address.ip(), bound.socket.only_v6));
-    Ok(found)
+    sorted(found)
+}
+
+fn sorted(mut found: Vec<Bound>) -> Vec<Bound> {
+    found.sort_by(|a, b| a.socket.cmp(&b.socket));
+    found
 }
 
 /// How many established TCP connections have `port` as their local port and `address` as their local

@@ -10,6 +10,10 @@ pub(super) fn bound(_port: u16, _protocol: Protocol) -> io::Result<Vec<Bound>> {
     Ok(Vec::new())
 }
 
+pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
+    bound(port, protocol)
+}
+
 pub(super) fn connections(_port: u16, _remote: u16, _closing: bool) -> io::Result<Vec<Connection>> {
     Err(io::ErrorKind::Unsupported.into())
 }

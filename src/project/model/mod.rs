@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use build::{Build, BuildContext};
+pub use build::{Build, BuildContext, NamedContext};
 pub use extension::{Conflict, ProcessForm, ReadySetting, ServiceExtension};
 pub use hash::volumes_of;
 pub(crate) use hash::{digest, escaped};
@@ -24,8 +24,8 @@ pub use mount::{Mount, MountKind, SOCKET_CONFIG, StoreMount};
 pub use network::{Network, NetworkAttachment, Store, StoreSource, Volume};
 pub use port::{Port, RawPort};
 pub use service::{
-    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart, Separator,
-    Service, Ulimit,
+    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart,
+    RestartPacing, Separator, Service, Ulimit,
 };
 pub use watch::{Reaction, Trigger};
 

@@ -56,6 +56,8 @@ pub struct Service {
     pub restart: Restart,
     /// Whether the policy was written: the engine tells `no` from nothing.
     pub restart_given: bool,
+    /// `deploy.restart_policy`, beyond its condition; engines of containers do not know it.
+    pub restart_pacing: RestartPacing,
     /// Its container's name.
     pub container_name: Option<String>,
     /// Host name.
@@ -297,6 +299,17 @@ pub enum Restart {
     OnFailure(Option<u32>),
     /// `unless-stopped`
     UnlessStopped,
+}
+
+/// `deploy.restart_policy`: `delay`, `window`, `max_attempts`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestartPacing {
+    /// Between two attempts.
+    pub delay: Option<Duration>,
+    /// A run that lasted so long was a success.
+    pub window: Option<Duration>,
+    /// At most so many.
+    pub attempts: Option<u32>,
 }
 
 /// `pull_policy`.

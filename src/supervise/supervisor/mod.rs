@@ -7,11 +7,13 @@ mod requests;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
 use rustix::process::Rlimit;
 
 use super::control::{ClientId, Control};
@@ -35,7 +37,11 @@ pub(super) struct Supervisor {
     dir: ProjectDir,
     control: Control,
     signals: SignalFd,
+    /// Tells that a keeper has noted something.
+    notes: OwnedFd,
     units: BTreeMap<String, Unit>,
+    /// Who waits for the start of which instance.
+    starters: Vec<(String, ClientId)>,
     /// Who waits for the end of which instance.
     waiting: Vec<(String, ClientId)>,
     origin: Instant,
@@ -52,7 +58,10 @@ enum Source {
     Signals,
     Door,
     Client(ClientId),
+    Notes,
+    Report(String),
     Output(String, usize),
+    Keeper(String),
     Main(String),
     Watched(String, u32),
 }
@@ -62,7 +71,7 @@ impl Supervisor {
     pub(super) fn new(
         dir: ProjectDir,
         control: Control,
-        signals: SignalFd,
+        (signals, notes): (SignalFd, OwnedFd),
         descriptors: Rlimit,
         lock: File,
     ) -> Self {
@@ -70,7 +79,9 @@ impl Supervisor {
             dir,
             control,
             signals,
+            notes,
             units: BTreeMap::new(),
+            starters: Vec::new(),
             waiting: Vec::new(),
             origin: Instant::now(),
             descriptors,
@@ -97,6 +108,7 @@ impl Supervisor {
                         // Not settled for anybody: whoever asked has gone with the last supervisor.
                         drop(unit.stop(None, &mut around));
                     }
+                    unit.watch_notes(self.notes.as_fd());
                     self.units.insert(name, unit);
                 }
                 Ok(_) => {}
@@ -131,12 +143,21 @@ impl Supervisor {
                                 .extend(self.control.hear(id).into_iter().map(|heard| (id, heard)));
                         }
                     }
+                    Source::Notes => self.on_notes(),
+                    Source::Report(name) => self.reported(&name, &mut around),
+                    Source::Keeper(name) => {
+                        if let Some(unit) = self.units.get_mut(&name) {
+                            unit.on_keeper_ended(around.now);
+                        }
+                    }
                     Source::Output(name, at) => {
                         if let Some(unit) = self.units.get_mut(&name) {
                             unit.on_output(at, around.now);
                         }
                     }
                     Source::Main(name) => {
+                        // It is our child if its keeper was: then its code can be known.
+                        self.on_children(around.now);
                         if let Some(unit) = self.units.get_mut(&name) {
                             unit.on_main_ended(None);
                         }
@@ -168,6 +189,7 @@ impl Supervisor {
         let mut set = vec![
             (Source::Signals, self.signals.as_fd(), PollFlags::IN),
             (Source::Door, self.control.door(), PollFlags::IN),
+            (Source::Notes, self.notes.as_fd(), PollFlags::IN),
         ];
         for (id, fd, more) in self.control.connections() {
             let flags = if more {
@@ -181,7 +203,13 @@ impl Supervisor {
             for (at, fd) in unit.pipes() {
                 set.push((Source::Output(name.clone(), at), fd, PollFlags::IN));
             }
-            if let Some(fd) = unit.adopted_main() {
+            if let Some(fd) = unit.report() {
+                set.push((Source::Report(name.clone()), fd, PollFlags::IN));
+            }
+            if let Some(fd) = unit.keeper() {
+                set.push((Source::Keeper(name.clone()), fd, PollFlags::IN));
+            }
+            if let Some(fd) = unit.main_end() {
                 set.push((Source::Main(name.clone()), fd, PollFlags::IN));
             }
             for (pid, fd) in unit.watched() {
@@ -230,7 +258,20 @@ impl Supervisor {
             let settled = unit.settle(around);
             self.conclude(&name, settled);
         }
-        self.bury_orphans();
+    }
+
+    /// Hands on what keepers have noted.
+    fn on_notes(&mut self) {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.notes, &mut buffer);
+        while let Ok(event) = events.next() {
+            let watch = event.wd();
+            for unit in self.units.values_mut() {
+                if unit.is_watched_by(watch) {
+                    unit.on_notes();
+                }
+            }
+        }
     }
 
     /// Tells those who waited for an end, and forgets the unit if it is over.
@@ -250,8 +291,13 @@ impl Supervisor {
             });
             self.waiting = waiting;
         }
-        if self.units.get(name).is_some_and(|unit| !unit.is_active()) {
-            self.units.remove(name);
+        if let Some(unit) = self.units.get_mut(name) {
+            if unit.is_active() {
+                unit.watch_notes(self.notes.as_fd());
+            } else {
+                unit.unwatch(self.notes.as_fd());
+                self.units.remove(name);
+            }
         }
     }
 

@@ -16,8 +16,16 @@ impl Supervisor {
         heard: Result<Request, String>,
         around: &mut Surroundings,
     ) {
+        if let Ok(Request::Start { instance, before }) = &heard {
+            return self.start(id, instance, before.as_deref(), around);
+        }
+        if let Ok(request) = &heard {
+            // Whatever else is asked about it needs to know what came of its start.
+            self.reported(request.instance(), around);
+        }
         let outcome = match heard {
-            Ok(Request::Start { instance }) => self.start(&instance, around).map(Some),
+            // Answered above.
+            Ok(Request::Start { .. }) => return,
             Ok(Request::Stop { instance, grace_ms }) => {
                 let grace = grace_ms.map(Duration::from_millis);
                 return self.end(id, &instance, around, |unit, around| {
@@ -54,7 +62,25 @@ impl Supervisor {
         self.control.answer(id, &reply);
     }
 
-    fn start(&mut self, name: &str, around: &mut Surroundings) -> Result<String, Failure> {
+    /// Starts an instance; the client is answered when its keeper has reported, so that many keepers can be
+    /// at work at once.
+    fn start(&mut self, id: ClientId, name: &str, before: Option<&str>, around: &mut Surroundings) {
+        let begun = self.begin(name, before, around);
+        let is_starting = self.units.get(name).is_some_and(Unit::is_starting);
+        match begun {
+            Ok(_) if is_starting => self.starters.push((name.to_owned(), id)),
+            Ok(run) => self.control.answer(id, &Reply::Done { id: Some(run) }),
+            Err(failure) => self.control.answer(id, &Reply::Failed(failure)),
+        }
+        self.conclude(name, None);
+    }
+
+    fn begin(
+        &mut self,
+        name: &str,
+        before: Option<&str>,
+        around: &mut Surroundings,
+    ) -> Result<String, Failure> {
         if !self.units.contains_key(name) {
             let unit = self.load(name, around)?.ok_or_else(|| unknown(name))?;
             self.units.insert(name.to_owned(), unit);
@@ -62,9 +88,34 @@ impl Supervisor {
         let Some(unit) = self.units.get_mut(name) else {
             return Err(unknown(name));
         };
-        let started = unit.start(around);
-        self.conclude(name, None);
-        started
+        if let Some(id) = unit.ran_since(before) {
+            return Ok(id);
+        }
+        unit.start(around)?;
+        Ok(unit.id())
+    }
+
+    /// The keeper of an instance reports what came of its start.
+    pub(super) fn reported(&mut self, name: &str, around: &mut Surroundings) {
+        let Some(unit) = self.units.get_mut(name).filter(|unit| unit.is_starting()) else {
+            return;
+        };
+        let outcome = unit.on_report(around);
+        let reply = match &outcome {
+            Ok(()) => Reply::Done {
+                id: Some(unit.id()),
+            },
+            Err(failure) => Reply::Failed(failure.clone()),
+        };
+        let (concerned, others) = std::mem::take(&mut self.starters)
+            .into_iter()
+            .partition(|(instance, _)| instance == name);
+        self.starters = others;
+        let concerned: Vec<(String, ClientId)> = concerned;
+        for (_, id) in concerned {
+            self.control.answer(id, &reply);
+        }
+        self.conclude(name, outcome.err().map(Err));
     }
 
     /// Ends an instance; the client is answered when it is over.

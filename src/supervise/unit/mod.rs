@@ -1,5 +1,5 @@
 //! One instance in the supervisor's hands: carries out what its lifecycle decides, on the real process, its
-//! output and its ledger entry. Decides nothing itself.
+//! keeper and its ledger entry. Decides nothing itself.
 
 mod freeze;
 mod spawn;
@@ -8,13 +8,16 @@ mod takeover;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::fs::inotify::{self, WatchFlags};
 use rustix::process::{Pid, Rlimit, Signal};
 
 use super::capture::{Moved, Recorder};
 use super::health::Schedule;
+use super::keeper::Starting;
 use super::lifecycle::{Action, Event, Lifecycle, Moment, Phase};
 use crate::backend::BackendError;
 use crate::backend::process::dirs::InstanceDir;
+use crate::backend::process::notes::Notes;
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::run::{ProcessId, wall_clock};
 use crate::backend::process::tree::Snapshot;
@@ -53,7 +56,12 @@ impl Surroundings {
             self.snapshot = Snapshot::take().ok();
         }
         match &self.snapshot {
-            Some(snapshot) => snapshot.tree(unit.record.id(), main, &unit.known),
+            Some(snapshot) => snapshot.tree(
+                unit.record.id(),
+                main,
+                unit.keeper.as_ref().map(|keeper| keeper.id),
+                &unit.known,
+            ),
             // Out of descriptors or memory: at least those known before.
             None => unit
                 .known
@@ -66,12 +74,11 @@ impl Surroundings {
     }
 }
 
-/// The main process.
+/// A process and the descriptor that tells its end.
 #[derive(Debug)]
-struct Main {
+struct Held {
     id: ProcessId,
-    /// Set for a process that another supervisor started: its end shows here, and its code is lost.
-    adopted: Option<OwnedFd>,
+    end: OwnedFd,
 }
 
 /// See the module.
@@ -80,8 +87,17 @@ pub(super) struct Unit {
     dir: InstanceDir,
     record: Record,
     life: Lifecycle,
-    recorder: Recorder,
-    main: Option<Main>,
+    starting: Option<Starting>,
+    main: Option<ProcessId>,
+    /// The run's keeper while it lives.
+    keeper: Option<Held>,
+    /// The watch on the keeper's notes.
+    watch: Option<i32>,
+    /// The tree was found empty: once the keeper has gone too, it is over.
+    cleared: bool,
+    /// The end of the main process, and who records its output: both only without a keeper.
+    main_end: Option<OwnedFd>,
+    recorder: Option<Recorder>,
     ended: Option<i32>,
     /// Processes that were told to end, each with a descriptor that tells when it has.
     watched: Vec<(ProcessId, OwnedFd)>,
@@ -120,24 +136,93 @@ impl Unit {
     /// Its output to wait on.
     pub(super) fn pipes(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         self.recorder
-            .pipes()
+            .iter()
+            .flat_map(Recorder::pipes)
             .filter(|_| self.output_retry.is_none())
     }
 
-    /// The main process, if its end shows on a descriptor.
-    pub(super) fn adopted_main(&self) -> Option<BorrowedFd<'_>> {
-        self.main
-            .as_ref()
-            .and_then(|main| main.adopted.as_ref())
-            .map(AsFd::as_fd)
+    /// The end of the keeper, to wait on.
+    pub(super) fn keeper(&self) -> Option<BorrowedFd<'_>> {
+        self.keeper.as_ref().map(|keeper| keeper.end.as_fd())
     }
 
-    /// The pid of the main process, if it is our child.
-    pub(super) fn child_pid(&self) -> Option<u32> {
-        self.main
+    /// The end of the main process, to wait on where no keeper notes it.
+    pub(super) fn main_end(&self) -> Option<BorrowedFd<'_>> {
+        self.main_end.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The pid of the main process.
+    pub(super) fn main_pid(&self) -> Option<u32> {
+        self.main.map(|main| main.pid)
+    }
+
+    /// Whether this is the watch on its notes.
+    pub(super) fn is_watched_by(&self, watch: i32) -> bool {
+        self.watch == Some(watch)
+    }
+
+    /// Makes sure that changes of the keeper's notes show on `inotify`.
+    pub(super) fn watch_notes(&mut self, inotify: BorrowedFd<'_>) {
+        if self.watch.is_some() || self.keeper.is_none() {
+            return;
+        }
+        if let Ok(watch) = inotify::add_watch(inotify, self.dir.notes(), WatchFlags::MODIFY) {
+            self.watch = Some(watch);
+            // What was noted before the watch was there.
+            self.on_notes();
+        }
+    }
+
+    /// Gives the watch back.
+    pub(super) fn unwatch(&mut self, inotify: BorrowedFd<'_>) {
+        if let Some(watch) = self.watch.take() {
+            // The file may have gone, and the watch with it.
+            let _ = inotify::remove_watch(inotify, watch);
+        }
+    }
+
+    /// The keeper has noted something.
+    pub(super) fn on_notes(&mut self) {
+        let Some(run) = &mut self.record.run else {
+            return;
+        };
+        if self.main.is_none() || self.ended.is_some() {
+            return;
+        }
+        if let Some((code, time)) = Notes::read(&self.dir.notes(), &run.id).exit {
+            run.finished = Some(time);
+            run.code = Some(code);
+            self.ended = Some(code);
+        }
+    }
+
+    /// The keeper has gone: as a rule because nothing is left of the run. Otherwise it was killed, and its
+    /// work is done here.
+    pub(super) fn on_keeper_ended(&mut self, now: Moment) {
+        self.on_notes();
+        self.keeper = None;
+        if let Some(main) = self.main.filter(|_| self.ended.is_none()) {
+            self.main_end = main.open();
+            if self.main_end.is_none() {
+                self.ended = Some(UNKNOWN_CODE);
+            }
+            self.record_here(now);
+        }
+    }
+
+    /// Records the output that no keeper records.
+    fn record_here(&mut self, now: Moment) {
+        let owner = self
+            .record
+            .spec
+            .user
             .as_ref()
-            .filter(|main| main.adopted.is_none() && self.ended.is_none())
-            .map(|main| main.id.pid)
+            .map(|account| (account.uid, account.gid));
+        let rotation = self.record.spec.attributes.rotation;
+        match Recorder::open(&self.dir, rotation, owner) {
+            Ok(recorder) => self.recorder = Some(recorder),
+            Err(_) => self.output_retry = Some(now.saturating_add(OUTPUT_RETRY)),
+        }
     }
 
     /// The pid of the running healthcheck.
@@ -152,7 +237,10 @@ impl Unit {
 
     /// There is output, or may be.
     pub(super) fn on_output(&mut self, at: usize, now: Moment) {
-        match self.recorder.move_portion(at) {
+        let Some(recorder) = &mut self.recorder else {
+            return;
+        };
+        match recorder.move_portion(at) {
             Ok(Moved::Some | Moved::Nothing | Moved::Closed) => {}
             // The bytes stay in the pipe; the process waits when it is full.
             Err(_) => self.output_retry = Some(now.saturating_add(OUTPUT_RETRY)),
@@ -162,7 +250,11 @@ impl Unit {
     /// The main process has ended; what follows is done by [`Unit::settle`]. `code` is `None` when nobody
     /// can know it.
     pub(super) fn on_main_ended(&mut self, code: Option<i32>) {
-        self.ended = Some(code.unwrap_or(UNKNOWN_CODE));
+        self.on_notes();
+        if self.main.is_some() {
+            self.main_end = None;
+            self.ended.get_or_insert(code.unwrap_or(UNKNOWN_CODE));
+        }
     }
 
     /// A watched process has ended.
@@ -184,24 +276,35 @@ impl Unit {
         }
     }
 
-    /// Starts it; the id of the run.
-    pub(super) fn start(&mut self, around: &mut Surroundings) -> Result<String, Failure> {
+    /// The id of a run that has come to life since the instance had the id `before`.
+    pub(super) fn ran_since(&self, before: Option<&str>) -> Option<String> {
+        let run = self.record.run.as_ref()?;
+        let is_new = before.is_some_and(|before| before != run.id);
+        (is_new && run.process.is_some()).then(|| run.id.clone())
+    }
+
+    /// Its current id.
+    pub(super) fn id(&self) -> String {
+        self.record.id().to_owned()
+    }
+
+    /// Begins to start it; what comes of it, the keeper reports.
+    pub(super) fn start(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
         match self.life.phase() {
-            Phase::Running { .. } => Ok(self.record.id().to_owned()),
+            Phase::Running { .. } | Phase::Starting => Ok(()),
             Phase::Idle | Phase::Waiting { .. } => {
                 self.record.wanted = true;
                 self.record.restarts = 0;
                 match self.apply(Event::Start, around) {
                     Some(Err(failure)) => Err(failure),
-                    Some(Ok(())) | None => Ok(self.record.id().to_owned()),
+                    Some(Ok(())) | None => Ok(()),
                 }
             }
-            Phase::Starting
-            | Phase::Clearing { .. }
-            | Phase::Stopping { .. }
-            | Phase::Killing { .. } => Err(Failure::Refused {
-                message: format!("{} is just ending", self.record.spec.name),
-            }),
+            Phase::Clearing { .. } | Phase::Stopping { .. } | Phase::Killing { .. } => {
+                Err(Failure::Refused {
+                    message: format!("{} is just ending", self.record.spec.name),
+                })
+            }
         }
     }
 
@@ -236,10 +339,10 @@ impl Unit {
                 message: format!("{signal} is not a signal"),
             });
         };
-        let main = self.main.as_ref().ok_or_else(|| Failure::Refused {
+        let main = self.main.ok_or_else(|| Failure::Refused {
             message: format!("{} is not running", self.record.spec.name),
         })?;
-        match main.id.signal(signal) {
+        match main.signal(signal) {
             Ok(_) => Ok(()),
             Err(error) => Err(Failure::State {
                 action: format!("cannot signal {}", self.record.spec.name),
@@ -262,6 +365,9 @@ impl Unit {
         }
         if self.output_retry.is_some_and(|at| at <= around.now) {
             self.output_retry = None;
+            if self.recorder.is_none() && self.keeper.is_none() && self.main.is_some() {
+                self.record_here(around.now);
+            }
         }
         if self.life.deadline().is_some_and(|at| at <= around.now) {
             return self.apply(Event::Due, around);
@@ -278,17 +384,18 @@ impl Unit {
             self.life.phase(),
             Phase::Clearing { .. } | Phase::Stopping { .. } | Phase::Killing { .. }
         );
-        ending && self.main.is_none() && self.ended.is_none() && self.watched.is_empty()
+        let waits_for_keeper = self.cleared && self.keeper.is_some();
+        ending
+            && self.main.is_none()
+            && self.ended.is_none()
+            && self.watched.is_empty()
+            && !waits_for_keeper
     }
 
-    /// Its tree is looked at while the main process is still a zombie and so vouches for its session.
     fn main_ended(&mut self, code: i32, around: &mut Surroundings) -> Settled {
-        let main = self.main.take();
-        let id = main.as_ref().map(|main| main.id);
+        let id = self.main.take();
+        self.main_end = None;
         self.known = around.tree(self, id.or_else(|| self.record.process()));
-        if let Some(main) = main.filter(|main| main.adopted.is_none()) {
-            reap(main.id.pid);
-        }
         if let Some(run) = &mut self.record.run {
             run.code = Some(code);
             run.finished.get_or_insert(wall_clock());
@@ -307,8 +414,7 @@ impl Unit {
 
     fn apply(&mut self, event: Event, around: &mut Surroundings) -> Settled {
         let action = self.life.on_event(event, around.now);
-        let main = self.main.as_ref().map(|main| main.id);
-        self.perform(action, around, main)
+        self.perform(action, around, self.main)
     }
 
     fn perform(
@@ -355,8 +461,15 @@ impl Unit {
     fn sweep(&mut self, around: &mut Surroundings, main: Option<ProcessId>) -> Settled {
         let tree = around.tree(self, main);
         if tree.is_empty() && self.main.is_none() {
+            if let Some(keeper) = &self.keeper {
+                // It goes by itself once it has recorded everything, unless it is frozen.
+                let _ = rustix::process::pidfd_send_signal(&keeper.end, Signal::CONT);
+                self.cleared = true;
+                return None;
+            }
             return self.apply(Event::TreeGone, around);
         }
+        self.cleared = false;
         let polite = matches!(self.life.phase(), Phase::Stopping { .. });
         let signal = Signal::from_named_raw(self.record.spec.stop_signal)
             .filter(|_| polite)
@@ -381,9 +494,12 @@ impl Unit {
         self.watched.clear();
         self.known.clear();
         self.health = None;
-        // Output that cannot be recorded must not keep the instance from ending.
-        drop(self.recorder.drain());
-        drop(self.recorder.end_lines());
+        self.cleared = false;
+        if let Some(mut recorder) = self.recorder.take() {
+            // Output that cannot be recorded must not keep the instance from ending.
+            drop(recorder.drain());
+            drop(recorder.end_lines());
+        }
         self.record.restarts = self.life.restarts();
         self.write_end(status).map_err(Failure::from)
     }
@@ -396,13 +512,6 @@ impl Unit {
             run.code.get_or_insert(UNKNOWN_CODE);
         }
         self.record.write(&self.dir)
-    }
-}
-
-/// Takes a child's zombie away; its status is known.
-fn reap(pid: u32) {
-    if let Some(pid) = as_pid(pid) {
-        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
     }
 }
 

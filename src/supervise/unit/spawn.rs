@@ -1,52 +1,103 @@
 //! Starting processes of an instance: its main process, and its healthchecks.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::process::Stdio;
 
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group};
 
-use super::{Main, Surroundings, Unit, as_pid};
+use super::{Held, Surroundings, Unit, as_pid};
 use crate::backend::process::Run;
 use crate::backend::process::child::Launch;
 use crate::backend::process::protocol::Failure;
-use crate::backend::process::run::{ProcessId, boot_id, new_run_id, wall_clock};
+use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
 use crate::state::{Health, Status};
 use crate::supervise::health::Schedule;
+use crate::supervise::keeper::{self, Begun, Order, Starting};
 use crate::supervise::lifecycle::{Action, Event};
 
 impl Unit {
     pub(super) fn spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
-        let outcome = self.try_spawn(around);
-        if let Err(failure) = &outcome {
-            // As the shell does: not found, or found and not to be run.
-            let not_found = matches!(failure, Failure::Command { cause, .. }
-                if cause.errno == Some(Errno::NOENT.raw_os_error()));
-            let code = if not_found { 127 } else { 126 };
-            if let Some(run) = &mut self.record.run {
-                run.code = Some(code);
-                run.finished = Some(wall_clock());
+        match self.try_spawn(around) {
+            Ok(starting) => {
+                self.starting = Some(starting);
+                Ok(())
             }
-            drop(self.apply(Event::SpawnFailed, around));
+            Err(failure) => {
+                self.spawn_failed(&failure, around);
+                Err(failure)
+            }
         }
-        outcome
     }
 
-    fn try_spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
+    /// Whether its keeper has been started and has not reported yet.
+    pub(in crate::supervise) fn is_starting(&self) -> bool {
+        self.starting.is_some()
+    }
+
+    /// The keeper's report, to wait on.
+    pub(in crate::supervise) fn report(&self) -> Option<BorrowedFd<'_>> {
+        self.starting.as_ref().map(Starting::report)
+    }
+
+    /// The keeper reports; waits for it if it has not yet.
+    pub(in crate::supervise) fn on_report(
+        &mut self,
+        around: &mut Surroundings,
+    ) -> Result<(), Failure> {
+        let Some(starting) = self.starting.take() else {
+            return Ok(());
+        };
+        match starting.finish() {
+            Ok(begun) => {
+                self.begun(begun, around);
+                Ok(())
+            }
+            Err(failure) => {
+                self.spawn_failed(&failure, around);
+                Err(failure)
+            }
+        }
+    }
+
+    fn spawn_failed(&mut self, failure: &Failure, around: &mut Surroundings) {
+        // As the shell does: not found, or found and not to be run.
+        let not_found = matches!(failure, Failure::Command { cause, .. }
+            if cause.errno == Some(Errno::NOENT.raw_os_error()));
+        let code = if not_found { 127 } else { 126 };
+        if let Some(run) = self.record.run.as_mut().filter(|run| run.code.is_none()) {
+            run.code = Some(code);
+            run.finished = Some(wall_clock());
+        }
+        drop(self.apply(Event::SpawnFailed, around));
+    }
+
+    fn try_spawn(&mut self, around: &Surroundings) -> Result<Starting, Failure> {
         let state = |action: &str, error: &io::Error| Failure::State {
             action: action.to_owned(),
             cause: error.into(),
+        };
+        let Some(lock) = keeper::lock(&self.dir)? else {
+            return Err(Failure::Refused {
+                message: format!(
+                    "something of an earlier run of {} is still alive",
+                    self.record.spec.name
+                ),
+            });
         };
         let run_id = new_run_id().map_err(|error| state("cannot make a run id", &error))?;
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         self.record.run = Some(Run {
             id: run_id.clone(),
             process: None,
+            keeper: None,
             boot_id: boot_id(),
             started: wall_clock(),
             finished: None,
             code: None,
         });
+        self.record.status = Status::Running;
         self.record.restarts = self.life.restarts();
         self.record.health = self
             .record
@@ -55,44 +106,41 @@ impl Unit {
             .as_ref()
             .map(|_| Health::Starting);
         self.record.write(&self.dir)?;
-        let [stdout, stderr] = self.recorder.ends(&self.dir)?;
-        let spec = &self.record.spec;
-        let child = Launch {
-            command: &spec.command,
-            program: spec.program.as_deref(),
-            working_dir: &spec.working_dir,
-            environment: &spec.environment,
+        let order = Order {
+            dir: &self.dir,
+            spec: &self.record.spec,
             run_id: &run_id,
-            user: spec.user.as_ref(),
             descriptors: around.descriptors,
-        }
-        .spawn(stdout.into(), stderr.into())
-        .map_err(|error| Failure::Command {
-            command: spec.command.join(" "),
-            working_dir: spec.working_dir.clone(),
-            cause: (&error).into(),
-        })?;
-        let pid = child.id();
-        let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
-        self.main = Some(Main { id, adopted: None });
+            cgroup: None,
+        };
+        keeper::begin(&order, lock)
+    }
+
+    fn begun(&mut self, begun: Begun, around: &Surroundings) {
         self.known.clear();
+        self.main = Some(begun.main);
+        self.keeper = begun.keeper.open().map(|end| Held {
+            id: begun.keeper,
+            end,
+        });
         if let Some(run) = &mut self.record.run {
-            run.process = Some(id);
+            run.process = Some(begun.main);
+            run.keeper = Some(begun.keeper);
         }
-        self.record.status = Status::Running;
         let spawned = self.life.on_event(Event::Spawned, around.now);
         debug_assert_eq!(spawned, Action::None);
-        self.health = spec
+        self.health = self
+            .record
+            .spec
             .healthcheck
             .as_ref()
             .map(|check| Schedule::new(check, around.now));
-        if let Err(error) = self.record.write(&self.dir) {
-            // What the ledger does not know, nobody could stop.
-            self.record.wanted = false;
-            drop(self.apply(Event::Kill, around));
-            return Err(error.into());
+        if self.keeper.is_none() {
+            // It has come to its end by now, or was killed.
+            self.on_keeper_ended(around.now);
         }
-        Ok(())
+        // The keeper's notes say the same: a full disk does not matter here.
+        drop(self.record.write(&self.dir));
     }
 
     pub(super) fn health_due(&mut self, around: &Surroundings) {

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use super::{Main, Surroundings, Unit};
+use super::{Held, Surroundings, Unit};
 use crate::backend::BackendError;
 use crate::backend::process::dirs::InstanceDir;
+use crate::backend::process::notes::Notes;
 use crate::backend::process::run::{ProcessId, boot_id, wall_clock};
 use crate::backend::process::tree::Snapshot;
 use crate::backend::process::{Record, UNKNOWN_CODE};
 use crate::state::{Health, Status};
-use crate::supervise::capture::Recorder;
 use crate::supervise::health::Schedule;
+use crate::supervise::keeper;
 use crate::supervise::lifecycle::Lifecycle;
+
+/// How long a keeper that was just forked may take until it has noted what became of its process.
+const LOOKS: u32 = 100;
 
 impl Unit {
     /// Takes an instance over as the ledger describes it: alive, waiting for a restart, or idle.
@@ -20,19 +24,19 @@ impl Unit {
         record: Record,
         around: &mut Surroundings,
     ) -> Result<Self, BackendError> {
-        let owner = record
-            .spec
-            .user
-            .as_ref()
-            .map(|account| (account.uid, account.gid));
         dir.create()?;
-        let recorder = Recorder::open(&dir, owner)?;
         let policy = record.spec.restart;
+        let pacing = record.spec.attributes.pacing;
         let mut unit = Self {
-            life: Lifecycle::new(policy),
+            life: Lifecycle::new(policy).paced(pacing),
             dir,
-            recorder,
+            starting: None,
             main: None,
+            keeper: None,
+            watch: None,
+            cleared: false,
+            main_end: None,
+            recorder: None,
             ended: None,
             watched: Vec::new(),
             known: Vec::new(),
@@ -53,7 +57,8 @@ impl Unit {
             return Ok(unit);
         }
         if unit.record.status == Status::Restarting {
-            unit.life = Lifecycle::adopted_waiting(policy, unit.record.restarts, around.now);
+            unit.life =
+                Lifecycle::adopted_waiting(policy, unit.record.restarts, around.now).paced(pacing);
             return Ok(unit);
         }
         if run.finished.is_some() && !unit.record.status.is_alive() {
@@ -61,15 +66,22 @@ impl Unit {
         }
         let age = u64::try_from(wall_clock().saturating_sub(run.started)).unwrap_or_default();
         let since = around.now.saturating_sub(Duration::from_nanos(age));
-        unit.life = Lifecycle::adopted(policy, unit.record.restarts, since);
-        let process = run.process.or_else(|| unnoted(&run.id));
-        let fd = process.and_then(|id| Some((id, id.open()?)));
-        if let Some((id, fd)) = fd {
-            unit.main = Some(Main {
-                id,
-                adopted: Some(fd),
-            });
-            let is_paused = unit.record.status == Status::Paused;
+        unit.life = Lifecycle::adopted(policy, unit.record.restarts, since).paced(pacing);
+        unit.find_keeper(&run.id)?;
+        unit.main = unit
+            .record
+            .run
+            .as_ref()
+            .and_then(|run| run.process)
+            .or_else(|| unnoted(&run.id));
+        unit.on_notes();
+        if unit.main.is_none() {
+            // It has never come to life.
+            unit.ended = Some(UNKNOWN_CODE);
+        } else if unit.keeper.is_none() && unit.ended.is_none() {
+            unit.on_keeper_ended(around.now);
+        }
+        if let Some(id) = unit.main.filter(|_| unit.ended.is_none()) {
             unit.health = unit.record.spec.healthcheck.as_ref().map(|check| {
                 let verdict = unit.record.health.unwrap_or(Health::Starting);
                 Schedule::resumed(check, verdict, since, around.now)
@@ -77,20 +89,41 @@ impl Unit {
             if let Some(run) = &mut unit.record.run {
                 run.process = Some(id);
             }
-            if is_paused {
+            if unit.record.status == Status::Paused {
                 unit.health = None;
             } else {
                 unit.record.status = Status::Running;
             }
-            unit.record.write(&unit.dir)?;
-        } else {
-            unit.ended = Some(run.code.unwrap_or(UNKNOWN_CODE));
+            // What is new in it is in the keeper's notes as well.
+            drop(unit.record.write(&unit.dir));
         }
         Ok(unit)
     }
+
+    /// Finds the keeper of a run, if it lives, and learns what it has noted.
+    fn find_keeper(&mut self, run_id: &str) -> Result<(), BackendError> {
+        for look in 0..LOOKS {
+            let is_free = keeper::lock(&self.dir)?.is_some();
+            let notes = Notes::read(&self.dir.notes(), run_id);
+            self.record.learn(&notes);
+            if is_free {
+                return Ok(());
+            }
+            let is_settled = notes.main.is_some() || notes.failed.is_some();
+            if let Some(id) = notes.keeper.filter(|_| is_settled) {
+                // One that is just leaving lets go of its lock in a moment.
+                if let Some(end) = id.open() {
+                    self.keeper = Some(Held { id, end });
+                    return Ok(());
+                }
+            }
+            std::thread::sleep(Duration::from_millis(u64::from(look)));
+        }
+        Ok(())
+    }
 }
 
-/// The main process of a run whose supervisor was killed before it could note the pid. It has gone through
+/// The main process of a run whose keeper was killed before it could note the pid. It has gone through
 /// exec by now, but the kernel shows its environment only a moment later; should that moment not have
 /// come, it is waited for.
 fn unnoted(run_id: &str) -> Option<ProcessId> {

@@ -1,0 +1,96 @@
+//! What a service says about its process beyond command, directory and environment, as the ledger keeps it.
+//! Pure data; `convert` fills it in, the keeper and the supervisor act on it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ledger::Account;
+
+/// See the module. Everything has a default, so that entries of an older format can be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attributes {
+    /// `ulimits`, by the names of the compose specification.
+    pub limits: BTreeMap<String, Limit>,
+    /// `oom_score_adj` (`proc_pid_oom_score_adj(5)`).
+    pub oom_score_adj: Option<i64>,
+    /// A terminal of its own instead of pipes.
+    pub tty: bool,
+    /// Standard input stays open for whoever attaches.
+    pub stdin_open: bool,
+    /// When its log goes on in a new segment; `None`: never.
+    pub rotation: Option<Rotation>,
+    /// Pacing of restarts.
+    pub pacing: Pacing,
+    /// Limits that take a control group.
+    pub resources: Resources,
+    /// Commands after a start.
+    pub post_start: Vec<HookCommand>,
+    /// Commands before a stop.
+    pub pre_stop: Vec<HookCommand>,
+}
+
+/// One of `ulimits`; a negative number is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// The soft limit.
+    pub soft: i64,
+    /// The hard limit.
+    pub hard: i64,
+}
+
+/// `logging.options`: `max-size` and `max-file`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Bytes of a segment, both streams together.
+    pub size: u64,
+    /// Segments that are kept.
+    pub files: u64,
+}
+
+/// `deploy.restart_policy`, beyond its condition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pacing {
+    /// The pause before every restart, instead of the growing one.
+    pub delay: Option<Duration>,
+    /// A run that lasted so long is a success: attempts are counted anew.
+    pub window: Option<Duration>,
+    /// At most so many restarts.
+    pub attempts: Option<u32>,
+}
+
+/// Limits of the whole tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// CPUs in billionths.
+    pub nano_cpus: Option<i64>,
+    /// Bytes of memory.
+    pub memory: Option<i64>,
+    /// Processes.
+    pub pids: Option<i64>,
+}
+
+/// One of `post_start` or `pre_stop`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookCommand {
+    /// argv.
+    pub command: Vec<String>,
+    /// Where, absolute.
+    pub working_dir: PathBuf,
+    /// On top of the service's.
+    pub environment: BTreeMap<String, String>,
+    /// As somebody else than the service.
+    pub user: Option<Account>,
+}
+
+impl Resources {
+    /// Whether nothing is limited.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}

@@ -1,0 +1,130 @@
+//! `post_start` and `pre_stop`: commands in the environment and directory of a process that runs. The command
+//! that starts or stops the service runs them, as for containers.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::net::unix::pipe::Receiver;
+
+use super::attributes::HookCommand;
+use super::child::Launch;
+use super::ledger::Record;
+use super::run::wall_clock;
+use crate::backend::BackendError;
+use crate::event::{Event, Events, Stream};
+
+/// How many lines of output go into an error.
+const KEPT: usize = 20;
+
+/// Runs hooks one after the other; the first failure ends it. `what` is `post_start` or `pre_stop`.
+pub(super) async fn run(
+    record: &Record,
+    what: &str,
+    hooks: &[HookCommand],
+    events: &Events,
+) -> Result<(), BackendError> {
+    for hook in hooks {
+        let cannot = |source| BackendError::Command {
+            command: hook.command.join(" "),
+            working_dir: hook.working_dir.clone(),
+            source,
+        };
+        let (code, last_lines) = execute(record, hook, events).await.map_err(cannot)?;
+        if code != 0 {
+            return Err(BackendError::Hook {
+                name: record.spec.name.clone(),
+                what: what.to_owned(),
+                command: hook.command.join(" "),
+                code,
+                last_lines,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Its output is the instance's; its exit code and last lines.
+async fn execute(
+    record: &Record,
+    hook: &HookCommand,
+    events: &Events,
+) -> std::io::Result<(i32, Vec<String>)> {
+    let spec = &record.spec;
+    let mut environment = spec.environment.clone();
+    environment.extend(hook.environment.clone());
+    let (out, stdout) = pipe()?;
+    let (err, stderr) = pipe()?;
+    let program = (hook.command.first().map(String::as_str) == Some("wharf"))
+        .then_some(spec.program.as_deref())
+        .flatten();
+    let mut child = Launch {
+        command: &hook.command,
+        program: program.map(Path::new),
+        working_dir: &hook.working_dir,
+        environment: &environment,
+        run_id: record.id(),
+        user: hook.user.as_ref().or(spec.user.as_ref()),
+        descriptors: None,
+    }
+    .spawn(stdout, stderr)?;
+    let mut last_lines = Vec::new();
+    let mut tell = |stream, line: Vec<u8>| {
+        if last_lines.len() == KEPT {
+            last_lines.remove(0);
+        }
+        last_lines.push(String::from_utf8_lossy(&line).into_owned());
+        events.send(Event::Log {
+            name: spec.name.clone(),
+            stream,
+            time: wall_clock(),
+            line,
+        });
+    };
+    let (mut out, mut err) = (BufReader::new(out), BufReader::new(err));
+    let (mut has_out, mut has_err) = (true, true);
+    while has_out || has_err {
+        tokio::select! {
+            line = line(&mut out), if has_out => match line? {
+                Some(line) => tell(Stream::Stdout, line),
+                None => has_out = false,
+            },
+            line = line(&mut err), if has_err => match line? {
+                Some(line) => tell(Stream::Stderr, line),
+                None => has_err = false,
+            },
+        }
+    }
+    // It has closed its output; what it still does is waited for on a thread of its own.
+    let status = {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new()
+            .name("hook".to_owned())
+            .spawn(move || drop(sender.send(child.wait())))?;
+        receiver.await.map_err(std::io::Error::other)??
+    };
+    let by_signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + by_signal.unwrap_or_default());
+    Ok((code, last_lines))
+}
+
+fn pipe() -> std::io::Result<(Receiver, Stdio)> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    Ok((Receiver::from_owned_fd(read)?, Stdio::from(write)))
+}
+
+/// A line without its end; `None` at the end.
+async fn line(
+    from: &mut (impl AsyncRead + Unpin + AsyncBufReadExt),
+) -> std::io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    if from.read_until(b'\n', &mut line).await? == 0 {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok(Some(line))
+}

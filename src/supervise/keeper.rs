@@ -1,0 +1,500 @@
+//! The keeper of one run: a process of its own between the supervisor and the service, so that killing the
+//! supervisor (and the command) loses neither a byte of output nor the exit code.
+//!
+//! It is the parent of the main process and of the run's orphans, moves the output into the log, notes how
+//! the run went, and ends when nothing of the run is left. It decides nothing, restarts nothing and is asked
+//! nothing: the supervisor reads its notes and sees its end. It is forked from the supervisor without an exec,
+//! so that it shares nearly all of its memory with it and costs one `fork(2)`.
+//!
+//! Its lock says whether it lives, also before it has noted its pid: a process between fork and exec still
+//! holds it, so whoever has the lock knows that nothing of an earlier run is on its way.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::ForkResult;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+use rustix::process::{Rlimit, WaitOptions, WaitStatus};
+use rustix::pty::OpenptFlags;
+use serde::{Deserialize, Serialize};
+
+use super::capture::{Moved, Recorder, fifo};
+use crate::backend::BackendError;
+use crate::backend::process::child::{Extras, Launch, Way, resource};
+use crate::backend::process::dirs::{InstanceDir, failed};
+use crate::backend::process::notes::Notebook;
+use crate::backend::process::protocol::Failure;
+use crate::backend::process::run::{ProcessId, wall_clock};
+use crate::backend::process::{Limit, Spec};
+
+/// Pause after a failed attempt to record output (no space left, as a rule).
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How long the last output of a run waits for space.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The window of a terminal that nobody looks at.
+const WINDOW: (u16, u16) = (24, 80);
+
+/// What is to be kept.
+#[derive(Debug)]
+pub(super) struct Order<'a> {
+    pub(super) dir: &'a InstanceDir,
+    pub(super) spec: &'a Spec,
+    pub(super) run_id: &'a str,
+    /// The limit of open descriptors that the process gets.
+    pub(super) descriptors: Option<Rlimit>,
+    /// The `cgroup.procs` to start it in.
+    pub(super) cgroup: Option<std::path::PathBuf>,
+}
+
+/// What the keeper says at once; everything later it notes.
+#[derive(Debug, Serialize, Deserialize)]
+enum Report {
+    Started { main: ProcessId },
+    Failed { failure: Failure },
+}
+
+/// A keeper that has not reported yet.
+#[derive(Debug)]
+pub(super) struct Starting {
+    keeper: ProcessId,
+    report: File,
+}
+
+/// A run that has begun.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) keeper: ProcessId,
+    pub(super) main: ProcessId,
+}
+
+/// A failure of the keeper itself.
+fn state(action: &str, error: &io::Error) -> Failure {
+    Failure::State {
+        action: action.to_owned(),
+        cause: error.into(),
+    }
+}
+
+/// Takes the lock of an instance's keeper; `None` while one lives.
+pub(super) fn lock(dir: &InstanceDir) -> Result<Option<File>, BackendError> {
+    let path = dir.keeper_lock();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| failed("open", &path, error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(failed("lock", &path, error.into())),
+    }
+}
+
+/// Starts a keeper, which starts the run. `lock` goes to the keeper.
+pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| state("cannot make a pipe", &error.into()))?;
+    // What the child would write out a second time.
+    drop(io::stdout().flush());
+    let pid = match fork().map_err(|error| state("cannot start a keeper", &error.into()))? {
+        ForkResult::Child => {
+            drop(read);
+            keep(order, &lock, File::from(write));
+        }
+        ForkResult::Parent { child } => child,
+    };
+    let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
+    Ok(Starting {
+        keeper: ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 }),
+        report: File::from(read),
+    })
+}
+
+impl Starting {
+    /// Readable when the keeper has reported.
+    pub(super) fn report(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
+    }
+
+    /// Returns when the process runs its program, or with the reason why it cannot.
+    pub(super) fn finish(mut self) -> Result<Begun, Failure> {
+        let mut text = Vec::new();
+        self.report
+            .read_to_end(&mut text)
+            .map_err(|error| state("cannot hear the keeper", &error))?;
+        match serde_json::from_slice(&text) {
+            Ok(Report::Started { main }) => Ok(Begun {
+                keeper: self.keeper,
+                main,
+            }),
+            Ok(Report::Failed { failure }) => Err(failure),
+            Err(_) => Err(state(
+                "cannot start a keeper",
+                &io::Error::other("it was killed"),
+            )),
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "forking has no safe interface")]
+fn fork() -> nix::Result<ForkResult> {
+    // SAFETY: the supervisor has one thread, so no lock is held by another one at the moment of the fork and
+    // the child may do whatever the parent may.
+    unsafe { nix::unistd::fork() }
+}
+
+/// The rest of the keeper's life. Nothing that belongs to the supervisor is touched, returned to or dropped.
+#[expect(
+    unsafe_code,
+    reason = "a forked child must not run what its parent has registered for its exit"
+)]
+fn keep(order: &Order<'_>, lock: &File, report: File) -> ! {
+    let outcome = catch_unwind(AssertUnwindSafe(|| attend(order, lock, report)));
+    // SAFETY: ends the process; there is no state to be careful of.
+    unsafe { nix::libc::_exit(i32::from(outcome.is_err())) }
+}
+
+/// What a run consists of.
+struct Kept {
+    notebook: Notebook,
+    recorder: Recorder,
+    main: ProcessId,
+    /// What is typed and where it goes, for a service with a terminal.
+    typed: Option<(File, File)>,
+}
+
+fn attend(order: &Order<'_>, lock: &File, mut report: File) {
+    let me = std::process::id();
+    settle_in(order, lock.as_raw_fd(), report.as_raw_fd());
+    let begun = start(order, me);
+    let said = match &begun {
+        Ok((_, kept)) => Report::Started { main: kept.main },
+        Err(failure) => Report::Failed {
+            failure: failure.clone(),
+        },
+    };
+    if let Ok(text) = serde_json::to_vec(&said) {
+        // The supervisor may have been killed: then the notes tell its successor.
+        drop(report.write_all(&text));
+    }
+    drop(report);
+    if let Ok((signals, kept)) = begun {
+        watch_over(&signals, kept);
+    }
+}
+
+/// Becomes a process of its own: nothing of the supervisor's stays open, above all not its lock.
+fn settle_in(order: &Order<'_>, lock: i32, report: i32) {
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open {
+        if fd > 2 && fd != lock && fd != report {
+            let _ = nix::unistd::close(fd);
+        }
+    }
+    if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stdin(&null);
+        let _ = nix::unistd::dup2_stdout(&null);
+    }
+    let _ = rustix::process::setsid();
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    let _ = rustix::thread::set_name(c"keeper");
+    // It goes when its run has gone; whoever wants to end the run stops the instance.
+    let _ = ignore(Signal::SIGTERM);
+    // Only what `ps` shows of it depends on this.
+    drop(retitle(&format!("keeper of {}", order.spec.name)));
+}
+
+#[expect(unsafe_code, reason = "signal dispositions have no safe interface")]
+fn ignore(which: Signal) -> nix::Result<()> {
+    // SAFETY: no handler is installed; SIG_IGN runs no code.
+    unsafe { signal(which, SigHandler::SigIgn) }.map(drop)
+}
+
+/// Writes over the words that this process was started with (`proc_pid_stat(5)`, fields 48 and 49).
+fn retitle(text: &str) -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut fields = rest.split_whitespace().skip(45);
+    let mut place = || fields.next().and_then(|field| field.parse::<u64>().ok());
+    let (Some(begin), Some(end)) = (place(), place()) else {
+        return Ok(());
+    };
+    let mut words = vec![0; usize::try_from(end.saturating_sub(begin)).unwrap_or_default()];
+    // The last byte stays NUL.
+    let room = words.len().saturating_sub(1);
+    for (place, byte) in words.iter_mut().take(room).zip(text.bytes()) {
+        *place = byte;
+    }
+    let memory = OpenOptions::new().write(true).open("/proc/self/mem")?;
+    memory.write_all_at(&words, begin)
+}
+
+fn start(order: &Order<'_>, me: u32) -> Result<(SignalFd, Kept), Failure> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    let signals = mask
+        .thread_block()
+        .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
+        .map_err(|error| state("cannot set up the keeper's signals", &error.into()))?;
+    let me = ProcessId::of(me).unwrap_or(ProcessId {
+        pid: me,
+        start_time: 0,
+    });
+    let path = order.dir.notes();
+    let notebook = Notebook::begin(&path, order.run_id, me)
+        .map_err(|error| Failure::from(failed("write", &path, error)))?;
+    let streams = Streams::open(order)?;
+    let spec = order.spec;
+    let attributes = &spec.attributes;
+    let launched = Launch {
+        command: &spec.command,
+        program: spec.program.as_deref(),
+        working_dir: &spec.working_dir,
+        environment: &spec.environment,
+        run_id: order.run_id,
+        user: spec.user.as_ref(),
+        descriptors: order.descriptors,
+    }
+    .spawn_under(
+        streams.process,
+        if attributes.tty {
+            Way::OnTerminal
+        } else {
+            Way::Apart
+        },
+        &Extras {
+            limits: attributes
+                .limits
+                .iter()
+                .filter_map(|(name, limit)| Some((resource(name)?, rlimit(*limit))))
+                .collect(),
+            oom_score_adj: attributes.oom_score_adj,
+            cgroup: order.cgroup.clone(),
+        },
+    );
+    match launched {
+        Ok(child) => {
+            let pid = child.id();
+            let main = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
+            // The space for it is there since the beginning.
+            drop(notebook.started(main));
+            let kept = Kept {
+                notebook,
+                recorder: streams.recorder,
+                main,
+                typed: streams.typed,
+            };
+            Ok((signals, kept))
+        }
+        Err(error) => {
+            drop(notebook.failed(&error));
+            Err(Failure::Command {
+                command: spec.command.join(" "),
+                working_dir: spec.working_dir.clone(),
+                cause: (&error).into(),
+            })
+        }
+    }
+}
+
+/// The standard streams of a process, and their other ends.
+struct Streams {
+    process: [Stdio; 3],
+    recorder: Recorder,
+    typed: Option<(File, File)>,
+}
+
+impl Streams {
+    fn open(order: &Order<'_>) -> Result<Self, Failure> {
+        let (dir, attributes) = (order.dir, &order.spec.attributes);
+        let owner = order
+            .spec
+            .user
+            .as_ref()
+            .map(|account| (account.uid, account.gid));
+        let stdin = if attributes.stdin_open {
+            let path = dir.stdin();
+            let file =
+                fifo(&path, owner, OFlags::RDWR).map_err(|error| failed("open", &path, error))?;
+            Some(file)
+        } else {
+            None
+        };
+        if attributes.tty {
+            let cannot = |error: io::Error| state("cannot make a terminal", &error);
+            let (master, slave) = terminal(owner).map_err(cannot)?;
+            let first = slave.try_clone().map_err(cannot)?;
+            let second = slave.try_clone().map_err(cannot)?;
+            let writing = master.try_clone().map_err(cannot)?;
+            if let Some(typed) = &stdin {
+                rustix::io::ioctl_fionbio(typed, true).map_err(|error| cannot(error.into()))?;
+            }
+            return Ok(Self {
+                process: [first.into(), second.into(), slave.into()],
+                recorder: Recorder::of_terminal(dir, attributes.rotation, master)?,
+                typed: stdin.map(|typed| (typed, writing)),
+            });
+        }
+        let mut recorder = Recorder::open(dir, attributes.rotation, owner)?;
+        let [stdout, stderr] = recorder.ends(dir)?;
+        Ok(Self {
+            process: [
+                stdin.map_or_else(Stdio::null, Stdio::from),
+                stdout.into(),
+                stderr.into(),
+            ],
+            recorder,
+            typed: None,
+        })
+    }
+}
+
+/// A new terminal: what shows it, and what the process gets.
+fn terminal(owner: Option<(u32, u32)>) -> io::Result<(File, File)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = rustix::pty::openpt(flags)?;
+    rustix::pty::grantpt(&master)?;
+    rustix::pty::unlockpt(&master)?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::fchown(&slave, Some(uid), Some(gid))?;
+    }
+    let (ws_row, ws_col) = WINDOW;
+    let window = rustix::termios::Winsize {
+        ws_row,
+        ws_col,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(&master, window)?;
+    rustix::io::ioctl_fionbio(&master, true)?;
+    Ok((File::from(master), File::from(slave)))
+}
+
+/// Until nothing of the run is left.
+fn watch_over(signals: &SignalFd, mut kept: Kept) {
+    let mut paused_until: Option<Instant> = None;
+    loop {
+        let paused = paused_until.is_some_and(|until| Instant::now() < until);
+        let happened = wait(signals, &kept, paused.then_some(PAUSE));
+        if happened.ended && !bury(signals, &kept) {
+            break;
+        }
+        for at in happened.output {
+            match kept.recorder.move_portion(at) {
+                Ok(Moved::Some | Moved::Nothing | Moved::Closed) => {}
+                // The bytes stay in the pipe; the process waits when it is full.
+                Err(_) => paused_until = Some(Instant::now() + PAUSE),
+            }
+        }
+        if happened.typed {
+            type_in(&mut kept);
+        }
+    }
+    let until = Instant::now() + LAST_PATIENCE;
+    while let Err(error) = kept.recorder.drain() {
+        if Instant::now() >= until {
+            let text = format!("the last output of pid {} is lost: {error}", kept.main.pid);
+            drop(writeln!(io::stderr(), "{text}"));
+            break;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    drop(kept.recorder.end_lines());
+}
+
+/// What a wait has brought.
+#[derive(Default)]
+struct Happened {
+    ended: bool,
+    typed: bool,
+    output: Vec<usize>,
+}
+
+fn wait(signals: &SignalFd, kept: &Kept, pause: Option<Duration>) -> Happened {
+    let mut places = Vec::with_capacity(2);
+    let mut fds: Vec<PollFd<'_>> = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+    if pause.is_none() {
+        for (at, fd) in kept.recorder.pipes() {
+            places.push(at);
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
+    }
+    let typed: Option<BorrowedFd<'_>> = kept.typed.as_ref().map(|(typed, _)| typed.as_fd());
+    fds.extend(typed.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    let timeout = pause.and_then(|pause| Timespec::try_from(pause).ok());
+    if poll(&mut fds, timeout.as_ref()).is_err() {
+        return Happened::default();
+    }
+    let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+    let is_ready = |at: usize| ready.get(at).copied().unwrap_or_default();
+    Happened {
+        ended: is_ready(0),
+        typed: typed.is_some() && is_ready(places.len() + 1),
+        output: places
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| is_ready(at + 1))
+            .map(|(_, place)| *place)
+            .collect(),
+    }
+}
+
+/// Takes ended children away and notes the end of the main process; whether any child is left.
+fn bury(signals: &SignalFd, kept: &Kept) -> bool {
+    while let Ok(Some(_)) = signals.read_signal() {}
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                if u32::try_from(pid.as_raw_nonzero().get()) == Ok(kept.main.pid) {
+                    drop(kept.notebook.ended(code_of(status), wall_clock()));
+                }
+            }
+            Ok(None) | Err(Errno::INTR) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// What was typed goes to the terminal, which may be full: then the rest is dropped, as a terminal does.
+fn type_in(kept: &mut Kept) {
+    let Some((typed, terminal)) = &mut kept.typed else {
+        return;
+    };
+    let mut buffer = [0; 4096];
+    if let Ok(count) = typed.read(&mut buffer) {
+        drop(terminal.write_all(buffer.get(..count).unwrap_or_default()));
+    }
+}
+
+/// As the shell counts: 128 + signal for a death by signal.
+pub(super) fn code_of(status: WaitStatus) -> i32 {
+    status
+        .exit_status()
+        .unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or_default())
+}
+
+fn rlimit(limit: Limit) -> Rlimit {
+    Rlimit {
+        current: u64::try_from(limit.soft).ok(),
+        maximum: u64::try_from(limit.hard).ok(),
+    }
+}

@@ -1,0 +1,168 @@
+//! Images built by the engine's `BuildKit`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::net::UnixListener;
+
+use serde_json::json;
+use wharf::backend::BackendError;
+use wharf::event::Event;
+use wharf::project::model::{NamedContext, StoreSource};
+
+use crate::build::{action, built, use_builder};
+use crate::engine::{Lab, docker, inspect, lab};
+
+fn buildkit() -> Option<Lab> {
+    let mut lab = Lab::new()?;
+    use_builder(&mut lab, "1");
+    Some(lab)
+}
+
+/// The lines of the build so far, without their numbers.
+fn lines(lab: &mut Lab) -> Vec<String> {
+    let line = |event| {
+        let Event::Progress { line, .. } = event else {
+            return None;
+        };
+        let (_, text) = line.split_once(' ')?;
+        Some(text.to_owned())
+    };
+    lab.told().into_iter().filter_map(line).collect()
+}
+
+#[tokio::test]
+async fn an_image_is_built_with_secrets_caches_and_an_ssh_agent() {
+    let Some(mut lab) = buildkit() else {
+        return;
+    };
+    let mut service = built(
+        &lab,
+        "FROM BASE AS first\nARG WORD=none\nCOPY . /in\nRUN ls -A /in; echo word=$WORD\n\
+         RUN --mount=type=secret,id=word --mount=type=secret,id=note cat /run/secrets/word /run/secrets/note\n\
+         RUN --mount=type=cache,target=/kept-by-builder echo MARK >> /kept-by-builder/runs\n\
+         RUN --mount=type=ssh test -S $SSH_AUTH_SOCK && echo an agent is here\n\
+         FROM first AS last\nENV LAST=1\n",
+    );
+    let agent = lab.directory.path().join("agent.sock");
+    let note = lab.directory.path().join("note");
+    fs::write(&note, "from a file\n").unwrap();
+    let build = service.build.as_mut().unwrap();
+    // What comes from the cache says nothing.
+    build.no_cache = true;
+    build.secrets = BTreeMap::from([
+        (
+            "word".to_owned(),
+            StoreSource::Environment("WORD".to_owned(), Some("from a variable\n".to_owned())),
+        ),
+        ("note".to_owned(), StoreSource::File(note)),
+    ]);
+    build.ssh = BTreeMap::from([("default".to_owned(), Some(agent.display().to_string()))]);
+    let _listener = UnixListener::bind(&agent).unwrap();
+    let build = action(&lab, service);
+    lab.perform(build).await.unwrap();
+
+    let image = inspect(&format!("{}-web", lab.project.name));
+    assert_eq!(
+        image["Id"],
+        inspect(&format!("{}-second", lab.project.name))["Id"]
+    );
+    assert_eq!(
+        image["Config"]["Labels"],
+        json!({
+            "own": "label",
+            "com.docker.compose.project": lab.project.name,
+            "com.docker.compose.service": "web",
+            "com.docker.compose.version": env!("CARGO_PKG_VERSION"),
+        })
+    );
+    let variables = image["Config"]["Env"].as_array().unwrap();
+    assert!(variables.contains(&json!("LAST=1")));
+    let lines = lines(&mut lab);
+    let said = |text: &str| lines.iter().any(|line| line.ends_with(text));
+    for text in [
+        "kept",
+        "word=given",
+        "from a variable",
+        "from a file",
+        "an agent is here",
+    ] {
+        assert!(said(text), "{text} in {lines:#?}");
+    }
+    assert!(
+        !said(" skipped") && !lines.contains(&"skipped".to_owned()),
+        "{lines:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_failing_step_is_named_with_its_output() {
+    let Some(mut lab) = buildkit() else {
+        return;
+    };
+    let service = built(
+        &lab,
+        "FROM BASE\nRUN : MARK; echo on the way; exit 7\nRUN echo never\n",
+    );
+    let build = action(&lab, service);
+    let error = lab.perform(build).await.unwrap_err();
+    let BackendError::Build {
+        step,
+        message,
+        last_lines,
+        ..
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!(
+        step.as_deref(),
+        Some(format!("RUN : {}; echo on the way; exit 7", lab.project.name).as_str())
+    );
+    assert!(message.contains("exit code: 7"), "{message}");
+    assert!(
+        last_lines.iter().any(|line| line.ends_with("on the way")),
+        "{last_lines:?}"
+    );
+}
+
+#[tokio::test]
+async fn named_contexts_are_used_or_refused() {
+    let mut lab = lab!();
+    use_builder(&mut lab, "1");
+    let more = lab.directory.path().join("more");
+    fs::create_dir(&more).unwrap();
+    fs::write(more.join("file"), "from beside").unwrap();
+    let mut service = built(&lab, "FROM BASE\nCOPY --from=more file /file\n");
+    let build = service.build.as_mut().unwrap();
+    build.additional_contexts =
+        BTreeMap::from([("more".to_owned(), NamedContext::Directory(more))]);
+    let build = action(&lab, service);
+    let outcome = lab.perform(build).await;
+    let api = docker(&["version", "--format", "{{.Server.APIVersion}}"]);
+    let minor: u32 = api.strip_prefix("1.").unwrap().parse().unwrap();
+    if minor >= 42 {
+        outcome.unwrap();
+        let name = format!("{}-web", lab.project.name);
+        let read = docker(&["run", "--rm", "--net=none", &name, "cat", "/file"]);
+        assert_eq!(read, "from beside");
+    } else {
+        let BackendError::Build { message, .. } = outcome.unwrap_err() else {
+            panic!("not a build error");
+        };
+        assert!(message.contains("Docker Engine 23"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn the_classic_builder_refuses_what_it_does_not_have() {
+    let mut lab = lab!();
+    use_builder(&mut lab, "0");
+    let mut service = built(&lab, "FROM BASE\n");
+    let build = service.build.as_mut().unwrap();
+    build.ssh = BTreeMap::from([("default".to_owned(), None)]);
+    let build = action(&lab, service);
+    let BackendError::Build { message, .. } = lab.perform(build).await.unwrap_err() else {
+        panic!("not a build error");
+    };
+    assert!(message.contains("build.ssh"), "{message}");
+}

@@ -1,0 +1,96 @@
+//! A supervisor that is frozen, files that are damaged, output that cannot be recorded: each has an outcome.
+
+use wharf::backend::Backend;
+use wharf::state::Status;
+
+use crate::stage::{PROJECT, Stage, exited, name, shell};
+
+#[tokio::test]
+async fn a_frozen_supervisor_is_replaced_and_that_is_said() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    let pid = stage.instance("web").await.pid;
+    let frozen = stage.supervisor().unwrap();
+    frozen.signal(rustix::process::Signal::STOP).unwrap();
+    let another = stage.another();
+    let instances = another.observe(PROJECT).await.unwrap();
+    assert_eq!(instances[0].status, Status::Running);
+    assert_eq!(instances[0].pid, pid);
+    let notes = another.take_notes();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0].contains(&format!("pid {}", frozen.pid)),
+        "{notes:?}"
+    );
+    assert!(!frozen.is_alive());
+    another.stop(PROJECT, &name("web"), None).await.unwrap();
+    assert_eq!(stage.started(), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn a_damaged_entry_is_an_error_that_says_how_to_set_it_aside() {
+    let stage = Stage::new();
+    stage.up(shell("web", "true")).await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 0);
+    let project = stage.dirs().project(PROJECT).unwrap();
+    let path = project.instance(&name("web")).unwrap().record();
+    std::fs::write(&path, "{\"format\": 2, ").unwrap();
+    let error = stage.processes.observe(PROJECT).await.unwrap_err();
+    let shown = wharf::error::Error::from(error);
+    let path = path.display();
+    assert_eq!(
+        shown.hints,
+        [format!(
+            "to set it aside, and make the instance anew: mv {path} {path}.damaged"
+        )]
+    );
+    // As the hint says.
+    let hint = shown.hints[0].split_once(": ").unwrap().1;
+    let moved = std::process::Command::new("sh").args(["-c", hint]).status();
+    assert!(moved.unwrap().success());
+    assert!(stage.processes.observe(PROJECT).await.unwrap().is_empty());
+    stage.up(shell("web", "exit 2")).await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 2);
+}
+
+#[tokio::test]
+async fn a_lost_entry_of_a_living_instance_does_not_lead_to_a_second_one() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    let first = stage.instance("web").await.pid.unwrap();
+    stage.kill_supervisor();
+    let project = stage.dirs().project(PROJECT).unwrap();
+    let path = project.instance(&name("web")).unwrap().record();
+    let entry = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let error = stage.up(shell("web", "exec sleep 600")).await.unwrap_err();
+    assert!(error.to_string().contains("still alive"), "{error}");
+    assert_eq!(stage.started(), [first]);
+    std::fs::write(&path, entry).unwrap();
+    stage.stop("web", None).await.unwrap();
+    assert_eq!(stage.started(), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn output_that_cannot_be_recorded_does_not_keep_a_service_from_ending() {
+    let stage = Stage::new();
+    let spec = stage.spec(shell("web", "echo lost; exit 5"));
+    stage
+        .act(wharf::plan::step::Action::Create(Box::new(spec)))
+        .await
+        .unwrap();
+    let project = stage.dirs().project(PROJECT).unwrap();
+    let dir = project.instance(&name("web")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", dir.log(wharf::event::Stream::Stdout, 0)).unwrap();
+    stage.start("web").await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 5);
+    assert_eq!(stage.instance("web").await.status, exited(5));
+}
+
+#[tokio::test]
+async fn a_state_directory_that_cannot_be_written_is_named() {
+    let stage = Stage::new();
+    std::fs::write(stage.root.path().join("state"), "in the way").unwrap();
+    let error = stage.up(shell("web", "true")).await.unwrap_err();
+    assert!(error.to_string().starts_with("cannot create "), "{error}");
+}

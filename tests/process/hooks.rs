@@ -1,0 +1,62 @@
+//! `post_start` and `pre_stop`: in the service's environment, their failure is the command's.
+
+use wharf::backend::BackendError;
+use wharf::project::model::{Hook, Service};
+
+use crate::stage::{Stage, shell};
+
+fn hook(script: &str) -> Hook {
+    Hook {
+        command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        user: None,
+        privileged: false,
+        working_dir: None,
+        environment: vec!["EXTRA=more".into()],
+    }
+}
+
+#[tokio::test]
+async fn hooks_run_after_the_start_and_before_the_stop() {
+    let mut stage = Stage::new();
+    let service = Service {
+        post_start: vec![hook("echo started $WHARF_SERVICE $EXTRA; pwd > after")],
+        pre_stop: vec![hook("echo > before")],
+        ..shell(
+            "web",
+            "trap 'test -e before && exit 9' TERM; echo up; while :; do sleep 0.05; done",
+        )
+    };
+    stage.up(service).await.unwrap();
+    let root = stage.root.path().to_owned();
+    let wrote = std::fs::read_to_string(root.join("after")).unwrap();
+    assert_eq!(wrote.trim_end(), root.display().to_string());
+    let told: Vec<String> = stage.heard().into_iter().map(|(_, line)| line).collect();
+    assert_eq!(told, ["started web more"]);
+    stage.line("web", "up").await;
+    stage.stop("web", None).await.unwrap();
+    assert_eq!(stage.instance("web").await.status, crate::stage::exited(9));
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_is_the_error_of_the_start() {
+    let stage = Stage::new();
+    let service = Service {
+        post_start: vec![hook("echo no good >&2; exit 3")],
+        ..shell("web", "exec sleep 600")
+    };
+    let error = stage.up(service).await.unwrap_err();
+    let BackendError::Hook {
+        what,
+        code,
+        last_lines,
+        ..
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!((what.as_str(), code), ("post_start", 3));
+    assert_eq!(last_lines, ["no good"]);
+    // The service itself runs.
+    assert!(stage.instance("web").await.status.is_alive());
+    stage.stop("web", None).await.unwrap();
+}
