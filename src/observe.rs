@@ -68,7 +68,7 @@ pub async fn instances(
     let asks = placement.needs_engine()
         || (may_have_containers && backends.containers.reachable().await.is_ok());
     if asks {
-        instances.extend(backends.containers.observe(&project.name).await?);
+        instances.extend(backends.containers.outlines(&project.name).await?);
     }
     Ok(instances)
 }

@@ -194,6 +194,8 @@ pub struct Instance {
     pub labels: BTreeMap<String, String>,
     /// Its networks, by the engine's name.
     pub networks: Vec<String>,
+    /// Its volumes, by the engine's name.
+    pub volumes: Vec<String>,
     /// Whether it is a one-off (`run`).
     pub one_off: bool,
     /// Seconds it gets to end after its stop signal, as it was created with.
@@ -209,7 +211,7 @@ pub struct Observed {
     pub instances: Vec<Instance>,
     /// Names of the engine's networks that belong to the project or that it names.
     pub networks: BTreeSet<String>,
-    /// Of those that the project made, the configuration's hash as the label has it.
+    /// Of those that the project made, the configuration's hash as the label has it; empty where it has none.
     pub network_hashes: BTreeMap<String, String>,
     /// Names of the engine's volumes that belong to the project or that it names.
     pub volumes: BTreeSet<String>,

@@ -171,6 +171,7 @@ impl World {
                 .iter()
                 .map(|network| network.network.clone())
                 .collect(),
+            volumes: spec.volumes.values().cloned().collect(),
             one_off: false,
             stop_grace: None,
             readiness: spec.readiness.clone(),

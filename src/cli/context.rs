@@ -268,6 +268,47 @@ impl Context {
         }
     }
 
+    /// Whether the project is meant by its name alone: then all that has the name takes part, whatever a
+    /// compose file in this directory says.
+    pub(super) fn is_by_name(&self, named: &Named) -> bool {
+        let only_named = self.global.project_name.is_some() && self.global.file.is_empty();
+        only_named || named.project().is_none()
+    }
+
+    /// What a command ends that names these services (none: all that take part).
+    pub(super) fn ending(&self, named: &Named, services: &[String]) -> Ending {
+        let mut ending = Ending {
+            services: services.iter().cloned().collect(),
+            leave_one_offs: true,
+            ..Ending::default()
+        };
+        if let Some(project) = named.project().filter(|_| !self.is_by_name(named)) {
+            ending.enabled = Some(project.services.keys().cloned().collect());
+            ending.disabled = project.disabled.iter().cloned().collect();
+        }
+        ending
+    }
+
+    /// What a command starts or restarts that names these services (none: all that take part).
+    pub(super) fn launching(&self, named: &Named, services: &[String]) -> Launching {
+        let mut launching = Launching {
+            services: services.iter().cloned().collect(),
+            ..Launching::default()
+        };
+        if let Some(project) = named.project() {
+            let is_checked = |service: &&Arc<Service>| {
+                let check = service.healthcheck.as_ref();
+                check.is_some_and(|check| check.test != Some(HealthTest::None))
+            };
+            let checked = project.services.values().filter(is_checked);
+            launching.checked = checked.map(|service| service.name.clone()).collect();
+            if !self.is_by_name(named) {
+                launching.enabled = Some(project.services.keys().cloned().collect());
+            }
+        }
+        launching
+    }
+
     /// The backends; nothing is connected yet.
     pub(super) fn backends(&self) -> Result<Backends> {
         let dirs = Dirs::from_env(&self.env).map_err(Error::from)?;
@@ -356,38 +397,6 @@ impl Named {
             Self::Project(project) => Some(project),
             Self::Name(_) => None,
         }
-    }
-
-    /// What a command ends that names these services (none: all that take part).
-    pub(super) fn ending(&self, services: &[String]) -> Ending {
-        let mut ending = Ending {
-            services: services.iter().cloned().collect(),
-            leave_one_offs: true,
-            ..Ending::default()
-        };
-        if let Some(project) = self.project() {
-            ending.enabled = Some(project.services.keys().cloned().collect());
-            ending.disabled = project.disabled.iter().cloned().collect();
-        }
-        ending
-    }
-
-    /// What a command starts or restarts that names these services (none: all that take part).
-    pub(super) fn launching(&self, services: &[String]) -> Launching {
-        let mut launching = Launching {
-            services: services.iter().cloned().collect(),
-            ..Launching::default()
-        };
-        if let Some(project) = self.project() {
-            let is_checked = |service: &&Arc<Service>| {
-                let check = service.healthcheck.as_ref();
-                check.is_some_and(|check| check.test != Some(HealthTest::None))
-            };
-            let checked = project.services.values().filter(is_checked);
-            launching.checked = checked.map(|service| service.name.clone()).collect();
-            launching.enabled = Some(project.services.keys().cloned().collect());
-        }
-        launching
     }
 
     /// Every observed instance, from the engine too where it may have some.

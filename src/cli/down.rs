@@ -59,8 +59,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let _alone = context.lock(&backends, named.name()).await?;
     let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
-    let remove_orphans = args.remove_orphans || context.is_on("COMPOSE_REMOVE_ORPHANS");
-    let mut ending = ending(&named, args, remove_orphans);
+    let mut ending = ending(context, &named, args);
     if named.project().is_none() && args.rmi == Some(Rmi::All) {
         ending.images = used_images(&instances, &ending);
     }
@@ -85,7 +84,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             images: ending.images.iter().cloned().collect(),
         };
         let found = backends.containers.resources(named.name(), &names).await?;
-        if named.project().is_none() {
+        if context.is_by_name(&named) {
             ending.networks = found.networks.iter().cloned().collect();
             if args.volumes && args.services.is_empty() {
                 ending.volumes = found.volumes.iter().cloned().collect();
@@ -109,12 +108,12 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     carry_out(context, &backends, &plan).await.map(drop)
 }
 
-fn ending(named: &Named, args: &Args, remove_orphans: bool) -> Ending {
+fn ending(context: &Context, named: &Named, args: &Args) -> Ending {
     let mut ending = Ending {
         timeout: args.timeout.map(Duration::from_secs),
-        remove_orphans,
+        remove_orphans: args.remove_orphans || context.is_on("COMPOSE_REMOVE_ORPHANS"),
         anonymous_volumes: args.volumes,
-        ..named.ending(&args.services)
+        ..context.ending(named, &args.services)
     };
     if let Some(project) = named.project() {
         let networks = project.networks.values();

@@ -33,7 +33,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let ending = Ending {
         remove_orphans: args.remove_orphans,
         leave_one_offs: false,
-        ..named.ending(&args.services)
+        ..context.ending(&named, &args.services)
     };
     let plan = down::kill(&observed, &ending, &args.signal);
     if plan.steps.is_empty() {

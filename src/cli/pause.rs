@@ -46,7 +46,7 @@ async fn run(
         instances,
         ..Observed::default()
     };
-    let plan = plan(&observed, &named.ending(services));
+    let plan = plan(&observed, &context.ending(&named, services));
     if plan.steps.is_empty() {
         context
             .ui

@@ -35,7 +35,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let launching = Launching {
         timeout: args.timeout.map(Duration::from_secs),
         no_deps: args.no_deps,
-        ..named.launching(&args.services)
+        ..context.launching(&named, &args.services)
     };
     let plan = launch::restart(&observed, &launching);
     if plan.steps.is_empty() {

@@ -37,7 +37,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     };
     let ending = Ending {
         anonymous_volumes: args.volumes,
-        ..named.ending(&args.services)
+        ..context.ending(&named, &args.services)
     };
     let plan = down::remove(&observed, &ending, args.stop);
     if plan.steps.is_empty() {

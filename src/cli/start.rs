@@ -29,8 +29,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let alone = context.lock(&backends, named.name()).await?;
     let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
-    check_instances(&named, &args.services, &instances)?;
-    let launching = named.launching(&args.services);
+    check_instances(context, &named, &args.services, &instances)?;
+    let launching = context.launching(&named, &args.services);
     let observed = Observed {
         instances,
         ..Observed::default()
@@ -51,12 +51,18 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 /// Fails where a service has nothing that could be started.
-fn check_instances(named: &Named, services: &[String], instances: &[Instance]) -> Result<()> {
+fn check_instances(
+    context: &Context,
+    named: &Named,
+    services: &[String],
+    instances: &[Instance],
+) -> Result<()> {
     let none = |service: &str| {
         let mut replicas = instances.iter().filter(|instance| !instance.one_off);
         !replicas.any(|instance| instance.service == service)
     };
-    let missing = match named.project() {
+    let project = named.project().filter(|_| !context.is_by_name(named));
+    let missing = match project {
         // Only these services and their dependencies are in it.
         Some(project) => project
             .services
@@ -69,7 +75,7 @@ fn check_instances(named: &Named, services: &[String], instances: &[Instance]) -
         let message = format!("service `{name}` has no instance to start");
         return Err(Error::failed(message).hint(format!("wharf up -d {name}")));
     }
-    if named.project().is_none() && instances.is_empty() {
+    if project.is_none() && instances.is_empty() {
         return Err(Error::failed(format!(
             "project {} has no instances to start",
             named.name()

@@ -27,7 +27,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     named.check_services(&args.services, &instances)?;
     let ending = Ending {
         timeout: args.timeout.map(Duration::from_secs),
-        ..named.ending(&args.services)
+        ..context.ending(&named, &args.services)
     };
     let plan = down::stop(
         &Observed {

@@ -331,7 +331,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 async fn wait(context: &Context, backends: &Backends, project: &Project) -> Result<()> {
     tokio::time::sleep(FIRST_LOOK).await;
     let named = Named::Project(Box::new(project.clone()));
-    let launching = named.launching(&[]);
+    let launching = context.launching(&named, &[]);
     await_up(context, backends, &named, &launching, None).await
 }
 

@@ -37,6 +37,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         );
         return Err(Error::failed(message).hint("wharf ps --all"));
     }
+    let names: Vec<&str> = waited
+        .iter()
+        .map(|instance| instance.name.as_str())
+        .collect();
+    context
+        .ui
+        .status(format!("waiting for {}", names.join(", ")));
     let mut ends: FuturesUnordered<_> = waited
         .iter()
         .map(|instance| async { (*instance, backends.ended(instance).await) })

@@ -23,7 +23,10 @@ pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
             let number = match decision {
                 Decision::Create { number, .. } => *number,
                 Decision::Start(instance) => instance.number,
-                Decision::Keep(_) | Decision::Restart(..) | Decision::Drop(..) => continue,
+                Decision::Keep(_)
+                | Decision::Unpause(_)
+                | Decision::Restart(..)
+                | Decision::Drop(..) => continue,
             };
             let mut all = needs(&decided.service, number, decided.backend);
             if let Decision::Start(instance) = decision {
@@ -82,7 +85,9 @@ pub fn all(inputs: &Inputs<'_>) -> Vec<Wanted> {
     for decided in decide(inputs).values() {
         for decision in &decided.decisions {
             let claims = match decision {
-                Decision::Keep(instance) | Decision::Restart(instance, _) => published(instance),
+                Decision::Keep(instance)
+                | Decision::Unpause(instance)
+                | Decision::Restart(instance, _) => published(instance),
                 Decision::Start(instance) => {
                     let recorded = published(instance);
                     if recorded.is_empty() {

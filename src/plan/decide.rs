@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::plan::Inputs;
-use crate::plan::diverged::renewed_resource;
+use crate::plan::diverged::{named_volumes, renewed_resource};
 use crate::plan::placement::in_form;
 use crate::plan::policy::Recreate;
 use crate::plan::sharing;
@@ -25,6 +25,8 @@ pub(super) enum Decision<'a> {
     Keep(&'a Instance),
     /// It is what it should be and does not run.
     Start(&'a Instance),
+    /// It is what it should be and is frozen.
+    Unpause(&'a Instance),
     /// It runs and must run anew because of a dependency.
     Restart(&'a Instance, Cause),
     /// It is to be made; `old` has its number and goes first.
@@ -239,13 +241,18 @@ fn decide_replica<'a>(
                 let what = format!("network {network}, which it is not in");
                 return create(old, Cause::NeededBy(what));
             }
+            if let Some(volume) = missing_volume(inputs, service, instance) {
+                let what = format!("volume {volume}, which it does not have");
+                return create(old, Cause::NeededBy(what));
+            }
         }
         Recreate::Diverged | Recreate::Never => {}
     }
     match instance.status {
         Status::Running | Status::Restarting => Decision::Keep(instance),
         Status::Created | Status::Exited { .. } => Decision::Start(instance),
-        Status::Paused | Status::Removing | Status::Dead => create(old, Cause::NotRunning),
+        Status::Paused => Decision::Unpause(instance),
+        Status::Removing | Status::Dead => create(old, Cause::NotRunning),
     }
 }
 
@@ -282,6 +289,14 @@ fn missing_network(inputs: &Inputs<'_>, service: &Service, instance: &Instance) 
         .map(|network| network.name.clone())
 }
 
+/// A volume that the container should have and has not: its name changed.
+fn missing_volume(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> Option<String> {
+    let mut volumes = named_volumes(service).filter_map(|key| inputs.project.volumes.get(key));
+    volumes
+        .find(|volume| !instance.volumes.contains(&volume.name))
+        .map(|volume| volume.name.clone())
+}
+
 fn image_changed(inputs: &Inputs<'_>, service: &Service, instance: &Instance) -> bool {
     let made_from = instance.labels.get(IMAGE_LABEL);
     let current = inputs
@@ -290,32 +305,6 @@ fn image_changed(inputs: &Inputs<'_>, service: &Service, instance: &Instance) ->
         .get(&service.image_name(&inputs.project.name));
     instance.backend == BackendKind::Container
         && matches!((made_from, current), (Some(made), Some(now)) if made != now)
-}
-
-/// Services after what they depend on; by name where nothing else decides.
-pub(super) fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
-    fn visit(
-        name: &str,
-        all: &BTreeMap<String, Decided<'_>>,
-        seen: &mut Vec<String>,
-        order: &mut Vec<String>,
-    ) {
-        if seen.iter().any(|other| other == name) {
-            return;
-        }
-        seen.push(name.to_owned());
-        if let Some(decided) = all.get(name) {
-            for dependency in decided.service.depends_on.keys() {
-                visit(dependency, all, seen, order);
-            }
-            order.push(name.to_owned());
-        }
-    }
-    let (mut seen, mut order) = (Vec::new(), Vec::new());
-    for name in all.keys() {
-        visit(name, all, &mut seen, &mut order);
-    }
-    order
 }
 
 /// What an instance is made from. For a container it is Compose's hash; a process adds its own form.

@@ -19,7 +19,7 @@ pub(super) fn network_diverged(inputs: &Inputs<'_>, key: &str) -> bool {
     let recorded = inputs.observed.network_hashes.get(&network.name);
     !network.external
         && inputs.policy.recreate != Recreate::Never
-        && recorded.is_some_and(|hash| *hash != network.config_hash())
+        && recorded.is_some_and(|hash| !hash.is_empty() && *hash != network.config_hash())
 }
 
 /// Whether a volume, by its key, differs from what the file says.
@@ -28,7 +28,8 @@ fn volume_differs(inputs: &Inputs<'_>, key: &str) -> bool {
         return false;
     };
     let recorded = inputs.observed.volume_hashes.get(&volume.name);
-    !volume.external && recorded.is_some_and(|hash| *hash != volume.config_hash())
+    !volume.external
+        && recorded.is_some_and(|hash| !hash.is_empty() && *hash != volume.config_hash())
 }
 
 /// The name of a network or volume of the service that is to be made anew.
@@ -45,7 +46,8 @@ pub(super) fn renewed_resource(inputs: &Inputs<'_>, service: &Service) -> Option
     })
 }
 
-fn named_volumes(service: &Service) -> impl Iterator<Item = &String> {
+/// The keys of the named volumes that a service mounts.
+pub(super) fn named_volumes(service: &Service) -> impl Iterator<Item = &String> {
     service
         .volumes
         .iter()
@@ -120,7 +122,10 @@ impl Planner<'_> {
                 let (old, cause) = match decision {
                     Decision::Create { old, cause, .. } => (old.clone(), cause.clone()),
                     Decision::Drop(instance, cause) => (vec![*instance], cause.clone()),
-                    Decision::Keep(_) | Decision::Start(_) | Decision::Restart(..) => continue,
+                    Decision::Keep(_)
+                    | Decision::Unpause(_)
+                    | Decision::Start(_)
+                    | Decision::Restart(..) => continue,
                 };
                 for instance in old {
                     let step = self.discard(instance, cause.clone(), image.into_iter().collect());

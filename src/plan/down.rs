@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::plan::Plan;
 use crate::plan::order::{Edge, by_dependency, edges, of_service};
+use crate::plan::spec::existing;
 use crate::plan::step::{Action, Cause, StepId, Target};
-use crate::plan::up::existing;
 use crate::state::{Instance, Observed, Status};
 
 pub use crate::plan::order::DEPENDS_ON_LABEL;
@@ -153,10 +153,12 @@ pub fn down(observed: &Observed, ending: &Ending) -> Plan {
             plan.add(remove, Cause::Requested("down --volumes"), removals.clone());
         }
     }
+    // One after the other: engines stumble when images that share layers go at the same time.
+    let mut needs = removals;
     for name in &ending.images {
         if observed.images.contains_key(name) {
             let remove = Action::RemoveImage { name: name.clone() };
-            plan.add(remove, Cause::Requested("down --rmi"), removals.clone());
+            needs = vec![plan.add(remove, Cause::Requested("down --rmi"), needs)];
         }
     }
     if ending.services.is_empty() {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::plan::Plan;
+use crate::plan::spec::identity;
 use crate::plan::step::{Action, Cause, StepId};
-use crate::plan::up::identity;
 use crate::project::model::{Build, Project, Service};
 
 /// Builds the images of these services (none: all that are built), and those that they start from.

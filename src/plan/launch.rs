@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::plan::Plan;
 use crate::plan::down::{Ending, stop_all};
 use crate::plan::order::{by_dependency, edges, of_service, with_dependencies, with_restarted};
+use crate::plan::spec::existing;
 use crate::plan::step::{Action, Cause, StepId};
-use crate::plan::up::existing;
 use crate::project::model::Condition;
 use crate::state::{Health, Instance, Observed};
 
@@ -139,8 +139,8 @@ struct Launcher<'a> {
     why: &'static str,
     /// The start steps of each service.
     started: BTreeMap<&'a str, Vec<StepId>>,
-    /// The waits for an instance and a condition, so that dependents share them.
-    waits: BTreeMap<(String, bool), StepId>,
+    /// The waits for each instance, which its dependents share.
+    waits: BTreeMap<(String, Wait), StepId>,
 }
 
 impl Launcher<'_> {
@@ -167,7 +167,8 @@ impl Launcher<'_> {
                         readiness,
                     };
                     let wait = plan.add(wait, Cause::ReadyWhenAnswered, vec![start]);
-                    self.waits.insert((instance.id.0.clone(), true), wait);
+                    self.waits
+                        .insert((instance.id.0.clone(), Wait::Ready), wait);
                 }
             }
         }
@@ -187,34 +188,44 @@ impl Launcher<'_> {
                 continue;
             }
             for dependency in of_service(self.chosen, edge.on) {
-                let healthy = edge.condition == Condition::Healthy;
-                let unchecked = !self.launching.checked.contains(edge.on);
-                let key = (dependency.id.0.clone(), healthy);
-                // What the dependency's own readiness proves is enough where no healthcheck is known.
-                let known = self.waits.get(&key).copied();
-                if let Some(wait) = known.filter(|_| !healthy || unchecked) {
-                    gates.push(wait);
-                    continue;
-                }
-                let target = existing(dependency);
-                let action = match (&dependency.readiness, healthy) {
-                    (_, false) => Action::AwaitCompleted { instance: target },
-                    (Some(readiness), true) if unchecked && dependency.health.is_none() => {
-                        Action::AwaitReady {
-                            instance: target,
-                            readiness: readiness.clone(),
-                        }
-                    }
-                    (_, true) => Action::AwaitHealthy { instance: target },
-                };
-                let by = Cause::NeededBy(instance.service.clone());
-                let wait = plan.add(action, by, after.clone());
-                if !healthy || unchecked {
-                    self.waits.insert(key, wait);
-                }
-                gates.push(wait);
+                let wait = self.wait_of(dependency, edge.condition);
+                let known = self.waits.get(&(dependency.id.0.clone(), wait.0));
+                let step = known.copied().unwrap_or_else(|| {
+                    let by = Cause::NeededBy(instance.service.clone());
+                    plan.add(wait.1, by, after.clone())
+                });
+                self.waits.insert((dependency.id.0.clone(), wait.0), step);
+                gates.push(step);
             }
         }
         gates
     }
+
+    /// How to wait for a dependency. What its own readiness proves is enough where no healthcheck is known.
+    fn wait_of(&self, dependency: &Instance, condition: Condition) -> (Wait, Action) {
+        let instance = existing(dependency);
+        let is_checked =
+            dependency.health.is_some() || self.launching.checked.contains(&dependency.service);
+        if condition == Condition::CompletedSuccessfully {
+            return (Wait::Completed, Action::AwaitCompleted { instance });
+        }
+        match dependency.readiness.clone().filter(|_| !is_checked) {
+            Some(readiness) => (
+                Wait::Ready,
+                Action::AwaitReady {
+                    instance,
+                    readiness,
+                },
+            ),
+            None => (Wait::Healthy, Action::AwaitHealthy { instance }),
+        }
+    }
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wait {
+    Ready,
+    Healthy,
+    Completed,
 }

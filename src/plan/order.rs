@@ -1,13 +1,40 @@
-//! In which order instances end and begin: the dependencies that their labels record, so that no compose
-//! file is needed to know them.
+//! What comes before what: services by the project's dependencies; instances by those that their labels
+//! record, for commands that have no compose file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::plan::decide::Decided;
 use crate::project::model::Condition;
 use crate::state::Instance;
 
 /// The label that carries a service's dependencies: `name:condition:restart`, comma-separated.
 pub const DEPENDS_ON_LABEL: &str = "com.docker.compose.depends_on";
+
+/// Services after what they depend on; by name where nothing else decides.
+pub(super) fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
+    fn visit(
+        name: &str,
+        all: &BTreeMap<String, Decided<'_>>,
+        seen: &mut Vec<String>,
+        order: &mut Vec<String>,
+    ) {
+        if seen.iter().any(|other| other == name) {
+            return;
+        }
+        seen.push(name.to_owned());
+        if let Some(decided) = all.get(name) {
+            for dependency in decided.service.depends_on.keys() {
+                visit(dependency, all, seen, order);
+            }
+            order.push(name.to_owned());
+        }
+    }
+    let (mut seen, mut order) = (Vec::new(), Vec::new());
+    for name in all.keys() {
+        visit(name, all, &mut seen, &mut order);
+    }
+    order
+}
 
 /// One dependency of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -165,6 +165,7 @@ impl Shared {
             name: &network.name,
             external: network.external,
             exists: inputs.observed.networks.contains(&network.name),
+            is_ours: inputs.observed.network_hashes.contains_key(&network.name),
         };
         let create = || Action::CreateNetwork {
             network: Arc::clone(network),
@@ -186,6 +187,7 @@ impl Shared {
             name: &volume.name,
             external: volume.external,
             exists: inputs.observed.volumes.contains(&volume.name),
+            is_ours: inputs.observed.volume_hashes.contains_key(&volume.name),
         };
         let create = || Action::CreateVolume {
             volume: Arc::clone(volume),
@@ -261,12 +263,33 @@ struct Wanted<'a> {
     name: &'a str,
     external: bool,
     exists: bool,
+    /// Whether the project made it.
+    is_ours: bool,
 }
 
 impl Wanted<'_> {
+    /// Somebody else's thing has the name. A volume is used all the same, as Docker Compose does.
+    fn is_foreign(&self, plan: &mut Plan) {
+        let Self { kind, name, .. } = self;
+        let hint = format!("declare it with `external: true` and `name: {name}` to use it");
+        let message = format!("{kind} {name} exists and was not made by this project");
+        if self.kind == "volume" {
+            plan.notes.push(format!("{message}; {hint}"));
+        } else {
+            plan.problems.push(Problem {
+                message,
+                hint: Some(hint),
+            });
+        }
+    }
+
     /// The step that makes it, where it is missing and ours to make.
     fn step(&self, plan: &mut Plan, create: impl FnOnce() -> Action) -> Option<StepId> {
         let Self { kind, name, .. } = self;
+        if self.exists && !self.external && !self.is_ours {
+            self.is_foreign(plan);
+            return None;
+        }
         match (self.exists, self.external) {
             (true, _) => None,
             (false, false) => Some(plan.add(create(), Cause::Missing, Vec::new())),

@@ -34,7 +34,10 @@ pub(super) fn follow(inputs: &Inputs<'_>, all: &mut BTreeMap<String, Decided<'_>
             matches!(decision, Decision::Create { .. } | Decision::Restart(..))
         });
         let started: Vec<String> = names(all, |decision| {
-            !matches!(decision, Decision::Keep(_) | Decision::Drop(..))
+            !matches!(
+                decision,
+                Decision::Keep(_) | Decision::Unpause(_) | Decision::Drop(..)
+            )
         });
         let mut changed = false;
         for decided in all.values_mut() {
@@ -60,6 +63,7 @@ pub(super) fn follow(inputs: &Inputs<'_>, all: &mut BTreeMap<String, Decided<'_>
                 let next = match (&*decision, &remade, &rerun) {
                     (
                         Decision::Keep(instance)
+                        | Decision::Unpause(instance)
                         | Decision::Start(instance)
                         | Decision::Restart(instance, _),
                         Some(cause),
@@ -69,7 +73,7 @@ pub(super) fn follow(inputs: &Inputs<'_>, all: &mut BTreeMap<String, Decided<'_>
                         old: vec![instance],
                         cause: cause.clone(),
                     },
-                    (Decision::Keep(instance), None, Some(cause)) => {
+                    (Decision::Keep(instance) | Decision::Unpause(instance), None, Some(cause)) => {
                         Decision::Restart(instance, cause.clone())
                     }
                     _ => continue,
@@ -122,7 +126,10 @@ impl Planner<'_> {
                     Decision::Create { old, cause, .. } => {
                         old.iter().map(|old| (*old, cause.clone())).collect()
                     }
-                    Decision::Keep(_) | Decision::Start(_) | Decision::Drop(..) => Vec::new(),
+                    Decision::Keep(_)
+                    | Decision::Unpause(_)
+                    | Decision::Start(_)
+                    | Decision::Drop(..) => Vec::new(),
                 };
                 for (instance, cause) in ending {
                     if instance.status.is_alive() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::plan::Inputs;
 use crate::plan::decide::Decided;
 use crate::plan::ports::{readiness, variables};
-use crate::plan::step::{Attachment, InstanceSpec, ProjectIdentity, SettledPort};
+use crate::plan::step::{Attachment, InstanceSpec, ProjectIdentity, SettledPort, Target, Which};
 use crate::project::model::{Project, Service, Store, StoreMount};
 use crate::state::{BackendKind, Instance};
 
@@ -123,4 +123,24 @@ pub(super) fn recorded_ports(service: &Service, instance: &Instance) -> Vec<Sett
         });
     }
     ports
+}
+
+/// What is written on everything the project makes.
+pub(super) fn identity(project: &Project) -> Arc<ProjectIdentity> {
+    Arc::new(ProjectIdentity {
+        name: project.name.clone(),
+        working_dir: project.directory.clone(),
+        config_files: project.files.clone(),
+    })
+}
+
+/// An instance that exists, as a target.
+pub(super) fn existing(instance: &Instance) -> Target {
+    Target {
+        backend: instance.backend,
+        project: instance.project.clone(),
+        service: instance.service.clone(),
+        name: instance.name.clone(),
+        which: Which::Existing(instance.id.clone()),
+    }
 }

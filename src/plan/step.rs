@@ -307,6 +307,8 @@ pub enum Cause {
     Missing,
     /// It exists and is not running.
     NotRunning,
+    /// It exists and is frozen.
+    Paused,
     /// It was made from another configuration.
     ConfigChanged,
     /// Its image changed.

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use crate::plan::claims::recorded_needs;
 use crate::plan::conflicts::{Verdict, judge};
-use crate::plan::decide::{Decided, Decision, decide, dependency_order};
+use crate::plan::decide::{Decided, Decision, decide};
 use crate::plan::diverged::said;
+use crate::plan::order::dependency_order;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
-use crate::plan::spec::specify;
+use crate::plan::spec::{existing, identity, specify};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
 use crate::port::claim::{Claim, Protocol};
-use crate::project::model::{HealthTest, Port, Project, Service};
+use crate::project::model::{HealthTest, Port, Service};
 use crate::state::{BackendKind, Instance, Readiness};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
@@ -60,15 +61,6 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
     planner.plan
 }
 
-/// What is written on everything the project makes.
-pub(super) fn identity(project: &Project) -> Arc<ProjectIdentity> {
-    Arc::new(ProjectIdentity {
-        name: project.name.clone(),
-        working_dir: project.directory.clone(),
-        config_files: project.files.clone(),
-    })
-}
-
 /// One replica of a service that is up, or will be when its steps are done.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -107,7 +99,12 @@ impl Planner<'_> {
                     readiness: instance.readiness.clone(),
                     has_healthcheck: instance.health.is_some(),
                 }),
-                Decision::Start(_) | Decision::Restart(..) if self.inputs.policy.no_start => None,
+                Decision::Start(_) | Decision::Unpause(_) | Decision::Restart(..)
+                    if self.inputs.policy.no_start =>
+                {
+                    None
+                }
+                Decision::Unpause(instance) => Some(self.unpause(instance)),
                 Decision::Start(instance) => self.start(decided, instance),
                 Decision::Restart(instance, cause) => {
                     let stop = self.stop(instance, cause.clone(), Vec::new());
@@ -134,6 +131,21 @@ impl Planner<'_> {
                     .or_default()
                     .push(outcome);
             }
+        }
+    }
+
+    fn unpause(&mut self, instance: &Instance) -> Outcome {
+        let target = existing(instance);
+        let action = Action::Unpause {
+            instance: target.clone(),
+        };
+        let started = self.plan.add(action, Cause::Paused, Vec::new());
+        Outcome {
+            target,
+            started: Some(started),
+            ready: None,
+            readiness: instance.readiness.clone(),
+            has_healthcheck: instance.health.is_some(),
         }
     }
 
@@ -379,7 +391,8 @@ impl Planner<'_> {
                     .filter(|instance| !ending.iter().any(|other| other.id == instance.id))
                     .cloned()
                     .collect();
-                (port, others.into_iter().map(PendingStep::StopOwn).collect())
+                let stop = |instance| PendingStep::StopOwn(Box::new(instance));
+                (port, others.into_iter().map(stop).collect())
             }
             Verdict::Replace {
                 claim,
@@ -393,7 +406,10 @@ impl Planner<'_> {
                     holders,
                     grace,
                 };
-                (port, vec![PendingStep::Act(free, Cause::PortHeld(rule))])
+                (
+                    port,
+                    vec![PendingStep::Act(Box::new(free), Cause::PortHeld(rule))],
+                )
             }
             Verdict::Move { claim, to, rule } => {
                 for variable in moved_variables(&service.name, need.port.target, to) {
@@ -405,7 +421,7 @@ impl Planner<'_> {
                 (
                     to,
                     vec![PendingStep::Act(
-                        Action::MovePort { claim, to },
+                        Box::new(Action::MovePort { claim, to }),
                         Cause::PortHeld(rule),
                     )],
                 )
@@ -421,7 +437,7 @@ impl Planner<'_> {
 
     fn pend(&mut self, pending: PendingStep, needs: Vec<StepId>) -> StepId {
         match pending {
-            PendingStep::Act(action, cause) => self.plan.add(action, cause, needs),
+            PendingStep::Act(action, cause) => self.plan.add(*action, cause, needs),
             PendingStep::StopOwn(instance) => {
                 let why = "an earlier instance of this project holds the port".to_owned();
                 self.discard(&instance, Cause::PortHeld(why), needs)
@@ -474,17 +490,6 @@ fn watch(decided: &Decided<'_>, number: u32, need: &Need, settled: &SettledPort)
 
 /// A step whose needs are not known yet.
 enum PendingStep {
-    Act(Action, Cause),
-    StopOwn(Instance),
-}
-
-/// An instance that exists, as a target.
-pub(super) fn existing(instance: &Instance) -> Target {
-    Target {
-        backend: instance.backend,
-        project: instance.project.clone(),
-        service: instance.service.clone(),
-        name: instance.name.clone(),
-        which: Which::Existing(instance.id.clone()),
-    }
+    Act(Box<Action>, Cause),
+    StopOwn(Box<Instance>),
 }

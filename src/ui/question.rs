@@ -1,4 +1,4 @@
-//! The dialogues of wharf: what to do about a held port, and whether data may be lost.
+//! The one dialogue of wharf: what to do about a held port.
 
 use std::io::Write as _;
 

@@ -18,6 +18,7 @@ mod foreground;
 mod harness;
 #[cfg(test)]
 mod images;
+mod lifecycle;
 mod ports;
 mod processes;
 mod server;

@@ -51,7 +51,7 @@ pub(crate) struct Lab {
     clippy::disallowed_methods,
     reason = "a test reads the environment it was started with"
 )]
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -70,6 +70,7 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
     let output = Command::new("docker")
         .args(arguments)
         .env("DOCKER_HOST", &env().variables["DOCKER_HOST"])
+        .env("DOCKER_BUILDKIT", "0")
         .output()
         .unwrap();
     let error = String::from_utf8_lossy(&output.stderr);

@@ -311,7 +311,7 @@ fn spec(lab: &Lab, ports: (u16, u16)) -> InstanceSpec {
 }
 
 /// What is worth comparing: without ids, versions, empty values and orders that mean nothing.
-fn comparable(value: &Value, key: &str) -> Value {
+pub(crate) fn comparable(value: &Value, key: &str) -> Value {
     match value {
         Value::Object(map) => map
             .iter()

@@ -11,14 +11,24 @@ mod buildkit;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod failures;
+#[cfg(test)]
 mod interop;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
+mod parity;
+#[cfg(test)]
+mod recreate;
+#[cfg(test)]
 mod registry;
 #[cfg(test)]
 mod resources;
+#[cfg(test)]
+mod tools;
+#[cfg(test)]
+mod turns;
 #[cfg(test)]
 mod waiting;

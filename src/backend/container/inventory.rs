@@ -111,8 +111,10 @@ fn chosen(
     let (mut names, mut hashes) = (BTreeSet::new(), BTreeMap::new());
     for mut entry in all {
         let is_ours = entry.labels.get(labels::PROJECT).map(String::as_str) == Some(project);
-        if is_ours && let Some(hash) = entry.labels.remove(labels::CONFIG_HASH) {
-            hashes.insert(entry.name.clone(), hash);
+        if is_ours {
+            // Old versions of Docker Compose recorded none.
+            let hash = entry.labels.remove(labels::CONFIG_HASH);
+            hashes.insert(entry.name.clone(), hash.unwrap_or_default());
         }
         if is_ours || named.contains(&entry.name) {
             names.insert(entry.name);

@@ -30,6 +30,7 @@ mod logs;
 mod mounts;
 mod networks;
 mod observe;
+mod outline;
 mod output;
 mod perform;
 mod pull;

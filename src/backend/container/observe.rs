@@ -114,6 +114,12 @@ fn instance(inspected: Inspected) -> Instance {
         finished: unix_seconds(&inspected.state.finished_at),
         publishers,
         networks: inspected.network_settings.networks.into_keys().collect(),
+        volumes: inspected
+            .mounts
+            .into_iter()
+            .filter(|mount| mount.kind == "volume")
+            .map(|mount| mount.name)
+            .collect(),
         one_off: label(labels::ONE_OFF).is_some_and(|value| value == "True"),
         stop_grace: inspected
             .config

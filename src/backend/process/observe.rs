@@ -72,6 +72,7 @@ fn instance(record: Record) -> Instance {
         finished: run.and_then(|run| run.finished).map(seconds),
         publishers: publishers(&record),
         networks: Vec::new(),
+        volumes: Vec::new(),
         one_off: record.spec.number == 0,
         stop_grace: Some(record.spec.stop_grace.as_secs()),
         readiness: record.spec.readiness.clone(),

@@ -1,0 +1,151 @@
+//! What goes wrong in the middle of `up`: it is said what was done and what was not, and the same command
+//! again goes on from there.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::engine::{Lab, docker, lab};
+use crate::tools::{Tool, changed};
+
+const UP: &[&str] = &["up", "-d", "-t", "0"];
+
+fn sleeper(lab: &Lab, name: &str, more: &str) -> String {
+    let image = lab.busybox();
+    format!("  {name}: {{image: {image}, command: sleep 600, init: true, {more}}}\n")
+}
+
+fn all_run(lab: &Lab, names: &[&str]) {
+    let states = lab.states();
+    let running: Vec<&str> = states
+        .iter()
+        .filter(|(_, (_, state))| state == "running")
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(running, names);
+}
+
+#[test]
+fn a_name_that_is_taken_is_said_and_the_next_up_goes_on() {
+    let lab = lab!();
+    lab.write(&format!(
+        "services:\n{}{}",
+        sleeper(&lab, "a", ""),
+        sleeper(&lab, "b", "depends_on: [a]")
+    ));
+    let name = format!("{}-a-1", lab.project.name);
+    docker(&["create", "--name", &name, lab.busybox(), "true"]);
+    let ended = lab.run(Tool::Wharf, UP);
+    docker(&["rm", &name]);
+    assert_eq!(ended.code, Some(1));
+    for words in [&name, "already in use", "not done"] {
+        assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
+    }
+    lab.succeeds(Tool::Wharf, UP);
+    all_run(&lab, &["P-a-1", "P-b-1"]);
+}
+
+#[test]
+fn an_image_that_cannot_be_had_stops_what_needs_it() {
+    let lab = lab!();
+    let file = |image: &str| {
+        format!(
+            "services:\n{}  broken: {{image: '{image}', command: sleep 600}}\n",
+            sleeper(&lab, "a", "")
+        )
+    };
+    lab.write(&file("127.0.0.1:1/no/such:image"));
+    let ended = lab.run(Tool::Wharf, UP);
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains("127.0.0.1:1/no/such:image"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!lab.states().contains_key("P-broken-1"));
+    lab.write(&file(lab.busybox()));
+    lab.succeeds(Tool::Wharf, UP);
+    all_run(&lab, &["P-a-1", "P-broken-1"]);
+}
+
+#[test]
+fn a_container_that_cannot_start_leaves_the_others_running() {
+    let lab = lab!();
+    let file = |command: &str| {
+        format!(
+            "services:\n{}  b: {{image: {}, command: {command}}}\n{}",
+            sleeper(&lab, "a", ""),
+            lab.busybox(),
+            sleeper(&lab, "c", "depends_on: [b]")
+        )
+    };
+    lab.write(&file("/no/such/program"));
+    let ended = lab.run(Tool::Wharf, UP);
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains("/no/such/program"),
+        "{}",
+        ended.stderr
+    );
+    let not_done = format!("container {}-c-1: start", lab.project.name);
+    assert!(ended.stderr.contains(&not_done), "{}", ended.stderr);
+    let before = lab.states();
+    lab.write(&file("sleep 600"));
+    lab.succeeds(Tool::Wharf, UP);
+    all_run(&lab, &["P-a-1", "P-b-1", "P-c-1"]);
+    assert_eq!(changed(&before, &lab.states()), ["P-b-1"]);
+}
+
+/// A tool that was killed while it replaced a container leaves the new one under a temporary name.
+#[test]
+fn a_replacement_that_was_interrupted_is_completed() {
+    let lab = lab!();
+    lab.write(&format!("services:\n{}", sleeper(&lab, "a", "")));
+    lab.succeeds(Tool::Wharf, UP);
+    let name = format!("{}-a-1", lab.project.name);
+    docker(&["rename", &name, &format!("0123456789ab_{name}")]);
+    lab.succeeds(Tool::Wharf, UP);
+    all_run(&lab, &["P-a-1"]);
+}
+
+#[test]
+fn an_interrupted_up_is_gone_on_with() {
+    let lab = lab!();
+    lab.write(&format!(
+        "services:\n{}{}",
+        sleeper(
+            &lab,
+            "a",
+            "healthcheck: {test: ['CMD', 'test', '-e', '/well'], interval: 1h}"
+        ),
+        sleeper(&lab, "b", "depends_on: {a: {condition: service_healthy}}")
+    ));
+    let mut command = lab.command(Tool::Wharf, UP);
+    let mut up = command.stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let is_up = || {
+        let states = lab.states();
+        states
+            .get("P-a-1")
+            .is_some_and(|(_, state)| state == "running")
+            && states.contains_key("P-b-1")
+    };
+    while !is_up() {
+        assert!(Instant::now() < deadline, "never waited for a");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = up.id().to_string();
+    let sent = Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    assert!(sent.success());
+    assert_eq!(up.wait().unwrap().code(), Some(130));
+    assert_eq!(lab.states()["P-b-1"].1, "created");
+    docker(&[
+        "exec",
+        &format!("{}-a-1", lab.project.name),
+        "touch",
+        "/well",
+    ]);
+    let before = lab.states();
+    lab.succeeds(Tool::Wharf, UP);
+    all_run(&lab, &["P-a-1", "P-b-1"]);
+    assert_eq!(changed(&before, &lab.states()), [""; 0]);
+}
