@@ -24,6 +24,7 @@ mod limits;
 mod locate;
 mod merge;
 pub mod model;
+mod mounts;
 mod node;
 mod normalise;
 pub mod once;

@@ -14,10 +14,11 @@ use super::diagnostic::Diagnostic;
 use super::extension::{conflict, extension};
 use super::limits;
 use super::model::{
-    Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount,
-    MountKind, NamedContext, NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart,
-    RestartPacing, Separator, Service, StoreMount, StoreSource, Ulimit, digest,
+    Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging,
+    NamedContext, NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart, RestartPacing,
+    Separator, Service, StoreSource, Ulimit, digest,
 };
+use super::mounts::{mount, store_mounts};
 use super::outside::{network, store, volume};
 use super::paths;
 use super::report::Report;
@@ -432,43 +433,6 @@ fn port(node: &Node) -> Result<Port, (&'static str, String)> {
     })
 }
 
-fn mount(node: &Node) -> Option<Mount> {
-    let empty = Node::default();
-    let section = |key: &str| node.get(key).unwrap_or(&empty);
-    let kind = match node.text("type")? {
-        "bind" => MountKind::Bind {
-            source: PathBuf::from(node.text("source").unwrap_or_default()),
-            create_host_path: node.get("bind").is_none()
-                || flag(section("bind"), "create_host_path"),
-            propagation: owned(section("bind"), "propagation"),
-            selinux: owned(section("bind"), "selinux"),
-            recursive: owned(section("bind"), "recursive"),
-        },
-        "volume" => MountKind::Volume {
-            source: owned(node, "source"),
-            nocopy: flag(section("volume"), "nocopy"),
-            subpath: owned(section("volume"), "subpath"),
-            labels: pairs(section("volume"), "labels"),
-        },
-        "tmpfs" => MountKind::Tmpfs {
-            size: amount(section("tmpfs"), "size"),
-            mode: amount(section("tmpfs"), "mode").and_then(|mode| u32::try_from(mode).ok()),
-        },
-        "image" => MountKind::Image {
-            source: node.text("source").unwrap_or_default().to_owned(),
-            subpath: owned(section("image"), "subpath"),
-        },
-        // Named pipes and cluster volumes: shown by `config`, not mounted.
-        _ => return None,
-    };
-    Some(Mount {
-        kind,
-        target: node.text("target").unwrap_or_default().to_owned(),
-        read_only: flag(node, "read_only"),
-        consistency: owned(node, "consistency"),
-    })
-}
-
 fn attachment(node: &Node) -> NetworkAttachment {
     NetworkAttachment {
         aliases: texts(node, "aliases"),
@@ -579,19 +543,6 @@ fn pull_policy(node: &Node) -> Option<PullPolicy> {
             None => PullPolicy::Missing,
         },
     })
-}
-
-fn store_mounts(node: &Node, key: &str) -> Vec<StoreMount> {
-    items(node, key)
-        .iter()
-        .map(|mount| StoreMount {
-            source: mount.text("source").unwrap_or_default().to_owned(),
-            target: owned(mount, "target"),
-            uid: owned(mount, "uid"),
-            gid: owned(mount, "gid"),
-            mode: int(mount, "mode").and_then(|mode| u32::try_from(mode).ok()),
-        })
-        .collect()
 }
 
 fn ulimit(node: &Node) -> Ulimit {
