@@ -272,6 +272,7 @@ mod tests {
             root: "/p".into(),
             text: "node_modules\n*.log\n!keep.log\n".to_owned(),
         };
+        let all = trigger("/p", Reaction::Sync);
         let mut trigger = trigger("/p/web", Reaction::Sync);
         trigger.ignore = vec!["dist".to_owned()];
         trigger.include = vec!["**/*.js".to_owned(), "dist".to_owned()];
@@ -284,11 +285,7 @@ mod tests {
         ] {
             assert_eq!(rule.counts(Path::new(path)), counts, "{path}");
         }
-        let whole = Rule::new(
-            "web",
-            &super::tests::trigger("/p", Reaction::Sync),
-            Some(&file),
-        );
+        let whole = Rule::new("web", &all, Some(&file));
         let whole = whole.unwrap();
         for (path, counts) in [
             ("/p/node_modules/x/y", false),

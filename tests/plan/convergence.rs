@@ -1,12 +1,15 @@
 //! Execute a plan, observe, plan again: nothing is left to do.
 
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
 use wharf::backend::Made;
 use wharf::backend::fake::Fake;
-use wharf::event::Events;
-use wharf::execute::{Report, execute};
+use wharf::event::{Event, Events};
+use wharf::execute::{Report, execute, execute_at_most};
 use wharf::plan::Plan;
 use wharf::plan::step::Action;
-use wharf::project::model::Conflict;
+use wharf::project::model::{Conflict, Volume};
 use wharf::state::{Fingerprint, Status};
 
 use crate::world::{World, python};
@@ -185,4 +188,74 @@ services:
             "{plan}"
         );
     }
+}
+
+#[test]
+fn containers_that_pick_from_a_range_start_one_after_the_other() {
+    let mut world = World::new(
+        "
+services:
+  a: {image: a, ports: ['9000-9010:80'], scale: 3}
+  b: {image: b, ports: ['9100:80']}
+",
+    );
+    world.policy.no_start = true;
+    again(&mut world);
+    world.policy.no_start = false;
+    let plan = world.up();
+    let starts: Vec<_> = plan
+        .steps
+        .iter()
+        .filter(|step| matches!(step.action, Action::Start { .. }))
+        .collect();
+    assert_eq!(starts.len(), 4, "{plan}");
+    for pair in starts[..3].windows(2) {
+        assert!(pair[1].needs.contains(&pair[0].id), "{plan}");
+    }
+    assert!(starts[3].needs.is_empty(), "{plan}");
+}
+
+#[test]
+fn a_limit_of_one_carries_out_everything() {
+    let world = World::new(STACK);
+    let fake = Fake::new(world.observed.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let (events, mut receiver) = Events::channel();
+    let plan = world.up();
+    let made = Made::default();
+    let limit = NonZeroUsize::new(1);
+    let report = runtime.block_on(execute_at_most(&plan, &fake, &made, &events, limit));
+    assert!(report.failed.is_empty() && report.skipped.is_empty());
+    let mut at_work = 0;
+    while let Ok(event) = receiver.try_recv() {
+        if let Event::StepStarted { text, .. } = &event {
+            at_work += i32::from(!text.contains("wait"));
+        } else if let Event::StepDone { text, .. } = &event {
+            at_work -= i32::from(!text.contains("wait"));
+        }
+        assert!(at_work <= 1);
+    }
+}
+
+#[test]
+fn resources_that_nobody_uses_are_made_when_asked() {
+    let mut world = World::new(
+        "
+services: {a: {image: a}}
+volumes: {data: {}}
+",
+    );
+    // Loading leaves out what no service uses, unless it was asked not to.
+    let volume = Volume {
+        key: "data".to_owned(),
+        name: "shop_data".to_owned(),
+        ..Volume::default()
+    };
+    let volumes = &mut world.project.volumes;
+    volumes.insert("data".to_owned(), Arc::new(volume));
+    assert!(!world.up().to_string().contains("volume shop_data: create"));
+    world.policy.all_resources = true;
+    assert!(world.up().to_string().contains("volume shop_data: create"));
 }

@@ -1,0 +1,125 @@
+//! The end of a run: what it started is stopped, and what it still writes is shown.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::Followed;
+use super::run::{Run, observe};
+use crate::backend::Made;
+use crate::cli::carry_out::{Signals, outcome};
+use crate::error::Result;
+use crate::event::Event;
+use crate::execute;
+use crate::plan::Plan;
+use crate::plan::down::{self, Ending};
+use crate::state::Observed;
+
+impl Run<'_> {
+    /// Stops what this run started or attached to. The first signal asks, a second one kills.
+    pub(super) async fn stop_all(
+        &mut self,
+        receiver: &mut UnboundedReceiver<Event>,
+        followed: &mut FuturesUnordered<Followed<'_>>,
+        signals: &mut Signals,
+        interrupted: bool,
+    ) -> Result<()> {
+        if interrupted {
+            self.scene
+                .context
+                .ui
+                .status("stopping gracefully; press Ctrl-C again to kill");
+        }
+        let mut timeout = self.options.timeout;
+        loop {
+            let plan = self.stop_plan(timeout).await?;
+            let made = Made::default();
+            let events = self.events.clone();
+            let mut stopping =
+                std::pin::pin!(execute::execute(&plan, self.scene.backends, &made, &events));
+            let killed = loop {
+                tokio::select! {
+                    biased;
+                    () = signals.next() => break true,
+                    Some(event) = receiver.recv() => self.handle_late(&event),
+                    report = &mut stopping => {
+                        self.drain(receiver, followed).await;
+                        return outcome(&plan, report);
+                    }
+                    Some(_) = followed.next() => {}
+                }
+            };
+            if killed {
+                self.scene.context.ui.status("killing");
+                timeout = Some(Duration::ZERO);
+            }
+        }
+    }
+
+    /// The last lines arrive while instances end.
+    pub(super) async fn drain(
+        &mut self,
+        receiver: &mut UnboundedReceiver<Event>,
+        followed: &mut FuturesUnordered<Followed<'_>>,
+    ) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+        while !followed.is_empty() {
+            tokio::select! {
+                Some(event) = receiver.recv() => self.handle_late(&event),
+                Some(_) = followed.next() => {}
+                () = tokio::time::sleep_until(deadline) => break,
+            }
+        }
+        while let Ok(event) = receiver.try_recv() {
+            self.handle_late(&event);
+        }
+    }
+
+    /// Shows what happens while instances are stopped; nothing new is followed.
+    pub(super) fn handle_late(&mut self, event: &Event) {
+        match event {
+            Event::Log {
+                name,
+                stream,
+                time,
+                line,
+            } => self.line(name, *stream, *time, line),
+            Event::Exited {
+                name,
+                service,
+                code,
+            } => {
+                self.scene.context.ui.status(format!(
+                    "{} exited with code {code}",
+                    self.writer.short(name)
+                ));
+                if self.options.exit_code_from.as_ref() == Some(service) {
+                    self.code = *code;
+                }
+            }
+            Event::StepStarted { .. }
+            | Event::StepDone { .. }
+            | Event::StepFailed { .. }
+            | Event::Progress { .. }
+            | Event::Note(_)
+            | Event::Warning(_)
+            | Event::Ready { .. } => self.progress.show(event),
+        }
+    }
+
+    pub(super) async fn stop_plan(&self, timeout: Option<Duration>) -> Result<Plan> {
+        let observed = Observed {
+            instances: observe(self.scene, &self.names()).await?,
+            ..Observed::default()
+        };
+        Ok(down::stop(
+            &observed,
+            &Ending {
+                timeout,
+                ..Ending::default()
+            },
+        ))
+    }
+}

@@ -1,0 +1,312 @@
+//! The foreground: shows the output of what a plan starts, and ends it on Ctrl-C.
+
+mod ending;
+mod run;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc::unbounded_channel;
+
+use self::run::Run;
+use crate::backend::process::ProjectLock;
+use crate::backend::router::Backends;
+use crate::backend::{BackendError, Made};
+use crate::cli::carry_out::{Quiet, Signals, outcome};
+use crate::cli::context::Context;
+use crate::cli::menu::{self, Key, Keys};
+use crate::cli::watch::{self, Watch, Watching};
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::execute::{self, Report};
+use crate::plan::Plan;
+use crate::state::{Instance, ProbeKind};
+use crate::ui::logs::LogWriter;
+use crate::ui::progress::Progress;
+
+/// How the foreground run ends by itself.
+#[derive(Clone, Debug, Default)]
+pub(in crate::cli) struct Foreground {
+    /// When to end everything because an instance ended.
+    pub(in crate::cli) abort: Abort,
+    /// The service whose exit code is the command's.
+    pub(in crate::cli) exit_code_from: Option<String>,
+    /// `-t`
+    pub(in crate::cli) timeout: Option<Duration>,
+    /// Services whose output is shown; `None`: all.
+    pub(in crate::cli) attach: Option<BTreeSet<String>>,
+    /// With the time of arrival.
+    pub(in crate::cli) timestamps: bool,
+    /// Without names in front.
+    pub(in crate::cli) no_prefix: bool,
+    /// Without colours in front.
+    pub(in crate::cli) no_colour: bool,
+    /// What of the output of builds and pulls is not shown.
+    pub(in crate::cli) quiet: Quiet,
+    /// The services whose end is the end; `None`: all. Others are left running then.
+    pub(in crate::cli) awaited: Option<BTreeSet<String>>,
+    /// Take keys.
+    pub(in crate::cli) menu: bool,
+    /// Watch from the start.
+    pub(in crate::cli) watch: bool,
+    /// Once ready, say whether it is a WebSocket server.
+    pub(in crate::cli) handshake: Option<ProbeKind>,
+}
+
+/// When to end everything because an instance ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::cli) enum Abort {
+    /// Never.
+    #[default]
+    Never,
+    /// However it ended (`--abort-on-container-exit`).
+    OnExit,
+    /// When its code is not 0 (`--abort-on-container-failure`).
+    OnFailure,
+}
+
+/// The output of one instance: its name once it is over.
+type Followed<'a> = Pin<Box<dyn Future<Output = (String, Result<(), BackendError>)> + 'a>>;
+
+/// Instances that run although their output was over.
+type Again<'a> = Pin<Box<dyn Future<Output = Result<Vec<Instance>>> + 'a>>;
+
+/// What is carried out in front of the user.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli) struct Scene<'a> {
+    pub(in crate::cli) context: &'a Context,
+    pub(in crate::cli) backends: &'a Backends,
+    pub(in crate::cli) plan: &'a Plan,
+    /// The project's name.
+    pub(in crate::cli) project: &'a str,
+    /// Instances that run already and that the plan leaves alone.
+    pub(in crate::cli) kept: &'a [Instance],
+}
+
+/// Executes a plan in the foreground: shows output until every instance ended or the user interrupts,
+/// then leaves nothing running. The project is locked until the plan is carried out.
+///
+/// Everything that is waited for is polled by one loop; nothing in it waits for the project's lock by
+/// itself, because watching needs the lock now and then.
+pub(in crate::cli) async fn run(
+    scene: Scene<'_>,
+    options: &Foreground,
+    alone: ProjectLock,
+    watcher: Option<Watch<'_>>,
+) -> Result<()> {
+    let Scene {
+        context,
+        backends,
+        plan,
+        project,
+        kept,
+    } = scene;
+    let mut alone = Some(alone);
+    let (events, mut receiver) = Events::channel();
+    let (renewed, mut renewals) = unbounded_channel();
+    let made = Made::default();
+    let began = now();
+    let mut run = Run {
+        scene,
+        made: &made,
+        events: events.clone(),
+        progress: Progress::new(context.ui).without(options.quiet.subjects(plan)),
+        writer: LogWriter::new(project, names(plan, kept).iter().map(String::as_str))
+            .timestamps(options.timestamps)
+            .prefix(!options.no_prefix)
+            .colours(!options.no_colour),
+        options,
+        ours: kept.to_vec(),
+        code: 0,
+        ended: None,
+        seen: BTreeMap::new(),
+        following: BTreeMap::new(),
+    };
+    let mut signals = Signals::new()?;
+    let mut keys = options.menu.then(Keys::take).flatten();
+    let watchable = watcher
+        .as_ref()
+        .is_some_and(|watch| !watch.rules.is_empty());
+    if keys.is_some() {
+        context.ui.status(menu::line(watchable));
+    }
+    let mut followed: FuturesUnordered<Followed<'_>> = FuturesUnordered::new();
+    for instance in kept {
+        followed.extend(run.follow(instance.clone(), began));
+    }
+    let mut executing = std::pin::pin!(execute::execute_at_most(
+        plan,
+        backends,
+        &made,
+        &events,
+        context.global.limit()
+    ));
+    let mut report: Option<Report> = None;
+    let mut wants_watch = options.watch;
+    let mut watching: Option<Watching<'_>> = None;
+    let mut again: Option<Again<'_>> = None;
+    // Whether what is being looked for now was begun after everything was over.
+    let mut conclusive = false;
+    let end = loop {
+        let finished = report.is_some();
+        if finished
+            && wants_watch
+            && watching.is_none()
+            && let Some(watcher) = &watcher
+        {
+            watching = Some(Box::pin(watch::run(
+                context,
+                backends,
+                watcher,
+                events.clone(),
+                renewed.clone(),
+            )));
+        }
+        let over = finished && !run.goes_on() && receiver.is_empty();
+        if over && watching.is_none() && again.is_none() {
+            conclusive = true;
+            again = Some(Box::pin(run.running_again()));
+        }
+        tokio::select! {
+            biased;
+            () = signals.next() => break End::Interrupted,
+            Some(key) = menu::next(&mut keys) => match key {
+                Key::Detach => break End::Detached,
+                Key::Watch if !watchable => context.ui.note("no service has a `develop.watch` section"),
+                Key::Watch => {
+                    wants_watch = !wants_watch;
+                    if watching.take().is_some() {
+                        context.ui.status("watch: off");
+                    }
+                }
+            },
+            Some(event) = receiver.recv() => {
+                match run.handle(&event).await {
+                    Ok(Some(instance)) => followed.extend(run.follow(instance, began)),
+                    Ok(None) => {}
+                    Err(error) => break End::Lost(error),
+                }
+                if run.aborts() {
+                    break End::Aborted;
+                }
+            }
+            done = &mut executing, if !finished => {
+                let failed = !done.failed.is_empty();
+                report = Some(done);
+                // What is up may be stopped or changed by other commands from here on.
+                drop(alone.take());
+                if failed {
+                    break End::Failed;
+                }
+            }
+            Some((name, result)) = followed.next() => {
+                run.following.remove(&name);
+                if let Err(error) = result {
+                    break End::Lost(error.into());
+                }
+                // It may be back already, or coming back.
+                if finished && again.is_none() {
+                    conclusive = false;
+                    again = Some(Box::pin(run.running_again()));
+                }
+            }
+            result = poll(&mut again) => {
+                again = None;
+                match result {
+                    Ok(instances) => {
+                        let instances = run.not_followed(instances);
+                        for instance in instances {
+                            let since = run.seen.get(&instance.name).map_or(began, |last| last + 1);
+                            followed.extend(run.follow(instance, since));
+                        }
+                        if conclusive && !run.goes_on() && watching.is_none() && receiver.is_empty() {
+                            break End::AllExited;
+                        }
+                    }
+                    Err(error) => break End::Lost(error),
+                }
+            }
+            Some(()) = renewals.recv() => {
+                conclusive = false;
+                again = Some(Box::pin(run.running_again()));
+            }
+            result = poll(&mut watching) => {
+                watching = None;
+                wants_watch = false;
+                if let Err(error) = result {
+                    context.ui.warn(format!("watch: off: {error}"));
+                }
+            }
+        }
+    };
+    drop((watching, again));
+    // Lines that were read before the end are shown before the end. What cannot be followed any more is
+    // stopped all the same.
+    while let Ok(event) = receiver.try_recv() {
+        drop(run.handle(&event).await);
+    }
+    drop(keys);
+    if matches!(end, End::Detached) {
+        context.ui.status(
+            "detached: the services go on; `wharf logs -f` shows their output, `wharf down` ends them",
+        );
+        return Ok(());
+    }
+    if !matches!(end, End::AllExited) {
+        run.stop_all(
+            &mut receiver,
+            &mut followed,
+            &mut signals,
+            matches!(end, End::Interrupted),
+        )
+        .await?;
+    }
+    match (end, report) {
+        (End::Interrupted, _) => Err(Error::interrupted()),
+        (End::Lost(error), _) => Err(error),
+        (End::Failed, Some(report)) => outcome(plan, report),
+        _ if options.exit_code_from.is_some() && run.code != 0 => Err(Error::service(run.code)),
+        (End::Aborted, _) if run.code != 0 => Err(Error::service(run.code)),
+        _ => Ok(()),
+    }
+}
+
+/// The result of a future that may not be there: then there is never one.
+async fn poll<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + '_>>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+enum End {
+    AllExited,
+    Aborted,
+    Detached,
+    Interrupted,
+    Failed,
+    /// What runs cannot be seen any more.
+    Lost(Error),
+}
+
+/// The names of all instances whose output may be shown, for the width of the prefix.
+fn names(plan: &Plan, kept: &[Instance]) -> BTreeSet<String> {
+    let made = plan
+        .steps
+        .iter()
+        .filter_map(|step| step.action.makes_or_starts());
+    let made = made.map(|(_, name)| name.to_owned());
+    kept.iter()
+        .map(|instance| instance.name.clone())
+        .chain(made)
+        .collect()
+}
+
+/// Nanoseconds since the Unix epoch.
+fn now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,204 @@
+//! What a run knows while it goes on: whose output is shown, and what has ended.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use super::{Abort, Followed, Foreground, Scene};
+use crate::backend::{Backend as _, LogOptions, Made};
+use crate::cli::carry_out::say_what_it_is;
+use crate::error::Result;
+use crate::event::{Event, Events, Stream};
+use crate::plan::step::{Action, StepId};
+use crate::state::{BackendKind, Instance};
+use crate::ui::logs::LogWriter;
+use crate::ui::progress::Progress;
+
+/// One run of `up` in front.
+pub(super) struct Run<'a> {
+    pub(super) scene: Scene<'a>,
+    pub(super) made: &'a Made,
+    pub(super) events: Events,
+    pub(super) progress: Progress,
+    pub(super) writer: LogWriter,
+    pub(super) options: &'a Foreground,
+    pub(super) ours: Vec<Instance>,
+    pub(super) code: i32,
+    /// How the last instance that ended did so: its exit code.
+    pub(super) ended: Option<i32>,
+    /// The time of the last line of each instance, in nanoseconds since the Unix epoch: where to go on
+    /// with one that another command has started again.
+    pub(super) seen: BTreeMap<String, i64>,
+    /// The instances whose output is read, and their services.
+    pub(super) following: BTreeMap<String, String>,
+}
+
+impl<'a> Run<'a> {
+    /// Shows an event; returns an instance that has just started and is to be followed.
+    pub(super) async fn handle(&mut self, event: &Event) -> Result<Option<Instance>> {
+        match event {
+            Event::Log {
+                name,
+                stream,
+                time,
+                line,
+            } => {
+                self.seen.insert(name.clone(), *time);
+                self.line(name, *stream, *time, line);
+            }
+            Event::Exited {
+                name,
+                service,
+                code,
+            } => {
+                self.scene.context.ui.status(format!(
+                    "{} exited with code {code}",
+                    self.writer.short(name)
+                ));
+                let counts = match &self.options.exit_code_from {
+                    Some(wanted) => wanted == service,
+                    None => self.code == 0,
+                };
+                if counts {
+                    self.code = *code;
+                }
+                self.ended = Some(*code);
+            }
+            Event::StepDone { id, .. } => {
+                self.progress.show(event);
+                return self.started(*id).await;
+            }
+            Event::StepStarted { .. }
+            | Event::StepFailed { .. }
+            | Event::Progress { .. }
+            | Event::Note(_)
+            | Event::Warning(_) => self.progress.show(event),
+            Event::Ready { address, .. } => {
+                self.progress.show(event);
+                if let Some(kind) = &self.options.handshake {
+                    say_what_it_is(self.scene.context, kind, *address).await;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn started(&mut self, id: StepId) -> Result<Option<Instance>> {
+        let step = self.scene.plan.steps.iter().find(|step| step.id == id);
+        let Some(Action::Start { instance }) = step.map(|step| &step.action) else {
+            return Ok(None);
+        };
+        let started = self.scene.backends.started(instance, id, self.made).await?;
+        self.ours.extend(started.clone());
+        Ok(started)
+    }
+
+    /// Shows a line, unless its service is not to be shown.
+    pub(super) fn line(&self, name: &str, stream: Stream, time: i64, line: &[u8]) {
+        let service = self.ours.iter().find(|instance| instance.name == name);
+        let shown = match (&self.options.attach, service) {
+            (Some(attach), Some(instance)) => attach.contains(&instance.service),
+            _ => true,
+        };
+        if shown {
+            // A reader that went away ends what it reads, not the services.
+            drop(self.writer.line(name, stream, time, line));
+        }
+    }
+
+    /// Whether everything is to end because of what ended.
+    pub(super) fn aborts(&self) -> bool {
+        match (self.options.abort, self.ended) {
+            (Abort::Never, _) | (_, None) => false,
+            (Abort::OnExit, Some(_)) => true,
+            (Abort::OnFailure, Some(code)) => code != 0,
+        }
+    }
+
+    /// Whether anything runs that is waited for.
+    pub(super) fn goes_on(&self) -> bool {
+        self.following.values().any(|service| {
+            let awaited = self.options.awaited.as_ref();
+            awaited.is_none_or(|awaited| awaited.contains(service))
+        })
+    }
+
+    /// Follows an instance, unless it is followed; what it wrote before `since` was shown before.
+    pub(super) fn follow(&mut self, instance: Instance, since: i64) -> Option<Followed<'a>> {
+        let (name, service) = (instance.name.clone(), instance.service.clone());
+        if self.following.insert(name, service).is_some() {
+            return None;
+        }
+        let (backends, events) = (self.scene.backends, self.events.clone());
+        Some(Box::pin(async move {
+            let options = LogOptions {
+                follow: true,
+                since: Some(since),
+                ..LogOptions::default()
+            };
+            let name = instance.name.clone();
+            let result = backends.follow(&[instance], &options, &events).await;
+            (name, result)
+        }))
+    }
+
+    /// Those whose output is not shown, made ours.
+    pub(super) fn not_followed(&mut self, mut instances: Vec<Instance>) -> Vec<Instance> {
+        instances.retain(|instance| !self.following.contains_key(&instance.name));
+        self.ours.extend(instances.iter().cloned());
+        instances
+    }
+
+    /// What another command, or watching, has started again by now: a command that is at work is waited
+    /// for, as what it has stopped it may be about to start.
+    pub(super) fn running_again(&self) -> impl Future<Output = Result<Vec<Instance>>> + use<'a> {
+        let scene = self.scene;
+        let ours = self.names();
+        async move {
+            let (unheard, _) = Events::channel();
+            let _alone = scene
+                .backends
+                .processes
+                .lock(scene.project, &unheard)
+                .await?;
+            let mut instances = observe(scene, &ours).await?;
+            instances.retain(|instance| instance.status.is_alive());
+            Ok(instances)
+        }
+    }
+
+    /// The names of the instances of this run, and where each lives. What the plan names is ours even if it
+    /// started a moment ago and was not announced yet.
+    pub(super) fn names(&self) -> BTreeMap<String, BackendKind> {
+        let made = self
+            .scene
+            .plan
+            .steps
+            .iter()
+            .filter_map(|step| step.action.makes_or_starts())
+            .map(|(backend, name)| (name.to_owned(), backend));
+        self.ours
+            .iter()
+            .map(|instance| (instance.name.clone(), instance.backend))
+            .chain(made)
+            .collect()
+    }
+}
+
+/// The instances of a run as they are now, by their names.
+pub(super) async fn observe(
+    scene: Scene<'_>,
+    ours: &BTreeMap<String, BackendKind>,
+) -> Result<Vec<Instance>> {
+    let Scene {
+        backends, project, ..
+    } = scene;
+    let mut instances = backends.processes.observe(project).await?;
+    if ours
+        .values()
+        .any(|backend| *backend == BackendKind::Container)
+    {
+        instances.extend(backends.containers.observe(project).await?);
+    }
+    instances.retain(|instance| ours.contains_key(&instance.name));
+    Ok(instances)
+}
