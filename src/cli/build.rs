@@ -109,7 +109,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     };
     let backends = context.backends()?;
     carry_out(&context, &backends, &plan).await?;
-    if args.push {
+    if args.push && !context.global.dry_run {
         let built: Vec<&str> = plan
             .steps
             .iter()

@@ -52,6 +52,12 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     ui.quiet |= args.quiet;
     let containers = Containers::new(&context.env);
     let wanted = choose(ui, args, &project, &containers).await?;
+    if context.global.dry_run {
+        for (_, image) in &wanted {
+            ui.data(format!("image {image}: pull"));
+        }
+        return Ok(());
+    }
     let outcome = watched(ui, async |events| {
         pull(&containers, &wanted, args.ignore_pull_failures, &events).await
     });

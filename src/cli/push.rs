@@ -38,6 +38,12 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let images = images(&project, |service, why| {
         ui.status(format!("   {}: not pushed, {why}", service.name));
     });
+    if context.global.dry_run {
+        for (_, image) in &images {
+            ui.data(format!("image {image}: push"));
+        }
+        return Ok(());
+    }
     let containers = Containers::new(&context.env);
     push(ui, &containers, &images, args.ignore_push_failures).await
 }

@@ -257,6 +257,15 @@ fn builds_are_printed_for_bake() {
         "services:\n  base: {build: .}\n  web:\n    build:\n      context: .\n      \
          additional_contexts: {base: 'service:base'}\n      args: {A: '1'}\n",
     );
+    let dry = sandbox
+        .wharf(&["--dry-run", "build", "web"])
+        .expect(0)
+        .stdout;
+    let name = sandbox.project();
+    assert!(
+        dry.contains(&format!("image {name}-base: build for base")),
+        "{dry}"
+    );
     let printed = sandbox.wharf(&["build", "web", "--print"]).expect(0).stdout;
     let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(
