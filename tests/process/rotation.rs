@@ -20,8 +20,9 @@ fn limited(script: &str, size: &str, files: &str) -> Service {
 }
 
 fn segments(stage: &Stage) -> Vec<u64> {
-    let project = stage.dirs().project(PROJECT).unwrap();
-    project.instance(&name("web")).unwrap().segments().unwrap()
+    let project = stage.dirs().project(PROJECT).expect("a project's name");
+    let instance = project.instance(&name("web")).expect("an instance's name");
+    instance.segments().expect("a directory that can be read")
 }
 
 #[tokio::test]

@@ -6,10 +6,16 @@ use crate::stage::{PROJECT, Stage, name, shell};
 
 /// Types into a service.
 fn type_into(stage: &Stage, service: &str, text: &str) {
-    let project = stage.dirs().project(PROJECT).unwrap();
-    let path = project.instance(&name(service)).unwrap().stdin();
-    let mut pipe = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-    pipe.write_all(text.as_bytes()).unwrap();
+    let project = stage.dirs().project(PROJECT).expect("a project's name");
+    let path = project
+        .instance(&name(service))
+        .expect("an instance's name")
+        .stdin();
+    let mut pipe = std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .expect("a pipe that is read");
+    pipe.write_all(text.as_bytes()).expect("a reader");
 }
 
 #[tokio::test]
