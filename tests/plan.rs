@@ -6,6 +6,8 @@ mod conflicts;
 mod convergence;
 #[path = "plan/ending.rs"]
 mod ending;
+#[path = "plan/images.rs"]
+mod images;
 #[path = "plan/once.rs"]
 mod once;
 #[path = "plan/placement.rs"]

@@ -139,6 +139,16 @@ impl Output {
     }
 }
 
+/// The header of a piece.
+pub(super) fn header(stream: Stream, length: usize) -> [u8; HEADER] {
+    let kind = match stream {
+        Stream::Stdout => 1,
+        Stream::Stderr => 2,
+    };
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    [kind, 0, 0, 0, a, b, c, d]
+}
+
 /// Where in the stream of pieces the reader is.
 #[derive(Debug, Default)]
 struct Pieces {
@@ -183,18 +193,17 @@ impl Pieces {
 mod tests {
     use super::*;
 
-    fn piece(kind: u8, text: &str) -> Vec<u8> {
-        let length = u32::try_from(text.len()).unwrap().to_be_bytes();
-        [&[kind, 0, 0, 0], &length[..], text.as_bytes()].concat()
+    fn piece(stream: Stream, text: &str) -> Vec<u8> {
+        [&header(stream, text.len())[..], text.as_bytes()].concat()
     }
 
     #[test]
     fn pieces_are_put_together_however_they_arrive() {
         let sent = [
-            piece(1, "out"),
-            piece(2, "trouble"),
-            piece(1, ""),
-            piece(1, "more"),
+            piece(Stream::Stdout, "out"),
+            piece(Stream::Stderr, "trouble"),
+            piece(Stream::Stdout, ""),
+            piece(Stream::Stdout, "more"),
         ]
         .concat();
         for portion in 1..=sent.len() {
@@ -220,7 +229,7 @@ mod tests {
     #[test]
     fn a_piece_is_delivered_before_it_is_complete() {
         let mut pieces = Pieces::default();
-        let mut buffer = piece(1, "prompt> and so on");
+        let mut buffer = piece(Stream::Stdout, "prompt> and so on");
         buffer.truncate(HEADER + 8);
         assert_eq!(
             pieces.take(&mut buffer),

@@ -5,14 +5,11 @@ use std::io::IsTerminal as _;
 use crate::backend::container::Given;
 use crate::backend::router::Backends;
 use crate::backend::streams::{Program, Size};
-use crate::backend::{Backend as _, LogOptions};
 use crate::cli::context::Context;
 use crate::cli::exec::{check_terminal, recipient, running};
 use crate::cli::session::{self, End, OnSignal, Session};
 use crate::error::{Error, Result};
-use crate::event::{Event, Events};
 use crate::state::{BackendKind, Instance, Status};
-use crate::ui::terminal::Screen;
 
 /// Connect this terminal to a service's main program: its output, its input where it has one, and signals
 #[derive(Debug, clap::Args)]
@@ -117,63 +114,37 @@ async fn to_container(backends: &Backends, instance: &Instance, args: &Args) -> 
     }
 }
 
-/// The output of a process from now on, until it ends.
+/// The output of a process from now on, until it ends; its input, if the service has `stdin_open`.
 async fn to_process(backends: &Backends, instance: &Instance, args: &Args) -> Result<()> {
-    let recipient = recipient(instance);
-    let on_signal = if args.sig_proxy {
-        OnSignal::PassOn(backends, &recipient)
-    } else {
-        OnSignal::Leave
-    };
-    let options = LogOptions {
-        follow: true,
-        tail: Some(0),
-        ..LogOptions::default()
-    };
-    let (events, mut receiver) = Events::channel();
-    let screen = Screen::open().map_err(Error::failed)?;
-    let mut code = 0;
-    let followed = {
-        let instances = [instance.clone()];
-        let mut following = std::pin::pin!(backends.follow(&instances, &options, &events));
-        let mut heard = std::pin::pin!(session::listen(on_signal));
-        loop {
-            tokio::select! {
-                Some(event) = receiver.recv() => if !show(&screen, event, &mut code).await {
-                    break Err(session::broken());
-                },
-                done = &mut following => break done.map_err(Error::from),
-                error = &mut heard => break Err(error),
-            }
-        }
-    };
-    followed?;
-    while let Ok(event) = receiver.try_recv() {
-        show(&screen, event, &mut code).await;
+    let (attachment, feed) = backends
+        .processes
+        .attach(&instance.project, &instance.name)?;
+    let stdin = attachment.stdin && !args.no_stdin;
+    if attachment.tty && stdin {
+        check_terminal()?;
     }
-    drop(screen.close().await);
-    session::result(code)
-}
-
-/// Shows a line as the process wrote it, and notes its end; false when nobody reads.
-async fn show(screen: &Screen, event: Event, code: &mut i32) -> bool {
-    match event {
-        Event::Log {
-            stream, mut line, ..
-        } => {
-            line.push(b'\n');
-            screen.write(stream, line).await
-        }
-        Event::Exited { code: ended, .. } => {
-            *code = ended;
-            true
-        }
-        Event::StepStarted { .. }
-        | Event::StepDone { .. }
-        | Event::StepFailed { .. }
-        | Event::Progress { .. }
-        | Event::Note(_)
-        | Event::Warning(_)
-        | Event::Ready { .. } => true,
+    let configured = backends.containers.detach_keys();
+    let keys = session::keys(args.detach_keys.as_deref().or(configured.as_deref()))?;
+    let recipient = recipient(instance);
+    let session = Session {
+        streams: attachment.streams,
+        terminal: attachment.terminal.map(Program::Pty),
+        stdin,
+        keys: Some(keys),
+        on_signal: if args.sig_proxy && !attachment.tty {
+            OnSignal::PassOn(backends, &recipient)
+        } else {
+            OnSignal::Leave
+        },
+    };
+    let mut carried = None;
+    let ended = async {
+        carried = Some(Box::pin(feed.carry()).await);
+    };
+    match session::carry_on_until(backends, session, ended).await? {
+        End::Output => session::result(carried.transpose()?.unwrap_or(0)),
+        End::Broken => Err(session::broken()),
+        // As with a container.
+        End::Detached => Err(Error::service(1)),
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct Args {
     /// Print the builds as a file for `docker buildx bake`, and build nothing
     #[arg(long)]
     print: bool,
-    /// Check that everything the builds need is there, and build nothing
+    /// Build for the warnings, and make no image
     #[arg(long)]
     check: bool,
     /// Print nothing but errors

@@ -116,10 +116,14 @@ pub(super) fn outcome(plan: &Plan, report: Report) -> Result<()> {
     let Some((_, first)) = failed.next() else {
         return Ok(());
     };
+    let told = first.to_string();
     let mut error = Error::from(first);
-    for (_, other) in failed {
-        error.details.push(format!("also: {other}"));
-    }
+    let others: BTreeSet<String> = failed
+        .map(|(_, other)| other.to_string())
+        .filter(|other| *other != told)
+        .collect();
+    let others = others.into_iter().map(|other| format!("also: {other}"));
+    error.details.extend(others);
     let list = |ids: &mut dyn Iterator<Item = StepId>| -> Vec<String> {
         ids.filter_map(|id| plan.steps.iter().find(|step| step.id == id))
             .map(|step| step.action.to_string())

@@ -142,7 +142,9 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<()> {
             .map_err(|error| Error::failed(error).detail(format!("writing {}", path.display())));
     }
     // A reader that went away (`| head`) is its own affair.
-    drop(std::io::stdout().write_all(shown.text.as_bytes()));
+    context
+        .ui
+        .wrote(std::io::stdout().write_all(shown.text.as_bytes()));
     Ok(())
 }
 

@@ -33,6 +33,12 @@ pub(super) struct Args {
     /// Number of replicas of a service
     #[arg(long, value_name = "SERVICE=N")]
     scale: Vec<String>,
+    /// Do not show how images are pulled
+    #[arg(long)]
+    quiet_pull: bool,
+    /// Answer yes to questions: volumes whose configuration changed are made anew, without their data
+    #[arg(short, long)]
+    yes: bool,
 }
 
 /// `--pull`
@@ -58,6 +64,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         (args.force_recreate, "--force-recreate"),
         (args.no_recreate, "--no-recreate"),
         (args.remove_orphans, "--remove-orphans"),
+        (args.quiet_pull, "--quiet-pull"),
+        (args.yes, "--yes"),
     ] {
         words.extend(wanted.then(|| word.to_owned()));
     }

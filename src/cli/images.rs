@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::backend::container::ImageFacts;
 use crate::cli::context::Context;
-use crate::cli::row::{Row, rows, since};
+use crate::cli::row::{Row, rows};
 use crate::error::Result;
 use crate::state::BackendKind;
 use crate::ui::size::decimal;
@@ -107,19 +107,25 @@ fn object(row: &Row, image: Option<&ImageFacts>) -> Value {
     if let (Some(image), Some(fields)) = (image, object.as_object_mut()) {
         fields.insert("Platform".to_owned(), json!(image.platform));
         fields.insert("Size".to_owned(), json!(image.size));
-        if !image.created.is_empty() {
-            fields.insert("Created".to_owned(), json!(image.created));
-        }
         fields.insert("LastTagTime".to_owned(), json!(image.tagged));
     }
     object
 }
 
 fn created(image: Option<&ImageFacts>) -> String {
-    let time = image.and_then(|image| image.created.parse::<jiff::Timestamp>().ok());
+    // Docker Compose counts from when the image got its name; without one, from when it was made.
+    let time = image.and_then(|image| {
+        [&image.tagged, &image.created]
+            .into_iter()
+            .filter_map(|text| text.parse::<jiff::Timestamp>().ok())
+            .find(|time| time.as_second() > 0)
+    });
     time.map_or_else(
         || "N/A".to_owned(),
-        |time| format!("{} ago", docker_age(since(time.as_second()))),
+        |time| {
+            let age = jiff::Timestamp::now().duration_since(time).as_secs();
+            format!("{} ago", docker_age(u64::try_from(age).unwrap_or(0)))
+        },
     )
 }
 

@@ -1,6 +1,6 @@
 //! `wharf logs`
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 
@@ -108,10 +108,22 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
                 })
                 .collect();
             let mut lines = std::pin::pin!(merge::in_order(sources));
+            let mut batch = screen.writer.batch();
             while let Some(event) = lines.next().await {
+                if let Ok(Event::Log {
+                    name,
+                    stream,
+                    time,
+                    line,
+                }) = &event
+                {
+                    batch.line(name, *stream, *time, line)?;
+                    continue;
+                }
+                batch.flush()?;
                 screen.show(&event?)?;
             }
-            Ok(())
+            Ok(batch.flush()?)
         }
     };
     let shown = tokio::select! {
@@ -211,8 +223,12 @@ impl Screen<'_> {
     }
 }
 
+/// What is followed: by what a happening names an instance, since when (in nanoseconds since the Unix
+/// epoch).
+type Followed = BTreeMap<String, i64>;
+
 /// The future of following some instances; which ones it was.
-type Group<'a> = Pin<Box<dyn Future<Output = (BTreeSet<String>, Result<(), BackendError>)> + 'a>>;
+type Group<'a> = Pin<Box<dyn Future<Output = (Followed, Result<(), BackendError>)> + 'a>>;
 
 /// `logs --follow`: goes on with what other commands start, ends when all that was shown has ended and no
 /// other command is at work.
@@ -233,10 +249,11 @@ impl Following<'_> {
         let mut changes = happenings(self.named, self.screen.context, self.backends, span).await?;
         let (events, mut receiver) = Events::channel();
         let mut groups: FuturesUnordered<Group<'_>> = FuturesUnordered::new();
-        let mut followed: BTreeSet<String> = keys(&instances);
+        let mut followed = keys(&instances);
         groups.push(follow(
             self.backends,
             instances,
+            followed.clone(),
             self.options.clone(),
             events.clone(),
         ));
@@ -247,7 +264,7 @@ impl Following<'_> {
                 Some(event) = receiver.recv() => self.show(&event)?,
                 Some((ended, outcome)) = groups.next() => {
                     outcome?;
-                    followed.retain(|key| !ended.contains(key));
+                    followed.retain(|key, since| ended.get(key) != Some(since));
                 }
                 Some(change) = changes.next() => {
                     let change = change?;
@@ -256,9 +273,11 @@ impl Following<'_> {
                         BackendKind::Process => change.name.clone(),
                     };
                     match change.action.as_str() {
-                        // Another process with a name that was followed; a container has another id.
-                        "create" => drop(followed.remove(&key)),
-                        "start" if !followed.contains(&key) => {
+                        // Another process with the name of one that is followed.
+                        "create" if followed.get(&key).is_some_and(|at| *at < change.time) => {
+                            followed.remove(&key);
+                        }
+                        "start" if !followed.contains_key(&key) => {
                             let found = self.alive().await?;
                             let new: Vec<Instance> = found
                                 .into_iter()
@@ -305,14 +324,15 @@ impl Following<'_> {
     fn push<'b>(
         &self,
         instances: Vec<Instance>,
-        followed: &mut BTreeSet<String>,
+        followed: &mut Followed,
         groups: &mut FuturesUnordered<Group<'b>>,
         events: &Events,
     ) where
         Self: 'b,
     {
-        followed.extend(keys(&instances));
         for instance in instances {
+            let key = keys(std::slice::from_ref(&instance));
+            followed.extend(key.clone());
             let mut options = self.options.clone();
             if let Some(last) = self.seen.get(&instance.name) {
                 options.since = options.since.max(Some(last + 1));
@@ -321,6 +341,7 @@ impl Following<'_> {
             groups.push(follow(
                 self.backends,
                 vec![instance],
+                key,
                 options,
                 events.clone(),
             ));
@@ -338,12 +359,13 @@ impl Following<'_> {
 fn follow(
     backends: &Backends,
     instances: Vec<Instance>,
+    keys: Followed,
     options: LogOptions,
     events: Events,
 ) -> Group<'_> {
     Box::pin(async move {
         let outcome = backends.follow(&instances, &options, &events).await;
-        (keys(&instances), outcome)
+        (keys, outcome)
     })
 }
 
@@ -355,8 +377,13 @@ fn key_of(instance: &Instance) -> String {
     }
 }
 
-fn keys(instances: &[Instance]) -> BTreeSet<String> {
-    instances.iter().map(key_of).collect()
+/// These instances, observed now.
+fn keys(instances: &[Instance]) -> Followed {
+    let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+    instances
+        .iter()
+        .map(|instance| (key_of(instance), now))
+        .collect()
 }
 
 fn tail(text: &str) -> Result<Option<u64>> {

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use crate::backend::Backend as _;
 use crate::backend::router::Backends;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, Named};
 use crate::cli::who::{Seen, look};
 use crate::error::{Error, Result};
 use crate::plan::Inputs;
-use crate::plan::claims::{Wanted, all};
+use crate::plan::claims::{Wanted, all, of};
 use crate::plan::conflicts;
 use crate::plan::placement::{Wishes, place};
 use crate::plan::policy::Policy;
@@ -69,9 +69,16 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     if args.history {
         return history(context, args, &backends);
     }
-    let project = context.load(&args.services, true)?;
-    let (instances, remote) = instances(&backends, &project).await?;
-    let wanted = wanted(&project, &instances)?;
+    let named = if args.services.is_empty() {
+        context.name_or_project()?
+    } else {
+        Named::Project(Box::new(context.load(&args.services, true)?))
+    };
+    let (instances, remote) = instances(&backends, &named).await?;
+    let wanted = match named.project() {
+        Some(project) => wanted(project, &instances)?,
+        None => of(&instances),
+    };
     let here = |wanted: &&Wanted| !(remote && wanted.backend == BackendKind::Container);
     let local: Vec<_> = wanted
         .iter()
@@ -110,16 +117,18 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
 
 /// The project's instances, and whether its containers are on another machine. Without an engine that
 /// answers there are none.
-async fn instances(backends: &Backends, project: &Project) -> Result<(Vec<Instance>, bool)> {
-    let mut instances = backends.processes.observe(&project.name).await?;
-    let has_containers = project
-        .services
-        .values()
-        .any(|service| service.has_container_form());
+async fn instances(backends: &Backends, named: &Named) -> Result<(Vec<Instance>, bool)> {
+    let mut instances = backends.processes.observe(named.name()).await?;
+    let has_containers = named.project().is_none_or(|project| {
+        project
+            .services
+            .values()
+            .any(|service| service.has_container_form())
+    });
     let mut remote = false;
     if has_containers && let Ok(engine) = backends.containers.reachable().await {
         remote = !engine.local;
-        instances.extend(backends.containers.observe(&project.name).await?);
+        instances.extend(backends.containers.observe(named.name()).await?);
     }
     Ok((instances, remote))
 }

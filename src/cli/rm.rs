@@ -45,7 +45,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         return Ok(());
     }
     let what = format!("Going to remove {}", removed(&plan).join(", "));
-    if args.force {
+    if context.global.dry_run {
+        // The plan says it.
+    } else if args.force {
         context.ui.data(what);
     } else if !context.ui.confirm(&what) {
         return Ok(());

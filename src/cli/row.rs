@@ -328,7 +328,7 @@ fn status(instance: &Instance) -> String {
 }
 
 /// Seconds since a moment given in seconds since the Unix epoch.
-pub(super) fn since(moment: i64) -> u64 {
+fn since(moment: i64) -> u64 {
     u64::try_from(jiff::Timestamp::now().as_second() - moment).unwrap_or(0)
 }
 
@@ -490,8 +490,8 @@ mod tests {
         ];
         assert_eq!(
             ports(&all),
-            "0.0.0.0:81-82->81-82/tcp, [::]:81-82->81-82/tcp, 0.0.0.0:85->85/udp, \
-             0.0.0.0:90->90/tcp, 7000/tcp, 127.0.0.1:8080->80/tcp"
+            "0.0.0.0:81-82->81-82/tcp, 0.0.0.0:90->90/tcp, [::]:81-82->81-82/tcp, \
+             0.0.0.0:85->85/udp, 7000/tcp, 127.0.0.1:8080->80/tcp"
         );
     }
 

@@ -103,7 +103,7 @@ pub(super) async fn carry_on(backends: &Backends, session: Session<'_>) -> Resul
 }
 
 /// As [`carry_on`], and no longer than until the program `ended`, but for what it wrote before.
-async fn carry_on_until(
+pub(super) async fn carry_on_until(
     backends: &Backends,
     session: Session<'_>,
     ended: impl Future<Output = ()>,
@@ -294,7 +294,7 @@ async fn resize(backends: &Backends, terminal: Option<&Program>) -> Error {
 }
 
 /// Returns when a signal ends the conversation.
-pub(super) async fn listen(on_signal: OnSignal<'_>) -> Error {
+async fn listen(on_signal: OnSignal<'_>) -> Error {
     let mut signals = match All::new() {
         Ok(signals) => signals,
         Err(error) => return Error::failed(error),

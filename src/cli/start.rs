@@ -43,7 +43,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let plan = launch::start(&observed, &launching);
     carry_out(context, &backends, &plan).await?;
     drop(alone);
-    if args.wait {
+    if args.wait && !context.global.dry_run {
         let limit = args.wait_timeout.map(Duration::from_secs);
         await_up(context, &backends, &named, &launching, limit).await?;
     }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
-use crate::backend::Backend as _;
+use crate::backend::container::Containers;
 use crate::backend::router::Backends;
 use crate::backend::usage::Usage;
+use crate::backend::{Backend as _, BackendError};
 use crate::cli::context::{Context, Named};
 use crate::cli::ps::template_error;
 use crate::cli::row::Row;
@@ -22,11 +23,11 @@ use crate::ui::template::{Fields, Format};
 /// Between two readings of a running display.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between the first two readings: a rate needs two, and a person is waiting.
+/// Between the first two readings of processes: a rate needs two, and a person is waiting.
 const FIRST: Duration = Duration::from_millis(500);
 
-/// Readings under way at once.
-const WIDTH: usize = 16;
+/// Readings under way at once: the engine is only waiting.
+const WIDTH: usize = 64;
 
 const HEADS: [(&str, &str); 9] = [
     ("ID", "CONTAINER ID"),
@@ -60,6 +61,13 @@ pub(super) struct Args {
     no_trunc: bool,
 }
 
+impl Args {
+    fn asks_for(&self, row: &Row) -> bool {
+        let service = self.services.is_empty() || self.services.contains(&row.service);
+        service && (self.all || row.is_alive())
+    }
+}
+
 /// An instance and what it uses; `None`: it does not run.
 type Reading = (Row, Option<Usage>);
 
@@ -69,25 +77,18 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let backends = context.backends()?;
     let in_engine = named.in_engine(context.ui, &backends, false).await?;
     let watching = async {
-        let mut before = BTreeMap::new();
-        let mut pause = FIRST;
-        // Where nothing runs there is no rate to wait for.
-        let mut first = read(&named, &backends, in_engine, args).await?;
-        if first.iter().any(|(_, usage)| usage.is_some()) {
-            before = by_id(&first);
-            tokio::time::sleep(pause).await;
-            first = read(&named, &backends, in_engine, args).await?;
-        }
-        let mut readings = first;
+        let (mut readings, mut before) = first(&named, &backends, in_engine, args).await?;
         loop {
+            let next = tokio::time::Instant::now() + INTERVAL;
             show(context, args, &format, &readings, &before)?;
             if args.no_stream || crate::ui::lost().is_some() {
                 return Ok(());
             }
             before = by_id(&readings);
-            pause = INTERVAL;
-            tokio::time::sleep(pause).await;
-            readings = read(&named, &backends, in_engine, args).await?;
+            // Some engines take most of the interval for a reading.
+            let read = read(&named, &backends, in_engine, args);
+            let pause = tokio::time::sleep_until(next);
+            readings = futures_util::future::join(read, pause).await.0?;
         }
     };
     tokio::select! {
@@ -104,6 +105,33 @@ fn by_id(readings: &[Reading]) -> BTreeMap<String, Usage> {
     readings.iter().filter_map(known).collect()
 }
 
+/// The first readings that a rate can be told of, and those before them.
+async fn first(
+    named: &Named,
+    backends: &Backends,
+    in_engine: bool,
+    args: &Args,
+) -> Result<(Vec<Reading>, BTreeMap<String, Usage>)> {
+    let mut readings = of_processes(named, backends, args).await?;
+    let mut before = by_id(&readings);
+    let mut containers = Vec::new();
+    if in_engine {
+        for (row, usages) in of_containers(named, backends, args, Containers::usages).await? {
+            before.extend(usages.map(|(before, _)| (row.id.clone(), before)));
+            containers.push((row, usages.map(|(_, now)| now)));
+        }
+    }
+    if !before.is_empty() {
+        if containers.iter().all(|(_, usage)| usage.is_none()) {
+            tokio::time::sleep(FIRST).await;
+        }
+        readings = of_processes(named, backends, args).await?;
+    }
+    readings.extend(containers);
+    readings.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+    Ok((readings, before))
+}
+
 /// One reading of every instance that is to be shown, by name.
 async fn read(
     named: &Named,
@@ -111,43 +139,51 @@ async fn read(
     in_engine: bool,
     args: &Args,
 ) -> Result<Vec<Reading>> {
-    let asked = |row: &Row| {
-        let service = args.services.is_empty() || args.services.contains(&row.service);
-        service && (args.all || row.is_alive())
-    };
-    let processes = backends.processes.observe(named.name()).await?;
-    let processes: Vec<(Row, &Instance)> = processes
-        .iter()
-        .map(|instance| (Row::of_process(instance), instance))
-        .filter(|(row, _)| asked(row))
-        .collect();
-    let instances: Vec<&Instance> = processes.iter().map(|(_, instance)| *instance).collect();
-    let usages = backends.processes.usage(&instances)?;
-    let rows = processes.into_iter().map(|(row, _)| row);
-    let mut readings: Vec<Reading> = rows.zip(usages).collect();
+    let mut readings = of_processes(named, backends, args).await?;
     if in_engine {
-        let containers = backends.containers.listed(Some(named.name())).await?;
-        let rows: Vec<Row> = containers
-            .into_iter()
-            .map(Row::of_container)
-            .filter(asked)
-            .collect();
-        let read: Vec<Reading> = stream::iter(rows)
-            .map(|row| async {
-                let usage = if row.is_alive() {
-                    backends.containers.usage(&row.id).await?
-                } else {
-                    None
-                };
-                Ok::<_, Error>((row, usage))
-            })
-            .buffered(WIDTH)
-            .try_collect()
-            .await?;
-        readings.extend(read);
+        readings.extend(of_containers(named, backends, args, Containers::usage).await?);
     }
     readings.sort_by(|a, b| a.0.name.cmp(&b.0.name));
     Ok(readings)
+}
+
+async fn of_processes(named: &Named, backends: &Backends, args: &Args) -> Result<Vec<Reading>> {
+    let processes = backends.processes.observe(named.name()).await?;
+    let asked: Vec<(Row, &Instance)> = processes
+        .iter()
+        .map(|instance| (Row::of_process(instance), instance))
+        .filter(|(row, _)| args.asks_for(row))
+        .collect();
+    let instances: Vec<&Instance> = asked.iter().map(|(_, instance)| *instance).collect();
+    let usages = backends.processes.usage(&instances)?;
+    Ok(asked.into_iter().map(|(row, _)| row).zip(usages).collect())
+}
+
+/// What `ask` says of each container.
+async fn of_containers<'a, T>(
+    named: &Named,
+    backends: &'a Backends,
+    args: &Args,
+    ask: impl AsyncFn(&'a Containers, &str) -> Result<Option<T>, BackendError>,
+) -> Result<Vec<(Row, Option<T>)>> {
+    let containers = backends.containers.listed(Some(named.name())).await?;
+    let rows = containers
+        .into_iter()
+        .map(Row::of_container)
+        .filter(|row| args.asks_for(row));
+    let ask = &ask;
+    stream::iter(rows)
+        .map(|row| async move {
+            let usage = if row.is_alive() {
+                ask(&backends.containers, &row.id).await?
+            } else {
+                None
+            };
+            Ok::<_, Error>((row, usage))
+        })
+        .buffered(WIDTH)
+        .try_collect()
+        .await
 }
 
 fn show(

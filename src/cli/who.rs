@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::port::claim::{Claim, Protocol};
-use crate::port::holder::{ContainerFacts, Holder};
+use crate::port::holder::{ContainerFacts, Holder, Who};
 use crate::port::release::how_released;
 use crate::port::report::{Means, PortReport};
 
@@ -204,6 +204,10 @@ pub(super) fn released(claim: &Claim, holder: &Holder) -> String {
             "released by {}: no engine has a container for this proxy",
             force()
         ),
+        (None, Means::Signal) if is_wharfs(holder) => format!(
+            "released by {}: a service of wharf's, which its own supervisor stops",
+            force()
+        ),
         (None, Means::Signal) => {
             format!(
                 "released by {}: a signal, then SIGKILL after its grace",
@@ -229,6 +233,11 @@ pub(super) fn released(claim: &Claim, holder: &Holder) -> String {
             }
         }
     }
+}
+
+/// Whether it is a process that wharf started for a project.
+fn is_wharfs(holder: &Holder) -> bool {
+    matches!(&holder.who, Who::Process(facts) if facts.run_id.is_some())
 }
 
 fn suffix(claim: &Claim) -> &'static str {

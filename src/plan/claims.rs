@@ -108,6 +108,20 @@ pub fn all(inputs: &Inputs<'_>) -> Vec<Wanted> {
     wanted
 }
 
+/// The ports of instances that are alive, where no file says what there should be.
+pub fn of(instances: &[Instance]) -> Vec<Wanted> {
+    instances
+        .iter()
+        .filter(|instance| instance.status.is_alive())
+        .flat_map(|instance| {
+            published(instance).into_iter().map(|claim| Wanted {
+                claim,
+                backend: instance.backend,
+            })
+        })
+        .collect()
+}
+
 /// What an instance publishes.
 fn published(instance: &Instance) -> Vec<Claim> {
     let mut ports: BTreeMap<(u16, Protocol), Vec<IpAddr>> = BTreeMap::new();

@@ -6,6 +6,7 @@
 //! `consistency`, resolve their `environment`, and build the model (`typed`). Every mistake of a
 //! stage is reported before the next one runs.
 
+mod build;
 mod canonical;
 mod cast;
 mod claims;
@@ -24,7 +25,6 @@ mod limits;
 mod locate;
 mod merge;
 pub mod model;
-mod mounts;
 mod node;
 mod normalise;
 pub mod once;

@@ -9,22 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cast;
 use super::diagnostic::Diagnostic;
 use super::extension::{conflict, extension};
 use super::limits;
 use super::model::{
-    Build, BuildContext, Condition, Dependency, HealthTest, Healthcheck, Hook, Logging,
-    NamedContext, NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart, RestartPacing,
-    Separator, Service, StoreSource, Ulimit, digest,
+    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, Mount, MountKind,
+    NetworkAttachment, Port, Project, PullPolicy, RawPort, Restart, RestartPacing, Separator,
+    Service, StoreMount, Ulimit, digest,
 };
-use super::mounts::{mount, store_mounts};
 use super::outside::{network, store, volume};
-use super::paths;
 use super::report::Report;
 use super::socket::with_engine_socket;
 use super::tree::{Map, Node};
-use super::watch;
+use super::{build, cast, watch};
 use crate::port::claim::Protocol;
 
 /// What the model needs beside the tree.
@@ -51,9 +48,9 @@ pub(crate) fn project(
     let mut services = BTreeMap::new();
     for (name, node) in section("services") {
         let mut service = service(name, node, context, report);
-        if let (Some(build), Some(node)) = (&mut service.build, node.get("build")) {
-            build.secrets = build_secrets(node, top, context);
-            build.additional_contexts = named_contexts(node, top, context);
+        if let (Some(found), Some(node)) = (&mut service.build, node.get("build")) {
+            found.secrets = build::secrets(node, top, context);
+            found.additional_contexts = build::contexts(node, top, context);
         }
         services.insert(name.clone(), Arc::new(service));
     }
@@ -113,7 +110,10 @@ pub(crate) fn items<'a>(node: &'a Node, key: &str) -> &'a [Node] {
     node.get(key).and_then(Node::as_list).unwrap_or_default()
 }
 
-fn entries<'a>(node: &'a Node, key: &str) -> impl Iterator<Item = (&'a String, &'a Node)> {
+pub(crate) fn entries<'a>(
+    node: &'a Node,
+    key: &str,
+) -> impl Iterator<Item = (&'a String, &'a Node)> {
     node.get(key).and_then(Node::as_map).into_iter().flatten()
 }
 
@@ -153,7 +153,7 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         name: name.to_owned(),
         place,
         image: owned(node, "image"),
-        build: node.get("build").map(build),
+        build: node.get("build").map(build::build),
         command: argv(node, "command"),
         entrypoint: argv(node, "entrypoint"),
         environment: entries(node, "environment")
@@ -278,82 +278,6 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
     service
 }
 
-fn build(node: &Node) -> Build {
-    let context = node.text("context").unwrap_or(".");
-    Build {
-        context: if paths::is_remote(context) {
-            BuildContext::Remote(context.to_owned())
-        } else {
-            BuildContext::Directory(PathBuf::from(context))
-        },
-        dockerfile: owned(node, "dockerfile"),
-        dockerfile_inline: owned(node, "dockerfile_inline"),
-        args: maybe_pairs(node, "args"),
-        target: owned(node, "target"),
-        tags: texts(node, "tags"),
-        labels: pairs(node, "labels"),
-        platforms: texts(node, "platforms"),
-        cache_from: texts(node, "cache_from"),
-        no_cache: flag(node, "no_cache"),
-        pull: flag(node, "pull"),
-        network: owned(node, "network"),
-        extra_hosts: texts(node, "extra_hosts"),
-        shm_size: amount(node, "shm_size"),
-        cache_to: texts(node, "cache_to"),
-        additional_contexts: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        ssh: maybe_pairs(node, "ssh"),
-        ulimits: entries(node, "ulimits")
-            .map(|(name, node)| (name.clone(), ulimit(node)))
-            .collect(),
-        isolation: owned(node, "isolation"),
-        privileged: flag(node, "privileged"),
-        entitlements: texts(node, "entitlements"),
-        provenance: owned(node, "provenance"),
-        sbom: owned(node, "sbom"),
-        memory: None,
-        check: false,
-    }
-}
-
-/// The secrets of a build by the id that its steps know, with where their content is.
-fn build_secrets(build: &Node, top: &Map, context: &Context<'_>) -> BTreeMap<String, StoreSource> {
-    let declared = top.get("secrets");
-    items(build, "secrets")
-        .iter()
-        .filter_map(|mount| {
-            let source = mount.text("source")?;
-            let id = owned(mount, "target").unwrap_or_else(|| source.to_owned());
-            let declared = declared?.get(source)?;
-            Some((id, store(source, declared, context.variables).source))
-        })
-        .collect()
-}
-
-/// The contexts beside the main one; those that are services with the images that these are built to.
-fn named_contexts(
-    build: &Node,
-    top: &Map,
-    context: &Context<'_>,
-) -> BTreeMap<String, NamedContext> {
-    let named = |text: String| match text.strip_prefix("service:") {
-        Some(name) => {
-            let service = top.get("services").and_then(|all| all.get(name));
-            NamedContext::Service {
-                name: name.to_owned(),
-                image: service
-                    .and_then(|service| owned(service, "image"))
-                    .unwrap_or_else(|| format!("{}-{name}", context.name)),
-            }
-        }
-        None if text.starts_with('/') => NamedContext::Directory(PathBuf::from(text)),
-        None => NamedContext::Other(text),
-    };
-    entries(build, "additional_contexts")
-        .map(|(key, value)| (key.clone(), named(value.display())))
-        .collect()
-}
-
 fn ports(name: &str, node: &Node, report: &mut Report) -> Vec<Port> {
     let mut ports = Vec::new();
     for (index, item) in items(node, "ports").iter().enumerate() {
@@ -430,6 +354,43 @@ fn port(node: &Node) -> Result<Port, (&'static str, String)> {
         app_protocol: owned(node, "app_protocol"),
         mode: owned(node, "mode"),
         name: owned(node, "name"),
+    })
+}
+
+fn mount(node: &Node) -> Option<Mount> {
+    let empty = Node::default();
+    let section = |key: &str| node.get(key).unwrap_or(&empty);
+    let kind = match node.text("type")? {
+        "bind" => MountKind::Bind {
+            source: PathBuf::from(node.text("source").unwrap_or_default()),
+            create_host_path: node.get("bind").is_none()
+                || flag(section("bind"), "create_host_path"),
+            propagation: owned(section("bind"), "propagation"),
+            selinux: owned(section("bind"), "selinux"),
+            recursive: owned(section("bind"), "recursive"),
+        },
+        "volume" => MountKind::Volume {
+            source: owned(node, "source"),
+            nocopy: flag(section("volume"), "nocopy"),
+            subpath: owned(section("volume"), "subpath"),
+            labels: pairs(section("volume"), "labels"),
+        },
+        "tmpfs" => MountKind::Tmpfs {
+            size: amount(section("tmpfs"), "size"),
+            mode: amount(section("tmpfs"), "mode").and_then(|mode| u32::try_from(mode).ok()),
+        },
+        "image" => MountKind::Image {
+            source: node.text("source").unwrap_or_default().to_owned(),
+            subpath: owned(section("image"), "subpath"),
+        },
+        // Named pipes and cluster volumes: shown by `config`, not mounted.
+        _ => return None,
+    };
+    Some(Mount {
+        kind,
+        target: node.text("target").unwrap_or_default().to_owned(),
+        read_only: flag(node, "read_only"),
+        consistency: owned(node, "consistency"),
     })
 }
 
@@ -545,7 +506,20 @@ fn pull_policy(node: &Node) -> Option<PullPolicy> {
     })
 }
 
-fn ulimit(node: &Node) -> Ulimit {
+fn store_mounts(node: &Node, key: &str) -> Vec<StoreMount> {
+    items(node, key)
+        .iter()
+        .map(|mount| StoreMount {
+            source: mount.text("source").unwrap_or_default().to_owned(),
+            target: owned(mount, "target"),
+            uid: owned(mount, "uid"),
+            gid: owned(mount, "gid"),
+            mode: int(mount, "mode").and_then(|mode| u32::try_from(mode).ok()),
+        })
+        .collect()
+}
+
+pub(crate) fn ulimit(node: &Node) -> Ulimit {
     match node.as_int() {
         Some(both) => Ulimit {
             soft: both,

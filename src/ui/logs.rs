@@ -95,8 +95,23 @@ impl LogWriter {
         }
     }
 
+    /// For lines that are there already and many: see [`Batch`].
+    pub fn batch(&self) -> Batch<'_> {
+        Batch {
+            writer: self,
+            stream: Stream::Stdout,
+            choice: None,
+            text: Vec::new(),
+        }
+    }
+
     fn composed(&self, choice: ColorChoice, name: &str, time: i64, line: &[u8]) -> Vec<u8> {
         let mut text = Vec::with_capacity(line.len() + self.width + 48);
+        self.compose(&mut text, choice, name, time, line);
+        text
+    }
+
+    fn compose(&self, text: &mut Vec<u8>, choice: ColorChoice, name: &str, time: i64, line: &[u8]) {
         // Writing to a vector cannot fail.
         if self.prefix {
             let (short, style) = self
@@ -116,7 +131,55 @@ impl LogWriter {
         }
         text.extend_from_slice(line);
         text.push(b'\n');
-        text
+    }
+}
+
+/// Bytes that are written together.
+const BATCH: usize = 64 * 1024;
+
+/// Lines on their way to a stream, written together as long as they go to the same one.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    writer: &'a LogWriter,
+    stream: Stream,
+    choice: Option<ColorChoice>,
+    text: Vec<u8>,
+}
+
+impl Batch<'_> {
+    /// Takes a line, see [`LogWriter::line`].
+    ///
+    /// # Errors
+    /// The stream takes nothing more; `BrokenPipe` where its reader has gone.
+    pub fn line(&mut self, name: &str, stream: Stream, time: i64, line: &[u8]) -> io::Result<()> {
+        if stream != self.stream || self.text.len() >= BATCH {
+            self.flush()?;
+            self.stream = stream;
+        }
+        let choice = *self.choice.get_or_insert_with(|| match stream {
+            Stream::Stdout => AutoStream::choice(&io::stdout()),
+            Stream::Stderr => AutoStream::choice(&io::stderr()),
+        });
+        self.writer
+            .compose(&mut self.text, choice, name, time, line);
+        Ok(())
+    }
+
+    /// Writes what was taken.
+    ///
+    /// # Errors
+    /// As [`Batch::line`].
+    pub fn flush(&mut self) -> io::Result<()> {
+        let text = std::mem::take(&mut self.text);
+        self.choice = None;
+        match self.stream {
+            Stream::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(&text)?;
+                out.flush()
+            }
+            Stream::Stderr => io::stderr().write_all(&text),
+        }
     }
 }
 

@@ -182,8 +182,12 @@ fn functions() -> FuncMap {
     add(
         "json",
         Arc::new(|arguments| {
-            let value = arguments.first().map_or(Value::Null, value);
-            Ok(Go::String(json(&value).into()))
+            let argument = arguments.first();
+            let value = argument.map_or(Value::Null, value);
+            // A whole row writes itself, as Go's `Marshal` does; of a single value nothing is escaped.
+            let row = argument.is_some_and(|value| value.field(LABELS).is_some());
+            let text = if row { json(&value) } else { value.to_string() };
+            Ok(Go::String(text.into()))
         }),
     );
     add(
@@ -350,6 +354,7 @@ mod tests {
             ("{{range .Publishers}}{{.TargetPort}};{{end}}", "80;"),
             ("{{.Label \"a.b\"}} {{.Label \"none\"}}!", "c,d !"),
             ("{{println .Name}}x", "p-web-1\nx"),
+            ("{{json .Ports}}", "\"1->2\""),
             ("raw text", "raw text"),
         ] {
             assert_eq!(shown(format).unwrap(), [expected], "{format}");

@@ -162,6 +162,9 @@ fn a_project_of_containers_goes_through_its_states() {
     let asked = sandbox.wharf(&["rm", "--stop"]).expect(0);
     assert!(asked.stdout.contains("Going to remove"), "{asked}");
     assert_eq!(states(&sandbox), ["db running"], "nobody said yes");
+    let planned = sandbox.wharf(&["--dry-run", "rm", "--stop"]).expect(0);
+    assert!(planned.stdout.contains("-db-1: remove"), "{planned}");
+    assert_eq!(states(&sandbox), ["db running"], "nothing was done");
     sandbox.wharf(&["rm", "-fsv", "db"]).expect(0);
     assert_eq!(states(&sandbox), Vec::<String>::new());
     let volumes = engine.of_project("volume", project);
@@ -256,7 +259,7 @@ fn rmi_removes_images_that_are_named_after_their_service() {
              tagged: {{build: ., image: '{own}', command: [sleep, '9'], init: true}}\n"
         ),
     );
-    sandbox.wharf(&["create"]).expect(0);
+    sandbox.wharf(&["create", "--quiet-pull", "-y"]).expect(0);
     let plain = format!("{project}-plain");
     let exists = |name: &str| engine.docker(&["image", "inspect", name]).code() == 0;
     assert!(exists(&plain) && exists(&own));

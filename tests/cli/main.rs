@@ -19,6 +19,7 @@ mod harness;
 #[cfg(test)]
 mod images;
 mod lifecycle;
+mod lists;
 mod ports;
 mod processes;
 mod server;

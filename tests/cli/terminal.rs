@@ -507,3 +507,22 @@ fn attach_shows_what_a_process_writes_and_passes_signals_on() {
     attached.signal(Signal::INT);
     attached.wait().expect(3).expect_text("caught");
 }
+
+#[test]
+fn attach_types_into_a_process_with_a_terminal() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  shell:\n    tty: true\n    stdin_open: true\n    \
+         x-wharf: {process: {command: [sh]}}\n",
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let mut terminal = sandbox.terminal(&["attach", "shell"]);
+    terminal.type_text("echo $((40 + 2)); stty size\n");
+    terminal.wait_for("42\n40 120");
+    terminal.type_text("\x10\x11");
+    terminal.wait().expect(1);
+    let mut terminal = sandbox.terminal(&["attach", "shell"]);
+    terminal.type_text("exit 6\n");
+    terminal.wait().expect(6);
+}

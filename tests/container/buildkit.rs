@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 
 use serde_json::json;
 use wharf::backend::BackendError;
@@ -92,6 +93,38 @@ async fn an_image_is_built_with_secrets_caches_and_an_ssh_agent() {
         !said(" skipped") && !lines.contains(&"skipped".to_owned()),
         "{lines:#?}"
     );
+}
+
+#[tokio::test]
+async fn a_key_file_has_an_agent_as_long_as_the_build() {
+    let Some(mut lab) = buildkit() else {
+        return;
+    };
+    let key = lab.directory.path().join("key");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        println!("skipped: there is no ssh-keygen");
+        return;
+    }
+    let mut service = built(
+        &lab,
+        "FROM BASE\nRUN --mount=type=ssh,id=deploy,required=true : MARK; test -S $SSH_AUTH_SOCK\n",
+    );
+    let build = service.build.as_mut().unwrap();
+    build.ssh = BTreeMap::from([("deploy".to_owned(), Some(key.display().to_string()))]);
+    let again = service.clone();
+    let build = action(&lab, service);
+    lab.perform(build).await.unwrap();
+
+    fs::write(&key, "no key").unwrap();
+    let build = action(&lab, again);
+    let BackendError::Build { message, .. } = lab.perform(build).await.unwrap_err() else {
+        panic!("not a build error");
+    };
+    assert!(message.contains("ssh-add"), "{message}");
 }
 
 #[tokio::test]

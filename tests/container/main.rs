@@ -9,6 +9,8 @@ mod build;
 #[cfg(test)]
 mod buildkit;
 #[cfg(test)]
+mod connect;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod failures;

@@ -165,6 +165,24 @@ elsif ($role eq 'once') {
     waitpid($server, 0);
     stay();
 }
+elsif ($role eq 'bequeath') {
+    # A server whose socket is also open in a process that has nothing else to do with it any more.
+    my ($ip, $port) = @arguments;
+    my $socket = listener($ip, $port);
+    pipe(my $read, my $write);
+    my $between = fork();
+    if (!$between) {
+        POSIX::setsid();
+        my $heir = fork();
+        if (!$heir) { close $read; syswrite $write, "$$\n"; close $write; close STDOUT; stay(); }
+        POSIX::_exit(0);
+    }
+    waitpid($between, 0);
+    close $write;
+    my $line = <$read>;
+    ready($line =~ /(\d+)/);
+    stay();
+}
 elsif ($role eq 'careless') {
     # Starts a server and never asks what became of it.
     my ($ip, $port) = @arguments;

@@ -346,6 +346,32 @@ fn a_holder_that_stays_a_zombie_counts_as_gone() {
 }
 
 #[test]
+fn a_port_is_not_free_because_one_of_its_holders_is_gone() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    // It left its socket to a process in a session of its own, which is nobody's child any more.
+    let server = Actor::play(&["bequeath", "127.0.0.1", &port.to_string()]);
+    let heir = server.words.first().copied().unwrap();
+    let found = holders(&wanted);
+    let mut all = pids(&found);
+    all.sort_unstable();
+    let mut expected = [server.pid(), heir];
+    expected.sort_unstable();
+    assert_eq!(all, expected);
+    let of = |pid: u32| {
+        let mut found = found.iter();
+        found.find(|holder| pids(std::slice::from_ref(holder)) == [pid])
+    };
+    let stopped = stop_process(of(server.pid()).unwrap(), &wanted, LONG).unwrap();
+    assert_eq!(stopped.pids, [server.pid()]);
+    let error = await_free(&wanted, &found, SHORT).unwrap_err();
+    assert!(matches!(error, PortError::NotFree { .. }), "{error:?}");
+    let stopped = stop_process(of(heir).unwrap(), &wanted, LONG).unwrap();
+    assert_eq!(stopped.pids, [heir]);
+    await_free(&wanted, &found, LONG).unwrap();
+}
+
+#[test]
 fn another_users_process_is_not_signalled_and_the_command_is_named() {
     if !is_root("looking as another user") {
         return;

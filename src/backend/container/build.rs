@@ -52,6 +52,19 @@ pub(super) async fn image(engine: &Engine, site: Site<'_>) -> Result<(), Backend
             site.service.name
         )));
     };
+    let mut build = build.clone();
+    for (name, value) in &engine.proxies {
+        build
+            .args
+            .entry(name.clone())
+            .or_insert_with(|| Some(value.clone()));
+    }
+    let build = &build;
+    if let Choice::Unreadable(word) = &engine.builder {
+        return Err(BackendError::Unsupported(format!(
+            "DOCKER_BUILDKIT is `{word}`, and should be 1 or 0"
+        )));
+    }
     if engine.builder != Choice::Classic {
         if let Some(builder) = buildkit::reach(engine).await? {
             return builder.build(engine, &site, build).await;
@@ -67,7 +80,7 @@ pub(super) async fn image(engine: &Engine, site: Site<'_>) -> Result<(), Backend
 }
 
 /// Which builder `DOCKER_BUILDKIT` asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Choice {
     /// The better one that there is.
     #[default]
@@ -76,6 +89,8 @@ pub(super) enum Choice {
     Classic,
     /// `BuildKit` and no other.
     BuildKit,
+    /// It is neither yes nor no.
+    Unreadable(String),
 }
 
 impl Choice {
@@ -84,7 +99,8 @@ impl Choice {
         match env.get("DOCKER_BUILDKIT") {
             Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Self::BuildKit,
             Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Self::Classic,
-            _ => Self::Best,
+            Some(other) => Self::Unreadable(other.to_owned()),
+            None => Self::Best,
         }
     }
 }

@@ -12,8 +12,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard::query_parameters::{KillContainerOptionsBuilder, WaitContainerOptions};
-use futures_util::StreamExt as _;
+use bollard::query_parameters::KillContainerOptionsBuilder;
 use futures_util::future::join_all;
 use serde::Deserialize;
 use tokio::net::UnixStream;
@@ -31,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a container gets to end after a signal of the user's choice.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// The pause between two looks at a container that is to end.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// On the tasks of a Swarm service: its name.
 const SWARM_SERVICE: &str = "com.docker.swarm.service.name";
@@ -148,8 +150,10 @@ impl Containers {
         grace: Option<Duration>,
     ) -> Result<(), BackendError> {
         let engine = self.engine().await?;
-        if let Some(signal) = signal {
-            engine.signal(id, signal, grace.unwrap_or(GRACE)).await?;
+        if let Some(signal) = signal
+            && engine.signal(id, signal, grace.unwrap_or(GRACE)).await?
+        {
+            return Ok(());
         }
         perform::stop(engine, id, id, grace).await
     }
@@ -198,22 +202,35 @@ impl Engine {
         Ok(found.into_iter().flatten().flatten().collect())
     }
 
-    /// Sends a signal and waits until the container has ended, for `patience` at most.
-    async fn signal(&self, id: &str, signal: i32, patience: Duration) -> Result<(), BackendError> {
+    /// Sends a signal and waits until the container has ended, for `patience` at most; whether it has.
+    async fn signal(
+        &self,
+        id: &str,
+        signal: i32,
+        patience: Duration,
+    ) -> Result<bool, BackendError> {
         let options = KillContainerOptionsBuilder::new()
             .signal(&signal.to_string())
             .build();
         match self.docker.kill_container(id, Some(options)).await {
             Ok(()) => {}
             Err(error) if fault::is_missing(&error) || fault::has_status(&error, 409) => {
-                return Ok(());
+                return Ok(true);
             }
             Err(error) => return Err(self.refused(format!("signal {id}"), error)),
         }
-        let mut end = self.docker.wait_container(id, None::<WaitContainerOptions>);
-        // What has not ended by then is stopped the usual way.
-        drop(tokio::time::timeout(patience, end.next()).await);
-        Ok(())
+        // Asked again and again: not every engine answers `wait` once the container has ended.
+        let end = tokio::time::Instant::now() + patience;
+        while tokio::time::Instant::now() < end {
+            let now = observe::inspect(self, id)
+                .await
+                .map_err(|error| self.refused(format!("inspect {id}"), error))?;
+            if now.is_none_or(|container| !container.state.running) {
+                return Ok(true);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(false)
     }
 }
 

@@ -41,7 +41,7 @@ impl Refusal {
 
 /// The error of a failed request. `action` completes "the engine refused to …".
 pub(super) fn refused(endpoint: &str, action: impl Into<String>, error: Error) -> BackendError {
-    if is_unconnected(&error) {
+    if is_unconnected(&error) || is_cut_off(&error) {
         return unreachable_engine(endpoint, error);
     }
     let source: Box<dyn std::error::Error + Send + Sync> = match Refusal::of(error) {
@@ -52,6 +52,14 @@ pub(super) fn refused(endpoint: &str, action: impl Into<String>, error: Error) -
         action: action.into(),
         source,
     }
+}
+
+/// Whether the connection ended before the answer was complete: the engine went away.
+fn is_cut_off(error: &Error) -> bool {
+    if let Error::HyperResponseError { err } = error {
+        return err.is_incomplete_message() || err.is_closed() || err.is_canceled();
+    }
+    false
 }
 
 /// Nobody answers at the endpoint.

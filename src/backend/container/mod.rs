@@ -33,6 +33,7 @@ mod observe;
 mod outline;
 mod output;
 mod perform;
+mod proxies;
 mod pull;
 mod push;
 mod ready;
@@ -119,6 +120,8 @@ struct Engine {
     builder: build::Choice,
     /// `DOCKER_DEFAULT_PLATFORM`.
     platform: Option<String>,
+    /// Arguments of every build.
+    proxies: std::collections::BTreeMap<String, String>,
     /// `SSH_AUTH_SOCK`.
     ssh_agent: Option<std::path::PathBuf>,
     /// Whether containers' own addresses can be reached from here; asked when first needed.
@@ -206,6 +209,7 @@ impl Engine {
             api,
             credentials: Arc::new(Credentials::load(env)),
             builder: build::Choice::of(env),
+            proxies: proxies::variables(env, &name),
             platform: env.get("DOCKER_DEFAULT_PLATFORM").map(str::to_owned),
             ssh_agent: env.get("SSH_AUTH_SOCK").map(Into::into),
             info: EngineInfo {

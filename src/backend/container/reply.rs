@@ -36,10 +36,6 @@ pub(super) struct Listed {
     #[serde(default)]
     pub created: i64,
     #[serde(default, deserialize_with = "or_default")]
-    pub ports: Vec<ListedPort>,
-    #[serde(default, deserialize_with = "or_default")]
-    pub labels: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "or_default")]
     pub state: String,
     /// The state in words, with the exit code and the verdict on health in brackets.
     #[serde(default, deserialize_with = "or_default")]
@@ -48,6 +44,10 @@ pub(super) struct Listed {
     pub mounts: Vec<Mounted>,
     #[serde(default, deserialize_with = "or_default")]
     pub network_settings: NetworkSettings,
+    #[serde(default, deserialize_with = "or_default")]
+    pub ports: Vec<ListedPort>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A port of a list entry.

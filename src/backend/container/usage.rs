@@ -16,6 +16,9 @@ use crate::backend::usage::{Processes, Usage};
 struct Stats {
     #[serde(rename = "cpu_stats")]
     cpu: Option<Cpu>,
+    /// A second before, where the engine was asked to wait for it.
+    #[serde(rename = "precpu_stats")]
+    cpu_before: Option<Cpu>,
     #[serde(rename = "memory_stats")]
     memory: Option<Memory>,
     networks: Option<BTreeMap<String, Traffic>>,
@@ -85,14 +88,29 @@ struct Top {
 impl Containers {
     /// A reading of what a container uses; `None` when it does not run (any more).
     pub async fn usage(&self, id: &str) -> Result<Option<Usage>, BackendError> {
+        let found = self.stats(id, "stream=false&one-shot=true").await?;
+        Ok(found.and_then(|(_, now)| now))
+    }
+
+    /// Two readings of a container's processor time, a second apart, and the rest with the later one. Takes
+    /// the engine two seconds.
+    pub async fn usages(&self, id: &str) -> Result<Option<(Usage, Usage)>, BackendError> {
+        let found = self.stats(id, "stream=false").await?;
+        Ok(found.and_then(|(before, now)| Some((before.unwrap_or_default(), now?))))
+    }
+
+    async fn stats(
+        &self,
+        id: &str,
+        how: &str,
+    ) -> Result<Option<(Option<Usage>, Option<Usage>)>, BackendError> {
         let engine = self.engine().await?;
-        // The engine's own second reading takes it a second; ours is the next one.
-        let path = format!(
-            "/containers/{}/stats?stream=false&one-shot=true",
-            encoded(id)
-        );
+        let path = format!("/containers/{}/stats?{how}", encoded(id));
         match engine.get::<Stats>(&path).await {
-            Ok(stats) => Ok(usage(stats)),
+            Ok(mut stats) => {
+                let before = stats.cpu_before.take().and_then(time);
+                Ok(Some((before, usage(stats))))
+            }
             Err(error) if fault::is_missing(&error) => Ok(None),
             Err(error) => Err(engine.refused("read what containers use", error)),
         }
@@ -124,9 +142,8 @@ impl Containers {
     }
 }
 
-/// As `docker stats` computes it.
-fn usage(stats: Stats) -> Option<Usage> {
-    let cpu = stats.cpu.unwrap_or_default();
+/// The processor time alone.
+fn time(cpu: Cpu) -> Option<Usage> {
     if cpu.system_cpu_usage == 0 {
         return None;
     }
@@ -135,6 +152,16 @@ fn usage(stats: Stats) -> Option<Usage> {
         0 => u64::try_from(listed.max(1)).unwrap_or(1),
         cpus => u64::from(cpus),
     };
+    Some(Usage {
+        busy: Duration::from_nanos(cpu.usage.total_usage),
+        clock: Duration::from_nanos(cpu.system_cpu_usage / cpus),
+        ..Usage::default()
+    })
+}
+
+/// As `docker stats` computes it.
+fn usage(stats: Stats) -> Option<Usage> {
+    let time = time(stats.cpu.unwrap_or_default())?;
     let memory = stats.memory.unwrap_or_default();
     // Of cgroup v1 and of v2.
     let droppable = memory.stats.as_ref().and_then(|stats| {
@@ -154,8 +181,8 @@ fn usage(stats: Stats) -> Option<Usage> {
             .sum()
     };
     Some(Usage {
-        busy: Duration::from_nanos(cpu.usage.total_usage),
-        clock: Duration::from_nanos(cpu.system_cpu_usage / cpus),
+        busy: time.busy,
+        clock: time.clock,
         memory: memory.usage - droppable.unwrap_or(0),
         memory_limit: memory.limit,
         received: networks.values().map(|network| network.rx_bytes).sum(),

@@ -249,7 +249,6 @@ where
     Ok(sender)
 }
 
-/// The engine's message in a reply that is no success.
 /// The engine's error message, out of a response that is not what was asked for.
 pub(super) async fn refusal(response: Response<Incoming>) -> Error {
     let status_code = response.status().as_u16();
@@ -336,8 +335,6 @@ impl ApiVersion {
 
     /// A part of a volume as a mount.
     pub(super) const V1_45: Self = Self(1, 45);
-    /// A Dockerfile frontend with a linter (Docker Engine 27).
-    pub(super) const V1_46: Self = Self(1, 46);
     /// Networks without IPv4, images as mounts, the priority of gateways.
     pub(super) const V1_48: Self = Self(1, 48);
     /// Names of interfaces.

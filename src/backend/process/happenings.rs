@@ -142,19 +142,13 @@ impl Happenings {
 fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mut Vec<Happening>) {
     let Some(record) = after else {
         if let Some(gone) = before {
-            found.push(happening(gone, gone.id(), now, "destroy", None));
+            destroyed(gone, now, found);
         }
         return;
     };
     let before = match before {
         Some(other) if other.created_id != record.created_id => {
-            found.push(happening(
-                other,
-                other.id(),
-                record.created,
-                "destroy",
-                None,
-            ));
+            destroyed(other, record.created, found);
             None
         }
         before => before,
@@ -196,6 +190,14 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
             Some(Health::Starting) | None => {}
         }
     }
+}
+
+/// An entry that is there no more. If it was last seen alive, its end came and went in between.
+fn destroyed(gone: &Record, time: i64, found: &mut Vec<Happening>) {
+    if gone.process().is_some() {
+        found.push(happening(gone, gone.id(), time, "die", None));
+    }
+    found.push(happening(gone, gone.id(), time, "destroy", None));
 }
 
 fn happening(record: &Record, id: &str, time: i64, action: &str, code: Option<i32>) -> Happening {

@@ -4,6 +4,7 @@
 //! of what runs. A command reads the ledger and the logs itself and asks the supervisor, over its socket,
 //! only for what changes a process. Neither keeps anything in memory that the other would need.
 
+mod attach;
 mod attributes;
 pub mod child;
 mod client;
@@ -48,6 +49,7 @@ use crate::plan::step::Step;
 use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
+pub use attach::{Attachment, Feed};
 pub use attributes::{Attributes, HookCommand, Limit, Pacing, Resources, Rotation};
 pub use client::READY;
 pub use dirs::Dirs;

@@ -58,7 +58,7 @@ pub struct Build {
     pub sbom: Option<String>,
     /// Memory of the build in bytes (`build --memory`).
     pub memory: Option<i64>,
-    /// Look for mistakes and build nothing (`build --check`).
+    /// Build for its warnings, and keep no image (`build --check`).
     pub check: bool,
 }
 

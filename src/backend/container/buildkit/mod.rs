@@ -2,6 +2,7 @@
 //! `POST /grpc`, its reports are a second one, and what it needs from this machine it asks for through a
 //! session (`POST /session`).
 
+mod agent;
 mod files;
 mod grpc;
 mod options;
@@ -18,6 +19,7 @@ use bollard::errors::Error;
 use hyper::Request;
 use sha2::{Digest, Sha256};
 
+use self::agent::Agent;
 use self::grpc::{Caller, Status};
 use self::options::{Abilities, Order, order};
 use self::progress::Steps;
@@ -78,7 +80,6 @@ impl Builder {
         let labels = labels::of_image(site.project, site.service);
         let abilities = Abilities {
             modern: engine.api >= ApiVersion::V1_42,
-            lints: engine.api >= ApiVersion::V1_46,
             store: !attests(&build) || engine.has_containerd_store().await,
         };
         let Order {
@@ -99,11 +100,14 @@ impl Builder {
             let warning = format!("{}: {warning}", site.service.name);
             site.events.send(Event::Warning(warning));
         }
+        let (agents, started) = agents(engine, &build)
+            .await
+            .map_err(|why| output.failure(&why))?;
         let offer = Offer {
             id: unique("session"),
             shared_key: hex(&Sha256::digest(place)),
             sources,
-            agents: agents(engine, &build).map_err(|why| output.failure(&why))?,
+            agents,
             secrets: build.secrets,
         };
         solve.build = unique("build");
@@ -114,6 +118,7 @@ impl Builder {
         let mut steps = Steps::default();
         let outcome = self.run(&solve, &mut steps, &mut output).await;
         drop(session);
+        drop(started);
         outcome.map_err(|status| output.failure(&status.message))
     }
 
@@ -177,30 +182,34 @@ async fn gateway(engine: &Engine, build: &mut Build) {
     }
 }
 
-/// The sockets of the ssh agents that a build may use, by id.
-fn agents(engine: &Engine, build: &Build) -> Result<BTreeMap<String, PathBuf>, String> {
+/// The ssh agents that a build may use: sockets by id, and the agents that were started for it.
+async fn agents(
+    engine: &Engine,
+    build: &Build,
+) -> Result<(BTreeMap<String, PathBuf>, Vec<Agent>), String> {
     use std::os::unix::fs::FileTypeExt as _;
-    let mut agents = BTreeMap::new();
+    let (mut sockets, mut started) = (BTreeMap::new(), Vec::new());
     for (id, path) in &build.ssh {
-        let socket = match path.as_deref().filter(|path| !path.is_empty()) {
+        let path = match path.as_deref().filter(|path| !path.is_empty()) {
             Some(path) => PathBuf::from(path),
             None => engine.ssh_agent.clone().ok_or_else(|| {
                 format!("`build.ssh: {id}` needs an ssh agent, and SSH_AUTH_SOCK names none")
             })?,
         };
-        let kind = std::fs::metadata(&socket)
-            .map_err(|error| format!("`build.ssh: {id}`: {}: {error}", socket.display()))?
+        let kind = std::fs::metadata(&path)
+            .map_err(|error| format!("`build.ssh: {id}`: {}: {error}", path.display()))?
             .file_type();
-        if !kind.is_socket() {
-            return Err(format!(
-                "`build.ssh: {id}`: {path} is a key file; give it to your agent (`ssh-add {path}`) and \
-                 write `{id}` alone",
-                path = socket.display()
-            ));
+        if kind.is_socket() {
+            sockets.insert(id.clone(), path);
+            continue;
         }
-        agents.insert(id.clone(), socket);
+        let agent = Agent::with_key(&path, &unique("agent"))
+            .await
+            .map_err(|error| format!("`build.ssh: {id}`: {error}"))?;
+        sockets.insert(id.clone(), agent.socket());
+        started.push(agent);
     }
-    Ok(agents)
+    Ok((sockets, started))
 }
 
 /// A name that no other build has, on this machine or another one at the same engine.
