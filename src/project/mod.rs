@@ -25,6 +25,7 @@ mod limits;
 mod locate;
 mod merge;
 pub mod model;
+mod mounts;
 mod node;
 mod normalise;
 pub mod once;

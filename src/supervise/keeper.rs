@@ -53,8 +53,6 @@ pub(super) struct Order<'a> {
     pub(super) run_id: &'a str,
     /// The limit of open descriptors that the process gets.
     pub(super) descriptors: Option<Rlimit>,
-    /// The `cgroup.procs` to start it in.
-    pub(super) cgroup: Option<std::path::PathBuf>,
 }
 
 /// What the keeper says at once; everything later it notes.
@@ -72,7 +70,7 @@ pub(super) struct Starting {
 }
 
 /// A run that has begun.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Begun {
     pub(super) keeper: ProcessId,
     pub(super) main: ProcessId,
@@ -117,6 +115,8 @@ pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> 
         }
         ForkResult::Parent { child } => child,
     };
+    // The keeper's alone from now on.
+    drop(lock);
     let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
     Ok(Starting {
         keeper: ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 }),
@@ -287,7 +287,6 @@ fn start(order: &Order<'_>, me: u32) -> Result<(SignalFd, Kept), Failure> {
                 .filter_map(|(name, limit)| Some((resource(name)?, rlimit(*limit))))
                 .collect(),
             oom_score_adj: attributes.oom_score_adj,
-            cgroup: order.cgroup.clone(),
         },
     );
     match launched {

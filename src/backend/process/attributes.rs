@@ -25,8 +25,6 @@ pub struct Attributes {
     pub rotation: Option<Rotation>,
     /// Pacing of restarts.
     pub pacing: Pacing,
-    /// Limits that take a control group.
-    pub resources: Resources,
     /// Commands after a start.
     pub post_start: Vec<HookCommand>,
     /// Commands before a stop.
@@ -63,18 +61,6 @@ pub struct Pacing {
     pub attempts: Option<u32>,
 }
 
-/// Limits of the whole tree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Resources {
-    /// CPUs in billionths.
-    pub nano_cpus: Option<i64>,
-    /// Bytes of memory.
-    pub memory: Option<i64>,
-    /// Processes.
-    pub pids: Option<i64>,
-}
-
 /// One of `post_start` or `pre_stop`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookCommand {
@@ -86,11 +72,4 @@ pub struct HookCommand {
     pub environment: BTreeMap<String, String>,
     /// As somebody else than the service.
     pub user: Option<Account>,
-}
-
-impl Resources {
-    /// Whether nothing is limited.
-    pub fn is_empty(self) -> bool {
-        self == Self::default()
-    }
 }

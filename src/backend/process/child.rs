@@ -2,13 +2,12 @@
 //! environment. The only unsafe code of the process backend.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
@@ -44,8 +43,6 @@ pub struct Extras {
     pub limits: Vec<(Resource, Rlimit)>,
     /// `proc_pid_oom_score_adj(5)`.
     pub oom_score_adj: Option<i64>,
-    /// The `cgroup.procs` of the control group it starts in.
-    pub cgroup: Option<PathBuf>,
 }
 
 impl Launch<'_> {
@@ -83,7 +80,7 @@ impl Launch<'_> {
             .stdin(stdin)
             .stdout(stdout)
             .stderr(stderr);
-        prepare(&mut command, self.user, self.descriptors, way, extras)?;
+        prepare(&mut command, self.user, self.descriptors, way, extras);
         command.spawn()
     }
 }
@@ -105,18 +102,13 @@ fn prepare(
     descriptors: Option<Rlimit>,
     way: Way,
     extras: &Extras,
-) -> io::Result<()> {
+) {
     let limits: Vec<(Resource, Rlimit)> = descriptors
         .map(|limit| (Resource::Nofile, limit))
         .into_iter()
         .chain(extras.limits.iter().copied())
         .collect();
     let oom_score_adj = extras.oom_score_adj.map(|value| value.to_string());
-    let cgroup = extras
-        .cgroup
-        .as_ref()
-        .map(|path| CString::new(path.as_os_str().as_bytes()))
-        .transpose()?;
     let user = user.map(|account| {
         (
             Uid::from_raw(account.uid),
@@ -132,10 +124,6 @@ fn prepare(
         setsid()?;
         if way == Way::OnTerminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
-        }
-        if let Some(path) = &cgroup {
-            // 0 is whoever writes it (cgroups(7)).
-            put(path, b"0")?;
         }
         if let Some(value) = &oom_score_adj {
             put(c"/proc/self/oom_score_adj", value.as_bytes())?;
@@ -161,7 +149,6 @@ fn prepare(
     unsafe {
         command.pre_exec(hook);
     }
-    Ok(())
 }
 
 /// Writes a short text to a file of the kernel, without allocating.

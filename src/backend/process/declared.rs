@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::process::getrlimit;
 
-use super::attributes::{Attributes, HookCommand, Limit, Pacing, Resources, Rotation};
+use super::attributes::{Attributes, HookCommand, Limit, Pacing, Rotation};
 use super::{child, convert};
 use crate::backend::BackendError;
 use crate::project::model::{Hook, Logging, RestartPacing, Service};
@@ -63,11 +63,6 @@ pub(super) fn attributes(
             window,
             attempts,
         },
-        resources: Resources {
-            nano_cpus: service.nano_cpus,
-            memory: service.mem_limit,
-            pids: service.pids_limit,
-        },
         post_start: hooks(&service.post_start)?,
         pre_stop: hooks(&service.pre_stop)?,
     })
@@ -105,10 +100,13 @@ pub(super) fn without_effect(service: &Service) -> Vec<&'static str> {
         ("cgroup_parent", service.cgroup_parent.is_some()),
         ("runtime", service.runtime.is_some()),
         ("platform", service.platform.is_some()),
+        ("cpus", service.nano_cpus.is_some()),
         ("cpu_shares", service.cpu_shares.is_some()),
         ("cpuset", service.cpuset.is_some()),
+        ("mem_limit", service.mem_limit.is_some()),
         ("mem_reservation", service.mem_reservation.is_some()),
         ("memswap_limit", service.memswap_limit.is_some()),
+        ("pids_limit", service.pids_limit.is_some()),
         ("logging.driver", has_foreign_driver(service)),
     ]
     .into_iter()

@@ -50,7 +50,7 @@ use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
 pub use attach::{Attachment, Feed};
-pub use attributes::{Attributes, HookCommand, Limit, Pacing, Resources, Rotation};
+pub use attributes::{Attributes, HookCommand, Limit, Pacing, Rotation};
 pub use client::READY;
 pub use dirs::Dirs;
 pub use foreground::{Aside, Face, Foreground};

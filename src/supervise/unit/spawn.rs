@@ -111,7 +111,6 @@ impl Unit {
             spec: &self.record.spec,
             run_id: &run_id,
             descriptors: around.descriptors,
-            cgroup: None,
         };
         keeper::begin(&order, lock)
     }

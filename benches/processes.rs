@@ -1,0 +1,342 @@
+//! A hundred local services side by side with honcho and with a bare loop of fork and exec; what the
+//! supervisor and the keepers take; how fast output reaches the log.
+//!
+//! Run it with `cargo bench --bench processes`; `HONCHO` names honcho's program (`pip install honcho`),
+//! without which that part is left out with a line that says so. It prints what it measured; nothing here
+//! passes or fails by a duration.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// Services.
+const SERVICES: usize = 100;
+/// Rounds per measurement; the median counts.
+const ROUNDS: usize = 5;
+/// What each service runs.
+const SERVICE: &str = "echo up; exec sleep 1000";
+/// Bytes written for the throughput.
+const BYTES: u64 = 1_000_000_000;
+
+fn main() {
+    let bench = Bench::new();
+    let bare = bench.rounds(Bench::bare);
+    let wharf = bench.rounds(Bench::wharf_up);
+    println!("{SERVICES} services until all have written their first line (median of {ROUNDS})");
+    println!("                       wall ms    CPU ms without the services' own");
+    print_row("bare fork and exec", bare);
+    print_row("wharf up -d", wharf);
+    match std::env::var_os("HONCHO").map(PathBuf::from) {
+        Some(honcho) => {
+            let honcho = bench.rounds(|bench| bench.honcho(&honcho));
+            print_row("honcho start", honcho);
+            println!(
+                "wharf / honcho           {:>6.2}     {:>6.2}",
+                ratio(wharf.wall, honcho.wall),
+                ratio(wharf.cpu, honcho.cpu)
+            );
+        }
+        None => println!("honcho start           left out: HONCHO names no program"),
+    }
+    println!(
+        "wharf / bare             {:>6.2}",
+        ratio(wharf.wall, bare.wall)
+    );
+    bench.at_rest();
+    bench.throughput();
+}
+
+#[derive(Clone, Copy)]
+struct Measured {
+    wall: Duration,
+    cpu: Duration,
+}
+
+fn print_row(what: &str, measured: Measured) {
+    println!(
+        "{what:<22} {:>8.1}   {:>8.1}",
+        ms(measured.wall),
+        ms(measured.cpu)
+    );
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn ratio(one: Duration, other: Duration) -> f64 {
+    one.as_secs_f64() / other.as_secs_f64()
+}
+
+struct Bench {
+    root: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let (mut compose, mut procfile) = ("services:\n".to_owned(), String::new());
+        for at in 0..SERVICES {
+            writeln!(
+                compose,
+                "  s{at}: {{x-wharf: {{process: {{command: [sh, -c, '{SERVICE}']}}}}}}"
+            )
+            .unwrap();
+            writeln!(procfile, "s{at}: {SERVICE}").unwrap();
+        }
+        fs::write(root.path().join("compose.yaml"), compose).unwrap();
+        fs::write(root.path().join("Procfile"), procfile).unwrap();
+        Self { root }
+    }
+
+    fn rounds(&self, measure: impl Fn(&Self) -> Measured) -> Measured {
+        let mut all: Vec<Measured> = (0..ROUNDS).map(|_| measure(self)).collect();
+        all.sort_by_key(|measured| measured.wall);
+        all[ROUNDS / 2]
+    }
+
+    fn wharf(&self, arguments: &[&str]) -> Command {
+        let binary = std::env::var_os("WHARF_BIN").map(PathBuf::from);
+        let binary = binary.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_wharf")));
+        let mut command = Command::new(binary);
+        command
+            .args(arguments)
+            .current_dir(self.root.path())
+            .env("XDG_STATE_HOME", self.root.path().join("state"))
+            .env("XDG_RUNTIME_DIR", self.root.path().join("run"))
+            .env("COMPOSE_PROJECT_NAME", "bench")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Vec<u8> {
+        let output = self.wharf(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        output.stdout
+    }
+
+    /// The least that anybody can do.
+    fn bare(&self) -> Measured {
+        let (cpu, begun) = (own_cpu(), Instant::now());
+        let mut children: Vec<_> = (0..SERVICES)
+            .map(|_| {
+                Command::new("sh")
+                    .args(["-c", SERVICE])
+                    .current_dir(self.root.path())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        for child in &mut children {
+            let mut line = String::new();
+            BufReader::new(child.stdout.as_mut().unwrap())
+                .read_line(&mut line)
+                .unwrap();
+            assert_eq!(line, "up\n");
+        }
+        let wall = begun.elapsed();
+        let cpu = own_cpu().saturating_sub(cpu);
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        Measured { wall, cpu }
+    }
+
+    fn wharf_up(&self) -> Measured {
+        let children = children_cpu();
+        let begun = Instant::now();
+        self.run(&["up", "-d"]);
+        let command = children_cpu().saturating_sub(children);
+        while self.lines() < SERVICES {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let wall = begun.elapsed();
+        let aside: Duration = self.own().iter().map(|pid| cpu_of(*pid)).sum();
+        self.run(&["down"]);
+        Measured {
+            wall,
+            cpu: command + aside,
+        }
+    }
+
+    /// First lines in the logs; asked of the files, since asking wharf would be measured too.
+    fn lines(&self) -> usize {
+        let instances = self
+            .root
+            .path()
+            .join("state/wharf/projects/bench/instances");
+        fs::read_dir(instances)
+            .unwrap()
+            .filter(|entry| {
+                let log = entry.as_ref().unwrap().path().join("stdout.log");
+                fs::metadata(log).is_ok_and(|log| log.len() == 3)
+            })
+            .count()
+    }
+
+    /// The supervisor and its keepers.
+    fn own(&self) -> Vec<u32> {
+        let supervisor = self.supervisor();
+        let keepers = children_of(supervisor);
+        [supervisor].into_iter().chain(keepers).collect()
+    }
+
+    fn supervisor(&self) -> u32 {
+        let card = self
+            .root
+            .path()
+            .join("state/wharf/projects/bench/supervisor.json");
+        let card: serde_json::Value = serde_json::from_slice(&fs::read(card).unwrap()).unwrap();
+        u32::try_from(card["process"]["pid"].as_u64().unwrap()).unwrap()
+    }
+
+    fn honcho(&self, honcho: &Path) -> Measured {
+        use std::os::unix::process::CommandExt as _;
+        let begun = Instant::now();
+        let mut child = Command::new(honcho)
+            .arg("start")
+            .current_dir(self.root.path())
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut up = 0;
+        while up < SERVICES {
+            let line = lines.next().unwrap().unwrap();
+            up += usize::from(line.ends_with("| up"));
+        }
+        let wall = begun.elapsed();
+        // Honcho has a process of its own for each service, between itself and the shell.
+        let aside = children_of(child.id());
+        let cpu = [child.id()]
+            .iter()
+            .chain(&aside)
+            .map(|pid| cpu_of(*pid))
+            .sum();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        for line in lines {
+            line.unwrap();
+        }
+        child.wait().unwrap();
+        let _ = kill_process_group(pid, Signal::KILL);
+        Measured { wall, cpu }
+    }
+
+    fn at_rest(&self) {
+        self.run(&["up", "-d"]);
+        let supervisor = self.supervisor();
+        let own = self.own();
+        let before: Duration = own.iter().map(|pid| cpu_of(*pid)).sum();
+        let span = Duration::from_secs(5);
+        std::thread::sleep(span);
+        let after: Duration = own.iter().map(|pid| cpu_of(*pid)).sum();
+        println!(
+            "at rest: CPU {:.3} % (supervisor and {} keepers together)",
+            ratio(after.saturating_sub(before), span) * 100.0,
+            own.len() - 1
+        );
+        println!(
+            "memory: supervisor {} KiB resident, {} KiB of its own; a keeper {} KiB of its own",
+            rollup(supervisor, &["Rss:"]),
+            rollup(supervisor, &["Private_Dirty:"]),
+            own.iter()
+                .skip(1)
+                .map(|pid| rollup(*pid, &["Private_Dirty:"]))
+                .sum::<u64>()
+                / (own.len() as u64 - 1)
+        );
+        self.run(&["down"]);
+    }
+
+    fn throughput(&self) {
+        let source = format!("yes 0123456789012345678901234567890123456789 | head -c {BYTES}");
+        let file = self.root.path().join("copy");
+        let begun = Instant::now();
+        let status = Command::new("sh")
+            .args(["-c", &format!("{source} | cat > {}", file.display())])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let cat = begun.elapsed();
+        fs::remove_file(file).unwrap();
+        let text = format!(
+            "services:\n  talk: {{x-wharf: {{process: {{command: [sh, -c, '{source}']}}}}}}\n"
+        );
+        let path = self.root.path().join("talk.yaml");
+        fs::write(&path, text).unwrap();
+        let path = path.display().to_string();
+        let begun = Instant::now();
+        self.run(&["-f", &path, "-p", "talk", "up", "-d"]);
+        let log = self
+            .root
+            .path()
+            .join("state/wharf/projects/talk/instances/talk-talk-1/stdout.log");
+        while fs::metadata(&log).map_or(0, |log| log.len()) < BYTES {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let wharf = begun.elapsed();
+        self.run(&["-f", &path, "-p", "talk", "down"]);
+        let rate = |span: Duration| {
+            f64::from(u32::try_from(BYTES / 1_000_000).unwrap()) / span.as_secs_f64()
+        };
+        println!(
+            "log throughput: {:.0} MB/s; cat to a file {:.0} MB/s",
+            rate(wharf),
+            rate(cat)
+        );
+    }
+}
+
+/// `proc_pid_schedstat(5)`: time on a CPU.
+fn cpu_of(pid: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let first = text.split(' ').next().and_then(|field| field.parse().ok());
+    Duration::from_nanos(first.unwrap_or_default())
+}
+
+fn own_cpu() -> Duration {
+    cpu_of(std::process::id())
+}
+
+/// Of the children that have been waited for.
+fn children_cpu() -> Duration {
+    let usage =
+        nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap();
+    let of = |time: nix::sys::time::TimeVal| {
+        Duration::from_secs(u64::try_from(time.tv_sec()).unwrap())
+            + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap())
+    };
+    of(usage.user_time()) + of(usage.system_time())
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
+/// Fields of `/proc/PID/smaps_rollup` in KiB.
+fn rollup(pid: u32, fields: &[&str]) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    text.lines()
+        .filter(|line| fields.iter().any(|field| line.starts_with(field)))
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum()
+}
