@@ -210,7 +210,12 @@ impl Client {
                     PATIENCE.as_secs()
                 ));
             }
-            self.start(&dir, &guard).await?;
+            match self.start(&dir, &guard).await {
+                // Killed on its way up: the next one takes over what it has begun.
+                Err(BackendError::State { source, .. })
+                    if source.kind() == io::ErrorKind::UnexpectedEof => {}
+                outcome => outcome?,
+            }
         }
         Err(BackendError::State {
             action: format!("cannot reach the supervisor of project {project}"),
@@ -308,7 +313,10 @@ impl Client {
             return Ok(());
         }
         let source = if said.is_empty() {
-            io::Error::other(format!("it ended without a word, see {}", path.display()))
+            io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("it ended without a word, see {}", path.display()),
+            )
         } else {
             io::Error::other(said)
         };
