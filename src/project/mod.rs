@@ -31,6 +31,7 @@ mod normalise;
 pub mod once;
 mod outside;
 mod paths;
+mod published;
 pub mod reference;
 mod render;
 mod report;
