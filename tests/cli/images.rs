@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 
+use crate::support::engine::skipped;
 use crate::support::running::Running;
 use crate::support::{Engine, Sandbox, eventually, free_port, require_engine};
 
@@ -23,7 +24,7 @@ impl Registry {
     /// Starts one, with a password or without; `None` where it is not installed.
     fn start(sandbox: &Sandbox, private: bool) -> Option<Self> {
         if !Path::new("/usr/bin/docker-registry").exists() {
-            println!("skipped: docker-registry is not installed");
+            skipped("docker-registry is not installed");
             return None;
         }
         let port = free_port();

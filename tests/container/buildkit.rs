@@ -11,7 +11,7 @@ use wharf::event::Event;
 use wharf::project::model::{NamedContext, StoreSource};
 
 use crate::build::{action, built, use_builder};
-use crate::engine::{Lab, docker, inspect, lab};
+use crate::engine::{Lab, docker, inspect, lab, skipped};
 
 fn buildkit() -> Option<Lab> {
     let mut lab = Lab::new()?;
@@ -106,7 +106,7 @@ async fn a_key_file_has_an_agent_as_long_as_the_build() {
         .arg(&key)
         .status();
     if !made.is_ok_and(|status| status.success()) {
-        println!("skipped: there is no ssh-keygen");
+        skipped("there is no ssh-keygen");
         return;
     }
     let mut service = built(

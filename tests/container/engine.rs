@@ -92,6 +92,15 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
+/// Says that a test is skipped; where skipping is not allowed, fails it.
+pub(crate) fn skipped(why: &str) {
+    assert!(
+        variable("WHARF_REQUIRE_ENGINE").is_none_or(|value| value != "1"),
+        "{why}"
+    );
+    println!("skipped: {why}");
+}
+
 impl Lab {
     /// A lab, if an engine answers.
     pub(crate) fn new() -> Option<Self> {
@@ -101,11 +110,7 @@ impl Lab {
             .env("DOCKER_HOST", &env().variables["DOCKER_HOST"])
             .output();
         if !answers.is_ok_and(|output| output.status.success()) {
-            assert!(
-                variable("WHARF_REQUIRE_ENGINE").is_none_or(|value| value != "1"),
-                "no engine answers at DOCKER_HOST"
-            );
-            println!("skipped: no engine answers at DOCKER_HOST");
+            skipped("no engine answers at DOCKER_HOST");
             return None;
         }
         let directory = tempfile::tempdir().unwrap();

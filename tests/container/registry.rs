@@ -12,7 +12,7 @@ use wharf::event::Event;
 use wharf::plan::step::Action;
 use wharf::project::model::Service;
 
-use crate::engine::{Lab, docker, env, free_port, lab};
+use crate::engine::{Lab, docker, env, free_port, lab, skipped};
 
 /// `user` with the password `secret`, by bcrypt.
 const PASSWORDS: &str = "user:$2b$04$yI5m072tZ408LCATFAVKn.LY7JYOMf6DSkg76bT3f2bMAjub372M6\n";
@@ -45,7 +45,7 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn();
         let Ok(child) = child else {
-            println!("skipped: docker-registry is not installed");
+            skipped("docker-registry is not installed");
             return None;
         };
         let registry = Self {

@@ -27,6 +27,15 @@ macro_rules! require_engine {
 }
 pub(crate) use require_engine;
 
+/// Says that a test is skipped; where skipping is not allowed, fails it.
+pub(crate) fn skipped(why: &str) {
+    assert!(
+        std::env::var_os("WHARF_REQUIRE_ENGINE").is_none_or(|set| set != "1"),
+        "{why}"
+    );
+    println!("skipped: {why}");
+}
+
 impl Engine {
     /// The engine at `DOCKER_HOST`, or at the usual socket, if it answers.
     pub(crate) fn find() -> Option<Self> {
@@ -46,12 +55,7 @@ impl Engine {
     pub(crate) fn required(test: &str) -> Option<Self> {
         let engine = Self::find();
         if engine.is_none() {
-            let why = format!("no Docker Engine answers ({test})");
-            assert!(
-                std::env::var_os("WHARF_REQUIRE_ENGINE").is_none_or(|set| set != "1"),
-                "{why}"
-            );
-            println!("skipped: {why}");
+            skipped(&format!("no Docker Engine answers ({test})"));
         }
         engine
     }
