@@ -366,4 +366,45 @@ mod tests {
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
     }
+
+    /// Every command's help, as a page of Markdown.
+    fn reference() -> String {
+        let mut page = String::from(
+            "# Command reference\n\nThe help of every command, made from the command line itself by \
+             `UPDATE_REFERENCE=1 cargo test --lib reference`.\n",
+        );
+        let mut waiting = vec![super::Cli::command().term_width(100)];
+        waiting[0].build();
+        while let Some(mut command) = waiting.pop() {
+            let mut below: Vec<clap::Command> = command
+                .get_subcommands()
+                .filter(|below| !below.is_hide_set() && below.get_name() != "help")
+                .cloned()
+                .collect();
+            below.sort_by(|a, b| b.get_name().cmp(a.get_name()));
+            waiting.extend(below);
+            let name = command.get_bin_name().unwrap_or("wharf").to_owned();
+            let help = command.render_long_help().to_string();
+            let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+            page += &format!(
+                "\n## {name}\n\n```text\n{}\n```\n",
+                lines.join("\n").trim_end()
+            );
+        }
+        page
+    }
+
+    #[test]
+    fn the_reference_is_what_the_command_line_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference.md");
+        let page = reference();
+        if std::env::var_os("UPDATE_REFERENCE").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            written == page,
+            "docs/reference.md is out of date: UPDATE_REFERENCE=1 cargo test --lib reference"
+        );
+    }
 }

@@ -39,7 +39,7 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 
 const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
 
-/// Sockets on a port; see [`super::bound`].
+/// Sockets on a port, those that are only bound included; see [`super::blocking`].
 pub(super) fn bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
     or_procfs(port, protocol, ask_bound(port, protocol))
 }
