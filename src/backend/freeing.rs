@@ -70,7 +70,9 @@ impl Backends {
 
     async fn release(&self, freeing: &Freeing, holder: &Holder) -> Result<Done, BackendError> {
         match &holder.who {
-            Who::Container(_) | Who::Unit { .. } if holder.protected.is_some() => {
+            Who::Container(_) | Who::Unit { .. } | Who::Process(_)
+                if holder.protected.is_some() =>
+            {
                 Err(PortError::Protected {
                     who: holder.describe(),
                     reason: holder.protected.clone().unwrap_or_default(),
@@ -179,7 +181,7 @@ fn entry(
     };
     let claim = &freeing.claim;
     let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-    let mut by: Vec<String> = words.collect();
+    let mut by = without_values(words);
     if let Some(program) = by.first_mut() {
         // By whatever path it was called.
         "wharf".clone_into(program);
@@ -203,6 +205,31 @@ fn entry(
     })
 }
 
+/// The words of a command line without the values of variables, which may be secrets.
+fn without_values(words: impl Iterator<Item = String>) -> Vec<String> {
+    const VARIABLES: [&str; 3] = ["-e", "--env", "--build-arg"];
+    let mut follows = false;
+    let masked = words.map(|word| {
+        let joined = VARIABLES
+            .iter()
+            .any(|option| word.starts_with(&format!("{option}=")));
+        let attached = word.starts_with("-e") && word.len() > 2;
+        let name_ends = if follows || attached {
+            word.find('=')
+        } else if joined {
+            word.match_indices('=').nth(1).map(|(at, _)| at)
+        } else {
+            None
+        };
+        follows = VARIABLES.contains(&word.as_str());
+        match name_ends.and_then(|at| word.get(..at)) {
+            Some(name) => format!("{name}=…"),
+            None => word,
+        }
+    });
+    masked.collect()
+}
+
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PortError> + Send + 'static,
 ) -> Result<T, BackendError> {
@@ -212,5 +239,18 @@ pub(super) async fn blocking<T: Send + 'static>(
             action: "a worker thread failed".to_owned(),
             source: std::io::Error::other(panic),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_values;
+
+    #[test]
+    fn values_of_variables_are_not_written_down() {
+        let line = "wharf run -e A=secret --env B=secret --env=C=secret -eD=secret --build-arg E=secret -e F web x=1";
+        let masked = without_values(line.split(' ').map(str::to_owned)).join(" ");
+        let expected = "wharf run -e A=… --env B=… --env=C=… -eD=… --build-arg E=… -e F web x=1";
+        assert_eq!(masked, expected);
     }
 }

@@ -38,6 +38,7 @@ mod serve;
 mod server;
 mod session;
 mod settle;
+mod shown;
 mod start;
 mod stats;
 mod stop;
@@ -48,7 +49,6 @@ mod version;
 mod volumes;
 mod wait;
 mod watch;
-mod watched;
 mod who;
 
 use std::ffi::OsString;
@@ -57,6 +57,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::backend::process::child::wait_for_children;
 use crate::error::{Error, Kind, Result};
 use crate::project::Env;
 use crate::ui::{Ui, lost, report};
@@ -215,6 +216,8 @@ pub fn main() -> ExitCode {
     if cli.command.is_none() {
         return show_help(&invocation);
     }
+    // Where it is refused, exit codes of children may be lost, and nothing else.
+    drop(wait_for_children());
     if invocation.by_client {
         invocation::end_with_the_client(&mut env);
     }
@@ -384,12 +387,11 @@ mod tests {
             below.sort_by(|a, b| b.get_name().cmp(a.get_name()));
             waiting.extend(below);
             let name = command.get_bin_name().unwrap_or("wharf").to_owned();
+            command = command.mut_args(|argument| argument.hide_env_values(true));
             let help = command.render_long_help().to_string();
             let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
-            page += &format!(
-                "\n## {name}\n\n```text\n{}\n```\n",
-                lines.join("\n").trim_end()
-            );
+            let text = lines.join("\n");
+            page += &["\n## ", &name, "\n\n```text\n", text.trim_end(), "\n```\n"].concat();
         }
         page
     }

@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use crate::backend::BackendError;
 use crate::backend::container::{Containers, Names};
 use crate::cli::context::Context;
-use crate::cli::watched::{in_one_line, tell, watched};
+use crate::cli::shown::{in_one_line, shown, tell};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::project::model::{Project, PullPolicy, Service};
@@ -58,7 +58,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
         return Ok(());
     }
-    let outcome = watched(ui, async |events| {
+    let outcome = shown(ui, async |events| {
         pull(&containers, &wanted, args.ignore_pull_failures, &events).await
     });
     let outcome = outcome.await?;

@@ -8,7 +8,7 @@ use futures_util::stream::FuturesUnordered;
 use crate::backend::BackendError;
 use crate::backend::container::Containers;
 use crate::cli::context::Context;
-use crate::cli::watched::{in_one_line, tell, watched};
+use crate::cli::shown::{in_one_line, shown, tell};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::project::model::{Project, Service};
@@ -77,7 +77,7 @@ pub(super) async fn push(
     images: &[(String, String)],
     ignore_failures: bool,
 ) -> Result<()> {
-    let failed = watched(ui, async |events| {
+    let failed = shown(ui, async |events| {
         pushing(containers, images, ignore_failures, &events).await
     });
     let mut failed = failed.await?.into_iter();

@@ -428,8 +428,27 @@ impl Hands<'_> {
         }
         let files = if pairs.len() == 1 { "file" } else { "files" };
         self.tell(&format!("{service}: syncing {} {files}", pairs.len()));
+        // What is mounted below a path would go with it.
+        let mounts = self.watch.project.services.get(service);
+        let holds_mount = |inside: &str| {
+            let mut targets = mounts.iter().flat_map(|service| &service.volumes);
+            targets.any(|mount| Path::new(&mount.target).starts_with(inside))
+        };
+        let spared = |pair: &&Pair| {
+            let gone = fs::symlink_metadata(&pair.host).is_err();
+            let keep = gone && (pair.inside.is_empty() || holds_mount(&pair.inside));
+            if keep {
+                let path = pair.host.display();
+                self.tell(&format!(
+                    "{service}: {path} is gone; {} stays in the container, because something is mounted in it",
+                    pair.inside
+                ));
+            }
+            !keep
+        };
         let pairs: Vec<(PathBuf, String)> = pairs
             .iter()
+            .filter(spared)
             .map(|pair| (pair.host.clone(), pair.inside.clone()))
             .collect();
         for container in self.containers(service).await? {

@@ -5,7 +5,7 @@
 use std::fmt;
 
 /// The registry of names that name none.
-const HUB: &str = "docker.io";
+pub const HUB: &str = "docker.io";
 
 /// The tag of names that have none.
 const LATEST: &str = "latest";

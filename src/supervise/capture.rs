@@ -49,14 +49,14 @@ pub(super) enum Moved {
 enum Source {
     /// A named pipe.
     Pipe(File),
-    /// The master of the process's terminal.
-    Terminal(File),
+    /// The master of the process's terminal, and what was read from it and could not be written yet.
+    Terminal(File, Vec<u8>),
 }
 
 impl Source {
     fn file(&self) -> &File {
         match self {
-            Self::Pipe(file) | Self::Terminal(file) => file,
+            Self::Pipe(file) | Self::Terminal(file, _) => file,
         }
     }
 }
@@ -115,7 +115,7 @@ impl Recorder {
         Self::of(
             dir,
             rotation,
-            vec![(Stream::Stdout, Source::Terminal(master))],
+            vec![(Stream::Stdout, Source::Terminal(master, Vec::new()))],
         )
     }
 
@@ -217,7 +217,9 @@ impl Recorder {
                 )
                 .map_err(io::Error::from)
             }
-            Source::Terminal(master) => copy(master, &channel.log, channel.length),
+            Source::Terminal(master, pending) => {
+                copy(master, pending, &channel.log, channel.length)
+            }
         };
         match moved {
             Ok(0) => {
@@ -350,15 +352,21 @@ impl Channel {
     }
 }
 
-/// Copies what a terminal shows to the end of a log. One whose last user has closed it has ended.
-fn copy(master: &mut File, log: &File, length: u64) -> io::Result<usize> {
-    let mut buffer = [0; 16 * 1024];
-    let count = match master.read(&mut buffer) {
-        Ok(count) => count,
-        Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => 0,
-        Err(error) => return Err(error),
-    };
-    log.write_all_at(buffer.get(..count).unwrap_or_default(), length)?;
+/// Copies what a terminal shows to the end of a log; what a full disk refuses is kept and tried again. A
+/// terminal whose last user has closed it has ended.
+fn copy(master: &mut File, pending: &mut Vec<u8>, log: &File, length: u64) -> io::Result<usize> {
+    if pending.is_empty() {
+        let mut buffer = [0; 16 * 1024];
+        let count = match master.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => 0,
+            Err(error) => return Err(error),
+        };
+        pending.extend_from_slice(buffer.get(..count).unwrap_or_default());
+    }
+    log.write_all_at(pending, length)?;
+    let count = pending.len();
+    pending.clear();
     Ok(count)
 }
 

@@ -179,8 +179,10 @@ struct Kept {
 
 fn attend(order: &Order<'_>, lock: &File, mut report: File) {
     let me = std::process::id();
-    settle_in(order, lock.as_raw_fd(), report.as_raw_fd());
-    let begun = start(order, me);
+    let settled = settle_in(order, lock.as_raw_fd(), report.as_raw_fd());
+    let begun = settled
+        .map_err(|error| state("cannot close what the supervisor has open", &error))
+        .and_then(|()| start(order, me));
     let said = match &begun {
         Ok((_, kept)) => Report::Started { main: kept.main },
         Err(failure) => Report::Failed {
@@ -198,10 +200,8 @@ fn attend(order: &Order<'_>, lock: &File, mut report: File) {
 }
 
 /// Becomes a process of its own: nothing of the supervisor's stays open, above all not its lock.
-fn settle_in(order: &Order<'_>, lock: i32, report: i32) {
-    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
+fn settle_in(order: &Order<'_>, lock: i32, report: i32) -> io::Result<()> {
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     for fd in open {
@@ -220,6 +220,7 @@ fn settle_in(order: &Order<'_>, lock: i32, report: i32) {
     let _ = ignore(Signal::SIGTERM);
     // Only what `ps` shows of it depends on this.
     drop(retitle(&format!("keeper of {}", order.spec.name)));
+    Ok(())
 }
 
 #[expect(unsafe_code, reason = "signal dispositions have no safe interface")]

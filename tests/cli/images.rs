@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 
 use crate::support::engine::skipped;
+use wharf::project::reference::HUB;
+
 use crate::support::running::Running;
 use crate::support::{Engine, Sandbox, eventually, free_port, require_engine};
 
@@ -98,7 +100,7 @@ fn config_pins_images_by_what_their_registry_has() {
     assert_eq!(
         shown.expect(0).stdout,
         format!(
-            "services:\n  built: {{}}\n  fixed:\n    image: docker.io/library/fixed@sha256:{fixed}\n  \
+            "services:\n  built: {{}}\n  fixed:\n    image: {HUB}/library/fixed@sha256:{fixed}\n  \
              web:\n    image: {image}@{digest}\n"
         )
     );
@@ -133,7 +135,7 @@ fn config_pins_without_an_engine_where_nothing_is_to_be_asked() {
     let shown = sandbox.wharf(&["-f", "pinned.yaml", "config", "--lock-image-digests"]);
     assert_eq!(
         shown.expect(0).stdout,
-        format!("services:\n  web:\n    image: docker.io/library/web@sha256:{fixed}\n")
+        format!("services:\n  web:\n    image: {HUB}/library/web@sha256:{fixed}\n")
     );
     sandbox.write("open.yaml", "services:\n  web: {image: web}\n");
     sandbox

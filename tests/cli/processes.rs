@@ -56,6 +56,30 @@ fn up_detached_returns_when_ready_and_the_service_lives_on() {
     );
 }
 
+/// A parent that ignores SIGCHLD hands that on to what it starts (`execve(2)`).
+#[test]
+fn exit_codes_are_known_below_a_parent_that_ignores_its_children() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  job: {x-wharf: {process: {command: [sh, -c, 'exit 3']}}}\n",
+    );
+    let ignoring = "$SIG{CHLD} = 'IGNORE'; exec @ARGV";
+    let wharf = env!("CARGO_BIN_EXE_wharf");
+    drop(
+        sandbox
+            .program("perl", &["-e", ignoring, wharf, "up", "-d"])
+            .wait()
+            .expect(0),
+    );
+    eventually("the exit code is known", || {
+        let listed = sandbox.wharf(&["ps", "-a", "--format", "json"]);
+        let row = listed.expect(0).json_lines().pop()?;
+        (row["State"] == "exited").then(|| assert_eq!(row["ExitCode"], 3, "{row}"))
+    });
+    drop(sandbox.wharf(&["down"]).expect(0));
+}
+
 #[test]
 fn stop_keeps_the_instance_and_start_brings_it_back() {
     let sandbox = Sandbox::new();

@@ -7,6 +7,9 @@ use bollard::container::LogOutput;
 
 use crate::event::Stream;
 
+/// A longer line is cut: what never ends one must not fill the memory.
+const LONGEST: usize = 16 * 1024 * 1024;
+
 /// A line of a container's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
@@ -63,6 +66,9 @@ impl Lines {
             });
             let Some(end) = piece.strip_suffix(b"\n") else {
                 line.bytes.extend_from_slice(piece);
+                if line.bytes.len() >= LONGEST {
+                    whole.extend(partial.take());
+                }
                 continue;
             };
             // A terminal ends its lines with both characters.

@@ -180,6 +180,20 @@ pub fn resource(name: &str) -> Option<Resource> {
     })
 }
 
+/// Children are waited for, also where the parent ignores SIGCHLD: that is inherited (`execve(2)`), and the
+/// kernel would take their exit codes away.
+///
+/// # Errors
+/// What the system said.
+#[expect(unsafe_code, reason = "signal dispositions have no safe interface")]
+pub fn wait_for_children() -> io::Result<()> {
+    let default = SigHandler::SigDfl;
+    // SAFETY: the default disposition runs no code.
+    unsafe { signal(Signal::SIGCHLD, default) }
+        .map(drop)
+        .map_err(io::Error::from)
+}
+
 /// Keeps every descriptor above 2 from being inherited by programs that this process starts: whoever
 /// started wharf may have left some open.
 #[expect(

@@ -13,7 +13,7 @@ use crate::ui::progress::Progress;
 ///
 /// # Errors
 /// The user interrupted.
-pub(super) async fn watched<T>(ui: Ui, work: impl AsyncFnOnce(Events) -> T) -> Result<T> {
+pub(super) async fn shown<T>(ui: Ui, work: impl AsyncFnOnce(Events) -> T) -> Result<T> {
     let (events, mut receiver) = Events::channel();
     let progress = Progress::new(ui);
     let mut signals = Signals::new()?;
