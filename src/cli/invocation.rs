@@ -10,10 +10,11 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::project::Env;
 
 /// The version of Docker Compose whose command line and files these are.
@@ -47,6 +48,23 @@ pub(super) enum Protocol {
 }
 
 impl Invocation {
+    /// The exit code of a failure. Docker Compose has one for everything, and scripts compare with it.
+    pub(super) fn exit_code(&self, kind: Kind) -> ExitCode {
+        match kind {
+            Kind::Usage | Kind::Invalid | Kind::Engine | Kind::Question if self.stands_in => {
+                Kind::Failed.into()
+            }
+            Kind::Failed
+            | Kind::Usage
+            | Kind::Invalid
+            | Kind::Engine
+            | Kind::Question
+            | Kind::Bug
+            | Kind::Interrupted
+            | Kind::Service(_) => kind.into(),
+        }
+    }
+
     /// Reads the arguments; options of the Docker client become variables of `env`.
     ///
     /// # Errors

@@ -86,7 +86,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         writer: LogWriter::new(named.name(), names)
             .timestamps(args.timestamps)
             .prefix(!args.no_log_prefix)
-            .colours(!args.no_color),
+            .colours(!args.no_color)
+            // As in Compose: `logs | grep` sees everything.
+            .merged(),
     };
     let showing = async {
         if args.follow {

@@ -205,7 +205,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help is printed to stdout and is no failure.
             let code = if error.use_stderr() {
-                Kind::Usage.into()
+                invocation.exit_code(Kind::Usage)
             } else {
                 ExitCode::SUCCESS
             };
@@ -228,7 +228,7 @@ pub fn main() -> ExitCode {
                 *text = invocation.in_its_words(text);
             }
             report::error(&error);
-            error.kind.into()
+            invocation.exit_code(error.kind)
         }
     }
 }

@@ -24,7 +24,7 @@ impl Planner<'_> {
                 .map(|instance| instance.name.as_str())
                 .collect::<Vec<_>>();
             self.plan.notes.push(format!(
-                "orphans of this project: {} (their services are not in the compose file; --remove-orphans removes them)",
+                "orphans of this project: {} (ended one-offs, or services that are not in the compose file; --remove-orphans removes them)",
                 names.join(", ")
             ));
         }

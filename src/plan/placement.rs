@@ -186,11 +186,13 @@ pub fn in_form(service: &Arc<Service>, backend: BackendKind) -> Arc<Service> {
         local.command = Some(command.clone());
         local.entrypoint = None;
     }
-    // A path inside an image means nothing here.
-    local.working_dir = form
-        .working_dir
-        .as_ref()
-        .map(|dir| dir.to_string_lossy().into_owned());
+    // A path inside an image means nothing here; without an image it can only be meant for here.
+    if service.has_container_form() || form.working_dir.is_some() {
+        local.working_dir = form
+            .working_dir
+            .as_ref()
+            .map(|dir| dir.to_string_lossy().into_owned());
+    }
     for (name, value) in &form.environment {
         match value {
             Some(value) => drop(local.environment.insert(name.clone(), value.clone())),

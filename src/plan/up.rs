@@ -89,7 +89,24 @@ pub(super) struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// Plans to pull or build the image of a service whose containers may stay, where that is asked for:
+    /// whether they stay is known afterwards.
+    fn renew_image(&mut self, decided: &Decided<'_>) {
+        let (inputs, service) = (self.inputs, &decided.service);
+        let policy = inputs.policy;
+        if decided.backend != BackendKind::Container || policy.images_done {
+            return;
+        }
+        let image = service.image_name(&inputs.project.name);
+        // An image that was removed since is missed when a container is made.
+        if policy.pull || policy.build || inputs.observed.images.contains_key(&image) {
+            self.shared
+                .image(&mut self.plan, inputs, &self.project, service);
+        }
+    }
+
     fn service(&mut self, decided: &Decided<'_>) {
+        self.renew_image(decided);
         for decision in &decided.decisions {
             let outcome = match decision {
                 Decision::Keep(instance) => Some(Outcome {

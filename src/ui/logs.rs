@@ -25,6 +25,7 @@ pub struct LogWriter {
     timestamps: bool,
     prefix: bool,
     colours: bool,
+    merged: bool,
 }
 
 impl LogWriter {
@@ -36,6 +37,7 @@ impl LogWriter {
             timestamps: false,
             prefix: true,
             colours: true,
+            merged: false,
         };
         for name in names {
             let short = name
@@ -72,6 +74,17 @@ impl LogWriter {
         self
     }
 
+    /// All lines on standard output, as data, and in the order in which they came.
+    #[must_use]
+    pub fn merged(mut self) -> Self {
+        self.merged = true;
+        self
+    }
+
+    fn goes_to(&self, stream: Stream) -> Stream {
+        if self.merged { Stream::Stdout } else { stream }
+    }
+
     /// The name of an instance as it is shown.
     pub fn short<'a>(&'a self, name: &'a str) -> &'a str {
         self.prefixes.get(name).map_or(name, |(short, _)| short)
@@ -83,7 +96,7 @@ impl LogWriter {
     /// # Errors
     /// The stream takes nothing more; `BrokenPipe` where its reader has gone.
     pub fn line(&self, name: &str, stream: Stream, time: i64, line: &[u8]) -> io::Result<()> {
-        match stream {
+        match self.goes_to(stream) {
             Stream::Stdout => {
                 let choice = AutoStream::choice(&io::stdout());
                 io::stdout().write_all(&self.composed(choice, name, time, line))
@@ -152,6 +165,7 @@ impl Batch<'_> {
     /// # Errors
     /// The stream takes nothing more; `BrokenPipe` where its reader has gone.
     pub fn line(&mut self, name: &str, stream: Stream, time: i64, line: &[u8]) -> io::Result<()> {
+        let stream = self.writer.goes_to(stream);
         if stream != self.stream || self.text.len() >= BATCH {
             self.flush()?;
             self.stream = stream;

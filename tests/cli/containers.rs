@@ -39,7 +39,7 @@ fn a_container_comes_up_is_listed_logged_and_taken_down() {
     assert_eq!(row["Publishers"][0]["PublishedPort"], port);
     let logs = sandbox.wharf(&["logs"]).expect(0);
     assert!(logs.stdout.contains("web-1  | serving\n"), "{logs}");
-    assert!(logs.stderr.contains("web-1  | trouble\n"), "{logs}");
+    assert!(logs.stdout.contains("web-1  | trouble\n"), "{logs}");
     let ids = engine.of_project("container", sandbox.project());
     sandbox.wharf(&["up", "-d"]).expect(0);
     assert_eq!(

@@ -51,7 +51,7 @@ fn by_the_name_of_compose_it_behaves_like_it() {
         .expect(0)
         .expect_text("Usage: docker compose ps ");
     run(&["--host", "unix:///nowhere", "compose", "up", "-d"]).expect(0);
-    let failed = run(&["compose", "start", "-x"]).expect(2);
+    let failed = run(&["compose", "start", "-x"]).expect(1);
     assert!(failed.stderr.contains("docker compose"), "{failed}");
     run(&["down"]).expect(0);
 }

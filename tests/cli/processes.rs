@@ -44,7 +44,7 @@ fn up_detached_returns_when_ready_and_the_service_lives_on() {
     assert_eq!(row["Publishers"][0]["PublishedPort"], port);
     assert_eq!(row["Publishers"][0]["Protocol"], "tcp");
     let logs = sandbox.wharf(&["logs"]).expect(0);
-    assert!(logs.stderr.contains("listening on"), "{logs}");
+    assert!(logs.stdout.contains("listening on"), "{logs}");
     let down = sandbox.wharf(&["down"]).expect(0);
     assert!(is_free(port), "{down}");
     assert!(

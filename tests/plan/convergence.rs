@@ -57,6 +57,22 @@ fn a_second_up_has_nothing_to_do() {
 }
 
 #[test]
+fn images_are_renewed_for_containers_that_may_stay() {
+    let mut world = World::new(STACK);
+    assert_eq!(again(&mut world).to_string(), "");
+    world.policy.pull = true;
+    let pulled: Vec<String> = world
+        .up()
+        .steps
+        .iter()
+        .map(|step| step.action.to_string())
+        .collect();
+    assert_eq!(pulled, ["image db: pull", "image web: pull"]);
+    world.policy.images_done = true;
+    assert_eq!(world.up().to_string(), "");
+}
+
+#[test]
 fn whatever_the_state_one_up_is_enough() {
     let mut world = World::new(STACK);
     again(&mut world);

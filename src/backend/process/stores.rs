@@ -25,6 +25,14 @@ pub(super) fn write(
     user: Option<&Account>,
 ) -> Result<(), BackendError> {
     let service = &spec.service;
+    let stranger = user.is_some_and(|user| user.uid != rustix::process::geteuid().as_raw());
+    if stranger && !(service.secrets.is_empty() && service.configs.is_empty()) {
+        return Err(BackendError::Unsupported(format!(
+            "service {}: it runs as another user, who cannot reach its secrets and configs in {}",
+            service.name,
+            dir.path().display()
+        )));
+    }
     for (mounts, stores, kind) in [
         (&service.secrets, &spec.secrets, SECRETS.1),
         (&service.configs, &spec.configs, CONFIGS.1),
