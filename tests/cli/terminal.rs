@@ -214,7 +214,9 @@ fn run_makes_an_instance_for_one_command() {
         "81/tcp"
     );
     assert_eq!(inspect("{{.HostConfig.CapAdd}}"), "[CAP_NET_ADMIN]");
-    assert_eq!(inspect("{{.HostConfig.RestartPolicy.Name}}"), "");
+    // Newer engines fill it in.
+    let restart = inspect("{{.HostConfig.RestartPolicy.Name}}");
+    assert!(["", "no"].contains(&restart.as_str()), "{restart}");
     let aliases = inspect("{{range .NetworkSettings.Networks}}{{.Aliases}}{{end}}");
     assert!(
         !aliases.contains("web ") && !aliases.contains("site"),
