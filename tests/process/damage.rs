@@ -28,6 +28,21 @@ async fn a_frozen_supervisor_is_replaced_and_that_is_said() {
 }
 
 #[tokio::test]
+async fn a_frozen_keeper_does_not_keep_a_service_from_ending() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    let keeper = stage.record("web").keeper().unwrap();
+    assert!(keeper.signal(rustix::process::Signal::STOP).unwrap());
+    stage
+        .processes
+        .stop(PROJECT, &name("web"), None)
+        .await
+        .unwrap();
+    assert_eq!(stage.instance("web").await.status, exited(143));
+    assert_eq!(stage.started(), Vec::<u32>::new());
+}
+
+#[tokio::test]
 async fn a_damaged_entry_is_an_error_that_says_how_to_set_it_aside() {
     let stage = Stage::new();
     stage.up(shell("web", "true")).await.unwrap();

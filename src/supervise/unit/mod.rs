@@ -450,20 +450,25 @@ impl Unit {
                         code: code.unwrap_or(UNKNOWN_CODE),
                     }));
                 }
-                Some(Err(Failure::Unkillable {
-                    pids: left.iter().map(|id| id.pid).collect(),
-                }))
+                let mut pids: Vec<u32> = left.iter().map(|id| id.pid).collect();
+                if pids.is_empty() {
+                    // It has ended, and whoever is to say so does not.
+                    pids.extend(self.keeper.as_ref().map(|keeper| keeper.id.pid));
+                }
+                Some(Err(Failure::Unkillable { pids }))
             }
         }
     }
 
     /// Sends every process of the tree the signal of the phase, once; concludes when there is none.
     fn sweep(&mut self, around: &mut Surroundings, main: Option<ProcessId>) -> Settled {
+        if let Some(keeper) = &self.keeper {
+            // A frozen one would neither reap nor go once it has recorded everything.
+            let _ = rustix::process::pidfd_send_signal(&keeper.end, Signal::CONT);
+        }
         let tree = around.tree(self, main);
         if tree.is_empty() && self.main.is_none() {
-            if let Some(keeper) = &self.keeper {
-                // It goes by itself once it has recorded everything, unless it is frozen.
-                let _ = rustix::process::pidfd_send_signal(&keeper.end, Signal::CONT);
+            if self.keeper.is_some() {
                 self.cleared = true;
                 return None;
             }
