@@ -51,15 +51,9 @@ pub fn look_up(claims: &[Claim]) -> Result<LookUp, PortError> {
     let mut blocked = Vec::new();
     let mut in_use = Vec::new();
     for claim in claims {
-        let mut found = sockets::listening(claim)?;
-        if found.is_empty() {
-            // A socket that is bound and does not listen blocks only those who do not both set
-            // SO_REUSEADDR.
-            if free::is_free(claim)? {
-                continue;
-            }
-            found = sockets::blocking(claim)?;
-        }
+        let Some(found) = blockers(claim)? else {
+            continue;
+        };
         if found.is_empty() {
             in_use.push(claim.clone());
         } else {
@@ -93,6 +87,30 @@ pub fn look_up(claims: &[Claim]) -> Result<LookUp, PortError> {
         result.containers.push(containers);
     }
     Ok(result)
+}
+
+/// How often, and after which pause, a port is looked at again that cannot be had although nobody listens:
+/// another command may try it out just now, which takes microseconds.
+const LOOKS: usize = 5;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// The sockets that keep a claim from being had; `None` where it is free.
+fn blockers(claim: &Claim) -> Result<Option<Vec<Bound>>, PortError> {
+    for look in 1.. {
+        let found = sockets::listening(claim)?;
+        if !found.is_empty() {
+            return Ok(Some(found));
+        }
+        // A socket that is bound and does not listen blocks only those who do not both set SO_REUSEADDR.
+        if free::is_free(claim)? {
+            break;
+        }
+        if look == LOOKS {
+            return sockets::blocking(claim).map(Some);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(None)
 }
 
 /// Whether an engine may know more about this holder.

@@ -85,6 +85,12 @@ impl LogWriter {
         if self.merged { Stream::Stdout } else { stream }
     }
 
+    /// The names of these instances as they are shown, in order.
+    pub fn names(&self, which: impl Fn(&str) -> bool) -> Vec<&str> {
+        let chosen = self.prefixes.iter().filter(|(name, _)| which(name));
+        chosen.map(|(_, (short, _))| short.as_str()).collect()
+    }
+
     /// The name of an instance as it is shown.
     pub fn short<'a>(&'a self, name: &'a str) -> &'a str {
         self.prefixes.get(name).map_or(name, |(short, _)| short)

@@ -96,7 +96,8 @@ fn up_ends_when_everything_ended() {
     let finished = sandbox.wharf(&["up"]).expect(0);
     assert!(finished.stdout.contains("once-1  | done\n"), "{finished}");
     assert!(
-        finished.stderr.contains("once-1 exited with code 4"),
+        finished.stdout.starts_with("Attaching to once-1\n")
+            && finished.stdout.contains("once-1 exited with code 4\n"),
         "{finished}"
     );
     sandbox.wharf(&["up", "--exit-code-from", "once"]).expect(4);

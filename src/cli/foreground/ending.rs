@@ -91,10 +91,7 @@ impl Run<'_> {
                 service,
                 code,
             } => {
-                self.scene.context.ui.status(format!(
-                    "{} exited with code {code}",
-                    self.writer.short(name)
-                ));
+                self.say_end(name, service, *code);
                 if self.options.exit_code_from.as_ref() == Some(service) {
                     self.code = *code;
                 }

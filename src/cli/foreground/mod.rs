@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::execute::{self, Report};
 use crate::plan::Plan;
+use crate::plan::step::Action;
 use crate::state::{Instance, ProbeKind};
 use crate::ui::logs::LogWriter;
 use crate::ui::progress::Progress;
@@ -126,6 +127,14 @@ pub(in crate::cli) async fn run(
         seen: BTreeMap::new(),
         following: BTreeMap::new(),
     };
+    // A server without a file has no names.
+    if options.handshake.is_none() {
+        let attached: Vec<&str> = run.writer.names(|name| is_shown(plan, kept, options, name));
+        if !attached.is_empty() {
+            let ui = context.ui;
+            ui.data(format!("Attaching to {}", attached.join(", ")));
+        }
+    }
     let mut signals = Signals::new()?;
     let mut keys = options.menu.then(Keys::take).flatten();
     let watchable = watcher
@@ -304,6 +313,24 @@ fn names(plan: &Plan, kept: &[Instance]) -> BTreeSet<String> {
         .map(|instance| instance.name.clone())
         .chain(made)
         .collect()
+}
+
+/// Whether an instance's output is shown.
+fn is_shown(plan: &Plan, kept: &[Instance], options: &Foreground, name: &str) -> bool {
+    let Some(attach) = &options.attach else {
+        return true;
+    };
+    let made = plan.steps.iter().filter_map(|step| {
+        if let Action::Create(spec) = &step.action {
+            return Some((spec.name.as_str(), spec.service.name.as_str()));
+        }
+        let target = step.action.changes()?;
+        Some((target.name.as_str(), target.service.as_str()))
+    });
+    kept.iter()
+        .map(|instance| (instance.name.as_str(), instance.service.as_str()))
+        .chain(made)
+        .any(|(other, service)| other == name && attach.contains(service))
 }
 
 /// Nanoseconds since the Unix epoch.

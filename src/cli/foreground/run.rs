@@ -33,6 +33,16 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    /// Where Docker Compose says it: among the output.
+    pub(super) fn say_end(&self, name: &str, service: &str, code: i32) {
+        let attach = self.options.attach.as_ref();
+        if attach.is_none_or(|attach| attach.contains(service)) {
+            let name = self.writer.short(name);
+            let ui = self.scene.context.ui;
+            ui.data(format!("{name} exited with code {code}"));
+        }
+    }
+
     /// Shows an event; returns an instance that has just started and is to be followed.
     pub(super) async fn handle(&mut self, event: &Event) -> Result<Option<Instance>> {
         match event {
@@ -50,10 +60,7 @@ impl<'a> Run<'a> {
                 service,
                 code,
             } => {
-                self.scene.context.ui.status(format!(
-                    "{} exited with code {code}",
-                    self.writer.short(name)
-                ));
+                self.say_end(name, service, *code);
                 let counts = match &self.options.exit_code_from {
                     Some(wanted) => wanted == service,
                     None => self.code == 0,
