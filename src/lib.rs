@@ -20,6 +20,7 @@ pub mod cli;
 pub mod error;
 pub mod event;
 pub mod execute;
+pub mod naming;
 pub mod observe;
 pub mod plan;
 pub mod port;

@@ -14,7 +14,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("project", &["port::claim", "state::BackendKind"]),
     ("state", &["port::claim", "port::holder"]),
     ("port", &["state"]),
-    ("plan", &["project", "state", "port::claim", "port::holder"]),
+    ("naming", &[]),
+    (
+        "plan",
+        &["project", "state", "naming", "port::claim", "port::holder"],
+    ),
     ("event", &["plan::step", "state"]),
     ("probe", &["state", "port"]),
     (
@@ -22,6 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "project",
             "state",
+            "naming",
             "event",
             "port",
             "probe",
@@ -30,10 +35,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "forward",
+        &["project", "state", "naming", "port", "backend"],
+    ),
+    ("relay", &[]),
+    (
         "supervise",
         &[
             "project",
             "state",
+            "naming",
             "event",
             "port",
             "probe",
@@ -41,7 +52,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "plan::step",
         ],
     ),
-    ("observe", &["project", "state", "port", "plan", "backend"]),
+    (
+        "observe",
+        &["project", "state", "naming", "port", "plan", "backend"],
+    ),
     ("watch", &["project", "backend::container::ignore"]),
     ("execute", &["state", "event", "plan", "backend"]),
     ("server", &["project", "state", "probe"]),
@@ -93,6 +107,7 @@ const PURE: &[&str] = &[
     "project/",
     "supervise/lifecycle",
     "state.rs",
+    "naming.rs",
     "watch/batch",
     "watch/rules",
 ];

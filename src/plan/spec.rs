@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::naming::Names;
 use crate::plan::Inputs;
 use crate::plan::decide::Decided;
 use crate::plan::ports::{readiness, variables};
@@ -61,6 +62,7 @@ pub(super) fn specify(
             .filter(|old| old.backend == decided.backend && !inputs.policy.renew_volumes)
             .map(|old| old.id.clone()),
         one_off,
+        names: Names::default(),
         name,
     }
 }

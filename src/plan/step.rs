@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::naming::Names;
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::Holder;
 use crate::project::model::{Network, Service, Store, Volume};
@@ -261,6 +262,8 @@ pub struct InstanceSpec {
     pub readiness: Option<Readiness>,
     /// What makes it an instance for one command (`run`); `None`: a replica.
     pub one_off: Option<OneOff>,
+    /// How a process finds other services by name, and they it; nothing for a container.
+    pub names: Names,
 }
 
 /// What an instance for one command has in place of a number.

@@ -241,6 +241,7 @@ impl Lab {
             replaces: None,
             readiness: None,
             one_off: None,
+            names: Default::default(),
             service: Arc::new(service),
         }
     }

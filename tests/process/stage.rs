@@ -271,6 +271,7 @@ impl Stage {
             replaces: None,
             readiness: None,
             one_off: None,
+            names: Default::default(),
         }
     }
 }

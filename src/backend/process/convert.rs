@@ -93,6 +93,7 @@ pub(super) fn record(
             readiness: spec.readiness.clone(),
             labels: labels(spec),
             attributes: declared::attributes(service, &working_dir)?,
+            names: spec.names.clone(),
         },
     })
 }
@@ -278,6 +279,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::naming::Names;
     use crate::plan::step::ProjectIdentity;
     use crate::state::{BackendKind, Fingerprint};
 
@@ -303,6 +305,7 @@ mod tests {
             replaces: None,
             readiness: None,
             one_off: None,
+            names: Names::default(),
         }
     }
 

@@ -15,7 +15,10 @@
 //!     instances/NAME/std{out,err}.fifo
 //!     instances/NAME/std{out,err}.log, log.index, and std{out,err}.N.log, log.N.index after rotations
 //!     instances/NAME/secrets, configs
+//!     instances/NAME/hosts           what it sees as /etc/hosts
+//!     relays/SERVICE/socket          where the relay of a service meets the forwarder
 //! RUNTIME/PROJECT.sock               mode 0600
+//! RUNTIME/PROJECT.names.sock         the forwarder's
 //! ```
 
 use std::fs::DirBuilder;
@@ -162,9 +165,25 @@ impl ProjectDir {
     /// Where the supervisor will listen. A name too long for a socket's address (`unix(7)`) is cut, and
     /// told apart by its hash.
     pub fn socket(&self) -> PathBuf {
+        self.runtime.join(format!("{}.sock", self.short_name()))
+    }
+
+    /// Where the forwarder will listen.
+    pub fn names_socket(&self) -> PathBuf {
+        self.runtime
+            .join(format!("{}.names.sock", self.short_name()))
+    }
+
+    /// What is mounted into the relay of a service. A name that is not a plain file name is refused.
+    pub fn relay(&self, service: &str) -> Result<PathBuf, BackendError> {
+        plain(service)?;
+        Ok(self.root.join("relays").join(service))
+    }
+
+    fn short_name(&self) -> String {
         let name = &self.name;
-        let file = if name.len() <= LONGEST_SOCKET_NAME {
-            format!("{name}.sock")
+        if name.len() <= LONGEST_SOCKET_NAME {
+            name.clone()
         } else {
             let hash = Sha256::digest(name.as_bytes());
             let hash = hash
@@ -172,9 +191,8 @@ impl ProjectDir {
                 .take(8)
                 .fold(0_u64, |all, byte| all << 8 | u64::from(*byte));
             let kept: String = name.chars().take(32).collect();
-            format!("{kept}-{hash:016x}.sock")
-        };
-        self.runtime.join(file)
+            format!("{kept}-{hash:016x}")
+        }
     }
 }
 
@@ -256,6 +274,11 @@ impl InstanceDir {
     /// `stdin_open`. Whoever attaches writes to it.
     pub fn stdin(&self) -> PathBuf {
         self.0.join("stdin.fifo")
+    }
+
+    /// What it sees as `/etc/hosts`.
+    pub fn hosts(&self) -> PathBuf {
+        self.0.join("hosts")
     }
 
     /// The directory of the service's secrets or configs.

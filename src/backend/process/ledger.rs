@@ -18,6 +18,7 @@ use super::dirs::{InstanceDir, ProjectDir, failed};
 use super::notes::Notes;
 use super::run::ProcessId;
 use crate::backend::BackendError;
+use crate::naming::Names;
 use crate::plan::step::{ProjectIdentity, SettledPort};
 use crate::state::{Fingerprint, Health, Readiness, Status};
 
@@ -111,6 +112,9 @@ pub struct Spec {
     /// What else the service says about its process.
     #[serde(default)]
     pub attributes: Attributes,
+    /// How it finds other services by name, and they it.
+    #[serde(default)]
+    pub names: Names,
 }
 
 /// Another user's identity, looked up when the instance was made.

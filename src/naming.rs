@@ -1,0 +1,171 @@
+//! How services name each other across backends, as data: what the planner settles, the ledger keeps and the
+//! forwarder acts on. Pure; looks nothing up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The label (and ledger label) of instances that are wharf's own and no service's.
+pub const ROLE: &str = "wharf.role";
+
+/// The service name under which a project's forwarder stands in the ledger. No compose file can have it:
+/// service names hold no blanks.
+pub const FORWARDER: &str = "wharf forwarder";
+
+/// What an instance is for, when it is not a service's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// A container that has the names of a service which runs as a process.
+    Relay,
+    /// The process that carries connections between names and services.
+    Forwarder,
+}
+
+impl Role {
+    /// The label's value.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Forwarder => "forwarder",
+        }
+    }
+
+    /// Read from an instance's labels; `None` for instances of services.
+    pub fn of(labels: &BTreeMap<String, String>) -> Option<Self> {
+        let word = labels.get(ROLE)?;
+        [Self::Relay, Self::Forwarder]
+            .into_iter()
+            .find(|role| role.word() == word)
+    }
+}
+
+/// How a local process finds services by their names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// By a hosts file of its own over `/etc/hosts`.
+    Hosts,
+    /// By addresses in place of names in the values of its environment.
+    Environment,
+    /// Not at all.
+    #[default]
+    Off,
+}
+
+/// How a relay and the forwarder reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Over a socket in a directory that is mounted into the relay.
+    Socket,
+    /// Over the standard streams of a command that the engine runs in the relay.
+    Stream,
+}
+
+/// What an instance of a local service has to do with names. In its ledger entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Names {
+    /// How it finds others.
+    pub way: Way,
+    /// The networks it is on, with the names that it has there.
+    pub places: Vec<Place>,
+    /// TCP ports that it has for others besides its published ones: `expose`.
+    pub exposed: Vec<u16>,
+    /// The loopback addresses of the project's services.
+    pub addresses: BTreeMap<String, Ipv4Addr>,
+    /// Where the values of its environment lead to; the forwarder listens there.
+    pub forwards: Vec<Forward>,
+}
+
+/// One network and the names that an instance has in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The engine's name of the network.
+    pub network: String,
+    /// The service's name, `container_name`, the instance's name, declared aliases.
+    pub aliases: Vec<String>,
+}
+
+/// An address that stands for a service's port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Forward {
+    /// A loopback address and port.
+    pub listen: SocketAddr,
+    /// The service.
+    pub service: String,
+    /// Its container port.
+    pub port: u16,
+}
+
+/// A loopback address for each service, the same at every call with the same `scope` (something that no other
+/// project has) and services.
+pub fn loopback_addresses<'a>(
+    scope: &str,
+    services: impl IntoIterator<Item = &'a str>,
+) -> BTreeMap<String, Ipv4Addr> {
+    let services: BTreeSet<&str> = services.into_iter().collect();
+    let mut taken = BTreeSet::new();
+    let mut addresses = BTreeMap::new();
+    for service in services {
+        let mut round = 0_u32;
+        let address = loop {
+            let address = loopback(scope, service, round);
+            if taken.insert(address) {
+                break address;
+            }
+            round = round.wrapping_add(1);
+        };
+        addresses.insert(service.to_owned(), address);
+    }
+    addresses
+}
+
+/// In 127.64.0.0/10; never ends in 0 or 255, which some programs take for a network or for everybody.
+fn loopback(scope: &str, service: &str, round: u32) -> Ipv4Addr {
+    let mut hash = Sha256::new();
+    for part in [scope.as_bytes(), service.as_bytes(), &round.to_be_bytes()] {
+        hash.update(part);
+        hash.update([0]);
+    }
+    let hash = hash.finalize();
+    let byte = |at: usize| hash.get(at).copied().unwrap_or_default();
+    Ipv4Addr::new(127, 64 | (byte(0) & 0x3f), byte(1), 1 + byte(2) % 254)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_has_an_address_of_its_own_and_keeps_it() {
+        let names: Vec<String> = (0..2_000).map(|number| format!("s{number}")).collect();
+        let all = loopback_addresses("/a p", names.iter().map(String::as_str));
+        let distinct: BTreeSet<&Ipv4Addr> = all.values().collect();
+        assert_eq!(distinct.len(), names.len());
+        for address in all.values() {
+            let [first, second, _, last] = address.octets();
+            assert_eq!((first, second & 0xc0), (127, 64), "{address}");
+            assert!(last != 0 && last != 255, "{address}");
+        }
+        assert_eq!(
+            all,
+            loopback_addresses("/a p", names.iter().map(String::as_str))
+        );
+        assert_ne!(
+            all.get("s1"),
+            loopback_addresses("/b p", ["s1"]).get("s1"),
+            "another project"
+        );
+    }
+
+    #[test]
+    fn a_role_is_read_from_its_label() {
+        let labels = |word: &str| BTreeMap::from([(ROLE.to_owned(), word.to_owned())]);
+        assert_eq!(Role::of(&labels("relay")), Some(Role::Relay));
+        assert_eq!(Role::of(&labels("forwarder")), Some(Role::Forwarder));
+        assert_eq!(Role::of(&labels("else")), None);
+        assert_eq!(Role::of(&BTreeMap::new()), None);
+    }
+}
