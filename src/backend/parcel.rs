@@ -67,24 +67,33 @@ pub fn source(path: &str, follow: bool) -> io::Result<(PathBuf, Source)> {
 
 /// Packs a file or directory under a name (`.`: what is in the directory), on a thread of its own.
 pub fn pack(path: PathBuf, name: String, stop: Stop) -> (Pieces, JoinHandle<io::Result<()>>) {
+    produce(stop, move |to| {
+        let mut archive = Builder::new(to);
+        add(&path, Path::new(&name), &mut archive)?;
+        archive.finish()
+    })
+}
+
+/// What is written on a thread of its own, as pieces.
+pub(super) fn produce(
+    stop: Stop,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+) -> (Pieces, JoinHandle<io::Result<()>>) {
     let (sender, receiver) = channel(WAITING);
-    let packing = tokio::task::spawn_blocking(move || {
+    let producing = tokio::task::spawn_blocking(move || {
         let mut to = Chunks {
             stop,
             sender,
             filled: Vec::with_capacity(CHUNK),
         };
-        let mut archive = Builder::new(&mut to);
-        let done = add(&path, Path::new(&name), &mut archive).and_then(|()| archive.finish());
-        drop(archive);
-        let done = done.and_then(|()| to.flush());
+        let done = write(&mut to).and_then(|()| to.flush());
         if done.is_err() {
             let broken = Err(io::ErrorKind::BrokenPipe.into());
             drop(to.sender.blocking_send(broken));
         }
         done
     });
-    (receiver, packing)
+    (receiver, producing)
 }
 
 /// Pieces as a request's body.

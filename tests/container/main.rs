@@ -27,6 +27,8 @@ mod recreate;
 #[cfg(test)]
 mod registry;
 #[cfg(test)]
+mod relay_image;
+#[cfg(test)]
 mod resources;
 #[cfg(test)]
 mod tools;

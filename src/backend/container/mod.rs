@@ -14,6 +14,7 @@ mod control;
 mod convert;
 mod create;
 mod credentials;
+mod elf;
 mod engines;
 mod exec;
 mod fault;
@@ -39,6 +40,7 @@ mod push;
 mod ready;
 mod references;
 mod registry;
+mod relay_image;
 mod replace;
 mod reply;
 mod secrets;
@@ -71,6 +73,7 @@ pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
 pub(in crate::backend) use labels::dependencies;
 pub use list::{ImageFacts, Listing, VolumeFacts};
+pub use relay_image::RelayImage;
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);

@@ -14,6 +14,9 @@ use serde::de::{DeserializeOwned, Deserializer};
 pub(super) struct Info {
     #[serde(default)]
     pub operating_system: String,
+    /// As `uname -m` has it.
+    #[serde(default)]
+    pub architecture: String,
     #[serde(default, deserialize_with = "or_default")]
     pub security_options: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
@@ -240,7 +243,7 @@ pub(super) struct Volumes {
 }
 
 /// Go encodes an empty slice or map as `null`.
-fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Default + DeserializeOwned,
