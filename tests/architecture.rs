@@ -36,7 +36,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "forward",
-        &["project", "state", "naming", "port", "backend"],
+        &["project", "state", "naming", "port", "backend", "relay"],
     ),
     ("relay", &[]),
     (
