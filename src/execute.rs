@@ -84,7 +84,10 @@ pub async fn execute_at_most<B: Backend>(
 fn works(action: &Action) -> bool {
     !matches!(
         action,
-        Action::AwaitReady { .. } | Action::AwaitHealthy { .. } | Action::AwaitCompleted { .. }
+        Action::AwaitReady { .. }
+            | Action::AwaitHealthy { .. }
+            | Action::AwaitCompleted { .. }
+            | Action::AwaitReachable { .. }
     )
 }
 

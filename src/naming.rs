@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -69,6 +70,8 @@ pub enum Reach {
 pub struct Names {
     /// How it finds others.
     pub way: Way,
+    /// Its hosts file, where that is the way; settled when the instance is made.
+    pub hosts: Option<PathBuf>,
     /// The networks it is on, with the names that it has there.
     pub places: Vec<Place>,
     /// TCP ports that it has for others besides its published ones: `expose`.
@@ -97,6 +100,25 @@ pub struct Forward {
     pub service: String,
     /// Its container port.
     pub port: u16,
+}
+
+/// What this machine and the engine allow where local services are concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Linkage {
+    /// How a local process can be given names here.
+    pub way: Way,
+    /// How relays can be reached; `None`: no engine was asked.
+    pub reach: Option<Reach>,
+    /// The engine's address, empty without one.
+    pub endpoint: String,
+    /// The image that relays are made of.
+    pub relay_image: String,
+    /// The directory that has one for each relay.
+    pub relays: PathBuf,
+    /// User and group of this command.
+    pub user: (u32, u32),
+    /// The first port that it may listen on (`ip_unprivileged_port_start`).
+    pub first_port: u16,
 }
 
 /// A loopback address for each service, the same at every call with the same `scope` (something that no other

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::backend::Backend as _;
 use crate::backend::BackendError;
 use crate::backend::container::Names;
 use crate::backend::router::Backends;
+use crate::naming::Linkage;
 use crate::plan::placement::Placement;
 use crate::plan::policy::Policy;
 use crate::plan::{self, Inputs};
@@ -28,10 +28,24 @@ pub async fn observe(
     placement: &Placement,
     policy: &Policy,
 ) -> Result<Observed, BackendError> {
+    let (own, instances) = everything(backends, project, placement)
+        .await?
+        .into_iter()
+        .partition(|instance| instance.role().is_some());
     let mut observed = Observed {
-        instances: instances(backends, project, placement).await?,
+        instances,
+        own,
         ..Observed::default()
     };
+    let inputs = Inputs {
+        project,
+        placement,
+        observed: &observed,
+        policy,
+    };
+    if plan::links::may_name(&inputs) {
+        observed.linkage = linkage(backends, project, placement).await?;
+    }
     let mut ports_are_here = true;
     if placement.needs_engine() {
         ports_are_here = backends.containers.reachable().await?.local;
@@ -53,13 +67,40 @@ pub async fn observe(
     Ok(observed)
 }
 
+/// What is possible where services name each other across backends.
+pub async fn linkage(
+    backends: &Backends,
+    project: &Project,
+    placement: &Placement,
+) -> Result<Linkage, BackendError> {
+    let mut linkage = backends.processes.linkage(&project.name)?;
+    if placement.needs_engine() {
+        let relays = backends.containers.relays().await?;
+        linkage.reach = Some(relays.reach);
+        linkage.endpoint = relays.endpoint;
+        linkage.relay_image = relays.image;
+    }
+    Ok(linkage)
+}
+
 /// The project's instances in all backends that may have some.
 pub async fn instances(
     backends: &Backends,
     project: &Project,
     placement: &Placement,
 ) -> Result<Vec<Instance>, BackendError> {
-    let mut instances = backends.processes.observe(&project.name).await?;
+    let mut instances = everything(backends, project, placement).await?;
+    instances.retain(|instance| instance.role().is_none());
+    Ok(instances)
+}
+
+/// The same, with relays and the forwarder.
+async fn everything(
+    backends: &Backends,
+    project: &Project,
+    placement: &Placement,
+) -> Result<Vec<Instance>, BackendError> {
+    let mut instances = backends.processes.everything(&project.name).await?;
     let may_have_containers = project
         .services
         .values()
@@ -94,8 +135,12 @@ async fn resources(
     let images = placed()
         .map(|service| service.image_name(&project.name))
         .chain(mounted)
+        .chain(Some(observed.linkage.relay_image.clone()).filter(|image| !image.is_empty()))
         .collect();
-    let mut networks: BTreeSet<String> = placed()
+    // Relays of local services are on networks, too.
+    let mut networks: BTreeSet<String> = project
+        .services
+        .values()
         .flat_map(|service| service.networks.keys())
         .filter_map(|key| project.networks.get(key))
         .map(|network| network.name.clone())

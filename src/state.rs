@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::naming::{Linkage, Role};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::Holder;
 
@@ -204,11 +205,22 @@ pub struct Instance {
     pub readiness: Option<Readiness>,
 }
 
+impl Instance {
+    /// What it is for, when it is wharf's own and no service's.
+    pub fn role(&self) -> Option<Role> {
+        Role::of(&self.labels)
+    }
+}
+
 /// Everything the planner needs to know about the world.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// Instances that belong to the project, of all backends.
     pub instances: Vec<Instance>,
+    /// The project's relays and its forwarder.
+    pub own: Vec<Instance>,
+    /// What is possible where services name each other across backends.
+    pub linkage: Linkage,
     /// Names of the engine's networks that belong to the project or that it names.
     pub networks: BTreeSet<String>,
     /// Of those that the project made, the configuration's hash as the label has it; empty where it has none.

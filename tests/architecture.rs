@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 /// below it, so `port::claim` allows `port::claim::Claim`. `cli` is at the end of the flow and may
 /// import all.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("project", &["port::claim", "state::BackendKind"]),
-    ("state", &["port::claim", "port::holder"]),
+    ("project", &["naming", "port::claim", "state::BackendKind"]),
+    ("state", &["naming", "port::claim", "port::holder"]),
     ("port", &["state"]),
     ("naming", &[]),
     (

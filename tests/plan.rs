@@ -8,6 +8,8 @@ mod convergence;
 mod ending;
 #[path = "plan/images.rs"]
 mod images;
+#[path = "plan/links.rs"]
+mod links;
 #[path = "plan/once.rs"]
 mod once;
 #[path = "plan/placement.rs"]

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::backend::{Backend, BackendError, LogOptions, Made};
 use crate::event::Events;
+use crate::naming::Role;
 use crate::plan::step::{Action, InstanceSpec, Step, Target, Which};
 use crate::state::{Fingerprint, Instance, InstanceId, Observed, Publisher, Status};
 
@@ -26,8 +27,14 @@ struct World {
 impl Fake {
     /// A world in which this exists.
     pub fn new(observed: Observed) -> Self {
+        // Ids go on after those that were made before.
+        let all = observed.instances.iter().chain(&observed.own);
+        let made = all
+            .filter_map(|instance| u32::from_str_radix(&instance.id.0, 16).ok())
+            .max();
         let world = World {
             observed,
+            made: made.unwrap_or_default(),
             ..World::default()
         };
         Self {
@@ -88,7 +95,9 @@ impl World {
             Action::FreePort { claim, .. } => {
                 self.observed.held.retain(|held| held.claim != *claim);
             }
-            Action::Build { image, .. } | Action::Pull { image, .. } => {
+            Action::Build { image, .. }
+            | Action::Pull { image, .. }
+            | Action::LoadRelay { image } => {
                 self.observed
                     .images
                     .insert(image.clone(), format!("sha256:{image}"));
@@ -120,14 +129,16 @@ impl World {
             Action::Pause { instance } => self.set(instance, made, Status::Paused),
             Action::Remove { instance, .. } => {
                 let id = resolve(instance, made);
-                self.observed
-                    .instances
-                    .retain(|other| Some(&other.id) != id.as_ref());
+                for list in [&mut self.observed.instances, &mut self.observed.own] {
+                    list.retain(|other| Some(&other.id) != id.as_ref());
+                }
             }
             Action::RemoveNetwork { name } => drop(self.observed.networks.remove(name)),
             Action::RemoveVolume { name } => drop(self.observed.volumes.remove(name)),
             Action::RemoveImage { name } => drop(self.observed.images.remove(name)),
             Action::MovePort { .. }
+            | Action::PrepareRelay { .. }
+            | Action::AwaitReachable { .. }
             | Action::AwaitReady { .. }
             | Action::AwaitListening { .. }
             | Action::AwaitHealthy { .. }
@@ -139,14 +150,21 @@ impl World {
     fn create(&mut self, spec: &InstanceSpec) -> InstanceId {
         self.made += 1;
         let id = InstanceId(format!("{:064x}", self.made));
-        self.observed.instances.push(Instance {
+        let fingerprint = self.fingerprint(spec);
+        let own = Role::of(&spec.service.labels).is_some();
+        let list = if own {
+            &mut self.observed.own
+        } else {
+            &mut self.observed.instances
+        };
+        list.push(Instance {
             id: id.clone(),
             name: spec.name.clone(),
             project: spec.project.name.clone(),
             service: spec.service.name.clone(),
             number: spec.number,
             backend: spec.backend,
-            fingerprint: Some(self.fingerprint(spec)),
+            fingerprint: Some(fingerprint),
             status: Status::Created,
             health: None,
             pid: None,
@@ -165,7 +183,7 @@ impl World {
                     protocol: port.protocol,
                 })
                 .collect(),
-            labels: std::collections::BTreeMap::new(),
+            labels: spec.service.labels.clone(),
             networks: spec
                 .networks
                 .iter()
@@ -185,7 +203,8 @@ impl World {
             return spec.fingerprint.clone();
         }
         let hash = spec.service.hash_beside(|service| {
-            let of_service = self.observed.instances.iter();
+            let all = self.observed.instances.iter();
+            let of_service = all.chain(&self.observed.own);
             let mut ids: Vec<_> = of_service
                 .filter(|instance| instance.service == service)
                 .map(|instance| (&instance.name, &instance.id.0))
@@ -198,7 +217,8 @@ impl World {
 
     fn set(&mut self, target: &Target, made: &Made, status: Status) {
         let id = resolve(target, made);
-        for instance in &mut self.observed.instances {
+        let all = self.observed.instances.iter_mut();
+        for instance in all.chain(&mut self.observed.own) {
             if Some(&instance.id) == id.as_ref() {
                 instance.status = status;
             }

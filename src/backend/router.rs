@@ -72,6 +72,9 @@ impl Backend for Backends {
             }
             Action::Build { .. }
             | Action::Pull { .. }
+            | Action::LoadRelay { .. }
+            | Action::PrepareRelay { .. }
+            | Action::AwaitReachable { .. }
             | Action::CreateNetwork { .. }
             | Action::CreateVolume { .. }
             | Action::Create(_)
@@ -177,6 +180,24 @@ impl Backends {
         self.perform(&step, made, &events).await
     }
 
+    /// The relays and the forwarder of a project. The engine is only asked where there may be relays.
+    ///
+    /// # Errors
+    /// As [`Backend::observe`].
+    pub async fn own(&self, project: &str) -> Result<Vec<Instance>, BackendError> {
+        let mut own = self.processes.everything(project).await?;
+        own.retain(|instance| instance.role().is_some());
+        if self.processes.has_relays(project)? && self.containers.reachable().await.is_ok() {
+            let containers = self.containers.outlines(project).await?;
+            own.extend(
+                containers
+                    .into_iter()
+                    .filter(|instance| instance.role().is_some()),
+            );
+        }
+        Ok(own)
+    }
+
     /// The instance that a target names, after the steps so far.
     pub fn resolve(target: &Target, made: &Made) -> Option<InstanceId> {
         match &target.which {
@@ -276,6 +297,7 @@ fn backend_of(action: &Action) -> BackendKind {
         | Action::Remove { instance, .. } => instance.backend,
         Action::Build { .. }
         | Action::Pull { .. }
+        | Action::LoadRelay { .. }
         | Action::CreateNetwork { .. }
         | Action::CreateVolume { .. }
         | Action::RemoveNetwork { .. }
@@ -283,5 +305,6 @@ fn backend_of(action: &Action) -> BackendKind {
         | Action::RemoveImage { .. }
         | Action::FreePort { .. }
         | Action::MovePort { .. } => BackendKind::Container,
+        Action::PrepareRelay { .. } | Action::AwaitReachable { .. } => BackendKind::Process,
     }
 }

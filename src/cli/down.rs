@@ -65,11 +65,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let mut observed = Observed {
         instances,
+        own: backends.own(named.name()).await?,
         ..Observed::default()
     };
     let uses_engine = observed
         .instances
         .iter()
+        .chain(&observed.own)
         .any(|instance| instance.backend == BackendKind::Container)
         || named.project().is_none_or(|project| {
             project

@@ -76,7 +76,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     };
     let (instances, remote) = instances(&backends, &named).await?;
     let wanted = match named.project() {
-        Some(project) => wanted(project, &instances)?,
+        Some(project) => {
+            let wishes = context.with_choices(project, &Wishes::default(), &backends)?;
+            wanted(project, &instances, &wishes)?
+        }
         None => of(&instances),
     };
     let here = |wanted: &&Wanted| !(remote && wanted.backend == BackendKind::Container);
@@ -133,8 +136,8 @@ async fn instances(backends: &Backends, named: &Named) -> Result<(Vec<Instance>,
     Ok((instances, remote))
 }
 
-fn wanted(project: &Project, instances: &[Instance]) -> Result<Vec<Wanted>> {
-    let placement = place(project, &Wishes::default())?;
+fn wanted(project: &Project, instances: &[Instance], wishes: &Wishes) -> Result<Vec<Wanted>> {
+    let placement = place(project, wishes)?;
     let observed = Observed {
         instances: instances.to_vec(),
         ..Observed::default()

@@ -209,6 +209,7 @@ fn project(context: &Context, name: &str, wanted: &Wanted) -> Result<Project> {
                 build: build.as_deref().map(split).transpose()?,
                 environment,
                 user: user.clone(),
+                names: None,
                 healthcheck: None,
             }),
             ..ServiceExtension::default()

@@ -30,6 +30,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     named.check_services(&args.services, &instances)?;
     let observed = Observed {
         instances,
+        own: backends.own(named.name()).await?,
         ..Observed::default()
     };
     let launching = Launching {

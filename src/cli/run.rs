@@ -273,6 +273,7 @@ async fn wishes(backends: &Backends, project: &Project, name: &str, args: &Args)
     Ok(Wishes {
         local: Selection::Named(local),
         container: Selection::Named(container),
+        ..Wishes::default()
     })
 }
 

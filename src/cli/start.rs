@@ -33,6 +33,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let launching = context.launching(&named, &args.services);
     let observed = Observed {
         instances,
+        own: backends.own(named.name()).await?,
         ..Observed::default()
     };
     let is_paused = |instance: &&&Instance| instance.status == Status::Paused;

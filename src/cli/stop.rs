@@ -32,6 +32,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let plan = down::stop(
         &Observed {
             instances,
+            own: backends.own(named.name()).await?,
             ..Observed::default()
         },
         &ending,

@@ -232,7 +232,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let policy = policy(context, args, &project)?;
     let options = foreground(context, args, &project)?;
     let backends = context.backends()?;
-    let placement = context.place(&project, &wishes(args), &backends).await?;
+    let wishes = wishes(args);
+    let placement = context.place(&project, &wishes, &backends).await?;
     let rules = match watch::rules(context, &project, &placement, &args.services) {
         Ok(rules) => rules,
         Err(error) if args.watch => return Err(error),
@@ -243,6 +244,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             .hint("develop: {watch: [{action: sync, path: ./src, target: /app/src}]}"));
     }
     let alone = context.lock(&backends, &project.name).await?;
+    if !context.global.dry_run {
+        remember(context, &backends, &project, &wishes)?;
+    }
     let quiet = args.quiet();
     let settled = with_images(context, &backends, &project, &placement, policy, quiet).await?;
     for note in &settled.plan.notes {
@@ -404,6 +408,24 @@ fn policy(context: &Context, args: &Args, project: &Project) -> Result<Policy> {
     })
 }
 
+/// Keeps what the command line says of where services run, for the commands to come.
+fn remember(
+    context: &Context,
+    backends: &Backends,
+    project: &Project,
+    wishes: &Wishes,
+) -> Result<()> {
+    if wishes.local == Selection::Nobody && wishes.container == Selection::Nobody {
+        return Ok(());
+    }
+    let wishes = context.with_choices(project, wishes, backends)?;
+    let choices = wishes.choices(project);
+    if choices != wishes.remembered {
+        backends.processes.choose(&project.name, &choices)?;
+    }
+    Ok(())
+}
+
 fn wishes(args: &Args) -> Wishes {
     let selection = |names: &[String]| {
         if names.is_empty() {
@@ -417,6 +439,7 @@ fn wishes(args: &Args) -> Wishes {
     Wishes {
         local: selection(&args.local),
         container: selection(&args.container),
+        ..Wishes::default()
     }
 }
 

@@ -312,24 +312,34 @@ pub fn fingerprint(service: &Service, backend: BackendKind) -> Fingerprint {
     if backend == BackendKind::Container {
         return Fingerprint(service.config_hash.clone());
     }
+    let argv = service.entrypoint.iter().chain(&service.command).flatten();
+    let variables = service
+        .environment
+        .iter()
+        .flat_map(|(name, value)| [name, value]);
+    let form = format!("{:?} {:?}", service.healthcheck, service.restart);
+    let asked = service.wharf.process.as_ref().and_then(|form| form.names);
+    let names = asked.map(|way| format!("{way:?}"));
+    let mut parts: Vec<&str> = vec![&service.config_hash];
+    parts.extend(argv.chain(variables).map(String::as_str));
+    parts.extend([
+        service.working_dir.as_deref().unwrap_or_default(),
+        service.user.as_deref().unwrap_or_default(),
+        service.stop_signal.as_deref().unwrap_or_default(),
+        &form,
+    ]);
+    parts.extend(names.as_deref());
+    digest(parts)
+}
+
+/// What stands for all these parts.
+pub(super) fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> Fingerprint {
     let mut hash = Sha256::new();
-    // A separator that cannot stand in an argument or a variable keeps the parts apart.
-    let mut add = |part: &str| {
+    for part in parts {
         hash.update(part);
+        // It cannot stand in an argument or a variable, so it keeps the parts apart.
         hash.update([0]);
-    };
-    add(&service.config_hash);
-    for part in service.entrypoint.iter().chain(&service.command).flatten() {
-        add(part);
     }
-    for (name, value) in &service.environment {
-        add(name);
-        add(value);
-    }
-    add(service.working_dir.as_deref().unwrap_or_default());
-    add(service.user.as_deref().unwrap_or_default());
-    add(service.stop_signal.as_deref().unwrap_or_default());
-    add(&format!("{:?} {:?}", service.healthcheck, service.restart));
     let mut hex = String::new();
     for byte in hash.finalize() {
         // Writing to a string cannot fail.

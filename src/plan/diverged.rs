@@ -3,6 +3,7 @@
 //! A network is made anew: its containers go first and are made again. A volume holds data, so it is
 //! kept unless the policy says otherwise.
 
+use crate::naming::Role;
 use crate::plan::decide::Decision;
 use crate::plan::policy::Recreate;
 use crate::plan::step::{Action, Cause, StepId};
@@ -66,7 +67,8 @@ impl Planner<'_> {
             if !network_diverged(inputs, key) || !self.is_used(uses) {
                 continue;
             }
-            let removals = self.end_users(uses);
+            let mut removals = self.end_users(uses);
+            removals.extend(self.end_relays(uses));
             let remove = Action::RemoveNetwork {
                 name: network.name.clone(),
             };
@@ -101,10 +103,28 @@ impl Planner<'_> {
         }
     }
 
+    /// By containers, or by relays of local services.
     fn is_used(&self, uses: impl Fn(&Service) -> bool) -> bool {
-        let mut containers = self.decided.values();
-        containers
-            .any(|decided| decided.backend == BackendKind::Container && uses(&decided.service))
+        let mut all = self.decided.values();
+        all.any(|decided| {
+            let in_engine = decided.backend == BackendKind::Container
+                || self.links.relays.contains(&decided.service.name);
+            in_engine && uses(&decided.service)
+        })
+    }
+
+    /// Removes the relays of services that use something.
+    fn end_relays(&mut self, uses: impl Fn(&Service) -> bool) -> Vec<StepId> {
+        let inputs = self.inputs;
+        let mut removals = Vec::new();
+        for instance in &inputs.observed.own {
+            let service = inputs.project.services.get(&instance.service);
+            if instance.role() == Some(Role::Relay) && service.is_some_and(|service| uses(service))
+            {
+                removals.push(self.discard(instance, Cause::ConfigChanged, Vec::new()));
+            }
+        }
+        removals
     }
 
     /// Removes the containers of services that use something, after their images are there.

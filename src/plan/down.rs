@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::plan::Plan;
+use crate::plan::links::along::{self, End};
 use crate::plan::order::{Edge, by_dependency, edges, of_service};
 use crate::plan::spec::existing;
 use crate::plan::step::{Action, Cause, StepId, Target};
@@ -67,7 +68,12 @@ impl Ending {
 pub fn stop(observed: &Observed, ending: &Ending) -> Plan {
     let mut plan = Plan::default();
     let chosen = chosen(observed, ending);
-    stop_all(&mut plan, &chosen, ending, "stop", |_| true);
+    let stops = stop_all(&mut plan, &chosen, ending, "stop", |_| true);
+    if ending.services.is_empty() {
+        let stops: Vec<StepId> = stops.into_values().collect();
+        let how = (End::Stop, "stop");
+        along::end(&mut plan, observed, &ending.services, how, &stops);
+    }
     plan
 }
 
@@ -121,7 +127,9 @@ pub fn remove(observed: &Observed, ending: &Ending, stop: bool) -> Plan {
     } else {
         chosen.retain(|instance| !instance.status.is_alive());
     }
-    remove_all(&mut plan, &chosen, ending, &stops, "rm");
+    let removals = remove_all(&mut plan, &chosen, ending, &stops, "rm");
+    let how = (if stop { End::Down } else { End::Sweep }, "rm");
+    along::end(&mut plan, observed, &ending.services, how, &removals);
     plan
 }
 
@@ -130,7 +138,10 @@ pub fn down(observed: &Observed, ending: &Ending) -> Plan {
     let mut plan = Plan::default();
     let chosen = chosen(observed, ending);
     let stops = stop_all(&mut plan, &chosen, ending, "down", |_| true);
-    let removals = remove_all(&mut plan, &chosen, ending, &stops, "down");
+    let mut removals = remove_all(&mut plan, &chosen, ending, &stops, "down");
+    let how = (End::Down, "down");
+    let own = along::end(&mut plan, observed, &ending.services, how, &removals);
+    removals.extend(own);
     let left: Vec<&Instance> = observed
         .instances
         .iter()

@@ -3,12 +3,16 @@
 use crate::plan::step::{Action, Cause, StepId};
 use crate::plan::up::Planner;
 use crate::project::model::{Condition, Service};
+use crate::state::BackendKind;
 
 impl Planner<'_> {
     /// The steps that a service's dependencies must have passed before it starts.
-    pub(super) fn gates(&mut self, service: &Service) -> Vec<StepId> {
+    pub(super) fn gates(&mut self, service: &Service, backend: BackendKind) -> Vec<StepId> {
         let mut gates = Vec::new();
         for (name, dependency) in &service.depends_on {
+            if backend == BackendKind::Container {
+                gates.extend(self.reachable.get(name));
+            }
             let Some(outcomes) = self.outcomes.get(name) else {
                 continue;
             };

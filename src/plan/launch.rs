@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crate::plan::Plan;
 use crate::plan::down::{Ending, stop_all};
+use crate::plan::links::along;
 use crate::plan::order::{by_dependency, edges, of_service, with_dependencies, with_restarted};
 use crate::plan::spec::existing;
 use crate::plan::step::{Action, Cause, StepId};
 use crate::project::model::Condition;
-use crate::state::{Health, Instance, Observed};
+use crate::state::{BackendKind, Health, Instance, Observed};
 
 /// What to start or restart.
 #[derive(Clone, Debug, Default)]
@@ -60,10 +61,17 @@ impl Launching {
 pub fn start(observed: &Observed, launching: &Launching) -> Plan {
     let mut plan = Plan::default();
     let chosen = launching.instances(observed);
+    let starting: Vec<&Instance> = chosen
+        .iter()
+        .copied()
+        .filter(|instance| !instance.status.is_alive())
+        .collect();
+    let first = along::begin(&mut plan, observed, &starting, "start");
     Launcher {
         launching,
         chosen: &chosen,
         stops: &BTreeMap::new(),
+        first,
         only_restarting: false,
         why: "start",
         started: BTreeMap::new(),
@@ -87,11 +95,13 @@ pub fn restart(observed: &Observed, launching: &Launching) -> Plan {
         timeout: launching.timeout,
         ..Ending::default()
     };
+    let first = along::begin(&mut plan, observed, &chosen, "restart");
     let stops = stop_all(&mut plan, &chosen, &ending, "restart", |edge| edge.restart);
     Launcher {
         launching,
         chosen: &chosen,
         stops: &stops,
+        first,
         only_restarting: true,
         why: "restart",
         started: BTreeMap::new(),
@@ -134,6 +144,8 @@ struct Launcher<'a> {
     chosen: &'a [&'a Instance],
     /// The steps that stop instances first, by id.
     stops: &'a BTreeMap<String, StepId>,
+    /// What every process waits for.
+    first: Vec<StepId>,
     /// Only dependencies with `restart: true` count.
     only_restarting: bool,
     why: &'static str,
@@ -155,6 +167,9 @@ impl Launcher<'_> {
                     .copied()
                     .into_iter()
                     .collect();
+                if instance.backend == BackendKind::Process {
+                    needs.extend(&self.first);
+                }
                 needs.extend(self.gates(plan, instance));
                 let action = Action::Start {
                     instance: existing(instance),

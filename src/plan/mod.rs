@@ -19,6 +19,7 @@ pub mod down;
 mod gates;
 pub mod images;
 pub mod launch;
+pub mod links;
 mod order;
 mod orphans;
 pub mod placement;

@@ -31,6 +31,30 @@ pub struct Wishes {
     pub local: Selection,
     /// `--container`
     pub container: Selection,
+    /// What an earlier command line said, by service; of no account where the service has not that form.
+    pub remembered: BTreeMap<String, BackendKind>,
+}
+
+impl Wishes {
+    /// What is to be remembered after these wishes were carried out: what was chosen, where the compose file
+    /// would have it otherwise. Services that do not take part now keep what was chosen for them.
+    pub fn choices(&self, project: &Project) -> BTreeMap<String, BackendKind> {
+        let mut choices = self.remembered.clone();
+        choices.retain(|name, _| {
+            project.services.contains_key(name) || project.disabled.contains(name)
+        });
+        for (name, service) in &project.services {
+            let chosen = place_one(service, self);
+            let written = place_one(service, &Self::default());
+            match (chosen, written) {
+                (Ok(chosen), Ok(written)) if chosen != written => {
+                    choices.insert(name.clone(), chosen);
+                }
+                _ => drop(choices.remove(name)),
+            }
+        }
+        choices
+    }
 }
 
 /// The backend of every service.
@@ -136,6 +160,11 @@ fn place_one(service: &Service, wishes: &Wishes) -> Result<BackendKind, Placemen
     }
     if wishes.container == Selection::Everybody && container {
         return Ok(BackendKind::Container);
+    }
+    match wishes.remembered.get(name) {
+        Some(BackendKind::Process) if local => return Ok(BackendKind::Process),
+        Some(BackendKind::Container) if container => return Ok(BackendKind::Container),
+        _ => {}
     }
     Ok(match service.wharf.backend {
         Some(BackendKind::Process) if local => BackendKind::Process,

@@ -152,7 +152,17 @@ impl Shared {
             .collect()
     }
 
-    fn network(
+    /// The step that loads the image of relays, if it is not there.
+    pub(super) fn loaded(&mut self, image: &str, there: bool, plan: &mut Plan) -> Option<StepId> {
+        once(&mut self.images, image, || {
+            let load = Action::LoadRelay {
+                image: image.to_owned(),
+            };
+            (!there).then(|| plan.add(load, Cause::Missing, Vec::new()))
+        })
+    }
+
+    pub(super) fn network(
         &mut self,
         plan: &mut Plan,
         inputs: &Inputs<'_>,

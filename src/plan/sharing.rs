@@ -14,7 +14,9 @@ use crate::state::{BackendKind, Fingerprint, Instance};
 /// The hash of a container, by the containers that it shares something of.
 pub(super) fn hash_beside(inputs: &Inputs<'_>, service: &Service) -> Fingerprint {
     let id = |name: &str| {
-        let of_service = inputs.observed.instances.iter().filter(|instance| {
+        // A local service's network namespace is its relay's.
+        let all = inputs.observed.instances.iter().chain(&inputs.observed.own);
+        let of_service = all.filter(|instance| {
             instance.service == name
                 && instance.backend == BackendKind::Container
                 && !instance.one_off

@@ -82,7 +82,7 @@ fn mounted(
 
 /// The networks to join, highest priority first, then by name. An `anonymous` instance has no name there
 /// but its own.
-fn attachments(
+pub(super) fn attachments(
     project: &Project,
     service: &Service,
     name: &str,
@@ -144,5 +144,6 @@ pub(super) fn existing(instance: &Instance) -> Target {
         service: instance.service.clone(),
         name: instance.name.clone(),
         which: Which::Existing(instance.id.clone()),
+        role: instance.role(),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::naming::Names;
+use crate::naming::{Names, Role};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::Holder;
 use crate::project::model::{Network, Service, Store, Volume};
@@ -68,6 +68,25 @@ pub enum Action {
         service: Arc<Service>,
         /// The reference.
         image: String,
+    },
+    /// Give the engine the image that relays are made of.
+    LoadRelay {
+        /// The reference.
+        image: String,
+    },
+    /// Make the directory in which a relay meets the forwarder, for this user alone.
+    PrepareRelay {
+        /// The project.
+        project: String,
+        /// The service whose names the relay has.
+        service: String,
+    },
+    /// Wait until containers can reach a local service by its names.
+    AwaitReachable {
+        /// The project.
+        project: String,
+        /// The service.
+        service: String,
     },
     /// Make a network.
     CreateNetwork {
@@ -164,12 +183,17 @@ pub enum Action {
 }
 
 impl Action {
-    /// The backend and the name of the instance that this makes or starts.
+    /// The backend and the name of the service's instance that this makes or starts.
     pub fn makes_or_starts(&self) -> Option<(BackendKind, &str)> {
         if let Self::Create(spec) = self {
-            Some((spec.backend, &spec.name))
+            Role::of(&spec.service.labels)
+                .is_none()
+                .then_some((spec.backend, &spec.name))
         } else if let Self::Start { instance } = self {
-            Some((instance.backend, &instance.name))
+            instance
+                .role
+                .is_none()
+                .then_some((instance.backend, &instance.name))
         } else {
             None
         }
@@ -204,6 +228,8 @@ pub struct Target {
     pub name: String,
     /// Which one exactly.
     pub which: Which,
+    /// What it is for, when it is wharf's own.
+    pub role: Option<Role>,
 }
 
 /// An instance that exists, or the one that an earlier step makes.

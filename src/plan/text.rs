@@ -18,6 +18,13 @@ impl fmt::Display for Action {
                 write!(f, "image {image}: build for {}", service.name)
             }
             Self::Pull { image, .. } => write!(f, "image {image}: pull"),
+            Self::LoadRelay { image } => write!(f, "image {image}: load"),
+            Self::PrepareRelay { service, .. } => {
+                write!(f, "relay of {service}: make its directory")
+            }
+            Self::AwaitReachable { service, .. } => {
+                write!(f, "relay of {service}: wait until it is connected")
+            }
             Self::CreateNetwork { network, .. } => write!(f, "network {}: create", network.name),
             Self::CreateVolume { volume, .. } => write!(f, "volume {}: create", volume.name),
             Self::Create(spec) => write!(f, "{} {}: create", spec.backend, spec.name),

@@ -12,6 +12,7 @@ use crate::plan::claims::recorded_needs;
 use crate::plan::conflicts::{Verdict, judge};
 use crate::plan::decide::{Decided, Decision, decide};
 use crate::plan::diverged::said;
+use crate::plan::links::Links;
 use crate::plan::order::dependency_order;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
@@ -41,13 +42,19 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         moved: BTreeMap::new(),
         taken: Vec::new(),
         last_of_ranges: None,
+        links: Links::of(inputs, &decided),
+        forwarding: None,
+        reachable: BTreeMap::new(),
     };
     planner.diverged();
+    planner.forwarder();
     let order = dependency_order(&decided);
     // Ports that move are handed to dependents, so dependencies settle theirs first.
     for name in &order {
         if let Some(decided) = decided.get(name) {
             planner.service(decided);
+            planner.retire_relay(decided, &[]);
+            planner.relay(decided);
         }
     }
     if inputs.policy.all_resources {
@@ -81,11 +88,16 @@ pub(super) struct Planner<'a> {
     pub(super) removals: BTreeMap<String, StepId>,
     pub(super) outcomes: BTreeMap<String, Vec<Outcome>>,
     /// The steps that make a service's instances.
-    made: BTreeMap<String, Vec<StepId>>,
+    pub(super) made: BTreeMap<String, Vec<StepId>>,
     moved: BTreeMap<String, Vec<(String, String)>>,
     taken: Vec<Claim>,
     /// The last start of a container whose port the engine picks out of a range.
     last_of_ranges: Option<StepId>,
+    pub(super) links: Links,
+    /// The step that starts the forwarder, if one is due.
+    pub(super) forwarding: Option<StepId>,
+    /// The waits for local services to be reachable by name, which containers that depend on them share.
+    pub(super) reachable: BTreeMap<String, StepId>,
 }
 
 impl Planner<'_> {
@@ -261,7 +273,7 @@ impl Planner<'_> {
             .flatten()
             .cloned();
         let old = old.first().copied();
-        let spec = specify(
+        let spec = self.named(specify(
             self.inputs,
             &self.project,
             decided,
@@ -269,7 +281,7 @@ impl Planner<'_> {
             ports,
             moved,
             old,
-        );
+        ));
         let readiness = spec.readiness.clone().or(proof);
         let name = spec.name.clone();
         let made = self
@@ -285,6 +297,7 @@ impl Planner<'_> {
             service: service.name.clone(),
             name,
             which: Which::MadeBy(made),
+            role: None,
         };
         if self.inputs.policy.no_start {
             return None;
@@ -306,7 +319,11 @@ impl Planner<'_> {
         readiness: Option<Readiness>,
         mut watched: Vec<Claim>,
     ) -> Outcome {
-        first.extend(self.gates(&decided.service));
+        first.extend(self.gates(&decided.service, decided.backend));
+        first.extend(self.retire_relay(decided, &first));
+        if decided.backend == BackendKind::Process {
+            first.extend(self.forwarding);
+        }
         // Compose makes containers with the whole range, and engines pick from it without a lock: one
         // after the other. What wharf makes has one port, settled before.
         let in_range = decided.backend == BackendKind::Container

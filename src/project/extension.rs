@@ -10,6 +10,7 @@ use super::report::Report;
 use super::shape;
 use super::tree::{Node, Trail};
 use super::typed::{Context, argv, healthcheck, maybe_pairs, owned, texts, time};
+use crate::naming::Way;
 use crate::state::BackendKind;
 
 /// The word for what to do about a held port.
@@ -59,6 +60,11 @@ pub(crate) fn extension(
             build: argv(&process, "build"),
             environment: maybe_pairs(&process, "environment"),
             user: owned(&process, "user"),
+            names: match process.text("names") {
+                Some("environment") => Some(Way::Environment),
+                Some("off") => Some(Way::Off),
+                _ => None,
+            },
             healthcheck: process.get("healthcheck").map(healthcheck),
         });
     }
@@ -120,6 +126,7 @@ fn provided(provider: &Node, context: &Context<'_>) -> ProcessForm {
             })
             .collect(),
         user: first("user"),
+        names: None,
         healthcheck: None,
     }
 }

@@ -273,6 +273,7 @@ fn start(order: &Order<'_>, me: u32) -> Result<(SignalFd, Kept), Failure> {
         run_id: order.run_id,
         user: spec.user.as_ref(),
         descriptors: order.descriptors,
+        hosts: spec.names.hosts.as_deref(),
     }
     .spawn_under(
         streams.process,

@@ -269,6 +269,7 @@ impl Lab {
             service: service.to_owned(),
             name: format!("{}-{service}-1", self.project.name),
             which: Which::Existing(id.clone()),
+            role: None,
         }
     }
 

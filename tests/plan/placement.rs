@@ -41,6 +41,7 @@ fn the_command_line_comes_first() {
     let wishes = Wishes {
         container: Selection::Named(names(&["local-first"])),
         local: Selection::Everybody,
+        ..Wishes::default()
     };
     let placed = place(&load(FORMS), &wishes).expect("all have a place");
     assert_eq!(placed.of("local-first"), Container);
@@ -66,6 +67,7 @@ fn wishes_that_cannot_be_met_are_refused() {
     let both = Wishes {
         local: Selection::Named(names(&["both"])),
         container: Selection::Named(names(&["both"])),
+        ..Wishes::default()
     };
     assert_eq!(refused(&both), PlacementError::Both("both".to_owned()));
 }

@@ -326,6 +326,7 @@ pub(crate) fn target(service: &str) -> Target {
         service: service.into(),
         name: name(service),
         which: Which::MadeBy(StepId(1)),
+        role: None,
     }
 }
 

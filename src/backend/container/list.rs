@@ -11,6 +11,7 @@ use super::observe::{self, encoded};
 use super::reply::Listed;
 use super::{Containers, fault, labels};
 use crate::backend::BackendError;
+use crate::naming::Role;
 use crate::state::{Publisher, Readiness};
 
 /// A container as the engine's list shows it.
@@ -131,7 +132,10 @@ impl Containers {
         let listed = observe::list(engine, &[&of_project, labels::CONFIG_HASH])
             .await
             .map_err(|error| engine.refused("list containers", error))?;
-        let mut listings: Vec<Listing> = listed.into_iter().map(listing).collect();
+        let services = listed
+            .into_iter()
+            .filter(|entry| Role::of(&entry.labels).is_none());
+        let mut listings: Vec<Listing> = services.map(listing).collect();
         listings.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listings)
     }

@@ -41,6 +41,7 @@ mod ready;
 mod references;
 mod registry;
 mod relay_image;
+mod relays;
 mod replace;
 mod reply;
 mod secrets;

@@ -11,6 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::reply::{Binding, Inspected, Listed, State, unix_seconds};
 use super::{Containers, Engine, fault, labels};
 use crate::backend::BackendError;
+use crate::naming::Role;
 use crate::port::claim::Protocol;
 use crate::state::{
     BackendKind, Fingerprint, Health, Instance, InstanceId, Publisher, Readiness, Status,
@@ -19,8 +20,8 @@ use crate::state::{
 /// Inspections under way at once.
 const WIDTH: usize = 16;
 
-/// The containers of a project, one-off ones too, as Docker Compose finds them: by its label, and by
-/// having been made from a configuration.
+/// The containers of a project, one-off ones too and relays not, as Docker Compose finds them: by its label, and
+/// by having been made from a configuration.
 pub(super) async fn project(
     containers: &Containers,
     project: &str,
@@ -30,7 +31,10 @@ pub(super) async fn project(
     let listed = list(engine, &[&of_project, labels::CONFIG_HASH])
         .await
         .map_err(|error| engine.refused("list containers", error))?;
-    let mut instances: Vec<Instance> = stream::iter(listed)
+    let services = listed
+        .into_iter()
+        .filter(|entry| Role::of(&entry.labels).is_none());
+    let mut instances: Vec<Instance> = stream::iter(services)
         .map(|entry| async move { inspect(engine, &entry.id).await })
         .buffer_unordered(WIDTH)
         .try_filter_map(|inspected| async { Ok(inspected.map(instance)) })

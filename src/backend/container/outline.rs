@@ -10,7 +10,8 @@ use crate::backend::BackendError;
 use crate::state::{BackendKind, Fingerprint, Instance, InstanceId, Publisher, Readiness};
 
 impl Containers {
-    /// The containers of a project in outline: no process, no times, no command line, no grace period.
+    /// The containers of a project in outline, its relays among them: no process, no times, no command line, no
+    /// grace period.
     ///
     /// # Errors
     /// When the engine does not answer, or refuses.

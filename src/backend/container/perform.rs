@@ -14,8 +14,8 @@ use super::convert::whole_seconds;
 use super::fault::{has_status, is_missing};
 use super::observe::{self, encoded};
 use super::{
-    ApiVersion, Containers, Engine, build, control, create, health, hooks, labels, networks, pull,
-    ready, start,
+    ApiVersion, Containers, Engine, RelayImage, build, control, create, health, hooks, labels,
+    networks, pull, ready, relays, start,
 };
 use crate::backend::{BackendError, Made};
 use crate::event::{Event, Events};
@@ -109,9 +109,16 @@ pub(super) async fn step(
         Action::RemoveImage { name } => control::remove_image(engine, name, events).await?,
         // The engine takes the ports of a container itself, and says so if it cannot.
         Action::AwaitListening { .. } => {}
-        Action::FreePort { .. } | Action::MovePort { .. } => {
+        Action::LoadRelay { .. } => {
+            let image = RelayImage::own().map_err(relays::unreadable)?;
+            containers.load_relay_image(&image).await?;
+        }
+        Action::FreePort { .. }
+        | Action::MovePort { .. }
+        | Action::PrepareRelay { .. }
+        | Action::AwaitReachable { .. } => {
             return Err(BackendError::Unsupported(
-                "ports are not freed by the container backend".to_owned(),
+                "the step is not one of the container backend".to_owned(),
             ));
         }
     }

@@ -9,9 +9,15 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 
 /// `GET /info`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Info {
+    /// Of its machine.
+    #[serde(default)]
+    pub name: String,
+    /// As `uname -r` has it.
+    #[serde(default)]
+    pub kernel_version: String,
     #[serde(default)]
     pub operating_system: String,
     /// As `uname -m` has it.

@@ -16,6 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::ledger::Account;
+use super::namespace::Hosts;
 
 /// What to start.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Launch<'a> {
     pub user: Option<&'a Account>,
     /// The limit of open descriptors to run it with, if it is not the caller's.
     pub descriptors: Option<Rlimit>,
+    /// What it sees as `/etc/hosts`, if not the machine's.
+    pub hosts: Option<&'a Path>,
 }
 
 /// What else the main process of a run gets.
@@ -80,7 +83,12 @@ impl Launch<'_> {
             .stdin(stdin)
             .stdout(stdout)
             .stderr(stderr);
-        prepare(&mut command, self.user, self.descriptors, way, extras);
+        let hosts = self.hosts.map(Hosts::new).transpose()?;
+        let around = Around {
+            descriptors: self.descriptors,
+            hosts,
+        };
+        prepare(&mut command, self.user, around, way, extras);
         command.spawn()
     }
 }
@@ -94,15 +102,22 @@ pub enum Way {
     OnTerminal,
 }
 
+/// What a process is put into.
+struct Around {
+    descriptors: Option<Rlimit>,
+    hosts: Option<Hosts>,
+}
+
 /// Runs between fork and exec, in the child.
 #[expect(unsafe_code, reason = "only a hook between fork and exec can do this")]
 fn prepare(
     command: &mut Command,
     user: Option<&Account>,
-    descriptors: Option<Rlimit>,
+    around: Around,
     way: Way,
     extras: &Extras,
 ) {
+    let Around { descriptors, hosts } = around;
     let limits: Vec<(Resource, Rlimit)> = descriptors
         .map(|limit| (Resource::Nofile, limit))
         .into_iter()
@@ -136,6 +151,9 @@ fn prepare(
         SigSet::empty().thread_set_mask()?;
         for (resource, limit) in &limits {
             setrlimit(*resource, *limit)?;
+        }
+        if let Some(hosts) = &hosts {
+            hosts.enter()?;
         }
         if let Some((uid, gid, groups)) = &user {
             setgroups(groups)?;

@@ -8,6 +8,7 @@
 //!     supervisor.lock                held by the supervisor for its whole life
 //!     supervisor.json                who it is and where it listens
 //!     supervisor.log                 what it had to say
+//!     choices.json                   where services run because a command line said so
 //!     instances/NAME/instance.json   the ledger entry
 //!     instances/NAME/run             what the keeper of the present run notes about it
 //!     instances/NAME/keeper.lock     held by that keeper for its whole life
@@ -137,6 +138,11 @@ impl ProjectDir {
         Ok(InstanceDir(self.instances().join(name)))
     }
 
+    /// Where services run because a command line said so.
+    pub fn choices(&self) -> PathBuf {
+        self.root.join("choices.json")
+    }
+
     /// Locked by the one command that changes the project.
     pub fn command_lock(&self) -> PathBuf {
         self.root.join("project.lock")
@@ -174,10 +180,15 @@ impl ProjectDir {
             .join(format!("{}.names.sock", self.short_name()))
     }
 
+    /// One entry for each relay.
+    pub fn relays(&self) -> PathBuf {
+        self.root.join("relays")
+    }
+
     /// What is mounted into the relay of a service. A name that is not a plain file name is refused.
     pub fn relay(&self, service: &str) -> Result<PathBuf, BackendError> {
         plain(service)?;
-        Ok(self.root.join("relays").join(service))
+        Ok(self.relays().join(service))
     }
 
     fn short_name(&self) -> String {
@@ -299,7 +310,8 @@ fn word(stream: crate::event::Stream) -> &'static str {
     }
 }
 
-fn private_dir(path: &Path) -> io::Result<()> {
+/// Makes a directory, and what is missing above it, for this user alone.
+pub(super) fn private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 

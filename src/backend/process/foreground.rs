@@ -174,6 +174,7 @@ impl Processes {
             environment,
             user,
             run_id: record.id().to_owned(),
+            hosts: record.spec.names.hosts.clone(),
         })
     }
 
@@ -212,6 +213,7 @@ impl Processes {
             environment: spec.environment.clone(),
             user: spec.user.clone(),
             run_id,
+            hosts: spec.names.hosts.clone(),
         };
         let foreground = launch(&plan, face)?;
         record.status = Status::Running;
@@ -281,6 +283,7 @@ struct Started {
     environment: BTreeMap<String, String>,
     user: Option<Account>,
     run_id: String,
+    hosts: Option<PathBuf>,
 }
 
 impl Started {
@@ -293,6 +296,7 @@ impl Started {
             run_id: &self.run_id,
             user: self.user.as_ref(),
             descriptors: None,
+            hosts: self.hosts.as_deref(),
         }
     }
 

@@ -66,6 +66,7 @@ async fn execute(
         run_id: record.id(),
         user: hook.user.as_ref().or(spec.user.as_ref()),
         descriptors: None,
+        hosts: spec.names.hosts.as_deref(),
     }
     .spawn(stdout, stderr)?;
     let mut last_lines = Vec::new();

@@ -7,6 +7,7 @@
 mod attach;
 mod attributes;
 pub mod child;
+mod choices;
 mod client;
 mod convert;
 mod declared;
@@ -17,9 +18,12 @@ mod happenings;
 mod hooks;
 pub mod index;
 mod ledger;
+mod linkage;
 mod listening;
 mod lock;
 pub mod logs;
+mod names;
+pub mod namespace;
 pub mod notes;
 mod observe;
 mod output;
@@ -182,6 +186,16 @@ impl Processes {
         None
     }
 
+    /// The instances of a project, and its forwarder.
+    pub async fn everything(&self, project: &str) -> Result<Vec<Instance>, BackendError> {
+        observe::observe(&self.client, project).await
+    }
+
+    /// Whether the project has, or once had, relays.
+    pub fn has_relays(&self, project: &str) -> Result<bool, BackendError> {
+        Ok(self.dirs().project(project)?.relays().is_dir())
+    }
+
     /// The ledger entry of an instance.
     fn record(&self, project: &str, name: &str) -> Result<Record, BackendError> {
         let dir = self.dirs().project(project)?.instance(name)?;
@@ -192,7 +206,9 @@ impl Processes {
 
 impl Backend for Processes {
     async fn observe(&self, project: &str) -> Result<Vec<Instance>, BackendError> {
-        observe::observe(&self.client, project).await
+        let mut instances = self.everything(project).await?;
+        instances.retain(|instance| instance.role().is_none());
+        Ok(instances)
     }
 
     async fn perform(

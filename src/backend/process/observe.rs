@@ -8,7 +8,7 @@ use super::run::boot_id;
 use crate::backend::BackendError;
 use crate::state::{BackendKind, Instance, InstanceId, Publisher, Status};
 
-/// The instances of a project.
+/// The instances of a project, wharf's own among them.
 pub(super) async fn observe(client: &Client, project: &str) -> Result<Vec<Instance>, BackendError> {
     let dir = client.dirs.project(project)?;
     let mut records = Record::read_all(&dir)?;

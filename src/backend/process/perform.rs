@@ -3,12 +3,13 @@
 use std::fs;
 use std::io;
 
-use super::dirs::failed;
+use super::dirs::{self, failed};
 use super::observe::status;
 use super::protocol::Request;
 use super::{Processes, Record, convert, declared, hooks, stores};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
+use crate::naming::Way;
 use crate::plan::step::{Action, InstanceSpec};
 use crate::state::{InstanceId, Status};
 
@@ -23,6 +24,10 @@ impl Processes {
             Action::Create(spec) => self.create(spec, events).map(Some),
             Action::Start { instance } => {
                 let record = self.record(&instance.project, &instance.name)?;
+                if record.spec.names.way != Way::Off {
+                    // What it depends on may have come up a moment ago.
+                    self.sync_names(&instance.project, &[]).await?;
+                }
                 let request = Request::Start {
                     instance: instance.name.clone(),
                     before: Some(record.id().to_owned()),
@@ -81,10 +86,20 @@ impl Processes {
                 self.remove(&instance.project, &instance.name).await?;
                 Ok(None)
             }
+            Action::PrepareRelay { project, service } => {
+                let path = self.dirs().project(project)?.relay(service)?;
+                dirs::private_dir(&path).map_err(|error| failed("create", &path, error))?;
+                Ok(None)
+            }
+            Action::AwaitReachable { project, service } => {
+                let reachable = [service.clone()];
+                self.sync_names(project, &reachable).await.map(|()| None)
+            }
             Action::FreePort { .. }
             | Action::MovePort { .. }
             | Action::Build { .. }
             | Action::Pull { .. }
+            | Action::LoadRelay { .. }
             | Action::CreateNetwork { .. }
             | Action::CreateVolume { .. }
             | Action::RemoveNetwork { .. }
@@ -122,6 +137,12 @@ impl Processes {
         }
         dir.create()?;
         stores::write(&dir, spec, record.spec.user.as_ref())?;
+        if record.spec.names.way == Way::Hosts {
+            let path = dir.hosts();
+            // The machine's own, until the forwarder adds the names of services.
+            fs::copy("/etc/hosts", &path).map_err(|error| failed("write", &path, error))?;
+            record.spec.names.hosts = Some(path);
+        }
         record.write(&dir)?;
         let without_effect = declared::without_effect(&spec.service);
         if spec.number <= 1 && !without_effect.is_empty() {

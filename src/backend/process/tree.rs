@@ -326,6 +326,7 @@ mod tests {
             run_id: "tree-test-run",
             user: None,
             descriptors: None,
+            hosts: None,
         };
         let mut child = launch
             .spawn(std::process::Stdio::null(), std::process::Stdio::null())

@@ -6,8 +6,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Followed;
 use super::run::{Run, observe};
+use super::{Followed, Scene};
 use crate::backend::Made;
 use crate::cli::carry_out::{Signals, outcome};
 use crate::error::Result;
@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::execute;
 use crate::plan::Plan;
 use crate::plan::down::{self, Ending};
-use crate::state::Observed;
+use crate::state::{Instance, Observed};
 
 impl Run<'_> {
     /// Stops what this run started or attached to. The first signal asks, a second one kills.
@@ -107,8 +107,19 @@ impl Run<'_> {
     }
 
     pub(super) async fn stop_plan(&self, timeout: Option<Duration>) -> Result<Plan> {
+        let instances = observe(self.scene, &self.names()).await?;
+        let Scene {
+            backends, project, ..
+        } = self.scene;
+        // Others of the project may go on, and then need the forwarder, which otherwise ends by itself.
+        let mut own = backends.own(project).await?;
+        own.retain(|own| {
+            let of_service = |instance: &Instance| instance.service == own.service;
+            instances.iter().any(of_service)
+        });
         let observed = Observed {
-            instances: observe(self.scene, &self.names()).await?,
+            instances,
+            own,
             ..Observed::default()
         };
         Ok(down::stop(

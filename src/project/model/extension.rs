@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::naming::Way;
 use crate::state::BackendKind;
 
 /// `services.*.x-wharf`.
@@ -32,6 +33,8 @@ pub struct ProcessForm {
     pub environment: BTreeMap<String, Option<String>>,
     /// Run as.
     pub user: Option<String>,
+    /// How it finds other services by name; `None`: in the best way that the machine allows.
+    pub names: Option<Way>,
     /// Instead of the service's.
     pub healthcheck: Option<super::Healthcheck>,
 }

@@ -218,6 +218,7 @@ const WHARF: Shape = Shape::Object(&Object {
                     ("command", COMMAND),
                     ("environment", LIST_OR_DICT),
                     ("healthcheck", HEALTHCHECK),
+                    ("names", Shape::Word(&["auto", "environment", "off"])),
                     ("user", TEXT),
                     ("working_dir", TEXT),
                 ],

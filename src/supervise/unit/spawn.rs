@@ -166,6 +166,7 @@ impl Unit {
             run_id: self.record.id(),
             user: spec.user.as_ref(),
             descriptors: around.descriptors,
+            hosts: spec.names.hosts.as_deref(),
         }
         .spawn(Stdio::null(), Stdio::null());
         match started {

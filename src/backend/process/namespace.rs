@@ -1,0 +1,207 @@
+//! A hosts file of a process's own: a mount namespace in which a private file lies over `/etc/hosts`
+//! (`mount_namespaces(7)`), and where privileges are needed for that, a user namespace with only our own ids in
+//! it (`user_namespaces(7)`). Entered between fork and exec, so nothing here may allocate or lock once
+//! [`Hosts`] is made.
+
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid};
+use rustix::fs::{Mode, OFlags};
+
+/// What programs read names from.
+const HOSTS: &str = "/etc/hosts";
+
+/// Which sources of names there are, in which order (`nsswitch.conf(5)`).
+const SWITCH: &str = "/etc/nsswitch.conf";
+
+/// Where a name service cache daemon is asked, which knows the machine's hosts file and not ours.
+const CACHES: [&str; 2] = ["/run/nscd", "/var/run/nscd"];
+
+/// What is entered.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    /// What lies over what.
+    over: Vec<(CString, CString)>,
+    /// Directories that are to be empty.
+    hidden: Vec<CString>,
+    /// Our ids, as `uid_map` and `gid_map` take them; `None`: we may mount as we are.
+    ids: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Hosts {
+    /// With this file over `/etc/hosts`. What stands in `nsswitch.conf` is put beside it where other sources
+    /// would be asked first.
+    ///
+    /// # Errors
+    /// No `/etc/hosts`, or a file that cannot be written.
+    pub fn new(file: &Path) -> io::Result<Self> {
+        // A link leads to what the mount would otherwise replace.
+        let hosts = fs::canonicalize(HOSTS)?;
+        let mut over = vec![(c_path(file)?, c_path(&hosts)?)];
+        if let Ok(text) = fs::read_to_string(SWITCH)
+            && let Some(changed) = files_first(&text)
+        {
+            let beside = file.with_extension("nsswitch");
+            fs::write(&beside, changed)?;
+            over.push((c_path(&beside)?, c_path(&fs::canonicalize(SWITCH)?)?));
+        }
+        let mut hidden: Vec<PathBuf> = CACHES
+            .iter()
+            .filter_map(|path| fs::canonicalize(path).ok())
+            .collect();
+        hidden.dedup();
+        let ids = (!geteuid().is_root()).then(|| {
+            let (uid, gid) = (geteuid(), getegid());
+            (
+                format!("{uid} {uid} 1").into_bytes(),
+                format!("{gid} {gid} 1").into_bytes(),
+            )
+        });
+        Ok(Self {
+            over,
+            hidden: hidden
+                .iter()
+                .map(|path| c_path(path))
+                .collect::<io::Result<_>>()?,
+            ids,
+        })
+    }
+
+    /// Enters the namespaces. Only system calls that are safe between fork and exec (signal-safety(7)).
+    pub(super) fn enter(&self) -> io::Result<()> {
+        match &self.ids {
+            None => unshare(CloneFlags::CLONE_NEWNS)?,
+            Some((uids, gids)) => {
+                unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+                // Before a group may be mapped without privileges (user_namespaces(7), "Interaction with
+                // system calls that change groups").
+                put(c"/proc/self/setgroups", b"deny")?;
+                put(c"/proc/self/uid_map", uids)?;
+                put(c"/proc/self/gid_map", gids)?;
+            }
+        }
+        let none: Option<&CStr> = None;
+        // What is mounted outside later is seen, what is mounted here stays here.
+        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+        mount(none, c"/", none, slave, none)?;
+        for (source, target) in &self.over {
+            mount(
+                Some(source.as_c_str()),
+                target.as_c_str(),
+                none,
+                MsFlags::MS_BIND,
+                none,
+            )?;
+        }
+        for path in &self.hidden {
+            mount(
+                Some(c"tmpfs"),
+                path.as_c_str(),
+                Some(c"tmpfs"),
+                MsFlags::MS_RDONLY,
+                none,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a process of ours can have a hosts file of its own here. Only trying tells: distributions forbid it in
+/// various ways. A child tries, and ends.
+pub fn is_possible() -> bool {
+    // The file over itself: what is tried is the mount.
+    Hosts::new(Path::new(HOSTS)).is_ok_and(|hosts| attempt(hosts).is_ok())
+}
+
+/// Enters the namespaces in a child and ends it.
+#[expect(unsafe_code, reason = "only a hook between fork and exec can do this")]
+fn attempt(hosts: Hosts) -> io::Result<()> {
+    // There is nothing to run: a directory cannot be executed, so an end with that error is a success.
+    let mut command = Command::new("/");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let hook = move || {
+        // Told apart from the error of the exec.
+        hosts.enter().map_err(|_| io::Error::from(Errno::ECANCELED))
+    };
+    // SAFETY: the hook only makes system calls that are async-signal-safe (signal-safety(7)) and reads memory
+    // that was allocated before the fork; it neither allocates nor takes a lock.
+    unsafe {
+        command.pre_exec(hook);
+    }
+    match command.spawn() {
+        Err(error) if error.raw_os_error() == Some(Errno::EACCES as i32) => Ok(()),
+        Err(error) => Err(error),
+        Ok(mut child) => {
+            // Not to be expected; it is waited for all the same.
+            child.wait()?;
+            Ok(())
+        }
+    }
+}
+
+fn put(path: &CStr, text: &[u8]) -> io::Result<()> {
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, text)?;
+    Ok(())
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// `nsswitch.conf` with `files` as the first source of hosts; `None` where it is already.
+fn files_first(text: &str) -> Option<String> {
+    let mut changed = false;
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let Some(sources) = line.trim_start().strip_prefix("hosts:") else {
+                return line.to_owned();
+            };
+            if sources.split_whitespace().next() == Some("files") {
+                return line.to_owned();
+            }
+            changed = true;
+            let others = sources.split_whitespace().filter(|word| *word != "files");
+            let others: Vec<&str> = others.collect();
+            format!("hosts: files {}", others.join(" "))
+        })
+        .collect();
+    changed.then(|| lines.join("\n") + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_asked_first() {
+        assert_eq!(files_first("passwd: files\nhosts:  files dns\n"), None);
+        assert_eq!(files_first("passwd: files\n"), None);
+        let arch = "# x\nhosts: mymachines resolve [!UNAVAIL=return] files myhostname dns\n";
+        assert_eq!(
+            files_first(arch).as_deref(),
+            Some("# x\nhosts: files mymachines resolve [!UNAVAIL=return] myhostname dns\n")
+        );
+    }
+
+    #[test]
+    fn trying_leaves_this_process_where_it_is() {
+        let before = fs::read_link("/proc/self/ns/mnt").unwrap();
+        // Whatever the answer is on this machine.
+        let _: bool = is_possible();
+        assert_eq!(fs::read_link("/proc/self/ns/mnt").unwrap(), before);
+    }
+}

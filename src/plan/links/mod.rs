@@ -1,0 +1,243 @@
+//! What services that run as processes need to be found by name, and to find others: relays, the forwarder, and
+//! the names themselves (docs/design/networking.md). Pure.
+
+pub(super) mod along;
+mod own;
+mod rewrite;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::naming::{Names, Place, Way, loopback_addresses};
+use crate::plan::Inputs;
+use crate::plan::decide::{Decided, Decision};
+use crate::plan::placement::in_form;
+use crate::plan::step::Attachment;
+use crate::port::claim::Protocol;
+use crate::project::model::{Project, Service};
+use crate::state::BackendKind;
+
+pub use rewrite::Rewritten;
+use rewrite::{Mentioned, Outcome, rewrite};
+
+/// What a project needs of relays and forwarder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Links {
+    /// Some local service shares a network with another service.
+    pub forwarder: bool,
+    /// Local services that containers are to find by name.
+    pub relays: BTreeSet<String>,
+    /// Loopback addresses by service.
+    addresses: BTreeMap<String, Ipv4Addr>,
+}
+
+impl Links {
+    /// By where each service runs. A service without replicas takes no part.
+    pub(super) fn of(inputs: &Inputs<'_>, decided: &BTreeMap<String, Decided<'_>>) -> Self {
+        let runs = |decided: &Decided<'_>| {
+            let mut decisions = decided.decisions.iter();
+            decisions.any(|decision| !matches!(decision, Decision::Drop(..)))
+        };
+        let once = inputs.policy.once.as_ref();
+        let mut links = Self::default();
+        for local in decided.values() {
+            if local.backend != BackendKind::Process || !runs(local) {
+                continue;
+            }
+            if !has_others(inputs.project, &local.service) {
+                continue;
+            }
+            links.forwarder = true;
+            let is_once = once.is_some_and(|once| once.service.name == local.service.name);
+            if !is_once && meets_containers(inputs, &local.service) {
+                links.relays.insert(local.service.name.clone());
+            }
+        }
+        if links.forwarder {
+            links.addresses = addresses(inputs.project);
+        }
+        links
+    }
+
+    /// What goes into the ledger entry of a local instance.
+    pub(super) fn names(&self, service: &Service, places: &[Attachment], way: Way) -> Names {
+        if !self.forwarder {
+            return Names::default();
+        }
+        Names {
+            way,
+            hosts: None,
+            places: places
+                .iter()
+                .map(|place| Place {
+                    network: place.network.clone(),
+                    aliases: place.aliases.clone(),
+                })
+                .collect(),
+            exposed: exposed(service),
+            addresses: self.addresses.clone(),
+            forwards: Vec::new(),
+        }
+    }
+}
+
+/// How a service finds others by name: as its file says, else the best that this machine allows.
+pub(super) fn way(inputs: &Inputs<'_>, service: &Service) -> Way {
+    let asked = service.wharf.process.as_ref().and_then(|form| form.names);
+    asked.unwrap_or(inputs.observed.linkage.way)
+}
+
+/// The environment of a local service with addresses in place of names, where it has no other way.
+fn rewritten(inputs: &Inputs<'_>, service: &Service) -> Outcome {
+    let addresses = addresses(inputs.project);
+    // Of those that do not take part now no more is known than the name.
+    let mut names: BTreeMap<String, Mentioned> = inputs
+        .project
+        .disabled
+        .iter()
+        .filter_map(|name| {
+            let mentioned = Mentioned {
+                service: name.clone(),
+                address: *addresses.get(name)?,
+                ports: Vec::new(),
+            };
+            Some((name.clone(), mentioned))
+        })
+        .collect();
+    let myself = inputs.project.services.get(&service.name);
+    let others = neighbours(inputs.project, service);
+    for other in others.chain(myself) {
+        let Some(address) = addresses.get(&other.name) else {
+            continue;
+        };
+        let form = in_form(other, inputs.placement.of(&other.name));
+        let mentioned = Mentioned {
+            service: other.name.clone(),
+            address: *address,
+            ports: declared_ports(&form),
+        };
+        for name in hosts(service, other) {
+            names.insert(name.to_owned(), mentioned.clone());
+        }
+    }
+    rewrite(
+        &service.environment,
+        &names,
+        inputs.observed.linkage.first_port,
+    )
+}
+
+/// What a local service gets in place of what its file says, by variable.
+pub fn effective(inputs: &Inputs<'_>, service: &Arc<Service>) -> (Way, Vec<Rewritten>) {
+    let backend = inputs.placement.of(&service.name);
+    if backend != BackendKind::Process || !has_others(inputs.project, service) {
+        return (Way::Off, Vec::new());
+    }
+    let service = in_form(service, backend);
+    match way(inputs, &service) {
+        Way::Environment => (Way::Environment, rewritten(inputs, &service).values),
+        other => (other, Vec::new()),
+    }
+}
+
+/// Whether some service of the project may run as a process and has others to name.
+pub fn may_name(inputs: &Inputs<'_>) -> bool {
+    let services = inputs.project.services.values();
+    services
+        .filter(|service| inputs.placement.of(&service.name) == BackendKind::Process)
+        .any(|service| has_others(inputs.project, service))
+}
+
+/// Whether there may be services that a service could name: it is on a network, and the project has others, also
+/// such as do not take part now.
+fn has_others(project: &Project, service: &Service) -> bool {
+    !service.networks.is_empty() && project.services.len() + project.disabled.len() > 1
+}
+
+/// Whether containers may want to find a local service: those that will be there, and those that are there of
+/// services that do not take part now.
+fn meets_containers(inputs: &Inputs<'_>, service: &Service) -> bool {
+    let project = inputs.project;
+    let planned = neighbours(project, service)
+        .any(|other| inputs.placement.of(&other.name) == BackendKind::Container);
+    let named: BTreeSet<&str> = service
+        .networks
+        .keys()
+        .filter_map(|key| project.networks.get(key))
+        .map(|network| network.name.as_str())
+        .collect();
+    planned
+        || inputs.observed.instances.iter().any(|instance| {
+            instance.backend == BackendKind::Container
+                && !project.services.contains_key(&instance.service)
+                && instance
+                    .networks
+                    .iter()
+                    .any(|name| named.contains(name.as_str()))
+        })
+}
+
+/// The other services that share a network of the project with a service.
+fn neighbours<'a>(
+    project: &'a Project,
+    service: &'a Service,
+) -> impl Iterator<Item = &'a Arc<Service>> {
+    project.services.values().filter(|other| {
+        other.name != service.name
+            && other
+                .networks
+                .keys()
+                .any(|key| service.networks.contains_key(key))
+    })
+}
+
+/// The names by which `service` finds `other`.
+fn hosts<'a>(service: &'a Service, other: &'a Service) -> impl Iterator<Item = &'a str> {
+    let shared = other
+        .networks
+        .iter()
+        .filter(|(key, _)| service.networks.contains_key(*key));
+    let aliases = shared.flat_map(|(_, place)| place.aliases.iter().map(String::as_str));
+    [other.name.as_str()]
+        .into_iter()
+        .chain(other.container_name.as_deref())
+        .chain(aliases)
+}
+
+fn addresses(project: &Project) -> BTreeMap<String, Ipv4Addr> {
+    let scope = format!("{} {}", project.directory.display(), project.name);
+    let all = project.services.keys().chain(&project.disabled);
+    loopback_addresses(&scope, all.map(String::as_str))
+}
+
+/// TCP ports that `expose` names, ranges written out.
+fn exposed(service: &Service) -> Vec<u16> {
+    let mut ports = Vec::new();
+    for entry in &service.expose {
+        let (range, protocol) = entry.split_once('/').unwrap_or((entry, "tcp"));
+        if protocol != "tcp" {
+            continue;
+        }
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        if let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) {
+            ports.extend(first..=last);
+        }
+    }
+    ports
+}
+
+fn declared_ports(service: &Service) -> Vec<u16> {
+    let tcp = service
+        .ports
+        .iter()
+        .filter(|port| port.protocol == Protocol::Tcp);
+    let mut ports: Vec<u16> = tcp
+        .map(|port| port.target)
+        .chain(exposed(service))
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}

@@ -1,0 +1,232 @@
+//! The steps that make, start and remove relays and the forwarder, and those that wait for them.
+
+use std::sync::Arc;
+
+use crate::naming::{Reach, Role};
+use crate::plan::Inputs;
+use crate::plan::decide::{Decided, Decision};
+use crate::plan::links::own;
+use crate::plan::spec::existing;
+use crate::plan::step::{Action, Cause, InstanceSpec, StepId, Target, Which};
+use crate::plan::up::Planner;
+use crate::state::{BackendKind, Instance, Status};
+
+impl Planner<'_> {
+    /// The forwarder, before the first local service starts.
+    pub(in crate::plan) fn forwarder(&mut self) {
+        if !self.links.forwarder {
+            return;
+        }
+        let inputs = self.inputs;
+        let spec = own::forwarder(inputs, &self.project, !self.links.relays.is_empty());
+        let there = inputs
+            .observed
+            .own
+            .iter()
+            .find(|instance| instance.role() == Some(Role::Forwarder));
+        let starts = inputs.policy.once.is_some() || self.starts_processes();
+        match there {
+            Some(instance) if own::serves(instance, &spec) => {
+                if starts && !instance.status.is_alive() {
+                    self.forwarding = self.start_own(existing(instance), Cause::NotRunning, vec![]);
+                }
+            }
+            Some(instance) => {
+                let gone = self.discard(instance, Cause::ConfigChanged, Vec::new());
+                self.forwarding = self.make(spec, Cause::ConfigChanged, vec![gone]).1;
+            }
+            None if starts || !self.links.relays.is_empty() => {
+                self.forwarding = self.make(spec, Cause::Missing, Vec::new()).1;
+            }
+            None => {}
+        }
+    }
+
+    /// Whether any local service is to be started: the forwarder ends by itself when none is alive.
+    fn starts_processes(&self) -> bool {
+        self.decided
+            .values()
+            .filter(|decided| decided.backend == BackendKind::Process)
+            .any(|decided| {
+                decided
+                    .decisions
+                    .iter()
+                    .any(|decision| !matches!(decision, Decision::Drop(..)))
+            })
+    }
+
+    /// The relay of a local service, after the service itself was planned.
+    pub(in crate::plan) fn relay(&mut self, decided: &Decided<'_>) {
+        let service = &decided.service;
+        let inputs = self.inputs;
+        let there = relay_of(inputs, &service.name);
+        if !self.links.relays.contains(&service.name) {
+            return;
+        }
+        let spec = own::relay(inputs, &self.project, service);
+        // A container of the service has its names, too, and perhaps its addresses.
+        let containers: Vec<StepId> = inputs
+            .observed
+            .instances
+            .iter()
+            .filter(|instance| {
+                instance.service == service.name && instance.backend == BackendKind::Container
+            })
+            .filter_map(|instance| self.removals.get(&instance.id.0).copied())
+            .collect();
+        let is_current = |instance: &Instance| {
+            instance.fingerprint.as_ref() == Some(&spec.fingerprint)
+                && !matches!(instance.status, Status::Removing | Status::Dead)
+                && !self.removals.contains_key(&instance.id.0)
+                && (!instance.status.is_alive()
+                    || spec
+                        .networks
+                        .iter()
+                        .all(|place| instance.networks.contains(&place.network)))
+        };
+        let started = match there {
+            Some(instance) if is_current(instance) => {
+                if instance.status.is_alive() {
+                    None
+                } else {
+                    let mut needs = containers;
+                    needs.extend(self.prepare(&spec));
+                    self.start_own(existing(instance), Cause::NotRunning, needs)
+                }
+            }
+            there => {
+                let cause = there.map_or(Cause::Missing, |_| Cause::ConfigChanged);
+                let mut needs: Vec<StepId> = Vec::new();
+                for key in service.networks.keys() {
+                    needs.extend(
+                        self.shared
+                            .network(&mut self.plan, inputs, &self.project, key),
+                    );
+                }
+                needs.extend(self.load(&spec.image));
+                needs.extend(self.prepare(&spec));
+                if let Some(old) = there {
+                    needs.push(self.discard(old, cause.clone(), needs.clone()));
+                }
+                needs.extend(containers);
+                let (made, started) = self.make(spec, cause, needs);
+                // Others may share its network namespace.
+                let instances = self.made.entry(service.name.clone()).or_default();
+                instances.push(made);
+                started
+            }
+        };
+        self.reachable(&service.name, started);
+    }
+
+    /// What containers that depend on a local service wait for, besides the service itself.
+    fn reachable(&mut self, service: &str, started: Option<StepId>) {
+        if self.inputs.policy.no_start {
+            return;
+        }
+        let outcomes = self.outcomes.get(service).into_iter().flatten();
+        let mut needs: Vec<StepId> = outcomes
+            .filter_map(|outcome| outcome.ready.or(outcome.started))
+            .chain(started)
+            .collect();
+        if needs.is_empty() {
+            return;
+        }
+        needs.extend(self.forwarding);
+        let wait = Action::AwaitReachable {
+            project: self.project.name.clone(),
+            service: service.to_owned(),
+        };
+        let cause = Cause::NeededBy("containers that name it".to_owned());
+        let step = self.plan.add(wait, cause, needs);
+        self.reachable.insert(service.to_owned(), step);
+    }
+
+    /// Removes the relay of a service that runs as a container now, as late as possible.
+    pub(in crate::plan) fn retire_relay(
+        &mut self,
+        decided: &Decided<'_>,
+        needs: &[StepId],
+    ) -> Option<StepId> {
+        let once = self.inputs.policy.once.as_ref();
+        let is_once = once.is_some_and(|once| once.service.name == decided.service.name);
+        if decided.backend != BackendKind::Container || is_once {
+            return None;
+        }
+        let relay = relay_of(self.inputs, &decided.service.name)?;
+        Some(self.discard(relay, Cause::BackendChanged, needs.to_vec()))
+    }
+
+    /// The step that gives the engine the relay's image, if it lacks it.
+    fn load(&mut self, image: &str) -> Option<StepId> {
+        let there = self.inputs.observed.images.contains_key(image);
+        self.shared.loaded(image, there, &mut self.plan)
+    }
+
+    /// The step that makes the directory of a relay.
+    fn prepare(&mut self, spec: &InstanceSpec) -> Option<StepId> {
+        if self.inputs.observed.linkage.reach != Some(Reach::Socket) {
+            return None;
+        }
+        let prepare = Action::PrepareRelay {
+            project: self.project.name.clone(),
+            service: spec.service.name.clone(),
+        };
+        let cause = Cause::NeededBy(spec.name.clone());
+        Some(self.plan.add(prepare, cause, Vec::new()))
+    }
+
+    fn make(
+        &mut self,
+        spec: InstanceSpec,
+        cause: Cause,
+        needs: Vec<StepId>,
+    ) -> (StepId, Option<StepId>) {
+        let target = |made| Target {
+            backend: spec.backend,
+            project: self.project.name.clone(),
+            service: spec.service.name.clone(),
+            name: spec.name.clone(),
+            which: Which::MadeBy(made),
+            role: Role::of(&spec.service.labels),
+        };
+        let create = Action::Create(Box::new(spec.clone()));
+        let made = self.plan.add(create, cause.clone(), needs);
+        let target = target(made);
+        (made, self.start_own(target, cause, vec![made]))
+    }
+
+    fn start_own(&mut self, instance: Target, cause: Cause, needs: Vec<StepId>) -> Option<StepId> {
+        if self.inputs.policy.no_start {
+            return None;
+        }
+        Some(self.plan.add(Action::Start { instance }, cause, needs))
+    }
+
+    /// The names of a local service, and its environment with what stands for names in it.
+    pub(in crate::plan) fn named(&self, mut spec: InstanceSpec) -> InstanceSpec {
+        if spec.backend != BackendKind::Process || !self.links.forwarder {
+            return spec;
+        }
+        let way = super::way(self.inputs, &spec.service);
+        spec.names = self.links.names(&spec.service, &spec.networks, way);
+        if way == crate::naming::Way::Environment {
+            let outcome = super::rewritten(self.inputs, &spec.service);
+            if !outcome.values.is_empty() {
+                let mut service = crate::project::model::Service::clone(&spec.service);
+                for value in outcome.values {
+                    service.environment.insert(value.variable, value.to);
+                }
+                spec.service = Arc::new(service);
+            }
+            spec.names.forwards = outcome.forwards.into_iter().collect();
+        }
+        spec
+    }
+}
+
+/// The relay that a service has.
+fn relay_of<'a>(inputs: &Inputs<'a>, service: &str) -> Option<&'a Instance> {
+    let mut own = inputs.observed.own.iter();
+    own.find(|instance| instance.role() == Some(Role::Relay) && instance.service == service)
+}

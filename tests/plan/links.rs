@@ -1,0 +1,300 @@
+//! Relays, the forwarder and names: what `up` plans around services that run as processes.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use insta::assert_snapshot;
+use wharf::backend::Made;
+use wharf::backend::fake::Fake;
+use wharf::event::Events;
+use wharf::execute::execute;
+use wharf::naming::{Linkage, Reach, Role, Way};
+use wharf::plan::Plan;
+use wharf::plan::down::{Ending, down, stop};
+use wharf::plan::launch::{Launching, start};
+use wharf::plan::placement::{Selection, Wishes, place};
+use wharf::plan::step::{Action, InstanceSpec};
+use wharf::state::{BackendKind, Status};
+
+use crate::world::{World, names};
+
+const STACK: &str = "
+services:
+  proxy:
+    image: proxy
+    depends_on: [api]
+  api:
+    image: api
+    ports: ['8080:80']
+    expose: ['9000-9001', '53/udp']
+    environment:
+      DATABASE_URL: postgres://user:pw@db:5432/shop
+      CACHE: http://cache/
+      SELF: http://api:80/
+      DB_HOST: db
+    networks: {default: {aliases: [backend]}}
+    depends_on: [db]
+    x-wharf: {process: {command: [api]}}
+  db:
+    image: db
+    expose: ['5432']
+    x-wharf: {process: {command: [postgres]}}
+  cache:
+    image: cache
+    networks: [other]
+  lonely:
+    image: lonely
+    network_mode: host
+    x-wharf: {process: {command: [lonely]}}
+networks: {other: {}}
+";
+
+fn world(local: &[&str]) -> World {
+    let mut world = World::new(STACK);
+    place_locally(&mut world, local);
+    world.observed.linkage = Linkage {
+        way: Way::Hosts,
+        reach: Some(Reach::Socket),
+        endpoint: "unix:///run/docker.sock".to_owned(),
+        relay_image: "wharf-relay:1".to_owned(),
+        relays: PathBuf::from("/state/relays"),
+        user: (1000, 1000),
+        first_port: 1024,
+    };
+    world
+}
+
+fn place_locally(world: &mut World, local: &[&str]) {
+    let wishes = Wishes {
+        local: Selection::Named(names(local)),
+        ..Wishes::default()
+    };
+    world.placement = place(&world.project, &wishes).expect("all have a place");
+}
+
+fn carry_out(world: &mut World, plan: &Plan) {
+    let fake = Fake::new(world.observed.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let (events, _receiver) = Events::channel();
+    let report = runtime.block_on(execute(plan, &fake, &Made::default(), &events));
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    world.observed = fake.observed();
+}
+
+fn made<'a>(plan: &'a Plan, name: &str) -> &'a InstanceSpec {
+    let specs = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Create(spec) => Some(&**spec),
+        _ => None,
+    });
+    let mut found = specs.filter(|spec| spec.name == name);
+    found.next().unwrap_or_else(|| panic!("{name}: {plan}"))
+}
+
+fn ids(world: &World) -> BTreeSet<String> {
+    let all = world.observed.instances.iter().chain(&world.observed.own);
+    all.map(|instance| format!("{} {}", instance.name, instance.id))
+        .collect()
+}
+
+#[test]
+fn a_local_service_among_containers_has_a_relay() {
+    assert_snapshot!(world(&["api"]).up());
+}
+
+#[test]
+fn a_second_up_has_nothing_to_do_and_only_what_changed_is_made_anew() {
+    let mut world = world(&["api"]);
+    let first = world.up();
+    carry_out(&mut world, &first);
+    assert_eq!(world.up().to_string(), "");
+    let before = ids(&world);
+    // Back into its container.
+    place_locally(&mut world, &[]);
+    let back = world.up();
+    assert_snapshot!(back);
+    carry_out(&mut world, &back);
+    assert_eq!(world.up().to_string(), "");
+    let changed: Vec<String> = before.symmetric_difference(&ids(&world)).cloned().collect();
+    assert!(
+        changed.iter().all(|name| name.starts_with("shop-api-")),
+        "{changed:?}"
+    );
+    // And out again: the forwarder is still there.
+    place_locally(&mut world, &["api"]);
+    let again = world.up();
+    carry_out(&mut world, &again);
+    assert_eq!(world.up().to_string(), "");
+    let roles: Vec<_> = world.observed.own.iter().map(|own| own.role()).collect();
+    assert_eq!(roles.len(), 2, "{roles:?}");
+}
+
+#[test]
+fn a_relay_has_the_names_and_nothing_else() {
+    let world = world(&["api"]);
+    let plan = world.up();
+    let relay = made(&plan, "shop-api-wharf-relay-1");
+    assert_eq!(relay.backend, BackendKind::Container);
+    let [place] = relay.networks.as_slice() else {
+        panic!("{:?}", relay.networks)
+    };
+    for alias in ["api", "backend", "shop-api-1"] {
+        assert!(place.aliases.iter().any(|other| other == alias), "{alias}");
+    }
+    let service = &relay.service;
+    assert_eq!(Role::of(&service.labels), Some(Role::Relay));
+    assert_eq!(service.user.as_deref(), Some("1000:1000"));
+    assert!(service.read_only && relay.ports.is_empty() && service.ports.is_empty());
+    assert_eq!(service.cap_drop, ["ALL"]);
+    assert!(service.environment.is_empty());
+    let command = service.command.as_deref().unwrap_or_default();
+    assert_eq!(command, ["relay", "--socket", "/run/wharf/socket"]);
+}
+
+#[test]
+fn what_a_local_service_is_told_of_names() {
+    let world = world(&["api", "db"]);
+    let plan = world.up();
+    let names = &made(&plan, "shop-api-1").names;
+    assert_eq!(names.way, Way::Hosts);
+    assert_eq!(names.exposed, [9000, 9001]);
+    assert_eq!(names.places.len(), 1);
+    assert_eq!(names.addresses.len(), 5);
+    assert!(names.forwards.is_empty());
+    let environment = &made(&plan, "shop-api-1").service.environment;
+    assert_eq!(
+        environment["DATABASE_URL"],
+        "postgres://user:pw@db:5432/shop"
+    );
+    let db = &made(&plan, "shop-db-1").names;
+    assert_eq!(db.addresses, names.addresses);
+}
+
+#[test]
+fn without_a_hosts_file_values_are_rewritten() {
+    let mut world = world(&["api"]);
+    world.observed.linkage.way = Way::Environment;
+    let plan = world.up();
+    let spec = made(&plan, "shop-api-1");
+    let db = spec.names.addresses["db"];
+    let api = spec.names.addresses["api"];
+    let environment = &spec.service.environment;
+    assert_eq!(
+        environment["DATABASE_URL"],
+        format!("postgres://user:pw@{db}:5432/shop")
+    );
+    assert_eq!(environment["DB_HOST"], db.to_string());
+    // Port 80 is not for this user, so it is another one at the address.
+    assert_eq!(environment["SELF"], format!("http://{api}:20080/"));
+    // Not on one of its networks.
+    assert_eq!(environment["CACHE"], "http://cache/");
+    let forwards: Vec<String> = spec
+        .names
+        .forwards
+        .iter()
+        .map(|forward| format!("{} {}:{}", forward.listen, forward.service, forward.port))
+        .collect();
+    let mut expected = [format!("{db}:5432 db:5432"), format!("{api}:20080 api:80")];
+    expected.sort();
+    let mut forwards = forwards;
+    forwards.sort();
+    assert_eq!(forwards, expected);
+}
+
+#[test]
+fn a_service_that_is_alone_needs_nothing() {
+    let world = world(&["lonely"]);
+    let plan = world.up();
+    assert!(!plan.to_string().contains("wharf"), "{plan}");
+    let mut single =
+        World::new("services: {api: {x-wharf: {process: {command: [api]}}, ports: ['8080:80']}}");
+    single.observed.linkage.way = Way::Hosts;
+    assert!(
+        !single.up().to_string().contains("wharf"),
+        "{}",
+        single.up()
+    );
+}
+
+#[test]
+fn without_containers_there_are_no_relays() {
+    let mut world = World::new(
+        "
+services:
+  api: {x-wharf: {process: {command: [api]}}, depends_on: [db]}
+  db: {x-wharf: {process: {command: [db]}}}
+",
+    );
+    world.observed.linkage.way = Way::Hosts;
+    let plan = world.up();
+    assert_snapshot!(plan);
+    carry_out(&mut world, &plan);
+    assert_eq!(world.up().to_string(), "");
+}
+
+#[test]
+fn an_engine_that_does_not_share_files_gets_another_relay() {
+    let mut world = world(&["api"]);
+    world.observed.linkage.reach = Some(Reach::Stream);
+    let plan = world.up();
+    let relay = &made(&plan, "shop-api-wharf-relay-1").service;
+    assert_eq!(
+        relay.command.as_deref().unwrap_or_default(),
+        ["relay", "--idle"]
+    );
+    assert!(relay.volumes.is_empty());
+    let forwarder = &made(&plan, "shop-wharf-forwarder-1").service;
+    let command = forwarder.command.clone().unwrap_or_default().join(" ");
+    assert!(command.ends_with("--engine --reach stream"), "{command}");
+}
+
+#[test]
+fn they_end_after_the_services_and_begin_before_them() {
+    let mut world = world(&["api"]);
+    let plan = world.up();
+    carry_out(&mut world, &plan);
+    assert_snapshot!(down(&world.observed, &Ending::default()));
+    let one = Ending {
+        services: names(&["proxy"]),
+        ..Ending::default()
+    };
+    assert!(!stop(&world.observed, &one).to_string().contains("wharf"));
+    let stopped = stop(&world.observed, &Ending::default());
+    carry_out(&mut world, &stopped);
+    let all = world.observed.instances.iter().chain(&world.observed.own);
+    assert!(all.clone().all(|instance| !instance.status.is_alive()));
+    assert_snapshot!(start(&world.observed, &Launching::default()));
+}
+
+#[test]
+fn a_relay_whose_network_is_made_anew_is_made_anew() {
+    let mut world = world(&["api"]);
+    let plan = world.up();
+    carry_out(&mut world, &plan);
+    for hash in world.observed.network_hashes.values_mut() {
+        *hash = "another".to_owned();
+    }
+    let plan = world.up();
+    let text = plan.to_string();
+    let at = |what: &str| {
+        let place = text.lines().position(|line| line.contains(what));
+        place.unwrap_or_else(|| panic!("{what}: {text}"))
+    };
+    assert!(at("shop-api-wharf-relay-1: remove") < at("network shop_default: remove"));
+    assert!(at("network shop_default: create") < at("shop-api-wharf-relay-1: create"));
+}
+
+#[test]
+fn a_relay_that_ended_is_started_again() {
+    let mut world = world(&["api"]);
+    let plan = world.up();
+    carry_out(&mut world, &plan);
+    for own in &mut world.observed.own {
+        own.status = Status::Exited { code: 137 };
+    }
+    let plan = world.up().to_string();
+    assert!(plan.contains("shop-wharf-forwarder-1: start"), "{plan}");
+    assert!(plan.contains("shop-api-wharf-relay-1: start"), "{plan}");
+    assert!(!plan.contains("create"), "{plan}");
+}
