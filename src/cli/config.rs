@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::backend::container::Containers;
 use crate::cli::context::Context;
-use crate::cli::wait_for;
+use crate::cli::{effective, wait_for};
 use crate::error::{Error, Result};
 use crate::project::config::{Format, Request, Show, show};
 use crate::project::diagnostic::{Diagnostic, Severity};
@@ -53,6 +53,9 @@ pub(super) struct ConfigArgs {
     /// The variables that interpolation sees
     #[arg(long, group = "what")]
     environment: bool,
+    /// One service as it runs: where, by which command, with which environment, how it finds other services
+    #[arg(long, value_name = "SERVICE", group = "what")]
+    effective: Option<String>,
     /// Check only, print nothing
     #[arg(short, long)]
     quiet: bool,
@@ -107,6 +110,9 @@ impl ConfigArgs {
 
 pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<()> {
     let json = args.format.as_deref() == Some("json");
+    if let Some(service) = &args.effective {
+        return wait_for(effective::run(context, service, json));
+    }
     let mut request = Request {
         load: context.load_options(&args.services, false),
         show: args.show(),

@@ -9,6 +9,7 @@ mod context;
 mod cp;
 mod create;
 mod down;
+mod effective;
 mod events;
 mod exec;
 mod foreground;

@@ -14,6 +14,7 @@ use crate::naming::{Names, Place, Way, loopback_addresses};
 use crate::plan::Inputs;
 use crate::plan::decide::{Decided, Decision};
 use crate::plan::placement::in_form;
+use crate::plan::ports::{needs, variables};
 use crate::plan::step::Attachment;
 use crate::port::claim::Protocol;
 use crate::project::model::{Project, Service};
@@ -129,16 +130,49 @@ fn rewritten(inputs: &Inputs<'_>, service: &Service) -> Outcome {
     )
 }
 
-/// What a local service gets in place of what its file says, by variable.
-pub fn effective(inputs: &Inputs<'_>, service: &Arc<Service>) -> (Way, Vec<Rewritten>) {
+/// A service as it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effective {
+    /// Where.
+    pub backend: BackendKind,
+    /// In the form that it has there.
+    pub service: Arc<Service>,
+    /// Its variables beyond those of this command, with what takes the place of names.
+    pub environment: BTreeMap<String, String>,
+    /// How it finds other services.
+    pub way: Way,
+    /// The values that are not what the file says.
+    pub rewritten: Vec<Rewritten>,
+}
+
+/// A service as it would run on free ports.
+pub fn effective(inputs: &Inputs<'_>, service: &Arc<Service>) -> Effective {
     let backend = inputs.placement.of(&service.name);
-    if backend != BackendKind::Process || !has_others(inputs.project, service) {
-        return (Way::Off, Vec::new());
-    }
     let service = in_form(service, backend);
-    match way(inputs, &service) {
-        Way::Environment => (Way::Environment, rewritten(inputs, &service).values),
-        other => (other, Vec::new()),
+    let mut environment = service.environment.clone();
+    let (mut way, mut values) = (Way::Off, Vec::new());
+    if backend == BackendKind::Process {
+        if has_others(inputs.project, &service) {
+            way = self::way(inputs, &service);
+        }
+        if way == Way::Environment {
+            values = rewritten(inputs, &service).values;
+        }
+        let ports: Vec<_> = needs(&service, 1, backend)
+            .iter()
+            .map(|need| need.settle(need.candidates.first().copied()))
+            .collect();
+        environment.extend(variables(&ports));
+    }
+    for value in &values {
+        environment.insert(value.variable.clone(), value.to.clone());
+    }
+    Effective {
+        backend,
+        service,
+        environment,
+        way,
+        rewritten: values,
     }
 }
 
