@@ -51,6 +51,8 @@ pub(super) struct Row {
     ready: Option<bool>,
     /// Open connections to its published TCP ports.
     connections: usize,
+    /// It runs where it does because a command line said so.
+    chosen: bool,
 }
 
 /// The instances of a project, by name.
@@ -68,6 +70,10 @@ pub(super) async fn rows(
     {
         let containers = backends.containers.listed(Some(named.name())).await?;
         rows.extend(containers.into_iter().map(Row::of_container));
+    }
+    let choices = backends.processes.choices(named.name())?;
+    for row in &mut rows {
+        row.chosen = choices.get(&row.service) == Some(&row.backend);
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
@@ -125,6 +131,7 @@ impl Row {
             readiness: listing.readiness,
             ready: None,
             connections: 0,
+            chosen: false,
         }
     }
 
@@ -170,6 +177,7 @@ impl Row {
             readiness: instance.readiness.clone(),
             ready: None,
             connections: 0,
+            chosen: false,
         }
     }
 
@@ -232,6 +240,9 @@ impl Row {
         let mut fields = Fields::new();
         let mut put = |key: &str, value: Value| drop(fields.insert(key.to_owned(), value));
         put("Backend", json!(self.backend));
+        if self.chosen {
+            put("Chosen", json!(true));
+        }
         put("Command", json!(self.command(full)));
         put("Connections", json!(self.connections));
         put("CreatedAt", json!(created_at(self.created)));
@@ -261,9 +272,11 @@ impl Row {
 
     /// As a row of `docker compose ps`.
     pub(super) fn cells(&self, full: bool) -> [String; 7] {
-        let image = match self.backend {
-            BackendKind::Container => self.shown_image().to_owned(),
-            BackendKind::Process => "(process)".to_owned(),
+        let image = match (self.backend, self.chosen) {
+            (BackendKind::Container, false) => self.shown_image().to_owned(),
+            (BackendKind::Container, true) => format!("{} (--container)", self.shown_image()),
+            (BackendKind::Process, false) => "(process)".to_owned(),
+            (BackendKind::Process, true) => "(process, --local)".to_owned(),
         };
         [
             self.name.clone(),

@@ -20,6 +20,7 @@ mod harness;
 mod images;
 mod lifecycle;
 mod lists;
+mod mixed;
 mod ports;
 mod processes;
 mod server;

@@ -1,0 +1,359 @@
+//! One stack, half local, half in containers: names and dependencies from every side, on a real engine.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::support::running::Finished;
+use crate::support::{Engine, Sandbox, eventually, free_port, require_engine};
+
+/// The tiers, from the front to the back, and the container port of each.
+const TIERS: [(&str, u16); 3] = [("proxy", 8080), ("api", 8003), ("db", 8080)];
+
+/// The directories of shared libraries of the wharf under test: mounted, it runs in any container.
+fn libraries() -> Vec<PathBuf> {
+    ["/lib", "/lib64", "/usr/lib"]
+        .into_iter()
+        .map(PathBuf::from)
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
+/// Three tiers, each as a container and as a process. `proxy` and `db` are web servers on the same container port
+/// that say their names, `api` is a WebSocket server.
+fn three_tiers(sandbox: &Sandbox, image: &str, networks: &str) {
+    let libraries: String = libraries()
+        .iter()
+        .map(|path| format!("      - '{0}:{0}:ro'\n", path.display()))
+        .collect();
+    for name in ["proxy", "db"] {
+        sandbox.write(&format!("www/{name}/who"), name);
+    }
+    let mut text = String::from("services:\n");
+    for (name, after) in [("proxy", "depends_on: [api]"), ("db", "")] {
+        text += &format!(
+            "  {name}:\n    image: {image}\n    pull_policy: never\n    stop_grace_period: 0s\n    {after}\n    \
+             command: [httpd, -f, -p, '8080', -h, /www]\n    volumes: ['./www/{name}:/www:ro']\n    \
+             ports: [{{target: 8080, app_protocol: http}}]\n    {networks}\n    \
+             x-wharf: {{process: {{command: [sh, -c, 'exec busybox httpd -f -p 127.0.0.1:$$PORT -h www/{name}']}}, ready: {{path: /who}}}}\n"
+        );
+    }
+    text += &format!(
+        "  api:\n    image: {image}\n    pull_policy: never\n    stop_grace_period: 1s\n    depends_on: [db]\n    \
+         command: [/wharf, serve, --host, 0.0.0.0, --port, '8003']\n    volumes:\n      - '{}:/wharf:ro'\n{libraries}    \
+         ports: [{{target: 8003, app_protocol: ws}}]\n    {networks}\n    \
+         x-wharf: {{process: {{command: [sh, -c, 'exec wharf serve --port $$PORT']}}, ready: {{path: /ws}}}}\n",
+        env!("CARGO_BIN_EXE_wharf"),
+    );
+    sandbox.write("compose.yaml", text);
+}
+
+/// Runs a shell line beside a service, wherever it runs.
+fn beside(sandbox: &Sandbox, service: &str, line: &str) -> Finished {
+    sandbox.wharf(&["exec", "-T", service, "busybox", "sh", "-c", line])
+}
+
+/// What answers under a name and port, asked from a service: the body, or the first line of a WebSocket
+/// handshake.
+fn ask(sandbox: &Sandbox, from: &str, to: &str, port: u16) -> String {
+    let line = if to == "api" {
+        format!(
+            "printf 'GET /ws HTTP/1.1\\r\\nHost: {to}\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\
+             Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n' \
+             | busybox timeout 5 busybox nc -w 5 {to} {port} | busybox head -n 1"
+        )
+    } else {
+        format!("busybox timeout 10 busybox wget -q -O - http://{to}:{port}/who")
+    };
+    beside(sandbox, from, &line).stdout.trim().to_owned()
+}
+
+/// Asks until the answer is the right one: a connection that was open while a server was replaced may be lost.
+fn expect_answers(sandbox: &Sandbox, case: &str) {
+    for (from, _) in TIERS {
+        for (to, port) in TIERS {
+            if from == to {
+                continue;
+            }
+            let answer = ask(sandbox, from, to, port);
+            let expected = if to == "api" {
+                "HTTP/1.1 101 Switching Protocols"
+            } else {
+                to
+            };
+            assert_eq!(answer, expected, "{case}: {from} asks {to}:{port}");
+        }
+    }
+}
+
+/// Where each service runs and by which id, by service.
+fn ids(sandbox: &Sandbox) -> BTreeMap<String, (String, String)> {
+    let rows = sandbox
+        .wharf(&["ps", "--format", "json", "--no-trunc"])
+        .expect(0);
+    rows.json_lines()
+        .into_iter()
+        .map(|row| {
+            let word = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+            (word("Service"), (word("Backend"), word("ID")))
+        })
+        .collect()
+}
+
+fn place(sandbox: &Sandbox, local: &[&str]) {
+    let rest: Vec<&str> = TIERS
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| !local.contains(name))
+        .collect();
+    let (local, rest) = (local.join(","), rest.join(","));
+    let mut arguments = vec!["up", "-d"];
+    for (flag, names) in [("--local", &local), ("--container", &rest)] {
+        if !names.is_empty() {
+            arguments.extend([flag, names.as_str()]);
+        }
+    }
+    sandbox.wharf(&arguments).expect(0);
+}
+
+/// All eight placements, each next to the one before but for one service, whose neighbours stay as they are.
+fn in_all_placements(engine: &Engine, sandbox: &Sandbox, networks: &str) {
+    three_tiers(sandbox, engine.busybox(), networks);
+    let mut before: BTreeMap<String, (String, String)> = BTreeMap::new();
+    // A Gray code: one bit changes at a time.
+    for number in 0..8_usize {
+        let code = number ^ (number >> 1);
+        let local: Vec<&str> = TIERS
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| code >> at & 1 == 1)
+            .map(|(_, (name, _))| *name)
+            .collect();
+        place(sandbox, &local);
+        let now = ids(sandbox);
+        let case = format!("local: {local:?}");
+        for (name, _) in TIERS {
+            let expected = if local.contains(&name) {
+                "process"
+            } else {
+                "container"
+            };
+            assert_eq!(now[name].0, expected, "{case}: {name}");
+        }
+        let moved = before
+            .iter()
+            .filter(|(name, id)| now[*name] != **id)
+            .count();
+        assert_eq!(
+            moved,
+            usize::from(!before.is_empty()),
+            "{case}: {before:?} {now:?}"
+        );
+        expect_answers(sandbox, &case);
+        before = now;
+    }
+}
+
+#[test]
+fn every_pair_talks_by_name_in_every_placement() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    in_all_placements(&engine, &sandbox, "");
+    // Nothing of wharf's own is in the lists, and `down` leaves nothing.
+    let rows = sandbox.wharf(&["ps", "-a", "--format", "json"]).expect(0);
+    assert_eq!(rows.json_lines().len(), 3, "{rows}");
+    sandbox.wharf(&["down"]).expect(0);
+    assert!(engine.of_project("container", sandbox.project()).is_empty());
+    assert!(engine.of_project("network", sandbox.project()).is_empty());
+}
+
+#[test]
+fn over_an_exec_stream_too() {
+    let engine = require_engine!();
+    let mut sandbox = Sandbox::with_engine(&engine);
+    sandbox.set("WHARF_RELAY", "stream");
+    three_tiers(&sandbox, engine.busybox(), "");
+    for local in [&["api"][..], &["proxy", "db"]] {
+        place(&sandbox, local);
+        expect_answers(&sandbox, &format!("local: {local:?}"));
+    }
+}
+
+#[test]
+fn with_names_in_the_environment_replaced() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let image = engine.busybox();
+    sandbox.write("www/who", "db");
+    let local = free_port();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  db:\n    image: {image}\n    pull_policy: never\n    stop_grace_period: 0s\n    \
+             command: [httpd, -f, -p, '8080', -h, /www]\n    volumes: ['./www:/www:ro']\n    expose: ['8080']\n    \
+             x-wharf: {{process: {{command: [sh, -c, 'exec busybox httpd -f -p 8080 -h www']}}}}\n  \
+             api:\n    image: {image}\n    depends_on: [db]\n    ports: ['127.0.0.1:{local}:80']\n    \
+             environment: {{UPSTREAM: 'http://db:8080/who', DB_HOST: db}}\n    \
+             x-wharf: {{process: {{names: environment, command: [sh, -c, 'exec busybox httpd -f -p 127.0.0.1:$$PORT']}}}}\n"
+        ),
+    );
+    let shown = sandbox.wharf(&["up", "-d", "--local", "api"]).expect(0);
+    let answer = beside(&sandbox, "api", "busybox wget -q -O - $UPSTREAM");
+    assert_eq!(answer.stdout, "db", "{answer} {shown}");
+    let answer = beside(
+        &sandbox,
+        "api",
+        "busybox wget -q -O - http://$DB_HOST:8080/who",
+    );
+    assert_eq!(answer.stdout, "db", "{answer}");
+    let effective = sandbox
+        .wharf(&["config", "--effective", "api", "--format", "json"])
+        .expect(0)
+        .json_lines()
+        .remove(0);
+    assert_eq!(effective["names"], "environment");
+    let rewritten = effective["rewritten"].as_array().unwrap();
+    let upstream = rewritten
+        .iter()
+        .find(|value| value["variable"] == "UPSTREAM");
+    assert_eq!(upstream.unwrap()["from"], "http://db:8080/who");
+}
+
+#[test]
+fn a_service_that_is_down_refuses_at_once_and_comes_back() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    three_tiers(&sandbox, engine.busybox(), "");
+    place(&sandbox, &["db"]);
+    assert_eq!(ask(&sandbox, "proxy", "db", 8080), "db");
+    sandbox.wharf(&["stop", "db"]).expect(0);
+    let refused = beside(
+        &sandbox,
+        "proxy",
+        "busybox wget -T 20 -O - http://db:8080/who 2>&1",
+    );
+    assert_ne!(refused.code(), 0, "{refused}");
+    assert!(!refused.stdout.contains("timed out"), "{refused}");
+    sandbox.wharf(&["start", "db"]).expect(0);
+    eventually("the database answers again", || {
+        (ask(&sandbox, "proxy", "db", 8080) == "db").then_some(())
+    });
+}
+
+#[test]
+fn names_survive_a_kill_of_the_forwarder_and_of_a_relay() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    three_tiers(&sandbox, engine.busybox(), "");
+    place(&sandbox, &["api"]);
+    let before = ids(&sandbox);
+    let forwarder = sandbox
+        .processes()
+        .into_iter()
+        .find(|process| process.command_line().contains("forward --project"))
+        .expect("a forwarder");
+    forwarder.signal(rustix::process::Signal::KILL);
+    forwarder.wait_end();
+    eventually("names work again", || {
+        ask(&sandbox, "proxy", "api", 8003)
+            .contains("101")
+            .then_some(())
+    });
+    let relay = format!("{}-api-wharf-relay-1", sandbox.project());
+    engine.ask(&["kill", &relay]);
+    eventually("the relay is back", || {
+        ask(&sandbox, "proxy", "api", 8003)
+            .contains("101")
+            .then_some(())
+    });
+    assert_eq!(ids(&sandbox), before);
+    // Docker's own tools see and remove it.
+    let filter = format!("label=com.docker.compose.project={}", sandbox.project());
+    let names = engine.ask(&["ps", "--filter", &filter, "--format", "{{.Names}}"]);
+    assert!(names.lines().any(|name| name == relay), "{names}");
+}
+
+#[test]
+fn two_projects_with_the_same_services_do_not_meet() {
+    let engine = require_engine!();
+    let (one, other) = (Sandbox::with_engine(&engine), Sandbox::with_engine(&engine));
+    for sandbox in [&one, &other] {
+        three_tiers(sandbox, engine.busybox(), "");
+        sandbox.write("www/db/who", sandbox.project());
+    }
+    place(&one, &["api", "db"]);
+    place(&other, &["api", "db"]);
+    for sandbox in [&one, &other] {
+        for from in ["proxy", "api"] {
+            assert_eq!(ask(sandbox, from, "db", 8080), sandbox.project(), "{from}");
+        }
+    }
+}
+
+#[test]
+fn the_choice_is_remembered_until_it_is_changed() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    three_tiers(&sandbox, engine.busybox(), "");
+    sandbox.wharf(&["up", "-d", "--local", "db"]).expect(0);
+    let before = ids(&sandbox);
+    assert_eq!(before["db"].0, "process");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    assert_eq!(ids(&sandbox), before, "nothing changed");
+    let table = sandbox.wharf(&["ps"]).expect(0);
+    assert!(table.stdout.contains("(process, --local)"), "{table}");
+    sandbox.wharf(&["down"]).expect(0);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    assert_eq!(ids(&sandbox)["db"].0, "process");
+    sandbox.wharf(&["up", "-d", "--container", "db"]).expect(0);
+    assert_eq!(ids(&sandbox)["db"].0, "container");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    assert_eq!(ids(&sandbox)["db"].0, "container");
+}
+
+#[test]
+fn names_by_a_static_program_by_python_and_by_getent() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    three_tiers(&sandbox, engine.busybox(), "");
+    place(&sandbox, &["api"]);
+    let ask = |words: &[&str]| {
+        let arguments = [&["exec", "-T", "api"], words].concat();
+        sandbox.wharf(&arguments).expect(0).stdout
+    };
+    let by_getent = ask(&["getent", "ahostsv4", "db"]);
+    let address = by_getent.split_whitespace().next().unwrap_or_default();
+    let python = "import socket; print(socket.gethostbyname('db'))";
+    assert_eq!(
+        ask(&[crate::support::python(), "-c", python]).trim(),
+        address
+    );
+    let hosts = ask(&["busybox", "cat", "/etc/hosts"]);
+    assert!(hosts.contains(address), "{hosts}");
+    // The machine's own file is as it was.
+    let machine = std::fs::read_to_string("/etc/hosts").unwrap();
+    assert!(!machine.contains(address), "{machine}");
+}
+
+#[test]
+fn local_services_without_an_engine_find_each_other() {
+    let sandbox = Sandbox::new();
+    for name in ["one", "two"] {
+        sandbox.write(&format!("www/{name}/who"), name);
+    }
+    let (one, two) = (free_port(), free_port());
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  one:\n    ports: ['127.0.0.1:{one}:8080']\n    \
+             x-wharf: {{process: {{command: [sh, -c, 'exec busybox httpd -f -p 127.0.0.1:$$PORT -h www/one']}}}}\n  \
+             two:\n    ports: ['127.0.0.1:{two}:8080']\n    \
+             x-wharf: {{process: {{command: [sh, -c, 'exec busybox httpd -f -p 127.0.0.1:$$PORT -h www/two']}}}}\n"
+        ),
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    for (from, to) in [("one", "two"), ("two", "one")] {
+        eventually("the name works", || {
+            (ask(&sandbox, from, to, 8080) == to).then_some(())
+        });
+    }
+}
