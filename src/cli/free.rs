@@ -161,6 +161,7 @@ async fn free(context: &Context, args: &Args, backends: &Backends, seen: &Seen) 
         grace: Duration::from_secs(args.timeout),
         signal: args.signal,
         answer: answer.to_owned(),
+        left_free: true,
     };
     let (events, mut receiver) = Events::channel();
     let progress = Progress::new(context.ui);

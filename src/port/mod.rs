@@ -3,6 +3,8 @@
 pub mod audit;
 mod cgroup;
 pub mod claim;
+pub mod comeback;
+mod compare;
 mod crew;
 mod describe;
 mod descriptors;
