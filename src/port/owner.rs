@@ -323,6 +323,8 @@ fn protection(who: &Who, container: Option<&str>) -> Option<String> {
     }
     match who {
         Who::Process(facts) => protect::reason(facts),
+        // It is not its manager that is stopped.
+        Who::Unit { name, .. } if unit::is_socket(name) => protect::reason_of_unit(name),
         Who::Unit { name, main } => {
             protect::reason_of_unit(name).or_else(|| main.as_deref().and_then(protect::reason))
         }

@@ -59,8 +59,10 @@ fn nothing_is_waited_for_where_nobody_is_left_to_start_it_again() {
 /// A terminal with a shell that reads what is typed, and the first line that is typed there.
 fn typed(line: &str) -> Actor {
     let mut command = Command::new("setsid");
-    command.args(["script", "-qfc", "stty -echo; exec bash --norc -i 2>/dev/null", "/dev/null"]);
-    let mut terminal = Actor::start_with(command, "echo ready");
+    // Neither a prompt nor what was typed comes back.
+    let shell = "stty -echo; echo ready; exec bash --norc --noediting -i 2>/dev/null";
+    command.args(["script", "-qfc", shell, "/dev/null"]);
+    let mut terminal = Actor::start(command);
     terminal.say(line);
     terminal.hear();
     terminal
