@@ -206,8 +206,7 @@ impl Stopped {
             return None;
         };
         let of_run = |run: &String| self.runs.contains(run);
-        let known =
-            self.pids.contains(&facts.pid) || facts.run_id.as_ref().is_some_and(of_run);
+        let known = self.pids.contains(&facts.pid) || facts.run_id.as_ref().is_some_and(of_run);
         known.then(|| Done {
             said: String::new(),
             outcome: Outcome::Stopped,

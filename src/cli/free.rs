@@ -218,8 +218,6 @@ fn undecided(seen: &Seen) -> Error {
 
 fn described(seen: &Seen) -> Error {
     let mut error = Error::failed(format!("port {} is taken", seen.claim));
-    for holder in &seen.holders {
-        error.details.extend(question::plain(holder));
-    }
+    error.details.extend(question::plain(&seen.holders));
     error
 }

@@ -87,7 +87,11 @@ fn restarter(before: &[Holder], since: Moment) -> Option<ProcessFacts> {
 }
 
 /// The nearest ancestor that is left, if it may start its child again. What is above it waits for it.
-fn nearest(holder: &ProcessFacts, since: Moment, asked: &mut BTreeSet<u32>) -> Option<ProcessFacts> {
+fn nearest(
+    holder: &ProcessFacts,
+    since: Moment,
+    asked: &mut BTreeSet<u32>,
+) -> Option<ProcessFacts> {
     let is_left = |pid: u32, name: &str| {
         Stat::read(pid).filter(|stat| {
             stat.is_alive() && stat.name == name && stat.start_time <= holder.start_time
@@ -115,8 +119,16 @@ fn may_restart(stat: &Stat, facts: &ProcessFacts, since: Moment) -> bool {
     }
     let reads_a_terminal = supervisor::is_shell(facts)
         && supervisor::shell_text(facts).is_none()
-        && stat.terminal != 0;
+        && stat.terminal != 0
+        && !is_part_of_a_shell(stat, facts);
     !reads_a_terminal || is_in_a_loop(stat, since)
+}
+
+/// Whether a shell was forked from another one for a part of its command line: `( … )`, `… &`. It reads
+/// nothing, whatever is in the foreground.
+fn is_part_of_a_shell(stat: &Stat, facts: &ProcessFacts) -> bool {
+    process_facts(stat.parent)
+        .is_some_and(|parent| parent.command == facts.command && parent.exe == facts.exe)
 }
 
 /// Whether a shell on a terminal goes on with a command line that was typed there: something is in the

@@ -283,7 +283,10 @@ fn read_threads(pid: u32, inodes: &[u64], met: &mut Vec<Met>) {
     let tasks = format!("/proc/{pid}/task");
     for entry in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
         let directory = entry.path().join("fd");
-        if let Some(directory) = directory.to_str().and_then(|path| open_directory(path).ok()) {
+        if let Some(directory) = directory
+            .to_str()
+            .and_then(|path| open_directory(path).ok())
+        {
             let (_, entries) = read_directory(pid, &directory, inodes, met, &|| false);
             if entries > 0 {
                 // They share one table.
@@ -326,8 +329,11 @@ fn read_directory(
         if count % STRIDE == 0 && enough() {
             return (Scan::Abandoned, count);
         }
-        let Some(inode) = socket_inode(directory, entry.file_name()) else {
-            continue;
+        let inode = match socket_inode(directory, entry.file_name()) {
+            Ok(Some(inode)) => inode,
+            // A process may list its descriptors and keep to itself what they are.
+            Err(Errno::ACCESS | Errno::PERM) => return (Scan::Denied, count),
+            Ok(None) | Err(_) => continue,
         };
         let is_new = |met: &[Met]| !met.iter().skip(first).any(|one| one.inode == inode);
         if inodes.contains(&inode) && is_new(met) {
@@ -346,11 +352,14 @@ fn number(name: &CStr) -> Option<u32> {
     name.to_str().ok()?.parse().ok()
 }
 
-/// `socket:[INODE]`, as `proc_pid_fd(5)` spells it.
-fn socket_inode(directory: &OwnedFd, name: &CStr) -> Option<u64> {
+/// `socket:[INODE]`, as `proc_pid_fd(5)` spells it; `None` for any other file.
+fn socket_inode(directory: &OwnedFd, name: &CStr) -> rustix::io::Result<Option<u64>> {
     let mut buffer = [0_u8; 40];
-    let length = readlinkat_raw(directory.as_fd(), name, &mut buffer).ok()?;
-    let target = buffer.get(..length)?;
-    let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let length = readlinkat_raw(directory.as_fd(), name, &mut buffer)?;
+    let digits = buffer
+        .get(..length)
+        .and_then(|target| target.strip_prefix(b"socket:[")?.strip_suffix(b"]"));
+    Ok(digits
+        .and_then(|digits| std::str::from_utf8(digits).ok())
+        .and_then(|digits| digits.parse().ok()))
 }

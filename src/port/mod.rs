@@ -19,7 +19,7 @@ pub mod report;
 pub mod sockets;
 mod supervisor;
 mod unit;
-mod words;
+pub mod words;
 
 use claim::Claim;
 

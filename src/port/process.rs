@@ -237,8 +237,8 @@ pub(crate) fn ticks_now() -> u64 {
         .next()
         .and_then(|uptime| uptime.split_once('.'))
         .unwrap_or_default();
-    let hundredths = seconds.parse::<u64>().unwrap_or_default() * 100
-        + rest.parse::<u64>().unwrap_or_default();
+    let hundredths =
+        seconds.parse::<u64>().unwrap_or_default() * 100 + rest.parse::<u64>().unwrap_or_default();
     hundredths * ticks_per_second() / 100
 }
 

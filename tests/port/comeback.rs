@@ -39,7 +39,10 @@ fn a_supervisor_that_waits_a_second_is_named() {
     let second = keeper.hear().first().copied().unwrap();
     assert!(who.contains(&format!("pid {second},")), "{who}");
     assert!(who.contains(&format!("pid {},", keeper.pid())), "{who}");
-    assert_eq!(hint, Some(format!("stop what keeps it: kill {}", keeper.pid())));
+    assert_eq!(
+        hint,
+        Some(format!("stop what keeps it: kill {}", keeper.pid()))
+    );
     assert!(said.is_some_and(|said| said.contains(&keeper.pid().to_string())));
     // Reported, and neither hunted nor waited for.
     assert!(is_alive(second) && keeper.is_alive());
@@ -81,20 +84,23 @@ fn a_shell_at_its_prompt_is_not_waited_for() {
 
 #[test]
 fn a_loop_that_was_typed_is_told_from_a_prompt() {
-    let port = free_port();
-    let wanted = claim(port, &["127.0.0.1"]);
-    let line = format!(
-        "while true; do perl {} serve 127.0.0.1 {port}; sleep 1; done",
-        script()
-    );
-    let mut terminal = typed(&line);
-    let found = holders(&wanted);
-    let shell = facts(found.first().unwrap()).unwrap().ancestors.first().unwrap().0;
-    let (result, _) = release(&wanted, &found);
-    let Err(PortError::TakenAgain { who, hint, .. }) = result else {
-        panic!("{result:?}");
-    };
-    assert!(who.contains(&format!("pid {shell},")), "{who}");
-    assert!(hint.is_some_and(|hint| hint.contains("terminal")));
-    assert!(is_alive(shell) && terminal.is_alive());
+    for (before, after) in [("", ""), ("(", ")"), ("", " &")] {
+        let port = free_port();
+        let wanted = claim(port, &["127.0.0.1"]);
+        let line = format!(
+            "{before}while true; do perl {} serve 127.0.0.1 {port}; sleep 1; done{after}",
+            script()
+        );
+        let mut terminal = typed(&line);
+        let found = holders(&wanted);
+        let ancestors = &facts(found.first().unwrap()).unwrap().ancestors;
+        let shell = ancestors.first().unwrap().0;
+        let (result, _) = release(&wanted, &found);
+        let Err(PortError::TakenAgain { who, hint, .. }) = result else {
+            panic!("{line}: {result:?}");
+        };
+        assert!(who.contains(&format!("pid {shell},")), "{who}");
+        assert!(hint.is_some_and(|hint| hint.contains("terminal")));
+        assert!(is_alive(shell) && terminal.is_alive());
+    }
 }

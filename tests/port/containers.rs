@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
+use wharf::port::PortError;
 use wharf::port::claim::Protocol;
 use wharf::port::holder::{ContainerFacts, Holder, Published, Who};
 use wharf::port::owner::{attribute, look_up};
-use wharf::port::PortError;
 use wharf::port::release::{await_free, how_released, stop_process, stop_unit};
 
 use super::stage::{Actor, claim, free_port, holders, is_root, pids, script};
@@ -334,7 +334,9 @@ fn activated(directory: &std::path::Path) {
     let text = port.to_string();
     let actor = manager.play(&["manager", "127.0.0.1", &text, &service.procs()]);
     let mut neighbour = Actor::play(&["serve", "127.0.0.2", &text]);
-    let table = format!("127.0.0.1:{port} Stream web.socket web.service\n127.0.0.2:{port} Stream other.socket -\n");
+    let table = format!(
+        "127.0.0.1:{port} Stream web.socket web.service\n127.0.0.2:{port} Stream other.socket -\n"
+    );
     fs::write(directory.join("table"), table).unwrap();
     let pids = format!("{} {}", actor.pid(), actor.words.first().unwrap());
     fs::write(directory.join("pids"), pids).unwrap();
@@ -345,7 +347,11 @@ fn activated(directory: &std::path::Path) {
     let [socket, service_holder] = found.as_slice() else {
         panic!("{found:?}");
     };
-    assert!(how_released(socket).ends_with("systemctl stop web.socket"), "{}", how_released(socket));
+    assert!(
+        how_released(socket).ends_with("systemctl stop web.socket"),
+        "{}",
+        how_released(socket)
+    );
     // Its manager is never signalled, and no unit is stopped without a person's word.
     assert!(socket.obstacle(false).is_some() && socket.obstacle(true).is_none());
     assert!(stop_process(socket, &wanted, LONG).is_err());
@@ -364,6 +370,9 @@ fn activated(directory: &std::path::Path) {
     stop_unit(socket).unwrap();
     await_free(&wanted, &found, LONG).unwrap();
     let log = fs::read_to_string(directory.join("asked")).unwrap();
-    assert!(log.lines().any(|line| line.ends_with("stop -- web.socket")), "{log}");
+    assert!(
+        log.lines().any(|line| line.ends_with("stop -- web.socket")),
+        "{log}"
+    );
     assert!(neighbour.is_alive());
 }

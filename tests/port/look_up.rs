@@ -395,8 +395,15 @@ fn those_who_try_a_port_out_are_never_in_each_others_way() {
             scope.spawn(|| {
                 for round in 0..300 {
                     let found = look_up(&claims).unwrap();
-                    assert_eq!((found.held, found.in_use), (vec![], vec![]), "round {round}");
-                    assert!(claims.iter().all(|claim| is_free(claim).unwrap()), "round {round}");
+                    assert_eq!(
+                        (found.held, found.in_use),
+                        (vec![], vec![]),
+                        "round {round}"
+                    );
+                    assert!(
+                        claims.iter().all(|claim| is_free(claim).unwrap()),
+                        "round {round}"
+                    );
                 }
             });
         }

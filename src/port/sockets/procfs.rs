@@ -41,11 +41,7 @@ pub(super) fn datagrams(port: u16) -> io::Result<Vec<Bound>> {
     in_state(port, Protocol::Udp, |_| true)
 }
 
-fn in_state(
-    port: u16,
-    protocol: Protocol,
-    wanted: impl Fn(u8) -> bool,
-) -> io::Result<Vec<Bound>> {
+fn in_state(port: u16, protocol: Protocol, wanted: impl Fn(u8) -> bool) -> io::Result<Vec<Bound>> {
     Ok(rows(protocol)?
         .into_iter()
         .filter(|row| wanted(row.state) && row.local.port() == port)
