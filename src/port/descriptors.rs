@@ -157,8 +157,8 @@ fn by_comparison(pids: &[u32], inodes: &[u64]) -> Holding {
                 }
                 Scan::Denied => denied += 1,
             }
-            for one in met.iter().skip(before) {
-                if let Some(at) = inodes.iter().position(|inode| *inode == one.inode) {
+            for (at, inode) in inodes.iter().enumerate() {
+                if met.iter().skip(before).any(|one| one.inode == *inode) {
                     missing.fetch_and(!(1 << at), Ordering::Relaxed);
                 }
             }
