@@ -19,7 +19,7 @@ pub mod report;
 pub mod sockets;
 mod supervisor;
 mod unit;
-pub mod words;
+mod words;
 
 use claim::Claim;
 

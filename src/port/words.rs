@@ -8,44 +8,6 @@ const SHOWN_ANCESTORS: usize = 3;
 /// So many pids say enough.
 const SHOWN_PIDS: usize = 8;
 
-/// Holders for a person: each that has no other one above it, with its facts. The processes below it (workers
-/// of a master) are one more line, however many they are.
-pub fn told(holders: &[Holder]) -> Vec<(&Holder, Vec<String>)> {
-    let pid = |holder: &Holder| match &holder.who {
-        Who::Process(facts) => Some(facts.pid),
-        Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => None,
-    };
-    let pids: Vec<u32> = holders.iter().filter_map(pid).collect();
-    let above = |holder: &Holder| match &holder.who {
-        // The topmost, so that workers of workers are told with the same one.
-        Who::Process(facts) if holder.protected.is_none() => facts
-            .ancestors
-            .iter()
-            .map(|(ancestor, _)| *ancestor)
-            .rfind(|ancestor| pids.contains(ancestor)),
-        Who::Process(_)
-        | Who::Container(_)
-        | Who::Unit { .. }
-        | Who::Unknown { .. }
-        | Who::Kernel => None,
-    };
-    let leading = holders.iter().filter(|holder| above(holder).is_none());
-    leading
-        .map(|leader| {
-            let below: Vec<u32> = holders
-                .iter()
-                .filter(|holder| above(holder).is_some() && above(holder) == pid(leader))
-                .filter_map(pid)
-                .collect();
-            let mut facts = leader.facts();
-            if !below.is_empty() {
-                facts.push(crowd(&below));
-            }
-            (leader, facts)
-        })
-        .collect()
-}
-
 fn crowd(pids: &[u32]) -> String {
     let shown: Vec<String> = pids
         .iter()
@@ -63,6 +25,44 @@ fn crowd(pids: &[u32]) -> String {
 }
 
 impl Holder {
+    /// Holders for a person: each that has no other one above it, with its facts. The processes below it (workers
+    /// of a master) are one more line, however many they are.
+    pub fn told(holders: &[Self]) -> Vec<(&Self, Vec<String>)> {
+        let pid = |holder: &Self| match &holder.who {
+            Who::Process(facts) => Some(facts.pid),
+            Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => None,
+        };
+        let pids: Vec<u32> = holders.iter().filter_map(pid).collect();
+        let above = |holder: &Self| match &holder.who {
+            // The topmost, so that workers of workers are told with the same one.
+            Who::Process(facts) if holder.protected.is_none() => facts
+                .ancestors
+                .iter()
+                .map(|(ancestor, _)| *ancestor)
+                .rfind(|ancestor| pids.contains(ancestor)),
+            Who::Process(_)
+            | Who::Container(_)
+            | Who::Unit { .. }
+            | Who::Unknown { .. }
+            | Who::Kernel => None,
+        };
+        let leading = holders.iter().filter(|holder| above(holder).is_none());
+        leading
+            .map(|leader| {
+                let below: Vec<u32> = holders
+                    .iter()
+                    .filter(|holder| above(holder).is_some() && above(holder) == pid(leader))
+                    .filter_map(pid)
+                    .collect();
+                let mut facts = leader.facts();
+                if !below.is_empty() {
+                    facts.push(crowd(&below));
+                }
+                (leader, facts)
+            })
+            .collect()
+    }
+
     /// A few words for a progress line: `python3 (pid 4711)`, `container web-1`.
     pub fn short(&self) -> String {
         match &self.who {
@@ -198,7 +198,7 @@ mod tests {
         let mut holders = vec![holder(10, &[5, 1]), holder(20, &[1])];
         holders.extend((11..=20).map(|pid| holder(pid + 100, &[10, 5, 1])));
         holders.push(holder(300, &[111, 10, 5, 1]));
-        let told = told(&holders);
+        let told = Holder::told(&holders);
         let lines: Vec<(String, Option<&String>)> = told
             .iter()
             .map(|(holder, facts)| (holder.short(), facts.last()))

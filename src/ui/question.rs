@@ -6,7 +6,6 @@ use crate::plan::Question;
 use crate::plan::policy::Choice;
 use crate::port::claim::Claim;
 use crate::port::holder::Holder;
-use crate::port::words::told;
 use crate::ui::{BAD, DIM, NAME, Ui, WARN};
 
 impl Ui {
@@ -113,7 +112,7 @@ pub fn heading(question: &Question) -> Vec<String> {
 /// Holders with their facts, indented.
 fn described(holders: &[Holder]) -> Vec<String> {
     let mut lines = Vec::new();
-    for (holder, facts) in told(holders) {
+    for (holder, facts) in Holder::told(holders) {
         lines.push(format!("    {}", holder.describe()));
         lines.extend(facts.iter().map(|fact| format!("      {DIM}{fact}{DIM:#}")));
     }
@@ -143,7 +142,7 @@ fn understand(answer: &str, choices: &[Choice]) -> Option<Choice> {
 /// The same in plain lines, for a report without a terminal.
 pub fn plain(holders: &[Holder]) -> Vec<String> {
     let mut lines = Vec::new();
-    for (holder, facts) in told(holders) {
+    for (holder, facts) in Holder::told(holders) {
         lines.push(format!("held by {}", holder.describe()));
         lines.extend(facts.iter().map(|fact| format!("  {fact}")));
     }
