@@ -314,6 +314,7 @@ fn port_error(error: &PortError, message: String) -> Error {
             ))
         }
         PortError::Lookup(source) => converted.detail(source.to_string()),
+        PortError::StillStopping { name, .. } => converted.hint(format!("systemctl status {name}")),
         PortError::Unkillable { .. } | PortError::Protected { .. } => converted,
     }
 }

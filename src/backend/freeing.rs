@@ -4,6 +4,7 @@
 //! A holder may live in either backend or in none, so this stands beside the router. Whether a holder may be
 //! stopped was decided before; what must never be stopped is refused by `port::release` again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -13,6 +14,7 @@ use crate::backend::router::Backends;
 use crate::event::{Event, Events};
 use crate::port::audit::{Entry, Log, Outcome};
 use crate::port::claim::Claim;
+use crate::port::comeback::{self, Moment};
 use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
 use crate::port::report::{HolderReport, Means};
 use crate::port::{PortError, release};
@@ -33,6 +35,19 @@ pub struct Freeing {
     pub signal: Option<i32>,
     /// The answer or rule that allows it, for the log.
     pub answer: String,
+    /// Whether nobody takes the port at once, so that it has to be watched whether the holder comes back.
+    pub left_free: bool,
+}
+
+/// What has been stopped so far, to tell whose end took another holder along.
+#[derive(Default)]
+struct Stopped {
+    pids: BTreeSet<u32>,
+    runs: BTreeSet<String>,
+    /// The first of each socket, in a few words.
+    by_socket: BTreeMap<u64, String>,
+    /// The last that was told to stop, in a few words.
+    latest: Option<String>,
 }
 
 /// What was done to one holder.
@@ -45,9 +60,15 @@ struct Done {
 impl Backends {
     /// Releases all holders and waits for the port itself. Says of each what was done.
     pub async fn free(&self, freeing: &Freeing, events: &Events) -> Result<(), BackendError> {
+        let since = Moment::now();
+        let mut stopped = Stopped::default();
         for holder in &freeing.holders {
             let begin = Instant::now();
-            let done = self.release(freeing, holder).await;
+            let done = match stopped.took_along(holder) {
+                Some(done) => Ok(done),
+                None => self.release(freeing, holder).await,
+            };
+            let done = done.map(|done| stopped.account_for(holder, done));
             if let Some(entry) = entry(freeing, holder, done.as_ref(), begin.elapsed())
                 && let Err(error) = self.releases().append(&entry)
             {
@@ -60,7 +81,18 @@ impl Backends {
             events.send(Event::Note(done?.said));
         }
         let (claim, holders) = (freeing.claim.clone(), freeing.holders.clone());
-        blocking(move || release::await_free(&claim, &holders, SETTLE)).await
+        let left_free = freeing.left_free;
+        let events = events.clone();
+        blocking(move || {
+            release::await_free(&claim, &holders, SETTLE)?;
+            if left_free {
+                comeback::watch(&claim, &holders, since, |text| {
+                    events.send(Event::Note(text.to_owned()));
+                })?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// The log of what was stopped for a port.
@@ -164,6 +196,46 @@ impl Backends {
             outcome,
             pids: stopped.pids,
         })
+    }
+}
+
+impl Stopped {
+    /// A holder that was stopped already, as part of an earlier one's tree.
+    fn took_along(&self, holder: &Holder) -> Option<Done> {
+        let Who::Process(facts) = &holder.who else {
+            return None;
+        };
+        let of_run = |run: &String| self.runs.contains(run);
+        let known = self.pids.contains(&facts.pid) || facts.run_id.as_ref().is_some_and(of_run);
+        known.then(|| Done {
+            said: String::new(),
+            outcome: Outcome::Stopped,
+            pids: vec![facts.pid],
+        })
+    }
+
+    /// Remembers what was done, and says it of a holder that an earlier one took along.
+    fn account_for(&mut self, holder: &Holder, mut done: Done) -> Done {
+        let inodes = || holder.sockets.iter().map(|socket| socket.inode);
+        let first = inodes()
+            .find_map(|inode| self.by_socket.get(&inode))
+            .or(self.latest.as_ref().filter(|_| done.said.is_empty()));
+        if done.outcome == Outcome::Gone || done.said.is_empty() {
+            if let Some(first) = first {
+                done.said = format!("ended with {first}: {}", holder.describe());
+            }
+        } else {
+            let short = holder.short();
+            for inode in inodes() {
+                self.by_socket.entry(inode).or_insert(short.clone());
+            }
+            self.latest = Some(short);
+        }
+        self.pids.extend(&done.pids);
+        if let Who::Process(facts) = &holder.who {
+            self.runs.extend(facts.run_id.clone());
+        }
+        done
     }
 }
 

@@ -47,6 +47,8 @@ impl Backend for Backends {
                     grace: *grace,
                     signal: None,
                     answer: step.cause.to_string(),
+                    // The instance takes it, and is watched until it has.
+                    left_free: false,
                 };
                 self.free(&freeing, events).await?;
                 return Ok(None);

@@ -161,6 +161,7 @@ async fn free(context: &Context, args: &Args, backends: &Backends, seen: &Seen) 
         grace: Duration::from_secs(args.timeout),
         signal: args.signal,
         answer: answer.to_owned(),
+        left_free: true,
     };
     let (events, mut receiver) = Events::channel();
     let progress = Progress::new(context.ui);
@@ -217,8 +218,6 @@ fn undecided(seen: &Seen) -> Error {
 
 fn described(seen: &Seen) -> Error {
     let mut error = Error::failed(format!("port {} is taken", seen.claim));
-    for holder in &seen.holders {
-        error.details.extend(question::plain(holder));
-    }
+    error.details.extend(question::plain(&seen.holders));
     error
 }

@@ -81,9 +81,7 @@ fn unanswered(question: &Question) -> Error {
             claim.service
         ),
     );
-    for holder in &question.holders {
-        error.details.extend(question::plain(holder));
-    }
+    error.details.extend(question::plain(&question.holders));
     if let Some(obstacle) = &question.obstacle {
         error
             .details

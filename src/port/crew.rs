@@ -101,13 +101,22 @@ impl Crew {
         }
     }
 
-    /// Sends to all who are left; the first refusal is reported after all were tried.
+    /// Sends to all who are left; the first refusal is reported after all were tried. Who is suspended goes
+    /// on after that, or it would never come to act upon it.
     pub(super) fn signal(&self, signal: Signal) -> Result<(), Errno> {
-        self.members
-            .iter()
-            .filter(|member| !member.gone)
-            .map(|member| member.handle.signal(signal))
-            .fold(Ok(()), Result::and)
+        let send = |signal| {
+            self.members
+                .iter()
+                .filter(|member| !member.gone)
+                .map(|member| member.handle.signal(signal))
+                .fold(Ok(()), Result::and)
+        };
+        let sent = send(signal);
+        if signal == Signal::KILL {
+            sent
+        } else {
+            sent.and(send(Signal::CONT))
+        }
     }
 
     /// Waits until all members are gone, or for `patience`. What was forked meanwhile joins, and is sent

@@ -1,7 +1,6 @@
-//! Whether a port can be had: the probe that a server's own start would be, the wait for it, and the
-//! next port that passes it.
+//! Whether a port can be had: the probe, the wait for it, and the next port that passes it.
 //!
-//! The probe is the judge, not a pid: a port is free when the kernel lets us have it. Stops nobody.
+//! The kernel is the judge, not a pid: a port is free when it lets us have it. Stops nobody.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,22 +17,31 @@ use crate::port::{PortError, descriptors, process, sockets, supervisor};
 /// The first and the longest pause between two probes.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 
-/// Whether the claim could be met now: bind and listen on each of its addresses, then let go.
+/// Whether a second listener is told by the bind already. Elsewhere only listening tells.
+const BIND_TELLS: bool = cfg!(target_os = "linux");
+
+/// Whether the claim could be met now, without being in anybody's way.
 ///
-/// `SO_REUSEADDR` is set for TCP, as servers do: connections that linger (`TIME_WAIT`) are no conflict,
-/// and only the listen call tells about a second listener. Not for UDP, where it would let two sockets
-/// share the port. Where the address cannot be tried (not ours, or a privileged port), the kernel's list
-/// of listeners decides.
+/// TCP: a bind with `SO_REUSEADDR`, as servers do, so connections that linger (`TIME_WAIT`) are no conflict.
+/// Linux refuses it where somebody listens, so the probe itself never does: two probes of one port allow
+/// each other, and none is ever taken for a server. Where the address cannot be tried (not ours, or a
+/// privileged port), and for UDP, where a bound socket is a holder already, the kernel's list decides.
 pub fn is_free(claim: &Claim) -> Result<bool, PortError> {
     for address in &claim.addresses {
+        let alone = Claim {
+            addresses: vec![*address],
+            ..claim.clone()
+        };
+        if claim.protocol == Protocol::Udp && sockets::LISTS_DATAGRAMS {
+            if sockets::datagrams_exclude(&alone)? {
+                return Ok(false);
+            }
+            continue;
+        }
         match probe(SocketAddr::new(*address, claim.port), claim.protocol) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(false),
             Err(_) => {
-                let alone = Claim {
-                    addresses: vec![*address],
-                    ..claim.clone()
-                };
                 if !sockets::blocking(&alone)?.is_empty() {
                     return Ok(false);
                 }
@@ -56,7 +64,7 @@ fn probe(address: SocketAddr, protocol: Protocol) -> io::Result<()> {
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
-    if protocol == Protocol::Tcp {
+    if protocol == Protocol::Tcp && !BIND_TELLS {
         socket.listen(1)?;
     }
     Ok(())

@@ -3,6 +3,8 @@
 pub mod audit;
 mod cgroup;
 pub mod claim;
+pub mod comeback;
+mod compare;
 mod crew;
 mod describe;
 mod descriptors;
@@ -48,6 +50,14 @@ pub enum PortError {
     Unkillable {
         /// The holder.
         who: String,
+    },
+    /// A unit was told to stop and takes its time.
+    #[error("{name} has not stopped within {seconds} s; systemd goes on with it")]
+    StillStopping {
+        /// The unit.
+        name: String,
+        /// How long was waited.
+        seconds: u64,
     },
     /// The port is held again after its holder was stopped.
     #[error("{claim} is taken again, by {who}")]

@@ -238,7 +238,7 @@ impl Scene {
             return (Who::Process(Box::new(facts)), None);
         }
         if facts.name == "systemd"
-            && let Some(name) = unit::listening_for(socket.address, &facts)
+            && let Some(name) = unit::listening_for(socket, Some(&facts))
         {
             let main = Some(Box::new(facts));
             return (Who::Unit { name, main }, None);
@@ -274,6 +274,12 @@ impl Scene {
                 Tenant::Service { name, .. } => {
                     let main = pids.first().and_then(|pid| self.facts(*pid)).map(Box::new);
                     return (Who::Unit { name, main }, None);
+                }
+                // Pid 1 is nobody's to look into but root's; its table of sockets is everybody's.
+                Tenant::ServiceManager if path == "/init.scope" => {
+                    if let Some(name) = unit::listening_for(socket, None) {
+                        return (Who::Unit { name, main: None }, None);
+                    }
                 }
                 Tenant::ServiceManager | Tenant::Other => {}
             }
@@ -317,6 +323,8 @@ fn protection(who: &Who, container: Option<&str>) -> Option<String> {
     }
     match who {
         Who::Process(facts) => protect::reason(facts),
+        // It is not its manager that is stopped.
+        Who::Unit { name, .. } if unit::is_socket(name) => protect::reason_of_unit(name),
         Who::Unit { name, main } => {
             protect::reason_of_unit(name).or_else(|| main.as_deref().and_then(protect::reason))
         }
@@ -335,7 +343,8 @@ fn is_same(one: &Who, other: &Who) -> bool {
     }
 }
 
-/// An ancestor comes before its descendants: stopping workers first makes their master start new ones.
+/// An ancestor comes before its descendants: stopping workers first makes their master start new ones. A
+/// `.socket` unit comes before its service, which the next connection would start again.
 fn sort_masters_first(holders: &mut [Found]) {
     let pids: BTreeSet<u32> = holders
         .iter()
@@ -350,7 +359,8 @@ fn sort_masters_first(holders: &mut [Found]) {
                 .count(),
             Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => 0,
         };
-        (depth, pid(&holder.who))
+        let activates = matches!(&holder.who, Who::Unit { name, .. } if unit::is_socket(name));
+        (!activates, depth, pid(&holder.who))
     });
 }
 

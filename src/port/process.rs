@@ -36,6 +36,10 @@ pub(crate) struct Stat {
     pub(crate) session: u32,
     /// Field 7; 0 without a controlling terminal.
     pub(crate) terminal: i32,
+    /// Field 8: the group in the foreground of that terminal.
+    pub(crate) foreground: i32,
+    /// Field 20.
+    pub(crate) threads: u32,
     /// Field 22: clock ticks since boot.
     pub(crate) start_time: u64,
 }
@@ -62,13 +66,20 @@ impl Stat {
             group: fields.get(2)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
             terminal: fields.get(4)?.parse().ok()?,
+            foreground: fields.get(5)?.parse().ok()?,
+            threads: fields.get(17)?.parse().ok()?,
             start_time: fields.get(19)?.parse().ok()?,
         })
     }
 
-    /// Whether it still runs code: a zombie only waits to be reaped.
+    /// Whether it still runs code: a zombie only waits to be reaped, unless it is but the first thread that
+    /// has ended before the others.
     pub(crate) fn is_alive(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X' | 'x')
+        match self.state {
+            'Z' => self.threads > 1,
+            'X' | 'x' => false,
+            _ => true,
+        }
     }
 }
 
@@ -218,6 +229,28 @@ fn ancestors(stat: &Stat) -> Vec<(u32, String)> {
     chain
 }
 
+/// Clock ticks since boot, as start times are counted.
+pub(crate) fn ticks_now() -> u64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let (seconds, rest) = text
+        .split_whitespace()
+        .next()
+        .and_then(|uptime| uptime.split_once('.'))
+        .unwrap_or_default();
+    let hundredths =
+        seconds.parse::<u64>().unwrap_or_default() * 100 + rest.parse::<u64>().unwrap_or_default();
+    hundredths * ticks_per_second() / 100
+}
+
+fn ticks_per_second() -> u64 {
+    sysconf(SysconfVar::CLK_TCK)
+        .ok()
+        .flatten()
+        .and_then(|ticks| u64::try_from(ticks).ok())
+        .filter(|ticks| *ticks > 0)
+        .unwrap_or(100)
+}
+
 /// Asks the kernel instead of comparing ids: capabilities and user namespaces count too.
 pub(crate) fn signalable(pid: u32) -> bool {
     i32::try_from(pid)
@@ -228,13 +261,7 @@ pub(crate) fn signalable(pid: u32) -> bool {
 
 /// The Unix time of a start, and how long ago it is, both in seconds.
 fn clock(start_time: u64) -> (i64, u64) {
-    let per_second = sysconf(SysconfVar::CLK_TCK)
-        .ok()
-        .flatten()
-        .and_then(|ticks| u64::try_from(ticks).ok())
-        .filter(|ticks| *ticks > 0)
-        .unwrap_or(100);
-    let since_boot = start_time / per_second;
+    let since_boot = start_time / ticks_per_second();
     let boot = fs::read_to_string("/proc/stat")
         .ok()
         .and_then(|text| {
@@ -269,6 +296,7 @@ mod tests {
         assert_eq!(stat.name, "a) b (c");
         assert_eq!((stat.pid, stat.parent, stat.group), (4711, 1, 4711));
         assert_eq!((stat.session, stat.terminal), (4710, 34816));
+        assert_eq!((stat.foreground, stat.threads), (4711, 1));
         assert_eq!(stat.start_time, 987_654);
         assert!(stat.is_alive());
         assert_eq!(Stat::parse(b"4711 (cut"), None);

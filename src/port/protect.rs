@@ -184,6 +184,14 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
     None
 }
 
+/// Whether it carries sessions (logins, terminals, desktops, a service manager): what ends in one of those is
+/// not started again by it.
+pub(crate) fn carries_sessions(facts: &ProcessFacts) -> bool {
+    KEEPERS_OF_SESSIONS
+        .iter()
+        .any(|(name, _)| has_name(facts, name))
+}
+
 /// As [`reason`], for a port proxy that no engine has a container for.
 pub(crate) fn reason_of_orphan(facts: &ProcessFacts) -> Option<String> {
     if is_port_proxy(facts) && facts.pid != 1 && !is_own_ancestor(facts.pid) {
@@ -286,7 +294,7 @@ fn is_wharf(facts: &ProcessFacts) -> bool {
         && !verb.is_some_and(|word| word == "serve" || word == "server")
 }
 
-fn is_own_ancestor(pid: u32) -> bool {
+pub(crate) fn is_own_ancestor(pid: u32) -> bool {
     let mut at = std::process::id();
     for _ in 0..128 {
         let Some(stat) = Stat::read(at) else {

@@ -284,7 +284,7 @@ fn shell_role(stat: &Stat, facts: &ProcessFacts) -> Role {
 }
 
 /// What a shell runs: the text after `-c`, or its script.
-fn shell_text(facts: &ProcessFacts) -> Option<String> {
+pub(super) fn shell_text(facts: &ProcessFacts) -> Option<String> {
     let mut words = facts.command.iter().skip(1);
     // busybox sh -c …
     if facts.command.first().map(|word| base(word)) == Some("busybox") {
@@ -379,7 +379,7 @@ fn tool(facts: &ProcessFacts) -> Option<&str> {
     None
 }
 
-fn is_shell(facts: &ProcessFacts) -> bool {
+pub(super) fn is_shell(facts: &ProcessFacts) -> bool {
     facts
         .command
         .first()
@@ -432,6 +432,8 @@ mod tests {
             group: 4711,
             session: 4711,
             terminal,
+            foreground: -1,
+            threads: 1,
             start_time: 1,
         }
     }

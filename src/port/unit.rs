@@ -2,18 +2,34 @@
 //!
 //! Speaks to systemd through `systemctl` alone, and only where systemd runs and a unit is in question.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::port::cgroup::{self, Tenant};
-use crate::port::holder::{Holder, ProcessFacts, Who};
+use crate::port::claim::Protocol;
+use crate::port::handle::Handle;
+use crate::port::holder::{Holder, ListeningSocket, ProcessFacts, Who};
 use crate::port::release::Stopped;
 use crate::port::{PortError, describe};
 
 /// Exists while systemd is the service manager (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
+
+/// How long systemd gets for an answer: one that hangs must not hang a look-up.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long a unit gets to stop: its own limit, 90 s unless it says otherwise, and what comes after it.
+const STOP: Duration = Duration::from_mins(2);
+
+/// No table of sockets is longer, in bytes.
+const MOST_PRINTED: u64 = 1 << 20;
 
 /// Whether a unit belongs to a user's service manager; `main` is one of its processes, or the manager
 /// itself for a `.socket` unit.
@@ -34,31 +50,73 @@ pub(crate) fn is_socket(name: &str) -> bool {
         .is_some_and(|(_, kind)| kind == "socket")
 }
 
-/// The `.socket` unit for which a service manager listens on `address`.
-pub(crate) fn listening_for(address: SocketAddr, manager: &ProcessFacts) -> Option<String> {
+/// The `.socket` unit for which a service manager listens on `socket`; `manager` is the system's if absent.
+pub(crate) fn listening_for(
+    socket: &ListeningSocket,
+    manager: Option<&ProcessFacts>,
+) -> Option<String> {
     if !Path::new(BOOTED).exists() {
         return None;
     }
-    let mut command = Command::new("systemctl");
-    if manager.pid != 1 {
-        command.arg("--user");
-    }
-    let output = command
-        .args(["list-sockets", "--all", "--full", "--plain", "--no-legend"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    find_socket_unit(&String::from_utf8_lossy(&output.stdout), address)
+    let of_user = manager.is_some_and(|manager| manager.pid != 1);
+    let words = [
+        "list-sockets",
+        "--all",
+        "--full",
+        "--plain",
+        "--no-legend",
+        "--show-types",
+    ];
+    let (_, table) = systemctl(of_user, &words, ANSWER)?;
+    find_socket_unit(&table, socket.address, socket.protocol)
 }
 
-/// Reads the table of `systemctl list-sockets`: address, unit, what it activates.
-fn find_socket_unit(table: &str, address: SocketAddr) -> Option<String> {
+/// Runs `systemctl`: its status and what it printed, or `None` if it cannot be run or has not ended in time.
+fn systemctl(of_user: bool, words: &[&str], patience: Duration) -> Option<(ExitStatus, String)> {
+    let mut command = Command::new("systemctl");
+    if of_user {
+        command.arg("--user");
+    }
+    let mut child = command
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let (sender, printed) = mpsc::channel();
+    let mut stdout = child.stdout.take()?;
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read until it broke off is as good as it gets.
+        drop(stdout.by_ref().take(MOST_PRINTED).read_to_end(&mut bytes));
+        drop(sender.send(bytes));
+    });
+    // Not reaped yet, so the number is still its own.
+    if let Some(handle) = Handle::open(child.id())
+        && Handle::wait(&[&handle], patience) != [true]
+    {
+        handle.signal(Signal::KILL).ok()?;
+        child.wait().ok()?;
+        return None;
+    }
+    let status = child.wait().ok()?;
+    let bytes = printed.recv_timeout(ANSWER).ok()?;
+    Some((status, String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Reads the table of `systemctl list-sockets`: address, type, unit, what it activates. Before version 215
+/// there is no type.
+fn find_socket_unit(table: &str, address: SocketAddr, protocol: Protocol) -> Option<String> {
+    let other = match protocol {
+        Protocol::Tcp => "Datagram",
+        Protocol::Udp => "Stream",
+    };
     table.lines().find_map(|line| {
-        let mut columns = line.split_whitespace();
-        let listen = columns.next()?;
-        let unit = columns.find(|column| is_socket(column))?;
-        (parse_listen(listen)? == (address.ip(), address.port())).then(|| unit.to_owned())
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let unit = words.iter().skip(1).find(|word| is_socket(word))?;
+        let fits = parse_listen(words.first()?)? == (address.ip(), address.port());
+        (fits && !words.contains(&other)).then(|| (*unit).to_owned())
     })
 }
 
@@ -96,18 +154,16 @@ pub fn stop_unit(holder: &Holder) -> Result<Stopped, PortError> {
     if !Path::new(BOOTED).exists() {
         return Err(refused());
     }
-    let mut command = Command::new("systemctl");
-    if is_of_user(name, main.as_deref()) {
-        command.arg("--user");
-    }
-    let status = command
-        .args(["--no-ask-password", "stop", "--", name])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if !status.is_ok_and(|status| status.success()) {
-        return Err(refused());
+    let of_user = is_of_user(name, main.as_deref());
+    match systemctl(of_user, &["--no-ask-password", "stop", "--", name], STOP) {
+        Some((status, _)) if status.success() => {}
+        None if begin.elapsed() >= STOP => {
+            return Err(PortError::StillStopping {
+                name: name.clone(),
+                seconds: STOP.as_secs(),
+            });
+        }
+        Some(_) | None => return Err(refused()),
     }
     Ok(Stopped {
         who: holder.describe(),
@@ -122,20 +178,26 @@ mod tests {
     use super::*;
 
     const TABLE: &str = "\
-/run/dbus/system_bus_socket dbus.socket                dbus.service
-0.0.0.0:22                  ssh.socket                 ssh.service
-[::]:22                     ssh.socket                 ssh.service
-127.0.0.1%lo:631            cups.socket                cups.service
-[::]:9090                   cockpit.socket             -
+/run/dbus/system_bus_socket Stream   dbus.socket                dbus.service
+0.0.0.0:22                  Stream   ssh.socket                 ssh.service
+[::]:22                     Stream   ssh.socket                 ssh.service
+127.0.0.1%lo:631            Stream   cups.socket                cups.service
+[::]:9090                   Stream   cockpit.socket             -
+0.0.0.0:69                  Datagram tftp.socket                tftp.service
+0.0.0.0:70                  old.socket                          old.service
 ";
 
     #[test]
-    fn the_unit_is_found_by_address_and_port() {
-        let unit = |address: &str| find_socket_unit(TABLE, address.parse().unwrap());
+    fn the_unit_is_found_by_address_port_and_type() {
+        let unit = |address: &str| find_socket_unit(TABLE, address.parse().unwrap(), Protocol::Tcp);
         assert_eq!(unit("0.0.0.0:22").as_deref(), Some("ssh.socket"));
         assert_eq!(unit("[::]:9090").as_deref(), Some("cockpit.socket"));
         assert_eq!(unit("127.0.0.1:631").as_deref(), Some("cups.socket"));
+        assert_eq!(unit("0.0.0.0:70").as_deref(), Some("old.socket"));
         assert_eq!(unit("127.0.0.2:631"), None);
         assert_eq!(unit("0.0.0.0:2"), None);
+        assert_eq!(unit("0.0.0.0:69"), None);
+        let datagrams = find_socket_unit(TABLE, "0.0.0.0:69".parse().unwrap(), Protocol::Udp);
+        assert_eq!(datagrams.as_deref(), Some("tftp.socket"));
     }
 }

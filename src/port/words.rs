@@ -5,7 +5,64 @@ use crate::port::holder::{Holder, ProcessFacts, Who};
 /// So many ancestors say where a process comes from.
 const SHOWN_ANCESTORS: usize = 3;
 
+/// So many pids say enough.
+const SHOWN_PIDS: usize = 8;
+
+fn crowd(pids: &[u32]) -> String {
+    let shown: Vec<String> = pids
+        .iter()
+        .take(SHOWN_PIDS)
+        .map(ToString::to_string)
+        .collect();
+    let more = if pids.len() > SHOWN_PIDS { ", …" } else { "" };
+    match pids.len() {
+        1 => format!("a process below it has it, too: pid {}", shown.join("")),
+        count => format!(
+            "{count} processes below it have it, too: pids {}{more}",
+            shown.join(", ")
+        ),
+    }
+}
+
 impl Holder {
+    /// Holders for a person: each that has no other one above it, with its facts. The processes below it (workers
+    /// of a master) are one more line, however many they are.
+    pub fn told(holders: &[Self]) -> Vec<(&Self, Vec<String>)> {
+        let pid = |holder: &Self| match &holder.who {
+            Who::Process(facts) => Some(facts.pid),
+            Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => None,
+        };
+        let pids: Vec<u32> = holders.iter().filter_map(pid).collect();
+        let above = |holder: &Self| match &holder.who {
+            // The topmost, so that workers of workers are told with the same one.
+            Who::Process(facts) if holder.protected.is_none() => facts
+                .ancestors
+                .iter()
+                .map(|(ancestor, _)| *ancestor)
+                .rfind(|ancestor| pids.contains(ancestor)),
+            Who::Process(_)
+            | Who::Container(_)
+            | Who::Unit { .. }
+            | Who::Unknown { .. }
+            | Who::Kernel => None,
+        };
+        let leading = holders.iter().filter(|holder| above(holder).is_none());
+        leading
+            .map(|leader| {
+                let below: Vec<u32> = holders
+                    .iter()
+                    .filter(|holder| above(holder).is_some() && above(holder) == pid(leader))
+                    .filter_map(pid)
+                    .collect();
+                let mut facts = leader.facts();
+                if !below.is_empty() {
+                    facts.push(crowd(&below));
+                }
+                (leader, facts)
+            })
+            .collect()
+    }
+
     /// A few words for a progress line: `python3 (pid 4711)`, `container web-1`.
     pub fn short(&self) -> String {
         match &self.who {
@@ -106,4 +163,51 @@ fn process_lines(process: &ProcessFacts) -> Vec<String> {
         lines.push(format!("started by {}", parents.join(", by ")));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(pid: u32, ancestors: &[u32]) -> Holder {
+        let facts = ProcessFacts {
+            pid,
+            start_time: 1,
+            uid: 1000,
+            user: None,
+            name: "ws".into(),
+            command: Vec::new(),
+            exe: None,
+            cwd: None,
+            started: 0,
+            age_seconds: 0,
+            ancestors: ancestors.iter().map(|pid| (*pid, "ws".into())).collect(),
+            run_id: None,
+            signalable: true,
+        };
+        Holder {
+            who: Who::Process(Box::new(facts)),
+            sockets: Vec::new(),
+            protected: None,
+            orphan: false,
+        }
+    }
+
+    #[test]
+    fn workers_are_told_with_their_master() {
+        let mut holders = vec![holder(10, &[5, 1]), holder(20, &[1])];
+        holders.extend((11..=20).map(|pid| holder(pid + 100, &[10, 5, 1])));
+        holders.push(holder(300, &[111, 10, 5, 1]));
+        let told = Holder::told(&holders);
+        let lines: Vec<(String, Option<&String>)> = told
+            .iter()
+            .map(|(holder, facts)| (holder.short(), facts.last()))
+            .collect();
+        assert_eq!(told.len(), 2);
+        assert_eq!(
+            lines.first().unwrap().1.unwrap(),
+            "11 processes below it have it, too: pids 111, 112, 113, 114, 115, 116, 117, 118, …"
+        );
+        assert_eq!(lines.last().unwrap().0, "ws (pid 20)");
+    }
 }

@@ -14,10 +14,8 @@ impl Ui {
         self.status(format!(
             "{WARN}port {claim} is taken{WARN:#}. It is held by"
         ));
-        for holder in holders {
-            for line in described(holder) {
-                self.status(line);
-            }
+        for line in described(holders) {
+            self.status(line);
         }
         loop {
             drop(write!(
@@ -104,22 +102,20 @@ pub fn heading(question: &Question) -> Vec<String> {
             " It is held by"
         }
     )];
-    lines.extend(question.holders.iter().flat_map(described));
+    lines.extend(described(&question.holders));
     if let Some(obstacle) = &question.obstacle {
         lines.push(format!("  wharf will not stop it: {obstacle}"));
     }
     lines
 }
 
-/// A holder with its facts, indented.
-fn described(holder: &Holder) -> Vec<String> {
-    let mut lines = vec![format!("    {}", holder.describe())];
-    lines.extend(
-        holder
-            .facts()
-            .into_iter()
-            .map(|fact| format!("      {DIM}{fact}{DIM:#}")),
-    );
+/// Holders with their facts, indented.
+fn described(holders: &[Holder]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (holder, facts) in Holder::told(holders) {
+        lines.push(format!("    {}", holder.describe()));
+        lines.extend(facts.iter().map(|fact| format!("      {DIM}{fact}{DIM:#}")));
+    }
     lines
 }
 
@@ -144,9 +140,12 @@ fn understand(answer: &str, choices: &[Choice]) -> Option<Choice> {
 }
 
 /// The same in plain lines, for a report without a terminal.
-pub fn plain(holder: &Holder) -> Vec<String> {
-    let mut lines = vec![format!("held by {}", holder.describe())];
-    lines.extend(holder.facts().into_iter().map(|fact| format!("  {fact}")));
+pub fn plain(holders: &[Holder]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (holder, facts) in Holder::told(holders) {
+        lines.push(format!("held by {}", holder.describe()));
+        lines.extend(facts.iter().map(|fact| format!("  {fact}")));
+    }
     lines
 }
 

@@ -143,6 +143,218 @@ fn a_server_is_named_and_freed_and_its_client_lives() {
     client.signal(Signal::KILL);
 }
 
+/// A process that has the port among its words, as an editor may.
+fn reader(sandbox: &Sandbox, port: &str) -> Running {
+    let words = "import time; print('up', flush=True); time.sleep(600)";
+    let reader = sandbox.program(python(), &["-c", words, "notes-about-port", port]);
+    reader.wait_for_line("up");
+    reader
+}
+
+fn actor(sandbox: &Sandbox, words: &[&str]) -> Running {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/port/actor.pl");
+    let actor = sandbox.program("perl", &[&[script], words].concat());
+    actor.wait_for_line("ready");
+    actor
+}
+
+#[test]
+fn a_holder_that_comes_back_a_second_later_is_reported_once() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let keeper = actor(&sandbox, &["backoff", "127.0.0.1", &text, "1"]);
+    let reader = reader(&sandbox, &text);
+    let freed = sandbox
+        .wharf(&["free", &text, "--force", "--format", "json"])
+        .expect(1);
+    assert!(freed.stderr.contains("is taken again, by"), "{freed}");
+    let hint = format!("hint: stop what keeps it: kill {}", keeper.pid());
+    assert!(freed.stderr.contains(&hint), "{freed}");
+    let row = freed.json_lines().remove(0);
+    let second = row["holders"][0]["pid"].as_u64().unwrap();
+    assert!(!keeper.process().ended() && !reader.process().ended());
+    // One was stopped, and its successor was not.
+    let history = sandbox
+        .wharf(&["ports", "--history", "--format", "json"])
+        .expect(0)
+        .json_lines();
+    assert_eq!(history.len(), 1);
+    assert_ne!(history[0]["holder"]["pid"], json!(second));
+    // Told what keeps it, a person ends that.
+    keeper.signal(Signal::KILL);
+    reader.signal(Signal::KILL);
+    sandbox.wharf(&["free", &text, "--force"]).expect(0);
+    assert!(is_free(port));
+}
+
+#[test]
+fn workers_are_said_to_have_ended_with_their_master() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let master = actor(&sandbox, &["prefork", "127.0.0.1", &text, "3"]);
+    let (held, _) = who(&sandbox, &text);
+    assert_eq!(held["holders"].as_array().unwrap().len(), 4, "{held}");
+    let freed = sandbox.wharf(&["free", &text, "--force"]).expect(0);
+    let with = format!("ended with perl (pid {})", master.pid());
+    assert_eq!(freed.stderr.matches(&with).count(), 3, "{freed}");
+    assert!(!freed.stderr.contains("by itself"), "{freed}");
+    let history = sandbox
+        .wharf(&["ports", "--history", "--format", "json"])
+        .expect(0)
+        .json_lines();
+    assert_eq!(history.len(), 4);
+    assert!(history.iter().all(|entry| entry["outcome"] == "stopped"));
+}
+
+#[test]
+fn the_shape_is_the_documented_one_field_by_field() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let server = sandbox.server(port, &[]);
+    // A process of this user is no engine's: none is asked, and this one would never answer.
+    mute(&runtime(&sandbox, "docker.sock"));
+    let seen = sandbox.wharf(&["who", &port.to_string(), "--format", "json"]);
+    assert_eq!((seen.code(), seen.stderr.as_str()), (1, ""), "{seen}");
+    let mut row = seen.json_lines().remove(0);
+    let holder = row["holders"][0].take();
+    assert_eq!(
+        row,
+        json!({"port": port, "protocol": "tcp", "addresses": ["127.0.0.1"], "holders": [null]})
+    );
+    let read = |file: &str| std::fs::read(format!("/proc/{}/{file}", server.pid())).unwrap();
+    let command: Vec<String> = String::from_utf8(read("cmdline"))
+        .unwrap()
+        .trim_end_matches('\0')
+        .split('\0')
+        .map(str::to_owned)
+        .collect();
+    let link = |file: &str| std::fs::read_link(format!("/proc/{}/{file}", server.pid())).unwrap();
+    let started: jiff::Timestamp = holder["started"].as_str().unwrap().parse().unwrap();
+    let now = jiff::Timestamp::now();
+    assert!(started <= now, "{holder}");
+    let age = holder["age_seconds"].as_i64().unwrap();
+    assert!(
+        (now.as_second() - started.as_second() - age).abs() <= 2,
+        "{holder}"
+    );
+    let uid = rustix::process::getuid().as_raw();
+    assert_eq!(
+        holder,
+        json!({
+            "kind": "process", "pid": server.pid(), "uid": uid, "user": holder["user"],
+            "command": shell_words::join(&command),
+            "cwd": link("cwd"), "exe": link("exe"),
+            "started": holder["started"], "age_seconds": age,
+            "container": null, "unit": null, "protected": false, "reason": null, "release": "signal",
+        })
+    );
+}
+
+#[test]
+fn containers_of_podman_are_named_and_stopped_by_podman() {
+    let engine = require_engine!();
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: a Podman of one's own needs root");
+        return;
+    }
+    let sandbox = Sandbox::with_engine(&engine);
+    if sandbox
+        .program("sh", &["-c", "command -v podman"])
+        .wait()
+        .code()
+        != 0
+    {
+        return crate::support::engine::skipped("podman is not installed");
+    }
+    let home = sandbox.path().parent().unwrap().to_owned();
+    let socket = runtime(&sandbox, "podman/podman.sock");
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let url = format!("unix://{}", socket.display());
+    // Its bridge, its ports, its mounts and its leases are nobody else's.
+    let script = "mount --make-rprivate / && mount -t tmpfs none /run && mkdir -p /var/lib/cni && \
+        mount -t tmpfs none /var/lib/cni && ip link set lo up && exec podman --root \"$0/podman\" \
+        --runroot \"$0/podman-run\" --storage-driver vfs --cgroup-manager cgroupfs --events-backend file \
+        system service --time=0 \"$1\"";
+    let service = sandbox.program(
+        "unshare",
+        &[
+            "--net",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            home.to_str().unwrap(),
+            &url,
+        ],
+    );
+    let podman = |words: &[&str]| {
+        sandbox
+            .program("podman", &[&["--remote", "--url", &url], words].concat())
+            .wait()
+    };
+    eventually("podman answers", || {
+        (podman(&["version"]).code() == 0).then_some(())
+    });
+    let (image, archive) = (engine.busybox(), home.join("image.tar"));
+    let archive = archive.to_str().unwrap();
+    engine.ask(&["save", "--output", archive, image]);
+    podman(&["load", "--input", archive]).expect(0);
+    let run = |options: &[&str], command: &[&str]| {
+        // Podman asks for more of these than a container of the tests may have.
+        let limits = ["--ulimit", "nofile=256:256", "--ulimit", "nproc=256:256"];
+        let words = [
+            &["run", "--detach", "--stop-timeout", "1"],
+            &limits[..],
+            options,
+            &[image],
+            command,
+        ];
+        podman(&words.concat()).expect(0).stdout.trim().to_owned()
+    };
+    let web = run(&["--publish", "8080:80"], &["httpd", "-f", "-p", "80"]);
+    let hosted = run(
+        &["--network", "host"],
+        &["httpd", "-f", "-p", "127.0.0.1:8081"],
+    );
+    let sibling = run(&["--publish", "8082:80"], &["httpd", "-f", "-p", "80"]);
+    let reader = reader(&sandbox, "8080");
+    let namespace = format!("--net=/proc/{}/ns/net", service.pid());
+    let wharf = |words: &[&str]| {
+        sandbox
+            .program("nsenter", &[&[namespace.as_str(), "wharf"], words].concat())
+            .wait()
+    };
+    eventually("the server listens", || {
+        (wharf(&["who", "8081"]).code() == 1).then_some(())
+    });
+    let rows = wharf(&["who", "8080", "8081", "8082", "--format", "json"])
+        .expect(1)
+        .json_lines();
+    for (row, id) in rows.iter().zip([&web, &hosted, &sibling]) {
+        assert_eq!(row["holders"].as_array().unwrap().len(), 1, "{row}");
+        let holder = &row["holders"][0];
+        assert_eq!(
+            (
+                &holder["container"]["id"],
+                &holder["container"]["engine"],
+                &holder["release"]
+            ),
+            (&json!(id), &json!(url), &json!("engine-stop")),
+            "{row}"
+        );
+    }
+    wharf(&["free", "8080-8081", "--force"]).expect(0);
+    let running = podman(&["ps", "--quiet", "--no-trunc"]).expect(0).stdout;
+    assert_eq!(running.trim(), sibling);
+    assert!(!service.process().ended() && !reader.process().ended());
+    podman(&["rm", "--force", "--all"]).expect(0);
+    reader.signal(Signal::KILL);
+    service.signal(Signal::TERM);
+    service.wait();
+}
+
 #[test]
 fn on_a_terminal_free_asks() {
     let sandbox = Sandbox::new();
@@ -499,8 +711,15 @@ fn containers_of_the_engine_are_named_stopped_and_remembered() {
     let (held, _) = who(&sandbox, &text);
     assert_eq!(held["holders"].as_array().unwrap().len(), 1, "{held}");
     assert_eq!(held["holders"][0]["container"]["id"], json!(holder.id));
+    let reader = reader(&sandbox, &text);
+    let client = "import socket,sys,time; s=socket.create_connection(('127.0.0.1', int(sys.argv[1]))); print('up', flush=True); time.sleep(600)";
+    let client = sandbox.program(python(), &["-c", client, &text]);
+    client.wait_for_line("up");
     sandbox.wharf(&["free", &text, "--force"]).expect(0);
     assert!(!holder.runs() && sibling.runs());
+    assert!(!reader.process().ended() && !client.process().ended());
+    reader.signal(Signal::KILL);
+    client.signal(Signal::KILL);
     // A container on the host's network publishes nothing.
     let near = free_port();
     let hosted = engine.run(

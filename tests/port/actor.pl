@@ -165,6 +165,61 @@ elsif ($role eq 'once') {
     waitpid($server, 0);
     stay();
 }
+elsif ($role eq 'backoff') {
+    # A supervisor that nobody knows by name: starts its server again after a pause.
+    my ($ip, $port, $seconds, $name) = @arguments;
+    $0 = $name || 'keep-it-up';
+    while (1) {
+        my $server = fork();
+        if (!$server) {
+            my $socket = listener($ip, $port);
+            ready($$);
+            close STDOUT;
+            stay();
+        }
+        waitpid($server, 0);
+        select(undef, undef, undef, $seconds);
+    }
+}
+elsif ($role eq 'manager') {
+    # The shape of socket activation: the manager listens, its service in another cgroup has the socket, too.
+    my ($ip, $port, $procs) = @arguments;
+    $0 = 'systemd';
+    my $socket = listener($ip, $port);
+    pipe(my $read, my $write);
+    my $service = fork();
+    if (!$service) {
+        $0 = 'web';
+        open(my $cgroup, '>', $procs) or die "$procs: $!";
+        print $cgroup $$;
+        close $cgroup;
+        close $write;
+        close STDOUT;
+        stay();
+    }
+    close $write;
+    my $line = <$read>;
+    ready($service);
+    stay();
+}
+elsif ($role eq 'as') {
+    # A server of another user.
+    my ($uid, $ip, $port, @with) = @arguments;
+    $) = $uid;
+    $( = $uid;
+    $< = $> = $uid;
+    my $socket = listener($ip, $port, map { $_ => 1 } @with);
+    ready();
+    stay();
+}
+elsif ($role eq 'drops') {
+    # Listens, and becomes another user after that.
+    my ($uid, $ip, $port) = @arguments;
+    my $socket = listener($ip, $port);
+    $< = $> = $uid;
+    ready();
+    stay();
+}
 elsif ($role eq 'bequeath') {
     # A server whose socket is also open in a process that has nothing else to do with it any more.
     my ($ip, $port) = @arguments;

@@ -5,12 +5,16 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
+use wharf::port::PortError;
 use wharf::port::claim::Protocol;
 use wharf::port::holder::{ContainerFacts, Holder, Published, Who};
 use wharf::port::owner::{attribute, look_up};
-use wharf::port::release::how_released;
+use wharf::port::release::{await_free, how_released, stop_process, stop_unit};
 
 use super::stage::{Actor, claim, free_port, holders, is_root, pids, script};
+
+/// Long enough that no test passes by waiting it out.
+const LONG: std::time::Duration = std::time::Duration::from_mins(1);
 
 const ID: &str = "9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e";
 
@@ -166,6 +170,10 @@ impl Cgroup {
         Some(Self(path))
     }
 
+    fn procs(&self) -> String {
+        self.0.join("cgroup.procs").display().to_string()
+    }
+
     /// An actor that lives in the cgroup from the start: its sockets are made there.
     fn play(&self, words: &[&str]) -> Actor {
         let procs = self.0.join("cgroup.procs");
@@ -270,4 +278,101 @@ fn the_owner_is_named_where_its_process_cannot_be_seen() {
     assert_eq!(names(&all), ["nginx.service", "uid 0"]);
     let held = attribute(found, &[], &[container(ID, "web-1")]);
     assert_eq!(names(&held.last().unwrap().holders), ["web-1"]);
+}
+
+/// What stands for systemd here: the table of its sockets, and a stop that ends who listens for them.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+echo "$*" >>"$here/asked"
+case "$*" in
+*list-sockets*) cat "$here/table" ;;
+*stop*web.socket) kill $(cat "$here/pids") ;;
+*) exit 5 ;;
+esac
+"#;
+
+#[test]
+fn a_socket_unit_is_named_before_its_service_and_stopped_by_its_manager() {
+    const INSIDE: &str = "WHARF_TEST_SYSTEMCTL";
+    const NAME: &str =
+        "port::containers::a_socket_unit_is_named_before_its_service_and_stopped_by_its_manager";
+    if let Some(directory) = std::env::var_os(INSIDE) {
+        return activated(&PathBuf::from(directory));
+    }
+    if !is_root("a mount namespace and a cgroup") {
+        return;
+    }
+    let directory = std::env::temp_dir().join(format!("wharf-systemctl-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("systemctl");
+    fs::write(&file, SYSTEMCTL).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c"])
+        // systemd is running where this directory exists.
+        .arg("mount -t tmpfs none /run && mkdir -p /run/systemd/system && exec \"$@\"")
+        .arg("sh")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env(INSIDE, &directory)
+        .env("PATH", format!("{}:{path}", directory.display()))
+        .output()
+        .unwrap();
+    fs::remove_dir_all(&directory).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+fn activated(directory: &std::path::Path) {
+    let (Some(manager), Some(service)) = (Cgroup::make("init.scope"), Cgroup::make("web.service"))
+    else {
+        return;
+    };
+    let port = free_port();
+    let text = port.to_string();
+    let actor = manager.play(&["manager", "127.0.0.1", &text, &service.procs()]);
+    let mut neighbour = Actor::play(&["serve", "127.0.0.2", &text]);
+    let table = format!(
+        "127.0.0.1:{port} Stream web.socket web.service\n127.0.0.2:{port} Stream other.socket -\n"
+    );
+    fs::write(directory.join("table"), table).unwrap();
+    let pids = format!("{} {}", actor.pid(), actor.words.first().unwrap());
+    fs::write(directory.join("pids"), pids).unwrap();
+
+    let wanted = claim(port, &["127.0.0.1"]);
+    let found = holders(&wanted);
+    assert_eq!(names(&found), ["web.socket", "web.service"]);
+    let [socket, service_holder] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert!(
+        how_released(socket).ends_with("systemctl stop web.socket"),
+        "{}",
+        how_released(socket)
+    );
+    // Its manager is never signalled, and no unit is stopped without a person's word.
+    assert!(socket.obstacle(false).is_some() && socket.obstacle(true).is_none());
+    assert!(stop_process(socket, &wanted, LONG).is_err());
+    // Whoever cannot see the manager is told the unit all the same.
+    let asked = wanted.clone();
+    let seen = std::thread::spawn(move || {
+        let nobody = rustix::thread::Uid::from_raw(65_534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        names(&look_up(&[asked]).unwrap().held.first().unwrap().holders)
+    });
+    assert_eq!(seen.join().unwrap(), ["uid 0"], "this is no pid 1");
+
+    // A unit that systemd does not know is left to the person.
+    let error = stop_unit(service_holder).unwrap_err();
+    assert!(matches!(error, PortError::NotPermitted { .. }), "{error:?}");
+    stop_unit(socket).unwrap();
+    await_free(&wanted, &found, LONG).unwrap();
+    let log = fs::read_to_string(directory.join("asked")).unwrap();
+    assert!(
+        log.lines().any(|line| line.ends_with("stop -- web.socket")),
+        "{log}"
+    );
+    assert!(neighbour.is_alive());
 }

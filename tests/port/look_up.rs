@@ -5,7 +5,7 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use wharf::port::claim::Protocol;
 use wharf::port::holder::Who;
 use wharf::port::owner::{look_up, pids_holding, process_facts};
-use wharf::port::release::{is_free, next_free};
+use wharf::port::release::{await_free, is_free, next_free, stop_process};
 use wharf::port::report::Means;
 use wharf::port::sockets::{accepted_inode, established, listeners};
 
@@ -383,6 +383,127 @@ fn one_holder_of_two_claims_is_found_for_both() {
         .map(|held| (held.claim.port, pids(&held.holders)))
         .collect();
     assert_eq!(named, [(one, vec![first.pid()]), (two, vec![second.pid()])]);
+}
+
+#[test]
+fn those_who_try_a_port_out_are_never_in_each_others_way() {
+    let port = free_port();
+    let wanted = claim(port, &["0.0.0.0", "::"]);
+    let claims = [wanted.clone(), udp(wanted)];
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for round in 0..300 {
+                    let found = look_up(&claims).unwrap();
+                    assert_eq!(
+                        (found.held, found.in_use),
+                        (vec![], vec![]),
+                        "round {round}"
+                    );
+                    assert!(
+                        claims.iter().all(|claim| is_free(claim).unwrap()),
+                        "round {round}"
+                    );
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn servers_of_two_users_on_one_port_are_both_named() {
+    if !is_root("being another user") {
+        return;
+    }
+    let port = free_port().to_string();
+    let one = Actor::play(&["as", "65534", "127.0.0.1", &port, "reuseport"]);
+    let wanted = claim(port.parse().unwrap(), &["127.0.0.1"]);
+    // Only sockets of one user share a port: the other has another address of it.
+    let two = Actor::play(&["serve", "127.0.0.2", &port, "reuseport"]);
+    assert_eq!(pids(&holders(&wanted)), [one.pid()]);
+    let both = holders(&claim(port.parse().unwrap(), &["0.0.0.0"]));
+    let mut users: Vec<(u32, u32)> = both
+        .iter()
+        .filter_map(facts)
+        .map(|facts| (facts.pid, facts.uid))
+        .collect();
+    users.sort_unstable();
+    let mut expected = [(one.pid(), 65_534), (two.pid(), 0)];
+    expected.sort_unstable();
+    assert_eq!(users, expected);
+}
+
+#[test]
+fn who_has_become_another_user_is_named_as_that_user() {
+    if !is_root("becoming another user") {
+        return;
+    }
+    let port = free_port();
+    let server = Actor::play(&["drops", "65534", "127.0.0.1", &port.to_string()]);
+    let found = holders(&claim(port, &["127.0.0.1"]));
+    assert_eq!(pids(&found), [server.pid()]);
+    let holder = found.first().unwrap();
+    assert_eq!(facts(holder).map(|facts| facts.uid), Some(65_534));
+    // The socket keeps the user that made it.
+    assert_eq!(holder.sockets.first().map(|socket| socket.uid), Some(0));
+}
+
+/// A server whose first thread has ended while another goes on: `/proc/PID/fd` is empty.
+fn headless(port: u16) -> Actor {
+    let program = "import ctypes, socket, sys, threading, time
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen()
+def go():
+    while open('/proc/self/stat').read().rsplit(') ')[1][0] != 'Z': time.sleep(0.001)
+    print('ready', flush=True); time.sleep(600)
+threading.Thread(target=go).start()
+ctypes.CDLL(None).syscall(60, 0)";
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", program, &port.to_string()]);
+    Actor::start(command)
+}
+
+#[test]
+fn a_server_whose_first_thread_has_ended_is_found_and_stopped() {
+    if !cfg!(target_arch = "x86_64") {
+        println!("skipped: the number of the system call is another one here");
+        return;
+    }
+    let port = free_port();
+    let server = headless(port);
+    let wanted = claim(port, &["127.0.0.1"]);
+    let found = holders(&wanted);
+    assert_eq!(pids(&found), [server.pid()]);
+    let patience = std::time::Duration::from_mins(1);
+    let stopped = stop_process(found.first().unwrap(), &wanted, patience).unwrap();
+    assert_eq!(stopped.pids, [server.pid()]);
+    await_free(&wanted, &found, patience).unwrap();
+}
+
+#[test]
+fn fifty_holders_are_all_named_among_many_processes() {
+    let port = free_port();
+    let crowd: Vec<Actor> = (0..20).map(|_| Actor::play(&["idle"])).collect();
+    let master = Actor::play(&["prefork", "127.0.0.1", &port.to_string(), "49"]);
+    let found = pids(&holders(&claim(port, &["127.0.0.1"])));
+    assert_eq!(found.len(), 50);
+    assert_eq!(found.first(), Some(&master.pid()));
+    assert!(master.words.iter().all(|worker| found.contains(worker)));
+    assert!(crowd.iter().all(|idle| !found.contains(&idle.pid())));
+    // Sockets of others are no holders of this one, in whichever way they are looked for.
+    let other = Actor::play(&["serve", "127.0.0.1", &free_port().to_string()]);
+    let inodes: Vec<u64> = listeners(port, Protocol::Tcp)
+        .unwrap()
+        .iter()
+        .map(|socket| socket.inode)
+        .collect();
+    let mut expected = found.clone();
+    expected.sort_unstable();
+    let by_comparison = pids_holding(&inodes, None);
+    let many = [inodes.as_slice(), &[1, 2, 3, 4, 5]].concat();
+    let by_links = pids_holding(&many, None);
+    assert_eq!((&by_comparison, &by_links), (&expected, &expected));
+    assert!(!by_links.contains(&other.pid()));
 }
 
 #[test]

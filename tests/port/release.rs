@@ -74,6 +74,17 @@ fn who_ignores_the_polite_signal_is_killed() {
 }
 
 #[test]
+fn a_holder_that_is_suspended_ends_politely() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let server = Actor::play(&["serve", "127.0.0.1", &port.to_string()]);
+    let child = rustix::process::Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(child, Signal::STOP).unwrap();
+    let stopped = stop(&wanted, LONG);
+    assert_eq!((stopped.pids, stopped.killed), (vec![server.pid()], false));
+}
+
+#[test]
 fn a_udp_holder_is_stopped_too() {
     let port = free_port();
     let server = Actor::play(&["udp", "127.0.0.1", &port.to_string()]);

@@ -61,8 +61,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let held = backends.held(&[claim]).await?;
     let holders: Vec<String> = held
         .iter()
-        .flat_map(|held| &held.holders)
-        .map(|holder| question::plain(holder).join("; "))
+        .map(|held| question::plain(&held.holders).join("; "))
         .collect();
     if args.format == "json" {
         let list: Vec<Value> = servers.iter().map(Server::json).collect();

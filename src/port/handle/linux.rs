@@ -1,5 +1,6 @@
 //! Linux: `pidfd_open(2)`, since 5.3.
 
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,7 +15,18 @@ impl Handle {
     /// Whoever has this pid now; who that is has to be asked afterwards.
     pub(in crate::port) fn open(pid: u32) -> Option<Self> {
         let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-        pidfd_open(pid, PidfdFlags::empty()).ok().map(Self)
+        let handle = Self(pidfd_open(pid, PidfdFlags::empty()).ok()?);
+        handle.is_listed_as(pid).then_some(handle)
+    }
+
+    /// Whether `/proc` means the same process by this pid: it may be mounted from another pid namespace.
+    fn is_listed_as(&self, pid: Pid) -> bool {
+        let path = format!("/proc/self/fdinfo/{}", self.0.as_raw_fd());
+        let Ok(text) = std::fs::read_to_string(path) else {
+            return false;
+        };
+        let listed = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+        listed.is_none_or(|listed| listed.trim() == pid.as_raw_pid().to_string())
     }
 
     /// Sends a signal; a process that has ended is no error.

@@ -53,6 +53,15 @@ pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>>
     or_procfs(port, protocol, ask(port, protocol, &states))
 }
 
+/// All UDP sockets on a port, the connected ones included.
+pub(super) fn datagrams(port: u16) -> io::Result<Vec<Bound>> {
+    let states = StateFlags::CLOSE | StateFlags::ESTABLISHED;
+    match ask(port, Protocol::Udp, &states) {
+        Err(error) if is_missing(&error) => procfs::datagrams(port),
+        answer => answer,
+    }
+}
+
 fn or_procfs(
     port: u16,
     protocol: Protocol,

@@ -46,6 +46,15 @@ pub fn listeners(port: u16, protocol: Protocol) -> Result<Vec<ListeningSocket>, 
         .collect())
 }
 
+/// Whether the system lists all UDP sockets, so that none needs to be tried out.
+pub(crate) const LISTS_DATAGRAMS: bool = cfg!(target_os = "linux");
+
+/// Whether a UDP socket, connected or not, keeps a UDP claim from being had.
+pub(crate) fn datagrams_exclude(claim: &Claim) -> Result<bool, PortError> {
+    let found = system::datagrams(claim.port).map_err(PortError::Lookup)?;
+    Ok(!excluding(claim, found).is_empty())
+}
+
 /// The sockets that listen where a claim wants to.
 pub(crate) fn listening(claim: &Claim) -> Result<Vec<Bound>, PortError> {
     let found = system::listening(claim.port, claim.protocol).map_err(PortError::Lookup)?;

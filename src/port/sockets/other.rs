@@ -14,6 +14,10 @@ pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>>
     bound(port, protocol)
 }
 
+pub(super) fn datagrams(port: u16) -> io::Result<Vec<Bound>> {
+    bound(port, Protocol::Udp)
+}
+
 pub(super) fn connections(_port: u16, _remote: u16, _closing: bool) -> io::Result<Vec<Connection>> {
     Err(io::ErrorKind::Unsupported.into())
 }

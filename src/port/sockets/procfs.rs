@@ -34,9 +34,17 @@ pub(super) fn bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
         Protocol::Tcp => LISTEN,
         Protocol::Udp => CLOSE,
     };
+    in_state(port, protocol, |state| state == wanted)
+}
+
+pub(super) fn datagrams(port: u16) -> io::Result<Vec<Bound>> {
+    in_state(port, Protocol::Udp, |_| true)
+}
+
+fn in_state(port: u16, protocol: Protocol, wanted: impl Fn(u8) -> bool) -> io::Result<Vec<Bound>> {
     Ok(rows(protocol)?
         .into_iter()
-        .filter(|row| row.state == wanted && row.local.port() == port)
+        .filter(|row| wanted(row.state) && row.local.port() == port)
         .map(|row| Bound {
             listening: true,
             socket: ListeningSocket {

@@ -1,0 +1,142 @@
+//! Whether somebody starts a holder again that was stopped: a loop with a pause, a supervisor with a back-off.
+//!
+//! The port is free by then; it is watched for a bounded time, and only while a process lives that may have
+//! reason to. Asks the kernel's list alone: to try the port out would be in the way of whoever wants it next.
+//! Stops nobody.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::port::claim::Claim;
+use crate::port::holder::{Holder, ProcessFacts, Who};
+use crate::port::process::{Stat, process_facts, ticks_now};
+use crate::port::{PortError, describe, free, protect, supervisor};
+
+/// How long is watched: a pause of a second, and the start of a slow server after it.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A shell takes its terminal back, and a wrapper ends, before this: nothing is said for so short a time.
+const UNSAID: Duration = Duration::from_millis(250);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// When holders began to be stopped, in clock ticks since boot.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// This moment.
+    pub fn now() -> Self {
+        Self(ticks_now())
+    }
+}
+
+/// Watches a port that was just released: [`PortError::TakenAgain`] as soon as somebody listens there, with
+/// who it is and what keeps it running.
+///
+/// `before` are those who were stopped from `since` on. Returns at once where nobody is left who might start
+/// them again, and after three seconds otherwise. `waiting` is told, at most once, for whom is waited.
+pub fn watch(
+    claim: &Claim,
+    before: &[Holder],
+    since: Moment,
+    waiting: impl FnOnce(&str),
+) -> Result<(), PortError> {
+    let begin = Instant::now();
+    let mut waiting = Some(waiting);
+    loop {
+        // Before the sockets: whoever starts it again and ends is seen by what it started.
+        let restarter = restarter(before, since);
+        if let Some(error) = free::taken_again(claim, before)? {
+            return Err(error);
+        }
+        let Some(restarter) = restarter else {
+            return Ok(());
+        };
+        let elapsed = begin.elapsed();
+        if elapsed >= PATIENCE {
+            return Ok(());
+        }
+        if elapsed >= UNSAID
+            && let Some(waiting) = waiting.take()
+        {
+            waiting(&format!(
+                "port {claim} is released; watching for {} s whether it is taken again: the holder was started by {}",
+                PATIENCE.as_secs(),
+                describe::process(&restarter)
+            ));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// A living process that may start one of the holders again.
+fn restarter(before: &[Holder], since: Moment) -> Option<ProcessFacts> {
+    let mut asked = BTreeSet::new();
+    before.iter().find_map(|holder| match &holder.who {
+        Who::Process(facts) if facts.run_id.is_none() => nearest(facts, since, &mut asked),
+        // Its engine, its manager or wharf was told to stop it.
+        Who::Process(_)
+        | Who::Container(_)
+        | Who::Unit { .. }
+        | Who::Unknown { .. }
+        | Who::Kernel => None,
+    })
+}
+
+/// The nearest ancestor that is left, if it may start its child again. What is above it waits for it.
+fn nearest(
+    holder: &ProcessFacts,
+    since: Moment,
+    asked: &mut BTreeSet<u32>,
+) -> Option<ProcessFacts> {
+    let is_left = |pid: u32, name: &str| {
+        Stat::read(pid).filter(|stat| {
+            stat.is_alive() && stat.name == name && stat.start_time <= holder.start_time
+        })
+    };
+    let stat = holder
+        .ancestors
+        .iter()
+        .find_map(|(pid, name)| is_left(*pid, name))?;
+    if !asked.insert(stat.pid) || stat.pid == 1 {
+        return None;
+    }
+    let facts = process_facts(stat.pid)?;
+    may_restart(&stat, &facts, since).then_some(facts)
+}
+
+fn may_restart(stat: &Stat, facts: &ProcessFacts, since: Moment) -> bool {
+    // Who asked for the port does not want it back.
+    if stat.pid == std::process::id()
+        || protect::is_own_ancestor(stat.pid)
+        || protect::carries_sessions(facts)
+        || protect::is_engine_part(facts)
+    {
+        return false;
+    }
+    let reads_a_terminal = supervisor::is_shell(facts)
+        && supervisor::shell_text(facts).is_none()
+        && stat.terminal != 0
+        && !is_part_of_a_shell(stat, facts);
+    !reads_a_terminal || is_in_a_loop(stat, since)
+}
+
+/// Whether a shell was forked from another one for a part of its command line: `( … )`, `… &`. It reads
+/// nothing, whatever is in the foreground.
+fn is_part_of_a_shell(stat: &Stat, facts: &ProcessFacts) -> bool {
+    process_facts(stat.parent)
+        .is_some_and(|parent| parent.command == facts.command && parent.exe == facts.exe)
+}
+
+/// Whether a shell on a terminal goes on with a command line that was typed there: something is in the
+/// foreground that was not before. At its prompt it is the shell itself.
+fn is_in_a_loop(shell: &Stat, since: Moment) -> bool {
+    u32::try_from(shell.foreground)
+        .ok()
+        .filter(|group| *group != shell.group)
+        .and_then(Stat::read)
+        .is_some_and(|foreground| foreground.start_time >= since.0)
+}

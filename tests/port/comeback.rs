@@ -1,0 +1,106 @@
+//! Holders that are started again after their port was released.
+
+use std::process::Command;
+use std::time::Duration;
+
+use wharf::port::PortError;
+use wharf::port::claim::Claim;
+use wharf::port::comeback::{Moment, watch};
+use wharf::port::holder::Holder;
+use wharf::port::release::{await_free, is_free, stop_process};
+
+use super::stage::{Actor, claim, facts, free_port, holders, is_alive, script};
+
+/// Long enough that no test passes by waiting it out.
+const LONG: Duration = Duration::from_mins(1);
+
+/// Stops the holders and watches the port: what became of it, and what was said while it was waited for.
+fn release(wanted: &Claim, found: &[Holder]) -> (Result<(), PortError>, Option<String>) {
+    let since = Moment::now();
+    for holder in found {
+        stop_process(holder, wanted, LONG).unwrap();
+    }
+    await_free(wanted, found, LONG).unwrap();
+    let mut said = None;
+    let result = watch(wanted, found, since, |text| said = Some(text.to_owned()));
+    (result, said)
+}
+
+#[test]
+fn a_supervisor_that_waits_a_second_is_named() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut keeper = Actor::play(&["backoff", "127.0.0.1", &port.to_string(), "1"]);
+    let found = holders(&wanted);
+    let (result, said) = release(&wanted, &found);
+    let Err(PortError::TakenAgain { who, hint, .. }) = result else {
+        panic!("{result:?}");
+    };
+    let second = keeper.hear().first().copied().unwrap();
+    assert!(who.contains(&format!("pid {second},")), "{who}");
+    assert!(who.contains(&format!("pid {},", keeper.pid())), "{who}");
+    assert_eq!(
+        hint,
+        Some(format!("stop what keeps it: kill {}", keeper.pid()))
+    );
+    assert!(said.is_some_and(|said| said.contains(&keeper.pid().to_string())));
+    // Reported, and neither hunted nor waited for.
+    assert!(is_alive(second) && keeper.is_alive());
+}
+
+#[test]
+fn nothing_is_waited_for_where_nobody_is_left_to_start_it_again() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let _server = Actor::play(&["serve", "127.0.0.1", &port.to_string()]);
+    let (result, said) = release(&wanted, &holders(&wanted));
+    assert!(result.is_ok(), "{result:?}");
+    assert_eq!(said, None);
+    assert!(is_free(&wanted).unwrap());
+}
+
+/// A terminal with a shell that reads what is typed, and the first line that is typed there.
+fn typed(line: &str) -> Actor {
+    let mut command = Command::new("setsid");
+    // Neither a prompt nor what was typed comes back.
+    let shell = "stty -echo; echo ready; exec bash --norc --noediting -i 2>/dev/null";
+    command.args(["script", "-qfc", shell, "/dev/null"]);
+    let mut terminal = Actor::start(command);
+    terminal.say(line);
+    terminal.hear();
+    terminal
+}
+
+#[test]
+fn a_shell_at_its_prompt_is_not_waited_for() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut terminal = typed(&format!("perl {} serve 127.0.0.1 {port}", script()));
+    let (result, said) = release(&wanted, &holders(&wanted));
+    assert!(result.is_ok(), "{result:?}");
+    assert_eq!(said, None);
+    assert!(terminal.is_alive());
+}
+
+#[test]
+fn a_loop_that_was_typed_is_told_from_a_prompt() {
+    for (before, after) in [("", ""), ("(", ")"), ("", " &")] {
+        let port = free_port();
+        let wanted = claim(port, &["127.0.0.1"]);
+        let line = format!(
+            "{before}while true; do perl {} serve 127.0.0.1 {port}; sleep 1; done{after}",
+            script()
+        );
+        let mut terminal = typed(&line);
+        let found = holders(&wanted);
+        let ancestors = &facts(found.first().unwrap()).unwrap().ancestors;
+        let shell = ancestors.first().unwrap().0;
+        let (result, _) = release(&wanted, &found);
+        let Err(PortError::TakenAgain { who, hint, .. }) = result else {
+            panic!("{line}: {result:?}");
+        };
+        assert!(who.contains(&format!("pid {shell},")), "{who}");
+        assert!(hint.is_some_and(|hint| hint.contains("terminal")));
+        assert!(is_alive(shell) && terminal.is_alive());
+    }
+}
