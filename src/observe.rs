@@ -28,14 +28,21 @@ pub async fn observe(
     placement: &Placement,
     policy: &Policy,
 ) -> Result<Observed, BackendError> {
-    let mut observed = Observed {
-        instances: instances(backends, project, placement).await?,
-        ..Observed::default()
-    };
+    backends.containers.declare(project);
+    let mut observed;
     let mut ports_are_here = true;
     if placement.needs_engine() {
         ports_are_here = backends.containers.reachable().await?.local;
-        resources(backends, project, placement, policy, &mut observed).await?;
+        let (instances, found) = tokio::try_join!(
+            instances(backends, project, placement),
+            resources(backends, project, placement, policy)
+        )?;
+        observed = Observed { instances, ..found };
+    } else {
+        observed = Observed {
+            instances: instances(backends, project, placement).await?,
+            ..Observed::default()
+        };
     }
     let claims = plan::claims(&Inputs {
         project,
@@ -48,8 +55,10 @@ pub async fn observe(
         .into_iter()
         .filter(|claim| ports_are_here || placement.of(&claim.service) == BackendKind::Process)
         .collect();
-    observed.held = backends.held(&claims).await?;
-    observed.free_ports = free_ports(&observed.held, &claims);
+    if !claims.is_empty() {
+        observed.held = backends.held(&claims).await?;
+        observed.free_ports = free_ports(&observed.held, &claims);
+    }
     Ok(observed)
 }
 
@@ -73,13 +82,13 @@ pub async fn instances(
     Ok(instances)
 }
 
+/// What the project names beside its instances, as far as it exists.
 async fn resources(
     backends: &Backends,
     project: &Project,
     placement: &Placement,
     policy: &Policy,
-    observed: &mut Observed,
-) -> Result<(), BackendError> {
+) -> Result<Observed, BackendError> {
     let placed = || {
         placement
             .services(BackendKind::Container)
@@ -128,15 +137,10 @@ async fn resources(
         images,
     };
     let found = backends.containers.resources(&project.name, &names).await?;
-    observed.networks = found.networks;
-    observed.network_hashes = found.network_hashes;
-    observed.volumes = found.volumes;
-    observed.volume_hashes = found.volume_hashes;
-    observed.images = found.images;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
-    observed.stale = placed()
+    let stale = placed()
         .filter_map(|service| {
             let Some(PullPolicy::Every(age)) = service.pull_policy else {
                 return None;
@@ -147,7 +151,15 @@ async fn resources(
             (now > tagged.saturating_add(age)).then_some(image)
         })
         .collect();
-    Ok(())
+    Ok(Observed {
+        networks: found.networks,
+        network_hashes: found.network_hashes,
+        volumes: found.volumes,
+        volume_hashes: found.volume_hashes,
+        images: found.images,
+        stale,
+        ..Observed::default()
+    })
 }
 
 fn free_ports(held: &[Held], claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {

@@ -165,6 +165,7 @@ impl World {
                     protocol: port.protocol,
                 })
                 .collect(),
+            picks_ports: false,
             labels: std::collections::BTreeMap::new(),
             networks: spec
                 .networks
