@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
@@ -44,12 +45,24 @@ pub async fn execute_at_most<B: Backend>(
     events: &Events,
     limit: Option<NonZeroUsize>,
 ) -> Report {
+    execute_until(plan, backend, made, events, limit, &AtomicBool::new(false)).await
+}
+
+/// As [`execute_at_most`], until `halted`: then no step begins any more, and those that run are finished.
+pub async fn execute_until<B: Backend>(
+    plan: &Plan,
+    backend: &B,
+    made: &Made,
+    events: &Events,
+    limit: Option<NonZeroUsize>,
+    halted: &AtomicBool,
+) -> Report {
     let mut at_work = 0;
     let mut report = Report::default();
     let mut waiting: Vec<&Step> = plan.steps.iter().collect();
     let mut running = FuturesUnordered::new();
     loop {
-        if report.failed.is_empty() {
+        if report.failed.is_empty() && !halted.load(Ordering::Relaxed) {
             waiting.retain(|step| {
                 let works = works(&step.action);
                 let room = !works || limit.is_none_or(|limit| at_work < limit.get());

@@ -28,29 +28,32 @@ pub async fn observe(
     placement: &Placement,
     policy: &Policy,
 ) -> Result<Observed, BackendError> {
-    let (own, instances) = everything(backends, project, placement)
-        .await?
-        .into_iter()
-        .partition(|instance| instance.role().is_some());
-    let mut observed = Observed {
-        instances,
-        own,
-        ..Observed::default()
+    backends.containers.declare(project);
+    let linkage = if plan::links::may_name(project, placement) {
+        linkage(backends, project, placement).await?
+    } else {
+        Linkage::default()
     };
-    let inputs = Inputs {
-        project,
-        placement,
-        observed: &observed,
-        policy,
-    };
-    if plan::links::may_name(&inputs) {
-        observed.linkage = linkage(backends, project, placement).await?;
-    }
+    let mut observed;
     let mut ports_are_here = true;
     if placement.needs_engine() {
         ports_are_here = backends.containers.reachable().await?.local;
-        resources(backends, project, placement, policy, &mut observed).await?;
+        let (instances, found) = tokio::try_join!(
+            everything(backends, project, placement),
+            resources(backends, project, placement, policy, &linkage)
+        )?;
+        observed = Observed { instances, ..found };
+    } else {
+        observed = Observed {
+            instances: everything(backends, project, placement).await?,
+            ..Observed::default()
+        };
     }
+    (observed.own, observed.instances) = observed
+        .instances
+        .into_iter()
+        .partition(|instance| instance.role().is_some());
+    observed.linkage = linkage;
     let claims = plan::claims(&Inputs {
         project,
         placement,
@@ -62,8 +65,10 @@ pub async fn observe(
         .into_iter()
         .filter(|claim| ports_are_here || placement.of(&claim.service) == BackendKind::Process)
         .collect();
-    observed.held = backends.held(&claims).await?;
-    observed.free_ports = free_ports(&observed.held, &claims);
+    if !claims.is_empty() {
+        observed.held = backends.held(&claims).await?;
+        observed.free_ports = free_ports(&observed.held, &claims);
+    }
     Ok(observed)
 }
 
@@ -114,13 +119,14 @@ async fn everything(
     Ok(instances)
 }
 
+/// What the project names beside its instances, as far as it exists.
 async fn resources(
     backends: &Backends,
     project: &Project,
     placement: &Placement,
     policy: &Policy,
-    observed: &mut Observed,
-) -> Result<(), BackendError> {
+    linkage: &Linkage,
+) -> Result<Observed, BackendError> {
     let placed = || {
         placement
             .services(BackendKind::Container)
@@ -135,7 +141,7 @@ async fn resources(
     let images = placed()
         .map(|service| service.image_name(&project.name))
         .chain(mounted)
-        .chain(Some(observed.linkage.relay_image.clone()).filter(|image| !image.is_empty()))
+        .chain(Some(linkage.relay_image.clone()).filter(|image| !image.is_empty()))
         .collect();
     // Relays of local services are on networks, too.
     let mut networks: BTreeSet<String> = project
@@ -173,15 +179,10 @@ async fn resources(
         images,
     };
     let found = backends.containers.resources(&project.name, &names).await?;
-    observed.networks = found.networks;
-    observed.network_hashes = found.network_hashes;
-    observed.volumes = found.volumes;
-    observed.volume_hashes = found.volume_hashes;
-    observed.images = found.images;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
-    observed.stale = placed()
+    let stale = placed()
         .filter_map(|service| {
             let Some(PullPolicy::Every(age)) = service.pull_policy else {
                 return None;
@@ -192,7 +193,15 @@ async fn resources(
             (now > tagged.saturating_add(age)).then_some(image)
         })
         .collect();
-    Ok(())
+    Ok(Observed {
+        networks: found.networks,
+        network_hashes: found.network_hashes,
+        volumes: found.volumes,
+        volume_hashes: found.volume_hashes,
+        images: found.images,
+        stale,
+        ..Observed::default()
+    })
 }
 
 fn free_ports(held: &[Held], claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {

@@ -191,6 +191,8 @@ pub struct Instance {
     pub finished: Option<i64>,
     /// Its ports.
     pub publishers: Vec<Publisher>,
+    /// Whether the engine picks a port of the host for it at every start, out of a range or any that is free.
+    pub picks_ports: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its networks, by the engine's name.

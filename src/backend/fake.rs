@@ -183,6 +183,7 @@ impl World {
                     protocol: port.protocol,
                 })
                 .collect(),
+            picks_ports: false,
             labels: spec.service.labels.clone(),
             networks: spec
                 .networks

@@ -420,6 +420,9 @@ impl Named {
         backends: &Backends,
     ) -> Result<Vec<crate::state::Instance>> {
         use crate::backend::Backend as _;
+        if let Some(project) = self.project() {
+            backends.containers.declare(project);
+        }
         let mut instances = backends.processes.observe(self.name()).await?;
         for note in backends.processes.take_notes() {
             ui.warn(note);

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use crate::backend::container::Names;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
+use crate::cli::grace::grace;
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
 use crate::project::model::{MountKind, Project, Service};
@@ -29,9 +30,9 @@ pub(super) struct Args {
     /// Remove instances of services that are no longer in the compose file, and one-off instances
     #[arg(long)]
     remove_orphans: bool,
-    /// Seconds that instances get to stop
-    #[arg(short, long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    /// Seconds that instances get to stop; -1: as many as they need
+    #[arg(short, long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = grace)]
+    timeout: Option<Duration>,
 }
 
 /// `--rmi`
@@ -112,7 +113,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
 
 fn ending(context: &Context, named: &Named, args: &Args) -> Ending {
     let mut ending = Ending {
-        timeout: args.timeout.map(Duration::from_secs),
+        timeout: args.timeout,
         remove_orphans: args.remove_orphans || context.is_on("COMPOSE_REMOVE_ORPHANS"),
         anonymous_volumes: args.volumes,
         ..context.ending(named, &args.services)

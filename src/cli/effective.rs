@@ -25,13 +25,7 @@ pub(super) async fn run(context: &Context, service: &str, json: bool) -> Result<
     let placement = context.place(&project, &wishes, &backends).await?;
     let mut observed = Observed::default();
     let policy = Policy::default();
-    let inputs = Inputs {
-        project: &project,
-        placement: &placement,
-        observed: &observed,
-        policy: &policy,
-    };
-    if may_name(&inputs) {
+    if may_name(&project, &placement) {
         observed.linkage = linkage(&backends, &project, &placement).await?;
     }
     let found = effective(

@@ -35,9 +35,6 @@ pub(super) struct Args {
     /// Seconds that a process gets to end before it is killed
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u64,
-    /// Say what would be stopped, and stop nothing
-    #[arg(long)]
-    dry_run: bool,
     /// `table` or `json` (one object a line, as the ports are afterwards)
     #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"])]
     format: String,
@@ -67,7 +64,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         let Some(seen) = look(context, one).await?.pop() else {
             continue;
         };
-        let result = if args.dry_run {
+        let result = if context.global.dry_run {
             rehearse(context, args, &seen)
         } else {
             free(context, args, &backends, &seen).await
@@ -80,7 +77,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             failed = true;
         }
         if args.format == "json" {
-            let now = if args.dry_run || seen.is_free() {
+            let now = if context.global.dry_run || seen.is_free() {
                 Some(seen)
             } else {
                 look(context, one).await?.pop()

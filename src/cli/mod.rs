@@ -14,6 +14,7 @@ mod events;
 mod exec;
 mod foreground;
 mod free;
+mod grace;
 mod images;
 mod invocation;
 mod kill;
@@ -79,7 +80,9 @@ struct Cli {
     command: Option<Command>,
 }
 
+/// The arguments of a command are put together when it is the one that was called, or when help needs all.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     Up(up::Args),
     Down(down::Args),
@@ -246,7 +249,9 @@ fn command_line(invocation: &Invocation) -> clap::Command {
 
 /// Without a command: a mistake, but not to those who know Docker Compose.
 fn show_help(invocation: &Invocation) -> ExitCode {
-    let help = command_line(invocation).render_help();
+    let mut command = command_line(invocation);
+    command.build();
+    let help = command.render_help();
     // A reader that went away is its own affair.
     if invocation.stands_in {
         drop(write!(anstream::stdout(), "{}", help.ansi()));
@@ -259,7 +264,13 @@ fn show_help(invocation: &Invocation) -> ExitCode {
 fn parse(invocation: &Invocation) -> Result<Cli, clap::Error> {
     let program = std::iter::once(OsString::from(&invocation.program));
     let arguments = program.chain(invocation.arguments.iter().cloned());
-    let matches = command_line(invocation).try_get_matches_from(arguments)?;
+    let mut command = command_line(invocation);
+    // Help lists all commands with what they are for, which is said where their arguments are.
+    let helps = |word: &OsString| ["-h", "--help", "help"].iter().any(|help| word == help);
+    if invocation.arguments.iter().any(helps) {
+        command.build();
+    }
+    let matches = command.try_get_matches_from(arguments)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
     if cli.command.is_none() && cli.version {
         cli.command = Some(Command::Version(version::Args::default()));

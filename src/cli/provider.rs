@@ -220,6 +220,7 @@ fn project(context: &Context, name: &str, wanted: &Wanted) -> Result<Project> {
         name: name.to_owned(),
         directory,
         files: Vec::new(),
+        env_files: Vec::new(),
         services: BTreeMap::from([(service.name.clone(), Arc::new(service))]),
         disabled: Vec::new(),
         networks: BTreeMap::new(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
+use crate::cli::grace::grace;
 use crate::error::Result;
 use crate::plan::launch::{self, Launching};
 use crate::state::Observed;
@@ -17,9 +18,9 @@ pub(super) struct Args {
     /// Do not restart what depends on the services
     #[arg(long)]
     no_deps: bool,
-    /// Seconds that instances get to stop
-    #[arg(short, long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    /// Seconds that instances get to stop; -1: as many as they need
+    #[arg(short, long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = grace)]
+    timeout: Option<Duration>,
 }
 
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
@@ -34,7 +35,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ..Observed::default()
     };
     let launching = Launching {
-        timeout: args.timeout.map(Duration::from_secs),
+        timeout: args.timeout,
         no_deps: args.no_deps,
         ..context.launching(&named, &args.services)
     };

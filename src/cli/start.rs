@@ -51,32 +51,37 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Fails where a service has nothing that could be started.
+/// Says which services have nothing that could be started; fails where the project has nothing at all, or
+/// where a service is known by its instances alone.
 fn check_instances(
     context: &Context,
     named: &Named,
     services: &[String],
     instances: &[Instance],
 ) -> Result<()> {
-    let none = |service: &str| {
-        let mut replicas = instances.iter().filter(|instance| !instance.one_off);
-        !replicas.any(|instance| instance.service == service)
-    };
-    let project = named.project().filter(|_| !context.is_by_name(named));
-    let missing = match project {
+    let replicas = || instances.iter().filter(|instance| !instance.one_off);
+    let none = |service: &str| !replicas().any(|instance| instance.service == service);
+    let nothing = |name: &str| format!("service `{name}` has no instance to start");
+    let hint = |name: &str| format!("wharf up -d {name}");
+    if let Some(project) = named.project().filter(|_| !context.is_by_name(named)) {
         // Only these services and their dependencies are in it.
-        Some(project) => project
-            .services
-            .values()
-            .find(|service| service.scale != Some(0) && none(&service.name))
-            .map(|service| service.name.as_str()),
-        None => services.iter().map(String::as_str).find(|name| none(name)),
-    };
-    if let Some(name) = missing {
-        let message = format!("service `{name}` has no instance to start");
-        return Err(Error::failed(message).hint(format!("wharf up -d {name}")));
+        let wanted = project.services.values();
+        let wanted = wanted.filter(|service| service.scale != Some(0) && none(&service.name));
+        for service in wanted {
+            let name = &service.name;
+            if replicas().next().is_none() {
+                return Err(Error::failed(nothing(name)).hint(hint(name)));
+            }
+            context
+                .ui
+                .note(format!("{}: {}", nothing(name), hint(name)));
+        }
+        return Ok(());
     }
-    if project.is_none() && instances.is_empty() {
+    if let Some(name) = services.iter().find(|name| none(name)) {
+        return Err(Error::failed(nothing(name)).hint(hint(name)));
+    }
+    if instances.is_empty() {
         return Err(Error::failed(format!(
             "project {} has no instances to start",
             named.name()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
+use crate::cli::grace::grace;
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
 use crate::state::Observed;
@@ -14,9 +15,9 @@ pub(super) struct Args {
     /// Services to stop [default: all]
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
-    /// Seconds that instances get to stop
-    #[arg(short, long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    /// Seconds that instances get to stop; -1: as many as they need
+    #[arg(short, long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = grace)]
+    timeout: Option<Duration>,
 }
 
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
@@ -26,7 +27,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
     let ending = Ending {
-        timeout: args.timeout.map(Duration::from_secs),
+        timeout: args.timeout,
         ..context.ending(&named, &args.services)
     };
     let plan = down::stop(

@@ -11,6 +11,7 @@ use crate::cli::await_up::await_up;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::{Context, Named};
 use crate::cli::foreground::{self, Abort, Foreground, Scene};
+use crate::cli::grace::grace;
 use crate::cli::settle::{Settled, settle};
 use crate::cli::watch::{self, Watch};
 use crate::error::{Error, Kind, Result};
@@ -82,9 +83,9 @@ pub(super) struct Args {
     /// port is freed by --force alone
     #[arg(short, long)]
     yes: bool,
-    /// Seconds that instances get to stop
-    #[arg(short, long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    /// Seconds that instances get to stop; -1: as many as they need
+    #[arg(short, long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = grace)]
+    timeout: Option<Duration>,
     /// Wait until the services run, or are healthy where they have a healthcheck; implies --detach
     #[arg(long)]
     wait: bool,
@@ -253,14 +254,14 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         context.ui.note(note);
     }
     let kept = kept(&settled.plan, &settled.observed.instances, &project);
-    for instance in &kept {
-        context.ui.status(format!(
+    context.ui.statuses(kept.iter().map(|instance| {
+        format!(
             " {GOOD}✔{GOOD:#} {} {} is up to date{}",
             instance.backend,
             instance.name,
             answers_at(instance)
-        ));
-    }
+        )
+    }));
     if context.global.dry_run {
         if settled.plan.steps.is_empty() {
             context.ui.status("nothing to do: everything is up to date");
@@ -395,7 +396,7 @@ fn policy(context: &Context, args: &Args, project: &Project) -> Result<Policy> {
             _ => None,
         },
         scale,
-        timeout: args.timeout.map(Duration::from_secs),
+        timeout: args.timeout,
         recreate_dependencies: args.always_recreate_deps,
         remove_orphans: args.remove_orphans || context.is_on("COMPOSE_REMOVE_ORPHANS"),
         ignore_orphans: context.is_on("COMPOSE_IGNORE_ORPHANS"),
@@ -483,7 +484,7 @@ fn foreground(context: &Context, args: &Args, project: &Project) -> Result<Foreg
             Abort::Never
         },
         exit_code_from: args.exit_code_from.clone(),
-        timeout: args.timeout.map(Duration::from_secs),
+        timeout: args.timeout,
         attach: (shown.len() < project.services.len()).then_some(shown),
         timestamps: args.timestamps,
         no_prefix: args.no_log_prefix,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::plan::Inputs;
-use crate::plan::diverged::{named_volumes, renewed_resource};
+use crate::plan::diverged::{Diverged, named_volumes};
 use crate::plan::placement::in_form;
 use crate::plan::policy::Recreate;
 use crate::plan::sharing;
@@ -69,17 +69,22 @@ impl Decided<'_> {
 
 /// Decides about all services, by name.
 pub(super) fn decide<'a>(inputs: &Inputs<'a>) -> BTreeMap<String, Decided<'a>> {
+    let diverged = Diverged::of(inputs);
     let mut all: BTreeMap<String, Decided<'a>> = inputs
         .project
         .services
         .iter()
-        .map(|(name, service)| (name.clone(), decide_service(inputs, service)))
+        .map(|(name, service)| (name.clone(), decide_service(inputs, &diverged, service)))
         .collect();
     sharing::follow(inputs, &mut all);
     all
 }
 
-fn decide_service<'a>(inputs: &Inputs<'a>, service: &Arc<Service>) -> Decided<'a> {
+fn decide_service<'a>(
+    inputs: &Inputs<'a>,
+    diverged: &Diverged<'_>,
+    service: &Arc<Service>,
+) -> Decided<'a> {
     let backend = inputs.placement.of(&service.name);
     if let Some(once) = &inputs.policy.once
         && once.service.name == service.name
@@ -113,7 +118,12 @@ fn decide_service<'a>(inputs: &Inputs<'a>, service: &Arc<Service>) -> Decided<'a
         && mine
             .iter()
             .all(|instance| instance.backend == BackendKind::Container);
-    let decide = |number, old| decide_replica(inputs, &service, backend, &fingerprint, number, old);
+    let resource = diverged.used_by(&service);
+    let made_from = MadeFrom {
+        fingerprint: &fingerprint,
+        resource: resource.as_deref(),
+    };
+    let decide = |number, old| decide_replica(inputs, &service, backend, &made_from, number, old);
     let decisions = if only_containers {
         by_count(&mine, replicas, decide, |instance| {
             is_unnamed(inputs.project, &service, instance)
@@ -204,11 +214,18 @@ fn is_unnamed(project: &Project, service: &Service, instance: &Instance) -> bool
         .is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
+/// What tells whether an instance is still what its service says.
+struct MadeFrom<'a> {
+    fingerprint: &'a Fingerprint,
+    /// A network or volume of the service that is made anew, and why.
+    resource: Option<&'a str>,
+}
+
 fn decide_replica<'a>(
     inputs: &Inputs<'a>,
     service: &Service,
     backend: BackendKind,
-    fingerprint: &Fingerprint,
+    made_from: &MadeFrom<'_>,
     number: u32,
     old: Vec<&'a Instance>,
 ) -> Decision<'a> {
@@ -227,15 +244,15 @@ fn decide_replica<'a>(
     }
     match recreate(inputs, &service.name) {
         Recreate::Always(what) => return create(old, Cause::Requested(what)),
-        Recreate::Diverged if instance.fingerprint.as_ref() != Some(fingerprint) => {
+        Recreate::Diverged if instance.fingerprint.as_ref() != Some(made_from.fingerprint) => {
             return create(old, Cause::ConfigChanged);
         }
         Recreate::Diverged if image_changed(inputs, service, instance) => {
             return create(old, Cause::ImageChanged);
         }
         Recreate::Diverged if backend == BackendKind::Container => {
-            if let Some(what) = renewed_resource(inputs, service) {
-                return create(old, Cause::NeededBy(what));
+            if let Some(what) = made_from.resource {
+                return create(old, Cause::NeededBy(what.to_owned()));
             }
             if let Some(network) = missing_network(inputs, service, instance) {
                 let what = format!("network {network}, which it is not in");

@@ -3,6 +3,8 @@
 //! A network is made anew: its containers go first and are made again. A volume holds data, so it is
 //! kept unless the policy says otherwise.
 
+use std::collections::BTreeSet;
+
 use crate::naming::Role;
 use crate::plan::decide::Decision;
 use crate::plan::policy::Recreate;
@@ -13,7 +15,7 @@ use crate::project::model::{MountKind, Service};
 use crate::state::BackendKind;
 
 /// Whether a network, by its key, is to be made anew.
-pub(super) fn network_diverged(inputs: &Inputs<'_>, key: &str) -> bool {
+fn network_diverged(inputs: &Inputs<'_>, key: &str) -> bool {
     let Some(network) = inputs.project.networks.get(key) else {
         return false;
     };
@@ -33,18 +35,40 @@ fn volume_differs(inputs: &Inputs<'_>, key: &str) -> bool {
         && recorded.is_some_and(|hash| !hash.is_empty() && *hash != volume.config_hash())
 }
 
-/// The name of a network or volume of the service that is to be made anew.
-pub(super) fn renewed_resource(inputs: &Inputs<'_>, service: &Service) -> Option<String> {
-    let network = service
-        .networks
-        .keys()
-        .find(|key| network_diverged(inputs, key))
-        .map(|key| format!("network {key}, which changed"));
-    network.or_else(|| {
-        named_volumes(service)
-            .find(|key| inputs.policy.renew_diverged && volume_differs(inputs, key))
-            .map(|key| format!("volume {key}, which changed"))
-    })
+/// The networks and volumes that are to be made anew, by key.
+pub(super) struct Diverged<'a> {
+    networks: BTreeSet<&'a str>,
+    volumes: BTreeSet<&'a str>,
+}
+
+impl<'a> Diverged<'a> {
+    pub(super) fn of(inputs: &Inputs<'a>) -> Self {
+        let networks = inputs.project.networks.keys();
+        let volumes = inputs.project.volumes.keys();
+        Self {
+            networks: networks
+                .map(String::as_str)
+                .filter(|key| network_diverged(inputs, key))
+                .collect(),
+            volumes: volumes
+                .map(String::as_str)
+                .filter(|key| inputs.policy.renew_diverged && volume_differs(inputs, key))
+                .collect(),
+        }
+    }
+
+    /// The first that a service uses, and why it is made anew.
+    pub(super) fn used_by(&self, service: &Service) -> Option<String> {
+        let mut networks = service.networks.keys();
+        let network = networks
+            .find(|key| self.networks.contains(key.as_str()))
+            .map(|key| format!("network {key}, which changed"));
+        network.or_else(|| {
+            named_volumes(service)
+                .find(|key| self.volumes.contains(key.as_str()))
+                .map(|key| format!("volume {key}, which changed"))
+        })
+    }
 }
 
 /// The keys of the named volumes that a service mounts.

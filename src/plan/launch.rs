@@ -160,13 +160,21 @@ impl Launcher<'_> {
         let only_restarting = self.only_restarting;
         let order = by_dependency(self.chosen, |edge| edge.restart || !only_restarting);
         for service in order {
-            for instance in of_service(self.chosen, service).filter(|instance| wanted(instance)) {
-                let mut needs: Vec<StepId> = self
-                    .stops
-                    .get(&instance.id.0)
-                    .copied()
-                    .into_iter()
-                    .collect();
+            // A port that the engine picks must not be one that another replica was made with.
+            let (picking, fixed): (Vec<_>, Vec<_>) = of_service(self.chosen, service)
+                .filter(|instance| wanted(instance))
+                .partition(|instance| instance.picks_ports);
+            let stops = self.stops;
+            let stop = |instance: &&Instance| stops.get(&instance.id.0).copied();
+            let freed: Vec<StepId> = picking.iter().filter_map(stop).collect();
+            for instance in fixed.into_iter().chain(picking) {
+                let mut needs: Vec<StepId> = stop(&instance).into_iter().collect();
+                if instance.picks_ports {
+                    // One after the other: engines pick without a lock.
+                    needs.extend(self.started.get(service).into_iter().flatten());
+                } else {
+                    needs.extend(&freed);
+                }
                 if instance.backend == BackendKind::Process {
                     needs.extend(&self.first);
                 }

@@ -133,6 +133,7 @@ pub(super) fn identity(project: &Project) -> Arc<ProjectIdentity> {
         name: project.name.clone(),
         working_dir: project.directory.clone(),
         config_files: project.files.clone(),
+        env_files: project.env_files.clone(),
     })
 }
 

@@ -250,6 +250,9 @@ pub struct ProjectIdentity {
     pub working_dir: PathBuf,
     /// Its compose files, absolute, in the order given.
     pub config_files: Vec<PathBuf>,
+    /// The env files that were asked for, absolute.
+    #[serde(default)]
+    pub env_files: Vec<PathBuf>,
 }
 
 /// Everything needed to make one instance; nothing is left to choose.

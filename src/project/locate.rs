@@ -36,6 +36,8 @@ pub(crate) type Failure = Box<(LoadErrorKind, Diagnostic)>;
 pub(crate) struct Located {
     /// The compose files, absolute; `-` is standard input.
     pub(crate) files: Vec<PathBuf>,
+    /// The env files that were asked for, absolute.
+    pub(crate) env_files: Vec<PathBuf>,
     /// The project's directory, absolute.
     pub(crate) directory: PathBuf,
     /// The variables for interpolation.
@@ -159,6 +161,11 @@ pub(crate) fn locate(
     }
     Ok(Located {
         files: chosen,
+        env_files: env_files
+            .iter()
+            .flatten()
+            .map(|path| absolute(path))
+            .collect(),
         directory,
         variables,
         name,

@@ -181,6 +181,7 @@ pub(crate) struct Resolved {
     pub(crate) name: String,
     pub(crate) directory: PathBuf,
     pub(crate) files: Vec<PathBuf>,
+    pub(crate) env_files: Vec<PathBuf>,
     pub(crate) variables: BTreeMap<String, String>,
     pub(crate) home: Option<String>,
     /// The sections; `services` holds those that take part.
@@ -199,6 +200,7 @@ pub fn load(options: &LoadOptions, env: &Env, files: &dyn Files) -> Result<Loade
         name: &resolved.name,
         directory: &resolved.directory,
         files: &resolved.files,
+        env_files: &resolved.env_files,
         variables: &resolved.variables,
         home: resolved.home.as_deref(),
         hash_form: &render::hashed,
@@ -290,6 +292,7 @@ pub(crate) fn resolve(
         name,
         directory: located.directory,
         files: located.files,
+        env_files: located.env_files,
         variables: located.variables,
         home,
         top: Map::new(),

@@ -28,6 +28,7 @@ pub(crate) struct Context<'a> {
     pub(crate) name: &'a str,
     pub(crate) directory: &'a Path,
     pub(crate) files: &'a [PathBuf],
+    pub(crate) env_files: &'a [PathBuf],
     pub(crate) variables: &'a BTreeMap<String, String>,
     pub(crate) home: Option<&'a str>,
     /// The text that a service's hash is made of.
@@ -57,6 +58,7 @@ pub(crate) fn project(
         name: context.name.to_owned(),
         directory: context.directory.to_path_buf(),
         files: context.files.to_vec(),
+        env_files: context.env_files.to_vec(),
         services,
         disabled: disabled.keys().cloned().collect(),
         networks: section("networks")

@@ -71,13 +71,8 @@ impl Ui {
 
     /// Lines of data, written at once.
     pub fn lines<T: AsRef<str>>(self, lines: impl IntoIterator<Item = T>) {
-        let mut text = String::new();
-        for line in lines {
-            text.push_str(line.as_ref());
-            text.push('\n');
-        }
         if LOST.get().is_none() {
-            self.wrote(anstream::stdout().write_all(text.as_bytes()));
+            self.wrote(write_at_once(&mut io::stdout(), &joined(lines)));
         }
     }
 
@@ -90,13 +85,18 @@ impl Ui {
 
     /// One line about what happened.
     pub fn status(self, line: impl AsRef<str>) {
+        self.statuses([line]);
+    }
+
+    /// Lines about what happened, written at once.
+    pub fn statuses<T: AsRef<str>>(self, lines: impl IntoIterator<Item = T>) {
         if self.quiet {
             return;
         }
         if self.status_to_stdout {
-            self.data(line);
+            self.lines(lines);
         } else {
-            drop(writeln!(anstream::stderr(), "{}", line.as_ref()));
+            drop(write_at_once(&mut io::stderr(), &joined(lines)));
         }
     }
 
@@ -118,4 +118,29 @@ impl Ui {
     pub fn can_ask(self) -> bool {
         !self.unattended && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
+}
+
+fn joined<T: AsRef<str>>(lines: impl IntoIterator<Item = T>) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(line.as_ref());
+        text.push('\n');
+    }
+    text
+}
+
+/// Writes text in one piece, without its colours where the stream shows none. (A stream of anstream's writes
+/// what stands between two changes of colour each by itself.)
+fn write_at_once<S>(stream: &mut S, text: &str) -> io::Result<()>
+where
+    S: io::Write + anstream::stream::RawStream,
+{
+    let text = match anstream::AutoStream::choice(stream) {
+        anstream::ColorChoice::Never => anstream::adapter::strip_str(text).to_string(),
+        anstream::ColorChoice::Auto
+        | anstream::ColorChoice::AlwaysAnsi
+        | anstream::ColorChoice::Always => text.to_owned(),
+    };
+    stream.write_all(text.as_bytes())?;
+    stream.flush()
 }

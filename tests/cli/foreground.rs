@@ -153,6 +153,51 @@ fn the_exit_code_of_a_service_counts_that_was_stopped_because_another_ended() {
 }
 
 #[test]
+fn what_is_just_being_started_when_another_ends_is_heard_too() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  short: {x-wharf: {process: {command: [sh, -c, 'exit 5']}}}
+  slow:
+    post_start: [{command: [sh, -c, 'until [ -e go ]; do sleep 0.1; done']}]
+    x-wharf: {process: {command: [sh, -c, 'trap \"exit 9\" TERM; while :; do sleep 0.1; done']}}
+",
+    );
+    let up = sandbox.spawn(&["up", "--exit-code-from", "slow"]);
+    up.wait_for_line("short-1 exited with code 5");
+    sandbox.write("go", "");
+    let up = up.wait();
+    // 9, or 143 where it was stopped before it had set its trap.
+    assert!([9, 143].contains(&up.code()), "{up}");
+    assert!(up.stdout.contains("slow-1 exited with code"), "{up}");
+}
+
+#[test]
+fn a_service_that_never_ran_has_no_exit_code() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  short: {x-wharf: {process: {command: [sh, -c, 'exit 0']}}}
+  ill:
+    healthcheck: {test: [CMD, 'false'], start_period: 1h}
+    x-wharf: {process: {command: [sleep, '600']}}
+  tests:
+    depends_on: {ill: {condition: service_healthy}}
+    x-wharf: {process: {command: ['true']}}
+",
+    );
+    let up = sandbox
+        .wharf(&["up", "--exit-code-from", "tests"])
+        .expect(1);
+    assert!(up.stderr.contains("service `tests` did not run"), "{up}");
+    eventually("nothing of the project runs", || {
+        sandbox.processes().is_empty().then_some(())
+    });
+}
+
+#[test]
 fn a_service_that_another_command_restarts_is_still_in_the_foreground() {
     let sandbox = Sandbox::new();
     sandbox.write(

@@ -125,6 +125,7 @@ impl Lab {
                 name,
                 working_dir: directory.path().to_owned(),
                 config_files: vec![directory.path().join("compose.yaml")],
+                env_files: Vec::new(),
             }),
             containers: Containers::new(&env()),
             directory,

@@ -70,3 +70,49 @@ fn each_command_of_one_goes_on_with_what_the_other_did() {
         }
     }
 }
+
+const WITH_HOOKS: &str = "
+services:
+  web:
+    image: IMAGE
+    command: sleep 600
+    init: true
+    post_start: [{command: [sh, -c, 'echo post >> /hooks']}]
+    pre_stop: [{command: [sh, -c, 'echo pre >> /hooks']}]
+  tool: {image: IMAGE, command: sleep 600, profiles: [tools]}
+";
+
+/// What a container made by the other tool does not record is in the compose file: its hooks. What both
+/// record is the same: the env files that were asked for.
+#[test]
+fn the_hooks_of_the_file_run_in_what_the_other_tool_made() {
+    let lab = lab!();
+    if compose().is_none() {
+        return;
+    }
+    lab.write(&WITH_HOOKS.replace("IMAGE", lab.busybox()));
+    for env in ["one.env", "two.env"] {
+        std::fs::write(lab.directory.path().join(env), "A=1\n").unwrap();
+    }
+    let name = format!("{}-web-1", lab.project.name);
+    let hooks = || crate::engine::docker(&["exec", &name, "cat", "/hooks"]);
+    let env_files = || {
+        let label = "{{index .Config.Labels \"com.docker.compose.project.environment_file\"}}";
+        crate::engine::docker(&["inspect", "--format", label, &name])
+    };
+    let mut seen = Vec::new();
+    for tool in [Tool::Compose, Tool::Wharf] {
+        lab.succeeds(
+            tool,
+            &["--env-file", "one.env", "--env-file", "two.env", "up", "-d"],
+        );
+        seen.push(env_files());
+        lab.succeeds(Tool::Wharf, &["stop"]);
+        // A service without an instance is no failure while others have some.
+        lab.succeeds(tool, &["--profile", "tools", "start"]);
+        assert_eq!(hooks(), "post\npre\npost", "{tool:?}");
+        lab.succeeds(tool, &["down", "-t", "-1"]);
+    }
+    assert!(seen[0].ends_with("/two.env"), "{seen:?}");
+    assert_eq!(seen[0], seen[1]);
+}

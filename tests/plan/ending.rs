@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 use wharf::plan::down::{self, DEPENDS_ON_LABEL, Ending};
 use wharf::plan::launch::{self, Launching};
 use wharf::plan::policy::Policy;
-use wharf::state::{BackendKind, Status};
+use wharf::state::{BackendKind, InstanceId, Status};
 
 use crate::world::{World, names, python};
 
@@ -101,6 +101,26 @@ fn without_restart_nothing_orders_a_restart() {
     for step in &plan.steps {
         assert!(step.needs.len() <= 1, "only its own stop or start: {plan}");
     }
+}
+
+#[test]
+fn replicas_whose_ports_the_engine_picks_start_last_and_in_turn() {
+    let mut world = running();
+    let first = world.observed.instances[0].clone();
+    for (number, picks_ports) in [(2, true), (3, false), (4, true)] {
+        let mut replica = first.clone();
+        replica.id = InstanceId(format!("replica{number}"));
+        replica.name = format!("replica-{number}");
+        replica.number = number;
+        replica.picks_ports = picks_ports;
+        world.observed.instances.push(replica);
+    }
+    let service = first.service.clone();
+    world
+        .observed
+        .instances
+        .retain(|instance| instance.service == service);
+    assert_snapshot!(launch::restart(&world.observed, &Launching::default()));
 }
 
 #[test]

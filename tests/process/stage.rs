@@ -255,6 +255,7 @@ impl Stage {
                 name: PROJECT.into(),
                 working_dir: self.root.path().into(),
                 config_files: Vec::new(),
+                env_files: Vec::new(),
             }),
             name: name(&service.name),
             service: Arc::new(service),

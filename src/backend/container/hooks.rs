@@ -1,7 +1,8 @@
 //! `post_start` and `pre_stop`: commands in a container that runs.
 //!
 //! They are recorded in labels, so that every later invocation (and `down` without a compose file) knows
-//! them without the service.
+//! them without the service. Where a container records none, because another tool made it, those of the
+//! compose file count.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +13,16 @@ use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::lines::{Line, Lines};
-use super::{Engine, labels};
+use super::{Containers, Engine, labels};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
-use crate::project::model::{self, Service};
+use crate::project::model::{self, Project, Service};
 
 /// How many lines of output go into an error.
 const KEPT: usize = 20;
+
+/// How much of each, in bytes.
+const WIDEST: usize = 4096;
 
 /// A hook as its label has it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +36,22 @@ pub(super) struct Hook {
     working_dir: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     environment: Vec<String>,
+}
+
+/// By service, the labels that its containers would record.
+pub(super) type Declared = BTreeMap<String, BTreeMap<String, String>>;
+
+impl Containers {
+    /// Makes the hooks of the compose file known, for containers that record none. The first call counts.
+    pub fn declare(&self, project: &Project) {
+        self.shared.declared.get_or_init(|| {
+            let services = project.services.values();
+            services
+                .map(|service| (service.name.clone(), recorded(service)))
+                .filter(|(_, hooks)| !hooks.is_empty())
+                .collect()
+        });
+    }
 }
 
 /// The labels that record a service's hooks.
@@ -61,8 +81,25 @@ impl Hook {
     }
 }
 
-/// Runs the hooks that a container's label records, one after the other; the first failure ends it.
+/// A container's hooks, as its label or else its service in the compose file has them.
+fn hooks_of<'a>(
+    declared: Option<&'a Declared>,
+    label: &str,
+    labels: &'a BTreeMap<String, String>,
+) -> Option<&'a String> {
+    let of_file = || {
+        let is_one_off = labels
+            .get(labels::ONE_OFF)
+            .is_some_and(|word| word == "True");
+        let service = labels.get(labels::SERVICE).filter(|_| !is_one_off)?;
+        declared?.get(service)?.get(label)
+    };
+    labels.get(label).or_else(of_file)
+}
+
+/// Runs the hooks that are recorded under a label, one after the other; the first failure ends it.
 pub(super) async fn run(
+    containers: &Containers,
     engine: &Engine,
     id: &str,
     name: &str,
@@ -70,7 +107,7 @@ pub(super) async fn run(
     labels: &BTreeMap<String, String>,
     events: &Events,
 ) -> Result<(), BackendError> {
-    let Some(text) = labels.get(label) else {
+    let Some(text) = hooks_of(containers.shared.declared.get(), label, labels) else {
         return Ok(());
     };
     let what = label.rsplit('.').next().unwrap_or(label);
@@ -119,7 +156,8 @@ pub(super) async fn execute(
         if last_lines.len() == KEPT {
             last_lines.remove(0);
         }
-        last_lines.push(String::from_utf8_lossy(&line.bytes).into_owned());
+        let shown = &line.bytes[..line.bytes.len().min(WIDEST)];
+        last_lines.push(String::from_utf8_lossy(shown).into_owned());
         events.send(Event::Log {
             name: name.to_owned(),
             stream: line.stream,
@@ -142,4 +180,27 @@ pub(super) async fn execute(
     // Gone before it could be asked: nothing is known against it.
     let code = i32::try_from(code.unwrap_or(0)).unwrap_or(i32::MAX);
     Ok((code, last_lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_container_records_counts_before_the_file() {
+        let text = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+            pairs.iter().map(owned).collect()
+        };
+        let declared = Declared::from([("web".to_owned(), text(&[(labels::PRE_STOP, "file")]))]);
+        let found = |pairs: &[(&str, &str)]| {
+            hooks_of(Some(&declared), labels::PRE_STOP, &text(pairs)).cloned()
+        };
+        let service = (labels::SERVICE, "web");
+        let own = (labels::PRE_STOP, "label");
+        assert_eq!(found(&[service, own]).as_deref(), Some("label"));
+        assert_eq!(found(&[service]).as_deref(), Some("file"));
+        assert_eq!(found(&[service, (labels::ONE_OFF, "True")]), None);
+        assert_eq!(found(&[(labels::SERVICE, "db")]), None);
+    }
 }

@@ -23,6 +23,8 @@ pub(super) const VERSION: &str = "com.docker.compose.version";
 pub(super) const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
 /// The compose files, joined by commas.
 pub(super) const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
+/// The env files that were asked for, joined by commas; not there where none was.
+pub(super) const ENV_FILES: &str = "com.docker.compose.project.environment_file";
 /// `True` for the containers of `run`.
 pub(super) const ONE_OFF: &str = "com.docker.compose.oneoff";
 /// What such a container has in place of a number.
@@ -63,6 +65,9 @@ pub(super) fn of_container(spec: &InstanceSpec, around: &Surroundings) -> BTreeM
     set(SERVICE, spec.service.name.clone());
     set(WORKING_DIR, spec.project.working_dir.display().to_string());
     set(CONFIG_FILES, joined(&spec.project.config_files));
+    if !spec.project.env_files.is_empty() {
+        set(ENV_FILES, joined(&spec.project.env_files));
+    }
     if let Some(one_off) = &spec.one_off {
         set(ONE_OFF, "True".to_owned());
         set(SLUG, one_off.slug.clone());

@@ -53,7 +53,7 @@ mod usage;
 mod wire;
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, Docker};
@@ -97,6 +97,8 @@ struct Shared {
     engine: OnceCell<Engine>,
     /// What was learnt about replaced containers while they existed.
     replaced: replace::Replaced,
+    /// The hooks of the compose file.
+    declared: OnceLock<hooks::Declared>,
 }
 
 /// The engine that answers.
@@ -140,6 +142,7 @@ impl Containers {
                 env: env.clone(),
                 engine: OnceCell::new(),
                 replaced: replace::Replaced::default(),
+                declared: OnceLock::new(),
             }),
         }
     }

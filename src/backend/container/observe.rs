@@ -117,6 +117,7 @@ fn instance(inspected: Inspected) -> Instance {
         started: unix_seconds(&inspected.state.started_at),
         finished: unix_seconds(&inspected.state.finished_at),
         publishers,
+        picks_ports: picks_ports(&inspected.host_config.port_bindings),
         networks: inspected.network_settings.networks.into_keys().collect(),
         volumes: inspected
             .mounts
@@ -195,6 +196,13 @@ pub(super) fn publishers(ports: &BTreeMap<String, Option<Vec<Binding>>>) -> Vec<
     publishers
 }
 
+/// Whether a port of the host is left to the engine: a range, or none named.
+fn picks_ports(bindings: &BTreeMap<String, Option<Vec<Binding>>>) -> bool {
+    let all = bindings.values().flatten().flatten();
+    all.map(|binding| binding.host_port.as_str())
+        .any(|port| port.contains('-') || port.is_empty() || port == "0")
+}
+
 /// Reads `80/tcp`.
 fn target(key: &str) -> Option<(u16, Protocol)> {
     let (port, word) = key.split_once('/').unwrap_or((key, "tcp"));
@@ -255,6 +263,7 @@ mod tests {
             "com.docker.compose.project": "p", "com.docker.compose.service": "web",
             "com.docker.compose.container-number": "1", "com.docker.compose.oneoff": "False",
             "com.docker.compose.config-hash": "abc"}},
+        "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}},
         "NetworkSettings": {
             "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}],
                       "53/udp": null, "9/sctp": null},
@@ -292,6 +301,18 @@ mod tests {
                 (Some("::".to_owned()), 80, 8080),
             ]
         );
+    }
+
+    #[test]
+    fn a_range_or_no_port_is_left_to_the_engine() {
+        let picks = |port: &str| {
+            let asked = format!(r#""HostIp": "", "HostPort": "{port}""#);
+            let text = RUNNING.replace(r#""HostIp": "", "HostPort": "8080""#, &asked);
+            instance(serde_json::from_str(&text).unwrap()).picks_ports
+        };
+        assert!(!picks("8080"));
+        assert!(picks("8080-8082"));
+        assert!(picks(""));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A project's containers by one list request: what a plan is made from, without an inspection of each.
 //!
-//! What only an inspection tells (the process, exact times, the whole command line) is left out, so these
-//! instances are for plans and not for people.
+//! What only an inspection tells (the process, exact times, the whole command line, how its ports were asked
+//! for) is left out, so these instances are for plans and not for people.
 
 use super::observe::{self, address, located, protocol, verdict};
 use super::reply::{Listed, State};
@@ -79,6 +79,7 @@ fn outline(entry: Listed) -> Instance {
         started: None,
         finished: None,
         publishers,
+        picks_ports: false,
         networks: entry.network_settings.networks.keys().cloned().collect(),
         volumes: entry
             .mounts

@@ -66,7 +66,7 @@ pub(super) async fn step(
         Action::Create(spec) => return create::container(containers, spec).await.map(Some),
         Action::Start { instance } => {
             let id = resolve(instance, made)?;
-            begin(engine, &id.0, &instance.name, events).await?;
+            begin(containers, engine, &id.0, &instance.name, events).await?;
             return Ok(Some(id));
         }
         Action::AwaitReady {
@@ -86,7 +86,7 @@ pub(super) async fn step(
         }
         Action::Stop { instance, grace } => {
             let id = resolve(instance, made)?;
-            end(engine, &id.0, &instance.name, *grace, events).await?;
+            end(containers, engine, &id.0, &instance.name, *grace, events).await?;
         }
         Action::Kill { instance, signal } => {
             let id = resolve(instance, made)?;
@@ -160,7 +160,13 @@ fn resolve(target: &Target, made: &Made) -> Result<InstanceId, BackendError> {
 }
 
 /// Starts a container and runs its `post_start` hooks, unless it runs already.
-async fn begin(engine: &Engine, id: &str, name: &str, events: &Events) -> Result<(), BackendError> {
+async fn begin(
+    containers: &Containers,
+    engine: &Engine,
+    id: &str,
+    name: &str,
+    events: &Events,
+) -> Result<(), BackendError> {
     let before = observe::inspect(engine, id)
         .await
         .map_err(|error| engine.refused(format!("inspect {name}"), error))?;
@@ -168,7 +174,16 @@ async fn begin(engine: &Engine, id: &str, name: &str, events: &Events) -> Result
     match before {
         Some(container) if !container.state.running => {
             let labels = &container.config.labels;
-            hooks::run(engine, id, name, labels::POST_START, labels, events).await
+            hooks::run(
+                containers,
+                engine,
+                id,
+                name,
+                labels::POST_START,
+                labels,
+                events,
+            )
+            .await
         }
         Some(_) | None => Ok(()),
     }
@@ -177,6 +192,7 @@ async fn begin(engine: &Engine, id: &str, name: &str, events: &Events) -> Result
 /// Runs the `pre_stop` hooks of a container and stops it. A hook that fails does not keep it running,
 /// and one that is to be killed at once gets none.
 async fn end(
+    containers: &Containers,
     engine: &Engine,
     id: &str,
     name: &str,
@@ -191,7 +207,16 @@ async fn end(
     };
     if container.state.running && grace != Some(Duration::ZERO) {
         let labels = &container.config.labels;
-        let hooked = hooks::run(engine, id, name, labels::PRE_STOP, labels, events).await;
+        let hooked = hooks::run(
+            containers,
+            engine,
+            id,
+            name,
+            labels::PRE_STOP,
+            labels,
+            events,
+        )
+        .await;
         if let Err(error) = hooked {
             events.send(Event::Warning(error.to_string()));
         }

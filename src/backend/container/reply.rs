@@ -91,6 +91,8 @@ pub(super) struct Inspected {
     pub state: State,
     pub config: Config,
     #[serde(default, deserialize_with = "or_default")]
+    pub host_config: HostConfig,
+    #[serde(default, deserialize_with = "or_default")]
     pub mounts: Vec<Mounted>,
     #[serde(default, deserialize_with = "or_default")]
     pub network_settings: NetworkSettings,
@@ -147,6 +149,15 @@ pub(super) struct Config {
     pub healthcheck: Option<Healthcheck>,
     #[serde(default, deserialize_with = "or_default")]
     pub shell: Vec<String>,
+}
+
+/// `HostConfig` of a container.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct HostConfig {
+    /// As they were asked for.
+    #[serde(default, deserialize_with = "or_default")]
+    pub port_bindings: BTreeMap<String, Option<Vec<Binding>>>,
 }
 
 /// `Config.Healthcheck`.

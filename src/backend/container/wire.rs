@@ -272,6 +272,9 @@ fn unconnected(source: io::Error) -> Error {
     }
 }
 
+/// The longest line of a streamed reply, in bytes: the engine's are reports of one step each.
+const LONGEST_LINE: usize = 16 << 20;
+
 /// The JSON values of a streamed reply, one per line.
 pub(super) fn json_lines(body: Incoming) -> impl Stream<Item = Result<Value, Error>> + Send {
     let state = (body, Vec::<u8>::new(), false);
@@ -292,6 +295,10 @@ pub(super) fn json_lines(body: Incoming) -> impl Stream<Item = Result<Value, Err
             }
             if ended {
                 return Ok(None);
+            }
+            if buffer.len() > LONGEST_LINE {
+                let error = "a line of the engine's reply does not end";
+                return Err(Error::from(io::Error::other(error)));
             }
             match body.frame().await {
                 Some(frame) => {

@@ -289,6 +289,7 @@ mod tests {
                 name: "p".into(),
                 working_dir: "/srv/p".into(),
                 config_files: vec!["/srv/p/compose.yaml".into()],
+                env_files: Vec::new(),
             }),
             service: Arc::new(service),
             backend: BackendKind::Process,

@@ -71,6 +71,7 @@ fn instance(record: Record) -> Instance {
         started: run.map(|run| seconds(run.started)),
         finished: run.and_then(|run| run.finished).map(seconds),
         publishers: publishers(&record),
+        picks_ports: false,
         networks: Vec::new(),
         volumes: Vec::new(),
         one_off: record.spec.number == 0,

@@ -94,6 +94,7 @@ impl Run<'_> {
                 self.say_end(name, service, *code);
                 if self.options.exit_code_from.as_ref() == Some(service) {
                     self.code = *code;
+                    self.is_answered = true;
                 }
             }
             Event::StepStarted { .. }

@@ -6,6 +6,7 @@ mod run;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -123,6 +124,8 @@ pub(in crate::cli) async fn run(
         options,
         ours: kept.to_vec(),
         code: 0,
+        is_answered: options.exit_code_from.is_none(),
+        making: BTreeSet::new(),
         ended: None,
         seen: BTreeMap::new(),
         following: BTreeMap::new(),
@@ -147,12 +150,14 @@ pub(in crate::cli) async fn run(
     for instance in kept {
         followed.extend(run.follow(instance.clone(), began));
     }
-    let mut executing = std::pin::pin!(execute::execute_at_most(
+    let halted = AtomicBool::new(false);
+    let mut executing = std::pin::pin!(execute::execute_until(
         plan,
         backends,
         &made,
         &events,
-        context.global.limit()
+        context.global.limit(),
+        &halted
     ));
     let mut report: Option<Report> = None;
     let mut wants_watch = options.watch;
@@ -256,7 +261,30 @@ pub(in crate::cli) async fn run(
     // Lines that were read before the end are shown before the end. What cannot be followed any more is
     // stopped all the same.
     while let Ok(event) = receiver.try_recv() {
-        drop(run.handle(&event).await);
+        if let Ok(Some(instance)) = run.handle(&event).await {
+            followed.extend(run.follow(instance, began));
+        }
+    }
+    // What is being started at this moment is ours too: its end is heard only by those who follow it.
+    halted.store(true, Ordering::Relaxed);
+    while report.is_none() && !matches!(end, End::Detached) && run.is_making() {
+        tokio::select! {
+            biased;
+            () = signals.next() => break,
+            Some(event) = receiver.recv() => {
+                if let Ok(Some(instance)) = run.handle(&event).await {
+                    followed.extend(run.follow(instance, began));
+                }
+            }
+            done = &mut executing => {
+                report = Some(done);
+                while let Ok(event) = receiver.try_recv() {
+                    if let Ok(Some(instance)) = run.handle(&event).await {
+                        followed.extend(run.follow(instance, began));
+                    }
+                }
+            }
+        }
     }
     drop(keys);
     if matches!(end, End::Detached) {
@@ -279,6 +307,11 @@ pub(in crate::cli) async fn run(
         (End::Lost(error), _) => Err(error),
         (End::Failed, Some(report)) => outcome(plan, report),
         _ if options.exit_code_from.is_some() && run.code != 0 => Err(Error::service(run.code)),
+        (End::Aborted, _) if !run.is_answered => {
+            let service = options.exit_code_from.as_deref().unwrap_or_default();
+            let message = format!("service `{service}` did not run: another one ended before");
+            Err(Error::failed(message))
+        }
         (End::Aborted, _) if run.code != 0 => Err(Error::service(run.code)),
         _ => Ok(()),
     }

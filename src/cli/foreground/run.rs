@@ -1,6 +1,6 @@
 //! What a run knows while it goes on: whose output is shown, and what has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
 use super::{Abort, Followed, Foreground, Scene};
@@ -23,6 +23,10 @@ pub(super) struct Run<'a> {
     pub(super) options: &'a Foreground,
     pub(super) ours: Vec<Instance>,
     pub(super) code: i32,
+    /// Whether the service whose code is wanted has ended; where none is, there is nothing to answer.
+    pub(super) is_answered: bool,
+    /// The steps under way that make or start an instance.
+    pub(super) making: BTreeSet<StepId>,
     /// How the last instance that ended did so: its exit code.
     pub(super) ended: Option<i32>,
     /// The time of the last line of each instance, in nanoseconds since the Unix epoch: where to go on
@@ -67,18 +71,29 @@ impl<'a> Run<'a> {
                 };
                 if counts {
                     self.code = *code;
+                    self.is_answered = true;
                 }
                 self.ended = Some(*code);
             }
             Event::StepDone { id, .. } => {
                 self.progress.show(event);
+                self.making.remove(id);
                 return self.started(*id).await;
             }
-            Event::StepStarted { .. }
-            | Event::StepFailed { .. }
-            | Event::Progress { .. }
-            | Event::Note(_)
-            | Event::Warning(_) => self.progress.show(event),
+            Event::StepStarted { id, .. } => {
+                self.progress.show(event);
+                let mut steps = self.scene.plan.steps.iter();
+                if steps.any(|step| step.id == *id && step.action.makes_or_starts().is_some()) {
+                    self.making.insert(*id);
+                }
+            }
+            Event::StepFailed { id, .. } => {
+                self.progress.show(event);
+                self.making.remove(id);
+            }
+            Event::Progress { .. } | Event::Note(_) | Event::Warning(_) => {
+                self.progress.show(event)
+            }
             Event::Ready { address, .. } => {
                 self.progress.show(event);
                 if let Some(kind) = &self.options.handshake {
@@ -119,6 +134,11 @@ impl<'a> Run<'a> {
             (Abort::OnExit, Some(_)) => true,
             (Abort::OnFailure, Some(code)) => code != 0,
         }
+    }
+
+    /// Whether an instance is being made or started.
+    pub(super) fn is_making(&self) -> bool {
+        !self.making.is_empty()
     }
 
     /// Whether anything runs that is waited for.

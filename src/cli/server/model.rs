@@ -85,6 +85,7 @@ impl Wanted {
             name: PROJECT.to_owned(),
             directory: self.directory.clone(),
             files: Vec::new(),
+            env_files: Vec::new(),
             services: BTreeMap::from([(service.name.clone(), Arc::new(service))]),
             disabled: Vec::new(),
             networks: BTreeMap::new(),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::naming::{Names, Place, Way, loopback_addresses};
 use crate::plan::Inputs;
 use crate::plan::decide::{Decided, Decision};
-use crate::plan::placement::in_form;
+use crate::plan::placement::{Placement, in_form};
 use crate::plan::ports::{needs, variables};
 use crate::plan::step::Attachment;
 use crate::port::claim::Protocol;
@@ -177,11 +177,11 @@ pub fn effective(inputs: &Inputs<'_>, service: &Arc<Service>) -> Effective {
 }
 
 /// Whether some service of the project may run as a process and has others to name.
-pub fn may_name(inputs: &Inputs<'_>) -> bool {
-    let services = inputs.project.services.values();
+pub fn may_name(project: &Project, placement: &Placement) -> bool {
+    let services = project.services.values();
     services
-        .filter(|service| inputs.placement.of(&service.name) == BackendKind::Process)
-        .any(|service| has_others(inputs.project, service))
+        .filter(|service| placement.of(&service.name) == BackendKind::Process)
+        .any(|service| has_others(project, service))
 }
 
 /// Whether there may be services that a service could name: it is on a network, and the project has others, also

@@ -38,6 +38,8 @@ pub struct Project {
     pub directory: PathBuf,
     /// Its compose files, absolute, in the order given. Empty for a project that has none (`wharf server`).
     pub files: Vec<PathBuf>,
+    /// The env files that were asked for (`--env-file`, `COMPOSE_ENV_FILES`), absolute.
+    pub env_files: Vec<PathBuf>,
     /// The services that take part: profiles and `SERVICE…` arguments were applied.
     pub services: BTreeMap<String, Arc<Service>>,
     /// Names of services that the files declare and that do not take part (their profile is off).

@@ -29,6 +29,9 @@ const WINDOW: u32 = 1 << 20;
 /// Messages of an answer that may wait to be sent.
 const QUEUE: usize = 16;
 
+/// The largest message that is taken, in bytes: more than any builder sends (its limit is 16 MiB).
+const LARGEST: usize = 32 << 20;
+
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -219,6 +222,10 @@ impl Messages {
             return Err(Status::unimplemented());
         }
         let length = usize::try_from(u32::from_be_bytes(length)).map_err(Status::internal)?;
+        if length > LARGEST {
+            let message = format!("a message of {length} bytes is too large");
+            return Err(Status::internal(message));
+        }
         if rest.len() < length {
             return Ok(None);
         }

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::proto::{StatusResponse, Timestamp, Vertex};
 use crate::backend::container::build::Output;
 
+/// A longer line is cut: what never ends one must not fill the memory.
+const LONGEST: usize = 64 * 1024;
+
 /// What is known of the steps so far.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
@@ -33,6 +36,10 @@ impl Steps {
             step.partial.extend_from_slice(&log.msg);
             while let Some(end) = step.partial.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = step.partial.drain(..=end).collect();
+                step.say(&line, output);
+            }
+            if step.partial.len() > LONGEST {
+                let line = std::mem::take(&mut step.partial);
                 step.say(&line, output);
             }
         }
@@ -113,6 +120,34 @@ mod tests {
     use super::*;
     use crate::backend::BackendError;
     use crate::event::{Event, Events};
+
+    #[test]
+    fn a_line_that_does_not_end_is_cut() {
+        let (events, mut received) = Events::channel();
+        let mut output = Output::new("p-web", "web", &events);
+        let mut steps = Steps::default();
+        let step = Vertex {
+            digest: "a".to_owned(),
+            started: Some(Timestamp::default()),
+            ..Vertex::default()
+        };
+        let log = VertexLog {
+            vertex: "a".to_owned(),
+            msg: vec![b'x'; LONGEST / 2 + 1],
+        };
+        let report = StatusResponse {
+            vertexes: vec![step],
+            logs: vec![log.clone(), log.clone(), log],
+            ..StatusResponse::default()
+        };
+        steps.take(report, &mut output);
+        let mut lengths = Vec::new();
+        while let Ok(Event::Progress { line, .. }) = received.try_recv() {
+            lengths.push(line.len());
+        }
+        assert_eq!(lengths, ["#1 ".len(), "#1 ".len() + LONGEST + 2]);
+        assert!(steps.known["a"].partial.len() <= LONGEST);
+    }
 
     #[test]
     fn reports_become_lines_and_the_failing_step() {

@@ -5,7 +5,9 @@
 //! the directories, secrets and sockets of the build.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bollard::errors::Error;
@@ -132,7 +134,7 @@ async fn name(call: &mut Call) -> Result<String, Status> {
 
 fn secret(id: &str, source: &StoreSource) -> Result<Vec<u8>, Status> {
     let data = match source {
-        StoreSource::File(path) => std::fs::read(path).map_err(|error| {
+        StoreSource::File(path) => beginning(path).map_err(|error| {
             Status::not_found(format!("secret {id}: {}: {error}", path.display()))
         })?,
         StoreSource::Environment(_, Some(value)) | StoreSource::Content(value) => {
@@ -153,6 +155,14 @@ fn secret(id: &str, source: &StoreSource) -> Result<Vec<u8>, Status> {
             LARGEST_SECRET / 1024
         )));
     }
+    Ok(data)
+}
+
+/// As much of a file as is needed to know whether it is too large.
+fn beginning(path: &Path) -> io::Result<Vec<u8>> {
+    let mut data = Vec::new();
+    let limit = u64::try_from(LARGEST_SECRET + 1).unwrap_or(u64::MAX);
+    File::open(path)?.take(limit).read_to_end(&mut data)?;
     Ok(data)
 }
 
