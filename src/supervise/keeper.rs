@@ -29,12 +29,13 @@ use serde::{Deserialize, Serialize};
 
 use super::capture::{Moved, Recorder, fifo};
 use crate::backend::BackendError;
-use crate::backend::process::child::{Extras, Launch, Way, resource};
+use crate::backend::process::Spec;
+use crate::backend::process::cgroup::{Group, Place};
+use crate::backend::process::child::{Extras, Launch, Way};
 use crate::backend::process::dirs::{InstanceDir, failed};
 use crate::backend::process::notes::Notebook;
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::run::{ProcessId, wall_clock};
-use crate::backend::process::{Limit, Spec};
 
 /// Pause after a failed attempt to record output (no space left, as a rule).
 const PAUSE: Duration = Duration::from_millis(250);
@@ -51,6 +52,8 @@ pub(super) struct Order<'a> {
     pub(super) dir: &'a InstanceDir,
     pub(super) spec: &'a Spec,
     pub(super) run_id: &'a str,
+    /// The control group to make for it.
+    pub(super) group: Option<(&'a Group, &'a Place)>,
     /// The limit of open descriptors that the process gets.
     pub(super) descriptors: Option<Rlimit>,
 }
@@ -265,6 +268,11 @@ fn start(order: &Order<'_>, me: u32) -> Result<(SignalFd, Kept), Failure> {
     let streams = Streams::open(order)?;
     let spec = order.spec;
     let attributes = &spec.attributes;
+    let door = order
+        .group
+        .map(|(group, place)| group.open(place, &attributes.resources.settings(), &spec.name))
+        .transpose()?
+        .flatten();
     let launched = Launch {
         command: &spec.command,
         program: spec.program.as_deref(),
@@ -281,14 +289,7 @@ fn start(order: &Order<'_>, me: u32) -> Result<(SignalFd, Kept), Failure> {
         } else {
             Way::Apart
         },
-        &Extras {
-            limits: attributes
-                .limits
-                .iter()
-                .filter_map(|(name, limit)| Some((resource(name)?, rlimit(*limit))))
-                .collect(),
-            oom_score_adj: attributes.oom_score_adj,
-        },
+        &Extras::of(attributes, door),
     );
     match launched {
         Ok(child) => {
@@ -490,11 +491,4 @@ pub(super) fn code_of(status: WaitStatus) -> i32 {
     status
         .exit_status()
         .unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or_default())
-}
-
-fn rlimit(limit: Limit) -> Rlimit {
-    Rlimit {
-        current: u64::try_from(limit.soft).ok(),
-        maximum: u64::try_from(limit.hard).ok(),
-    }
 }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use tokio::sync::oneshot;
 
-use super::child::{Launch, Way};
+use super::cgroup::{Group, View, controllers};
+use super::child::{Extras, Launch, Way};
 use super::ledger::{Account, Record, Run};
 use super::protocol::Request;
 use super::run::{ProcessId, boot_id, new_run_id, wall_clock};
@@ -137,7 +138,11 @@ impl Processes {
     ) -> Result<(), BackendError> {
         let plan = self.beside(project, name, aside)?;
         plan.launch(&plan.environment)
-            .spawn(Stdio::null(), Stdio::null())
+            .spawn_under(
+                [Stdio::null(), Stdio::null(), Stdio::null()],
+                Way::Apart,
+                &plan.extras,
+            )
             .map(drop)
             .map_err(|error| plan.failed(error))
     }
@@ -174,6 +179,11 @@ impl Processes {
             environment,
             user,
             run_id: record.id().to_owned(),
+            // A command that may not put anything into the group of the service runs it beside.
+            extras: Extras {
+                door: record.group().and_then(|group| group.door(false).ok()),
+                ..Extras::default()
+            },
         })
     }
 
@@ -193,17 +203,26 @@ impl Processes {
             action: "cannot make a run id".to_owned(),
             source,
         })?;
+        let settings = record.spec.attributes.resources.settings();
+        let place = View::new().find(&controllers(&settings));
+        let group = place.as_ref().map(|place| Group::planned(place, &run_id));
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         record.run = Some(Run {
             id: run_id.clone(),
             process: None,
             keeper: None,
+            cgroup: group.as_ref().map(|group| group.path().to_owned()),
             boot_id: boot_id(),
             started: wall_clock(),
             finished: None,
             code: None,
         });
         record.write(&dir)?;
+        let door = group
+            .zip(place)
+            .map(|(group, place)| group.open(&place, &settings, name))
+            .transpose()?
+            .flatten();
         let spec = &record.spec;
         let plan = Started {
             command: spec.command.clone(),
@@ -212,6 +231,7 @@ impl Processes {
             environment: spec.environment.clone(),
             user: spec.user.clone(),
             run_id,
+            extras: Extras::of(&spec.attributes, door),
         };
         let foreground = launch(&plan, face)?;
         record.status = Status::Running;
@@ -259,17 +279,26 @@ impl Processes {
 /// Kills everything of a run whose main process has ended.
 fn sweep(record: &Record) {
     let Some(run) = &record.run else { return };
+    let group = record.group();
     for _ in 0..SWEEPS {
-        let left = Snapshot::take().map(|all| all.tree(&run.id, run.process, run.keeper, &[]));
+        let members = group.as_ref().map(Group::members).unwrap_or_default();
+        let left = Snapshot::take().map(|all| all.tree(&run.id, run.process, run.keeper, &members));
         let left = left.unwrap_or_default();
         if left.is_empty() {
-            return;
+            break;
+        }
+        if let Some(group) = &group {
+            // What it cannot do, the signals below do.
+            drop(group.kill());
         }
         for process in left {
             // One that may not be signalled stays; the ledger still knows its run id.
             drop(process.signal(Signal::KILL));
         }
         std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    if let Some(group) = group {
+        drop(group.remove());
     }
 }
 
@@ -281,6 +310,7 @@ struct Started {
     environment: BTreeMap<String, String>,
     user: Option<Account>,
     run_id: String,
+    extras: Extras,
 }
 
 impl Started {
@@ -318,7 +348,7 @@ fn launch(plan: &Started, face: &Face) -> Result<Foreground, BackendError> {
     let (child, terminal) = if face.tty {
         let pty = terminal::open(face.size).map_err(cannot)?;
         let end = || pty.theirs.try_clone().map(Stdio::from).map_err(cannot);
-        let child = launch.spawn_with([end()?, end()?, end()?], Way::OnTerminal);
+        let child = launch.spawn_under([end()?, end()?, end()?], Way::OnTerminal, &plan.extras);
         (child, Some((pty.streams, pty.ours)))
     } else {
         let stdin = if face.stdin {
@@ -327,7 +357,7 @@ fn launch(plan: &Started, face: &Face) -> Result<Foreground, BackendError> {
             Stdio::null()
         };
         let ends = [stdin, Stdio::inherit(), Stdio::inherit()];
-        (launch.spawn_with(ends, Way::Apart), None)
+        (launch.spawn_under(ends, Way::Apart, &plan.extras), None)
     };
     Foreground::new(child.map_err(|error| plan.failed(error))?, terminal)
 }

@@ -6,6 +6,7 @@
 
 mod attach;
 mod attributes;
+pub mod cgroup;
 pub mod child;
 mod client;
 mod convert;

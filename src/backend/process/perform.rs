@@ -6,7 +6,7 @@ use std::io;
 use super::dirs::failed;
 use super::observe::status;
 use super::protocol::Request;
-use super::{Processes, Record, convert, declared, hooks, stores};
+use super::{Processes, Record, cgroup, convert, declared, hooks, stores};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::plan::step::{Action, InstanceSpec};
@@ -118,11 +118,23 @@ impl Processes {
                     spec.name
                 )));
             }
+            forget_group(&old);
             clear(dir.path())?;
         }
         dir.create()?;
         stores::write(&dir, spec, record.spec.user.as_ref())?;
         record.write(&dir)?;
+        let resources = &record.spec.attributes.resources;
+        let wanted = cgroup::controllers(&resources.settings());
+        if spec.number <= 1 && !wanted.is_empty() {
+            let place = cgroup::View::new().find(&wanted);
+            if let Some(lost) = declared::without_group(resources, place.as_ref()) {
+                let service = &spec.service.name;
+                events.send(Event::Note(format!(
+                    "{service} runs as a local process, for which {lost}"
+                )));
+            }
+        }
         let without_effect = declared::without_effect(&spec.service);
         if spec.number <= 1 && !without_effect.is_empty() {
             events.send(Event::Note(format!(
@@ -145,6 +157,7 @@ impl Processes {
                 "{name} is running: stop it first"
             )));
         }
+        forget_group(&record);
         let request = Request::Remove {
             instance: name.to_owned(),
         };
@@ -152,6 +165,14 @@ impl Processes {
             clear(dir.path())?;
         }
         Ok(())
+    }
+}
+
+/// A control group that outlived its run, because something in it did.
+fn forget_group(record: &Record) {
+    if let Some(group) = record.group() {
+        // Where something is still in it, the kernel keeps it.
+        drop(group.remove());
     }
 }
 
