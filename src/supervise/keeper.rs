@@ -204,14 +204,7 @@ fn attend(order: &Order<'_>, lock: &File, mut report: File) {
 
 /// Becomes a process of its own: nothing of the supervisor's stays open, above all not its lock.
 fn settle_in(order: &Order<'_>, lock: i32, report: i32) -> io::Result<()> {
-    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for fd in open {
-        if fd > 2 && fd != lock && fd != report {
-            let _ = nix::unistd::close(fd);
-        }
-    }
+    close_all_but([lock.min(report), lock.max(report)])?;
     if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
         let _ = nix::unistd::dup2_stdin(&null);
         let _ = nix::unistd::dup2_stdout(&null);
@@ -223,6 +216,32 @@ fn settle_in(order: &Order<'_>, lock: i32, report: i32) -> io::Result<()> {
     let _ = ignore(Signal::SIGTERM);
     // Only what `ps` shows of it depends on this.
     drop(retitle(&format!("keeper of {}", order.spec.name)));
+    Ok(())
+}
+
+/// Closes everything but the standard streams and these two, ascending. One by one, as kernels before 5.9
+/// need it, the supervisor's descriptors of many services would cost more than the start itself.
+#[expect(
+    unsafe_code,
+    reason = "the descriptors belong to objects of the supervisor's, which are never used again here"
+)]
+fn close_all_but([first, second]: [i32; 2]) -> io::Result<()> {
+    let last = i32::MAX;
+    let close = |from: i32, to: i32| {
+        // SAFETY: takes numbers only, and nothing that owns one of them is used or dropped any more.
+        from > to || unsafe { nix::libc::syscall(nix::libc::SYS_close_range, from, to, 0) } == 0
+    };
+    if close(3, first - 1) && close(first + 1, second - 1) && close(second + 1, last) {
+        return Ok(());
+    }
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open {
+        if fd > 2 && fd != first && fd != second {
+            let _ = nix::unistd::close(fd);
+        }
+    }
     Ok(())
 }
 

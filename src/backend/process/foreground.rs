@@ -22,7 +22,7 @@ use super::ledger::{Account, Record, Run};
 use super::protocol::Request;
 use super::run::{ProcessId, boot_id, new_run_id, wall_clock};
 use super::tree::Snapshot;
-use super::{Processes, convert, terminal};
+use super::{Processes, convert, stores, terminal};
 use crate::backend::BackendError;
 use crate::backend::streams::{Size, Streams};
 use crate::state::Status;
@@ -203,6 +203,7 @@ impl Processes {
             action: "cannot make a run id".to_owned(),
             source,
         })?;
+        stores::expose(&dir, record.spec.user.as_ref())?;
         let settings = record.spec.attributes.resources.settings();
         let place = View::new().find(&controllers(&settings));
         let group = place.as_ref().map(|place| Group::planned(place, &run_id));

@@ -29,7 +29,7 @@ pub mod protocol;
 mod ready;
 pub mod run;
 pub(crate) mod socket;
-mod stores;
+pub mod stores;
 pub(crate) mod terminal;
 pub mod tree;
 mod usage;

@@ -100,11 +100,7 @@ impl Processes {
         }
         let record = self.record(&instance.project, &instance.name)?;
         Ok(match &record.run {
-            Some(run) if run.finished.is_none() => {
-                let in_group = record.group().map(|group| group.members());
-                let in_group = in_group.unwrap_or_default();
-                all.tree(&run.id, run.process, run.keeper, &in_group)
-            }
+            Some(run) if run.finished.is_none() => all.of(&record),
             _ => Vec::new(),
         })
     }

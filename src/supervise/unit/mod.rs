@@ -20,7 +20,7 @@ use crate::backend::BackendError;
 use crate::backend::process::dirs::InstanceDir;
 use crate::backend::process::notes::Notes;
 use crate::backend::process::protocol::Failure;
-use crate::backend::process::run::{ProcessId, wall_clock};
+use crate::backend::process::run::{ProcessId, Survivor, wall_clock};
 use crate::backend::process::tree::Snapshot;
 use crate::backend::process::{Record, UNKNOWN_CODE};
 use crate::state::Status;
@@ -465,7 +465,8 @@ impl Unit {
                     // It has ended, and whoever is to say so does not.
                     pids.extend(self.keeper.as_ref().map(|keeper| keeper.id.pid));
                 }
-                Some(Err(Failure::Unkillable { pids }))
+                let left = pids.into_iter().map(Survivor::of).collect();
+                Some(Err(Failure::Unkillable { left }))
             }
         }
     }

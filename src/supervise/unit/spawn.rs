@@ -13,6 +13,7 @@ use crate::backend::process::cgroup::{Group, View, controllers};
 use crate::backend::process::child::Launch;
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
+use crate::backend::process::stores;
 use crate::state::{Health, Status};
 use crate::supervise::health::Schedule;
 use crate::supervise::keeper::{self, Begun, Order, Starting};
@@ -88,6 +89,7 @@ impl Unit {
             });
         };
         let run_id = new_run_id().map_err(|error| state("cannot make a run id", &error))?;
+        stores::expose(&self.dir, self.record.spec.user.as_ref())?;
         // What an earlier run left where something survived its end.
         self.remove_group();
         let settings = self.record.spec.attributes.resources.settings();
@@ -146,8 +148,7 @@ impl Unit {
             // It has come to its end by now, or was killed.
             self.on_keeper_ended(around.now);
         }
-        // The keeper's notes say the same: a full disk does not matter here.
-        drop(self.record.write(&self.dir));
+        // Not written: whoever reads the entry of a run that has not ended learns this from the keeper's notes.
     }
 
     pub(super) fn health_due(&mut self, around: &Surroundings) {
