@@ -236,8 +236,15 @@ impl From<BackendError> for Error {
                 hints.push("`wharf up` names the holder and asks what to do".to_owned());
             }
             BackendError::Port(port) => return port_error(port, error.to_string()),
-            BackendError::Unkillable { pids, .. } => {
-                let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+            BackendError::Unkillable { left, .. } => {
+                if left.iter().any(|process| process.state == "D") {
+                    hints.push(
+                        "it waits for a device or a file system and ends once that answers; \
+                         then: wharf down"
+                            .to_owned(),
+                    );
+                }
+                let pids: Vec<String> = left.iter().map(|left| left.pid.to_string()).collect();
                 hints.push(format!("ps -o pid,stat,wchan,args -p {}", pids.join(",")));
             }
             BackendError::State { action, source } => {

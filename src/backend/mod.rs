@@ -221,12 +221,12 @@ pub enum BackendError {
         source: std::io::Error,
     },
     /// Processes of an instance survived SIGKILL.
-    #[error("{name}: still running after SIGKILL: pid {}", .pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    #[error("{name}: still there after SIGKILL: {}", .left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Unkillable {
         /// The instance.
         name: String,
         /// What is left of it.
-        pids: Vec<u32>,
+        left: Vec<process::run::Survivor>,
     },
     /// The step is not one of this backend.
     #[error("{0}")]

@@ -29,12 +29,13 @@ use serde::{Deserialize, Serialize};
 
 use super::capture::{Moved, Recorder, fifo};
 use crate::backend::BackendError;
-use crate::backend::process::child::{Extras, Launch, Way, resource};
+use crate::backend::process::Spec;
+use crate::backend::process::cgroup::{Group, Place};
+use crate::backend::process::child::{Extras, Launch, Way};
 use crate::backend::process::dirs::{InstanceDir, failed};
 use crate::backend::process::notes::Notebook;
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::run::{ProcessId, wall_clock};
-use crate::backend::process::{Limit, Spec};
 
 /// Pause after a failed attempt to record output (no space left, as a rule).
 const PAUSE: Duration = Duration::from_millis(250);
@@ -51,6 +52,8 @@ pub(super) struct Order<'a> {
     pub(super) dir: &'a InstanceDir,
     pub(super) spec: &'a Spec,
     pub(super) run_id: &'a str,
+    /// The control group to make for it.
+    pub(super) group: Option<(&'a Group, &'a Place)>,
     /// The limit of open descriptors that the process gets.
     pub(super) descriptors: Option<Rlimit>,
 }
@@ -201,14 +204,7 @@ fn attend(order: &Order<'_>, lock: &File, mut report: File) {
 
 /// Becomes a process of its own: nothing of the supervisor's stays open, above all not its lock.
 fn settle_in(order: &Order<'_>, lock: i32, report: i32) -> io::Result<()> {
-    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for fd in open {
-        if fd > 2 && fd != lock && fd != report {
-            let _ = nix::unistd::close(fd);
-        }
-    }
+    close_all_but([lock.min(report), lock.max(report)])?;
     if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
         let _ = nix::unistd::dup2_stdin(&null);
         let _ = nix::unistd::dup2_stdout(&null);
@@ -220,6 +216,32 @@ fn settle_in(order: &Order<'_>, lock: i32, report: i32) -> io::Result<()> {
     let _ = ignore(Signal::SIGTERM);
     // Only what `ps` shows of it depends on this.
     drop(retitle(&format!("keeper of {}", order.spec.name)));
+    Ok(())
+}
+
+/// Closes everything but the standard streams and these two, ascending. One by one, as kernels before 5.9
+/// need it, the supervisor's descriptors of many services would cost more than the start itself.
+#[expect(
+    unsafe_code,
+    reason = "the descriptors belong to objects of the supervisor's, which are never used again here"
+)]
+fn close_all_but([first, second]: [i32; 2]) -> io::Result<()> {
+    let last = i32::MAX;
+    let close = |from: i32, to: i32| {
+        // SAFETY: takes numbers only, and nothing that owns one of them is used or dropped any more.
+        from > to || unsafe { nix::libc::syscall(nix::libc::SYS_close_range, from, to, 0) } == 0
+    };
+    if close(3, first - 1) && close(first + 1, second - 1) && close(second + 1, last) {
+        return Ok(());
+    }
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open {
+        if fd > 2 && fd != first && fd != second {
+            let _ = nix::unistd::close(fd);
+        }
+    }
     Ok(())
 }
 
@@ -265,6 +287,11 @@ fn start(order: &Order<'_>, me: u32) -> Result<(SignalFd, Kept), Failure> {
     let streams = Streams::open(order)?;
     let spec = order.spec;
     let attributes = &spec.attributes;
+    let door = order
+        .group
+        .map(|(group, place)| group.open(place, &attributes.resources.settings(), &spec.name))
+        .transpose()?
+        .flatten();
     let launched = Launch {
         command: &spec.command,
         program: spec.program.as_deref(),
@@ -282,14 +309,7 @@ fn start(order: &Order<'_>, me: u32) -> Result<(SignalFd, Kept), Failure> {
         } else {
             Way::Apart
         },
-        &Extras {
-            limits: attributes
-                .limits
-                .iter()
-                .filter_map(|(name, limit)| Some((resource(name)?, rlimit(*limit))))
-                .collect(),
-            oom_score_adj: attributes.oom_score_adj,
-        },
+        &Extras::of(attributes, door),
     );
     match launched {
         Ok(child) => {
@@ -491,11 +511,4 @@ pub(super) fn code_of(status: WaitStatus) -> i32 {
     status
         .exit_status()
         .unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or_default())
-}
-
-fn rlimit(limit: Limit) -> Rlimit {
-    Rlimit {
-        current: u64::try_from(limit.soft).ok(),
-        maximum: u64::try_from(limit.hard).ok(),
-    }
 }

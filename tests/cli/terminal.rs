@@ -522,9 +522,40 @@ fn attach_types_into_a_process_with_a_terminal() {
     let mut terminal = sandbox.terminal(&["attach", "shell"]);
     terminal.type_text("echo $((40 + 2)); stty size\n");
     terminal.wait_for("42\n40 120");
+    terminal.resize(33, 111);
+    terminal.type_text("sleep 1; stty size\n");
+    terminal.wait_for("33 111");
+    // An interrupt is the program's business.
+    terminal.type_text("echo be''gun; sleep 600\n");
+    terminal.wait_for("begun\n");
+    terminal.type_text("\x03");
+    terminal.type_text("echo still $((40 + 3))\n");
+    terminal.wait_for("still 43");
     terminal.type_text("\x10\x11");
     terminal.wait().expect(1);
     let mut terminal = sandbox.terminal(&["attach", "shell"]);
     terminal.type_text("exit 6\n");
     terminal.wait().expect(6);
+}
+
+#[test]
+fn attach_types_into_a_process_without_a_terminal() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  echo:\n    stdin_open: true\n    \
+         x-wharf: {process: {command: [sh, -c, 'while read line; do echo got $$line; done']}}\n",
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let script = "printf 'one\\ntwo\\n' | wharf attach echo";
+    let piped = sandbox.program("sh", &["-c", script]);
+    piped.wait_for_line("got one");
+    piped.wait_for_line("got two");
+    // What was typed has come to its end, the input of the service has not.
+    sandbox
+        .wharf(&["ps", "--format", "json"])
+        .expect(0)
+        .expect_text("running");
+    sandbox.wharf(&["stop", "echo"]).expect(0);
+    piped.wait().expect(143);
 }

@@ -65,6 +65,47 @@ async fn secrets_and_configs_are_private_files_that_go_with_the_instance() {
 }
 
 #[tokio::test]
+async fn secrets_of_a_service_that_runs_as_somebody_else_are_that_users_alone() {
+    let mut stage = Stage::new();
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can run a service as somebody else");
+        return;
+    }
+    let script = "id -u; cd /; stat -c '%a %u' $WHARF_SECRETS_DIR $WHARF_SECRETS_DIR/key; \
+                  cat $WHARF_SECRETS_DIR/key; echo $WHARF_SECRETS_DIR";
+    let mut service = shell("web", script);
+    service.user = Some("12345:12345".into());
+    service.secrets = vec![StoreMount {
+        source: "key".into(),
+        target: None,
+        uid: None,
+        gid: None,
+        mode: None,
+    }];
+    let mut spec = stage.spec(service);
+    let source = StoreSource::Environment("KEY".into(), Some("hush\n".into()));
+    let store = Store {
+        key: "key".into(),
+        name: "key".into(),
+        source,
+    };
+    spec.secrets
+        .insert("key".into(), std::sync::Arc::new(store));
+    stage.act(Action::Create(Box::new(spec))).await.unwrap();
+    for _ in 0..2 {
+        stage.start("web").await.unwrap();
+        assert_eq!(stage.exit_code("web").await, 0);
+    }
+    let lines = text(&mut stage).await;
+    let dir = &lines[4];
+    let once = ["12345", "700 12345", "400 12345", "hush", dir];
+    assert_eq!(lines[..5], once);
+    assert_eq!(lines[5..], once);
+    stage.remove("web").await.unwrap();
+    assert!(!std::path::Path::new(dir).exists());
+}
+
+#[tokio::test]
 async fn what_means_nothing_for_a_process_is_said_once() {
     let mut stage = Stage::new();
     let service = Service {

@@ -1,7 +1,10 @@
 //! Stopping means that nothing is left.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use wharf::backend::BackendError;
 use wharf::state::Status;
 
 use crate::stage::{Stage, exited, process, shell};
@@ -171,4 +174,67 @@ async fn a_process_that_moves_on_all_the_time_is_caught() {
         .unwrap();
     let all = wharf::backend::process::tree::Snapshot::take().unwrap();
     assert_eq!(all.tree(&id.0, None, None, &[]), []);
+}
+
+/// A process that SIGKILL does not end before it is let go: frozen by a version 1 hierarchy, the kernel has it
+/// in uninterruptible sleep.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(pid: u32) -> Option<Self> {
+        let hierarchy = PathBuf::from("/sys/fs/cgroup/freezer");
+        let group = hierarchy.join(format!("wharf-test-{pid}"));
+        if !hierarchy.join("cgroup.procs").is_file() || fs::create_dir(&group).is_err() {
+            return None;
+        }
+        let frozen = Self(group);
+        fs::write(frozen.0.join("cgroup.procs"), pid.to_string()).unwrap();
+        fs::write(frozen.0.join("freezer.state"), "FROZEN").unwrap();
+        Some(frozen)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        drop(fs::write(self.0.join("freezer.state"), "THAWED"));
+        // What has ended leaves the group a moment later.
+        while fs::remove_dir(&self.0).is_err() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_not_even_sigkill_ends_is_reported_and_not_forgotten() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    let pid = stage.instance("web").await.pid.unwrap();
+    let Some(frozen) = Frozen::new(pid) else {
+        eprintln!("skipped: no process can be put to uninterruptible sleep here");
+        stage.stop("web", None).await.unwrap();
+        return;
+    };
+    let error = stage.stop("web", Some(Duration::ZERO)).await.unwrap_err();
+    let BackendError::Unkillable { name, left } = &error else {
+        panic!("another error: {error}");
+    };
+    assert_eq!((name.as_str(), left.len()), ("stage-web-1", 1));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "stage-web-1: still there after SIGKILL: pid {pid} (sleep) in uninterruptible sleep (state D)"
+        )
+    );
+    assert_eq!(stage.instance("web").await.status, Status::Running);
+    assert!(stage.remove("web").await.is_err());
+    assert!(
+        stage
+            .start("web")
+            .await
+            .is_ok_and(|_| stage.started() == [pid])
+    );
+    drop(frozen);
+    stage.stop("web", None).await.unwrap();
+    assert_eq!(stage.started(), Vec::<u32>::new());
+    stage.remove("web").await.unwrap();
 }

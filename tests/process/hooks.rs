@@ -1,9 +1,10 @@
 //! `post_start` and `pre_stop`: in the service's environment, their failure is the command's.
 
 use wharf::backend::BackendError;
+use wharf::plan::step::Action;
 use wharf::project::model::{Hook, Service};
 
-use crate::stage::{Stage, shell};
+use crate::stage::{PROJECT, Stage, name, shell, target};
 
 fn hook(script: &str) -> Hook {
     Hook {
@@ -59,4 +60,30 @@ async fn a_hook_that_fails_is_the_error_of_the_start() {
     // The service itself runs.
     assert!(stage.instance("web").await.status.is_alive());
     stage.stop("web", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_that_stands_still_has_its_hook_before_it_is_stopped() {
+    let stage = Stage::new();
+    for how in ["signal", "pause"] {
+        let service = Service {
+            pre_stop: vec![hook(&format!("echo > {how}"))],
+            ..shell("web", "exec sleep 600")
+        };
+        stage.up(service).await.unwrap();
+        if how == "pause" {
+            let instance = target("web");
+            stage.act(Action::Pause { instance }).await.unwrap();
+        } else {
+            let stop = rustix::process::Signal::STOP.as_raw();
+            stage
+                .processes
+                .kill(PROJECT, &name("web"), stop)
+                .await
+                .unwrap();
+        }
+        stage.stop("web", None).await.unwrap();
+        assert!(stage.root.path().join(how).exists(), "{how}");
+        assert_eq!(stage.started(), Vec::<u32>::new(), "{how}");
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Resources;
 use super::ledger::Account;
 
 /// See the module. Everything has a default, so that entries of an older format can be read.
@@ -15,6 +16,8 @@ use super::ledger::Account;
 pub struct Attributes {
     /// `ulimits`, by the names of the compose specification.
     pub limits: BTreeMap<String, Limit>,
+    /// What its control group limits.
+    pub resources: Resources,
     /// `oom_score_adj` (`proc_pid_oom_score_adj(5)`).
     pub oom_score_adj: Option<i64>,
     /// A terminal of its own instead of pipes.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
@@ -15,6 +15,7 @@ use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use super::attributes::{Attributes, Limit};
 use super::ledger::Account;
 use super::namespace::Hosts;
 
@@ -46,6 +47,36 @@ pub struct Extras {
     pub limits: Vec<(Resource, Rlimit)>,
     /// `proc_pid_oom_score_adj(5)`.
     pub oom_score_adj: Option<i64>,
+    /// The control group to be in.
+    pub door: Option<Door>,
+}
+
+/// The way into a control group.
+#[derive(Debug)]
+pub struct Door {
+    /// Its `cgroup.procs`, open for writing.
+    pub procs: File,
+    /// Not to be run outside of it.
+    pub is_needed: bool,
+}
+
+impl Extras {
+    /// What a service says about its process.
+    pub fn of(attributes: &Attributes, door: Option<Door>) -> Self {
+        let limit = |limit: Limit| Rlimit {
+            current: u64::try_from(limit.soft).ok(),
+            maximum: u64::try_from(limit.hard).ok(),
+        };
+        Self {
+            limits: attributes
+                .limits
+                .iter()
+                .filter_map(|(name, each)| Some((resource(name)?, limit(*each))))
+                .collect(),
+            oom_score_adj: attributes.oom_score_adj,
+            door,
+        }
+    }
 }
 
 impl Launch<'_> {
@@ -123,6 +154,10 @@ fn prepare(
         .into_iter()
         .chain(extras.limits.iter().copied())
         .collect();
+    let door = extras.door.as_ref().and_then(|door| {
+        let procs = door.procs.try_clone().ok()?;
+        Some((procs, door.is_needed))
+    });
     let oom_score_adj = extras.oom_score_adj.map(|value| value.to_string());
     let user = user.map(|account| {
         (
@@ -139,6 +174,12 @@ fn prepare(
         setsid()?;
         if way == Way::OnTerminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        }
+        if let Some((procs, is_needed)) = &door {
+            let entered = rustix::io::write(procs, b"0");
+            if *is_needed {
+                entered?;
+            }
         }
         if let Some(value) = &oom_score_adj {
             put(c"/proc/self/oom_score_adj", value.as_bytes())?;

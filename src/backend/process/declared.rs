@@ -7,9 +7,10 @@ use std::path::Path;
 use rustix::process::getrlimit;
 
 use super::attributes::{Attributes, HookCommand, Limit, Pacing, Rotation};
+use super::cgroup::{Place, Resources};
 use super::{child, convert};
 use crate::backend::BackendError;
-use crate::project::model::{Hook, Logging, RestartPacing, Service};
+use crate::project::model::{Blkio, Hook, Logging, RestartPacing, Service};
 
 /// The limits of the `local` logging driver of the engine.
 const LOCAL_DRIVER: Rotation = Rotation {
@@ -49,6 +50,17 @@ pub(super) fn attributes(
     };
     Ok(Attributes {
         limits,
+        resources: Resources {
+            nano_cpus: service.nano_cpus,
+            cpu_quota: service.limits.cpu_quota,
+            cpu_period: service.limits.cpu_period,
+            cpu_shares: service.cpu_shares,
+            cpuset: service.cpuset.clone(),
+            memory: service.mem_limit,
+            memory_reservation: service.mem_reservation,
+            memory_swap: service.memswap_limit,
+            pids: service.pids_limit,
+        },
         oom_score_adj: service.oom_score_adj,
         tty: service.tty,
         stdin_open: service.stdin_open,
@@ -100,19 +112,45 @@ pub(super) fn without_effect(service: &Service) -> Vec<&'static str> {
         ("cgroup_parent", service.cgroup_parent.is_some()),
         ("runtime", service.runtime.is_some()),
         ("platform", service.platform.is_some()),
-        ("cpus", service.nano_cpus.is_some()),
-        ("cpu_shares", service.cpu_shares.is_some()),
-        ("cpuset", service.cpuset.is_some()),
-        ("mem_limit", service.mem_limit.is_some()),
-        ("mem_reservation", service.mem_reservation.is_some()),
-        ("memswap_limit", service.memswap_limit.is_some()),
-        ("pids_limit", service.pids_limit.is_some()),
+        ("blkio_config", service.limits.blkio != Blkio::default()),
+        ("mem_swappiness", service.limits.memory_swappiness.is_some()),
+        ("oom_kill_disable", service.limits.oom_kill_disable),
+        (
+            "cpu_rt_runtime",
+            service.limits.cpu_realtime_runtime.is_some(),
+        ),
+        (
+            "device_cgroup_rules",
+            !service.limits.device_cgroup_rules.is_empty(),
+        ),
+        ("gpus", !service.limits.device_requests.is_empty()),
+        ("storage_opt", !service.limits.storage_opt.is_empty()),
         ("logging.driver", has_foreign_driver(service)),
     ]
     .into_iter()
     .filter(|(_, is_set)| *is_set)
     .map(|(name, _)| name)
     .collect()
+}
+
+/// Which limits have no effect in this place, and why; `None` when all have.
+pub(super) fn without_group(resources: &Resources, place: Option<&Place>) -> Option<String> {
+    let has = |controller| place.is_some_and(|place| place.controllers.contains(controller));
+    let mut lost: Vec<&str> = resources
+        .settings()
+        .iter()
+        .filter(|setting| !has(setting.controller))
+        .map(|setting| setting.attribute)
+        .collect();
+    // The swap that a memory limit implies is not something that the service says.
+    lost.retain(|name| *name != "memswap_limit" || resources.memory_swap.is_some());
+    if lost.is_empty() {
+        return None;
+    }
+    let why = place.and_then(|place| place.lacks.clone());
+    let why = why.unwrap_or_else(|| "no control group (version 2) is delegated to us".to_owned());
+    let lost = lost.join(", ");
+    Some(format!("these limits have no effect: {lost} ({why})"))
 }
 
 /// What wharf keeps itself is like `json-file`, and with limits like `local`.
@@ -284,6 +322,36 @@ mod tests {
         };
         assert_eq!(without_effect(&service), ["hostname", "privileged"]);
         assert!(without_effect(&Service::default()).is_empty());
+    }
+
+    #[test]
+    fn limits_without_their_controller_are_named_with_the_reason() {
+        let resources = Resources {
+            nano_cpus: Some(500_000_000),
+            memory: Some(1 << 20),
+            pids: Some(10),
+            ..Resources::default()
+        };
+        let mut place = Place {
+            dir: "/g".into(),
+            controllers: ["cpu", "memory", "pids"].into(),
+            lacks: None,
+        };
+        assert_eq!(without_group(&resources, Some(&place)), None);
+        place.controllers.remove("memory");
+        place.lacks = Some("/g has no controller memory".into());
+        assert_eq!(
+            without_group(&resources, Some(&place)).as_deref(),
+            Some("these limits have no effect: mem_limit (/g has no controller memory)")
+        );
+        assert_eq!(
+            without_group(&resources, None).as_deref(),
+            Some(
+                "these limits have no effect: cpus, mem_limit, pids_limit \
+                 (no control group (version 2) is delegated to us)"
+            )
+        );
+        assert_eq!(without_group(&Resources::default(), None), None);
     }
 
     #[test]

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use tokio::sync::oneshot;
 
-use super::child::{Launch, Way};
+use super::cgroup::{Group, View, controllers};
+use super::child::{Extras, Launch, Way};
 use super::ledger::{Account, Record, Run};
 use super::protocol::Request;
 use super::run::{ProcessId, boot_id, new_run_id, wall_clock};
 use super::tree::Snapshot;
-use super::{Processes, convert, terminal};
+use super::{Processes, convert, stores, terminal};
 use crate::backend::BackendError;
 use crate::backend::streams::{Size, Streams};
 use crate::state::Status;
@@ -137,7 +138,11 @@ impl Processes {
     ) -> Result<(), BackendError> {
         let plan = self.beside(project, name, aside)?;
         plan.launch(&plan.environment)
-            .spawn(Stdio::null(), Stdio::null())
+            .spawn_under(
+                [Stdio::null(), Stdio::null(), Stdio::null()],
+                Way::Apart,
+                &plan.extras,
+            )
             .map(drop)
             .map_err(|error| plan.failed(error))
     }
@@ -175,6 +180,11 @@ impl Processes {
             user,
             run_id: record.id().to_owned(),
             hosts: record.spec.names.hosts.clone(),
+            // A command that may not put anything into the group of the service runs it beside.
+            extras: Extras {
+                door: record.group().and_then(|group| group.door(false).ok()),
+                ..Extras::default()
+            },
         })
     }
 
@@ -194,17 +204,27 @@ impl Processes {
             action: "cannot make a run id".to_owned(),
             source,
         })?;
+        stores::expose(&dir, record.spec.user.as_ref())?;
+        let settings = record.spec.attributes.resources.settings();
+        let place = View::new().find(&controllers(&settings));
+        let group = place.as_ref().map(|place| Group::planned(place, &run_id));
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         record.run = Some(Run {
             id: run_id.clone(),
             process: None,
             keeper: None,
+            cgroup: group.as_ref().map(|group| group.path().to_owned()),
             boot_id: boot_id(),
             started: wall_clock(),
             finished: None,
             code: None,
         });
         record.write(&dir)?;
+        let door = group
+            .zip(place)
+            .map(|(group, place)| group.open(&place, &settings, name))
+            .transpose()?
+            .flatten();
         let spec = &record.spec;
         let plan = Started {
             command: spec.command.clone(),
@@ -214,6 +234,7 @@ impl Processes {
             user: spec.user.clone(),
             run_id,
             hosts: spec.names.hosts.clone(),
+            extras: Extras::of(&spec.attributes, door),
         };
         let foreground = launch(&plan, face)?;
         record.status = Status::Running;
@@ -261,17 +282,26 @@ impl Processes {
 /// Kills everything of a run whose main process has ended.
 fn sweep(record: &Record) {
     let Some(run) = &record.run else { return };
+    let group = record.group();
     for _ in 0..SWEEPS {
-        let left = Snapshot::take().map(|all| all.tree(&run.id, run.process, run.keeper, &[]));
+        let members = group.as_ref().map(Group::members).unwrap_or_default();
+        let left = Snapshot::take().map(|all| all.tree(&run.id, run.process, run.keeper, &members));
         let left = left.unwrap_or_default();
         if left.is_empty() {
-            return;
+            break;
+        }
+        if let Some(group) = &group {
+            // What it cannot do, the signals below do.
+            drop(group.kill());
         }
         for process in left {
             // One that may not be signalled stays; the ledger still knows its run id.
             drop(process.signal(Signal::KILL));
         }
         std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    if let Some(group) = group {
+        drop(group.remove());
     }
 }
 
@@ -284,6 +314,7 @@ struct Started {
     user: Option<Account>,
     run_id: String,
     hosts: Option<PathBuf>,
+    extras: Extras,
 }
 
 impl Started {
@@ -322,7 +353,7 @@ fn launch(plan: &Started, face: &Face) -> Result<Foreground, BackendError> {
     let (child, terminal) = if face.tty {
         let pty = terminal::open(face.size).map_err(cannot)?;
         let end = || pty.theirs.try_clone().map(Stdio::from).map_err(cannot);
-        let child = launch.spawn_with([end()?, end()?, end()?], Way::OnTerminal);
+        let child = launch.spawn_under([end()?, end()?, end()?], Way::OnTerminal, &plan.extras);
         (child, Some((pty.streams, pty.ours)))
     } else {
         let stdin = if face.stdin {
@@ -331,7 +362,7 @@ fn launch(plan: &Started, face: &Face) -> Result<Foreground, BackendError> {
             Stdio::null()
         };
         let ends = [stdin, Stdio::inherit(), Stdio::inherit()];
-        (launch.spawn_with(ends, Way::Apart), None)
+        (launch.spawn_under(ends, Way::Apart, &plan.extras), None)
     };
     Foreground::new(child.map_err(|error| plan.failed(error))?, terminal)
 }

@@ -111,12 +111,14 @@ impl Happenings {
             match inotify::add_watch(
                 &self.changes,
                 instance.path(),
-                WatchFlags::MOVED_TO | WatchFlags::ONLYDIR,
+                WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::ONLYDIR,
             ) {
                 Ok(_) => drop(self.watched.insert(name.clone())),
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(failed("watch", instance.path(), error.into())),
             }
+            // That a run has come to life is in the keeper's notes alone; they are made with the first one.
+            let _ = inotify::add_watch(&self.changes, instance.notes(), WatchFlags::MODIFY);
             if let Some(record) = Record::read(&instance)? {
                 records.insert(name, record);
             }

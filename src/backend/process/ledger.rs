@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
+use super::cgroup::Group;
 use super::dirs::{InstanceDir, ProjectDir, failed};
 use super::notes::Notes;
 use super::run::ProcessId;
@@ -62,6 +63,9 @@ pub struct Run {
     /// Its keeper: the parent of the main process, which records its output and its end.
     #[serde(default)]
     pub keeper: Option<ProcessId>,
+    /// The directory of its control group, where it has one.
+    #[serde(default)]
+    pub cgroup: Option<PathBuf>,
     /// The boot it belongs to.
     pub boot_id: String,
     /// Nanoseconds since the Unix epoch.
@@ -174,6 +178,12 @@ impl Record {
             .as_ref()
             .filter(|run| run.finished.is_none())
             .and_then(|run| run.process)
+    }
+
+    /// The control group of the current run, else of the last one.
+    pub fn group(&self) -> Option<Group> {
+        let run = self.run.as_ref()?;
+        Group::of_run(run.cgroup.as_deref()?, &run.id)
     }
 
     /// The keeper of the current run, else of the last one.

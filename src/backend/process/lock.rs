@@ -39,23 +39,34 @@ pub(super) async fn exclusive(path: &Path, held: impl FnOnce()) -> io::Result<Fi
         .map_err(io::Error::from)
 }
 
+/// Whether somebody has the lock of a file; nobody has one that is not there.
+pub(super) fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else {
+        return false;
+    };
+    flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_second_waits_for_the_first_and_says_so() {
+    async fn thesecond_waits_for_the_first_and_says_so() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("lock");
         let first = exclusive(&path, || panic!("nobody has it")).await.unwrap();
         let mut told = false;
         let mut first = Some(first);
-        let _second = exclusive(&path, || {
+        let second = exclusive(&path, || {
             told = true;
             drop(first.take());
         })
         .await
         .unwrap();
         assert!(told);
+        assert!(is_held(&path));
+        drop(second);
+        assert!(!is_held(&path));
     }
 }

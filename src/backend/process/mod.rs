@@ -6,6 +6,7 @@
 
 mod attach;
 mod attributes;
+pub mod cgroup;
 pub mod child;
 mod choices;
 mod client;
@@ -32,7 +33,7 @@ pub mod protocol;
 mod ready;
 pub mod run;
 pub(crate) mod socket;
-mod stores;
+pub mod stores;
 pub(crate) mod terminal;
 pub mod tree;
 mod usage;

@@ -2,16 +2,23 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
-use super::dirs::{self, failed};
+use super::dirs::{self, InstanceDir, failed};
 use super::observe::status;
 use super::protocol::Request;
-use super::{Processes, Record, convert, declared, hooks, stores};
+use super::run::Survivor;
+use super::tree::Snapshot;
+use super::{Processes, Record, cgroup, convert, declared, hooks, lock, stores};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::naming::Way;
-use crate::plan::step::{Action, InstanceSpec};
+use crate::plan::step::{Action, InstanceSpec, Target};
 use crate::state::{InstanceId, Status};
+
+/// How often, and with which pause, a keeper on its way out is waited for.
+const LOOKS: u32 = 250;
+const PAUSE: Duration = Duration::from_millis(20);
 
 impl Processes {
     /// Performs an action; the id of the instance where it made or started one.
@@ -21,7 +28,7 @@ impl Processes {
         events: &Events,
     ) -> Result<Option<InstanceId>, BackendError> {
         match action {
-            Action::Create(spec) => self.create(spec, events).map(Some),
+            Action::Create(spec) => self.create(spec, events).await.map(Some),
             Action::Start { instance } => {
                 let record = self.record(&instance.project, &instance.name)?;
                 if record.spec.names.way != Way::Off {
@@ -54,11 +61,11 @@ impl Processes {
                 self.await_completed(instance).await.map(|()| None)
             }
             Action::Stop { instance, grace } => {
-                if let Ok(record) = self.record(&instance.project, &instance.name)
-                    && status(&record) == Status::Running
+                let record = self.record(&instance.project, &instance.name);
+                if let Ok(record) = record
+                    && !record.spec.attributes.pre_stop.is_empty()
                 {
-                    let hooks = &record.spec.attributes.pre_stop;
-                    hooks::run(&record, "pre_stop", hooks, events).await?;
+                    self.before_stop(instance, &record, events).await?;
                 }
                 self.stop(&instance.project, &instance.name, *grace).await?;
                 Ok(None)
@@ -110,8 +117,38 @@ impl Processes {
         }
     }
 
+    /// Runs the hooks of a service that is to be stopped. One that is paused goes on first: its hook may well
+    /// want an answer from it.
+    async fn before_stop(
+        &self,
+        target: &Target,
+        record: &Record,
+        events: &Events,
+    ) -> Result<(), BackendError> {
+        match status(record) {
+            Status::Running => {}
+            Status::Paused => {
+                let request = Request::Unpause {
+                    instance: target.name.clone(),
+                };
+                self.client.ask(&target.project, &request).await?;
+            }
+            Status::Created
+            | Status::Restarting
+            | Status::Removing
+            | Status::Exited { .. }
+            | Status::Dead => return Ok(()),
+        }
+        let hooks = &record.spec.attributes.pre_stop;
+        hooks::run(record, "pre_stop", hooks, events).await
+    }
+
     /// Writes the ledger entry, in place of one of the same name that has ended; its output goes with it.
-    fn create(&self, spec: &InstanceSpec, events: &Events) -> Result<InstanceId, BackendError> {
+    async fn create(
+        &self,
+        spec: &InstanceSpec,
+        events: &Events,
+    ) -> Result<InstanceId, BackendError> {
         let project = self.dirs().project(&spec.project.name)?;
         let dir = project.instance(&spec.name)?;
         let mut record = convert::record(spec, &self.variables, &self.binary)?;
@@ -120,7 +157,8 @@ impl Processes {
             (&spec.service.configs, stores::CONFIGS),
         ] {
             if !mounts.is_empty() {
-                let path = dir.store(kind).display().to_string();
+                let path = stores::place(&dir, kind, record.spec.user.as_ref());
+                let path = path.display().to_string();
                 let environment = &mut record.spec.environment;
                 environment.insert(variable.to_owned(), path);
             }
@@ -133,10 +171,11 @@ impl Processes {
                     spec.name
                 )));
             }
+            forget(&dir, &old).await?;
             clear(dir.path())?;
         }
         dir.create()?;
-        stores::write(&dir, spec, record.spec.user.as_ref())?;
+        stores::write(&dir, spec)?;
         if record.spec.names.way == Way::Hosts {
             let path = dir.hosts();
             // The machine's own, until the forwarder adds the names of services.
@@ -144,6 +183,17 @@ impl Processes {
             record.spec.names.hosts = Some(path);
         }
         record.write(&dir)?;
+        let resources = &record.spec.attributes.resources;
+        let wanted = cgroup::controllers(&resources.settings());
+        if spec.number <= 1 && !wanted.is_empty() {
+            let place = cgroup::View::new().find(&wanted);
+            if let Some(lost) = declared::without_group(resources, place.as_ref()) {
+                let service = &spec.service.name;
+                events.send(Event::Note(format!(
+                    "{service} runs as a local process, for which {lost}"
+                )));
+            }
+        }
         let without_effect = declared::without_effect(&spec.service);
         if spec.number <= 1 && !without_effect.is_empty() {
             events.send(Event::Note(format!(
@@ -166,6 +216,7 @@ impl Processes {
                 "{name} is running: stop it first"
             )));
         }
+        forget(&dir, &record).await?;
         let request = Request::Remove {
             instance: name.to_owned(),
         };
@@ -174,6 +225,31 @@ impl Processes {
         }
         Ok(())
     }
+}
+
+/// Takes away what an instance that has ended has outside of its own directory. Refused while something of it
+/// is alive that SIGKILL could not end: nobody would know of it any more.
+async fn forget(dir: &InstanceDir, record: &Record) -> Result<(), BackendError> {
+    let mut looks = 0;
+    while lock::is_held(&dir.keeper_lock()) {
+        // A keeper that has just seen the end of its run records the last output and goes.
+        if looks < LOOKS {
+            looks += 1;
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        let left = Snapshot::take().map(|all| all.of(record));
+        let left = left.unwrap_or_default();
+        return Err(BackendError::Unkillable {
+            name: record.spec.name.clone(),
+            left: left.iter().map(|id| Survivor::of(id.pid)).collect(),
+        });
+    }
+    if let Some(group) = record.group() {
+        // Where something is still in it, the kernel keeps it.
+        drop(group.remove());
+    }
+    stores::conceal(dir)
 }
 
 fn clear(path: &std::path::Path) -> Result<(), BackendError> {

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::run::ProcessId;
+use super::run::{ProcessId, Survivor};
 use crate::backend::BackendError;
 
 /// The version of this protocol. A command that meets another one sends [`Request::Shutdown`], which every
 /// version understands, and starts a supervisor of its own version in its place.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The longest line either side accepts, in bytes.
 pub const LONGEST: usize = 64 * 1024;
@@ -120,7 +120,7 @@ pub enum Failure {
     /// [`BackendError::Unkillable`].
     Unkillable {
         /// What is left.
-        pids: Vec<u32>,
+        left: Vec<Survivor>,
     },
     /// [`BackendError::Unsupported`].
     Refused {
@@ -172,9 +172,9 @@ impl Failure {
                 action,
                 source: cause.into(),
             },
-            Self::Unkillable { pids } => BackendError::Unkillable {
+            Self::Unkillable { left } => BackendError::Unkillable {
                 name: name.to_owned(),
-                pids,
+                left,
             },
             Self::Refused { message } => BackendError::Unsupported(message),
         }
@@ -197,7 +197,7 @@ impl From<BackendError> for Failure {
                 action,
                 cause: (&source).into(),
             },
-            BackendError::Unkillable { pids, .. } => Self::Unkillable { pids },
+            BackendError::Unkillable { left, .. } => Self::Unkillable { left },
             other @ (BackendError::EngineUnreachable { .. }
             | BackendError::Engine { .. }
             | BackendError::Registry { .. }

@@ -46,8 +46,7 @@ impl Processes {
             action: "cannot list processes".to_owned(),
             source,
         })?;
-        let tree = all.tree(record.id(), record.process(), record.keeper(), &[]);
-        Ok(tree.into_iter().map(|id| id.pid).collect())
+        Ok(all.of(&record).into_iter().map(|id| id.pid).collect())
     }
 
     /// The last lines of an instance's current run, for a message about it; without them if they cannot be

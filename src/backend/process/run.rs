@@ -1,6 +1,7 @@
 //! One run of an instance and how to recognise its process: pid, start time and boot id together name a
 //! process for good; the pid alone does not. Reads `/proc`; changes nothing.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -91,6 +92,52 @@ impl Stat {
     }
 }
 
+/// A process that is still there after SIGKILL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survivor {
+    /// Its pid.
+    pub pid: u32,
+    /// Its name (`proc_pid_comm(5)`).
+    pub name: String,
+    /// The letter of its state (`proc_pid_stat(5)`, field 3).
+    pub state: String,
+}
+
+impl Survivor {
+    /// Of the process that has this pid now; without name and state where there is none.
+    pub fn of(pid: u32) -> Self {
+        let text = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let (name, state) = Self::parse(&text).unwrap_or_default();
+        Self { pid, name, state }
+    }
+
+    fn parse(text: &[u8]) -> Option<(String, String)> {
+        let begin = text.iter().position(|byte| *byte == b'(')?;
+        let end = text.iter().rposition(|byte| *byte == b')')?;
+        let name = String::from_utf8_lossy(text.get(begin + 1..end)?);
+        let state = text.get(end + 2..end + 3)?;
+        Some((
+            name.into_owned(),
+            String::from_utf8_lossy(state).into_owned(),
+        ))
+    }
+}
+
+impl fmt::Display for Survivor {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "pid {}", self.pid)?;
+        if !self.name.is_empty() {
+            write!(to, " ({})", self.name)?;
+        }
+        match self.state.as_str() {
+            "" => Ok(()),
+            "D" => write!(to, " in uninterruptible sleep (state D)"),
+            "Z" => write!(to, " ended, and its parent does not collect it (state Z)"),
+            other => write!(to, " in state {other}"),
+        }
+    }
+}
+
 /// The id of this boot (`random(4)`); empty where the system does not tell.
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
@@ -131,6 +178,27 @@ mod tests {
         assert_eq!(stat.session, 41);
         assert_eq!(stat.id.start_time, 99887);
         assert!(!stat.dead);
+    }
+
+    #[test]
+    fn what_survives_is_named_with_its_state() {
+        let text = b"42 (a) b (c)) D 7 42 41 0 -1";
+        let (name, state) = Survivor::parse(text).unwrap();
+        let left = Survivor {
+            pid: 42,
+            name,
+            state,
+        };
+        assert_eq!(
+            left.to_string(),
+            "pid 42 (a) b (c)) in uninterruptible sleep (state D)"
+        );
+        let gone = Survivor {
+            pid: 42,
+            name: String::new(),
+            state: String::new(),
+        };
+        assert_eq!(gone.to_string(), "pid 42");
     }
 
     #[test]

@@ -1,11 +1,17 @@
 //! Secrets and configs of a service as files of the instance: a process sees the machine's file system, so it
 //! is told where they are. Written when the instance is made; gone with it.
+//!
+//! A service that runs as another user cannot reach the instance's directory, which is closed to all but
+//! wharf's user. For it they are copied, at each start, to where that user alone can read them.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
 
 use super::dirs::{InstanceDir, failed};
 use super::ledger::Account;
@@ -18,21 +24,107 @@ pub(super) const SECRETS: (&str, &str) = ("WHARF_SECRETS_DIR", "secrets");
 /// The same for configs.
 pub(super) const CONFIGS: (&str, &str) = ("WHARF_CONFIGS_DIR", "configs");
 
-/// Writes the files of an instance, for `user` alone.
-pub(super) fn write(
-    dir: &InstanceDir,
-    spec: &InstanceSpec,
-    user: Option<&Account>,
-) -> Result<(), BackendError> {
-    let service = &spec.service;
-    let stranger = user.is_some_and(|user| user.uid != rustix::process::geteuid().as_raw());
-    if stranger && !(service.secrets.is_empty() && service.configs.is_empty()) {
-        return Err(BackendError::Unsupported(format!(
-            "service {}: it runs as another user, who cannot reach its secrets and configs in {}",
-            service.name,
-            dir.path().display()
-        )));
+/// Where the copies for other users are. Only root can run a service as somebody else, so it is root's.
+const OPEN_ROOT: &str = "/run/wharf";
+
+/// The directory in which a process of this user finds the files.
+pub(super) fn place(dir: &InstanceDir, kind: &str, user: Option<&Account>) -> PathBuf {
+    match user.filter(|user| is_stranger(user)) {
+        Some(_) => copies(dir).join(kind),
+        None => dir.store(kind),
     }
+}
+
+/// Copies the files to where this user can read them, and nobody else; nothing where our user is meant.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn expose(dir: &InstanceDir, user: Option<&Account>) -> Result<(), BackendError> {
+    let Some(user) = user.filter(|user| is_stranger(user)) else {
+        return Ok(());
+    };
+    let kinds: Vec<&str> = [SECRETS.1, CONFIGS.1]
+        .into_iter()
+        .filter(|kind| dir.store(kind).is_dir())
+        .collect();
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    conceal(dir)?;
+    let root = copies(dir);
+    let copied = open_root(Path::new(OPEN_ROOT))
+        .and_then(|()| fs::DirBuilder::new().mode(0o700).create(&root))
+        .and_then(|()| {
+            for kind in kinds {
+                copy(&dir.store(kind), &root.join(kind), user)?;
+            }
+            // Last: until then nobody else can get in.
+            chown(&root, Some(user.uid), Some(user.gid))
+        });
+    copied.map_err(|error| failed("write", &root, error))
+}
+
+/// Takes the copies away.
+pub(super) fn conceal(dir: &InstanceDir) -> Result<(), BackendError> {
+    let root = copies(dir);
+    match fs::remove_dir_all(&root) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("remove", &root, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_stranger(user: &Account) -> bool {
+    user.uid != rustix::process::geteuid().as_raw()
+}
+
+fn copies(dir: &InstanceDir) -> PathBuf {
+    let hash = Sha256::digest(dir.path().as_os_str().as_bytes());
+    let hash = hash
+        .iter()
+        .take(8)
+        .fold(0_u64, |all, byte| all << 8 | u64::from(*byte));
+    Path::new(OPEN_ROOT).join(format!("{hash:016x}"))
+}
+
+/// Makes the directory above the copies, through which everybody may pass; one that somebody else could
+/// change is refused.
+fn open_root(root: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o711).create(root) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(root)?;
+    let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+    if !found.is_dir() || !is_ours || found.mode() & 0o022 != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{} is not this user's alone", root.display()),
+        ));
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path, user: &Account) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(to.join(entry.file_name()))?;
+        file.write_all(&fs::read(entry.path())?)?;
+        file.set_permissions(entry.metadata()?.permissions())?;
+        std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
+    }
+    chown(to, Some(user.uid), Some(user.gid))
+}
+
+/// Writes the files of an instance.
+pub(super) fn write(dir: &InstanceDir, spec: &InstanceSpec) -> Result<(), BackendError> {
+    let service = &spec.service;
     for (mounts, stores, kind) in [
         (&service.secrets, &spec.secrets, SECRETS.1),
         (&service.configs, &spec.configs, CONFIGS.1),
@@ -41,7 +133,7 @@ pub(super) fn write(
         for mount in mounts {
             let content = content(spec, mount, stores.get(&mount.source))?;
             let path = root.join(file_name(mount));
-            put(&root, &path, &content, mount.mode, user)
+            put(&root, &path, &content, mount.mode)
                 .map_err(|error| failed("write", &path, error))?;
         }
     }
@@ -84,13 +176,7 @@ fn content(
     }
 }
 
-fn put(
-    root: &Path,
-    path: &Path,
-    content: &[u8],
-    mode: Option<u32>,
-    user: Option<&Account>,
-) -> std::io::Result<()> {
+fn put(root: &Path, path: &Path, content: &[u8], mode: Option<u32>) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -102,13 +188,7 @@ fn put(
         .mode(0o600)
         .open(path)?;
     file.write_all(content)?;
-    file.set_permissions(fs::Permissions::from_mode(mode.unwrap_or(0o400)))?;
-    if let Some(account) = user {
-        for path in [root, path] {
-            std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid))?;
-        }
-    }
-    Ok(())
+    file.set_permissions(fs::Permissions::from_mode(mode.unwrap_or(0o400)))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 
+use super::ledger::Record;
 use super::run::{ProcessId, RUN_ID, Stat};
 
 /// The kernel's thread parent; its children have no environment.
@@ -131,6 +132,17 @@ impl Snapshot {
             .filter(|stat| !stat.dead && stat.id.pid > 1)
             .map(|stat| stat.id)
             .collect()
+    }
+
+    /// The living processes of an instance's current run, else what is left of its last one.
+    pub fn of(&self, record: &Record) -> Vec<ProcessId> {
+        let in_group = record.group().map(|group| group.members());
+        self.tree(
+            record.id(),
+            record.process(),
+            record.keeper(),
+            &in_group.unwrap_or_default(),
+        )
     }
 
     /// The main process of a run that was started and not recorded: the oldest process that carries the run

@@ -100,7 +100,7 @@ impl Processes {
         }
         let record = self.record(&instance.project, &instance.name)?;
         Ok(match &record.run {
-            Some(run) if run.finished.is_none() => all.tree(&run.id, run.process, run.keeper, &[]),
+            Some(run) if run.finished.is_none() => all.of(&record),
             _ => Vec::new(),
         })
     }

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
@@ -39,7 +40,8 @@ pub(super) struct Supervisor {
     signals: SignalFd,
     /// Tells that a keeper has noted something.
     notes: OwnedFd,
-    units: BTreeMap<String, Unit>,
+    /// By name; the names are shared with what is waited on.
+    units: BTreeMap<Rc<str>, Unit>,
     /// Who waits for the start of which instance.
     starters: Vec<(String, ClientId)>,
     /// Who waits for the end of which instance.
@@ -59,11 +61,11 @@ enum Source {
     Door,
     Client(ClientId),
     Notes,
-    Report(String),
-    Output(String, usize),
-    Keeper(String),
-    Main(String),
-    Watched(String, u32),
+    Report(Rc<str>),
+    Output(Rc<str>, usize),
+    Keeper(Rc<str>),
+    Main(Rc<str>),
+    Watched(Rc<str>, u32),
 }
 
 impl Supervisor {
@@ -109,7 +111,7 @@ impl Supervisor {
                         drop(unit.stop(None, &mut around));
                     }
                     unit.watch_notes(self.notes.as_fd());
-                    self.units.insert(name, unit);
+                    self.units.insert(name.into(), unit);
                 }
                 Ok(_) => {}
                 Err(error) => say(&format!("cannot take over {name}: {error}")),
@@ -201,19 +203,19 @@ impl Supervisor {
         }
         for (name, unit) in &self.units {
             for (at, fd) in unit.pipes() {
-                set.push((Source::Output(name.clone(), at), fd, PollFlags::IN));
+                set.push((Source::Output(Rc::clone(name), at), fd, PollFlags::IN));
             }
             if let Some(fd) = unit.report() {
-                set.push((Source::Report(name.clone()), fd, PollFlags::IN));
+                set.push((Source::Report(Rc::clone(name)), fd, PollFlags::IN));
             }
             if let Some(fd) = unit.keeper() {
-                set.push((Source::Keeper(name.clone()), fd, PollFlags::IN));
+                set.push((Source::Keeper(Rc::clone(name)), fd, PollFlags::IN));
             }
             if let Some(fd) = unit.main_end() {
-                set.push((Source::Main(name.clone()), fd, PollFlags::IN));
+                set.push((Source::Main(Rc::clone(name)), fd, PollFlags::IN));
             }
             for (pid, fd) in unit.watched() {
-                set.push((Source::Watched(name.clone(), pid), fd, PollFlags::IN));
+                set.push((Source::Watched(Rc::clone(name), pid), fd, PollFlags::IN));
             }
         }
         let mut fds: Vec<PollFd<'_>> = set
@@ -248,9 +250,15 @@ impl Supervisor {
         Timespec::try_from(left).ok()
     }
 
-    /// Lets every unit draw its conclusions, and forgets those that are over.
+    /// Lets every unit that something happened to draw its conclusions, and forgets those that are over.
     fn settle(&mut self, around: &mut Surroundings) {
-        let names: Vec<String> = self.units.keys().cloned().collect();
+        let due = |unit: &Unit| unit.deadline().is_some_and(|at| at <= around.now);
+        let names: Vec<Rc<str>> = self
+            .units
+            .iter()
+            .filter(|(_, unit)| due(unit))
+            .map(|(name, _)| Rc::clone(name))
+            .collect();
         for name in names {
             let Some(unit) = self.units.get_mut(&name) else {
                 continue;

@@ -83,7 +83,7 @@ impl Supervisor {
     ) -> Result<String, Failure> {
         if !self.units.contains_key(name) {
             let unit = self.load(name, around)?.ok_or_else(|| unknown(name))?;
-            self.units.insert(name.to_owned(), unit);
+            self.units.insert(name.into(), unit);
         }
         let Some(unit) = self.units.get_mut(name) else {
             return Err(unknown(name));
@@ -130,7 +130,7 @@ impl Supervisor {
             // Something of it may be alive that an earlier supervisor gave up on.
             match self.load(name, around) {
                 Ok(Some(unit)) => {
-                    self.units.insert(name.to_owned(), unit);
+                    self.units.insert(name.into(), unit);
                 }
                 Ok(None) => {
                     return self.control.answer(id, &Reply::Failed(unknown(name)));

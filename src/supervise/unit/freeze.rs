@@ -1,4 +1,5 @@
-//! Freezing an instance and letting it go on: SIGSTOP and SIGCONT to its whole tree. The ledger says that
+//! Freezing an instance and letting it go on: by its control group, and SIGSTOP and SIGCONT to what of its
+//! tree is not in one. The ledger says that
 //! it is paused, so that everybody knows, and a later supervisor too.
 
 use rustix::process::Signal;
@@ -21,20 +22,25 @@ impl Unit {
         if self.record.status == Status::Paused {
             return Err(self.refused("is already paused"));
         }
+        if let Some(group) = self.record.group().filter(|group| group.path().is_dir())
+            && let Err(error) = group.freeze()
+        {
+            self.thaw();
+            return Err(self.cannot_pause(&error));
+        }
         let mut frozen: Vec<ProcessId> = Vec::new();
         for _ in 0..LOOKS {
+            let in_group = self.record.group().map(|group| group.members());
+            let in_group = in_group.unwrap_or_default();
             let mut all = self.whole_tree();
-            all.retain(|id| !frozen.contains(id));
+            all.retain(|id| !frozen.contains(id) && !in_group.contains(id));
             if all.is_empty() {
                 break;
             }
             for id in all {
                 if let Err(error) = id.signal(Signal::STOP) {
                     self.thaw();
-                    return Err(Failure::State {
-                        action: format!("cannot pause {}", self.record.spec.name),
-                        cause: (&error).into(),
-                    });
+                    return Err(self.cannot_pause(&error));
                 }
                 frozen.push(id);
             }
@@ -59,7 +65,17 @@ impl Unit {
         self.note(Status::Running)
     }
 
+    fn cannot_pause(&self, error: &std::io::Error) -> Failure {
+        Failure::State {
+            action: format!("cannot pause {}", self.record.spec.name),
+            cause: error.into(),
+        }
+    }
+
     fn thaw(&self) {
+        if let Some(group) = self.record.group() {
+            drop(group.thaw());
+        }
         for id in self.whole_tree() {
             // One that has ended needs nothing, and one that may not be signalled was not frozen by us.
             drop(id.signal(Signal::CONT));

@@ -2,6 +2,7 @@
 //! keeper and its ledger entry. Decides nothing itself.
 
 mod freeze;
+mod group;
 mod spawn;
 mod takeover;
 
@@ -19,13 +20,16 @@ use crate::backend::BackendError;
 use crate::backend::process::dirs::InstanceDir;
 use crate::backend::process::notes::Notes;
 use crate::backend::process::protocol::Failure;
-use crate::backend::process::run::{ProcessId, wall_clock};
+use crate::backend::process::run::{ProcessId, Survivor, wall_clock};
 use crate::backend::process::tree::Snapshot;
 use crate::backend::process::{Record, UNKNOWN_CODE};
 use crate::state::Status;
 
 /// Pause after a failed attempt to record output (no space left, as a rule).
 const OUTPUT_RETRY: Duration = Duration::from_secs(1);
+
+/// Pause between two looks at a control group whose processes cannot be seen.
+const GROUP_RETRY: Duration = Duration::from_millis(20);
 
 /// The outcome for those who asked for the instance to end.
 pub(super) type Settled = Option<Result<(), Failure>>;
@@ -60,14 +64,13 @@ impl Surroundings {
                 unit.record.id(),
                 main,
                 unit.keeper.as_ref().map(|keeper| keeper.id),
-                &unit.known,
+                &unit.vouching(),
             ),
             // Out of descriptors or memory: at least those known before.
             None => unit
-                .known
-                .iter()
-                .chain(&main)
-                .copied()
+                .vouching()
+                .into_iter()
+                .chain(main)
                 .filter(|id| id.is_alive())
                 .collect(),
         }
@@ -104,6 +107,8 @@ pub(super) struct Unit {
     /// Processes found in the tree when it was last looked at.
     known: Vec<ProcessId>,
     output_retry: Option<Moment>,
+    /// When its control group is to be looked at again: something is in it that is no process to us.
+    look_again: Option<Moment>,
     health: Option<Schedule>,
     check: Option<u32>,
 }
@@ -127,6 +132,7 @@ impl Unit {
             self.life.deadline(),
             self.health.as_ref().map(Schedule::deadline),
             self.output_retry,
+            self.look_again,
         ]
         .into_iter()
         .flatten()
@@ -369,6 +375,9 @@ impl Unit {
                 self.record_here(around.now);
             }
         }
+        if self.look_again.is_some_and(|at| at <= around.now) {
+            self.look_again = None;
+        }
         if self.life.deadline().is_some_and(|at| at <= around.now) {
             return self.apply(Event::Due, around);
         }
@@ -389,6 +398,7 @@ impl Unit {
             && self.main.is_none()
             && self.ended.is_none()
             && self.watched.is_empty()
+            && self.look_again.is_none()
             && !waits_for_keeper
     }
 
@@ -455,7 +465,8 @@ impl Unit {
                     // It has ended, and whoever is to say so does not.
                     pids.extend(self.keeper.as_ref().map(|keeper| keeper.id.pid));
                 }
-                Some(Err(Failure::Unkillable { pids }))
+                let left = pids.into_iter().map(Survivor::of).collect();
+                Some(Err(Failure::Unkillable { left }))
             }
         }
     }
@@ -466,8 +477,14 @@ impl Unit {
             // A frozen one would neither reap nor go once it has recorded everything.
             let _ = rustix::process::pidfd_send_signal(&keeper.end, Signal::CONT);
         }
+        let polite = matches!(self.life.phase(), Phase::Stopping { .. });
+        self.release_group(polite);
         let tree = around.tree(self, main);
         if tree.is_empty() && self.main.is_none() {
+            if self.is_group_populated() {
+                self.look_again = Some(around.now.saturating_add(GROUP_RETRY));
+                return None;
+            }
             if self.keeper.is_some() {
                 self.cleared = true;
                 return None;
@@ -475,7 +492,6 @@ impl Unit {
             return self.apply(Event::TreeGone, around);
         }
         self.cleared = false;
-        let polite = matches!(self.life.phase(), Phase::Stopping { .. });
         let signal = Signal::from_named_raw(self.record.spec.stop_signal)
             .filter(|_| polite)
             .unwrap_or(Signal::KILL);
@@ -505,6 +521,8 @@ impl Unit {
             drop(recorder.drain());
             drop(recorder.end_lines());
         }
+        self.look_again = None;
+        self.remove_group();
         self.record.restarts = self.life.restarts();
         self.write_end(status).map_err(Failure::from)
     }

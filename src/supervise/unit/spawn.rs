@@ -9,9 +9,11 @@ use rustix::process::{Signal, kill_process_group};
 
 use super::{Held, Surroundings, Unit, as_pid};
 use crate::backend::process::Run;
+use crate::backend::process::cgroup::{Group, View, controllers};
 use crate::backend::process::child::Launch;
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
+use crate::backend::process::stores;
 use crate::state::{Health, Status};
 use crate::supervise::health::Schedule;
 use crate::supervise::keeper::{self, Begun, Order, Starting};
@@ -87,11 +89,18 @@ impl Unit {
             });
         };
         let run_id = new_run_id().map_err(|error| state("cannot make a run id", &error))?;
+        stores::expose(&self.dir, self.record.spec.user.as_ref())?;
+        // What an earlier run left where something survived its end.
+        self.remove_group();
+        let settings = self.record.spec.attributes.resources.settings();
+        let place = View::new().find(&controllers(&settings));
+        let group = place.as_ref().map(|place| Group::planned(place, &run_id));
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         self.record.run = Some(Run {
             id: run_id.clone(),
             process: None,
             keeper: None,
+            cgroup: group.as_ref().map(|group| group.path().to_owned()),
             boot_id: boot_id(),
             started: wall_clock(),
             finished: None,
@@ -110,6 +119,7 @@ impl Unit {
             dir: &self.dir,
             spec: &self.record.spec,
             run_id: &run_id,
+            group: group.as_ref().zip(place.as_ref()),
             descriptors: around.descriptors,
         };
         keeper::begin(&order, lock)
@@ -138,8 +148,7 @@ impl Unit {
             // It has come to its end by now, or was killed.
             self.on_keeper_ended(around.now);
         }
-        // The keeper's notes say the same: a full disk does not matter here.
-        drop(self.record.write(&self.dir));
+        // Not written: whoever reads the entry of a run that has not ended learns this from the keeper's notes.
     }
 
     pub(super) fn health_due(&mut self, around: &Surroundings) {

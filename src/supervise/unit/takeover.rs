@@ -41,6 +41,7 @@ impl Unit {
             watched: Vec::new(),
             known: Vec::new(),
             output_retry: None,
+            look_again: None,
             health: None,
             check: None,
             record,

@@ -1,0 +1,126 @@
+//! A run has a control group where one is delegated to us: then nothing escapes, whoever is killed first.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wharf::backend::process::cgroup::View;
+use wharf::event::Event;
+use wharf::plan::step::Action;
+use wharf::state::Status;
+
+use crate::stage::{Stage, exited, process, shell, target};
+
+/// The group of a service's run; `None`, said once, where this machine delegates none.
+fn group(stage: &Stage, service: &str) -> Option<PathBuf> {
+    let Some(place) = View::new().find(&std::collections::BTreeSet::new()) else {
+        eprintln!("skipped: no control group is delegated to this user");
+        return None;
+    };
+    let path = stage.record(service).run.unwrap().cgroup.unwrap();
+    assert_eq!(path.parent().unwrap(), place.dir);
+    Some(path)
+}
+
+fn words(path: &std::path::Path, file: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(path.join(file)).unwrap();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Leaves its session and its parent, forgets its environment, and ignores what asks it to end.
+const ESCAPEE: &str =
+    "(setsid env -i sh -c 'trap \"\" TERM; echo escapee $$; while :; do /bin/sleep 0.1; done' &)";
+
+#[tokio::test]
+async fn what_left_session_parent_and_environment_ends_even_when_the_keeper_was_killed() {
+    let stage = Stage::new();
+    let script = format!("{ESCAPEE}; exec sleep 600");
+    stage.up(shell("web", &script)).await.unwrap();
+    let escapee = process(&stage.line("web", "escapee ").await);
+    let Some(group) = group(&stage, "web") else {
+        stage.stop("web", None).await.unwrap();
+        return;
+    };
+    let main = stage.instance("web").await.pid.unwrap();
+    let inside = words(&group, "cgroup.procs");
+    assert!(inside.contains(&main.to_string()), "{inside:?}");
+    assert!(inside.contains(&escapee.pid.to_string()), "{inside:?}");
+    // Without its keeper, its orphans are nobody's children of ours.
+    stage.kill_keeper("web");
+    stage.kill_supervisor();
+    stage
+        .stop("web", Some(Duration::from_millis(100)))
+        .await
+        .unwrap();
+    assert!(!escapee.is_alive());
+    assert!(!group.exists());
+}
+
+#[tokio::test]
+async fn a_storm_of_forks_ends_in_one_step() {
+    let stage = Stage::new();
+    // Never more than about two hundred at a time; each ends by itself within a second.
+    let script = "trap '' TERM; echo up; \
+                  while :; do i=0; while [ $i -lt 20 ]; do (trap '' TERM; setsid sleep 1 &) ; i=$((i+1)); done; \
+                  sleep 0.1; done";
+    stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "up").await;
+    let group = group(&stage, "web");
+    stage
+        .processes
+        .kill("stage", "stage-web-1", 9)
+        .await
+        .unwrap();
+    assert_eq!(stage.instance("web").await.status, exited(137));
+    assert_eq!(stage.started(), Vec::<u32>::new());
+    assert!(group.is_none_or(|group| !group.exists()));
+}
+
+#[tokio::test]
+async fn a_paused_service_is_frozen_and_ends_politely() {
+    let stage = Stage::new();
+    let script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done";
+    stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "up").await;
+    let pause = |instance| Action::Pause { instance };
+    stage.act(pause(target("web"))).await.unwrap();
+    assert_eq!(stage.instance("web").await.status, Status::Paused);
+    if let Some(group) = group(&stage, "web") {
+        let events = words(&group, "cgroup.events");
+        assert_eq!(events, ["populated", "1", "frozen", "1"]);
+    }
+    let unpause = Action::Unpause {
+        instance: target("web"),
+    };
+    stage.act(unpause).await.unwrap();
+    assert_eq!(stage.instance("web").await.status, Status::Running);
+    stage.act(pause(target("web"))).await.unwrap();
+    // Whoever takes over lets it go on to end it.
+    stage.kill_supervisor();
+    stage.stop("web", None).await.unwrap();
+    assert_eq!(stage.instance("web").await.status, exited(7));
+}
+
+#[tokio::test]
+async fn limits_are_set_or_named() {
+    let mut stage = Stage::new();
+    let mut service = shell("web", "exec sleep 600");
+    service.pids_limit = Some(50);
+    stage.up(service).await.unwrap();
+    let place = View::new().find(&["pids"].into());
+    if place.is_some_and(|place| place.controllers.contains("pids")) {
+        let group = group(&stage, "web").unwrap();
+        assert_eq!(words(&group, "pids.max"), ["50"]);
+    } else {
+        let mut notes = Vec::new();
+        while let Ok(event) = stage.receiver.try_recv() {
+            if let Event::Note(text) = event {
+                notes.push(text);
+            }
+        }
+        assert!(
+            notes.iter().any(|note| note.contains("pids_limit")),
+            "{notes:?}"
+        );
+    }
+    stage.stop("web", None).await.unwrap();
+}
