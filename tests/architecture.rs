@@ -41,6 +41,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "plan::step",
         ],
     ),
+    (
+        "doctor",
+        &["project", "state", "port", "plan::placement", "backend"],
+    ),
     ("observe", &["project", "state", "port", "plan", "backend"]),
     ("watch", &["project", "backend::container::ignore"]),
     ("execute", &["state", "event", "plan", "backend"]),
@@ -95,6 +99,10 @@ const PURE: &[&str] = &[
     "state.rs",
     "watch/batch",
     "watch/rules",
+    "doctor/findings",
+    "doctor/needs",
+    "doctor/api",
+    "ui/graph",
 ];
 
 /// The edge at which a pure place meets the disk.

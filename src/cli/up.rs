@@ -15,7 +15,7 @@ use crate::cli::settle::{Settled, settle};
 use crate::cli::watch::{self, Watch};
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
-use crate::plan::placement::{Placement, Selection, Wishes};
+use crate::plan::placement::{Placement, Wishes};
 use crate::plan::policy::{Policy, Recreate};
 use crate::plan::step::{Action, Cause, Step, Which};
 use crate::probe;
@@ -232,7 +232,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let policy = policy(context, args, &project)?;
     let options = foreground(context, args, &project)?;
     let backends = context.backends()?;
-    let placement = context.place(&project, &wishes(args), &backends).await?;
+    let placement = context
+        .place(
+            &project,
+            &Wishes::of(&args.local, &args.container),
+            &backends,
+        )
+        .await?;
     let rules = match watch::rules(context, &project, &placement, &args.services) {
         Ok(rules) => rules,
         Err(error) if args.watch => return Err(error),
@@ -402,22 +408,6 @@ fn policy(context: &Context, args: &Args, project: &Project) -> Result<Policy> {
         named: args.services.iter().cloned().collect(),
         ..Policy::default()
     })
-}
-
-fn wishes(args: &Args) -> Wishes {
-    let selection = |names: &[String]| {
-        if names.is_empty() {
-            Selection::Nobody
-        } else if names.iter().any(|name| name == "*") {
-            Selection::Everybody
-        } else {
-            Selection::Named(names.iter().cloned().collect())
-        }
-    };
-    Wishes {
-        local: selection(&args.local),
-        container: selection(&args.container),
-    }
 }
 
 fn foreground(context: &Context, args: &Args, project: &Project) -> Result<Foreground> {

@@ -14,6 +14,12 @@ use serde::de::{DeserializeOwned, Deserializer};
 pub(super) struct Info {
     #[serde(default)]
     pub operating_system: String,
+    #[serde(default)]
+    pub kernel_version: String,
+    #[serde(default)]
+    pub cgroup_version: String,
+    #[serde(default)]
+    pub cgroup_driver: String,
     #[serde(default, deserialize_with = "or_default")]
     pub security_options: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]

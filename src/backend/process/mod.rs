@@ -20,6 +20,7 @@ mod ledger;
 mod listening;
 mod lock;
 pub mod logs;
+pub mod namespace_probe;
 pub mod notes;
 mod observe;
 mod output;
