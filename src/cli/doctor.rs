@@ -44,6 +44,9 @@ struct Report {
     machine: Vec<Finding>,
     /// About the project, where there is one.
     project: Option<ProjectReport>,
+    /// Why the project could not be loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -80,7 +83,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             .findings
             .iter()
             .all(|finding| finding.state != State::Missing),
-        None => !is_useless(&machine),
+        None => broken.is_none() && !is_useless(&machine),
     };
     let all = Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -88,6 +91,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         fit,
         machine: findings(&machine),
         project,
+        error: broken.as_ref().map(ToString::to_string),
     };
     if args.format == "json" {
         let text = serde_json::to_string_pretty(&all).map_err(Error::failed)?;
@@ -124,13 +128,23 @@ async fn project_findings(
         let observed = backends.containers.observe(&project.name).await;
         instances.extend(observed.unwrap_or_default());
     }
-    let rows = ports::rows(context, project, &placement, &instances, remote).await?;
+    let rows = ports::rows(context, project, &placement, &instances, remote).await;
+    let unknown = rows.as_ref().err().map(|error| {
+        Finding::reduced(
+            "ports",
+            format!("who has them cannot be looked up: {error}"),
+            "wharf ports",
+        )
+    });
     let ports: Vec<PortNeed> = rows
         .iter()
+        .flatten()
         .filter(|row| row.state != PortState::Remote)
         .map(port_need)
         .collect();
-    Ok(needs(project, &placement, machine, &ports))
+    let mut all = needs(project, &placement, machine, &ports);
+    all.extend(unknown);
+    Ok(all)
 }
 
 fn port_need(row: &Row) -> PortNeed {
@@ -179,6 +193,12 @@ fn lines(report: &Report) -> Vec<String> {
         None => missing = 1,
     }
     lines.push(String::new());
+    if report.error.is_some() {
+        lines.push(format!(
+            "{BAD}The project cannot be loaded, so what it needs is not known.{BAD:#}"
+        ));
+        return lines;
+    }
     lines.push(match (report.project.is_some(), missing) {
         (true, 0) => format!("{GOOD}Nothing that the project needs is missing.{GOOD:#}"),
         (true, 1) => format!("{BAD}One thing that the project needs is missing.{BAD:#}"),

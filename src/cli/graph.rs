@@ -167,26 +167,27 @@ fn port_lines(
             },
         });
     }
+    // What the engine has chosen is among those that were looked up.
     for service in project.services.values() {
-        let known = lines.contains_key(&service.name);
-        let chosen = service.ports.iter().filter(|port| port.published.is_none());
-        // Once the engine has chosen, the port is among those that were looked up.
-        if known || placement.of(&service.name) == BackendKind::Process {
+        if placement.of(&service.name) == BackendKind::Process {
             continue;
         }
-        let chosen: Vec<PortLine> = chosen
-            .map(|port| PortLine {
-                number: 1,
-                address: port.host_ip.map(|ip| ip.to_string()),
-                published: None,
-                target: Some(port.target),
-                protocol: port.protocol,
-                state: PortState::Free,
-                holders: Vec::new(),
-            })
-            .collect();
-        if !chosen.is_empty() {
-            lines.insert(service.name.clone(), chosen);
+        for port in service.ports.iter().filter(|port| port.published.is_none()) {
+            let own = lines.entry(service.name.clone()).or_default();
+            let is_chosen = own
+                .iter()
+                .any(|line| line.target == Some(port.target) && line.protocol == port.protocol);
+            if !is_chosen {
+                own.push(PortLine {
+                    number: 1,
+                    address: port.host_ip.map(|ip| ip.to_string()),
+                    published: None,
+                    target: Some(port.target),
+                    protocol: port.protocol,
+                    state: PortState::Free,
+                    holders: Vec::new(),
+                });
+            }
         }
     }
     lines

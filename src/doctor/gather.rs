@@ -149,25 +149,25 @@ fn cgroups() -> Option<Cgroups> {
         (Layout::None, CGROUPS)
     };
     let own = own.unwrap_or("/").to_owned();
-    let uid = nix::unistd::geteuid();
-    let managers = format!("/user.slice/user-{uid}.slice/user@{uid}.service");
-    let candidates = [own.as_str(), managers.as_str()];
-    let may_divide = |cgroup: &&&str| {
-        ["", "cgroup.procs", "cgroup.subtree_control"]
-            .iter()
-            .all(|file| {
-                let path = Path::new(root)
-                    .join(cgroup.trim_start_matches('/'))
-                    .join(file);
-                rustix::fs::access(&path, Access::WRITE_OK).is_ok()
-            })
+    let uid = nix::unistd::geteuid().as_raw();
+    // A process can only be moved below the nearest common ancestor, so only our own group and those above
+    // count. What systemd manages is not root's to divide.
+    let is_managed = Path::new("/run/systemd/system").is_dir();
+    let may_divide = |group: &&Path| {
+        let directory = Path::new(root).join(group.strip_prefix("/").unwrap_or(group));
+        let is_ours = fs::metadata(&directory).is_ok_and(|found| found.uid() == uid);
+        is_ours
+            && (uid != 0 || !is_managed)
+            && ["", "cgroup.procs"]
+                .iter()
+                .all(|file| rustix::fs::access(directory.join(file), Access::WRITE_OK).is_ok())
     };
     let has_v2 = matches!(layout, Layout::V2 | Layout::Hybrid);
-    let delegated = candidates
-        .iter()
+    let delegated = Path::new(&own)
+        .ancestors()
         .find(may_divide)
         .filter(|_| has_v2)
-        .map(|cgroup| (*cgroup).to_owned());
+        .map(|group| group.display().to_string());
     let from = delegated.as_deref().unwrap_or(&own);
     let controllers = Path::new(root)
         .join(from.trim_start_matches('/'))

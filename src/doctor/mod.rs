@@ -63,7 +63,7 @@ impl Finding {
     }
 
     /// It works, with less.
-    fn reduced(
+    pub fn reduced(
         check: impl Into<String>,
         detail: impl Into<String>,
         hint: impl Into<String>,

@@ -63,7 +63,20 @@ pub fn needs(
     }
     if !processes.is_empty() {
         all.push(state(&processes, machine));
+        let limited = |service: &&Service| {
+            service.nano_cpus.is_some()
+                || service.mem_limit.is_some()
+                || service.pids_limit.is_some()
+        };
+        all.extend(as_found(
+            "cgroups",
+            processes.iter().copied().filter(limited),
+            machine,
+        ));
     }
+    let watched = project.services.values().map(AsRef::as_ref);
+    let watched = watched.filter(|service: &&Service| !service.watch.is_empty());
+    all.extend(as_found("inotify", watched, machine));
     if !containers.is_empty() && !processes.is_empty() {
         all.extend(names(&processes, machine));
     }
@@ -77,6 +90,21 @@ fn names_of<'a>(services: &[&'a Service]) -> Vec<&'a str> {
         .iter()
         .map(|service| service.name.as_str())
         .collect()
+}
+
+/// A finding about the machine that these services have to do with, unless all is well.
+fn as_found<'a>(
+    check: &str,
+    services: impl Iterator<Item = &'a Service>,
+    machine: &Machine,
+) -> Option<Finding> {
+    let names: Vec<&str> = services.map(|service| service.name.as_str()).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let mut found = super::findings::findings(machine).into_iter();
+    let finding = found.find(|finding| finding.check == check && finding.state != super::State::Ok);
+    finding.map(|finding| finding.of(names))
 }
 
 fn engine(containers: &[&Service], machine: &Machine) -> Finding {
@@ -458,7 +486,8 @@ mod tests {
         machine.engines[0].answer = Answer::Absent;
         let all = needed(vec![image("db")], &machine, &[]);
         assert_eq!(state(&all, "an engine"), Some(State::Missing));
-        assert_eq!(all[0].hint.as_deref(), Some("sudo systemctl start docker"));
+        let hint = all[0].hint.as_deref().unwrap();
+        assert!(hint.starts_with("sudo systemctl start docker"), "{hint}");
         let mut both = image("db");
         both.wharf.process = Some(ProcessForm::default());
         let all = needed(vec![both], &machine, &[]);
@@ -589,6 +618,23 @@ mod tests {
             state(&needed(vec![local("api")], &machine, &[]), CHECK),
             None
         );
+    }
+
+    #[test]
+    fn limits_and_watching_are_said_to_be_reduced_where_they_are_used() {
+        let mut machine = fit();
+        machine.cgroups = None;
+        machine.settings.inotify_watches = Some(1);
+        let all = needed(vec![local("api"), image("db")], &machine, &[]);
+        assert_eq!(
+            (state(&all, "cgroups"), state(&all, "inotify")),
+            (None, None)
+        );
+        let mut api = local("api");
+        api.mem_limit = Some(1);
+        let all = needed(vec![api.clone(), image("db")], &machine, &[]);
+        assert_eq!(state(&all, "cgroups"), Some(State::Reduced));
+        assert_eq!(state(&needed(vec![api], &fit(), &[]), "cgroups"), None);
     }
 
     #[test]

@@ -236,19 +236,20 @@ async fn ask(place: Place) -> EngineFacts {
 
 async fn answer(env: &Env) -> Result<Abilities, BackendError> {
     let engine = Engine::connect(env).await?;
-    let info = engine.get::<reply::Info>("/info").await.ok();
-    // One that has none refuses, and so does one that is being shut down.
-    let buildkit = buildkit::reach(&engine)
-        .await
-        .is_ok_and(|found| found.is_some());
+    let (info, buildkit, product) = tokio::join!(
+        engine.get::<reply::Info>("/info"),
+        buildkit::reach(&engine),
+        engine.product(),
+    );
     let mut abilities = Abilities {
-        product: engine.product().await,
+        product,
         version: engine.info.version.clone(),
         api: engine.api.numbers(),
-        buildkit,
+        // One that has none refuses, and so does one that is being shut down.
+        buildkit: buildkit.is_ok_and(|found| found.is_some()),
         ..Abilities::default()
     };
-    if let Some(info) = info {
+    if let Ok(info) = info {
         let has = |word: &str| {
             info.security_options
                 .iter()

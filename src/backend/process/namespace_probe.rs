@@ -4,6 +4,8 @@
 use std::fmt;
 use std::io;
 
+use nix::errno::Errno;
+
 /// A way to a private view of the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -55,7 +57,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.stage, self.errno) {
             (stage, 0) => write!(f, "{stage} had no effect"),
-            (stage, errno) => write!(f, "{stage} failed: {}", io::Error::from_raw_os_error(errno)),
+            (stage, errno) => {
+                write!(f, "{stage} failed: {}", Errno::from_raw(errno).desc())
+            }
         }
     }
 }

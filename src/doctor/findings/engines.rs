@@ -7,7 +7,7 @@ use crate::doctor::api::beyond;
 use crate::doctor::facts::{Machine, Plugin};
 
 /// Where engines come from.
-const INSTALL: &str = "xdg-open https://docs.docker.com/engine/install/";
+const INSTALL: &str = "sudo apt-get install docker.io";
 
 /// The Docker Engine that has all that wharf uses.
 const NEWEST: &str = "28.1";
@@ -49,7 +49,7 @@ fn engine(engine: &EngineFacts) -> Finding {
             check,
             format!("nobody listens there ({found}): services without a process form cannot run"),
             if engine.unix {
-                "sudo systemctl start docker".to_owned()
+                format!("sudo systemctl start docker   # where it is installed, else: {INSTALL}")
             } else {
                 "docker context use default".to_owned()
             },

@@ -22,8 +22,8 @@ pub(super) fn findings(machine: &Machine) -> Vec<Finding> {
 
 fn cgroups(found: Option<&Cgroups>, uid: u32) -> Finding {
     const CHECK: &str = "cgroups";
-    const V2: &str =
-        "sudo grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1   # then reboot";
+    const V2: &str = "sudo sed -i 's/^GRUB_CMDLINE_LINUX=\"/&systemd.unified_cgroup_hierarchy=1 /' \
+                      /etc/default/grub && sudo update-grub   # then reboot";
     let Some(found) = found else {
         return Finding::reduced(
             CHECK,
@@ -61,11 +61,9 @@ fn cgroups(found: Option<&Cgroups>, uid: u32) -> Finding {
                 found.own
             ),
             if uid == 0 {
-                "sudo mount -o remount,rw /sys/fs/cgroup".to_owned()
+                "systemd-run --scope --property=Delegate=yes wharf up"
             } else {
-                format!(
-                    "sudo loginctl enable-linger {uid} && sudo systemctl start user@{uid}.service"
-                )
+                "systemd-run --user --scope --property=Delegate=yes wharf up"
             },
         ),
         (Layout::V2, Some(cgroup)) if !found.controllers.iter().any(|name| name == "memory") => {
@@ -239,7 +237,12 @@ mod tests {
         );
         let closed = found(Layout::V2, None, &["cpu"]);
         assert_eq!(closed.state, State::Reduced);
-        assert!(closed.hint.unwrap().contains("enable-linger 1000"));
+        assert!(
+            closed
+                .hint
+                .unwrap()
+                .starts_with("systemd-run --user --scope")
+        );
         let without = found(Layout::V2, Some("/u"), &["pids"]);
         assert!(
             without.detail.contains("memory cannot be limited"),
