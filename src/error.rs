@@ -145,7 +145,7 @@ impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
         let kind = match error.kind {
             LoadErrorKind::Invalid => Kind::Invalid,
-            LoadErrorKind::Unreadable => Kind::Failed,
+            LoadErrorKind::NotFound | LoadErrorKind::Unreadable => Kind::Failed,
             LoadErrorKind::Usage => Kind::Usage,
         };
         let diagnostics = error.diagnostics.clone();

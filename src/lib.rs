@@ -17,6 +17,7 @@
 
 pub mod backend;
 pub mod cli;
+pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod execute;

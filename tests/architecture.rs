@@ -53,6 +53,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "doctor",
+        &["project", "state", "port", "plan::placement", "backend"],
+    ),
+    (
         "observe",
         &["project", "state", "naming", "port", "plan", "backend"],
     ),
@@ -110,6 +114,10 @@ const PURE: &[&str] = &[
     "naming.rs",
     "watch/batch",
     "watch/rules",
+    "doctor/findings",
+    "doctor/needs",
+    "doctor/api",
+    "ui/graph",
 ];
 
 /// The edge at which a pure place meets the disk.

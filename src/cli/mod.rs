@@ -8,12 +8,14 @@ mod config;
 mod context;
 mod cp;
 mod create;
+mod doctor;
 mod down;
 mod effective;
 mod events;
 mod exec;
 mod foreground;
 mod free;
+mod graph;
 mod grace;
 mod images;
 mod invocation;
@@ -116,6 +118,8 @@ enum Command {
     #[command(visible_alias = "convert")]
     Config(config::ConfigArgs),
 
+    Graph(graph::Args),
+    Doctor(doctor::Args),
     Ports(ports::Args),
     Who(who::Args),
     Free(free::Args),
@@ -161,6 +165,8 @@ impl Command {
                 | Self::Pull(_)
                 | Self::Push(_)
                 | Self::Port(_)
+                | Self::Graph(_)
+                | Self::Doctor(_)
                 | Self::Ports(_)
                 | Self::Who(_)
                 | Self::Free(_)
@@ -333,6 +339,8 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
         Command::Push(args) => wait_for(push::run(&context, &args)),
         Command::Config(args) => config::run(&context, &args),
 
+        Command::Doctor(args) => wait_for(doctor::run(&context, &args)),
+        Command::Graph(args) => wait_for(graph::run(&context, &args)),
         Command::Ports(args) => wait_for(ports::run(&context, &args)),
         Command::Who(args) => wait_for(who::run(&context, &args)),
         Command::Free(args) => wait_for(free::run(&context, &args)),

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::plan::Inputs;
 use crate::plan::claims::{Wanted, all, of};
 use crate::plan::conflicts;
-use crate::plan::placement::{Wishes, place};
+use crate::plan::placement::{Placement, Wishes, place};
 use crate::plan::policy::Policy;
 use crate::port::audit::Entry;
 use crate::port::report::{Means, PortReport};
@@ -37,21 +37,22 @@ pub(super) struct Args {
 }
 
 /// One port of the project.
-#[derive(Serialize)]
-struct Row {
-    service: String,
-    number: u32,
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) service: String,
+    pub(super) number: u32,
     backend: BackendKind,
-    state: State,
+    pub(super) state: State,
     #[serde(flatten)]
-    port: PortReport,
+    pub(super) port: PortReport,
+    /// Who has it, in words.
     #[serde(skip)]
-    holders: Vec<String>,
+    pub(super) holders: Vec<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+pub(super) enum State {
     /// Nobody has it.
     Free,
     /// An instance of this project has it.
@@ -75,27 +76,16 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         Named::Project(Box::new(context.load(&args.services, true)?))
     };
     let (instances, remote) = instances(&backends, &named).await?;
-    let wanted = match named.project() {
+    let rows = match named.project() {
         Some(project) => {
-            let wishes = context.with_choices(project, &Wishes::default(), &backends)?;
-            wanted(project, &instances, &wishes)?
+            let placement = place(
+                project,
+                &context.with_choices(project, &Wishes::default(), &backends)?,
+            )?;
+            rows(context, project, &placement, &instances, remote).await?
         }
-        None => of(&instances),
+        None => look_up(context, &of(&instances), &instances, remote).await?,
     };
-    let here = |wanted: &&Wanted| !(remote && wanted.backend == BackendKind::Container);
-    let local: Vec<_> = wanted
-        .iter()
-        .filter(here)
-        .map(|wanted| wanted.claim.clone())
-        .collect();
-    let seen = look(context, &local).await?;
-    let rows: Vec<Row> = wanted
-        .iter()
-        .map(|wanted| {
-            let seen = seen.iter().find(|seen| seen.claim == wanted.claim);
-            Row::of(wanted, seen, &instances)
-        })
-        .collect();
     if args.format == "json" {
         for row in &rows {
             context
@@ -136,8 +126,41 @@ async fn instances(backends: &Backends, named: &Named) -> Result<(Vec<Instance>,
     Ok((instances, remote))
 }
 
-fn wanted(project: &Project, instances: &[Instance], wishes: &Wishes) -> Result<Vec<Wanted>> {
-    let placement = place(project, wishes)?;
+/// The ports of a project, looked up. `remote`: its containers are on another machine.
+pub(super) async fn rows(
+    context: &Context,
+    project: &Project,
+    placement: &Placement,
+    instances: &[Instance],
+    remote: bool,
+) -> Result<Vec<Row>> {
+    let wanted = wanted(project, placement, instances);
+    look_up(context, &wanted, instances, remote).await
+}
+
+async fn look_up(
+    context: &Context,
+    wanted: &[Wanted],
+    instances: &[Instance],
+    remote: bool,
+) -> Result<Vec<Row>> {
+    let here = |wanted: &&Wanted| !(remote && wanted.backend == BackendKind::Container);
+    let local: Vec<_> = wanted
+        .iter()
+        .filter(here)
+        .map(|wanted| wanted.claim.clone())
+        .collect();
+    let seen = look(context, &local).await?;
+    Ok(wanted
+        .iter()
+        .map(|wanted| {
+            let seen = seen.iter().find(|seen| seen.claim == wanted.claim);
+            Row::of(wanted, seen, instances)
+        })
+        .collect())
+}
+
+fn wanted(project: &Project, placement: &Placement, instances: &[Instance]) -> Vec<Wanted> {
     let observed = Observed {
         instances: instances.to_vec(),
         ..Observed::default()
@@ -147,12 +170,12 @@ fn wanted(project: &Project, instances: &[Instance], wishes: &Wishes) -> Result<
         recreate: crate::plan::policy::Recreate::Never,
         ..Policy::default()
     };
-    Ok(all(&Inputs {
+    all(&Inputs {
         project,
-        placement: &placement,
+        placement,
         observed: &observed,
         policy: &policy,
-    }))
+    })
 }
 
 impl Row {

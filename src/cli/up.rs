@@ -233,7 +233,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let policy = policy(context, args, &project)?;
     let options = foreground(context, args, &project)?;
     let backends = context.backends()?;
-    let wishes = wishes(args);
+    let wishes = Wishes::of(&args.local, &args.container);
     let placement = context.place(&project, &wishes, &backends).await?;
     let rules = match watch::rules(context, &project, &placement, &args.services) {
         Ok(rules) => rules,
@@ -425,23 +425,6 @@ fn remember(
         backends.processes.choose(&project.name, &choices)?;
     }
     Ok(())
-}
-
-fn wishes(args: &Args) -> Wishes {
-    let selection = |names: &[String]| {
-        if names.is_empty() {
-            Selection::Nobody
-        } else if names.iter().any(|name| name == "*") {
-            Selection::Everybody
-        } else {
-            Selection::Named(names.iter().cloned().collect())
-        }
-    };
-    Wishes {
-        local: selection(&args.local),
-        container: selection(&args.container),
-        ..Wishes::default()
-    }
 }
 
 fn foreground(context: &Context, args: &Args, project: &Project) -> Result<Foreground> {

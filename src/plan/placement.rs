@@ -19,6 +19,17 @@ pub enum Selection {
 }
 
 impl Selection {
+    /// The values of an option: names, or `*` for everybody.
+    pub fn of(names: &[String]) -> Self {
+        if names.is_empty() {
+            Self::Nobody
+        } else if names.iter().any(|name| name == "*") {
+            Self::Everybody
+        } else {
+            Self::Named(names.iter().cloned().collect())
+        }
+    }
+
     fn names(&self, service: &str) -> bool {
         matches!(self, Self::Named(names) if names.contains(service))
     }
@@ -54,6 +65,17 @@ impl Wishes {
             }
         }
         choices
+    }
+}
+
+impl Wishes {
+    /// The values of `--local` and `--container`.
+    pub fn of(local: &[String], container: &[String]) -> Self {
+        Self {
+            local: Selection::of(local),
+            container: Selection::of(container),
+            ..Self::default()
+        }
     }
 }
 

@@ -120,7 +120,7 @@ pub(crate) fn locate(
                     start.display()
                 ))
                 .hint("name one with -f, or change to the project's directory");
-            Box::new((LoadErrorKind::Unreadable, diagnostic))
+            Box::new((LoadErrorKind::NotFound, diagnostic))
         })?;
     }
     let directory = directory(fixed.as_ref(), &chosen, env);

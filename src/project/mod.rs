@@ -139,7 +139,9 @@ pub struct LoadError {
 pub enum LoadErrorKind {
     /// A compose or env file is wrong.
     Invalid,
-    /// No compose file was found, or one cannot be read.
+    /// No compose file was found, and none was named.
+    NotFound,
+    /// A compose file cannot be read.
     Unreadable,
     /// The command line names what does not exist.
     Usage,

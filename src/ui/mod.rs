@@ -2,6 +2,7 @@
 
 pub mod confirm;
 pub mod detach;
+pub mod graph;
 pub mod logs;
 pub mod progress;
 pub mod question;

@@ -11,10 +11,12 @@ mod engine_double;
 
 mod conflicts;
 mod containers;
+mod doctor;
 mod dropin;
 mod errors;
 mod flags;
 mod foreground;
+mod graph;
 mod harness;
 #[cfg(test)]
 mod images;

@@ -159,7 +159,7 @@ fn an_unknown_service_is_a_usage_mistake() {
 #[test]
 fn no_file_is_told() {
     let error = load(&LoadOptions::default(), &env(&[]), &Table::new(&[])).unwrap_err();
-    assert_eq!(error.kind, LoadErrorKind::Unreadable);
+    assert_eq!(error.kind, LoadErrorKind::NotFound);
 }
 
 #[test]

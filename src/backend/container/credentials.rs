@@ -93,6 +93,21 @@ impl Credentials {
         credentials
     }
 
+    /// The helper programs that are named, with the registries they are for; `*`: all others.
+    pub(super) fn programs(&self) -> BTreeMap<String, Vec<String>> {
+        let all = self.store.iter().map(|store| (store, "*"));
+        let own = self
+            .helpers
+            .iter()
+            .map(|(server, name)| (name, server.as_str()));
+        let mut programs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, server) in all.chain(own) {
+            let program = format!("docker-credential-{name}");
+            programs.entry(program).or_default().push(server.to_owned());
+        }
+        programs
+    }
+
     /// The value of `X-Registry-Auth` for an image, if there are credentials for its registry.
     pub(super) async fn for_image(&self, image: &str) -> Option<String> {
         let identity = self.of(registry(image)).await?;

@@ -26,7 +26,7 @@ use crate::port::holder::{ContainerFacts, Published};
 use crate::project::Env;
 
 /// How long an engine gets to answer all that is asked about ports.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a container gets to end after a signal of the user's choice.
 const GRACE: Duration = Duration::from_secs(10);
@@ -235,7 +235,7 @@ impl Engine {
 }
 
 /// Whether nobody listens there at all: no engine, rather than one that does not answer.
-fn is_absent(error: &BackendError) -> bool {
+pub(super) fn is_absent(error: &BackendError) -> bool {
     let BackendError::EngineUnreachable { source, .. } = error else {
         return false;
     };
@@ -312,7 +312,7 @@ fn everywhere(env: &Env) -> Vec<(String, Option<Env>)> {
 }
 
 /// The environment with one variable that says where the engine is.
-fn leading(env: &Env, name: &str, value: &str) -> Env {
+pub(super) fn leading(env: &Env, name: &str, value: &str) -> Env {
     let mut env = env.clone();
     for name in LEADING {
         env.variables.remove(name);
@@ -322,7 +322,7 @@ fn leading(env: &Env, name: &str, value: &str) -> Env {
 }
 
 /// The usual places of engines' sockets. For root, those of every user's rootless engines.
-fn sockets(env: &Env) -> Vec<PathBuf> {
+pub(super) fn sockets(env: &Env) -> Vec<PathBuf> {
     let mut paths = vec![
         PathBuf::from("/var/run/docker.sock"),
         PathBuf::from("/run/podman/podman.sock"),
@@ -363,7 +363,7 @@ fn sockets(env: &Env) -> Vec<PathBuf> {
 }
 
 /// The names of all contexts of the Docker CLI, sorted.
-fn contexts(env: &Env) -> Vec<String> {
+pub(super) fn contexts(env: &Env) -> Vec<String> {
     #[derive(Deserialize)]
     struct Context {
         #[serde(rename = "Name")]

@@ -47,6 +47,7 @@ mod reply;
 mod secrets;
 mod ssh;
 mod start;
+mod survey;
 mod sync;
 mod tls;
 mod usage;
@@ -75,6 +76,7 @@ pub use inventory::{Names, Resources};
 pub(in crate::backend) use labels::dependencies;
 pub use list::{ImageFacts, Listing, VolumeFacts};
 pub use relay_image::RelayImage;
+pub use survey::{Abilities, Answer, EngineFacts, Helper, SocketFacts};
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);

@@ -23,6 +23,10 @@ pub(super) struct Info {
     /// As `uname -m` has it.
     #[serde(default)]
     pub architecture: String,
+    #[serde(default)]
+    pub cgroup_version: String,
+    #[serde(default)]
+    pub cgroup_driver: String,
     #[serde(default, deserialize_with = "or_default")]
     pub security_options: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]

@@ -363,6 +363,11 @@ impl ApiVersion {
         )))
     }
 
+    /// Major and minor number.
+    pub(super) fn numbers(self) -> (u32, u32) {
+        (self.0.into(), self.1.into())
+    }
+
     /// Reads `1.41`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;

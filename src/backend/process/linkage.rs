@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rustix::process::{getegid, geteuid};
 
-use super::{Processes, namespace};
+use super::Processes;
+use super::namespace_probe::is_possible;
 use crate::backend::BackendError;
 use crate::naming::{Linkage, Way};
 
@@ -20,7 +21,7 @@ impl Processes {
     pub fn linkage(&self, project: &str) -> Result<Linkage, BackendError> {
         let user = (geteuid().as_raw(), getegid().as_raw());
         Ok(Linkage {
-            way: if namespace::is_possible() {
+            way: if is_possible() {
                 Way::Hosts
             } else {
                 Way::Environment

@@ -25,6 +25,7 @@ mod lock;
 pub mod logs;
 mod names;
 pub mod namespace;
+pub mod namespace_probe;
 pub mod notes;
 mod observe;
 mod output;

@@ -7,11 +7,8 @@ use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
@@ -115,42 +112,6 @@ impl Hosts {
     }
 }
 
-/// Whether a process of ours can have a hosts file of its own here. Only trying tells: distributions forbid it in
-/// various ways. A child tries, and ends.
-pub fn is_possible() -> bool {
-    // The file over itself: what is tried is the mount.
-    Hosts::new(Path::new(HOSTS)).is_ok_and(|hosts| attempt(hosts).is_ok())
-}
-
-/// Enters the namespaces in a child and ends it.
-#[expect(unsafe_code, reason = "only a hook between fork and exec can do this")]
-fn attempt(hosts: Hosts) -> io::Result<()> {
-    // There is nothing to run: a directory cannot be executed, so an end with that error is a success.
-    let mut command = Command::new("/");
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let hook = move || {
-        // Told apart from the error of the exec.
-        hosts.enter().map_err(|_| io::Error::from(Errno::ECANCELED))
-    };
-    // SAFETY: the hook only makes system calls that are async-signal-safe (signal-safety(7)) and reads memory
-    // that was allocated before the fork; it neither allocates nor takes a lock.
-    unsafe {
-        command.pre_exec(hook);
-    }
-    match command.spawn() {
-        Err(error) if error.raw_os_error() == Some(Errno::EACCES as i32) => Ok(()),
-        Err(error) => Err(error),
-        Ok(mut child) => {
-            // Not to be expected; it is waited for all the same.
-            child.wait()?;
-            Ok(())
-        }
-    }
-}
-
 fn put(path: &CStr, text: &[u8]) -> io::Result<()> {
     let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(&file, text)?;
@@ -195,13 +156,5 @@ mod tests {
             files_first(arch).as_deref(),
             Some("# x\nhosts: files mymachines resolve [!UNAVAIL=return] myhostname dns\n")
         );
-    }
-
-    #[test]
-    fn trying_leaves_this_process_where_it_is() {
-        let before = fs::read_link("/proc/self/ns/mnt").unwrap();
-        // Whatever the answer is on this machine.
-        let _: bool = is_possible();
-        assert_eq!(fs::read_link("/proc/self/ns/mnt").unwrap(), before);
     }
 }

@@ -4,6 +4,7 @@
 //! `other` has no answer yet. Nothing here knows processes or containers, and nothing here changes
 //! anything.
 
+pub mod abilities;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(not(target_os = "linux"))]

@@ -21,3 +21,7 @@ pub(super) fn datagrams(port: u16) -> io::Result<Vec<Bound>> {
 pub(super) fn connections(_port: u16, _remote: u16, _closing: bool) -> io::Result<Vec<Connection>> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+pub(super) fn ask_bound(_port: u16, _protocol: Protocol) -> io::Result<Vec<Bound>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
