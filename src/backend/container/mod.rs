@@ -28,6 +28,7 @@ mod lines;
 mod list;
 mod logs;
 mod mounts;
+mod neighbours;
 mod networks;
 mod observe;
 mod outline;
@@ -71,6 +72,7 @@ pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
 pub(in crate::backend) use labels::dependencies;
 pub use list::{ImageFacts, Listing, VolumeFacts};
+pub use neighbours::{Acquaintances, Neighbour, Neighbourhood, Spot, Surface};
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);
