@@ -112,6 +112,7 @@ const PURE: &[&str] = &[
     "supervise/lifecycle",
     "state.rs",
     "naming.rs",
+    "forward/routes",
     "watch/batch",
     "watch/rules",
     "doctor/findings",

@@ -29,6 +29,7 @@ mod lines;
 mod list;
 mod logs;
 mod mounts;
+mod neighbours;
 mod networks;
 mod observe;
 mod outline;
@@ -75,6 +76,7 @@ pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
 pub(in crate::backend) use labels::dependencies;
 pub use list::{ImageFacts, Listing, VolumeFacts};
+pub use neighbours::{Acquaintances, Neighbour, Neighbourhood, Spot, Surface};
 pub use relay_image::RelayImage;
 pub use survey::{Abilities, Answer, EngineFacts, Helper, SocketFacts};
 

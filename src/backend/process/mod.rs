@@ -63,6 +63,8 @@ pub use foreground::{Aside, Face, Foreground};
 pub use ledger::{
     Account, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, names, replace,
 };
+pub use names::{LONGEST_LINE, NAMES_PROTOCOL, NamesReply, NamesRequest, NamesWanted};
+pub use observe::status;
 
 /// The process backend.
 #[derive(Debug)]

@@ -44,7 +44,7 @@ pub(super) fn datagrams(port: u16) -> io::Result<Vec<Bound>> {
 fn in_state(port: u16, protocol: Protocol, wanted: impl Fn(u8) -> bool) -> io::Result<Vec<Bound>> {
     Ok(rows(protocol)?
         .into_iter()
-        .filter(|row| wanted(row.state) && row.local.port() == port)
+        .filter(|row| wanted(row.state) && (port == 0 || row.local.port() == port))
         .map(|row| Bound {
             listening: true,
             socket: ListeningSocket {
