@@ -29,6 +29,7 @@ mod provider;
 mod ps;
 mod pull;
 mod push;
+mod relay;
 mod restart;
 mod rm;
 mod row;
@@ -122,6 +123,8 @@ enum Command {
     Version(version::Args),
     #[command(hide = true)]
     Supervise(supervise::Args),
+    #[command(hide = true)]
+    Relay(relay::Args),
     #[command(hide = true)]
     Compose(provider::Args),
 
@@ -271,7 +274,10 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
         return Ok(());
     };
     // What a project's env file says is for those who work on the project.
-    let is_service = matches!(command, Command::Supervise(_) | Command::Serve(_));
+    let is_service = matches!(
+        command,
+        Command::Supervise(_) | Command::Relay(_) | Command::Serve(_)
+    );
     let ui = if is_service {
         Ui::default()
     } else {
@@ -329,6 +335,7 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),
         Command::Supervise(args) => supervise::run(&context, &args),
+        Command::Relay(args) => relay::run(&context, &args),
         Command::Compose(args) => wait_for(provider::run(&context, &args)),
 
         Command::Alpha(_) => left_out::refuse(

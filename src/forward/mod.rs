@@ -3,3 +3,4 @@
 
 mod reach;
 mod socket;
+pub mod stream;

@@ -215,10 +215,7 @@ async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<(String, Option<OwnedF
         .await
 }
 
-async fn within<T>(
-    patience: Duration,
-    what: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
+async fn within<T>(patience: Duration, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(patience, what)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -234,7 +231,9 @@ fn is_tcp(socket: &OwnedFd) -> bool {
 
 fn local_port(socket: &OwnedFd) -> Option<u16> {
     let address = rustix::net::getsockname(socket).ok()?;
-    SocketAddr::try_from(address).ok().map(|address| address.port())
+    SocketAddr::try_from(address)
+        .ok()
+        .map(|address| address.port())
 }
 
 fn unexpected() -> io::Error {
