@@ -108,6 +108,7 @@ const PURE: &[&str] = &[
     "supervise/lifecycle",
     "state.rs",
     "naming.rs",
+    "forward/routes",
     "watch/batch",
     "watch/rules",
 ];

@@ -12,6 +12,7 @@ mod down;
 mod events;
 mod exec;
 mod foreground;
+mod forward;
 mod free;
 mod images;
 mod invocation;
@@ -123,6 +124,8 @@ enum Command {
     Version(version::Args),
     #[command(hide = true)]
     Supervise(supervise::Args),
+    #[command(hide = true)]
+    Forward(forward::Args),
     #[command(hide = true)]
     Relay(relay::Args),
     #[command(hide = true)]
@@ -276,7 +279,7 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
     // What a project's env file says is for those who work on the project.
     let is_service = matches!(
         command,
-        Command::Supervise(_) | Command::Relay(_) | Command::Serve(_)
+        Command::Supervise(_) | Command::Forward(_) | Command::Relay(_) | Command::Serve(_)
     );
     let ui = if is_service {
         Ui::default()
@@ -335,6 +338,7 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
         Command::Serve(args) => wait_for(serve::run(&context, &args)),
         Command::Version(args) => version::run(&context, &args),
         Command::Supervise(args) => supervise::run(&context, &args),
+        Command::Forward(args) => wait_for(forward::run(&context, &args)),
         Command::Relay(args) => relay::run(&context, &args),
         Command::Compose(args) => wait_for(provider::run(&context, &args)),
 

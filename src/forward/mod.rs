@@ -1,6 +1,446 @@
 //! NAMES TO SERVICES: the process that carries connections between the names of a project and its services,
 //! whichever form those have.
+//!
+//! It is told nothing. The ledger says who is local, the kernel where those listen, the engine who else is on
+//! their networks (`world`); from that follows what should be (`routes`, pure), and that is brought about: names
+//! in hosts files (`hosts`), listening sockets here and in relays (`doors`), connections between them (`carry`).
+//! Every change of the world makes all routes anew, so that a forwarder which was killed is followed by one that
+//! does the same.
+//!
+//! One thread. Nothing waits but for descriptors and clocks; what takes milliseconds runs beside it.
 
+mod calls;
+mod carry;
+mod control;
+mod doors;
+mod engine;
+mod hearing;
+mod hosts;
+mod ledger;
 mod reach;
+mod relays;
+mod routes;
+pub mod single;
 mod socket;
 pub mod stream;
+mod world;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::backend::BackendError;
+use crate::backend::container::{Containers, Neighbourhood};
+use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
+use crate::backend::process::{NamesReply, Record};
+use crate::naming::{Reach as Means, Role};
+use calls::Calls;
+use control::Asked;
+use doors::{Doors, Key, State};
+use engine::Engine;
+use hearing::Hearing;
+use hosts::Base;
+use ledger::Ledger;
+use reach::Reach;
+use relays::{Meetings, Relays};
+use routes::{Door, Routes};
+use world::{Life, World};
+
+/// How long somebody who waits for names is kept waiting.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A forwarder that nobody needs ends after this time, but not in the first of its life: the project is coming
+/// up.
+const UNUSED: Duration = Duration::from_secs(2);
+const FIRST: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether that is so.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// Something that a task has to tell.
+#[derive(Debug)]
+enum Event {
+    /// A relay has come.
+    Met { service: String, reach: Reach },
+    /// It has gone.
+    Lost { service: String, id: u64 },
+    /// A listening socket was opened, or not.
+    Door { key: Key, serial: u64, state: State },
+    /// The engine was looked at for somebody who waits.
+    Looked {
+        waiting: u64,
+        outcome: Result<(), String>,
+    },
+}
+
+/// Somebody who waits until everything is in effect.
+#[derive(Debug)]
+struct Waiting {
+    asked: Asked,
+    /// Whether the engine has been looked at since; what it said otherwise.
+    looked: Option<Result<(), String>>,
+    until: Instant,
+}
+
+/// Forwards for a project until nothing of it is alive, or until SIGTERM. `containers` is there when the project
+/// has any: without it no engine is asked.
+///
+/// # Errors
+/// When the socket for commands cannot be had.
+pub async fn run(
+    dirs: &Dirs,
+    project: &str,
+    containers: Option<Containers>,
+    means: Means,
+) -> Result<(), BackendError> {
+    raise_limit();
+    let dir = dirs.project(project)?;
+    dir.create()?;
+    let mut forwarder = Forwarder::new(dir, containers, means)?;
+    forwarder.attend().await
+}
+
+#[derive(Debug)]
+struct Forwarder {
+    dir: ProjectDir,
+    ledger: Ledger,
+    records: Vec<Record>,
+    hearing: Hearing,
+    engine: Option<Engine>,
+    base: Base,
+    relays: Relays,
+    meetings: Meetings,
+    /// In place of meetings, where relays are reached through the engine.
+    calls: Option<(Calls, Containers)>,
+    doors: Doors,
+    routes: Routes,
+    events: mpsc::UnboundedSender<Event>,
+    told: mpsc::UnboundedReceiver<Event>,
+    asked: mpsc::UnboundedReceiver<Asked>,
+    waiting: BTreeMap<u64, Waiting>,
+    number: u64,
+    begun: Instant,
+    /// Since when nothing of the project is alive.
+    unused: Option<Instant>,
+}
+
+impl Forwarder {
+    fn new(
+        dir: ProjectDir,
+        containers: Option<Containers>,
+        means: Means,
+    ) -> Result<Self, BackendError> {
+        let path = dir.names_socket();
+        let asked = control::listen(&path).map_err(|error| failed("listen at", &path, error))?;
+        let (events, told) = mpsc::unbounded_channel();
+        let relays = Relays::default();
+        let calls = containers
+            .clone()
+            .filter(|_| means == Means::Stream)
+            .map(|containers| (Calls::default(), containers));
+        Ok(Self {
+            calls,
+            ledger: Ledger::open(dir.clone()),
+            records: Vec::new(),
+            hearing: Hearing::default(),
+            engine: containers.map(Engine::follow),
+            base: Base::new(PathBuf::from("/etc/hosts")),
+            meetings: Meetings::default(),
+            doors: Doors::new(relays.clone(), events.clone()),
+            relays,
+            routes: Routes::default(),
+            events,
+            told,
+            asked,
+            waiting: BTreeMap::new(),
+            number: 0,
+            begun: Instant::now(),
+            unused: None,
+            dir,
+        })
+    }
+
+    async fn attend(&mut self) -> Result<(), BackendError> {
+        let cannot = |source| BackendError::State {
+            action: "the forwarder cannot set up its signals".to_owned(),
+            source,
+        };
+        let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+        self.base.refresh();
+        self.read_ledger(false).await;
+        let mut heard = Instant::now();
+        loop {
+            self.settle();
+            if self.is_to_end() {
+                return Ok(());
+            }
+            let pause = if self.unused.is_some() || !self.waiting.is_empty() {
+                GLANCE.min(self.hearing.pause())
+            } else {
+                self.hearing.pause()
+            };
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                () = self.ledger.changed() => self.read_ledger(false).await,
+                () = picture_changed(&mut self.engine) => {}
+                Some(event) = self.told.recv() => self.hear(event),
+                Some(asked) = self.asked.recv() => self.take(asked).await,
+                () = tokio::time::sleep_until(heard + pause) => {
+                    heard = Instant::now();
+                    self.base.refresh();
+                    self.listen(false).await;
+                }
+            }
+            while let Ok(event) = self.told.try_recv() {
+                self.hear(event);
+            }
+        }
+    }
+
+    async fn read_ledger(&mut self, thoroughly: bool) {
+        let before = world::networks(&self.records);
+        self.records = self.ledger.read();
+        let now = world::networks(&self.records);
+        if now != before
+            && let Some(engine) = &self.engine
+        {
+            drop(engine.look(now));
+        }
+        self.listen(thoroughly).await;
+    }
+
+    async fn listen(&mut self, thoroughly: bool) {
+        let (hearing, records) = (self.hearing.clone(), self.records.clone());
+        let work = tokio::task::spawn_blocking(move || hearing.listen(&records, thoroughly));
+        // A look that went wrong leaves what was heard before.
+        if let Ok(hearing) = work.await {
+            self.hearing = hearing;
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Met { service, reach } => {
+                self.number += 1;
+                let id = self.number;
+                self.relays.add(&service, id, reach.clone());
+                let events = self.events.clone();
+                tokio::spawn(async move {
+                    reach.gone().await;
+                    drop(events.send(Event::Lost { service, id }));
+                });
+            }
+            Event::Lost { service, id } => self.relays.remove(&service, id),
+            Event::Door { key, serial, state } => self.doors.told(key, serial, state),
+            Event::Looked { waiting, outcome } => {
+                if let Some(waiting) = self.waiting.get_mut(&waiting) {
+                    waiting.looked = Some(outcome);
+                }
+            }
+        }
+    }
+
+    /// Somebody wants to know when all is as it should be by what is known now.
+    async fn take(&mut self, asked: Asked) {
+        self.base.refresh();
+        self.read_ledger(true).await;
+        self.number += 1;
+        let number = self.number;
+        let looked = match &self.engine {
+            None => Some(Ok(())),
+            Some(engine) => {
+                let answered = engine.look(world::networks(&self.records));
+                let events = self.events.clone();
+                tokio::spawn(async move {
+                    let gone = || Err("the forwarder is ending".to_owned());
+                    let outcome = answered.await.unwrap_or_else(|_| gone());
+                    drop(events.send(Event::Looked {
+                        waiting: number,
+                        outcome,
+                    }));
+                });
+                None
+            }
+        };
+        let waiting = Waiting {
+            asked,
+            looked,
+            until: Instant::now() + PATIENCE,
+        };
+        self.waiting.insert(number, waiting);
+    }
+
+    /// Brings about what follows from what is known.
+    fn settle(&mut self) {
+        let picture = self.engine.as_ref().map(Engine::picture);
+        let picture = picture.unwrap_or_default();
+        let world = World::gather(
+            self.dir.name(),
+            &self.records,
+            &self.hearing.heard,
+            &picture,
+        );
+        self.unused = if world.locals.iter().any(|local| local.life != Life::Down) {
+            None
+        } else {
+            self.unused.or_else(|| Some(Instant::now()))
+        };
+        self.routes = routes::routes(&world);
+        let unwritten = self.write_hosts();
+        if let Some((calls, containers)) = &mut self.calls {
+            let relays = relay_containers(&picture, self.dir.name());
+            calls.set(relays, containers, &self.events);
+        } else if self.engine.is_some() {
+            self.meetings.set(self.relay_directories(), &self.events);
+        }
+        self.doors.set(&self.routes.doors);
+        self.answer(unwritten.as_deref());
+    }
+
+    /// Where the relays of local services with names connect.
+    fn relay_directories(&self) -> BTreeMap<String, PathBuf> {
+        self.records
+            .iter()
+            .filter(|record| Role::of(&record.spec.labels).is_none())
+            .filter(|record| !record.spec.names.places.is_empty())
+            .filter_map(|record| {
+                let service = record.spec.service.clone();
+                let directory = self.dir.relay(&service).ok()?;
+                Some((service, directory))
+            })
+            .collect()
+    }
+
+    /// What keeps a hosts file from being right, if anything does.
+    fn write_hosts(&self) -> Option<String> {
+        let mut trouble = None;
+        for (instance, lines) in &self.routes.hosts {
+            let Ok(dir) = self.dir.instance(instance) else {
+                continue;
+            };
+            let path = dir.hosts();
+            match hosts::write(&path, &self.base.with(lines)) {
+                Ok(_) => {}
+                // The instance has been removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    trouble = Some(format!("cannot write {}: {error}", path.display()));
+                }
+            }
+        }
+        trouble
+    }
+
+    /// Answers those who wait for what is now in effect, and those who have waited too long.
+    fn answer(&mut self, unwritten: Option<&str>) {
+        let now = Instant::now();
+        let mut done = Vec::new();
+        for (number, waiting) in &self.waiting {
+            match self.lacks(waiting, unwritten) {
+                None => done.push((*number, NamesReply::Ok(true))),
+                Some(lack) if now >= waiting.until => done.push((*number, NamesReply::Error(lack))),
+                Some(_) => {}
+            }
+        }
+        for (number, reply) in done {
+            if let Some(waiting) = self.waiting.remove(&number) {
+                // Who asked may have gone.
+                drop(waiting.asked.answer.send(reply));
+            }
+        }
+    }
+
+    /// What is not yet as somebody wants it.
+    fn lacks(&self, waiting: &Waiting, unwritten: Option<&str>) -> Option<String> {
+        match &waiting.looked {
+            None => return Some("the engine does not answer".to_owned()),
+            Some(Err(error)) => return Some(error.clone()),
+            Some(Ok(())) => {}
+        }
+        if let Some(trouble) = unwritten {
+            return Some(trouble.to_owned());
+        }
+        let reachable = &waiting.asked.reachable;
+        let unconnected = reachable
+            .iter()
+            .find(|service| self.relays.of(service).is_empty());
+        if let Some(service) = unconnected {
+            return Some(format!("the relay of {service} has not connected"));
+        }
+        self.routes
+            .doors
+            .keys()
+            .filter(|door| match door {
+                Door::Here(_) => true,
+                Door::Relay { service, .. } => reachable.contains(service),
+            })
+            .find_map(|door| self.doors.lacks(door))
+    }
+
+    /// Whether nobody needs names any more. A command that is at work may be about to start something.
+    fn is_to_end(&self) -> bool {
+        self.begun.elapsed() >= FIRST
+            && self.waiting.is_empty()
+            && self.unused.is_some_and(|since| since.elapsed() >= UNUSED)
+            && !is_locked(&self.dir.command_lock())
+    }
+}
+
+/// The relays of a project: service and name, by their container's id.
+fn relay_containers(picture: &Neighbourhood, project: &str) -> BTreeMap<String, (String, String)> {
+    picture
+        .neighbours
+        .iter()
+        .filter(|(_, one)| one.project == project && Role::of(&one.labels) == Some(Role::Relay))
+        .map(|(id, one)| (id.clone(), (one.service.clone(), one.name.clone())))
+        .collect()
+}
+
+async fn picture_changed(engine: &mut Option<Engine>) {
+    match engine {
+        Some(engine) => engine.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether somebody has a lock on a file (`proc_locks(5)`). Trying it out would keep others from having it.
+fn is_locked(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let (Ok(file), Ok(locks)) = (
+        std::fs::metadata(path),
+        std::fs::read_to_string("/proc/locks"),
+    ) else {
+        return false;
+    };
+    let inode = format!(":{}", file.ino());
+    locks
+        .lines()
+        .filter(|line| line.contains(" FLOCK "))
+        .any(|line| line.split_whitespace().any(|word| word.ends_with(&inode)))
+}
+
+/// A connection takes two descriptors, the usual soft limit would do for five hundred of them.
+fn raise_limit() {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: before.maximum,
+        maximum: before.maximum,
+    };
+    // Refused at worst, and then the old limit holds.
+    let _ = setrlimit(Resource::Nofile, raised);
+}
+
+/// What the instance's log should know.
+fn say(text: fmt::Arguments<'_>) {
+    // Nobody may be reading.
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -14,8 +14,7 @@ use rustix::net::{
     SocketFlags, SocketType, ipproto, sockopt,
 };
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::process::socket::reach;
@@ -30,7 +29,8 @@ const DIALLING: Duration = Duration::from_secs(10);
 /// Where the relays of one service connect.
 #[derive(Debug)]
 pub(super) struct Meeting {
-    listener: AsyncFd<OwnedFd>,
+    /// Of messages, not of a stream; accepting and waiting is the same.
+    listener: UnixListener,
 }
 
 /// A relay that is connected.
@@ -69,27 +69,21 @@ impl Meeting {
         })?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         rustix::net::listen(&listener, 16)?;
-        Ok(Self {
-            listener: AsyncFd::new(listener)?,
-        })
+        let listener = UnixListener::from_std(listener.into())?;
+        Ok(Self { listener })
     }
 
     /// The next one that connects, unknown yet.
-    pub(super) async fn accept(&self) -> io::Result<OwnedFd> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        self.listener
-            .async_io(Interest::READABLE, |listener| {
-                Ok(rustix::net::accept_with(listener, flags)?)
-            })
-            .await
+    pub(super) async fn accept(&self) -> io::Result<UnixStream> {
+        let (socket, _) = self.listener.accept().await?;
+        Ok(socket)
     }
 }
 
 impl Relay {
     /// Hears who has connected. The directory is the key: credentials of a container's process mean nothing
     /// outside it.
-    pub(super) async fn greet(socket: OwnedFd) -> io::Result<Self> {
-        let socket = AsyncFd::new(socket)?;
+    pub(super) async fn greet(socket: UnixStream) -> io::Result<Self> {
         let (greeting, _) = within(PATIENCE, receive(&socket)).await?;
         if greeting != GREETING {
             return Err(io::Error::new(
@@ -148,7 +142,7 @@ impl Relay {
 }
 
 /// Asks for one thing after the other, until the relay has gone or nobody has it any more.
-async fn converse(socket: AsyncFd<OwnedFd>, mut waiting: mpsc::UnboundedReceiver<Ask>) {
+async fn converse(socket: UnixStream, mut waiting: mpsc::UnboundedReceiver<Ask>) {
     loop {
         let ask = tokio::select! {
             ask = waiting.recv() => ask,
@@ -161,12 +155,9 @@ async fn converse(socket: AsyncFd<OwnedFd>, mut waiting: mpsc::UnboundedReceiver
         let text = request.to_string();
         let exchange = async {
             socket
-                .async_io(Interest::WRITABLE, |socket| {
-                    Ok(rustix::net::send(
-                        socket,
-                        text.as_bytes(),
-                        SendFlags::NOSIGNAL,
-                    )?)
+                .async_io(Interest::WRITABLE, || {
+                    let flags = SendFlags::NOSIGNAL;
+                    Ok(rustix::net::send(&socket, text.as_bytes(), flags)?)
                 })
                 .await?;
             receive(&socket).await
@@ -188,9 +179,9 @@ async fn converse(socket: AsyncFd<OwnedFd>, mut waiting: mpsc::UnboundedReceiver
 }
 
 /// One message, and the descriptor that comes with it.
-async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<(String, Option<OwnedFd>)> {
+async fn receive(socket: &UnixStream) -> io::Result<(String, Option<OwnedFd>)> {
     socket
-        .async_io(Interest::READABLE, |socket| {
+        .async_io(Interest::READABLE, || {
             let mut buffer = [0; LONGEST];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut with = RecvAncillaryBuffer::new(&mut space);

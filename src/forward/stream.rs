@@ -99,7 +99,7 @@ impl Relay {
                         return;
                     }
                     // Whoever waits for it may have given up.
-                    drop(answered.send(()));
+                    let _ = answered.send(());
                     multiplex::silence(pings).await;
                 };
                 tokio::select! {

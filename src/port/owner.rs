@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::port::PortError;
 use crate::port::cgroup::{self, Tenant, Tree};
 use crate::port::claim::{Claim, overlaps};
-use crate::port::descriptors::{self, Holding};
+use crate::port::descriptors::Holding;
 use crate::port::holder::{ContainerFacts, Holder, ListeningSocket, ProcessFacts, Published, Who};
 use crate::port::process::{Stat, user_name};
 use crate::port::sockets::{self, Bound};
 use crate::port::{free, protect, unit};
 use crate::state::Held;
 
+pub(crate) use crate::port::descriptors::holding;
 pub use crate::port::descriptors::pids_holding;
 pub use crate::port::process::process_facts;
 
@@ -173,7 +174,7 @@ impl Scene {
         if everywhere.is_empty() {
             return;
         }
-        let Holding { pairs, denied } = descriptors::holding(&everywhere, None);
+        let Holding { pairs, denied } = holding(&everywhere, None);
         self.denied = denied;
         for (inode, pid) in pairs {
             self.pids.entry(inode).or_default().push(pid);

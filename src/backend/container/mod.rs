@@ -29,6 +29,7 @@ mod lines;
 mod list;
 mod logs;
 mod mounts;
+mod neighbours;
 mod networks;
 mod observe;
 mod outline;
@@ -73,6 +74,7 @@ pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
 pub(in crate::backend) use labels::dependencies;
 pub use list::{ImageFacts, Listing, VolumeFacts};
+pub use neighbours::{Acquaintances, Neighbour, Neighbourhood, Spot, Surface};
 pub use relay_image::RelayImage;
 
 /// How long the first answer of an engine may take.

@@ -20,6 +20,7 @@ mod ledger;
 mod listening;
 mod lock;
 pub mod logs;
+mod names;
 pub mod notes;
 mod observe;
 mod output;
@@ -57,6 +58,8 @@ pub use foreground::{Aside, Face, Foreground};
 pub use ledger::{
     Account, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, names, replace,
 };
+pub use names::{LONGEST_LINE, NAMES_PROTOCOL, NamesReply, NamesRequest, NamesWanted};
+pub use observe::status;
 
 /// The process backend.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ pub(super) async fn catch_up(client: &Client, project: &str) {
 }
 
 /// The state of an instance by the ledger and the system together.
-pub(super) fn status(record: &Record) -> Status {
+pub fn status(record: &Record) -> Status {
     let Some(run) = &record.run else {
         return record.status;
     };

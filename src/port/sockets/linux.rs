@@ -44,7 +44,7 @@ pub(super) fn bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
     or_procfs(port, protocol, ask_bound(port, protocol))
 }
 
-/// Listening sockets on a port; see [`super::listening`].
+/// Listening sockets on a port, on any if it is 0; see [`super::listening`].
 pub(super) fn listening(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
     let states = match protocol {
         Protocol::Tcp => StateFlags::LISTEN,
@@ -222,7 +222,7 @@ fn read_datagram(
         match message.payload {
             // A kernel that did not filter would make every connection look like a listener.
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response))
-                if response.header.socket_id.source_port == source_port =>
+                if source_port == 0 || response.header.socket_id.source_port == source_port =>
             {
                 responses.push(*response);
             }

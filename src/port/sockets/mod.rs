@@ -46,6 +46,16 @@ pub fn listeners(port: u16, protocol: Protocol) -> Result<Vec<ListeningSocket>, 
         .collect())
 }
 
+/// All TCP sockets that listen, whatever their port.
+pub fn all_listeners() -> Result<Vec<ListeningSocket>, PortError> {
+    let found = system::listening(0, Protocol::Tcp).map_err(PortError::Lookup)?;
+    Ok(sorted(found)
+        .into_iter()
+        .filter(|bound| bound.listening)
+        .map(|bound| bound.socket)
+        .collect())
+}
+
 /// The sockets that listen where a claim wants to.
 pub(crate) fn listening(claim: &Claim) -> Result<Vec<Bound>, PortError> {
     let found = system::listening(claim.port, claim.protocol).map_err(PortError::Lookup)?;

@@ -36,7 +36,7 @@ pub(super) fn bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>> {
     };
     Ok(rows(protocol)?
         .into_iter()
-        .filter(|row| row.state == wanted && row.local.port() == port)
+        .filter(|row| row.state == wanted && (port == 0 || row.local.port() == port))
         .map(|row| Bound {
             listening: true,
             socket: ListeningSocket {

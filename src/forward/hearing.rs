@@ -1,0 +1,147 @@
+//! Where the processes of runs listen. The kernel's list of listening sockets is looked at often, which is
+//! cheap; whose they are is found out only when it has changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::world::{Heard, Life, life};
+use crate::backend::process::Record;
+use crate::backend::process::run::ProcessId;
+use crate::backend::process::tree::Snapshot;
+use crate::port::holder::ListeningSocket;
+use crate::port::{owner, sockets};
+
+/// How long a run is looked at often, and how often.
+const YOUNG: (Duration, Duration) = (Duration::from_secs(15), Duration::from_millis(250));
+
+/// How often it is looked at later.
+const OLD: Duration = Duration::from_secs(3);
+
+/// A socket may be passed on to a process without any change of the list.
+const STALE: Duration = Duration::from_secs(60);
+
+/// What was heard last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hearing {
+    /// By run id.
+    pub(super) heard: BTreeMap<String, Vec<Heard>>,
+    /// The runs and the listening sockets that this was found out for.
+    runs: BTreeSet<String>,
+    inodes: BTreeSet<u64>,
+    looked: Option<Instant>,
+    /// When each run was first seen.
+    since: BTreeMap<String, Instant>,
+}
+
+/// One run, as far as finding its processes needs it.
+#[derive(Clone, Debug)]
+struct Run {
+    id: String,
+    main: Option<ProcessId>,
+    keeper: Option<ProcessId>,
+}
+
+impl Hearing {
+    /// Looks again, thoroughly if asked to. Blocks for milliseconds.
+    pub(super) fn listen(mut self, records: &[Record], thoroughly: bool) -> Self {
+        let now = Instant::now();
+        let runs: Vec<Run> = records
+            .iter()
+            .filter(|record| life(record) == Life::Up)
+            .map(|record| Run {
+                id: record.id().to_owned(),
+                main: record.process(),
+                keeper: record.keeper(),
+            })
+            .collect();
+        let ids: BTreeSet<String> = runs.iter().map(|run| run.id.clone()).collect();
+        self.since.retain(|id, _| ids.contains(id));
+        for id in &ids {
+            self.since.entry(id.clone()).or_insert(now);
+        }
+        // What cannot be listed is left as it was.
+        let Ok(all) = sockets::all_listeners() else {
+            return self;
+        };
+        let inodes: BTreeSet<u64> = all.iter().map(|socket| socket.inode).collect();
+        let is_stale = self
+            .looked
+            .is_none_or(|looked| now.duration_since(looked) > STALE);
+        if !thoroughly && !is_stale && inodes == self.inodes && ids == self.runs {
+            return self;
+        }
+        if let Some(heard) = owned(&runs, &all) {
+            self.heard = heard;
+            self.runs = ids;
+            self.inodes = inodes;
+            self.looked = Some(now);
+        }
+        self
+    }
+
+    /// How long until the next look.
+    pub(super) fn pause(&self) -> Duration {
+        let is_young = self.since.values().any(|since| since.elapsed() < YOUNG.0);
+        if is_young { YOUNG.1 } else { OLD }
+    }
+}
+
+fn owned(runs: &[Run], all: &[ListeningSocket]) -> Option<BTreeMap<String, Vec<Heard>>> {
+    let mut heard: BTreeMap<String, Vec<Heard>> = BTreeMap::new();
+    if runs.is_empty() {
+        return Some(heard);
+    }
+    let snapshot = Snapshot::take().ok()?;
+    let inodes: Vec<u64> = all.iter().map(|socket| socket.inode).collect();
+    for run in runs {
+        let tree = snapshot.tree(&run.id, run.main, run.keeper, &[]);
+        let pids: Vec<u32> = tree.iter().map(|process| process.pid).collect();
+        let mine: BTreeSet<u64> = owner::holding(&inodes, Some(&pids))
+            .pairs
+            .into_iter()
+            .map(|(inode, _)| inode)
+            .collect();
+        let mut found: Vec<Heard> = all
+            .iter()
+            .filter(|socket| mine.contains(&socket.inode))
+            .map(|socket| Heard {
+                port: socket.address.port(),
+                ip: socket.address.ip().to_canonical(),
+                only_v6: socket.only_v6,
+            })
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        heard.insert(run.id.clone(), found);
+    }
+    Some(heard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sockets_of_a_run_are_those_of_its_processes() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = std::net::TcpListener::bind("[::1]:0").unwrap();
+        let all = sockets::all_listeners().unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(all.iter().any(|socket| socket.address.port() == port));
+        assert!(
+            all.iter()
+                .any(|socket| socket.address == other.local_addr().unwrap())
+        );
+        // This process is never part of a run, and a run that has ended has nobody.
+        let run = Run {
+            id: "nobody-has-this-id".to_owned(),
+            main: ProcessId::of(std::process::id()).map(|id| ProcessId {
+                start_time: id.start_time + 1,
+                ..id
+            }),
+            keeper: None,
+        };
+        let heard = owned(&[run], &all).unwrap();
+        assert_eq!(heard["nobody-has-this-id"], []);
+    }
+}

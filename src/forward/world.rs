@@ -1,0 +1,165 @@
+//! What is, as far as names go: the local instances of a project, where they listen, and who is on their
+//! networks. Data; `gather` puts it together from what ledger, kernel and engine said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::backend::container::{Neighbourhood, Spot};
+use crate::backend::process::{Record, status};
+use crate::naming::{Names, Role};
+use crate::port::claim::Protocol;
+use crate::state::Status;
+
+/// Everything that routes are made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct World {
+    /// The project's local instances, by name.
+    pub(super) locals: Vec<Local>,
+    /// Networks that exist; whether this machine has a leg there.
+    pub(super) networks: BTreeMap<String, bool>,
+    /// Running containers on them, those of other projects included, sorted.
+    pub(super) members: Vec<Member>,
+}
+
+/// A local instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Local {
+    /// Its name.
+    pub(super) instance: String,
+    /// Its service.
+    pub(super) service: String,
+    /// Made for one command.
+    pub(super) one_off: bool,
+    /// How it is.
+    pub(super) life: Life,
+    /// What it has to do with names.
+    pub(super) names: Names,
+    /// Its TCP ports: what the compose file says, and what it has on this machine.
+    pub(super) ports: Vec<(u16, u16)>,
+    /// Where its processes listen, sorted.
+    pub(super) heard: Vec<Heard>,
+}
+
+/// How an instance is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Not there.
+    #[default]
+    Down,
+    /// About to be started again: it keeps its names.
+    Restarting,
+    /// There.
+    Up,
+}
+
+/// A listening TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Heard {
+    /// Its port.
+    pub(super) port: u16,
+    /// Its address.
+    pub(super) ip: IpAddr,
+    /// `IPV6_V6ONLY`.
+    pub(super) only_v6: bool,
+}
+
+/// A running container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Member {
+    /// The service, if the project is ours.
+    pub(super) service: Option<String>,
+    /// It is the relay of that service.
+    pub(super) is_relay: bool,
+    /// Its TCP ports.
+    pub(super) exposed: Vec<u16>,
+    /// Its addresses and names, by network.
+    pub(super) places: BTreeMap<String, (Vec<IpAddr>, Vec<String>)>,
+}
+
+impl Heard {
+    /// Whether a connection to any loopback address of IPv4 gets there.
+    pub(super) fn has_all_of_v4(self) -> bool {
+        self.ip.is_unspecified() && !(self.ip.is_ipv6() && self.only_v6)
+    }
+}
+
+impl World {
+    /// Puts together what was found.
+    pub(super) fn gather(
+        project: &str,
+        records: &[Record],
+        heard: &BTreeMap<String, Vec<Heard>>,
+        around: &Neighbourhood,
+    ) -> Self {
+        let locals = records
+            .iter()
+            .filter(|record| Role::of(&record.spec.labels).is_none())
+            .map(|record| local(record, heard))
+            .collect();
+        let networks = around
+            .networks
+            .iter()
+            .map(|(name, network)| (name.clone(), network.direct))
+            .collect();
+        let mut members: Vec<Member> = around
+            .neighbours
+            .values()
+            .map(|neighbour| {
+                let ours = neighbour.project == project && !neighbour.service.is_empty();
+                let place = |spot: &Spot| (spot.addresses.clone(), spot.names.clone());
+                Member {
+                    service: ours.then(|| neighbour.service.clone()),
+                    is_relay: ours && Role::of(&neighbour.labels) == Some(Role::Relay),
+                    exposed: neighbour.exposed.clone(),
+                    places: neighbour
+                        .places
+                        .iter()
+                        .map(|(network, spot)| (network.clone(), place(spot)))
+                        .collect(),
+                }
+            })
+            .collect();
+        members.sort();
+        Self {
+            locals,
+            networks,
+            members,
+        }
+    }
+}
+
+/// The networks that local instances are on.
+pub(super) fn networks(records: &[Record]) -> BTreeSet<String> {
+    let places = records.iter().flat_map(|record| &record.spec.names.places);
+    places.map(|place| place.network.clone()).collect()
+}
+
+/// How the ledger and the system say that an instance is.
+pub(super) fn life(record: &Record) -> Life {
+    match status(record) {
+        Status::Running | Status::Paused => Life::Up,
+        Status::Restarting => Life::Restarting,
+        Status::Created | Status::Removing | Status::Exited { .. } | Status::Dead => Life::Down,
+    }
+}
+
+fn local(record: &Record, heard: &BTreeMap<String, Vec<Heard>>) -> Local {
+    let spec = &record.spec;
+    let mut ports: Vec<(u16, u16)> = spec
+        .ports
+        .iter()
+        .filter(|port| port.protocol == Protocol::Tcp)
+        .map(|port| (port.target, port.published.unwrap_or(port.target)))
+        .collect();
+    ports.sort_unstable();
+    ports.dedup_by_key(|(target, _)| *target);
+    Local {
+        instance: spec.name.clone(),
+        service: spec.service.clone(),
+        one_off: spec.number == 0,
+        life: life(record),
+        names: spec.names.clone(),
+        ports,
+        heard: heard.get(record.id()).cloned().unwrap_or_default(),
+    }
+}
