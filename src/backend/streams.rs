@@ -7,9 +7,14 @@
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{
+    AsyncBufRead as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+    ReadBuf,
+};
 
 use crate::event::Stream;
 
@@ -63,6 +68,108 @@ impl Streams {
                 pieces: in_pieces.then(Pieces::default),
             },
         }
+    }
+}
+
+impl Streams {
+    /// Its standard input and output as one stream of bytes, for a program that speaks a protocol there. What
+    /// it says on standard error is left out.
+    pub fn into_pipe(self) -> Pipe {
+        Pipe {
+            write: self.input.0,
+            read: BufReader::with_capacity(2 * PORTION, self.output.read),
+            pieces: self.output.pieces.is_some(),
+            header: Vec::with_capacity(HEADER),
+            left: 0,
+            is_output: true,
+        }
+    }
+}
+
+/// A program's standard input and output as one stream.
+pub struct Pipe {
+    write: Box<dyn AsyncWrite + Send + Unpin>,
+    read: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
+    /// Whether there are headers.
+    pieces: bool,
+    /// As much of the next piece's header as has arrived.
+    header: Vec<u8>,
+    /// What is left of the present piece, and whether it is the program's output.
+    left: usize,
+    is_output: bool,
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipe")
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.pieces {
+            return Pin::new(&mut this.read).poll_read(cx, buffer);
+        }
+        loop {
+            let arrived = ready!(Pin::new(&mut this.read).poll_fill_buf(cx))?;
+            if arrived.is_empty() {
+                let whole = this.left == 0 && this.header.is_empty();
+                return Poll::Ready(if whole {
+                    Ok(())
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                });
+            }
+            if this.left == 0 {
+                let count = (HEADER - this.header.len()).min(arrived.len());
+                this.header
+                    .extend_from_slice(arrived.get(..count).unwrap_or_default());
+                Pin::new(&mut this.read).consume(count);
+                if let Ok([kind, _, _, _, a, b, c, d]) = <[u8; HEADER]>::try_from(&*this.header) {
+                    this.header.clear();
+                    this.is_output = kind <= 1;
+                    let length = u32::from_be_bytes([a, b, c, d]);
+                    this.left = usize::try_from(length).unwrap_or(usize::MAX);
+                }
+                continue;
+            }
+            let count = this.left.min(arrived.len());
+            if !this.is_output {
+                this.left -= count;
+                Pin::new(&mut this.read).consume(count);
+                continue;
+            }
+            let count = count.min(buffer.remaining());
+            buffer.put_slice(arrived.get(..count).unwrap_or_default());
+            this.left -= count;
+            Pin::new(&mut this.read).consume(count);
+            return Poll::Ready(Ok(()));
+        }
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().write).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().write).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().write).poll_shutdown(cx)
     }
 }
 
@@ -223,6 +330,41 @@ mod tests {
                 (&b"outmore"[..], &b"trouble"[..])
             );
             assert!(pieces.is_whole() && buffer.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pipe_has_the_output_alone() {
+        let sent = [
+            piece(Stream::Stdout, "out"),
+            piece(Stream::Stderr, "trouble"),
+            piece(Stream::Stdout, ""),
+            piece(Stream::Stdout, "more"),
+        ]
+        .concat();
+        for portion in 1..=sent.len() {
+            let (mut engine, ours) = tokio::io::duplex(portion);
+            let mut pipe = Streams::new(ours, tokio::io::sink(), true).into_pipe();
+            let mut heard = String::new();
+            let (wrote, read) = tokio::join!(
+                async {
+                    let wrote = engine.write_all(&sent).await;
+                    drop(engine);
+                    wrote
+                },
+                pipe.read_to_string(&mut heard)
+            );
+            wrote.unwrap();
+            read.unwrap();
+            assert_eq!(heard, "outmore");
+        }
+        // One that breaks off in a piece, or in its header.
+        for length in [5, HEADER + 1] {
+            let broken = piece(Stream::Stdout, "out").into_iter().take(length);
+            let read = io::Cursor::new(broken.collect::<Vec<u8>>());
+            let mut pipe = Streams::new(read, tokio::io::sink(), true).into_pipe();
+            let error = pipe.read_to_end(&mut Vec::new()).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
     }
 

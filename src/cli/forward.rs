@@ -7,6 +7,7 @@ use crate::backend::process::Dirs;
 use crate::cli::context::Context;
 use crate::error::Result;
 use crate::forward;
+use crate::naming;
 
 /// Carry connections between the services of one project (wharf starts this itself)
 #[derive(Debug, clap::Args)]
@@ -17,6 +18,9 @@ pub(super) struct Args {
     /// The project has containers: follow the engine
     #[arg(long)]
     engine: bool,
+    /// How relays are reached
+    #[arg(long, value_enum, default_value_t = Reach::Socket)]
+    reach: Reach,
     /// Where the ledger is [default: as the environment says]
     #[arg(long, requires = "runtime_dir")]
     state_dir: Option<PathBuf>,
@@ -25,11 +29,23 @@ pub(super) struct Args {
     runtime_dir: Option<PathBuf>,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Reach {
+    /// Over a socket that is mounted into them
+    Socket,
+    /// Through the engine
+    Stream,
+}
+
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let dirs = match (&args.state_dir, &args.runtime_dir) {
         (Some(state), Some(runtime)) => Dirs::new(state.clone(), runtime.clone()),
         _ => Dirs::from_env(&context.env)?,
     };
     let containers = args.engine.then(|| Containers::new(&context.env));
-    Ok(forward::run(&dirs, &args.project, containers).await?)
+    let means = match args.reach {
+        Reach::Socket => naming::Reach::Socket,
+        Reach::Stream => naming::Reach::Stream,
+    };
+    Ok(forward::run(&dirs, &args.project, containers, means).await?)
 }

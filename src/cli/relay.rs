@@ -13,14 +13,18 @@ pub(super) struct Args {
     /// Hand sockets to the forwarder that listens here
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Only wait: the forwarder runs commands beside this one
+    /// Speak with the forwarder over standard input and output
     #[arg(long, conflicts_with = "socket")]
+    stream: bool,
+    /// Only wait: the forwarder runs commands beside this one
+    #[arg(long, conflicts_with_all = ["socket", "stream"])]
     idle: bool,
 }
 
 pub(super) fn run(_: &Context, args: &Args) -> Result<()> {
     let outcome = match &args.socket {
         Some(path) => relay::serve(path),
+        None if args.stream => relay::serve_stream(),
         None => relay::idle(),
     };
     outcome.map_err(Error::failed)

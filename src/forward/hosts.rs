@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::net::IpAddr;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// The machine's own hosts file, followed.
@@ -93,16 +93,10 @@ fn without(line: &str, names: &BTreeSet<&str>) -> Option<String> {
     (!kept.is_empty()).then(|| format!("{address}\t{}", kept.join(" ")))
 }
 
-/// Makes a file say this, in place. Returns whether it said something else before.
+/// Makes a file that is there say this, in place. Returns whether it said something else before.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<bool> {
-    // Readable for everybody: the process may be another user's. The directory is this user's alone.
-    let mut file: File = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o644)
-        .open(path)?;
+    // It comes and goes with its instance: one that is being removed must not get it back.
+    let mut file: File = OpenOptions::new().read(true).write(true).open(path)?;
     let mut old = Vec::new();
     file.read_to_end(&mut old)?;
     let mut new = text.as_bytes().to_vec();

@@ -9,6 +9,7 @@
 //!
 //! One thread. Nothing waits but for descriptors and clocks; what takes milliseconds runs beside it.
 
+mod calls;
 mod carry;
 mod control;
 mod doors;
@@ -19,7 +20,9 @@ mod ledger;
 mod reach;
 mod relays;
 mod routes;
+pub mod single;
 mod socket;
+pub mod stream;
 mod world;
 
 use std::collections::BTreeMap;
@@ -34,10 +37,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::backend::BackendError;
-use crate::backend::container::Containers;
+use crate::backend::container::{Containers, Neighbourhood};
 use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
 use crate::backend::process::{NamesReply, Record};
-use crate::naming::Role;
+use crate::naming::{Reach as Means, Role};
+use calls::Calls;
 use control::Asked;
 use doors::{Doors, Key, State};
 use engine::Engine;
@@ -94,11 +98,12 @@ pub async fn run(
     dirs: &Dirs,
     project: &str,
     containers: Option<Containers>,
+    means: Means,
 ) -> Result<(), BackendError> {
     raise_limit();
     let dir = dirs.project(project)?;
     dir.create()?;
-    let mut forwarder = Forwarder::new(dir, containers)?;
+    let mut forwarder = Forwarder::new(dir, containers, means)?;
     forwarder.attend().await
 }
 
@@ -112,6 +117,8 @@ struct Forwarder {
     base: Base,
     relays: Relays,
     meetings: Meetings,
+    /// In place of meetings, where relays are reached through the engine.
+    calls: Option<(Calls, Containers)>,
     doors: Doors,
     routes: Routes,
     events: mpsc::UnboundedSender<Event>,
@@ -125,12 +132,21 @@ struct Forwarder {
 }
 
 impl Forwarder {
-    fn new(dir: ProjectDir, containers: Option<Containers>) -> Result<Self, BackendError> {
+    fn new(
+        dir: ProjectDir,
+        containers: Option<Containers>,
+        means: Means,
+    ) -> Result<Self, BackendError> {
         let path = dir.names_socket();
         let asked = control::listen(&path).map_err(|error| failed("listen at", &path, error))?;
         let (events, told) = mpsc::unbounded_channel();
         let relays = Relays::default();
+        let calls = containers
+            .clone()
+            .filter(|_| means == Means::Stream)
+            .map(|containers| (Calls::default(), containers));
         Ok(Self {
+            calls,
             ledger: Ledger::open(dir.clone()),
             records: Vec::new(),
             hearing: Hearing::default(),
@@ -266,11 +282,12 @@ impl Forwarder {
     /// Brings about what follows from what is known.
     fn settle(&mut self) {
         let picture = self.engine.as_ref().map(Engine::picture);
+        let picture = picture.unwrap_or_default();
         let world = World::gather(
             self.dir.name(),
             &self.records,
             &self.hearing.heard,
-            &picture.unwrap_or_default(),
+            &picture,
         );
         self.unused = if world.locals.iter().any(|local| local.life != Life::Down) {
             None
@@ -279,7 +296,10 @@ impl Forwarder {
         };
         self.routes = routes::routes(&world);
         let unwritten = self.write_hosts();
-        if self.engine.is_some() {
+        if let Some((calls, containers)) = &mut self.calls {
+            let relays = relay_containers(&picture, self.dir.name());
+            calls.set(relays, containers, &self.events);
+        } else if self.engine.is_some() {
             self.meetings.set(self.relay_directories(), &self.events);
         }
         self.doors.set(&self.routes.doors);
@@ -373,6 +393,16 @@ impl Forwarder {
             && self.unused.is_some_and(|since| since.elapsed() >= UNUSED)
             && !is_locked(&self.dir.command_lock())
     }
+}
+
+/// The relays of a project: service and name, by their container's id.
+fn relay_containers(picture: &Neighbourhood, project: &str) -> BTreeMap<String, (String, String)> {
+    picture
+        .neighbours
+        .iter()
+        .filter(|(_, one)| one.project == project && Role::of(&one.labels) == Some(Role::Relay))
+        .map(|(id, one)| (id.clone(), (one.service.clone(), one.name.clone())))
+        .collect()
 }
 
 async fn picture_changed(engine: &mut Option<Engine>) {

@@ -8,25 +8,29 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::socket;
+use super::{socket, stream};
 
 /// A relay that can be asked. Cheap to clone; all clones lead to the same relay.
 #[derive(Clone, Debug)]
 pub(super) enum Reach {
     /// On this machine: sockets are handed over.
     Socket(socket::Relay),
+    /// Anywhere: connections are carried over one stream.
+    Stream(stream::Relay),
 }
 
 /// Where connections come in.
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(tokio::net::TcpListener),
+    Stream(stream::Listener),
 }
 
 /// A connection, there and back.
 #[derive(Debug)]
 pub(super) enum Connection {
     Tcp(tokio::net::TcpStream),
+    Stream(stream::Connection),
 }
 
 impl Reach {
@@ -34,6 +38,7 @@ impl Reach {
     pub(super) async fn listen(&self, port: u16) -> io::Result<Listener> {
         match self {
             Self::Socket(relay) => relay.listen(port).await.map(Listener::Tcp),
+            Self::Stream(relay) => relay.listen(port).await.map(Listener::Stream),
         }
     }
 
@@ -41,6 +46,7 @@ impl Reach {
     pub(super) async fn dial(&self, address: SocketAddr) -> io::Result<Connection> {
         match self {
             Self::Socket(relay) => relay.dial(address).await.map(Connection::Tcp),
+            Self::Stream(relay) => relay.dial(address).await.map(Connection::Stream),
         }
     }
 
@@ -49,6 +55,7 @@ impl Reach {
     pub(super) async fn gone(&self) {
         match self {
             Self::Socket(relay) => relay.gone().await,
+            Self::Stream(relay) => relay.gone().await,
         }
     }
 }
@@ -61,6 +68,7 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 Ok(Connection::Tcp(stream))
             }
+            Self::Stream(listener) => listener.accept().await.map(Connection::Stream),
         }
     }
 }
@@ -73,6 +81,7 @@ impl Connection {
                 // Where that is refused, the other side sees an end: it is closed all the same.
                 drop(socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
             }
+            Self::Stream(stream) => stream.reset(),
         }
     }
 
@@ -80,6 +89,8 @@ impl Connection {
     pub(super) fn hurry(&self) {
         match self {
             Self::Tcp(stream) => drop(stream.set_nodelay(true)),
+            // Nothing holds them back, and the relay's own socket is told the same.
+            Self::Stream(_) => {}
         }
     }
 }
@@ -92,6 +103,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -104,18 +116,21 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -355,6 +355,8 @@ pub enum Cause {
     PortHeld(String),
     /// Somebody counts on its ports.
     PortNeeded,
+    /// No container is left that could name its service.
+    Unneeded,
     /// Its service is no longer in the project.
     Orphan,
     /// There are more replicas than asked for.

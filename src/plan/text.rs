@@ -75,6 +75,7 @@ impl fmt::Display for Cause {
             Self::NeededBy(what) => write!(f, "needed by {what}"),
             Self::PortHeld(why) => f.write_str(why),
             Self::PortNeeded => f.write_str("its port is published"),
+            Self::Unneeded => f.write_str("no container names its service"),
             Self::Orphan => f.write_str("its service is no longer in the project"),
             Self::ScaledDown => f.write_str("more replicas than asked for"),
             Self::ReadyWhenAnswered => f.write_str("ready means answered"),

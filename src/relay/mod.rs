@@ -4,8 +4,10 @@
 //!
 //! It is the only program of a container `FROM scratch`: pid 1, an unprivileged user, no `/proc`, no `/etc`.
 
+pub mod multiplex;
 mod protocol;
 mod socket;
+pub mod stream;
 
 use std::io;
 use std::path::Path;
@@ -22,6 +24,14 @@ pub use protocol::{GREETING, LONGEST, Reply, Request};
 /// What the system said when the signals could not be set up.
 pub fn serve(path: &Path) -> io::Result<()> {
     socket::serve(path, &end_signals()?)
+}
+
+/// Serves the forwarder at the other end of standard input and output, until it has gone.
+///
+/// # Errors
+/// They are no pipes, or it speaks something else.
+pub fn serve_stream() -> io::Result<()> {
+    stream::serve_standard()
 }
 
 /// Waits for SIGTERM: holds the network namespace that commands of the engine are run in.

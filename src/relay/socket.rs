@@ -113,7 +113,7 @@ fn answer(forwarder: &OwnedFd, request: &[u8]) -> rustix::io::Result<()> {
 }
 
 /// A socket that listens on all addresses of both families, or of IPv4 where there is no IPv6.
-fn listen(port: u16) -> rustix::io::Result<OwnedFd> {
+pub(super) fn listen(port: u16) -> rustix::io::Result<OwnedFd> {
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     match listen_at(address) {
         Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {
@@ -135,7 +135,7 @@ fn listen_at(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Whether the connection comes about is seen by whoever has the socket.
-fn dial(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
+pub(super) fn dial(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
     let socket = stream(address)?;
     match rustix::net::connect(&socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::support::running::Finished;
-use crate::support::{Engine, Sandbox, eventually, free_port, require_engine};
+use crate::support::{Engine, Process, Sandbox, eventually, free_port, require_engine};
 
 /// The tiers, from the front to the back, and the container port of each.
 const TIERS: [(&str, u16); 3] = [("proxy", 8080), ("api", 8003), ("db", 8080)];
@@ -33,16 +33,17 @@ fn three_tiers(sandbox: &Sandbox, image: &str, networks: &str) {
         text += &format!(
             "  {name}:\n    image: {image}\n    pull_policy: never\n    stop_grace_period: 0s\n    {after}\n    \
              command: [httpd, -f, -p, '8080', -h, /www]\n    volumes: ['./www/{name}:/www:ro']\n    \
-             ports: [{{target: 8080, app_protocol: http}}]\n    {networks}\n    \
+             ports: [{{target: 8080, published: '{}', host_ip: 127.0.0.1, app_protocol: http}}]\n    {networks}\n    \
              x-wharf: {{process: {{command: [sh, -c, 'exec busybox httpd -f -p 127.0.0.1:$$PORT -h www/{name}']}}, ready: {{path: /who}}}}\n"
         );
     }
     text += &format!(
         "  api:\n    image: {image}\n    pull_policy: never\n    stop_grace_period: 1s\n    depends_on: [db]\n    \
          command: [/wharf, serve, --host, 0.0.0.0, --port, '8003']\n    volumes:\n      - '{}:/wharf:ro'\n{libraries}    \
-         ports: [{{target: 8003, app_protocol: ws}}]\n    {networks}\n    \
+         ports: [{{target: 8003, published: '{}', host_ip: 127.0.0.1, app_protocol: ws}}]\n    {networks}\n    \
          x-wharf: {{process: {{command: [sh, -c, 'exec wharf serve --port $$PORT']}}, ready: {{path: /ws}}}}\n",
         env!("CARGO_BIN_EXE_wharf"),
+        free_port(),
     );
     sandbox.write("compose.yaml", text);
 }
@@ -57,9 +58,9 @@ fn beside(sandbox: &Sandbox, service: &str, line: &str) -> Finished {
 fn ask(sandbox: &Sandbox, from: &str, to: &str, port: u16) -> String {
     let line = if to == "api" {
         format!(
-            "printf 'GET /ws HTTP/1.1\\r\\nHost: {to}\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\
+            "(printf 'GET /ws HTTP/1.1\\r\\nHost: {to}\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\
              Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n' \
-             | busybox timeout 5 busybox nc -w 5 {to} {port} | busybox head -n 1"
+             ; exec busybox sleep 1) | busybox timeout 5 busybox nc -w 5 {to} {port} | busybox head -n 1"
         )
     } else {
         format!("busybox timeout 10 busybox wget -q -O - http://{to}:{port}/who")
@@ -259,7 +260,11 @@ fn names_survive_a_kill_of_the_forwarder_and_of_a_relay() {
             .then_some(())
     });
     let relay = format!("{}-api-wharf-relay-1", sandbox.project());
-    engine.ask(&["kill", &relay]);
+    // Its end is its own: one that the engine was asked to kill is not started again.
+    let pid = engine.ask(&["inspect", "--format", "{{.State.Pid}}", &relay]);
+    let process = Process::open(pid.parse().unwrap()).unwrap();
+    process.signal(rustix::process::Signal::KILL);
+    process.wait_end();
     eventually("the relay is back", || {
         ask(&sandbox, "proxy", "api", 8003)
             .contains("101")

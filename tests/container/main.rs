@@ -29,6 +29,8 @@ mod registry;
 #[cfg(test)]
 mod relay_image;
 #[cfg(test)]
+mod relay_stream;
+#[cfg(test)]
 mod resources;
 #[cfg(test)]
 mod tools;

@@ -57,6 +57,15 @@ fn aged(lab: &Lab, days: u32) -> (Running, RelayImage) {
     (running, image)
 }
 
+/// Loads the image of the wharf under test; its name.
+pub(crate) async fn loaded(lab: &Lab) -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_wharf"));
+    let running = Running::start(program, &["serve", "--port", "0"]);
+    let image = running.image();
+    lab.containers.load_relay_image(&image).await.unwrap();
+    image.name().to_owned()
+}
+
 fn ids(reference: &str) -> String {
     docker(&["image", "ls", "-q", "--no-trunc", reference])
 }

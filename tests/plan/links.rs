@@ -286,6 +286,38 @@ fn a_relay_whose_network_is_made_anew_is_made_anew() {
 }
 
 #[test]
+fn a_relay_goes_with_the_last_container() {
+    let mut world = world(&["api", "db"]);
+    let plan = world.up();
+    carry_out(&mut world, &plan);
+    let before = ids(&world);
+    let all: BTreeSet<String> = world.project.services.keys().cloned().collect();
+    for name in all {
+        if !["api", "db"].contains(&name.as_str()) {
+            world.project.services.remove(&name);
+        }
+    }
+    world
+        .observed
+        .instances
+        .retain(|instance| ["api", "db"].contains(&instance.service.as_str()));
+    place_locally(&mut world, &["api", "db"]);
+    // What an engine would have said is not known: nobody asked it.
+    world.observed.linkage.reach = None;
+    world.observed.linkage.relay_image.clear();
+    let plan = world.up();
+    assert!(
+        plan.steps
+            .iter()
+            .all(|step| step.action.to_string().contains("-wharf-relay-1")),
+        "{plan}"
+    );
+    carry_out(&mut world, &plan);
+    assert_eq!(world.up().to_string(), "");
+    assert!(before.is_superset(&ids(&world)));
+}
+
+#[test]
 fn a_relay_that_ended_is_started_again() {
     let mut world = world(&["api"]);
     let plan = world.up();

@@ -155,7 +155,7 @@ pub(in crate::plan) fn forwarder(
         name: format!("{}-wharf-forwarder-1", inputs.project.name),
         number: 1,
         // What it asks is compared by its label: one that asks the engine serves those that do not need it.
-        fingerprint: digest([env!("CARGO_PKG_VERSION"), &linkage.relay_image]),
+        fingerprint: digest([env!("CARGO_PKG_VERSION")]),
         image: String::new(),
         ports: Vec::new(),
         environment: BTreeMap::new(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::naming::{Reach, Role};
+use crate::naming::Role;
 use crate::plan::Inputs;
 use crate::plan::decide::{Decided, Decision};
 use crate::plan::links::own;
@@ -61,6 +61,9 @@ impl Planner<'_> {
         let inputs = self.inputs;
         let there = relay_of(inputs, &service.name);
         if !self.links.relays.contains(&service.name) {
+            if let Some(relay) = there.filter(|_| decided.backend == BackendKind::Process) {
+                self.discard(relay, Cause::Unneeded, Vec::new());
+            }
             return;
         }
         let spec = own::relay(inputs, &self.project, service);
@@ -90,7 +93,7 @@ impl Planner<'_> {
                     None
                 } else {
                     let mut needs = containers;
-                    needs.extend(self.prepare(&spec));
+                    needs.push(self.prepare(&spec));
                     self.start_own(existing(instance), Cause::NotRunning, needs)
                 }
             }
@@ -104,7 +107,7 @@ impl Planner<'_> {
                     );
                 }
                 needs.extend(self.load(&spec.image));
-                needs.extend(self.prepare(&spec));
+                needs.push(self.prepare(&spec));
                 if let Some(old) = there {
                     needs.push(self.discard(old, cause.clone(), needs.clone()));
                 }
@@ -163,17 +166,14 @@ impl Planner<'_> {
         self.shared.loaded(image, there, &mut self.plan)
     }
 
-    /// The step that makes the directory of a relay.
-    fn prepare(&mut self, spec: &InstanceSpec) -> Option<StepId> {
-        if self.inputs.observed.linkage.reach != Some(Reach::Socket) {
-            return None;
-        }
+    /// The step that makes the directory of a relay, which also tells later commands that there is one.
+    fn prepare(&mut self, spec: &InstanceSpec) -> StepId {
         let prepare = Action::PrepareRelay {
             project: self.project.name.clone(),
             service: spec.service.name.clone(),
         };
         let cause = Cause::NeededBy(spec.name.clone());
-        Some(self.plan.add(prepare, cause, Vec::new()))
+        self.plan.add(prepare, cause, Vec::new())
     }
 
     fn make(
