@@ -652,7 +652,8 @@ mod tests {
             &["127.0.0.1:8081", "127.0.0.1:9229"],
         );
         let admin = local("admin", &[(8080, 8080)], &["[::]:8080"]);
-        let world = world(true, vec![api, admin], Vec::new());
+        let relays = vec![relay("api", "n", "172.18.0.4")];
+        let world = world(true, vec![api, admin], relays);
         assert_eq!(
             doors(&world),
             [

@@ -43,6 +43,7 @@ async fn a_container_that_is_far_is_reached_through_the_relay() {
     stage.forward(true);
     let relay = stage.relay("api");
     stage.engine.start("api", "10.77.0.9", &[], true);
+    stage.sync(&["api"]).await;
     // Its address means something in the relay's namespace alone.
     let listener = relay.inside(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let port = listener.local_addr().unwrap().port();

@@ -168,7 +168,7 @@ mod tests {
         put(56, &2_u16.to_le_bytes());
         let headers = [
             (LOAD, 0_u64, 0x10_000_u64, 0x400_u64),
-            (kind, 0x200, 0, 0x30),
+            (kind, 0x200, 0, 0x40),
         ];
         for (index, (kind, offset, address, size)) in headers.into_iter().enumerate() {
             let at = 64 + index * PROGRAM_HEADER;
@@ -179,7 +179,7 @@ mod tests {
         }
         if kind == DYNAMIC {
             let entries = [(SONAME, 4_u64), (STRINGS, 0x10_300), (END, 0), (SONAME, 9)];
-            for (index, (tag, value)) in entries.into_iter().enumerate().take(3) {
+            for (index, (tag, value)) in entries.into_iter().enumerate() {
                 put(0x200 + index * ENTRY, &tag.to_le_bytes());
                 put(0x208 + index * ENTRY, &value.to_le_bytes());
             }

@@ -319,7 +319,7 @@ fn name(executable: &Metadata) -> String {
     format!("{REPOSITORY}:{}-{digest}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The files that a process has loaded code from, besides its own executable (proc_pid_maps(5)).
+/// The files that a process has loaded code from, besides its own executable (`proc_pid_maps(5)`).
 fn libraries(maps: &str, own: &str) -> BTreeSet<PathBuf> {
     let code = maps.lines().filter_map(|line| {
         let mut words = line.splitn(6, ' ');
