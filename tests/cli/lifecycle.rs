@@ -58,6 +58,33 @@ fn sorted(rows: &[Value]) -> Vec<String> {
     states
 }
 
+#[test]
+fn a_service_without_an_instance_is_a_failure_only_where_there_is_no_other() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  one: {x-wharf: {process: {command: [sleep, '600']}}}
+  tool: {profiles: [tools], x-wharf: {process: {command: [sleep, '600']}}}
+",
+    );
+    let nothing = sandbox.wharf(&["start", "tool"]).expect(1);
+    assert!(
+        nothing.stderr.contains("`tool` has no instance to start"),
+        "{nothing}"
+    );
+    sandbox.wharf(&["create"]).expect(0);
+    let some = sandbox.wharf(&["--profile", "tools", "start"]).expect(0);
+    assert!(
+        some.stderr.contains("`tool` has no instance to start"),
+        "{some}"
+    );
+    assert_eq!(states(&sandbox), ["one running"]);
+    // As long as it takes.
+    sandbox.wharf(&["stop", "-t", "-1"]).expect(0);
+    assert_eq!(states(&sandbox), ["one exited"]);
+}
+
 /// What `docker inspect` says of the first replica of a service.
 fn inspect(engine: &Engine, sandbox: &Sandbox, service: &str, format: &str) -> String {
     let name = format!("{}-{service}-1", sandbox.project());

@@ -107,6 +107,41 @@ fn a_replacement_that_was_interrupted_is_completed() {
     all_run(&lab, &["P-a-1"]);
 }
 
+/// What is killed before it has written a container's files leaves it under a temporary name, so that it is
+/// replaced and not started without them.
+#[test]
+fn a_container_has_its_name_when_it_has_its_files() {
+    let lab = lab!();
+    let service = sleeper(&lab, "a", "configs: [{source: k, target: /k}]");
+    lab.write(&format!(
+        "services:\n{service}configs: {{k: {{content: kept}}}}\n"
+    ));
+    for more in [&[][..], &["--force-recreate"]] {
+        lab.succeeds(Tool::Wharf, &[UP, more].concat());
+        let name = format!("{}-a-1", lab.project.name);
+        assert_eq!(docker(&["exec", &name, "cat", "/k"]), "kept");
+        let id = docker(&["inspect", "--format", "{{.Id}}", &name]);
+        let events = docker(&[
+            "events",
+            "--since=1h",
+            "--until=0s",
+            "--filter",
+            &format!("container={id}"),
+            "--format",
+            "{{.Action}} {{.Actor.Attributes.name}}",
+        ]);
+        let steps: Vec<&str> = events
+            .lines()
+            .filter(|line| line.starts_with("create") || line.starts_with("rename"))
+            .collect();
+        let [created, renamed] = steps.as_slice() else {
+            panic!("{events}");
+        };
+        assert!(created.ends_with(&format!("_{name}")), "{events}");
+        assert_eq!(*renamed, format!("rename {name}"), "{events}");
+    }
+}
+
 #[test]
 fn an_interrupted_up_is_gone_on_with() {
     let lab = lab!();

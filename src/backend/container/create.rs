@@ -1,5 +1,6 @@
 //! Making a container: looks up what the request needs, sends it, and completes what the engine's
-//! version cannot do in one request. A container that cannot be completed is taken away again.
+//! version cannot do in one request. A container that cannot be completed is taken away again; until it is
+//! complete it has a temporary name, so that the next run replaces what a killed one left.
 
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, NetworkConnectRequest};
@@ -31,24 +32,31 @@ pub(super) async fn container(
     let around = surroundings(containers, engine, spec, &stores).await?;
     let request = convert::request(spec, &around)?;
     let platform = spec.service.platform.as_deref().unwrap_or_default();
-    let id = match create(engine, &spec.name, platform, &request).await {
+    let refused = |error| engine.refused(format!("create {}", spec.name), error);
+    let is_complete = request.connect.is_empty() && stores.files.is_empty();
+    let name = if is_complete {
+        spec.name.clone()
+    } else {
+        replace::temporary_name(&around.fingerprint.0, &spec.name)
+    };
+    // While the old one still has the name, this one waits for it under a temporary one.
+    let mut waits = None;
+    let id = match create(engine, &name, platform, &request).await {
         Ok(id) => id,
         Err(error) => match &spec.replaces {
-            // The old one still has the name: wait for it under a temporary one.
             Some(old) if has_status(&error, 409) => {
                 let name = replace::temporary_name(&old.0, &spec.name);
-                let id = create(engine, &name, platform, &request)
+                waits = Some(old);
+                create(engine, &name, platform, &request)
                     .await
-                    .map_err(|error| engine.refused(format!("create {}", spec.name), error))?;
-                let heir = Heir {
-                    id: id.clone(),
-                    name: spec.name.clone(),
-                };
-                containers.shared.replaced.remember_heir(&old.0, heir);
-                id
+                    .map_err(refused)?
             }
-            _ => return Err(engine.refused(format!("create {}", spec.name), error)),
+            _ => return Err(refused(error)),
         },
+    };
+    let heir = Heir {
+        id: id.clone(),
+        name: spec.name.clone(),
     };
     let completed = async {
         for (network, settings) in request.connect {
@@ -64,7 +72,15 @@ pub(super) async fn container(
                     engine.refused(format!("connect {} to {network}", spec.name), error)
                 })?;
         }
-        secrets::write(engine, &id, &spec.name, &stores.files).await
+        secrets::write(engine, &id, &spec.name, &stores.files).await?;
+        if !is_complete && waits.is_none() {
+            match (take_name(engine, &heir).await, &spec.replaces) {
+                (Ok(()), _) => {}
+                (Err(error), Some(old)) if has_status(&error, 409) => waits = Some(old),
+                (Err(error), _) => return Err(refused(error)),
+            }
+        }
+        Ok(())
     };
     if let Err(error) = completed.await {
         let options = RemoveContainerOptionsBuilder::new().force(true).build();
@@ -72,19 +88,24 @@ pub(super) async fn container(
         drop(engine.docker.remove_container(&id, Some(options)).await);
         return Err(error);
     }
+    if let Some(old) = waits {
+        containers.shared.replaced.remember_heir(&old.0, heir);
+    }
     Ok(InstanceId(id))
 }
 
 /// Gives a container that waited under a temporary name the name it was made for.
 pub(super) async fn rename(engine: &Engine, heir: &Heir) -> Result<(), BackendError> {
+    take_name(engine, heir)
+        .await
+        .map_err(|error| engine.refused(format!("rename a container to {}", heir.name), error))
+}
+
+async fn take_name(engine: &Engine, heir: &Heir) -> Result<(), Error> {
     let options = RenameContainerOptionsBuilder::new()
         .name(&heir.name)
         .build();
-    engine
-        .docker
-        .rename_container(&heir.id, options)
-        .await
-        .map_err(|error| engine.refused(format!("rename a container to {}", heir.name), error))
+    engine.docker.rename_container(&heir.id, options).await
 }
 
 async fn create(

@@ -171,7 +171,9 @@ pub(crate) fn escaped(json: &str) -> String {
 pub(crate) fn digest(text: &str) -> String {
     let mut hex = String::with_capacity(64);
     for byte in Sha256::digest(text) {
-        let _written = write!(hex, "{byte:02x}");
+        for digit in [byte >> 4, byte & 15] {
+            hex.extend(char::from_digit(u32::from(digit), 16));
+        }
     }
     hex
 }
