@@ -169,7 +169,7 @@ fn a_holder_that_comes_back_a_second_later_is_reported_once() {
         .wharf(&["free", &text, "--force", "--format", "json"])
         .expect(1);
     assert!(freed.stderr.contains("is taken again, by"), "{freed}");
-    let hint = format!("hint: stop what keeps it: kill {}", keeper.pid());
+    let hint = format!("stop what keeps it: kill {}", keeper.pid());
     assert!(freed.stderr.contains(&hint), "{freed}");
     let row = freed.json_lines().remove(0);
     let second = row["holders"][0]["pid"].as_u64().unwrap();
@@ -286,12 +286,15 @@ fn containers_of_podman_are_named_and_stopped_by_podman() {
             "-c",
             script,
             home.to_str().unwrap(),
-            &url,
+            url.as_str(),
         ],
     );
     let podman = |words: &[&str]| {
         sandbox
-            .program("podman", &[&["--remote", "--url", &url], words].concat())
+            .program(
+                "podman",
+                &[&["--remote", "--url", url.as_str()][..], words].concat(),
+            )
             .wait()
     };
     eventually("podman answers", || {
@@ -305,10 +308,10 @@ fn containers_of_podman_are_named_and_stopped_by_podman() {
         // Podman asks for more of these than a container of the tests may have.
         let limits = ["--ulimit", "nofile=256:256", "--ulimit", "nproc=256:256"];
         let words = [
-            &["run", "--detach", "--stop-timeout", "1"],
+            &["run", "--detach", "--stop-timeout", "1"][..],
             &limits[..],
             options,
-            &[image],
+            &[image][..],
             command,
         ];
         podman(&words.concat()).expect(0).stdout.trim().to_owned()
