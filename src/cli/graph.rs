@@ -74,6 +74,7 @@ async fn graph(
     wishes: &Wishes,
 ) -> Result<Graph> {
     let mut instances = backends.processes.observe(&project.name).await?;
+    let wishes = &context.with_choices(project, wishes, backends)?;
     let mut placement = place(project, wishes)?;
     let mut containers_known = true;
     let mut remote = false;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::backend::Backend as _;
 use crate::backend::router::Backends;
 use crate::cli::context::{Context, Named};
-use crate::cli::who::{Seen, look};
+use crate::cli::who::{Seen, look, look_without_engines};
 use crate::error::{Error, Result};
 use crate::plan::Inputs;
 use crate::plan::claims::{Wanted, all, of};
@@ -78,11 +78,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let (instances, remote) = instances(&backends, &named).await?;
     let rows = match named.project() {
         Some(project) => {
-            let placement = place(
-                project,
-                &context.with_choices(project, &Wishes::default(), &backends)?,
-            )?;
-            rows(context, project, &placement, &instances, remote).await?
+            let wishes = context.with_choices(project, &Wishes::default(), &backends)?;
+            let placement = place(project, &wishes)?;
+            let wanted = wanted(project, &placement, &instances);
+            look_up(context, &wanted, &instances, remote).await?
         }
         None => look_up(context, &of(&instances), &instances, remote).await?,
     };
@@ -126,7 +125,8 @@ async fn instances(backends: &Backends, named: &Named) -> Result<(Vec<Instance>,
     Ok((instances, remote))
 }
 
-/// The ports of a project, looked up. `remote`: its containers are on another machine.
+/// The ports of a project, looked up for other commands; for one that needs no engine, none is asked unless a
+/// holder may be a container. `remote`: its containers are on another machine.
 pub(super) async fn rows(
     context: &Context,
     project: &Project,
@@ -135,6 +135,11 @@ pub(super) async fn rows(
     remote: bool,
 ) -> Result<Vec<Row>> {
     let wanted = wanted(project, placement, instances);
+    if !placement.needs_engine() {
+        let claims: Vec<_> = wanted.iter().map(|wanted| wanted.claim.clone()).collect();
+        let seen = look_without_engines(context, &claims).await?;
+        return Ok(rows_of(&wanted, &seen, instances));
+    }
     look_up(context, &wanted, instances, remote).await
 }
 
@@ -151,13 +156,17 @@ async fn look_up(
         .map(|wanted| wanted.claim.clone())
         .collect();
     let seen = look(context, &local).await?;
-    Ok(wanted
+    Ok(rows_of(wanted, &seen, instances))
+}
+
+fn rows_of(wanted: &[Wanted], seen: &[Seen], instances: &[Instance]) -> Vec<Row> {
+    wanted
         .iter()
         .map(|wanted| {
             let seen = seen.iter().find(|seen| seen.claim == wanted.claim);
             Row::of(wanted, seen, instances)
         })
-        .collect())
+        .collect()
 }
 
 fn wanted(project: &Project, placement: &Placement, instances: &[Instance]) -> Vec<Wanted> {

@@ -3,6 +3,7 @@
 
 use std::str::FromStr;
 
+use crate::backend::holders::Look;
 use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::port::claim::{Claim, Protocol};
@@ -131,7 +132,21 @@ pub(super) async fn look(context: &Context, claims: &[Claim]) -> Result<Vec<Seen
             "the engine at {engine} does not answer: its containers are not named"
         ));
     }
-    Ok(claims
+    Ok(seen(claims, &look))
+}
+
+/// The same without asking engines about ports that nobody listens on: for stacks that need no engine.
+pub(super) async fn look_without_engines(context: &Context, claims: &[Claim]) -> Result<Vec<Seen>> {
+    let held = context.backends()?.held(claims).await?;
+    let look = Look {
+        held,
+        ..Look::default()
+    };
+    Ok(seen(claims, &look))
+}
+
+fn seen(claims: &[Claim], look: &Look) -> Vec<Seen> {
+    claims
         .iter()
         .map(|claim| {
             let mut of_claim = look.held.iter().filter(|held| held.claim == *claim);
@@ -156,7 +171,7 @@ pub(super) async fn look(context: &Context, claims: &[Claim]) -> Result<Vec<Seen
                 reserved,
             }
         })
-        .collect())
+        .collect()
 }
 
 impl Seen {

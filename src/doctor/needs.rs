@@ -81,7 +81,7 @@ pub fn needs(
         all.extend(names(&processes, machine));
     }
     all.extend(holders(ports));
-    all.extend(outgoing(ports, machine));
+    all.extend(outgoing(project, ports, machine));
     all
 }
 
@@ -356,11 +356,22 @@ fn holders(ports: &[PortNeed]) -> Vec<Finding> {
 }
 
 /// Published ports that an outgoing connection may have when a service wants them.
-fn outgoing(ports: &[PortNeed], machine: &Machine) -> Option<Finding> {
+fn outgoing(project: &Project, ports: &[PortNeed], machine: &Machine) -> Option<Finding> {
     let (first, last) = machine.settings.port_range?;
     let reserved = ranges(&machine.settings.reserved_ports);
+    // A port that the engine has chosen is chosen anew the next time.
+    let is_fixed = |need: &&PortNeed| {
+        let service = project.services.get(&need.service);
+        service.is_some_and(|service| {
+            service.ports.iter().any(|port| {
+                let range = port.published;
+                range.is_some_and(|(first, last)| (first..=last).contains(&need.port))
+            })
+        })
+    };
     let at_risk: Vec<&PortNeed> = ports
         .iter()
+        .filter(is_fixed)
         .filter(|need| (first..=last).contains(&need.port))
         .filter(|need| !reserved.iter().any(|(a, b)| (*a..=*b).contains(&need.port)))
         .collect();
@@ -416,7 +427,7 @@ mod tests {
     use super::*;
     use crate::backend::container::Answer;
     use crate::plan::placement::{Wishes, place};
-    use crate::project::model::{Mount, ProcessForm, StoreSource};
+    use crate::project::model::{Mount, Port, ProcessForm, StoreSource};
 
     fn image(name: &str) -> Service {
         Service {
@@ -580,12 +591,23 @@ mod tests {
     fn a_port_of_outgoing_connections_is_reserved_with_those_that_are() {
         let mut machine = fit();
         machine.settings.reserved_ports = "40000-40010".to_owned();
-        let ports = [port(40_005, None), port(8080, None), port(45_678, None)];
-        let all = needed(vec![local("web")], &machine, &ports);
-        let finding = all
+        let ports = [
+            port(40_005, None),
+            port(8080, None),
+            port(45_678, None),
+            port(50_000, None),
+        ];
+        // The engine chose the last one.
+        let web = |published: &[u16]| {
+            let mut web = local("web");
+            web.ports = published.iter().map(|port| fixed(*port)).collect();
+            vec![web]
+        };
+        let all = needed(web(&[40_005, 8080, 45_678]), &machine, &ports);
+        let mut found = all
             .iter()
-            .find(|finding| finding.check == "published ports")
-            .unwrap();
+            .filter(|finding| finding.check == "published ports");
+        let finding = found.next().unwrap();
         assert!(
             finding.detail.starts_with("45678 is inside 32768 to 60999"),
             "{finding:?}"
@@ -594,13 +616,20 @@ mod tests {
             finding.hint.as_deref(),
             Some("sudo sysctl -w net.ipv4.ip_local_reserved_ports=40000-40010,45678")
         );
-        assert_eq!(
-            state(
-                &needed(vec![local("web")], &machine, &ports[..2]),
-                "published ports"
-            ),
-            None
-        );
+        let all = needed(web(&[40_005, 8080]), &machine, &ports);
+        assert_eq!(state(&all, "published ports"), None);
+    }
+
+    fn fixed(port: u16) -> Port {
+        Port {
+            target: port,
+            published: Some((port, port)),
+            host_ip: None,
+            protocol: Protocol::Tcp,
+            app_protocol: None,
+            mode: None,
+            name: None,
+        }
     }
 
     #[test]
@@ -643,7 +672,9 @@ mod tests {
         machine.engines[0].local = false;
         machine.ways = None;
         let ports = [port(40_000, Some(("sshd", false)))];
-        for finding in needed(vec![image("db"), local("api")], &machine, &ports) {
+        let mut web = local("web");
+        web.ports = vec![fixed(40_000)];
+        for finding in needed(vec![image("db"), web], &machine, &ports) {
             assert_eq!(
                 finding.state != State::Ok,
                 finding.hint.is_some(),

@@ -21,8 +21,11 @@ fn report(sandbox: &Sandbox) -> (Value, i32) {
 
 /// The one finding whose check starts so.
 fn finding(findings: &Value, check: &str) -> Value {
-    let all = findings.as_array().unwrap();
-    let starts = |finding: &&Value| finding["check"].as_str().unwrap().starts_with(check);
+    let all = findings.as_array().expect("a list");
+    let starts = |finding: &&Value| {
+        let name = finding["check"].as_str();
+        name.is_some_and(|name| name.starts_with(check))
+    };
     let mut found = all.iter().filter(starts);
     let first = found
         .next()
@@ -31,7 +34,10 @@ fn finding(findings: &Value, check: &str) -> Value {
 }
 
 fn runtime(sandbox: &Sandbox, file: &str) -> PathBuf {
-    sandbox.path().parent().unwrap().join("run").join(file)
+    let home = sandbox.path().parent();
+    home.expect("the project directory has one")
+        .join("run")
+        .join(file)
 }
 
 fn local(sandbox: &Sandbox, port: u16) {

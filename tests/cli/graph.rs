@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::engine_double::{EngineDouble, Stock};
 use crate::support::{Sandbox, free_port, python, require_engine, ws_server};
 
 /// Two local services and their ports.
@@ -33,8 +34,11 @@ fn a_stack_of_processes_is_drawn_without_an_engine() {
     let sandbox = Sandbox::new();
     let (api, front) = (free_port(), free_port());
     local(&sandbox, api, front);
+    let socket = sandbox.path().parent().unwrap().join("run/docker.sock");
+    let engine = EngineDouble::listen(&socket, Stock::default());
     let finished = sandbox.wharf(&["graph"]).expect(0);
-    assert_eq!(finished.stderr, "", "no engine was asked");
+    assert_eq!(finished.stderr, "");
+    assert_eq!(engine.asked(), Vec::<String>::new());
     let lines: Vec<&str> = finished.stdout.lines().collect();
     let find = |start: &str| {
         let mut found = lines.iter().filter(|line| line.starts_with(start));

@@ -210,7 +210,7 @@ fn how(env: &Env) -> String {
 async fn ask(place: Place) -> EngineFacts {
     let (endpoint, local) = (place.endpoint.to_string(), place.endpoint.is_local());
     let answer = if local || place.current {
-        let asked = tokio::time::timeout(PATIENCE, answer(&place.env)).await;
+        let asked = tokio::time::timeout(PATIENCE, Box::pin(answer(&place.env))).await;
         match asked {
             Err(_) => Answer::Silent,
             Ok(Ok(abilities)) => Answer::Engine(Box::new(abilities)),

@@ -1,4 +1,4 @@
-//! Engines: which answer, what they can do, what keeps us from them; BuildKit, credential helpers, the plug-in.
+//! Engines: which answer, what they can do, what keeps us from them; `BuildKit`, credential helpers, the plug-in.
 
 use super::listed;
 use crate::backend::container::{Abilities, Answer, EngineFacts, SocketFacts};

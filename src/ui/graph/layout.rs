@@ -436,9 +436,7 @@ fn grid(sizes: &[Size], loose: &[usize], layout: &mut Layout) {
     let columns = if layout.width > 0 {
         ((layout.width + GAP) / (width + GAP)).max(1)
     } else {
-        (1..)
-            .find(|n| n * n * 3 >= i64::try_from(loose.len()).unwrap_or(1))
-            .unwrap_or(1)
+        i64::try_from((loose.len() / 3).isqrt()).unwrap_or(1).max(1)
     };
     let columns = usize::try_from(columns).unwrap_or(1);
     let mut y = if layout.height > 0 {

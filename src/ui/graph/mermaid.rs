@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 
 use super::model::{Graph, Node};
+use super::shortened;
 use crate::state::BackendKind;
+
+/// The most characters of a sentence about a holder.
+const LONGEST: usize = 60;
 
 /// Colours that are readable on a light and on a dark page.
 const CLASSES: &str = "  classDef container fill:#dbeafe,stroke:#1d4ed8,color:#0f172a
@@ -75,7 +79,7 @@ fn label(node: &Node) -> String {
     for port in &node.ports {
         lines.push(escaped(&port.words()));
         if port.state.is_conflict() {
-            lines.push(escaped(&port.conflict()));
+            lines.push(escaped(&shortened(&port.conflict(), LONGEST)));
         }
     }
     if !node.networks.is_empty() {

@@ -225,30 +225,25 @@ impl Edge {
 impl PortLine {
     /// In words: `127.0.0.1:8080→80`, `53/udp`, `8080→80 !`.
     pub fn words(&self) -> String {
-        let mut text = String::new();
-        if let Some(address) = &self.address {
-            let six = address.contains(':');
-            text += &if six {
-                format!("[{address}]:")
-            } else {
-                format!("{address}:")
-            };
-        }
-        match (self.published, self.target) {
+        let address = match &self.address {
+            None => String::new(),
+            Some(six) if six.contains(':') => format!("[{six}]:"),
+            Some(four) => format!("{four}:"),
+        };
+        let port = match (self.published, self.target) {
             (Some(published), Some(target)) if published != target => {
-                text += &format!("{published}→{target}");
+                format!("{published}→{target}")
             }
-            (Some(port), _) => text += &port.to_string(),
-            (None, Some(target)) => text += &format!("any→{target}"),
-            (None, None) => text += "any",
-        }
-        if self.protocol == Protocol::Udp {
-            text += "/udp";
-        }
-        if self.state.is_conflict() {
-            text += " !";
-        }
-        text
+            (Some(port), _) => port.to_string(),
+            (None, Some(target)) => format!("any→{target}"),
+            (None, None) => "any".to_owned(),
+        };
+        let protocol = match self.protocol {
+            Protocol::Tcp => "",
+            Protocol::Udp => "/udp",
+        };
+        let mark = if self.state.is_conflict() { " !" } else { "" };
+        format!("{address}{port}{protocol}{mark}")
     }
 
     /// Why the stack cannot have it, in words.

@@ -434,7 +434,7 @@ mod tests {
             let name = inside.split([' ', '/']).next().unwrap_or_default();
             let attributes = inside[name.len()..].trim_end_matches('/');
             let parts: Vec<&str> = attributes.split('"').collect();
-            if parts.len() % 2 == 0 {
+            if parts.len().is_multiple_of(2) {
                 return Err(format!("attributes of <{inside}>"));
             }
             for (index, part) in parts.iter().enumerate() {

@@ -46,14 +46,13 @@ pub fn tree(graph: &Graph) -> String {
         .map(|(node, port)| {
             let words = port.words();
             let words = words.trim_end_matches(" !");
-            format!("  {words} of {}: {}", node.name, port.conflict())
+            format!("{words} of {}: {}", node.name, port.conflict())
         })
         .collect();
     if !conflicts.is_empty() {
         text += "\nPorts that are taken (!):\n";
         for line in conflicts {
-            text += &line;
-            text.push('\n');
+            sentence(&mut text, &line);
         }
     }
     let networks = networks(graph);
@@ -200,6 +199,26 @@ fn networks(graph: &Graph) -> BTreeMap<&str, Vec<String>> {
     networks
 }
 
+/// A sentence below the tree, continued further in.
+fn sentence(text: &mut String, words: &str) {
+    let mut width = 0;
+    for word in words.split_whitespace() {
+        let length = word.chars().count();
+        if width == 0 {
+            text.push_str("  ");
+            width = 2 + length;
+        } else if width + 1 + length > WIDTH {
+            text.push_str("\n      ");
+            width = 6 + length;
+        } else {
+            text.push(' ');
+            width += 1 + length;
+        }
+        text.push_str(word);
+    }
+    text.push('\n');
+}
+
 fn wrapped(text: &mut String, head: &str, words: &[String]) {
     let width = WIDTH.saturating_sub(head.chars().count()).max(20);
     let indent = " ".repeat(head.chars().count());
@@ -233,6 +252,25 @@ mod tests {
         for line in text.lines() {
             assert!(line.chars().count() <= WIDTH, "{line}");
         }
+    }
+
+    #[test]
+    fn a_long_sentence_is_continued_further_in() {
+        let mut text = String::new();
+        sentence(&mut text, &"word ".repeat(40));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() > 2, "{text}");
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= WIDTH),
+            "{text}"
+        );
+        assert!(
+            lines
+                .iter()
+                .skip(1)
+                .all(|line| line.starts_with("      word")),
+            "{text}"
+        );
     }
 
     #[test]
