@@ -113,7 +113,11 @@ async fn project_findings(
     project: &Project,
     machine: &Machine,
 ) -> Result<Vec<Finding>> {
-    let placement = place(project, &Wishes::default())?;
+    // A file of choices that cannot be read is found when `up` needs it.
+    let wishes = context
+        .with_choices(project, &Wishes::default(), backends)
+        .unwrap_or_default();
+    let placement = place(project, &wishes)?;
     // An unreadable ledger is a finding about the state directory, not a reason to say nothing.
     let mut instances = backends
         .processes

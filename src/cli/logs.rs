@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::backend::happening::Span;
 use crate::backend::router::Backends;
@@ -263,7 +264,7 @@ impl Following<'_> {
             tokio::select! {
                 // What has been written is shown before anything else is decided.
                 biased;
-                Some(event) = receiver.recv() => self.show(&event)?,
+                Some(event) = receiver.recv() => self.show(event, &mut receiver)?,
                 Some((ended, outcome)) = groups.next() => {
                     outcome?;
                     followed.retain(|key, since| ended.get(key) != Some(since));
@@ -295,8 +296,8 @@ impl Following<'_> {
             if !groups.is_empty() {
                 continue;
             }
-            while let Ok(event) = receiver.try_recv() {
-                self.show(&event)?;
+            if let Ok(event) = receiver.try_recv() {
+                self.show(event, &mut receiver)?;
             }
             // What a command at work has stopped it may be about to start.
             let found = {
@@ -350,11 +351,30 @@ impl Following<'_> {
         }
     }
 
-    fn show(&mut self, event: &Event) -> io::Result<()> {
-        if let Event::Log { name, time, .. } = event {
-            self.seen.insert(name.clone(), *time);
+    /// Shows this event and all that are there already: a burst of lines is not written line by line.
+    fn show(&mut self, first: Event, more: &mut UnboundedReceiver<Event>) -> io::Result<()> {
+        let mut batch = self.screen.writer.batch();
+        let mut next = Some(first);
+        while let Some(event) = next {
+            if let Event::Log {
+                name,
+                stream,
+                time,
+                line,
+            } = &event
+            {
+                match self.seen.get_mut(name) {
+                    Some(last) => *last = *time,
+                    None => drop(self.seen.insert(name.clone(), *time)),
+                }
+                batch.line(name, *stream, *time, line)?;
+            } else {
+                batch.flush()?;
+                self.screen.show(&event)?;
+            }
+            next = more.try_recv().ok();
         }
-        self.screen.show(event)
+        batch.flush()
     }
 }
 

@@ -75,7 +75,8 @@ pub(super) struct Starting {
 /// A run that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Begun {
-    pub(super) keeper: ProcessId,
+    /// `None` where it was killed on the way.
+    pub(super) keeper: Option<ProcessId>,
     pub(super) main: ProcessId,
 }
 
@@ -133,22 +134,20 @@ impl Starting {
         self.report.as_fd()
     }
 
-    /// Returns when the process runs its program, or with the reason why it cannot.
-    pub(super) fn finish(mut self) -> Result<Begun, Failure> {
+    /// Returns when the process runs its program, or with the reason why it cannot; `None` when the keeper was
+    /// killed before it could say which.
+    pub(super) fn finish(mut self) -> Result<Option<Begun>, Failure> {
         let mut text = Vec::new();
         self.report
             .read_to_end(&mut text)
             .map_err(|error| state("cannot hear the keeper", &error))?;
         match serde_json::from_slice(&text) {
-            Ok(Report::Started { main }) => Ok(Begun {
-                keeper: self.keeper,
+            Ok(Report::Started { main }) => Ok(Some(Begun {
+                keeper: Some(self.keeper),
                 main,
-            }),
+            })),
             Ok(Report::Failed { failure }) => Err(failure),
-            Err(_) => Err(state(
-                "cannot start a keeper",
-                &io::Error::other("it was killed"),
-            )),
+            Err(_) => Ok(None),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use wharf::backend::process::run::ProcessId;
 use wharf::plan::step::Action;
 use wharf::state::Status;
 
@@ -108,4 +109,38 @@ async fn a_run_keeps_its_output_and_its_code_wherever_the_supervisor_is_killed()
         assert_eq!(out[400], "end", "{point:?}");
         assert_eq!(stage.started(), Vec::<u32>::new(), "{point:?}");
     }
+}
+
+#[tokio::test]
+async fn a_start_comes_to_one_instance_or_none_wherever_its_keeper_is_killed() {
+    let stage = Stage::new();
+    // Brings the supervisor up, whose children the keepers are, and keeps it.
+    stage.up(command("other", &["sleep", "601"])).await.unwrap();
+    let supervisor = stage.supervisor().unwrap();
+    let other = stage.record("other").keeper().unwrap();
+    for point in points() {
+        let spec = stage.spec(command("web", &["sleep", "600"]));
+        stage.act(Action::Create(Box::new(spec))).await.unwrap();
+        let (started, ()) = tokio::join!(stage.start("web"), async {
+            tokio::time::sleep(point).await;
+            let pid = supervisor.pid;
+            let children =
+                std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+            for child in children.split_whitespace() {
+                let keeper = ProcessId::of(child.parse().unwrap());
+                if let Some(keeper) = keeper.filter(|keeper| *keeper != other) {
+                    keeper.signal(rustix::process::Signal::KILL).unwrap();
+                }
+            }
+        });
+        let pid = stage.instance("web").await.pid;
+        let others = stage.instance("other").await.pid;
+        let mut expected: Vec<u32> = pid.into_iter().chain(others).collect();
+        expected.sort_unstable();
+        assert_eq!(stage.started(), expected, "{point:?}");
+        assert_eq!(started.is_ok(), pid.is_some(), "{point:?}: {started:?}");
+        stage.stop("web", None).await.unwrap();
+        assert_eq!(stage.started(), Vec::from_iter(others), "{point:?}");
+    }
+    stage.stop("other", None).await.unwrap();
 }

@@ -4,9 +4,10 @@
 //!
 //! `WHARF_SOAK_SEED` repeats the steps of a seed, which is printed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use wharf::backend::process::cgroup::View;
 use wharf::backend::process::run::Stat;
 use wharf::backend::{Backend, LogOptions};
 use wharf::event::Stream;
@@ -112,10 +113,15 @@ async fn nothing_runs_twice_and_nothing_is_lost_whatever_is_killed() {
         stage.stop(name, None).await.unwrap();
     }
     assert_eq!(stage.started(), Vec::<u32>::new(), "seed {seed}");
+    let place = View::new().find(&BTreeSet::new());
     for name in SERVICES {
         let written = said(&mut stage, name).await;
         assert!(!written.is_empty(), "seed {seed}: {name}");
         for ((run, stream), numbers) in written {
+            if let Some(place) = &place {
+                let group = place.dir.join(format!("wharf-{run}"));
+                assert!(!group.exists(), "seed {seed}: {name}, {}", group.display());
+            }
             let count = stage.root.path().join(format!("count.{run}"));
             let least = std::fs::read_to_string(count).unwrap_or_default();
             let least: usize = least.trim().parse().unwrap_or_default();

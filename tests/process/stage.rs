@@ -295,6 +295,10 @@ impl Drop for Stage {
                     drop(id.signal(rustix::process::Signal::KILL));
                 }
             }
+            if let Some(group) = record.group() {
+                drop(group.kill());
+                drop(group.remove());
+            }
         }
     }
 }

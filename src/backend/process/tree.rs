@@ -156,6 +156,19 @@ impl Snapshot {
             .min_by_key(|id| id.start_time)
     }
 
+    /// Whether any session leader is between two programs: it has let go of the memory of the last one and has
+    /// no environment yet (`execve(2)`). One that was started without any looks the same.
+    pub fn is_any_in_exec(&self) -> bool {
+        self.processes
+            .values()
+            .filter(|stat| stat.session == stat.id.pid && !stat.dead)
+            .filter(|stat| stat.parent != KTHREADD && stat.id.pid != KTHREADD)
+            .any(|stat| {
+                let environment = fs::read(format!("/proc/{}/environ", stat.id.pid));
+                environment.is_ok_and(|text| text.is_empty())
+            })
+    }
+
     fn has_run_id(&self, pid: u32, run_id: &str) -> bool {
         self.run_ids
             .borrow_mut()

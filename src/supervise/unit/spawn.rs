@@ -7,6 +7,7 @@ use std::process::Stdio;
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group};
 
+use super::takeover::unnoted;
 use super::{Held, Surroundings, Unit, as_pid};
 use crate::backend::process::Run;
 use crate::backend::process::cgroup::{Group, View, controllers};
@@ -51,7 +52,10 @@ impl Unit {
         let Some(starting) = self.starting.take() else {
             return Ok(());
         };
-        match starting.finish() {
+        let begun = starting
+            .finish()
+            .and_then(|begun| begun.or_else(|| self.left_by_keeper()).ok_or_else(killed));
+        match begun {
             Ok(begun) => {
                 self.begun(begun, around);
                 Ok(())
@@ -61,6 +65,17 @@ impl Unit {
                 Err(failure)
             }
         }
+    }
+
+    /// The process that a keeper had started when it was killed, if it came so far. Starting another one
+    /// beside it would be a second instance.
+    fn left_by_keeper(&mut self) -> Option<Begun> {
+        let run_id = self.record.id().to_owned();
+        // Returns once nothing is between fork and exec any more.
+        self.find_keeper(&run_id).ok()?;
+        let main = self.record.process().or_else(|| unnoted(&run_id))?;
+        let keeper = self.record.keeper();
+        Some(Begun { keeper, main })
     }
 
     fn spawn_failed(&mut self, failure: &Failure, around: &mut Surroundings) {
@@ -93,7 +108,7 @@ impl Unit {
         // What an earlier run left where something survived its end.
         self.remove_group();
         let settings = self.record.spec.attributes.resources.settings();
-        let place = View::new().find(&controllers(&settings));
+        let place = View::once().find(&controllers(&settings));
         let group = place.as_ref().map(|place| Group::planned(place, &run_id));
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         self.record.run = Some(Run {
@@ -128,13 +143,13 @@ impl Unit {
     fn begun(&mut self, begun: Begun, around: &Surroundings) {
         self.known.clear();
         self.main = Some(begun.main);
-        self.keeper = begun.keeper.open().map(|end| Held {
-            id: begun.keeper,
-            end,
+        self.keeper = begun.keeper.and_then(|id| {
+            let end = id.open()?;
+            Some(Held { id, end })
         });
         if let Some(run) = &mut self.record.run {
             run.process = Some(begun.main);
-            run.keeper = Some(begun.keeper);
+            run.keeper = begun.keeper;
         }
         let spawned = self.life.on_event(Event::Spawned, around.now);
         debug_assert_eq!(spawned, Action::None);
@@ -182,5 +197,13 @@ impl Unit {
             Ok(child) => self.check = Some(child.id()),
             Err(_) => self.on_check_ended(false, now),
         }
+    }
+}
+
+/// A keeper that was killed before it had started anything.
+fn killed() -> Failure {
+    Failure::State {
+        action: "cannot start a keeper".to_owned(),
+        cause: (&io::Error::other("it was killed")).into(),
     }
 }

@@ -102,7 +102,7 @@ impl Unit {
     }
 
     /// Finds the keeper of a run, if it lives, and learns what it has noted.
-    fn find_keeper(&mut self, run_id: &str) -> Result<(), BackendError> {
+    pub(super) fn find_keeper(&mut self, run_id: &str) -> Result<(), BackendError> {
         for look in 0..LOOKS {
             let is_free = keeper::lock(&self.dir)?.is_some();
             let notes = Notes::read(&self.dir.notes(), run_id);
@@ -124,13 +124,22 @@ impl Unit {
     }
 }
 
-/// The main process of a run whose keeper was killed before it could note the pid. It has gone through
-/// exec by now, but the kernel shows its environment only a moment later; should that moment not have
-/// come, it is waited for.
-fn unnoted(run_id: &str) -> Option<ProcessId> {
-    const LOOKS: u32 = 10;
-    (0..LOOKS).find_map(|look| {
-        std::thread::sleep(Duration::from_millis(u64::from(look)));
-        Snapshot::take().ok()?.main_of(run_id)
-    })
+/// The main process of a run whose keeper was killed before it could note the pid. It has let go of the
+/// keeper's lock by now, but the kernel shows its environment only a moment later: as long as there is a
+/// process without one, it is waited for.
+pub(super) fn unnoted(run_id: &str) -> Option<ProcessId> {
+    const LOOKS: u32 = 200;
+    for look in 0..LOOKS {
+        let all = Snapshot::take().ok()?;
+        // Asked first: one that gets its environment in between is found.
+        let is_any_on_its_way = all.is_any_in_exec();
+        if let Some(main) = all.main_of(run_id) {
+            return Some(main);
+        }
+        if !is_any_on_its_way {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(u64::from(look.min(10))));
+    }
+    None
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::Access;
 
@@ -49,6 +50,12 @@ impl View {
             uid: rustix::process::geteuid().as_raw(),
             is_managed: Path::new("/run/systemd/system").is_dir(),
         }
+    }
+
+    /// Of this process at the first call: a supervisor that starts many services looks once.
+    pub fn once() -> &'static Self {
+        static VIEW: OnceLock<View> = OnceLock::new();
+        VIEW.get_or_init(Self::new)
     }
 
     /// The delegated directory that has the most of these controllers; the nearest one of several.
