@@ -179,13 +179,9 @@ impl Processes {
             environment,
             user,
             run_id: record.id().to_owned(),
-<<<<<<< HEAD
             hosts: record.spec.names.hosts.clone(),
-            // A command that may not put anything into the group of the service runs it beside.
-=======
             // A command that may not put anything into the group of the service runs it beside; in a frozen one
             // it would not even come to be.
->>>>>>> issue-5
             extras: Extras {
                 door: record
                     .group()
