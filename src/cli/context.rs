@@ -332,19 +332,6 @@ impl Context {
         }
     }
 
-    /// Wishes, on top of what earlier command lines chose for the project.
-    pub(super) fn with_choices(
-        &self,
-        project: &Project,
-        wishes: &Wishes,
-        backends: &Backends,
-    ) -> Result<Wishes> {
-        Ok(Wishes {
-            remembered: backends.processes.choices(&project.name)?,
-            ..wishes.clone()
-        })
-    }
-
     /// Places every service, with or without an engine, and says so when there is none.
     pub(super) async fn place(
         &self,
@@ -352,7 +339,7 @@ impl Context {
         wishes: &Wishes,
         backends: &Backends,
     ) -> Result<Placement> {
-        let wishes = &self.with_choices(project, wishes, backends)?;
+        let wishes = &with_choices(project, wishes, backends)?;
         let wished = place(project, wishes)?;
         if !wished.needs_engine() {
             return Ok(wished);
@@ -385,6 +372,18 @@ impl Context {
             Err(other) => Err(other.into()),
         }
     }
+}
+
+/// Wishes, on top of what earlier command lines chose for the project.
+pub(super) fn with_choices(
+    project: &Project,
+    wishes: &Wishes,
+    backends: &Backends,
+) -> Result<Wishes> {
+    Ok(Wishes {
+        remembered: backends.processes.choices(&project.name)?,
+        ..wishes.clone()
+    })
 }
 
 /// A project, or just its name.

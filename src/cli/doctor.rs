@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::backend::Backend as _;
 use crate::backend::router::Backends;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, with_choices};
 use crate::cli::ports::{self, Row, State as PortState};
 use crate::doctor::facts::Machine;
 use crate::doctor::findings::{findings, is_useless};
@@ -114,9 +114,7 @@ async fn project_findings(
     machine: &Machine,
 ) -> Result<Vec<Finding>> {
     // A file of choices that cannot be read is found when `up` needs it.
-    let wishes = context
-        .with_choices(project, &Wishes::default(), backends)
-        .unwrap_or_default();
+    let wishes = with_choices(project, &Wishes::default(), backends).unwrap_or_default();
     let placement = place(project, &wishes)?;
     // An unreadable ledger is a finding about the state directory, not a reason to say nothing.
     let mut instances = backends

@@ -103,7 +103,9 @@ fn yaml(value: &Value, indent: usize) -> Vec<String> {
                 lines
             })
             .collect(),
-        other => vec![format!("{blank}{other}")],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            vec![format!("{blank}{value}")]
+        }
     }
 }
 

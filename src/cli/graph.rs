@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use crate::backend::Backend as _;
 use crate::backend::router::Backends;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, with_choices};
 use crate::cli::ports::{self, Row, State};
 use crate::error::{Error, Result};
 use crate::plan::placement::{Placement, PlacementError, Wishes, place, place_without_engine};
@@ -74,7 +74,7 @@ async fn graph(
     wishes: &Wishes,
 ) -> Result<Graph> {
     let mut instances = backends.processes.observe(&project.name).await?;
-    let wishes = &context.with_choices(project, wishes, backends)?;
+    let wishes = &with_choices(project, wishes, backends)?;
     let mut placement = place(project, wishes)?;
     let mut containers_known = true;
     let mut remote = false;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::backend::Backend as _;
 use crate::backend::router::Backends;
-use crate::cli::context::{Context, Named};
+use crate::cli::context::{Context, Named, with_choices};
 use crate::cli::who::{Seen, look, look_without_engines};
 use crate::error::{Error, Result};
 use crate::plan::Inputs;
@@ -78,7 +78,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let (instances, remote) = instances(&backends, &named).await?;
     let rows = match named.project() {
         Some(project) => {
-            let wishes = context.with_choices(project, &Wishes::default(), &backends)?;
+            let wishes = with_choices(project, &Wishes::default(), &backends)?;
             let placement = place(project, &wishes)?;
             let wanted = wanted(project, &placement, &instances);
             look_up(context, &wanted, &instances, remote).await?

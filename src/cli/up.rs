@@ -9,7 +9,7 @@ use clap::{Args as _, FromArgMatches as _, ValueEnum};
 use crate::backend::router::Backends;
 use crate::cli::await_up::await_up;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
-use crate::cli::context::{Context, Named};
+use crate::cli::context::{Context, Named, with_choices};
 use crate::cli::foreground::{self, Abort, Foreground, Scene};
 use crate::cli::grace::grace;
 use crate::cli::settle::{Settled, settle};
@@ -246,7 +246,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let alone = context.lock(&backends, &project.name).await?;
     if !context.global.dry_run {
-        remember(context, &backends, &project, &wishes)?;
+        remember(&backends, &project, &wishes)?;
     }
     let quiet = args.quiet();
     let settled = with_images(context, &backends, &project, &placement, policy, quiet).await?;
@@ -410,16 +410,11 @@ fn policy(context: &Context, args: &Args, project: &Project) -> Result<Policy> {
 }
 
 /// Keeps what the command line says of where services run, for the commands to come.
-fn remember(
-    context: &Context,
-    backends: &Backends,
-    project: &Project,
-    wishes: &Wishes,
-) -> Result<()> {
+fn remember(backends: &Backends, project: &Project, wishes: &Wishes) -> Result<()> {
     if wishes.local == Selection::Nobody && wishes.container == Selection::Nobody {
         return Ok(());
     }
-    let wishes = context.with_choices(project, wishes, backends)?;
+    let wishes = with_choices(project, wishes, backends)?;
     let choices = wishes.choices(project);
     if choices != wishes.remembered {
         backends.processes.choose(&project.name, &choices)?;

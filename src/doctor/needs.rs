@@ -448,6 +448,7 @@ mod tests {
 
     fn project(services: Vec<Service>) -> Project {
         Project {
+            env_files: Vec::new(),
             name: "p".to_owned(),
             directory: "/p".into(),
             files: Vec::new(),

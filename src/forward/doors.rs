@@ -153,9 +153,8 @@ impl Doors {
                 Door::Relay { service, port } => format!("port {port} of the relay of {service}"),
             };
             match self.entries.get(&key).map(|entry| entry.state) {
-                Some(State::Open) => None,
-                // Who has it may be the service itself, and there is nothing to wait for.
-                Some(State::Failed(io::ErrorKind::AddrInUse)) => None,
+                // Who has a port that is in use may be the service itself, and there is nothing to wait for.
+                Some(State::Open | State::Failed(io::ErrorKind::AddrInUse)) => None,
                 Some(State::Failed(kind)) => Some(format!("cannot listen at {place}: {kind}")),
                 Some(State::Opening) | None => Some(format!("does not listen at {place} yet")),
             }

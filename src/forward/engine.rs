@@ -54,7 +54,7 @@ impl Engine {
     /// Returns when the picture has changed.
     pub(super) async fn changed(&mut self) {
         if self.seen.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -120,7 +120,7 @@ impl Follower {
                     let Some(ask) = ask else { return Ok(()) };
                     self.networks = ask.networks;
                     let outcome = self.look().await;
-                    let told = outcome.as_ref().map(|()| ()).map_err(reason);
+                    let told = outcome.as_ref().copied().map_err(reason);
                     drop(ask.answer.send(told));
                     outcome?;
                 }

@@ -18,7 +18,7 @@ const YOUNG: (Duration, Duration) = (Duration::from_secs(15), Duration::from_mil
 const OLD: Duration = Duration::from_secs(3);
 
 /// A socket may be passed on to a process without any change of the list.
-const STALE: Duration = Duration::from_secs(60);
+const STALE: Duration = Duration::from_mins(1);
 
 /// What was heard last.
 #[derive(Clone, Debug, Default)]

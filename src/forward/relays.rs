@@ -19,10 +19,13 @@ const BREATH: Duration = Duration::from_millis(100);
 
 /// Who is there. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Relays(Arc<Mutex<BTreeMap<String, Vec<(u64, Reach)>>>>);
+pub(super) struct Relays(Arc<Mutex<ByService>>);
+
+/// Each relay with the number that it was given when it came.
+type ByService = BTreeMap<String, Vec<(u64, Reach)>>;
 
 impl Relays {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Vec<(u64, Reach)>>> {
+    fn all(&self) -> MutexGuard<'_, ByService> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -426,7 +426,7 @@ fn heard_at(local: &Local, port: u16) -> Option<Spot> {
         })
 }
 
-/// Whether a port is at 127.0.0.1 or ::1, besides where else it is.
+/// Whether a port is at 127.0.0.1 or `::1`, besides where else it is.
 fn is_elsewhere_too(local: &Local, port: u16) -> bool {
     heard_at(local, port).is_some_and(|spot| {
         [

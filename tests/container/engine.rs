@@ -242,7 +242,7 @@ impl Lab {
             replaces: None,
             readiness: None,
             one_off: None,
-            names: Default::default(),
+            names: wharf::naming::Names::default(),
             service: Arc::new(service),
         }
     }

@@ -135,6 +135,7 @@ impl Stage {
                 name: PROJECT.into(),
                 working_dir: self.root.path().into(),
                 config_files: Vec::new(),
+                env_files: Vec::new(),
             }),
             name: name(service),
             service: Arc::new(Service {
@@ -374,6 +375,7 @@ fn target(service: &str) -> Target {
         service: service.into(),
         name: name(service),
         which: Which::MadeBy(StepId(1)),
+        role: None,
     }
 }
 

@@ -272,7 +272,7 @@ impl Stage {
             replaces: None,
             readiness: None,
             one_off: None,
-            names: Default::default(),
+            names: wharf::naming::Names::default(),
         }
     }
 }

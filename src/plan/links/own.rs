@@ -136,7 +136,8 @@ pub(in crate::plan) fn forwarder(
         labels,
         // The project's directory may go while it runs.
         working_dir: Some("/".to_owned()),
-        restart: Restart::Always,
+        // It ends with code 0 when nobody needs it any more.
+        restart: Restart::OnFailure(None),
         restart_given: true,
         stop_grace_period: Some(GRACE),
         logging: Some(Logging {

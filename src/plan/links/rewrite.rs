@@ -132,15 +132,13 @@ impl Scan<'_> {
                 continue;
             }
             let after = rest.get(word.len()..).unwrap_or_default();
-            match self.host(text.get(..at).unwrap_or_default(), word, after) {
-                Some((new, eaten)) => {
-                    to.push_str(&new);
-                    at += word.len() + eaten;
-                }
-                None => {
-                    to.push_str(word);
-                    at += word.len();
-                }
+            let before = text.get(..at).unwrap_or_default();
+            at += word.len();
+            if let Some((new, eaten)) = self.host(before, word, after) {
+                to.push_str(&new);
+                at += eaten;
+            } else {
+                to.push_str(word);
             }
         }
         to

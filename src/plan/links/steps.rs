@@ -26,10 +26,11 @@ impl Planner<'_> {
             .find(|instance| instance.role() == Some(Role::Forwarder));
         let starts = inputs.policy.once.is_some() || self.starts_processes();
         match there {
+            Some(instance) if own::serves(instance, &spec) && instance.status.is_alive() => {}
             Some(instance) if own::serves(instance, &spec) => {
-                if starts && !instance.status.is_alive() {
-                    self.forwarding = self.start_own(existing(instance), Cause::NotRunning, vec![]);
-                }
+                let due = starts.then(|| existing(instance));
+                self.forwarding =
+                    due.and_then(|instance| self.start_own(instance, Cause::NotRunning, vec![]));
             }
             Some(instance) => {
                 let gone = self.discard(instance, Cause::ConfigChanged, Vec::new());
@@ -182,17 +183,18 @@ impl Planner<'_> {
         cause: Cause,
         needs: Vec<StepId>,
     ) -> (StepId, Option<StepId>) {
-        let target = |made| Target {
-            backend: spec.backend,
-            project: self.project.name.clone(),
-            service: spec.service.name.clone(),
-            name: spec.name.clone(),
-            which: Which::MadeBy(made),
-            role: Role::of(&spec.service.labels),
-        };
-        let create = Action::Create(Box::new(spec.clone()));
+        let (backend, service) = (spec.backend, spec.service.name.clone());
+        let (name, role) = (spec.name.clone(), Role::of(&spec.service.labels));
+        let create = Action::Create(Box::new(spec));
         let made = self.plan.add(create, cause.clone(), needs);
-        let target = target(made);
+        let target = Target {
+            backend,
+            project: self.project.name.clone(),
+            service,
+            name,
+            which: Which::MadeBy(made),
+            role,
+        };
         (made, self.start_own(target, cause, vec![made]))
     }
 
