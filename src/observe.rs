@@ -29,21 +29,21 @@ pub async fn observe(
     policy: &Policy,
 ) -> Result<Observed, BackendError> {
     backends.containers.declare(project);
-    let mut observed;
-    let mut ports_are_here = true;
-    if placement.needs_engine() {
-        ports_are_here = backends.containers.reachable().await?.local;
+    let (mut observed, ports_are_here) = if placement.needs_engine() {
+        let local = backends.containers.reachable().await?.local;
         let (instances, found) = tokio::try_join!(
-            instances(backends, project, placement),
-            resources(backends, project, placement, policy)
+            Box::pin(instances(backends, project, placement)),
+            Box::pin(resources(backends, project, placement, policy))
         )?;
-        observed = Observed { instances, ..found };
+        (Observed { instances, ..found }, local)
     } else {
-        observed = Observed {
-            instances: instances(backends, project, placement).await?,
+        let instances = instances(backends, project, placement).await?;
+        let observed = Observed {
+            instances,
             ..Observed::default()
         };
-    }
+        (observed, true)
+    };
     let claims = plan::claims(&Inputs {
         project,
         placement,

@@ -92,7 +92,7 @@ impl<'a> Run<'a> {
                 self.making.remove(id);
             }
             Event::Progress { .. } | Event::Note(_) | Event::Warning(_) => {
-                self.progress.show(event)
+                self.progress.show(event);
             }
             Event::Ready { address, .. } => {
                 self.progress.show(event);
