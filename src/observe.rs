@@ -30,25 +30,25 @@ pub async fn observe(
 ) -> Result<Observed, BackendError> {
     backends.containers.declare(project);
     let linkage = if plan::links::may_name(project, placement) {
-        linkage(backends, project, placement).await?
+        Box::pin(linkage(backends, project, placement)).await?
     } else {
         Linkage::default()
     };
-    let mut observed;
-    let mut ports_are_here = true;
-    if placement.needs_engine() {
-        ports_are_here = backends.containers.reachable().await?.local;
+    let (mut observed, ports_are_here) = if placement.needs_engine() {
+        let local = backends.containers.reachable().await?.local;
         let (instances, found) = tokio::try_join!(
-            everything(backends, project, placement),
-            resources(backends, project, placement, policy, &linkage)
+            Box::pin(everything(backends, project, placement)),
+            Box::pin(resources(backends, project, placement, policy, &linkage))
         )?;
-        observed = Observed { instances, ..found };
+        (Observed { instances, ..found }, local)
     } else {
-        observed = Observed {
-            instances: everything(backends, project, placement).await?,
+        let instances = everything(backends, project, placement).await?;
+        let observed = Observed {
+            instances,
             ..Observed::default()
         };
-    }
+        (observed, true)
+    };
     (observed.own, observed.instances) = observed
         .instances
         .into_iter()

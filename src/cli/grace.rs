@@ -4,7 +4,7 @@ use std::num::ParseIntError;
 use std::time::Duration;
 
 /// As long as it takes: the most seconds that engines take, 68 years.
-const FOREVER: Duration = Duration::from_secs(i32::MAX as u64);
+const FOREVER: Duration = Duration::from_secs(0x7fff_ffff);
 
 /// Reads a number of seconds; a negative one is no limit, as the engine has it.
 pub(super) fn grace(text: &str) -> Result<Duration, ParseIntError> {

@@ -30,7 +30,7 @@ pub(super) async fn settle(
     placement: &Placement,
     policy: &mut Policy,
 ) -> Result<Settled> {
-    let observed = Box::pin(observe(backends, project, placement, policy)).await?;
+    let observed = observe(backends, project, placement, policy).await?;
     loop {
         let plan = plan::up(&Inputs {
             project,
