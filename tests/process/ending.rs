@@ -188,8 +188,8 @@ impl Frozen {
             return None;
         }
         let frozen = Self(group);
-        fs::write(frozen.0.join("cgroup.procs"), pid.to_string()).unwrap();
-        fs::write(frozen.0.join("freezer.state"), "FROZEN").unwrap();
+        fs::write(frozen.0.join("cgroup.procs"), pid.to_string()).expect("a process that lives");
+        fs::write(frozen.0.join("freezer.state"), "FROZEN").expect("a group of ours");
         Some(frozen)
     }
 }

@@ -11,18 +11,20 @@ use wharf::state::Status;
 use crate::stage::{Stage, exited, process, shell, target};
 
 /// The group of a service's run; `None`, said once, where this machine delegates none.
+#[expect(clippy::print_stderr, reason = "what was not tested must be seen")]
 fn group(stage: &Stage, service: &str) -> Option<PathBuf> {
     let Some(place) = View::new().find(&std::collections::BTreeSet::new()) else {
         eprintln!("skipped: no control group is delegated to this user");
         return None;
     };
-    let path = stage.record(service).run.unwrap().cgroup.unwrap();
-    assert_eq!(path.parent().unwrap(), place.dir);
+    let group = stage.record(service).group().expect("a group");
+    let path = group.path().to_owned();
+    assert_eq!(path.parent(), Some(place.dir.as_path()));
     Some(path)
 }
 
 fn words(path: &std::path::Path, file: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(path.join(file)).unwrap();
+    let text = std::fs::read_to_string(path.join(file)).expect("a file of the kernel");
     text.split_whitespace().map(str::to_owned).collect()
 }
 

@@ -16,7 +16,7 @@ async fn timed(stage: &Stage, options: LogOptions) -> Vec<(i64, Vec<u8>)> {
         .processes
         .follow(&[instance], &options, &events)
         .await
-        .unwrap();
+        .expect("a log that can be read");
     let mut lines = Vec::new();
     while let Ok(event) = receiver.try_recv() {
         if let Event::Log { time, line, .. } = event {

@@ -33,8 +33,21 @@ impl Chance {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % bound as u64).unwrap()
+        usize::try_from(self.0 % bound as u64).unwrap_or_default()
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever repeats a run says its seed"
+)]
+fn seed() -> u64 {
+    let asked = std::env::var("WHARF_SOAK_SEED").ok();
+    let asked = asked.and_then(|text| text.parse().ok());
+    asked.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        u64::from(now.unwrap_or_default().subsec_nanos()) | 1
+    })
 }
 
 fn talker(name: &str) -> Service {
@@ -59,13 +72,7 @@ fn talker(name: &str) -> Service {
 
 #[tokio::test]
 async fn nothing_runs_twice_and_nothing_is_lost_whatever_is_killed() {
-    let seed = std::env::var("WHARF_SOAK_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(|| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-            u64::from(now.subsec_nanos()) | 1
-        });
+    let seed = seed();
     eprintln!("WHARF_SOAK_SEED={seed}");
     let mut chance = Chance(seed);
     let mut stage = Stage::new();
@@ -138,13 +145,15 @@ async fn nothing_runs_twice_and_nothing_is_lost_whatever_is_killed() {
 
 fn kill_keeper(stage: &Stage, name: &str) {
     if let Some(keeper) = stage.record(name).keeper() {
-        keeper.signal(rustix::process::Signal::KILL).unwrap();
+        let sent = keeper.signal(rustix::process::Signal::KILL);
+        assert!(sent.is_ok(), "{sent:?}");
     }
 }
 
 fn kill_main(stage: &Stage, name: &str) {
     if let Some(main) = stage.record(name).process() {
-        main.signal(rustix::process::Signal::KILL).unwrap();
+        let sent = main.signal(rustix::process::Signal::KILL);
+        assert!(sent.is_ok(), "{sent:?}");
     }
 }
 
@@ -166,7 +175,8 @@ async fn check(stage: &Stage, wanted: &BTreeMap<&str, Option<bool>>, at: &str) {
 }
 
 async fn wrong(stage: &Stage, wanted: &BTreeMap<&str, Option<bool>>) -> Vec<String> {
-    let instances = stage.another().observe(PROJECT).await.unwrap();
+    let instances = stage.another().observe(PROJECT).await;
+    let instances = instances.expect("a ledger that can be read");
     let mut mains: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for pid in stage.started() {
         // Its children have its session.
@@ -220,7 +230,7 @@ async fn said(stage: &mut Stage, name: &str) -> BTreeMap<(String, String), Vec<u
             Stream::Stderr => "stderr",
         };
         let of = all.entry((run.to_owned(), stream.to_owned())).or_default();
-        of.push(number.parse().unwrap());
+        of.push(number.parse().expect("a number"));
     }
     all
 }
