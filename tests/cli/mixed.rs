@@ -30,10 +30,11 @@ fn three_tiers(sandbox: &Sandbox, image: &str, networks: &str) {
     }
     let mut text = String::from("services:\n");
     for (name, after) in [("proxy", "depends_on: [api]"), ("db", "")] {
+        let published = free_port();
         text += &format!(
             "  {name}:\n    image: {image}\n    pull_policy: never\n    stop_grace_period: 0s\n    {after}\n    \
              command: [httpd, -f, -p, '8080', -h, /www]\n    volumes: ['./www/{name}:/www:ro']\n    \
-             ports: [{{target: 8080, published: '{}', host_ip: 127.0.0.1, app_protocol: http}}]\n    {networks}\n    \
+             ports: [{{target: 8080, published: '{published}', host_ip: 127.0.0.1, app_protocol: http}}]\n    {networks}\n    \
              x-wharf: {{process: {{command: [sh, -c, 'exec busybox httpd -f -p 127.0.0.1:$$PORT -h www/{name}']}}, ready: {{path: /who}}}}\n"
         );
     }

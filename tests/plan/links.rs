@@ -84,9 +84,11 @@ fn carry_out(world: &mut World, plan: &Plan) {
 }
 
 fn made<'a>(plan: &'a Plan, name: &str) -> &'a InstanceSpec {
-    let specs = plan.steps.iter().filter_map(|step| match &step.action {
-        Action::Create(spec) => Some(&**spec),
-        _ => None,
+    let specs = plan.steps.iter().filter_map(|step| {
+        let Action::Create(spec) = &step.action else {
+            return None;
+        };
+        Some(&**spec)
     });
     let mut found = specs.filter(|spec| spec.name == name);
     found.next().unwrap_or_else(|| panic!("{name}: {plan}"))
@@ -126,7 +128,12 @@ fn a_second_up_has_nothing_to_do_and_only_what_changed_is_made_anew() {
     let again = world.up();
     carry_out(&mut world, &again);
     assert_eq!(world.up().to_string(), "");
-    let roles: Vec<_> = world.observed.own.iter().map(|own| own.role()).collect();
+    let roles: Vec<_> = world
+        .observed
+        .own
+        .iter()
+        .map(wharf::state::Instance::role)
+        .collect();
     assert_eq!(roles.len(), 2, "{roles:?}");
 }
 

@@ -307,7 +307,8 @@ fn a_socket_unit_is_named_before_its_service_and_stopped_by_its_manager() {
     let file = directory.join("systemctl");
     fs::write(&file, SYSTEMCTL).unwrap();
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let path = std::env::var("PATH").unwrap();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = path.to_string_lossy();
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-c"])
         // systemd is running where this directory exists.
