@@ -160,10 +160,12 @@ impl Unit {
             .as_ref()
             .map(|check| Schedule::new(check, around.now));
         if self.keeper.is_none() {
-            // It has come to its end by now, or was killed.
+            // It has come to its end by now, or was killed, perhaps before it could note anything.
             self.on_keeper_ended(around.now);
+            drop(self.record.write(&self.dir));
         }
-        // Not written: whoever reads the entry of a run that has not ended learns this from the keeper's notes.
+        // Else not written: whoever reads the entry of a run that has not ended learns this from the keeper's
+        // notes.
     }
 
     pub(super) fn health_due(&mut self, around: &Surroundings) {
