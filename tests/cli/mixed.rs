@@ -21,32 +21,33 @@ fn libraries() -> Vec<PathBuf> {
 /// Three tiers, each as a container and as a process. `proxy` and `db` are web servers on the same container port
 /// that say their names, `api` is a WebSocket server.
 fn three_tiers(sandbox: &Sandbox, image: &str, networks: &str) {
-    let libraries: String = libraries()
+    let libraries: Vec<String> = libraries()
         .iter()
         .map(|path| format!("      - '{0}:{0}:ro'\n", path.display()))
         .collect();
+    let libraries = libraries.concat();
     for name in ["proxy", "db"] {
         sandbox.write(&format!("www/{name}/who"), name);
     }
-    let mut text = String::from("services:\n");
+    let mut text = vec!["services:\n".to_owned()];
     for (name, after) in [("proxy", "depends_on: [api]"), ("db", "")] {
         let published = free_port();
-        text += &format!(
+        text.push(format!(
             "  {name}:\n    image: {image}\n    pull_policy: never\n    stop_grace_period: 0s\n    {after}\n    \
              command: [httpd, -f, -p, '8080', -h, /www]\n    volumes: ['./www/{name}:/www:ro']\n    \
              ports: [{{target: 8080, published: '{published}', host_ip: 127.0.0.1, app_protocol: http}}]\n    {networks}\n    \
              x-wharf: {{process: {{command: [sh, -c, 'exec busybox httpd -f -p 127.0.0.1:$$PORT -h www/{name}']}}, ready: {{path: /who}}}}\n"
-        );
+        ));
     }
-    text += &format!(
+    text.push(format!(
         "  api:\n    image: {image}\n    pull_policy: never\n    stop_grace_period: 1s\n    depends_on: [db]\n    \
          command: [/wharf, serve, --host, 0.0.0.0, --port, '8003']\n    volumes:\n      - '{}:/wharf:ro'\n{libraries}    \
          ports: [{{target: 8003, published: '{}', host_ip: 127.0.0.1, app_protocol: ws}}]\n    {networks}\n    \
          x-wharf: {{process: {{command: [sh, -c, 'exec wharf serve --port $$PORT']}}, ready: {{path: /ws}}}}\n",
         env!("CARGO_BIN_EXE_wharf"),
         free_port(),
-    );
-    sandbox.write("compose.yaml", text);
+    ));
+    sandbox.write("compose.yaml", text.concat());
 }
 
 /// Runs a shell line beside a service, wherever it runs.
