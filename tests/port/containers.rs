@@ -348,7 +348,7 @@ fn activated(directory: &std::path::Path) {
         panic!("{found:?}");
     };
     assert!(
-        how_released(socket).ends_with("systemctl stop web.socket"),
+        how_released(socket).ends_with("systemctl --user stop web.socket"),
         "{}",
         how_released(socket)
     );
