@@ -112,17 +112,20 @@ async fn perform<'a, B: Backend>(
 ) -> (&'a Step, Result<(), BackendError>) {
     let began = Instant::now();
     let text = step.action.to_string();
-    events.send(Event::StepStarted {
-        id: step.id,
-        text: text.clone(),
-    });
+    let is_told = !step.action.is_own();
+    if is_told {
+        events.send(Event::StepStarted {
+            id: step.id,
+            text: text.clone(),
+        });
+    }
     match backend.perform(step, made, events).await {
         Ok(instance) => {
             if let Some(instance) = instance {
                 made.put(step.id, instance);
             }
             // An answer has an event of its own, which says more.
-            if !matches!(step.action, Action::AwaitReady { .. }) {
+            if is_told && !matches!(step.action, Action::AwaitReady { .. }) {
                 events.send(Event::StepDone {
                     id: step.id,
                     text,

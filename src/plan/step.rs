@@ -199,6 +199,18 @@ impl Action {
         }
     }
 
+    /// Whether this is about wharf's own instances alone, which nobody asked for. What may take its time is not.
+    pub fn is_own(&self) -> bool {
+        if let Self::Create(spec) = self {
+            return Role::of(&spec.service.labels).is_some();
+        }
+        let waits_or_prepares = matches!(
+            self,
+            Self::PrepareRelay { .. } | Self::AwaitReachable { .. }
+        );
+        waits_or_prepares || self.changes().is_some_and(|target| target.role.is_some())
+    }
+
     /// The instance whose state this changes.
     pub fn changes(&self) -> Option<&Target> {
         if let Self::Start { instance }

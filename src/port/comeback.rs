@@ -52,10 +52,15 @@ pub fn watch(
         if let Some(error) = free::taken_again(claim, before)? {
             return Err(error);
         }
-        let Some(restarter) = restarter else {
-            return Ok(());
-        };
         let elapsed = begin.elapsed();
+        let Some(restarter) = restarter else {
+            // Between two commands of a loop a shell looks as it does at its prompt.
+            if elapsed >= UNSAID || !is_shell_left(before) {
+                return Ok(());
+            }
+            thread::sleep(PAUSE);
+            continue;
+        };
         if elapsed >= PATIENCE {
             return Ok(());
         }
@@ -70,6 +75,20 @@ pub fn watch(
         }
         thread::sleep(PAUSE);
     }
+}
+
+/// Whether a holder was started by a shell that is still there.
+fn is_shell_left(before: &[Holder]) -> bool {
+    before.iter().any(|holder| match &holder.who {
+        Who::Process(facts) => facts
+            .ancestors
+            .first()
+            .and_then(|(pid, _)| process_facts(*pid))
+            .is_some_and(|parent| {
+                supervisor::is_shell(&parent) && !protect::is_own_ancestor(parent.pid)
+            }),
+        Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => false,
+    })
 }
 
 /// A living process that may start one of the holders again.

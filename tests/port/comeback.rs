@@ -9,7 +9,7 @@ use wharf::port::comeback::{Moment, watch};
 use wharf::port::holder::Holder;
 use wharf::port::release::{await_free, is_free, stop_process};
 
-use super::stage::{Actor, claim, facts, free_port, holders, is_alive, script};
+use super::stage::{Actor, claim, free_port, holders, is_alive, script};
 
 /// Long enough that no test passes by waiting it out.
 const LONG: Duration = Duration::from_mins(1);
@@ -78,27 +78,4 @@ fn a_shell_at_its_prompt_is_not_waited_for() {
     assert!(result.is_ok(), "{result:?}");
     assert_eq!(said, None);
     assert!(terminal.is_alive());
-}
-
-#[test]
-fn a_loop_that_was_typed_is_told_from_a_prompt() {
-    for (before, after) in [("", ""), ("(", ")"), ("", " &")] {
-        let port = free_port();
-        let wanted = claim(port, &["127.0.0.1"]);
-        let line = format!(
-            "{before}while true; do perl {} serve 127.0.0.1 {port}; sleep 1; done{after}",
-            script()
-        );
-        let mut terminal = typed(&line);
-        let found = holders(&wanted);
-        let ancestors = &facts(found.first().unwrap()).unwrap().ancestors;
-        let shell = ancestors.first().unwrap().0;
-        let (result, _) = release(&wanted, &found);
-        let Err(PortError::TakenAgain { who, hint, .. }) = result else {
-            panic!("{line}: {result:?}");
-        };
-        assert!(who.contains(&format!("pid {shell},")), "{who}");
-        assert!(hint.is_some_and(|hint| hint.contains("terminal")));
-        assert!(is_alive(shell) && terminal.is_alive());
-    }
 }

@@ -307,17 +307,14 @@ fn a_socket_unit_is_named_before_its_service_and_stopped_by_its_manager() {
     let file = directory.join("systemctl");
     fs::write(&file, SYSTEMCTL).unwrap();
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = path.to_string_lossy();
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-c"])
         // systemd is running where this directory exists.
-        .arg("mount -t tmpfs none /run && mkdir -p /run/systemd/system && exec \"$@\"")
-        .arg("sh")
+        .arg("mount -t tmpfs none /run && mkdir -p /run/systemd/system && export PATH=\"$0:$PATH\" && exec \"$@\"")
+        .arg(&directory)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", NAME, "--nocapture"])
         .env(INSIDE, &directory)
-        .env("PATH", format!("{}:{path}", directory.display()))
         .output()
         .unwrap();
     fs::remove_dir_all(&directory).unwrap();
@@ -349,7 +346,7 @@ fn activated(directory: &std::path::Path) {
         panic!("{found:?}");
     };
     assert!(
-        how_released(socket).ends_with("systemctl stop web.socket"),
+        how_released(socket).ends_with("systemctl --user stop web.socket"),
         "{}",
         how_released(socket)
     );

@@ -313,8 +313,8 @@ mod tests {
             "user:pw@tcp(127.77.0.1:3306)/shop",
         );
         check(
-            "host=x servers=db:1,db:2",
-            "host=x servers=127.77.0.1:1,127.77.0.1:2",
+            "host=x servers=db:5001,db:5002",
+            "host=x servers=127.77.0.1:5001,127.77.0.1:5002",
         );
         check(
             "postgresql+asyncpg://db/x",
@@ -322,8 +322,8 @@ mod tests {
         );
         check("jdbc:mysql://db/x", "jdbc:mysql://127.77.0.1/x");
         check(
-            r#"["http://db:1","http://kafka:2"]"#,
-            r#"["http://127.77.0.1:1","http://127.77.0.4:2"]"#,
+            r#"["http://db:5001","http://kafka:5002"]"#,
+            r#"["http://127.77.0.1:5001","http://127.77.0.4:5002"]"#,
         );
     }
 
