@@ -195,6 +195,15 @@ impl Processes {
         observe::observe(&self.client, project).await
     }
 
+    /// Whether the project has a forwarder.
+    fn has_forwarder(&self, project: &str) -> Result<bool, BackendError> {
+        let is_forwarder = |record: &Record| {
+            crate::naming::Role::of(&record.spec.labels) == Some(crate::naming::Role::Forwarder)
+        };
+        let dir = self.dirs().project(project)?;
+        Ok(Record::read_all(&dir)?.iter().any(is_forwarder))
+    }
+
     /// Whether the project has, or once had, relays.
     pub fn has_relays(&self, project: &str) -> Result<bool, BackendError> {
         Ok(self.dirs().project(project)?.relays().is_dir())

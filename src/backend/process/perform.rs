@@ -31,7 +31,7 @@ impl Processes {
             Action::Create(spec) => self.create(spec, events).await.map(Some),
             Action::Start { instance } => {
                 let record = self.record(&instance.project, &instance.name)?;
-                if record.spec.names.way != Way::Off {
+                if record.spec.names.way != Way::Off && self.has_forwarder(&instance.project)? {
                     // What it depends on may have come up a moment ago.
                     self.sync_names(&instance.project, &[]).await?;
                 }
