@@ -233,7 +233,9 @@ fn a_socket_of_the_kernel_has_no_process() {
     const PORT: u16 = 4790;
     if std::env::var_os(INSIDE).is_none() {
         if is_root("making a network namespace") {
-            in_namespaces(&["--net"], NAME, INSIDE);
+            // With processes of its own: where one cannot be looked into, nothing is said to be the kernel's.
+            let spaces = ["--net", "--pid", "--fork", "--mount-proc"];
+            in_namespaces(&spaces, NAME, INSIDE);
         }
         return;
     }
