@@ -11,6 +11,7 @@ use super::observe::encoded;
 use super::{Containers, labels, wire};
 use crate::backend::BackendError;
 use crate::backend::happening::{Happening, Span};
+use crate::naming::ROLE;
 use crate::state::BackendKind;
 
 const SECOND: i64 = 1_000_000_000;
@@ -54,6 +55,10 @@ fn happening(event: &Value) -> Option<Happening> {
     let actor = &event["Actor"];
     let all = actor["Attributes"].as_object()?;
     let attribute = |name: &str| all.get(name).and_then(Value::as_str).unwrap_or_default();
+    // Relays come and go with the services that they stand for.
+    if all.contains_key(ROLE) {
+        return None;
+    }
     let time = event["timeNano"]
         .as_i64()
         .or_else(|| Some(event["time"].as_i64()?.saturating_mul(SECOND)))?;

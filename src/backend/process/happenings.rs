@@ -17,6 +17,7 @@ use super::run::wall_clock;
 use super::{Processes, Record, names};
 use crate::backend::BackendError;
 use crate::backend::happening::Happening;
+use crate::naming::Role;
 use crate::state::{BackendKind, Health, Status};
 
 /// The happenings of a project from a certain moment on.
@@ -119,7 +120,9 @@ impl Happenings {
             }
             // That a run has come to life is in the keeper's notes alone; they are made with the first one.
             let _ = inotify::add_watch(&self.changes, instance.notes(), WatchFlags::MODIFY);
-            if let Some(record) = Record::read(&instance)? {
+            if let Some(record) = Record::read(&instance)?
+                && Role::of(&record.spec.labels).is_none()
+            {
                 records.insert(name, record);
             }
         }
