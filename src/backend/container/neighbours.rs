@@ -3,7 +3,7 @@
 //! Everything is decoded leniently: engines differ in what they tell, and a name less is better than none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 
 use bollard::errors::Error;
@@ -208,13 +208,10 @@ fn addresses(endpoint: &Value) -> Vec<IpAddr> {
 /// interfaces. Another engine may use the same addresses elsewhere.
 fn has_leg(network: &Value, interfaces: &Path) -> bool {
     let configured = network["IPAM"]["Config"].as_array();
-    let is_gateway_here = configured.into_iter().flatten().any(|config| {
-        let gateway = config["Gateway"].as_str().unwrap_or_default();
-        let gateway = gateway.split('/').next().unwrap_or_default();
-        gateway
-            .parse::<IpAddr>()
-            .is_ok_and(|gateway| UdpSocket::bind((gateway, 0)).is_ok())
-    });
+    let is_gateway_here = configured
+        .into_iter()
+        .flatten()
+        .any(|config| gateway(config).is_some_and(|gateway| UdpSocket::bind((gateway, 0)).is_ok()));
     if !is_gateway_here || network["Driver"] != "bridge" {
         return is_gateway_here;
     }
@@ -226,6 +223,20 @@ fn has_leg(network: &Value, interfaces: &Path) -> bool {
         }
     };
     !bridge.contains('/') && interfaces.join(bridge).exists()
+}
+
+/// The gateway of an address pool. Where the file gives only a subnet, the engine says no more either, and takes
+/// its first address.
+fn gateway(pool: &Value) -> Option<IpAddr> {
+    let given = pool["Gateway"].as_str().unwrap_or_default();
+    if let Ok(given) = given.split('/').next()?.parse() {
+        return Some(given);
+    }
+    let subnet = pool["Subnet"].as_str()?.split('/').next()?;
+    Some(match subnet.parse().ok()? {
+        IpAddr::V4(base) => Ipv4Addr::from(u32::from(base).checked_add(1)?).into(),
+        IpAddr::V6(base) => Ipv6Addr::from(u128::from(base).checked_add(1)?).into(),
+    })
 }
 
 fn neighbour(inspected: &Value) -> Neighbour {
@@ -342,6 +353,11 @@ mod tests {
         ));
         assert!(has_leg(&network("macvlan", "127.0.0.1"), interfaces.path()));
         assert!(!has_leg(&network("bridge", "127.0.0.1"), interfaces.path()));
+        let pool =
+            |pool: &str| gateway(&serde_json::json!({ "Subnet": pool })).map(|ip| ip.to_string());
+        assert_eq!(pool("172.31.9.0/24").as_deref(), Some("172.31.9.1"));
+        assert_eq!(pool("fd77::/64").as_deref(), Some("fd77::1"));
+        assert_eq!(pool("nonsense"), None);
         std::fs::create_dir(interfaces.path().join("br-0123456789ab")).unwrap();
         assert!(has_leg(&network("bridge", "127.0.0.1"), interfaces.path()));
     }
