@@ -175,6 +175,42 @@ fn every_pair_talks_by_name_in_every_placement() {
 }
 
 #[test]
+fn a_service_moves_under_traffic_and_its_neighbours_stay() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    three_tiers(&sandbox, engine.busybox(), "");
+    place(&sandbox, &["api"]);
+    let before = ids(&sandbox);
+    // From a container and from a process at the same time, as fast as they are answered.
+    let loops = ["proxy", "api"].map(|from| {
+        let line = "until [ \"$word\" = stop ]; do \
+                    word=$(busybox timeout 2 busybox wget -q -O - http://db:8080/who); echo \"$word\"; done";
+        let traffic = sandbox.spawn(&["exec", "-T", from, "busybox", "sh", "-c", line]);
+        traffic.wait_for_line("db");
+        traffic
+    });
+    let moves = [&["api", "db"][..], &["api"], &["api", "db"], &["api"]];
+    for (number, local) in moves.into_iter().enumerate() {
+        place(&sandbox, local);
+        let now = ids(&sandbox);
+        for name in ["proxy", "api"] {
+            assert_eq!(now[name], before[name], "{local:?}");
+        }
+        // What is written now can only be told by the server that took over.
+        let word = format!("move {number}");
+        sandbox.write("www/db/who", &word);
+        for traffic in &loops {
+            traffic.wait_for_line(&word);
+            assert!(!traffic.process().ended());
+        }
+    }
+    sandbox.write("www/db/who", "stop");
+    for traffic in loops {
+        traffic.wait().expect(0);
+    }
+}
+
+#[test]
 fn over_an_exec_stream_too() {
     let engine = require_engine!();
     let mut sandbox = Sandbox::with_engine(&engine);
