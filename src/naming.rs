@@ -15,6 +15,11 @@ pub const ROLE: &str = "wharf.role";
 /// service names hold no blanks.
 pub const FORWARDER: &str = "wharf forwarder";
 
+/// The name of a project's forwarder among its instances.
+pub fn forwarder_name(project: &str) -> String {
+    format!("{project}-wharf-forwarder-1")
+}
+
 /// What an instance is for, when it is not a service's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {

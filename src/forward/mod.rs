@@ -193,7 +193,14 @@ impl Forwarder {
                 () = self.ledger.changed() => self.read_ledger(false).await,
                 () = picture_changed(&mut self.engine) => {}
                 Some(event) = self.told.recv() => self.hear(event),
-                Some(asked) = self.asked.recv() => self.take(asked).await,
+                Some(asked) = self.asked.recv() => {
+                    // A stack asks for all its services at once: one look does for them.
+                    let mut all = vec![asked];
+                    while let Ok(more) = self.asked.try_recv() {
+                        all.push(more);
+                    }
+                    self.take(all).await;
+                }
                 () = tokio::time::sleep_until(heard + pause) => {
                     heard = Instant::now();
                     self.base.refresh();
@@ -249,34 +256,31 @@ impl Forwarder {
         }
     }
 
-    /// Somebody wants to know when all is as it should be by what is known now.
-    async fn take(&mut self, asked: Asked) {
+    /// Some want to know when all is as it should be by what is known now.
+    async fn take(&mut self, all: Vec<Asked>) {
         self.base.refresh();
         self.read_ledger(true).await;
-        self.number += 1;
-        let number = self.number;
-        let looked = match &self.engine {
-            None => Some(Ok(())),
-            Some(engine) => {
-                let answered = engine.look(world::networks(&self.records));
-                let events = self.events.clone();
-                tokio::spawn(async move {
-                    let gone = || Err("the forwarder is ending".to_owned());
-                    let outcome = answered.await.unwrap_or_else(|_| gone());
-                    drop(events.send(Event::Looked {
-                        waiting: number,
-                        outcome,
-                    }));
-                });
-                None
+        let first = self.number + 1;
+        for asked in all {
+            self.number += 1;
+            let waiting = Waiting {
+                asked,
+                looked: self.engine.is_none().then_some(Ok(())),
+                until: Instant::now() + PATIENCE,
+            };
+            self.waiting.insert(self.number, waiting);
+        }
+        let Some(engine) = &self.engine else { return };
+        let answered = engine.look(world::networks(&self.records));
+        let (events, numbers) = (self.events.clone(), first..=self.number);
+        tokio::spawn(async move {
+            let gone = || Err("the forwarder is ending".to_owned());
+            let outcome = answered.await.unwrap_or_else(|_| gone());
+            for waiting in numbers {
+                let outcome = outcome.clone();
+                drop(events.send(Event::Looked { waiting, outcome }));
             }
-        };
-        let waiting = Waiting {
-            asked,
-            looked,
-            until: Instant::now() + PATIENCE,
-        };
-        self.waiting.insert(number, waiting);
+        });
     }
 
     /// Brings about what follows from what is known.

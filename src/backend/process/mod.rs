@@ -197,11 +197,9 @@ impl Processes {
 
     /// Whether the project has a forwarder.
     fn has_forwarder(&self, project: &str) -> Result<bool, BackendError> {
-        let is_forwarder = |record: &Record| {
-            crate::naming::Role::of(&record.spec.labels) == Some(crate::naming::Role::Forwarder)
-        };
-        let dir = self.dirs().project(project)?;
-        Ok(Record::read_all(&dir)?.iter().any(is_forwarder))
+        let name = crate::naming::forwarder_name(project);
+        let dir = self.dirs().project(project)?.instance(&name)?;
+        Ok(dir.record().is_file())
     }
 
     /// Whether the project has, or once had, relays.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::naming::{FORWARDER, Names, ROLE, Reach, Role};
+use crate::naming::{FORWARDER, Names, ROLE, Reach, Role, forwarder_name};
 use crate::plan::Inputs;
 use crate::plan::decide::digest;
 use crate::plan::spec::attachments;
@@ -153,7 +153,7 @@ pub(in crate::plan) fn forwarder(
         project: Arc::clone(identity),
         service: Arc::new(service),
         backend: BackendKind::Process,
-        name: format!("{}-wharf-forwarder-1", inputs.project.name),
+        name: forwarder_name(&inputs.project.name),
         number: 1,
         // What it asks is compared by its label: one that asks the engine serves those that do not need it.
         fingerprint: digest([env!("CARGO_PKG_VERSION")]),
