@@ -201,9 +201,14 @@ pub(super) async fn foreground(
 /// Waits until all is written, or until a signal says that nobody wants it any more.
 async fn closed(screen: Screen) -> Result<io::Result<()>> {
     let mut signals = All::new().map_err(Error::failed)?;
+    let mut closing = pin!(screen.close());
     tokio::select! {
-        closed = screen.close() => Ok(closed),
-        _ = signals.next() => Err(Error::interrupted()),
+        biased;
+        closed = &mut closing => Ok(closed),
+        // It may have been meant for the program, which has just ended: only what nobody reads is given up.
+        _ = signals.next() => tokio::time::timeout(LAST_WORDS, closing)
+            .await
+            .map_err(|_| Error::interrupted()),
     }
 }
 
