@@ -36,7 +36,7 @@ pub(super) struct Args {
     /// Services to list [default: all]
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
-    /// Ended instances and those of `run` too, and what wharf needs to carry names
+    /// Ended instances and those of `run` too
     #[arg(short, long)]
     all: bool,
     /// Ids alone
@@ -75,7 +75,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let states = states(args)?;
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let mut found = rows(&named, context, &backends, args.all).await?;
+    let mut found = rows(&named, context, &backends).await?;
     check_services(&named, &args.services, &found)?;
     let all = args.all || !states.is_empty();
     found.retain(|row| {

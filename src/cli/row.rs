@@ -55,26 +55,20 @@ pub(super) struct Row {
     chosen: bool,
 }
 
-/// The instances of a project, by name; `with_own`: relays and the forwarder too.
+/// The instances of a project, by name.
 pub(super) async fn rows(
     named: &Named,
     context: &Context,
     backends: &Backends,
-    with_own: bool,
 ) -> Result<Vec<Row>> {
-    let mut processes = backends.processes.everything(named.name()).await?;
-    processes.retain(|instance| with_own || instance.role().is_none());
+    use crate::backend::Backend as _;
+    let processes = backends.processes.observe(named.name()).await?;
     let mut rows: Vec<Row> = processes.iter().map(Row::of_process).collect();
     if named
         .in_engine(context.ui, backends, !rows.is_empty())
         .await?
     {
-        let containers = if with_own {
-            let all = backends.containers.listed_with_relays(Some(named.name()));
-            all.await?
-        } else {
-            backends.containers.listed(Some(named.name())).await?
-        };
+        let containers = backends.containers.listed(Some(named.name())).await?;
         rows.extend(containers.into_iter().map(Row::of_container));
     }
     let choices = backends.processes.choices(named.name())?;

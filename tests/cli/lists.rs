@@ -56,10 +56,8 @@ fn containers_and_processes_are_listed_alike() {
         [
             "[PROJECT]-job-1",
             "[PROJECT]-local-1",
-            "[PROJECT]-local-wharf-relay-1",
             "[PROJECT]-one",
-            "[PROJECT]-web-1",
-            "[PROJECT]-wharf-forwarder-1"
+            "[PROJECT]-web-1"
         ]
     );
     assert_eq!(

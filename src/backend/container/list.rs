@@ -125,16 +125,6 @@ impl Containers {
     /// The containers of a project, or of all projects, by name, without relays; found as Docker Compose finds
     /// them.
     pub async fn listed(&self, project: Option<&str>) -> Result<Vec<Listing>, BackendError> {
-        let mut listings = self.listed_with_relays(project).await?;
-        listings.retain(|listing| Role::of(&listing.labels).is_none());
-        Ok(listings)
-    }
-
-    /// The same, with relays.
-    pub async fn listed_with_relays(
-        &self,
-        project: Option<&str>,
-    ) -> Result<Vec<Listing>, BackendError> {
         let engine = self.engine().await?;
         let of_project = match project {
             Some(project) => format!("{}={project}", labels::PROJECT),
@@ -143,7 +133,10 @@ impl Containers {
         let listed = observe::list(engine, &[&of_project, labels::CONFIG_HASH])
             .await
             .map_err(|error| engine.refused("list containers", error))?;
-        let mut listings: Vec<Listing> = listed.into_iter().map(listing).collect();
+        let services = listed
+            .into_iter()
+            .filter(|entry| Role::of(&entry.labels).is_none());
+        let mut listings: Vec<Listing> = services.map(listing).collect();
         listings.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listings)
     }
