@@ -124,7 +124,8 @@ fn a_container_has_its_name_when_it_has_its_files() {
         let events = docker(&[
             "events",
             "--since=1h",
-            "--until=0s",
+            // The client counts whole seconds: up to now would leave out what has just happened.
+            "--until=-1s",
             "--filter",
             &format!("container={id}"),
             "--format",
