@@ -2,9 +2,9 @@
 //! nothing, and waits for health.
 //!
 //! Run it with `cargo bench --bench compose` where an engine answers. `DOCKER_COMPOSE` names the other
-//! tool (else the one on the PATH), `WHARF_BIN` another wharf; GNU time (the Debian package `time`) tells
-//! the memory. It prints medians and ratios; nothing here
-//! passes or fails by a duration.
+//! tool (else the one on the PATH), `WHARF_BIN` another wharf, such as the file that ships (`./dev static`,
+//! `compose/bin/wharf`). Times are of the tools alone; memory is told by GNU time (the Debian package `time`)
+//! in rounds of their own. It prints medians and ratios; nothing here passes or fails by a duration.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
@@ -16,10 +16,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Rounds of what takes milliseconds; the first is not counted.
-const QUICK: usize = 11;
+const QUICK: usize = 21;
 
 /// Rounds of what takes seconds.
 const SLOW: usize = 3;
+
+/// Rounds in which memory is told.
+const MEMORY: usize = 3;
 
 /// The image of all services, made here from a static busybox.
 const IMAGE: &str = "wharf-bench-busybox";
@@ -100,14 +103,6 @@ struct Bench {
     directory: PathBuf,
 }
 
-/// What one run took.
-#[derive(Clone, Copy)]
-struct Taken {
-    wall: Duration,
-    /// Most memory resident at once, KiB.
-    memory: u64,
-}
-
 impl Bench {
     fn image(&self) {
         let directory = self.directory.join("image");
@@ -130,14 +125,24 @@ impl Bench {
         fs::write(self.directory.join("compose.yaml"), text).unwrap();
     }
 
-    fn run(&self, tool: &Path, arguments: &[&str]) -> Taken {
-        let report = self.directory.join("time");
+    /// How long a command takes.
+    fn run(&self, tool: &Path, arguments: &[&str]) -> Duration {
         let began = Instant::now();
-        // The memory of a child is told only by the one who waits for it: GNU time.
-        let status = Command::new("time")
-            .args(["-f", "%M", "-o"])
-            .arg(&report)
-            .arg(tool)
+        self.finish(&mut Command::new(tool), arguments);
+        began.elapsed()
+    }
+
+    /// The most memory that a command has resident at once, in KiB.
+    fn memory(&self, tool: &Path, arguments: &[&str]) -> u64 {
+        let report = self.directory.join("time");
+        let mut command = Command::new("time");
+        command.args(["-f", "%M", "-o"]).arg(&report).arg(tool);
+        self.finish(&mut command, arguments);
+        fs::read_to_string(report).unwrap().trim().parse().unwrap()
+    }
+
+    fn finish(&self, command: &mut Command, arguments: &[&str]) {
+        let status = command
             .args(["-p", &self.project])
             .args(arguments)
             .current_dir(&self.directory)
@@ -148,54 +153,59 @@ impl Bench {
             .stderr(Stdio::null())
             .status()
             .unwrap();
-        let wall = began.elapsed();
-        assert!(
-            status.success(),
-            "{} {arguments:?}: {status}",
-            tool.display()
-        );
-        let memory = fs::read_to_string(report).unwrap().trim().parse().unwrap();
-        Taken { wall, memory }
+        assert!(status.success(), "{command:?}: {status}");
     }
 
     /// A command that leaves everything as it is, by both tools in turn.
     fn compare(&self, what: &str, rounds: usize, arguments: &[&str]) {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let mut taken = [Vec::new(), Vec::new()];
         for round in 0..rounds {
-            let taken = [&self.wharf, &self.compose].map(|tool| self.run(tool, arguments));
-            if round > 0 {
-                ours.push(taken[0]);
-                theirs.push(taken[1]);
+            for (tool, all) in self.tools().into_iter().zip(&mut taken) {
+                let wall = self.run(tool, arguments);
+                if round > 0 {
+                    all.push(wall);
+                }
             }
         }
-        show(what, &ours, &theirs);
+        let memory = self.tools().map(|tool| {
+            let all = (0..MEMORY).map(|_| kib(self.memory(tool, arguments)));
+            median(all)
+        });
+        show(what, &taken);
+        show_memory(what, memory);
+    }
+
+    fn tools(&self) -> [&Path; 2] {
+        [&self.wharf, &self.compose]
     }
 
     /// `up -d` of a project of which nothing exists, by both tools in turn.
     fn compare_anew(&self, what: &str) {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let mut taken = [Vec::new(), Vec::new()];
         for _ in 0..SLOW {
-            for (tool, all) in [(&self.wharf, &mut ours), (&self.compose, &mut theirs)] {
+            for (tool, all) in self.tools().into_iter().zip(&mut taken) {
                 all.push(self.run(tool, &["up", "-d"]));
                 self.run(&self.wharf, &["down", "-t", "0"]);
             }
         }
-        show(what, &ours, &theirs);
+        show(what, &taken);
     }
 }
 
-fn show(what: &str, ours: &[Taken], theirs: &[Taken]) {
-    let wall = |all: &[Taken]| median(all.iter().map(|taken| taken.wall.as_secs_f64() * 1000.0));
-    let memory = |all: &[Taken]| median(all.iter().map(|taken| kib(taken.memory) / 1024.0));
-    for (unit, ours, theirs) in [
-        ("ms", wall(ours), wall(theirs)),
-        ("MB", memory(ours), memory(theirs)),
-    ] {
-        println!(
-            "{what:<46}{ours:>9.1} {unit}{theirs:>9.1} {unit}{:>8.3}",
-            ours / theirs
-        );
-    }
+fn show(what: &str, taken: &[Vec<Duration>; 2]) {
+    let milliseconds = |all: &Vec<Duration>| median(all.iter().map(|one| one.as_secs_f64() * 1e3));
+    line(what, "ms", milliseconds(&taken[0]), milliseconds(&taken[1]));
+}
+
+fn show_memory(what: &str, kib: [f64; 2]) {
+    line(what, "MB", kib[0] / 1024.0, kib[1] / 1024.0);
+}
+
+fn line(what: &str, unit: &str, ours: f64, theirs: f64) {
+    println!(
+        "{what:<46}{ours:>9.1} {unit}{theirs:>9.1} {unit}{:>8.3}",
+        ours / theirs
+    );
 }
 
 fn kib(value: u64) -> f64 {

@@ -61,7 +61,7 @@ pub(super) struct Wire {
     prefix: OnceLock<String>,
     /// What TLS needs, read when it is first needed.
     tls: OnceLock<Arc<ClientConfig>>,
-    /// Connections that cost more than a request.
+    /// Connections that cost more than a request, and the one that the engine was greeted on.
     kept: Mutex<Vec<Kept>>,
 }
 
@@ -84,20 +84,44 @@ impl Wire {
 
     /// Sends one request: over a connection of its own where making one is cheap.
     pub(super) async fn send(&self, request: BollardRequest) -> Result<Response<Incoming>, Error> {
+        let (response, connection) = self.send_over(request).await?;
+        let costly = match &self.endpoint {
+            Endpoint::Unix(_) | Endpoint::Tcp(_) => false,
+            Endpoint::Tls { .. } | Endpoint::Ssh(_) => true,
+        };
+        if costly && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            self.keep(connection);
+        }
+        Ok(response)
+    }
+
+    /// Sends one request; returns what it was sent over, too.
+    async fn send_over(
+        &self,
+        mut request: BollardRequest,
+    ) -> Result<(Response<Incoming>, Kept), Error> {
+        self.address(&mut request)?;
+        if let Some(mut kept) = self.take_kept() {
+            match kept.try_send_request(request).await {
+                Ok(response) => return Ok((response, kept)),
+                // Closed by the engine in the same moment; it has not seen the request.
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(failed.into_error().into()),
+                },
+            }
+        }
         match &self.endpoint {
             Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(unconnected)?;
-                self.exchange(handshake(stream).await?, request).await
+                exchange(handshake(stream).await?, request).await
             }
             Endpoint::Tcp(authority) => {
                 let stream = TcpStream::connect(authority.as_str()).await;
                 let stream = stream.map_err(unconnected)?;
-                self.exchange(handshake(stream).await?, request).await
+                exchange(handshake(stream).await?, request).await
             }
             Endpoint::Tls { authority, files } => {
-                if let Some(kept) = self.take_kept() {
-                    return self.exchange(kept, request).await;
-                }
                 let config = if let Some(config) = self.tls.get() {
                     Arc::clone(config)
                 } else {
@@ -109,7 +133,7 @@ impl Wire {
                 let stream = tls::connect(config, authority).await;
                 let sender = handshake(stream.map_err(unconnected)?).await?;
                 // A server that refuses our certificate says so when it is first asked.
-                let sent = self.exchange(sender, request).await;
+                let sent = exchange(sender, request).await;
                 sent.map_err(|error| {
                     if let Error::HyperResponseError { err } = error {
                         unconnected(io::Error::other(err))
@@ -119,14 +143,11 @@ impl Wire {
                 })
             }
             Endpoint::Ssh(host) => {
-                if let Some(kept) = self.take_kept() {
-                    return self.exchange(kept, request).await;
-                }
                 let (stream, last_words) =
                     ssh::connect(host, self.path.as_deref()).map_err(unconnected)?;
                 let sent = async {
                     let sender = handshake(stream).await?;
-                    self.exchange(sender, request).await
+                    exchange(sender, request).await
                 };
                 match sent.await {
                     Err(Error::HyperResponseError { err }) => {
@@ -136,6 +157,11 @@ impl Wire {
                 }
             }
         }
+    }
+
+    fn keep(&self, connection: Kept) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(connection);
     }
 
     /// A kept connection that is free.
@@ -165,14 +191,22 @@ impl Wire {
     }
 
     /// The engine's version and the newest API it speaks: the headers of `GET /_ping`, which costs the
-    /// engine nothing (`/version` makes it run other programs).
+    /// engine nothing (`/version` makes it run other programs). The next request goes over the same connection.
     pub(super) async fn hello(&self) -> Result<(String, ApiVersion), Error> {
         let request = Request::builder()
             .method(Method::GET)
             .uri("/_ping")
             .body(bollard::body_full(Bytes::new()))?;
-        let response = self.checked(request).await?;
-        let header = |name: &str| response.headers().get(name)?.to_str().ok();
+        let (response, mut connection) = self.send_over(request).await?;
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
+        }
+        let (head, body) = response.into_parts();
+        body.collect().await?;
+        if connection.ready().await.is_ok() {
+            self.keep(connection);
+        }
+        let header = |name: &str| head.headers.get(name)?.to_str().ok();
         let api = header("Api-Version")
             .and_then(ApiVersion::parse)
             .ok_or_else(|| Error::HttpHeaderNotFoundError("Api-Version".to_owned()))?;
@@ -207,27 +241,17 @@ impl Wire {
         Err(refusal(response).await)
     }
 
-    async fn exchange(
-        &self,
-        mut sender: Kept,
-        mut request: BollardRequest,
-    ) -> Result<Response<Incoming>, Error> {
+    /// Puts in what the request has to say about where it goes.
+    fn address(&self, request: &mut BollardRequest) -> Result<(), Error> {
         *request.uri_mut() = self.origin_form(request.uri())?;
-        let (host, keeps) = match &self.endpoint {
-            Endpoint::Unix(_) => ("docker", false),
-            Endpoint::Tcp(authority) => (authority.as_str(), false),
-            Endpoint::Tls { authority, .. } => (authority.as_str(), true),
-            Endpoint::Ssh(_) => ("docker", true),
+        let host = match &self.endpoint {
+            Endpoint::Unix(_) | Endpoint::Ssh(_) => "docker",
+            Endpoint::Tcp(authority) | Endpoint::Tls { authority, .. } => authority.as_str(),
         };
         if let Ok(host) = HeaderValue::from_str(host) {
             request.headers_mut().insert(HOST, host);
         }
-        let response = sender.send_request(request).await?;
-        if keeps && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.push(sender);
-        }
-        Ok(response)
+        Ok(())
     }
 
     /// Path and query as HTTP/1.1 wants them (RFC 9112 §3.2.1), behind the API version.
@@ -236,6 +260,15 @@ impl Wire {
         let prefix = self.prefix.get().map_or("", String::as_str);
         Ok(format!("{prefix}{path}").parse()?)
     }
+}
+
+/// Sends a request over a fresh connection.
+async fn exchange(
+    mut sender: Kept,
+    request: BollardRequest,
+) -> Result<(Response<Incoming>, Kept), Error> {
+    let response = sender.send_request(request).await?;
+    Ok((response, sender))
 }
 
 /// Begins to speak HTTP/1.1 on a connection.
@@ -403,6 +436,53 @@ mod tests {
         assert!(ApiVersion::parse("1.9").unwrap() < ApiVersion::OLDEST);
         assert!(ApiVersion::parse("1.51").unwrap() > ApiVersion::V1_44);
         assert_eq!(ApiVersion::parse("newest"), None);
+    }
+
+    /// An engine that answers everything with its version, and so many requests a connection. Tells after each
+    /// request how many connections there were.
+    async fn engine(
+        per_connection: usize,
+    ) -> (Arc<Wire>, tokio::sync::mpsc::UnboundedReceiver<usize>) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (served, counts) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            for connection in 1.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                for _ in 0..per_connection {
+                    let mut asked = Vec::new();
+                    while !asked.ends_with(b"\r\n\r\n") {
+                        asked.push(stream.read_u8().await.unwrap());
+                    }
+                    let reply =
+                        "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 2\r\n\r\n{}";
+                    stream.write_all(reply.as_bytes()).await.unwrap();
+                    served.send(connection).unwrap();
+                }
+            }
+        });
+        (Wire::new(Endpoint::Tcp(address), &Env::default()), counts)
+    }
+
+    #[tokio::test]
+    async fn the_request_after_the_greeting_goes_over_the_same_connection() {
+        let (wire, mut counts) = engine(2).await;
+        wire.hello().await.unwrap();
+        assert_eq!(counts.recv().await, Some(1));
+        wire.get("/info").await.unwrap();
+        assert_eq!(counts.recv().await, Some(1));
+        wire.get("/info").await.unwrap();
+        assert_eq!(counts.recv().await, Some(2));
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_closes_after_the_greeting_gets_another_connection() {
+        let (wire, mut counts) = engine(1).await;
+        wire.hello().await.unwrap();
+        assert_eq!(counts.recv().await, Some(1));
+        wire.get("/info").await.unwrap();
+        assert_eq!(counts.recv().await, Some(2));
     }
 
     #[tokio::test]
