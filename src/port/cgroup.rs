@@ -7,6 +7,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::port::proc_file;
+
 /// Who a cgroup belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Tenant {
@@ -106,7 +108,7 @@ fn hosts_sessions(service: &str) -> bool {
 /// The cgroups of a process: the v2 path first, then v1 paths (a container engine on a hybrid system may
 /// use those alone).
 pub(crate) fn paths_of(pid: u32) -> Vec<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let text = proc_file::read_text(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let mut paths: Vec<(bool, String)> = text
         .lines()
         .filter_map(|line| {
@@ -138,7 +140,7 @@ pub(crate) struct Tree {
 impl Tree {
     /// Finds the mount (`/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside version 1).
     pub(crate) fn find() -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let mounts = proc_file::read_text("/proc/self/mountinfo").ok()?;
         mounts
             .lines()
             .find_map(cgroup2_mount)
@@ -182,7 +184,7 @@ pub(crate) fn pids_in(directory: &Path) -> Vec<u32> {
     let mut pids = Vec::new();
     let mut open = vec![directory.to_path_buf()];
     while let Some(directory) = open.pop() {
-        let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        let text = proc_file::read_text(directory.join("cgroup.procs")).unwrap_or_default();
         // 0 stands for a process of another pid namespace.
         pids.extend(
             text.lines()

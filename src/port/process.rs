@@ -8,11 +8,13 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::unistd::{SysconfVar, Uid, User, sysconf};
 use rustix::process::{Pid, test_kill_process};
 
 use crate::port::holder::ProcessFacts;
+use crate::port::proc_file;
 
 /// The variable that wharf gives to each process instance it starts.
 const RUN_ID: &[u8] = b"WHARF_RUN_ID=";
@@ -47,7 +49,7 @@ pub(crate) struct Stat {
 impl Stat {
     /// One process, or `None` if there is none.
     pub(crate) fn read(pid: u32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+        Self::parse(&proc_file::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
     fn parse(line: &[u8]) -> Option<Self> {
@@ -186,7 +188,7 @@ pub(crate) fn user_name(uid: u32) -> Option<String> {
 }
 
 fn read_command(directory: &Path) -> Vec<String> {
-    let bytes = fs::read(directory.join("cmdline")).unwrap_or_default();
+    let bytes = proc_file::read(directory.join("cmdline")).unwrap_or_default();
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
     if bytes.is_empty() {
         return Vec::new();
@@ -198,7 +200,7 @@ fn read_command(directory: &Path) -> Vec<String> {
 }
 
 fn run_id(directory: &Path) -> Option<String> {
-    fs::read(directory.join("environ"))
+    proc_file::read(directory.join("environ"))
         .ok()?
         .split(|byte| *byte == 0)
         .find_map(|variable| variable.strip_prefix(RUN_ID))
@@ -206,7 +208,7 @@ fn run_id(directory: &Path) -> Option<String> {
 }
 
 fn real_uid(directory: &Path) -> Option<u32> {
-    fs::read_to_string(directory.join("status"))
+    proc_file::read_text(directory.join("status"))
         .ok()?
         .lines()
         .find_map(|line| line.strip_prefix("Uid:"))?
@@ -231,15 +233,18 @@ fn ancestors(stat: &Stat) -> Vec<(u32, String)> {
 
 /// Clock ticks since boot, as start times are counted.
 pub(crate) fn ticks_now() -> u64 {
-    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    uptime() * ticks_per_second() / 100
+}
+
+/// Hundredths of a second since boot.
+fn uptime() -> u64 {
+    let text = proc_file::read_text("/proc/uptime").unwrap_or_default();
     let (seconds, rest) = text
         .split_whitespace()
         .next()
         .and_then(|uptime| uptime.split_once('.'))
         .unwrap_or_default();
-    let hundredths =
-        seconds.parse::<u64>().unwrap_or_default() * 100 + rest.parse::<u64>().unwrap_or_default();
-    hundredths * ticks_per_second() / 100
+    seconds.parse::<u64>().unwrap_or_default() * 100 + rest.parse::<u64>().unwrap_or_default()
 }
 
 fn ticks_per_second() -> u64 {
@@ -260,26 +265,22 @@ pub(crate) fn signalable(pid: u32) -> bool {
 }
 
 /// The Unix time of a start, and how long ago it is, both in seconds.
+///
+/// From the clock and the time since boot; the kernel's own time of the boot stands in `/proc/stat`, which
+/// takes it longer to write than all else that is asked about a process.
 fn clock(start_time: u64) -> (i64, u64) {
-    let since_boot = start_time / ticks_per_second();
-    let boot = fs::read_to_string("/proc/stat")
-        .ok()
-        .and_then(|text| {
-            text.lines()
-                .find_map(|line| line.strip_prefix("btime "))?
-                .trim()
-                .parse::<i64>()
-                .ok()
-        })
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let uptime = fs::read_to_string("/proc/uptime")
-        .ok()
-        .and_then(|text| text.split('.').next()?.parse::<u64>().ok())
-        .unwrap_or(since_boot);
-    (
-        boot.saturating_add_unsigned(since_boot),
-        uptime.saturating_sub(since_boot),
-    )
+    let uptime = match uptime() {
+        0 => start_time * 100 / ticks_per_second(),
+        uptime => uptime,
+    };
+    let age = Duration::from_millis(
+        (uptime * 10).saturating_sub(start_time.saturating_mul(1000) / ticks_per_second()),
+    );
+    let started = now.saturating_sub(age).as_secs();
+    (i64::try_from(started).unwrap_or_default(), age.as_secs())
 }
 
 #[cfg(test)]

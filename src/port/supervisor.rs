@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::port::cgroup::{self, Tenant};
 use crate::port::holder::ProcessFacts;
 use crate::port::process::{Stat, Table, process_facts};
-use crate::port::{describe, protect};
+use crate::port::{describe, proc_file, protect};
 
 /// Start their child again when it ends.
 const KEEPERS: &[&str] = &[
@@ -331,7 +331,7 @@ fn loops(text: &str) -> bool {
 /// A server that restarts itself on changes runs the same command twice, one below the other, and tells
 /// the lower one by a variable. A mere fork has the same variables, and a parent with its own life.
 fn repeats_itself(facts: &ProcessFacts, child: u32) -> bool {
-    let variables = |pid: u32| fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let variables = |pid: u32| proc_file::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     !facts.command.is_empty()
         && process_facts(child)
             .is_some_and(|below| below.command == facts.command && below.exe == facts.exe)

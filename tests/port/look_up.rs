@@ -1,6 +1,8 @@
 //! Who is named, and who is not.
 
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 
 use wharf::port::claim::Protocol;
 use wharf::port::holder::Who;
@@ -506,6 +508,30 @@ fn fifty_holders_are_all_named_among_many_processes() {
     let by_links = pids_holding(&many, None);
     assert_eq!((&by_comparison, &by_links), (&expected, &expected));
     assert!(!by_links.contains(&other.pid()));
+}
+
+#[test]
+fn a_holder_that_parked_the_socket_at_the_end_of_its_table_is_found() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Enough of them that they are compared and not read.
+    let _crowd: Vec<Actor> = (0..64).map(|_| Actor::play(&["idle"])).collect();
+    let mut parked = std::process::Command::new("bash")
+        .args(["-c", "exec 200<&0 0</dev/null; echo ready; exec sleep 60"])
+        .stdin(OwnedFd::from(listener.try_clone().unwrap()))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let stdout = parked.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut said).unwrap();
+    assert_eq!(said, "ready\n");
+    let found = pids(&holders(&claim(port, &["127.0.0.1"])));
+    parked.kill().unwrap();
+    parked.wait().unwrap();
+    let mut expected = [std::process::id(), parked.id()];
+    expected.sort_unstable();
+    assert_eq!(found, expected);
 }
 
 #[test]

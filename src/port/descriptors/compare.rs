@@ -24,11 +24,6 @@ pub(crate) fn works() -> bool {
     counts && is_same_file((own, descriptor), (own, descriptor)) == Ok(true)
 }
 
-/// Whether a descriptor is open now.
-pub(crate) fn is_open(pid: u32, descriptor: u32) -> bool {
-    is_same_file((pid, descriptor), (pid, descriptor)).is_ok()
-}
-
 /// `BADF` if one of the two is not open, `SRCH` if there is no such process, `PERM` if we may not look into it.
 #[cfg(target_os = "linux")]
 pub(crate) fn is_same_file(one: Descriptor, other: Descriptor) -> Result<bool, Errno> {
@@ -85,6 +80,5 @@ mod tests {
         assert_eq!(is_same_file(at(&one), at(&duplicate)), Ok(true));
         assert_eq!(is_same_file(at(&one), at(&other)), Ok(false));
         assert_eq!(is_same_file(at(&one), (own, 999_999)), Err(Errno::BADF));
-        assert!(is_open(own, at(&one).1) && !is_open(own, 999_999));
     }
 }
