@@ -81,10 +81,21 @@ pub struct Names {
     pub places: Vec<Place>,
     /// TCP ports that it has for others besides its published ones: `expose`.
     pub exposed: Vec<u16>,
-    /// The loopback addresses of the project's services.
+    /// What the loopback addresses of services are made from; empty where they all stand in `addresses`.
+    pub scope: String,
+    /// The loopback addresses that are not what the scope gives.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses: BTreeMap<String, Ipv4Addr>,
     /// Where the values of its environment lead to; the forwarder listens there.
     pub forwards: Vec<Forward>,
+}
+
+impl Names {
+    /// The loopback address of a service.
+    pub fn address(&self, service: &str) -> Option<Ipv4Addr> {
+        let given = self.addresses.get(service).copied();
+        given.or_else(|| (!self.scope.is_empty()).then(|| loopback(&self.scope, service, 0)))
+    }
 }
 
 /// One network and the names that an instance has in it.
@@ -149,6 +160,15 @@ pub fn loopback_addresses<'a>(
     addresses
 }
 
+/// Those of the addresses that another service was given first, so that they are not what the scope gives.
+pub fn moved(scope: &str, addresses: &BTreeMap<String, Ipv4Addr>) -> BTreeMap<String, Ipv4Addr> {
+    addresses
+        .iter()
+        .filter(|(service, address)| loopback(scope, service, 0) != **address)
+        .map(|(service, address)| (service.clone(), *address))
+        .collect()
+}
+
 /// In 127.64.0.0/10; never ends in 0 or 255, which some programs take for a network or for everybody.
 fn loopback(scope: &str, service: &str, round: u32) -> Ipv4Addr {
     let mut hash = Sha256::new();
@@ -164,6 +184,33 @@ fn loopback(scope: &str, service: &str, round: u32) -> Ipv4Addr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_needs_only_the_addresses_that_were_moved() {
+        let services: Vec<String> = (0..5000).map(|number| format!("s{number}")).collect();
+        let all = loopback_addresses("/a p", services.iter().map(String::as_str));
+        let names = Names {
+            scope: "/a p".to_owned(),
+            addresses: moved("/a p", &all),
+            ..Names::default()
+        };
+        // Two of so many services meet now and then.
+        assert!(
+            (1..50).contains(&names.addresses.len()),
+            "{:?}",
+            names.addresses
+        );
+        for service in &services {
+            assert_eq!(names.address(service), all.get(service).copied());
+        }
+        // As older entries have it.
+        let written = Names {
+            addresses: all.clone(),
+            ..Names::default()
+        };
+        assert_eq!(written.address("s7"), all.get("s7").copied());
+        assert_eq!(written.address("other"), None);
+    }
 
     #[test]
     fn every_service_has_an_address_of_its_own_and_keeps_it() {

@@ -185,10 +185,10 @@ impl<'a> Making<'a> {
             if has_far
                 && !has_near
                 && let Some(service) = member.service.as_deref()
-                && let Some(address) = client.names.addresses.get(service)
+                && let Some(address) = client.names.address(service)
             {
-                self.by_loopback.insert(service, *address);
-                lines.entry((*address).into()).or_default().extend(names);
+                self.by_loopback.insert(service, address);
+                lines.entry(address.into()).or_default().extend(names);
             }
         }
         let lines = lines
@@ -251,14 +251,11 @@ impl<'a> Making<'a> {
         if !relays.is_empty() {
             return relays;
         }
-        let address = client.names.addresses.get(&other.service);
+        let address = client.names.address(&other.service);
         if let Some(address) = address {
-            self.by_loopback.insert(&other.service, *address);
+            self.by_loopback.insert(&other.service, address);
         }
-        address
-            .map(|address| (*address).into())
-            .into_iter()
-            .collect()
+        address.map(IpAddr::V4).into_iter().collect()
     }
 
     /// Listens at the loopback addresses of services, on what is not there by itself. A listener there keeps

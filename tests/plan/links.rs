@@ -167,7 +167,8 @@ fn what_a_local_service_is_told_of_names() {
     assert_eq!(names.way, Way::Hosts);
     assert_eq!(names.exposed, [9000, 9001]);
     assert_eq!(names.places.len(), 1);
-    assert_eq!(names.addresses.len(), 5);
+    assert!(names.address("db").unwrap().is_loopback());
+    assert_ne!(names.address("db"), names.address("api"));
     assert!(names.forwards.is_empty());
     let environment = &made(&plan, "shop-api-1").service.environment;
     assert_eq!(
@@ -175,7 +176,7 @@ fn what_a_local_service_is_told_of_names() {
         "postgres://user:pw@db:5432/shop"
     );
     let db = &made(&plan, "shop-db-1").names;
-    assert_eq!(db.addresses, names.addresses);
+    assert_eq!(db.address("cache"), names.address("cache"));
 }
 
 #[test]
@@ -184,8 +185,8 @@ fn without_a_hosts_file_values_are_rewritten() {
     world.observed.linkage.way = Way::Environment;
     let plan = world.up();
     let spec = made(&plan, "shop-api-1");
-    let db = spec.names.addresses["db"];
-    let api = spec.names.addresses["api"];
+    let db = spec.names.address("db").unwrap();
+    let api = spec.names.address("api").unwrap();
     let environment = &spec.service.environment;
     assert_eq!(
         environment["DATABASE_URL"],

@@ -218,7 +218,7 @@ impl Processes {
             process: None,
             keeper: None,
             cgroup: group.as_ref().map(|group| group.path().to_owned()),
-            boot_id: boot_id(),
+            boot_id: boot_id().to_owned(),
             started: wall_clock(),
             finished: None,
             code: None,

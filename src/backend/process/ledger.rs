@@ -24,7 +24,7 @@ use crate::plan::step::{ProjectIdentity, SettledPort};
 use crate::state::{Fingerprint, Health, Readiness, Status};
 
 /// The version of the format that this wharf writes. Older ones are read, newer ones refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The code of a run whose end nobody saw, because no supervisor lived: 255, which is what the shell
 /// reports for a status outside its range.
@@ -210,25 +210,27 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("read", &path, error)),
         };
-        // The version is looked at alone first: the rest of a newer format may not even parse.
-        let version: Version =
-            serde_json::from_slice(&bytes).map_err(|error| corrupt(&path, error.to_string()))?;
-        if version.format > FORMAT {
-            return Err(corrupt(
-                &path,
-                format!(
-                    "it is of format {}, this wharf knows up to {FORMAT}: a newer wharf wrote it, use that one",
-                    version.format
-                ),
-            ));
-        }
-        let mut record: Self =
-            serde_json::from_slice(&bytes).map_err(|error| corrupt(&path, error.to_string()))?;
+        let mut record = Self::parse(&bytes).map_err(|cause| corrupt(&path, cause))?;
         if let Some(run) = record.run.as_ref().filter(|run| run.finished.is_none()) {
             let notes = Notes::read(&dir.notes(), &run.id);
             record.learn(&notes);
         }
         Ok(Some(record))
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let parsed = serde_json::from_slice::<Self>(bytes);
+        // What a newer wharf wrote may not even parse; its version does.
+        let format = match &parsed {
+            Ok(record) => record.format,
+            Err(_) => serde_json::from_slice::<Version>(bytes).map_or(0, |version| version.format),
+        };
+        if format > FORMAT {
+            return Err(format!(
+                "it is of format {format}, this wharf knows up to {FORMAT}: a newer wharf wrote it, use that one"
+            ));
+        }
+        parsed.map_err(|error| error.to_string())
     }
 
     /// Writes the entry in place of the old one, as a whole or not at all.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::naming::{Names, Place, Way, loopback_addresses};
+use crate::naming::{Names, Place, Way, loopback_addresses, moved};
 use crate::plan::Inputs;
 use crate::plan::decide::{Decided, Decision};
 use crate::plan::placement::{Placement, in_form};
@@ -30,7 +30,8 @@ pub(super) struct Links {
     pub forwarder: bool,
     /// Local services that containers are to find by name.
     pub relays: BTreeSet<String>,
-    /// Loopback addresses by service.
+    /// What loopback addresses are made from, and those that are others.
+    scope: String,
     addresses: BTreeMap<String, Ipv4Addr>,
 }
 
@@ -57,7 +58,8 @@ impl Links {
             }
         }
         if links.forwarder {
-            links.addresses = addresses(inputs.project);
+            links.scope = scope(inputs.project);
+            links.addresses = moved(&links.scope, &addresses(inputs.project));
         }
         links
     }
@@ -78,6 +80,7 @@ impl Links {
                 })
                 .collect(),
             exposed: exposed(service),
+            scope: self.scope.clone(),
             addresses: self.addresses.clone(),
             forwards: Vec::new(),
         }
@@ -241,9 +244,13 @@ fn hosts<'a>(service: &'a Service, other: &'a Service) -> impl Iterator<Item = &
 }
 
 fn addresses(project: &Project) -> BTreeMap<String, Ipv4Addr> {
-    let scope = format!("{} {}", project.directory.display(), project.name);
     let all = project.services.keys().chain(&project.disabled);
-    loopback_addresses(&scope, all.map(String::as_str))
+    loopback_addresses(&scope(project), all.map(String::as_str))
+}
+
+/// What no other project has.
+fn scope(project: &Project) -> String {
+    format!("{} {}", project.directory.display(), project.name)
 }
 
 /// TCP ports that `expose` names, ranges written out.
