@@ -58,15 +58,20 @@ fn beside(sandbox: &Sandbox, service: &str, line: &str) -> Finished {
 /// What answers under a name and port, asked from a service: the body, or the first line of a WebSocket
 /// handshake.
 fn ask(sandbox: &Sandbox, from: &str, to: &str, port: u16) -> String {
-    let line = if to == "api" {
-        format!(
-            "(printf 'GET /ws HTTP/1.1\\r\\nHost: {to}\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\
-             Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n' \
-             ; exec busybox sleep 1) | busybox timeout 5 busybox nc -w 5 {to} {port} | busybox head -n 1"
-        )
-    } else {
-        format!("busybox timeout 10 busybox wget -q -O - http://{to}:{port}/who")
-    };
+    if to == "api" {
+        return ask_api(sandbox, from, to);
+    }
+    let line = format!("busybox timeout 10 busybox wget -q -O - http://{to}:{port}/who");
+    beside(sandbox, from, &line).stdout.trim().to_owned()
+}
+
+/// What the WebSocket server says first to a service that asks at a name or address.
+fn ask_api(sandbox: &Sandbox, from: &str, to: &str) -> String {
+    let line = format!(
+        "(printf 'GET /ws HTTP/1.1\\r\\nHost: api\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\
+         Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n' \
+         ; exec busybox sleep 1) | busybox timeout 5 busybox nc -w 5 {to} 8003 | busybox head -n 1"
+    );
     beside(sandbox, from, &line).stdout.trim().to_owned()
 }
 
@@ -215,6 +220,50 @@ fn over_an_exec_stream_too() {
         place(&sandbox, local);
         expect_answers(&sandbox, &format!("local: {local:?}"));
     }
+}
+
+#[test]
+fn over_ipv6_too() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    three_tiers(&sandbox, engine.busybox(), "");
+    // A private range (RFC 4193) of this run's own.
+    let subnet = format!(
+        "fd77:{:x}:{:x}::/64",
+        std::process::id() & 0xffff,
+        free_port()
+    );
+    let networks = format!(
+        "networks: {{default: {{enable_ipv6: true, ipam: {{config: [{{subnet: '{subnet}'}}]}}}}}}\n"
+    );
+    sandbox.write("compose.override.yaml", networks);
+    place(&sandbox, &["api"]);
+    // From the process: the name leads to the container's address of that family.
+    let line = "import socket\n\
+                s = socket.socket(socket.AF_INET6)\n\
+                s.settimeout(10)\n\
+                s.connect(socket.getaddrinfo('db', 8080, socket.AF_INET6)[0][4])\n\
+                s.sendall(b'GET /who HTTP/1.0\\r\\n\\r\\n')\n\
+                print(s.makefile().read().split()[-1], s.getpeername()[0])";
+    let python = crate::support::python();
+    let answer = sandbox
+        .wharf(&["exec", "-T", "api", python, "-c", line])
+        .expect(0);
+    let address = |name: &str| {
+        let name = format!("{}-{name}-1", sandbox.project());
+        let template = "{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}";
+        engine.ask(&["inspect", "--format", template, &name])
+    };
+    assert_eq!(answer.stdout.trim(), format!("db {}", address("db")));
+    // From a container: the name has the relay's address of that family, and the process answers there.
+    let relay = address("api-wharf-relay");
+    assert!(relay.starts_with("fd77:"), "{relay}");
+    let resolved = beside(&sandbox, "proxy", "busybox nslookup api 2>&1");
+    assert!(resolved.stdout.contains(&relay), "{resolved}");
+    assert_eq!(
+        ask_api(&sandbox, "proxy", &relay),
+        "HTTP/1.1 101 Switching Protocols"
+    );
 }
 
 #[test]
