@@ -57,7 +57,7 @@ pub(super) struct Args {
     /// Print the builds as a file for `docker buildx bake`, and build nothing
     #[arg(long)]
     print: bool,
-    /// Build for the warnings, and make no image
+    /// Show what the builder finds wrong with the Dockerfile, and build nothing; 1 if there is anything
     #[arg(long)]
     check: bool,
     /// Print nothing but errors

@@ -283,3 +283,28 @@ fn builds_are_printed_for_bake() {
         serde_json::json!([format!("{}-web", sandbox.project())])
     );
 }
+
+#[test]
+fn build_checks_a_dockerfile_and_builds_nothing() {
+    let engine = require_engine!();
+    let mut sandbox = Sandbox::with_engine(&engine);
+    sandbox.set("DOCKER_BUILDKIT", "1");
+    let image = format!("{}-web", sandbox.project());
+    sandbox.write("compose.yaml", "services: {web: {build: .}}\n");
+    sandbox.write("Dockerfile", "FROM scratch\nENV word other\n");
+    let checked = sandbox.wharf(&["build", "--check"]).expect(1);
+    let version = engine.ask(&["version", "--format", "{{.Server.Version}}"]);
+    let major: u32 = version.split('.').next().unwrap().parse().unwrap();
+    let expected = if major < 27 {
+        "this engine has no checks"
+    } else {
+        "LegacyKeyValueFormat"
+    };
+    assert!(checked.stderr.contains(expected), "{checked}");
+    if major >= 27 {
+        sandbox.write("Dockerfile", "FROM scratch\nENV word=other\n");
+        let checked = sandbox.wharf(&["build", "--check"]).expect(0);
+        assert!(checked.stderr.contains("no warnings found"), "{checked}");
+    }
+    assert_eq!(engine.ask(&["images", "--quiet", &image]), "");
+}

@@ -149,16 +149,30 @@ impl Caller {
         method: &'static str,
         message: &impl Message,
     ) -> Result<Messages, Status> {
+        self.call_within(method, &[], message).await
+    }
+
+    /// The same with headers that say what the call is a part of.
+    pub(super) async fn call_within(
+        &self,
+        method: &'static str,
+        headers: &[(&'static str, &str)],
+        message: &impl Message,
+    ) -> Result<Messages, Status> {
         let mut uri = hyper::http::uri::Parts::default();
         uri.scheme = Some(hyper::http::uri::Scheme::HTTP);
         uri.authority = Some(hyper::http::uri::Authority::from_static("localhost"));
         uri.path_and_query = Some(hyper::http::uri::PathAndQuery::from_static(method));
         let uri = Uri::from_parts(uri).map_err(Status::internal)?;
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(uri)
             .header(CONTENT_TYPE, GRPC)
-            .header(TE, "trailers")
+            .header(TE, "trailers");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
             .body(Full::new(framed(message)))
             .map_err(Status::internal)?;
         let mut sender = self.sender.clone();

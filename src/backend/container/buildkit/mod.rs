@@ -3,6 +3,7 @@
 //! session (`POST /session`).
 
 mod agent;
+mod check;
 mod files;
 mod grpc;
 mod options;
@@ -115,6 +116,12 @@ impl Builder {
         let session = session::open(engine, offer)
             .await
             .map_err(|error| engine.refused("open a session for the build", error))?;
+        if build.check {
+            let found = check::findings(&self.caller, &solve).await;
+            drop(session);
+            drop(started);
+            return checked(found, &mut output);
+        }
         let mut steps = Steps::default();
         let outcome = self.run(&solve, &mut steps, &mut output).await;
         drop(session);
@@ -154,6 +161,28 @@ impl Builder {
             _ = &mut reporting => solving.await,
         }
     }
+}
+
+/// Tells what the checks found; findings are a failure.
+fn checked(
+    found: Result<Option<check::Findings>, Status>,
+    output: &mut Output<'_>,
+) -> Result<(), BackendError> {
+    let found = found
+        .map_err(|status| output.failure(&status.message))?
+        .ok_or_else(|| {
+            let why = "the BuildKit of this engine has no checks: --check needs Docker Engine 27, \
+                       or `# syntax=docker/dockerfile:1` in the Dockerfile";
+            output.failure(why)
+        })?;
+    for line in found.text.lines() {
+        output.line(line.trim_end());
+    }
+    if found.any {
+        return Err(output.failure("the checks found what is said above"));
+    }
+    output.line("check complete, no warnings found");
+    Ok(())
 }
 
 /// Whether a build asks for what only the containerd image store keeps.

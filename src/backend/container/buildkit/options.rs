@@ -159,11 +159,6 @@ pub(super) fn order(
         exports: caches(&build.cache_to)?,
         imports,
     });
-    if build.check {
-        // What is made is kept in the builder's cache only.
-        order.solve.exporter.clear();
-        order.solve.exporter_attrs.clear();
-    }
     order.solve.frontend = "dockerfile.v0".into();
     order.solve.frontend_attrs = attrs;
     Ok(order)

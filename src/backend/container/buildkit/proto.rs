@@ -51,6 +51,40 @@ pub(super) struct SolveResponse {
     pub exporter_response: BTreeMap<String, String>,
 }
 
+/// `moby.buildkit.v1.frontend.SolveRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct BridgeRequest {
+    #[prost(string, tag = "2")]
+    pub frontend: String,
+    /// `FrontendOpt`.
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub options: BTreeMap<String, String>,
+    /// `allowResultReturn`.
+    #[prost(bool, tag = "5")]
+    pub returns_result: bool,
+}
+
+/// `moby.buildkit.v1.frontend.SolveResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct BridgeResponse {
+    #[prost(message, optional, tag = "3")]
+    pub result: Option<BridgeResult>,
+}
+
+/// `moby.buildkit.v1.frontend.Result`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct BridgeResult {
+    #[prost(btree_map = "string, bytes", tag = "10")]
+    pub metadata: BTreeMap<String, Vec<u8>>,
+}
+
+/// `moby.buildkit.v1.frontend.ReturnRequest`; without the result, `ReturnResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct BridgeReturn {
+    #[prost(message, optional, tag = "1")]
+    pub result: Option<BridgeResult>,
+}
+
 /// `moby.buildkit.v1.StatusRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct StatusRequest {
