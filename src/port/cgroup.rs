@@ -4,7 +4,7 @@
 //! closed to us. Reads the cgroup v2 tree; decides nothing about stopping.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::port::proc_file;
@@ -140,6 +140,13 @@ pub(crate) struct Tree {
 impl Tree {
     /// Finds the mount (`/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside version 1).
     pub(crate) fn find() -> Option<Self> {
+        // Only version 2 has this file; the table of mounts is long where there are containers.
+        let usual = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+        let is_v2 = |mount: &&str| Path::new(mount).join("cgroup.controllers").exists();
+        if let Some(mount) = usual.into_iter().find(is_v2) {
+            let mount = mount.into();
+            return Some(Self { mount });
+        }
         let mounts = proc_file::read_text("/proc/self/mountinfo").ok()?;
         mounts
             .lines()
@@ -163,7 +170,7 @@ impl Tree {
                     continue;
                 }
                 let path = entry.path();
-                if entry.metadata().is_ok_and(|found| found.ino() == id) {
+                if entry.ino() == id {
                     return Some(path);
                 }
                 open.push(path);

@@ -85,7 +85,7 @@ fn is_shell_left(before: &[Holder]) -> bool {
             .first()
             .and_then(|(pid, _)| process_facts(*pid))
             .is_some_and(|parent| {
-                supervisor::is_shell(&parent) && !protect::is_own_ancestor(parent.pid)
+                supervisor::is_shell(&parent) && !protect::is_own_ancestor(parent.pid, &[])
             }),
         Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => false,
     })
@@ -130,7 +130,7 @@ fn nearest(
 fn may_restart(stat: &Stat, facts: &ProcessFacts, since: Moment) -> bool {
     // Who asked for the port does not want it back.
     if stat.pid == std::process::id()
-        || protect::is_own_ancestor(stat.pid)
+        || protect::is_own_ancestor(stat.pid, &[])
         || protect::carries_sessions(facts)
         || protect::is_engine_part(facts)
     {

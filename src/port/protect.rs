@@ -158,7 +158,7 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
     if facts.pid == 2 || facts.ancestors.first().is_some_and(|(pid, _)| *pid == 2) {
         return Some("it is part of the kernel".to_owned());
     }
-    if is_own_ancestor(facts.pid) {
+    if is_own_ancestor(facts.pid, &facts.ancestors) {
         return Some("this command runs inside it (shell, terminal or session)".to_owned());
     }
     if is_wharf(facts) {
@@ -194,7 +194,7 @@ pub(crate) fn carries_sessions(facts: &ProcessFacts) -> bool {
 
 /// As [`reason`], for a port proxy that no engine has a container for.
 pub(crate) fn reason_of_orphan(facts: &ProcessFacts) -> Option<String> {
-    if is_port_proxy(facts) && facts.pid != 1 && !is_own_ancestor(facts.pid) {
+    if is_port_proxy(facts) && facts.pid != 1 && !is_own_ancestor(facts.pid, &facts.ancestors) {
         return None;
     }
     reason(facts)
@@ -294,7 +294,8 @@ fn is_wharf(facts: &ProcessFacts) -> bool {
         && !verb.is_some_and(|word| word == "serve" || word == "server")
 }
 
-pub(crate) fn is_own_ancestor(pid: u32) -> bool {
+/// Whether this command runs below a process, of whose own ancestors these are known.
+pub(crate) fn is_own_ancestor(pid: u32, above: &[(u32, String)]) -> bool {
     let mut at = std::process::id();
     for _ in 0..128 {
         let Some(stat) = Stat::read(at) else {
@@ -302,6 +303,11 @@ pub(crate) fn is_own_ancestor(pid: u32) -> bool {
         };
         if stat.parent == pid {
             return true;
+        }
+        // Above us both, and it cannot be above that.
+        let is_above_it = above.iter().any(|(other, _)| *other == stat.parent);
+        if stat.parent == 0 || is_above_it {
+            return false;
         }
         at = stat.parent;
     }
