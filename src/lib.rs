@@ -33,4 +33,5 @@ pub mod server;
 pub mod state;
 pub mod supervise;
 pub mod ui;
+pub mod users;
 pub mod watch;

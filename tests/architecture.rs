@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("project", &["naming", "port::claim", "state::BackendKind"]),
     ("state", &["naming", "port::claim", "port::holder"]),
-    ("port", &["state"]),
+    ("port", &["state", "users"]),
     ("naming", &[]),
     (
         "plan",
@@ -32,6 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "probe",
             "plan::step",
             "supervise::lifecycle",
+            "users",
         ],
     ),
     (
@@ -39,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["project", "state", "naming", "port", "backend", "relay"],
     ),
     ("relay", &[]),
+    ("users", &[]),
     (
         "supervise",
         &[

@@ -10,11 +10,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::unistd::{SysconfVar, Uid, User, sysconf};
+use nix::unistd::{SysconfVar, Uid, sysconf};
 use rustix::process::{Pid, test_kill_process};
 
 use crate::port::holder::ProcessFacts;
 use crate::port::proc_file;
+use crate::users;
 
 /// The variable that wharf gives to each process instance it starts.
 const RUN_ID: &[u8] = b"WHARF_RUN_ID=";
@@ -181,10 +182,7 @@ pub fn process_facts(pid: u32) -> Option<ProcessFacts> {
 
 /// The name of a user, if the system knows one.
 pub(crate) fn user_name(uid: u32) -> Option<String> {
-    User::from_uid(Uid::from_raw(uid))
-        .ok()
-        .flatten()
-        .map(|user| user.name)
+    users::user_with_id(Uid::from_raw(uid)).map(|user| user.name)
 }
 
 fn read_command(directory: &Path) -> Vec<String> {

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::path::PathBuf;
 
 use futures_util::future::join_all;
-use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgroups};
+use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups};
 
 use super::connect::{self, Endpoint};
 use super::credentials::Credentials;
@@ -18,6 +18,7 @@ use super::engines::{PATIENCE, contexts, is_absent, leading, sockets};
 use super::{Containers, Engine, buildkit, reply};
 use crate::backend::BackendError;
 use crate::project::Env;
+use crate::users;
 
 /// One engine, or the place where one should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -310,15 +311,15 @@ fn socket_facts(endpoint: &Endpoint, error: &BackendError) -> Option<SocketFacts
         return None;
     }
     let uid = geteuid();
-    let user = User::from_uid(uid).ok().flatten();
+    let user = users::user_with_id(uid);
     let name = user.map_or_else(|| uid.to_string(), |user| user.name);
     // A directory on the way may be closed as well: then there is nothing to be learnt about the socket.
     let file = fs::metadata(path).ok();
     let gid = file.as_ref().map(|file| Gid::from_raw(file.gid()));
-    let group = gid.and_then(|gid| Group::from_gid(gid).ok().flatten());
+    let group = gid.and_then(users::group_with_id);
     let owner = file.as_ref().map(|file| {
         let uid = Uid::from_raw(file.uid());
-        let owner = User::from_uid(uid).ok().flatten();
+        let owner = users::user_with_id(uid);
         owner.map_or_else(|| uid.to_string(), |owner| owner.name)
     });
     Some(SocketFacts {

@@ -1,12 +1,11 @@
 //! `InstanceSpec` → ledger entry. Looks up the user and the running binary, nothing else; starts nothing.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Uid, User};
 
 use super::ledger::{Account, Check, FORMAT, Record, RestartPolicy, Spec};
 use super::{declared, run};
@@ -15,6 +14,7 @@ use crate::backend::container::dependencies;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::{HealthTest, Healthcheck, Restart, Service};
 use crate::state::{Health, Status};
+use crate::users;
 
 /// Docker's default `stop_grace_period`.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -217,12 +217,9 @@ pub(super) fn account_of(
     };
     let (uid, user) = if let Ok(number) = user_part.parse::<u32>() {
         let uid = Uid::from_raw(number);
-        (uid, User::from_uid(uid).ok().flatten())
+        (uid, users::user_with_id(uid))
     } else {
-        let user = User::from_name(user_part)
-            .ok()
-            .flatten()
-            .ok_or_else(|| unknown("user", user_part))?;
+        let user = users::user_with_name(user_part).ok_or_else(|| unknown("user", user_part))?;
         (user.uid, Some(user))
     };
     let gid = match group_part.filter(|group| !group.is_empty()) {
@@ -239,9 +236,9 @@ pub(super) fn account_of(
              wharf as root, or set x-wharf.process.user to the user you are"
         )));
     }
-    let mut groups = match user.as_ref().map(|user| CString::new(user.name.clone())) {
-        Some(Ok(name)) => getgrouplist(&name, gid).unwrap_or_default(),
-        _ => vec![gid],
+    let mut groups = match &user {
+        Some(user) => users::groups_of(user, gid),
+        None => vec![gid],
     };
     for group in group_add {
         groups.push(group_id(group).ok_or_else(|| unknown("group", group))?);
@@ -257,7 +254,7 @@ pub(super) fn account_of(
 fn group_id(text: &str) -> Option<Gid> {
     match text.parse::<u32>() {
         Ok(number) => Some(Gid::from_raw(number)),
-        Err(_) => Group::from_name(text).ok().flatten().map(|group| group.gid),
+        Err(_) => users::group_with_name(text).map(|group| group.gid),
     }
 }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
-use nix::unistd::{SysconfVar, Uid, User, sysconf};
+use nix::unistd::{SysconfVar, Uid, sysconf};
 
 use super::run::ProcessId;
 use super::tree::Snapshot;
@@ -16,6 +16,7 @@ use super::{Processes, dirs};
 use crate::backend::BackendError;
 use crate::backend::usage::{self, Usage};
 use crate::state::Instance;
+use crate::users;
 
 const TITLES: [&str; 8] = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
 
@@ -185,10 +186,8 @@ fn owner(pid: u32) -> String {
     let Ok(facts) = fs::metadata(format!("/proc/{pid}")) else {
         return "?".to_owned();
     };
-    match User::from_uid(Uid::from_raw(facts.uid())) {
-        Ok(Some(user)) => user.name,
-        Ok(None) | Err(_) => facts.uid().to_string(),
-    }
+    let user = users::user_with_id(Uid::from_raw(facts.uid()));
+    user.map_or_else(|| facts.uid().to_string(), |user| user.name)
 }
 
 /// `14:05` of today, `Nov22` of this year, `2025`.
