@@ -13,7 +13,7 @@ use crate::plan::{self, Inputs};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::release;
 use crate::project::model::{MountKind, Project, PullPolicy};
-use crate::state::{BackendKind, Held, Instance, Observed};
+use crate::state::{BackendKind, Instance, Observed};
 
 /// How many free ports to offer for each held one.
 const OFFERS: usize = 8;
@@ -66,8 +66,9 @@ pub async fn observe(
         .filter(|claim| ports_are_here || placement.of(&claim.service) == BackendKind::Process)
         .collect();
     if !claims.is_empty() {
-        observed.held = backends.held(&claims).await?;
-        observed.free_ports = free_ports(&observed.held, &claims);
+        // The project's own forwarder lets go of what a service is about to take.
+        observed.held = plan::without(backends.held(&claims).await?, &observed.own);
+        observed.free_ports = free_ports(&observed, &claims);
     }
     Ok(observed)
 }
@@ -204,10 +205,28 @@ async fn resources(
     })
 }
 
-fn free_ports(held: &[Held], claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {
-    let taken: BTreeSet<u16> = claims.iter().map(|claim| claim.port).collect();
+/// What there is instead of ports that somebody has, or that several ask for.
+fn free_ports(observed: &Observed, claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {
+    let given: Vec<Claim> = plan::of(&observed.instances)
+        .into_iter()
+        .map(|wanted| wanted.claim)
+        .collect();
+    let taken: BTreeSet<u16> = claims
+        .iter()
+        .chain(&given)
+        .map(|claim| claim.port)
+        .collect();
+    let is_rival = |claim: &Claim, other: &Claim| {
+        let same = (&claim.service, claim.number) == (&other.service, other.number);
+        !same && claim.collides_with(other)
+    };
+    let rivalling = claims.iter().filter(|claim| {
+        let mut others = claims.iter().chain(&given);
+        others.any(|other| is_rival(claim, other))
+    });
+    let held = observed.held.iter().map(|held| &held.claim);
     let mut offers = BTreeMap::new();
-    for Held { claim, .. } in held {
+    for claim in held.chain(rivalling) {
         offers
             .entry((claim.port, claim.protocol))
             .or_insert_with(|| {
@@ -215,7 +234,7 @@ fn free_ports(held: &[Held], claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<
                     claim.port.saturating_add(1),
                     &claim.addresses,
                     claim.protocol,
-                    OFFERS,
+                    OFFERS.max(claims.len()),
                     &taken,
                 )
                 .unwrap_or_default()

@@ -81,9 +81,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             let wishes = with_choices(project, &Wishes::default(), &backends)?;
             let placement = place(project, &wishes)?;
             let wanted = wanted(project, &placement, &instances);
-            look_up(context, &wanted, &instances, remote).await?
+            look_up(context, named.name(), &wanted, &instances, remote).await?
         }
-        None => look_up(context, &of(&instances), &instances, remote).await?,
+        None => look_up(context, named.name(), &of(&instances), &instances, remote).await?,
     };
     if args.format == "json" {
         for row in &rows {
@@ -137,14 +137,16 @@ pub(super) async fn rows(
     let wanted = wanted(project, placement, instances);
     if !placement.needs_engine() {
         let claims: Vec<_> = wanted.iter().map(|wanted| wanted.claim.clone()).collect();
-        let seen = look_without_engines(context, &claims).await?;
+        let mut seen = look_without_engines(context, &claims).await?;
+        leave_out_own(context, &project.name, &mut seen).await?;
         return Ok(rows_of(&wanted, &seen, instances));
     }
-    look_up(context, &wanted, instances, remote).await
+    look_up(context, &project.name, &wanted, instances, remote).await
 }
 
 async fn look_up(
     context: &Context,
+    project: &str,
     wanted: &[Wanted],
     instances: &[Instance],
     remote: bool,
@@ -155,8 +157,23 @@ async fn look_up(
         .filter(here)
         .map(|wanted| wanted.claim.clone())
         .collect();
-    let seen = look(context, &local).await?;
+    let mut seen = look(context, &local).await?;
+    leave_out_own(context, project, &mut seen).await?;
     Ok(rows_of(wanted, &seen, instances))
+}
+
+/// The project's own forwarder is in nobody's way: it lets go of what a service is about to take.
+async fn leave_out_own(context: &Context, project: &str, seen: &mut [Seen]) -> Result<()> {
+    if seen.iter().all(|seen| seen.holders.is_empty()) {
+        return Ok(());
+    }
+    let mut own = context.backends()?.processes.everything(project).await?;
+    own.retain(|instance| instance.role().is_some());
+    for seen in seen {
+        seen.holders
+            .retain(|holder| conflicts::own(&own, holder).is_none());
+    }
+    Ok(())
 }
 
 fn rows_of(wanted: &[Wanted], seen: &[Seen], instances: &[Instance]) -> Vec<Row> {

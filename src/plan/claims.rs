@@ -122,6 +122,37 @@ pub fn of(instances: &[Instance]) -> Vec<Wanted> {
         .collect()
 }
 
+/// The ports that are not for those who may have others: of processes that stay (one that has not begun to
+/// listen yet shows nowhere else), and those that a replica to be started can have no other for.
+pub(super) fn reserved_ports(decided: &BTreeMap<String, Decided<'_>>) -> Vec<Claim> {
+    let mut reserved = Vec::new();
+    for decided in decided.values() {
+        for decision in &decided.decisions {
+            let (number, all) = match decision {
+                Decision::Keep(instance)
+                | Decision::Unpause(instance)
+                | Decision::Restart(instance, _) => {
+                    if instance.backend == BackendKind::Process {
+                        reserved.extend(published(instance));
+                    }
+                    continue;
+                }
+                Decision::Start(instance) => (instance.number, recorded_needs(decided, instance)),
+                Decision::Create { number, .. } => {
+                    (*number, needs(&decided.service, *number, decided.backend))
+                }
+                Decision::Drop(..) => continue,
+            };
+            for need in all.iter().filter(|need| !need.anywhere) {
+                if let [port] = need.candidates[..] {
+                    reserved.push(need.claim(&decided.service.name, number, port));
+                }
+            }
+        }
+    }
+    reserved
+}
+
 /// What an instance publishes.
 fn published(instance: &Instance) -> Vec<Claim> {
     let mut ports: BTreeMap<(u16, Protocol), Vec<IpAddr>> = BTreeMap::new();

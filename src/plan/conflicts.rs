@@ -59,6 +59,27 @@ pub(super) enum Verdict<'a> {
     Open(Question),
 }
 
+/// Ports that are given away.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// By this plan.
+    pub now: Vec<Claim>,
+    /// By an earlier one, to processes that may not listen yet, and those that a service can have no other for.
+    pub reserved: Vec<Claim>,
+}
+
+impl Taken {
+    /// Who has or gets a port; `has_choice`: another one would do as well.
+    fn rival(&self, claim: &Claim, has_choice: bool) -> Option<&Claim> {
+        let is_itself =
+            |other: &Claim| (&other.service, other.number) == (&claim.service, claim.number);
+        let reserved = self.reserved.iter().filter(|_| has_choice);
+        let reserved = reserved.filter(|other| !is_itself(other));
+        let mut all = self.now.iter().chain(reserved);
+        all.find(|other| other.collides_with(claim))
+    }
+}
+
 /// Judges the candidates of one need in order of preference; a free one wins over a held one.
 ///
 /// `ending` says whether the plan ends an instance of the project anyway.
@@ -67,16 +88,17 @@ pub(super) fn judge<'a>(
     service: &Service,
     number: u32,
     need: &Need,
-    taken: &[Claim],
+    taken: &Taken,
     ending: &dyn Fn(&Instance) -> bool,
 ) -> Verdict<'a> {
     let Some(&preferred) = need.candidates.first() else {
         return Verdict::Engine;
     };
+    let has_choice = need.anywhere || need.candidates.len() > 1;
     let mut rival = None;
     for &port in &need.candidates {
         let claim = need.claim(&service.name, number, port);
-        if let Some(other) = taken.iter().find(|other| other.collides_with(&claim)) {
+        if let Some(other) = taken.rival(&claim, has_choice) {
             rival = rival.or(Some(other));
             continue;
         }
@@ -266,8 +288,21 @@ pub fn own<'a>(instances: &'a [Instance], holder: &Holder) -> Option<&'a Instanc
     })
 }
 
+/// What is held by others than these instances.
+pub fn without(held: Vec<Held>, instances: &[Instance]) -> Vec<Held> {
+    held.into_iter()
+        .filter_map(|mut held| {
+            let before = held.holders.len();
+            held.holders
+                .retain(|holder| own(instances, holder).is_none());
+            // An outgoing connection has no holder.
+            (before == 0 || !held.holders.is_empty()).then_some(held)
+        })
+        .collect()
+}
+
 /// The next free port after the claimed one that the plan has not given away yet.
-fn free_port(inputs: &Inputs<'_>, claim: &Claim, taken: &[Claim]) -> Option<u16> {
+fn free_port(inputs: &Inputs<'_>, claim: &Claim, taken: &Taken) -> Option<u16> {
     inputs
         .observed
         .free_ports
@@ -279,6 +314,6 @@ fn free_port(inputs: &Inputs<'_>, claim: &Claim, taken: &[Claim]) -> Option<u16>
                 port: *port,
                 ..claim.clone()
             };
-            !taken.iter().any(|other| other.collides_with(&moved))
+            taken.rival(&moved, true).is_none()
         })
 }

@@ -32,8 +32,8 @@ pub mod step;
 mod text;
 mod up;
 
-pub use claims::claims;
-pub use conflicts::Question;
+pub use claims::{claims, of};
+pub use conflicts::{Question, without};
 pub use decide::fingerprint;
 pub use up::up;
 

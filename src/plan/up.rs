@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::plan::claims::recorded_needs;
-use crate::plan::conflicts::{Verdict, judge};
+use crate::plan::claims::{recorded_needs, reserved_ports};
+use crate::plan::conflicts::{Taken, Verdict, judge};
 use crate::plan::decide::{Decided, Decision, decide};
 use crate::plan::diverged::said;
 use crate::plan::links::Links;
@@ -40,7 +40,10 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         outcomes: BTreeMap::new(),
         made: BTreeMap::new(),
         moved: BTreeMap::new(),
-        taken: Vec::new(),
+        taken: Taken {
+            now: Vec::new(),
+            reserved: reserved_ports(&decided),
+        },
         last_of_ranges: None,
         links: Links::of(inputs, &decided),
         forwarding: None,
@@ -90,7 +93,7 @@ pub(super) struct Planner<'a> {
     /// The steps that make a service's instances.
     pub(super) made: BTreeMap<String, Vec<StepId>>,
     moved: BTreeMap<String, Vec<(String, String)>>,
-    taken: Vec<Claim>,
+    taken: Taken,
     /// The last start of a container whose port the engine picks out of a range.
     last_of_ranges: Option<StepId>,
     pub(super) links: Links,
@@ -465,7 +468,7 @@ impl Planner<'_> {
                 return (None, Vec::new());
             }
         };
-        self.taken.push(need.claim(&service.name, number, port));
+        self.taken.now.push(need.claim(&service.name, number, port));
         (Some(need.settle(Some(port))), pending)
     }
 

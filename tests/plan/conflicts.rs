@@ -260,3 +260,54 @@ services:
         assert_eq!(waits(&world.up()), expected, "{rule:?} {text}");
     }
 }
+
+/// The ports that the made instances are to have.
+fn published(plan: &Plan) -> Vec<(String, Option<u16>)> {
+    plan.steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            Action::Create(spec) => Some((spec.name.clone(), spec.ports.first()?.published)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn processes_with_the_same_container_port_get_a_port_each() {
+    let mut world = World::new(
+        "
+services:
+  a: {ports: [{target: 8080}], x-wharf: {process: {command: [serve]}}}
+  b: {ports: [{target: 8080}], scale: 2, x-wharf: {process: {command: [serve]}}}
+",
+    );
+    let protocol = world.claim(8080).protocol;
+    world
+        .observed
+        .free_ports
+        .insert((8080, protocol), vec![8081, 8082]);
+    let plan = world.up();
+    assert!(plan.questions.is_empty(), "{:?}", plan.questions);
+    let mut ports: Vec<_> = published(&plan).into_iter().map(|(_, port)| port).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, [Some(8080), Some(8081), Some(8082)]);
+}
+
+#[test]
+fn a_range_leaves_a_port_to_the_service_that_can_have_no_other() {
+    let world = World::new(
+        "
+services:
+  a: {ports: ['127.0.0.1:9000-9004:80'], scale: 3, x-wharf: {process: {command: [serve]}}}
+  b: {ports: ['127.0.0.1:9001:80'], x-wharf: {process: {command: [serve]}}}
+",
+    );
+    let plan = world.up();
+    assert!(plan.questions.is_empty(), "{:?}", plan.questions);
+    let mut ports: Vec<_> = published(&plan).into_iter().collect();
+    ports.sort_unstable();
+    let ports: Vec<_> = ports.into_iter().filter_map(|(_, port)| port).collect();
+    assert_eq!(ports.len(), 4);
+    assert_eq!(ports[3], 9001);
+    assert_eq!(ports.iter().filter(|port| **port == 9001).count(), 1);
+}
