@@ -247,14 +247,24 @@ impl From<BackendError> for Error {
                 let pids: Vec<String> = left.iter().map(|left| left.pid.to_string()).collect();
                 hints.push(format!("ps -o pid,stat,wchan,args -p {}", pids.join(",")));
             }
+            BackendError::Damaged { path, alive, .. } => {
+                let path = path.display();
+                let aside = format!("mv {path} {path}.damaged");
+                hints.push(match alive {
+                    Some(pid) => format!(
+                        "to end its process, set it aside, and make the instance anew: kill {pid}; {aside}"
+                    ),
+                    None => format!("to set it aside, and make the instance anew: {aside}"),
+                });
+            }
+            BackendError::Unrecorded { pid, .. } => {
+                hints.push(format!("to end it: kill {pid}"));
+            }
             BackendError::State { action, source } => {
-                // A damaged file of the ledger, `cannot read PATH`.
                 if source.kind() == std::io::ErrorKind::InvalidData
                     && let Some(path) = action.strip_prefix("cannot read ")
                 {
-                    hints.push(format!(
-                        "to set it aside, and make the instance anew: mv {path} {path}.damaged"
-                    ));
+                    hints.push(format!("to set it aside: mv {path} {path}.damaged"));
                 }
                 if source.kind() == std::io::ErrorKind::StorageFull {
                     hints.push("make room on the disk; df -h shows what is full".to_owned());

@@ -220,6 +220,24 @@ pub enum BackendError {
         #[source]
         source: std::io::Error,
     },
+    /// An entry of the ledger cannot be made out.
+    #[error("cannot read {}: {cause}", path.display())]
+    Damaged {
+        /// The entry.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+        /// The pid of the instance's process, if that still runs.
+        alive: Option<u32>,
+    },
+    /// A process of an instance runs that the ledger knows nothing of.
+    #[error("{name}: its process {pid} still runs, and its entry in the ledger is gone")]
+    Unrecorded {
+        /// The instance.
+        name: String,
+        /// The process.
+        pid: u32,
+    },
     /// Processes of an instance survived SIGKILL.
     #[error("{name}: still there after SIGKILL: {}", .left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Unkillable {

@@ -10,7 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::process::{
-    LONGEST_LINE, NAMES_PROTOCOL, NamesReply, NamesRequest, socket::reach,
+    LONGEST_LINE, NAMES_PROTOCOL, NamesReply, NamesRequest, NamesWanted, socket::reach,
 };
 
 /// After trouble with accepting: descriptors may be short, and come back.
@@ -19,8 +19,8 @@ const BREATH: Duration = Duration::from_millis(100);
 /// What somebody waits for.
 #[derive(Debug)]
 pub(super) struct Asked {
-    /// Services whose relays have to listen.
-    pub(super) reachable: Vec<String>,
+    /// What has to be in effect.
+    pub(super) wanted: NamesWanted,
     /// Where they wait.
     pub(super) answer: oneshot::Sender<NamesReply>,
 }
@@ -89,8 +89,8 @@ async fn answer(line: &[u8], asks: &mpsc::UnboundedSender<Asked>) -> NamesReply 
         ));
     }
     let (answer, answered) = oneshot::channel();
-    let reachable = request.sync.reachable;
-    drop(asks.send(Asked { reachable, answer }));
+    let wanted = request.sync;
+    drop(asks.send(Asked { wanted, answer }));
     let ended = || NamesReply::Error("the forwarder is ending".to_owned());
     answered.await.unwrap_or_else(|_| ended())
 }

@@ -2,6 +2,7 @@
 //! cheap; whose they are is found out only when it has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::world::{Heard, Life, life};
@@ -19,6 +20,10 @@ const OLD: Duration = Duration::from_secs(3);
 
 /// A socket may be passed on to a process without any change of the list.
 const STALE: Duration = Duration::from_mins(1);
+
+/// For so long nobody looks again while the list stays the same: a stack that comes up has a new run every few
+/// milliseconds, and none of them a socket yet.
+const FRESH: Duration = Duration::from_millis(150);
 
 /// What was heard last.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +48,7 @@ struct Run {
 
 impl Hearing {
     /// Looks again, thoroughly if asked to. Blocks for milliseconds.
-    pub(super) fn listen(mut self, records: &[Record], thoroughly: bool) -> Self {
+    pub(super) fn listen(mut self, records: &[Arc<Record>], thoroughly: bool) -> Self {
         let now = Instant::now();
         let runs: Vec<Run> = records
             .iter()
@@ -64,11 +69,13 @@ impl Hearing {
             return self;
         };
         let inodes: BTreeSet<u64> = all.iter().map(|socket| socket.inode).collect();
-        let is_stale = self
-            .looked
-            .is_none_or(|looked| now.duration_since(looked) > STALE);
-        if !thoroughly && !is_stale && inodes == self.inodes && ids == self.runs {
-            return self;
+        let age = self.looked.map(|looked| now.duration_since(looked));
+        if inodes == self.inodes {
+            let is_fresh = age.is_some_and(|age| age <= FRESH);
+            let is_stale = age.is_none_or(|age| age > STALE);
+            if is_fresh || !thoroughly && !is_stale && ids == self.runs {
+                return self;
+            }
         }
         if let Some(heard) = owned(&runs, &all) {
             self.heard = heard;

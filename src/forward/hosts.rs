@@ -1,13 +1,15 @@
 //! The hosts files of local instances. They are mounted over `/etc/hosts` by their inode, so each is rewritten
 //! in place, with one write, and never becomes shorter: a reader sees the old names or the new ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+
+use crate::backend::process::Record;
 
 /// The machine's own hosts file, followed.
 #[derive(Debug)]
@@ -93,8 +95,46 @@ fn without(line: &str, names: &BTreeSet<&str>) -> Option<String> {
     (!kept.is_empty()).then(|| format!("{address}\t{}", kept.join(" ")))
 }
 
+/// What the files of instances say, as far as it was written here.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// By name: the id that the instance was made with, and the lines.
+    written: BTreeMap<String, (String, Vec<(IpAddr, Vec<String>)>)>,
+}
+
+impl Files {
+    /// Makes the file of an instance say this. One that has been removed meanwhile has none.
+    pub(super) fn write(
+        &mut self,
+        path: &Path,
+        record: &Record,
+        base: &Base,
+        lines: &[(IpAddr, Vec<String>)],
+    ) -> io::Result<()> {
+        let name = &record.spec.name;
+        let old = self.written.get(name);
+        if old.is_some_and(|(id, old)| *id == record.created_id && old == lines) {
+            return Ok(());
+        }
+        match write(path, &base.with(lines)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.written.remove(name);
+                return Ok(());
+            }
+            Err(error) => {
+                self.written.remove(name);
+                return Err(error);
+            }
+        }
+        let now = (record.created_id.clone(), lines.to_vec());
+        self.written.insert(name.clone(), now);
+        Ok(())
+    }
+}
+
 /// Makes a file that is there say this, in place. Returns whether it said something else before.
-pub(super) fn write(path: &Path, text: &str) -> io::Result<bool> {
+fn write(path: &Path, text: &str) -> io::Result<bool> {
     // It comes and goes with its instance: one that is being removed must not get it back.
     let mut file: File = OpenOptions::new().read(true).write(true).open(path)?;
     let mut old = Vec::new();

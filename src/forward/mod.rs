@@ -25,10 +25,11 @@ mod socket;
 pub mod stream;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -46,7 +47,7 @@ use control::Asked;
 use doors::{Doors, Key, State};
 use engine::Engine;
 use hearing::Hearing;
-use hosts::Base;
+use hosts::{Base, Files};
 use ledger::Ledger;
 use reach::Reach;
 use relays::{Meetings, Relays};
@@ -61,8 +62,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const UNUSED: Duration = Duration::from_secs(2);
 const FIRST: Duration = Duration::from_secs(10);
 
+/// How long a service whose start was announced may take to listen.
+const STARTING: Duration = Duration::from_secs(30);
+
 /// How often it is looked whether that is so.
 const GLANCE: Duration = Duration::from_millis(500);
+
+/// How long changes of the ledger gather before they are followed, unless somebody waits: when a stack comes up,
+/// one brings the next.
+const GATHER: Duration = Duration::from_millis(100);
 
 /// Something that a task has to tell.
 #[derive(Debug)]
@@ -104,27 +112,39 @@ pub async fn run(
     let dir = dirs.project(project)?;
     dir.create()?;
     let mut forwarder = Forwarder::new(dir, containers, means)?;
-    forwarder.attend().await
+    let outcome = forwarder.attend().await;
+    // The next one does so too, for those that were killed.
+    drop(std::fs::remove_file(forwarder.dir.names_socket()));
+    outcome
 }
 
 #[derive(Debug)]
 struct Forwarder {
     dir: ProjectDir,
     ledger: Ledger,
-    records: Vec<Record>,
+    records: Vec<Arc<Record>>,
     hearing: Hearing,
     engine: Option<Engine>,
     base: Base,
+    files: Files,
     relays: Relays,
     meetings: Meetings,
     /// In place of meetings, where relays are reached through the engine.
     calls: Option<(Calls, Containers)>,
     doors: Doors,
+    /// What the routes were made from; `None` when it may have changed.
+    world: Option<World>,
     routes: Routes,
+    /// When what has changed is to be followed at the latest.
+    due: Option<Instant>,
+    /// Something is known that has not been brought about.
+    is_unsettled: bool,
     events: mpsc::UnboundedSender<Event>,
     told: mpsc::UnboundedReceiver<Event>,
     asked: mpsc::UnboundedReceiver<Asked>,
     waiting: BTreeMap<u64, Waiting>,
+    /// Instances whose start was announced, and until when that counts.
+    starting: BTreeMap<String, Instant>,
     number: u64,
     begun: Instant,
     /// Since when nothing of the project is alive.
@@ -152,14 +172,19 @@ impl Forwarder {
             hearing: Hearing::default(),
             engine: containers.map(Engine::follow),
             base: Base::new(PathBuf::from("/etc/hosts")),
+            files: Files::default(),
             meetings: Meetings::default(),
             doors: Doors::new(relays.clone(), events.clone()),
             relays,
+            world: None,
             routes: Routes::default(),
+            due: None,
+            is_unsettled: true,
             events,
             told,
             asked,
             waiting: BTreeMap::new(),
+            starting: BTreeMap::new(),
             number: 0,
             begun: Instant::now(),
             unused: None,
@@ -174,11 +199,14 @@ impl Forwarder {
         };
         let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-        self.base.refresh();
+        self.refresh_base();
         self.read_ledger(false).await;
         let mut heard = Instant::now();
         loop {
-            self.settle();
+            if self.is_unsettled {
+                self.is_unsettled = false;
+                self.settle();
+            }
             if self.is_to_end() {
                 return Ok(());
             }
@@ -190,8 +218,9 @@ impl Forwarder {
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                () = self.ledger.changed() => self.read_ledger(false).await,
-                () = picture_changed(&mut self.engine) => {}
+                () = self.ledger.changed(), if self.due.is_none() => self.due_soon(),
+                () = at(self.due) => self.read_ledger(false).await,
+                () = picture_changed(&mut self.engine) => self.is_unsettled = true,
                 Some(event) = self.told.recv() => self.hear(event),
                 Some(asked) = self.asked.recv() => {
                     // A stack asks for all its services at once: one look does for them.
@@ -203,7 +232,7 @@ impl Forwarder {
                 }
                 () = tokio::time::sleep_until(heard + pause) => {
                     heard = Instant::now();
-                    self.base.refresh();
+                    self.refresh_base();
                     self.listen(false).await;
                 }
             }
@@ -213,7 +242,20 @@ impl Forwarder {
         }
     }
 
+    /// What has changed is to be followed, and may wait a little for more.
+    fn due_soon(&mut self) {
+        self.due = self.due.or_else(|| Some(Instant::now() + GATHER));
+    }
+
+    fn refresh_base(&mut self) {
+        if self.base.refresh() {
+            self.files = Files::default();
+            self.is_unsettled = true;
+        }
+    }
+
     async fn read_ledger(&mut self, thoroughly: bool) {
+        self.due = None;
         let before = world::networks(&self.records);
         self.records = self.ledger.read();
         let now = world::networks(&self.records);
@@ -232,9 +274,11 @@ impl Forwarder {
         if let Ok(hearing) = work.await {
             self.hearing = hearing;
         }
+        self.is_unsettled = true;
     }
 
     fn hear(&mut self, event: Event) {
+        self.is_unsettled = true;
         match event {
             Event::Met { service, reach } => {
                 self.number += 1;
@@ -258,10 +302,13 @@ impl Forwarder {
 
     /// Some want to know when all is as it should be by what is known now.
     async fn take(&mut self, all: Vec<Asked>) {
-        self.base.refresh();
+        self.refresh_base();
         self.read_ledger(true).await;
         let first = self.number + 1;
         for asked in all {
+            let named = asked.wanted.instances.iter().cloned();
+            let until = Instant::now() + STARTING;
+            self.starting.extend(named.map(|name| (name, until)));
             self.number += 1;
             let waiting = Waiting {
                 asked,
@@ -285,12 +332,16 @@ impl Forwarder {
 
     /// Brings about what follows from what is known.
     fn settle(&mut self) {
+        let now = Instant::now();
+        self.starting.retain(|_, until| *until > now);
+        let starting = self.starting.keys().cloned().collect();
         let picture = self.engine.as_ref().map(Engine::picture);
         let picture = picture.unwrap_or_default();
         let world = World::gather(
             self.dir.name(),
             &self.records,
             &self.hearing.heard,
+            &starting,
             &picture,
         );
         self.unused = if world.locals.iter().any(|local| local.life != Life::Down) {
@@ -298,7 +349,10 @@ impl Forwarder {
         } else {
             self.unused.or_else(|| Some(Instant::now()))
         };
-        self.routes = routes::routes(&world);
+        if self.world.as_ref() != Some(&world) {
+            self.routes = routes::routes(&world);
+            self.world = Some(world);
+        }
         let unwritten = self.write_hosts();
         if let Some((calls, containers)) = &mut self.calls {
             let relays = relay_containers(&picture, self.dir.name());
@@ -324,24 +378,42 @@ impl Forwarder {
             .collect()
     }
 
-    /// What keeps a hosts file from being right, if anything does.
-    fn write_hosts(&self) -> Option<String> {
+    /// What keeps a hosts file from being right, if anything does. While somebody waits for some of them, the
+    /// others have time.
+    fn write_hosts(&mut self) -> Option<String> {
+        let waited_for = self.waited_for();
         let mut trouble = None;
-        for (instance, lines) in &self.routes.hosts {
-            let Ok(dir) = self.dir.instance(instance) else {
+        for record in &self.records {
+            let Some(lines) = self.routes.hosts.get(&record.spec.name) else {
                 continue;
             };
-            let path = dir.hosts();
-            match hosts::write(&path, &self.base.with(lines)) {
-                Ok(_) => {}
-                // The instance has been removed meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    trouble = Some(format!("cannot write {}: {error}", path.display()));
-                }
+            let is_left = |names: &BTreeSet<String>| !names.contains(&record.spec.name);
+            if waited_for.as_ref().is_some_and(is_left) {
+                continue;
+            }
+            let Ok(dir) = self.dir.instance(&record.spec.name) else {
+                continue;
+            };
+            if let Err(error) = self.files.write(&dir.hosts(), record, &self.base, lines) {
+                trouble = Some(format!("cannot write {}: {error}", dir.hosts().display()));
             }
         }
+        if waited_for.is_some() {
+            self.due_soon();
+        }
         trouble
+    }
+
+    /// The instances whose names somebody waits for; `None` for all, also when nobody waits.
+    fn waited_for(&self) -> Option<BTreeSet<String>> {
+        let mut all = BTreeSet::new();
+        for waiting in self.waiting.values() {
+            if waiting.asked.wanted.instances.is_empty() {
+                return None;
+            }
+            all.extend(waiting.asked.wanted.instances.iter().cloned());
+        }
+        (!all.is_empty()).then_some(all)
     }
 
     /// Answers those who wait for what is now in effect, and those who have waited too long.
@@ -373,7 +445,7 @@ impl Forwarder {
         if let Some(trouble) = unwritten {
             return Some(trouble.to_owned());
         }
-        let reachable = &waiting.asked.reachable;
+        let reachable = &waiting.asked.wanted.reachable;
         let unconnected = reachable
             .iter()
             .find(|service| self.relays.of(service).is_empty());
@@ -407,6 +479,13 @@ fn relay_containers(picture: &Neighbourhood, project: &str) -> BTreeMap<String, 
         .filter(|(_, one)| one.project == project && Role::of(&one.labels) == Some(Role::Relay))
         .map(|(id, one)| (id.clone(), (one.service.clone(), one.name.clone())))
         .collect()
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn picture_changed(engine: &mut Option<Engine>) {

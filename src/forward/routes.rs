@@ -273,7 +273,8 @@ impl<'a> Making<'a> {
             }
             for (port, spots) in doors {
                 let door = Door::Here((address, port).into());
-                if spots.iter().any(|spot| spot.heard) && !there.contains(&port) {
+                let is_free = !there.contains(&port) && !self.is_awaited(service, port);
+                if spots.iter().any(|spot| spot.heard) && is_free {
                     self.routes.doors.insert(door, best(&spots));
                 }
             }
@@ -291,6 +292,15 @@ impl<'a> Making<'a> {
                 }
             }
         }
+    }
+
+    /// Whether another service is about to listen on a port of this machine, perhaps on all addresses.
+    fn is_awaited(&self, service: &str, port: u16) -> bool {
+        let others = self.world.locals.iter();
+        others
+            .filter(|local| local.service != service && local.is_starting)
+            .filter(|local| local.ports.iter().any(|(_, actual)| *actual == port))
+            .any(|local| local.heard.iter().all(|heard| heard.port != port))
     }
 
     /// What stands in an instance's environment leads somewhere.
@@ -534,6 +544,7 @@ mod tests {
             life: Life::Up,
             ports: ports.to_vec(),
             heard: listens.iter().map(|text| heard(text)).collect(),
+            is_starting: false,
         }
     }
 
@@ -593,6 +604,28 @@ mod tests {
                 }
             })
             .collect()
+    }
+
+    #[test]
+    fn a_port_that_another_service_is_about_to_take_is_let_go() {
+        let api = local("api", &[(8080, 8081)], &["127.0.0.1:8081"]);
+        let door = [format!("{V_API}:8080 -> 127.0.0.1:8081")];
+        let mut web = local("web", &[(80, 8080)], &[]);
+        web.life = Life::Down;
+        let with = |web: &Local| doors(&world(false, vec![api.clone(), web.clone()], vec![]));
+        let here = |all: Vec<String>| -> Vec<String> {
+            all.into_iter()
+                .filter(|door| door.starts_with(V_API))
+                .collect()
+        };
+        // One that is down may stay so.
+        assert_eq!(here(with(&web)), door);
+        web.is_starting = true;
+        assert_eq!(here(with(&web)), [""; 0]);
+        web.life = Life::Up;
+        assert_eq!(here(with(&web)), [""; 0]);
+        web.heard = vec![heard("127.0.0.1:8080")];
+        assert_eq!(here(with(&web)), door);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::backend::container::{Neighbourhood, Spot};
 use crate::backend::process::{Record, status};
@@ -38,6 +39,8 @@ pub(super) struct Local {
     pub(super) ports: Vec<(u16, u16)>,
     /// Where its processes listen, sorted.
     pub(super) heard: Vec<Heard>,
+    /// It is about to listen on its ports.
+    pub(super) is_starting: bool,
 }
 
 /// How an instance is.
@@ -87,14 +90,15 @@ impl World {
     /// Puts together what was found.
     pub(super) fn gather(
         project: &str,
-        records: &[Record],
+        records: &[Arc<Record>],
         heard: &BTreeMap<String, Vec<Heard>>,
+        starting: &BTreeSet<String>,
         around: &Neighbourhood,
     ) -> Self {
         let locals = records
             .iter()
             .filter(|record| Role::of(&record.spec.labels).is_none())
-            .map(|record| local(record, heard))
+            .map(|record| local(record, heard, starting))
             .collect();
         let networks = around
             .networks
@@ -129,7 +133,7 @@ impl World {
 }
 
 /// The networks that local instances are on.
-pub(super) fn networks(records: &[Record]) -> BTreeSet<String> {
+pub(super) fn networks(records: &[Arc<Record>]) -> BTreeSet<String> {
     let places = records.iter().flat_map(|record| &record.spec.names.places);
     places.map(|place| place.network.clone()).collect()
 }
@@ -143,7 +147,12 @@ pub(super) fn life(record: &Record) -> Life {
     }
 }
 
-fn local(record: &Record, heard: &BTreeMap<String, Vec<Heard>>) -> Local {
+fn local(
+    record: &Record,
+    heard: &BTreeMap<String, Vec<Heard>>,
+    starting: &BTreeSet<String>,
+) -> Local {
+    let life = life(record);
     let spec = &record.spec;
     let mut ports: Vec<(u16, u16)> = spec
         .ports
@@ -157,9 +166,10 @@ fn local(record: &Record, heard: &BTreeMap<String, Vec<Heard>>) -> Local {
         instance: spec.name.clone(),
         service: spec.service.clone(),
         one_off: spec.number == 0,
-        life: life(record),
+        life,
         names: spec.names.clone(),
         ports,
         heard: heard.get(record.id()).cloned().unwrap_or_default(),
+        is_starting: life == Life::Restarting || starting.contains(&spec.name),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 
+use wharf::backend::process::NamesWanted;
+
 use crate::stage::{Stage, eventually, free_port, is_root, talk};
 
 #[tokio::test]
@@ -76,8 +78,27 @@ async fn sigterm_ends_it() {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(stage.forwarders_end().success());
-    let left = stage.processes.sync_names(crate::stage::PROJECT, &[]).await;
+    let left = stage
+        .processes
+        .sync_names(crate::stage::PROJECT, NamesWanted::default())
+        .await;
     let error = left.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("cannot be reached"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_forwarder_that_was_stopped_is_started_by_whoever_needs_names() {
+    let stage = Stage::new("192.0.2.1");
+    let sleep = vec!["sleep".to_owned(), "60".to_owned()];
+    stage.run("api", &[], sleep).await;
+    // What `up` makes of itself: an instance of this name.
+    stage.run("wharf-forwarder", &[], stage.forwarding()).await;
+    stage.sync(&[]).await;
+    stage.stop("wharf-forwarder").await;
+    assert!(!stage.names_socket().exists());
+    stage.sync(&[]).await;
+    assert!(stage.names_socket().exists());
+    stage.stop("wharf-forwarder").await;
+    stage.stop("api").await;
 }

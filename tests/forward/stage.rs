@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wharf::backend::process::{Dirs, Processes, Record};
+use wharf::backend::process::{Dirs, NamesWanted, Processes, Record};
 use wharf::backend::{Backend as _, Made};
 use wharf::event::Events;
 use wharf::naming::{Names, Place, Way};
@@ -205,6 +205,27 @@ impl Stage {
         *self.forwarder.borrow_mut() = Some(command.spawn().unwrap());
     }
 
+    /// The command of a forwarder without the engine.
+    pub(crate) fn forwarding(&self) -> Vec<String> {
+        let dirs = self.processes.dirs();
+        let (state, runtime) = (dirs.state().display(), dirs.runtime().display());
+        vec![
+            env!("CARGO_BIN_EXE_wharf").to_owned(),
+            "forward".to_owned(),
+            format!("--project={PROJECT}"),
+            format!("--state-dir={state}"),
+            format!("--runtime-dir={runtime}"),
+        ]
+    }
+
+    pub(crate) fn names_socket(&self) -> PathBuf {
+        self.processes
+            .dirs()
+            .project(PROJECT)
+            .unwrap()
+            .names_socket()
+    }
+
     /// Kills the forwarder as nobody should.
     pub(crate) fn kill_forwarder(&self) {
         let mut forwarder = self.forwarder.borrow_mut().take().unwrap();
@@ -255,7 +276,11 @@ impl Stage {
     /// Waits until the forwarder has caught up.
     pub(crate) async fn sync(&self, reachable: &[&str]) {
         let reachable: Vec<String> = reachable.iter().map(|name| (*name).to_owned()).collect();
-        let outcome = self.processes.sync_names(PROJECT, &reachable).await;
+        let wanted = NamesWanted {
+            reachable,
+            ..NamesWanted::default()
+        };
+        let outcome = self.processes.sync_names(PROJECT, wanted).await;
         outcome.unwrap();
     }
 

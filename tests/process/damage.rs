@@ -3,7 +3,7 @@
 use wharf::backend::Backend;
 use wharf::state::Status;
 
-use crate::stage::{PROJECT, Stage, exited, name, shell};
+use crate::stage::{PROJECT, Stage, exited, name, shell, until_readable};
 
 #[tokio::test]
 async fn a_frozen_supervisor_is_replaced_and_that_is_said() {
@@ -79,11 +79,55 @@ async fn a_lost_entry_of_a_living_instance_does_not_lead_to_a_second_one() {
     let entry = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let error = stage.up(shell("web", "exec sleep 600")).await.unwrap_err();
-    assert!(error.to_string().contains("still alive"), "{error}");
+    assert_eq!(
+        wharf::error::Error::from(error).hints,
+        [format!("to end it: kill {first}")]
+    );
     assert_eq!(stage.started(), [first]);
     std::fs::write(&path, entry).unwrap();
     stage.stop("web", None).await.unwrap();
     assert_eq!(stage.started(), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn a_damaged_entry_of_a_living_instance_says_how_to_end_it() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    let pid = stage.instance("web").await.pid.unwrap();
+    let end = stage.main_end("web");
+    stage.kill_supervisor();
+    let project = stage.dirs().project(PROJECT).unwrap();
+    let path = project.instance(&name("web")).unwrap().record();
+    std::fs::write(&path, "{").unwrap();
+    let error = stage.processes.observe(PROJECT).await.unwrap_err();
+    let shown = wharf::error::Error::from(error);
+    let hint = shown.hints[0].split_once(": ").unwrap().1;
+    assert!(hint.starts_with(&format!("kill {pid}; mv ")), "{hint}");
+    let done = std::process::Command::new("sh").args(["-c", hint]).status();
+    assert!(done.unwrap().success());
+    until_readable(&end);
+    stage.up(shell("web", "exit 2")).await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 2);
+}
+
+#[tokio::test]
+async fn an_entry_is_removed_as_a_whole() {
+    let stage = Stage::new();
+    stage.up(shell("web", "echo old; exit 0")).await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 0);
+    let project = stage.dirs().project(PROJECT).unwrap();
+    let dir = project.instance(&name("web")).unwrap();
+    // What a removal leaves that was killed half-way, and what a making leaves.
+    let left = project.instances().join(".removed-1-x");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("stdout.log"), "x").unwrap();
+    std::fs::remove_file(dir.record()).unwrap();
+    assert!(stage.processes.observe(PROJECT).await.unwrap().is_empty());
+    stage.up(shell("web", "echo new; exit 0")).await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 0);
+    let log = std::fs::read_to_string(dir.log(wharf::event::Stream::Stdout, 0)).unwrap();
+    assert_eq!(log, "new\n");
+    assert!(!left.exists());
 }
 
 #[tokio::test]

@@ -22,13 +22,14 @@
 //! RUNTIME/PROJECT.names.sock         the forwarder's
 //! ```
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::run::wall_clock;
 use crate::backend::BackendError;
 use crate::project::Env;
 
@@ -207,6 +208,16 @@ impl ProjectDir {
     }
 }
 
+/// What the directories of instances that are being removed are called first.
+const REMOVED: &str = ".removed-";
+
+fn removed(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The files of one instance.
 #[derive(Clone, Debug)]
 pub struct InstanceDir(PathBuf);
@@ -220,6 +231,30 @@ impl InstanceDir {
     /// Makes it, for this user alone.
     pub fn create(&self) -> Result<(), BackendError> {
         private_dir(&self.0).map_err(|source| failed("create", &self.0, source))
+    }
+
+    /// Removes it with all that is in it. Whoever looks finds it whole or not at all, also when this is killed
+    /// half-way: the next removal in the project takes what is left.
+    pub fn remove(&self) -> Result<(), BackendError> {
+        let cannot = |error| failed("remove", &self.0, error);
+        let (Some(parent), Some(name)) = (self.0.parent(), self.0.file_name()) else {
+            return Err(cannot(io::ErrorKind::InvalidInput.into()));
+        };
+        // No instance's name begins with a full stop.
+        let aside = format!("{REMOVED}{}-{}", wall_clock(), name.to_string_lossy());
+        let aside = parent.join(aside);
+        match fs::rename(&self.0, &aside) {
+            Ok(()) => removed(&aside).map_err(cannot)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(cannot(error)),
+        }
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(REMOVED) {
+                // Another one may be at it, too.
+                drop(removed(&entry.path()));
+            }
+        }
+        Ok(())
     }
 
     /// The ledger entry.
@@ -246,7 +281,7 @@ impl InstanceDir {
 
     /// The segments of the log that there are, ascending.
     pub fn segments(&self) -> io::Result<Vec<u64>> {
-        let entries = match std::fs::read_dir(&self.0) {
+        let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),

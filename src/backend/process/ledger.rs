@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::attributes::Attributes;
 use super::cgroup::Group;
 use super::dirs::{InstanceDir, ProjectDir, failed};
+use super::lock;
 use super::notes::Notes;
 use super::run::ProcessId;
 use crate::backend::BackendError;
@@ -210,7 +211,11 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("read", &path, error)),
         };
-        let mut record = Self::parse(&bytes).map_err(|cause| corrupt(&path, cause))?;
+        let mut record = Self::parse(&bytes).map_err(|cause| BackendError::Damaged {
+            path: path.clone(),
+            cause,
+            alive: unrecorded(dir).map(|process| process.pid),
+        })?;
         if let Some(run) = record.run.as_ref().filter(|run| run.finished.is_none()) {
             let notes = Notes::read(&dir.notes(), &run.id);
             record.learn(&notes);
@@ -296,10 +301,9 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     outcome
 }
 
-fn corrupt(path: &Path, message: String) -> BackendError {
-    failed(
-        "read",
-        path,
-        io::Error::new(io::ErrorKind::InvalidData, message),
-    )
+/// The main process of a run whose keeper lives, by what that has noted: where the entry does not tell.
+pub(super) fn unrecorded(dir: &InstanceDir) -> Option<ProcessId> {
+    let (_, notes) = Notes::last(&dir.notes())?;
+    let process = notes.main.or(notes.keeper)?;
+    lock::is_held(&dir.keeper_lock()).then_some(process)
 }

@@ -8,6 +8,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt as _, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
+use super::observe::status;
+use super::protocol::Request;
 use super::{Processes, socket};
 use crate::backend::BackendError;
 
@@ -41,6 +43,10 @@ pub struct NamesWanted {
     /// Services whose relay is connected and listens.
     #[serde(default)]
     pub reachable: Vec<String>,
+    /// Instances that are about to start: they see their names, and nothing is in the way of their ports. Empty
+    /// where all see theirs.
+    #[serde(default)]
+    pub instances: Vec<String>,
 }
 
 /// What the forwarder answers.
@@ -55,14 +61,10 @@ pub enum NamesReply {
 
 impl Processes {
     /// Returns when the project's forwarder has caught up with all that ledger and engine know now: hosts files
-    /// are written, ports are listened on, and each of the `reachable` services has a relay that listens.
+    /// are written, ports are listened on, and what is `wanted` besides.
     ///
     /// Fails when there is no forwarder for some seconds, or with what it says keeps it.
-    pub async fn sync_names(
-        &self,
-        project: &str,
-        reachable: &[String],
-    ) -> Result<(), BackendError> {
+    pub async fn sync_names(&self, project: &str, wanted: NamesWanted) -> Result<(), BackendError> {
         let cannot = |source| BackendError::State {
             action: format!("the services of project {project} do not have all their names"),
             source,
@@ -70,9 +72,7 @@ impl Processes {
         let path = self.dirs().project(project)?.names_socket();
         let request = NamesRequest {
             version: NAMES_PROTOCOL,
-            sync: NamesWanted {
-                reachable: reachable.to_vec(),
-            },
+            sync: wanted,
         };
         let deadline = Instant::now() + COMING;
         loop {
@@ -97,8 +97,27 @@ impl Processes {
                 );
                 return Err(cannot(std::io::Error::new(error.kind(), text)));
             }
+            self.revive_forwarder(project).await;
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Starts the forwarder again if it has ended: because nobody needed it a moment ago, or because a command
+    /// that was to remove it did not come to that.
+    async fn revive_forwarder(&self, project: &str) {
+        let name = crate::naming::forwarder_name(project);
+        let Ok(record) = self.record(project, &name) else {
+            return;
+        };
+        if status(&record).is_alive() && record.wanted {
+            return;
+        }
+        let request = Request::Start {
+            instance: name,
+            before: Some(record.id().to_owned()),
+        };
+        // While the last one is still ending this is refused, and tried again.
+        drop(self.client.ask(project, &request).await);
     }
 }
 
@@ -129,6 +148,7 @@ mod tests {
         let request: NamesRequest =
             serde_json::from_str(r#"{"version":1,"sync":{"reachable":["api"]}}"#).unwrap();
         assert_eq!(request.sync.reachable, ["api"]);
+        assert!(request.sync.instances.is_empty());
         let words = |reply: &NamesReply| serde_json::to_string(reply).unwrap();
         assert_eq!(words(&NamesReply::Ok(true)), r#"{"ok":true}"#);
         assert_eq!(words(&NamesReply::Error("no".into())), r#"{"error":"no"}"#);

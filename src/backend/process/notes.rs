@@ -38,26 +38,23 @@ pub struct Notes {
 impl Notes {
     /// Reads the notes about the run `run_id`; those about another run are none.
     pub fn read(path: &Path, run_id: &str) -> Self {
+        let last = Self::last(path).filter(|(id, _)| id == run_id);
+        last.map(|(_, notes)| notes).unwrap_or_default()
+    }
+
+    /// Reads the notes, and the id of the run that they are about.
+    pub fn last(path: &Path) -> Option<(String, Self)> {
         let mut text = [b' '; 3 * SLOT];
-        let read = File::open(path).and_then(|file| file.read_at(&mut text, 0));
-        if read.is_err() {
-            return Self::default();
-        }
+        File::open(path)
+            .and_then(|file| file.read_at(&mut text, 0))
+            .ok()?;
         let slot = |at: usize| -> Option<&str> {
             let bytes = text.get(at * SLOT..(at + 1) * SLOT)?;
             let end = bytes.iter().position(|byte| *byte == b'\n')?;
             std::str::from_utf8(&bytes[..end]).ok()
         };
         let mut notes = Self::default();
-        let Some(rest) = slot(0).and_then(|text| text.strip_prefix("1 ")) else {
-            return notes;
-        };
-        let Some(keeper) = rest
-            .strip_prefix(run_id)
-            .and_then(|rest| rest.strip_prefix(' '))
-        else {
-            return notes;
-        };
+        let (run_id, keeper) = slot(0)?.strip_prefix("1 ")?.split_once(' ')?;
         notes.keeper = process(keeper);
         if let Some(second) = slot(1) {
             notes.main = second.strip_prefix("main ").and_then(process);
@@ -70,7 +67,7 @@ impl Notes {
             .and_then(|text| text.strip_prefix("exit "))
             .and_then(|text| text.split_once(' '))
             .and_then(|(code, time)| Some((code.parse().ok()?, time.parse().ok()?)));
-        notes
+        Some((run_id.to_owned(), notes))
     }
 }
 

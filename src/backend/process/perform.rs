@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use super::dirs::{self, InstanceDir, failed};
+use super::ledger::unrecorded;
 use super::observe::status;
 use super::protocol::Request;
 use super::run::Survivor;
 use super::tree::Snapshot;
-use super::{Processes, Record, cgroup, convert, declared, hooks, lock, stores};
+use super::{NamesWanted, Processes, Record, cgroup, convert, declared, hooks, lock, stores};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::naming::Way;
@@ -31,18 +34,27 @@ impl Processes {
             Action::Create(spec) => self.create(spec, events).await.map(Some),
             Action::Start { instance } => {
                 let record = self.record(&instance.project, &instance.name)?;
+                if let Some(path) = record.spec.names.hosts.as_deref().filter(|it| !it.exists()) {
+                    own_hosts(path)?;
+                }
                 if record.spec.names.way != Way::Off && self.has_forwarder(&instance.project)? {
                     // What it depends on may have come up a moment ago.
-                    self.sync_names(&instance.project, &[]).await?;
+                    let wanted = NamesWanted {
+                        instances: vec![instance.name.clone()],
+                        ..NamesWanted::default()
+                    };
+                    self.sync_names(&instance.project, wanted).await?;
                 }
                 let request = Request::Start {
                     instance: instance.name.clone(),
                     before: Some(record.id().to_owned()),
                 };
                 let id = self.client.ask(&instance.project, &request).await?;
-                let record = self.record(&instance.project, &instance.name)?;
-                let hooks = &record.spec.attributes.post_start;
-                hooks::run(&record, "post_start", hooks, events).await?;
+                if !record.spec.attributes.post_start.is_empty() {
+                    let record = self.record(&instance.project, &instance.name)?;
+                    let hooks = &record.spec.attributes.post_start;
+                    hooks::run(&record, "post_start", hooks, events).await?;
+                }
                 Ok(id.map(InstanceId))
             }
             Action::AwaitReady {
@@ -99,8 +111,11 @@ impl Processes {
                 Ok(None)
             }
             Action::AwaitReachable { project, service } => {
-                let reachable = [service.clone()];
-                self.sync_names(project, &reachable).await.map(|()| None)
+                let wanted = NamesWanted {
+                    reachable: vec![service.clone()],
+                    ..NamesWanted::default()
+                };
+                self.sync_names(project, wanted).await.map(|()| None)
             }
             Action::FreePort { .. }
             | Action::MovePort { .. }
@@ -172,14 +187,21 @@ impl Processes {
                 )));
             }
             forget(&dir, &old).await?;
-            clear(dir.path())?;
+        } else if let Some(process) = unrecorded(&dir)
+            && (process.is_alive() || !keeper_is_gone(&dir).await)
+        {
+            return Err(BackendError::Unrecorded {
+                name: spec.name.clone(),
+                pid: process.pid,
+            });
         }
+        // Also what is left of one whose making was cut off.
+        dir.remove()?;
         dir.create()?;
         stores::write(&dir, spec)?;
         if record.spec.names.way == Way::Hosts {
             let path = dir.hosts();
-            // The machine's own, until the forwarder adds the names of services.
-            fs::copy("/etc/hosts", &path).map_err(|error| failed("write", &path, error))?;
+            own_hosts(&path)?;
             record.spec.names.hosts = Some(path);
         }
         record.write(&dir)?;
@@ -221,23 +243,39 @@ impl Processes {
             instance: name.to_owned(),
         };
         if !self.client.ask_if_there(project, &request).await? {
-            clear(dir.path())?;
+            dir.remove()?;
         }
         Ok(())
     }
 }
 
+/// Writes an instance's hosts file: what this machine has, until the forwarder adds the names of services.
+fn own_hosts(path: &Path) -> Result<(), BackendError> {
+    let cannot = |error| failed("write", path, error);
+    let text = fs::read("/etc/hosts").or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(Vec::new()),
+        _ => Err(failed("read", Path::new("/etc/hosts"), error)),
+    })?;
+    fs::write(path, text).map_err(cannot)?;
+    // Whoever the service runs as reads it.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(cannot)
+}
+
+/// Waits for a keeper that has just seen the end of its run: it records the last output and goes.
+async fn keeper_is_gone(dir: &InstanceDir) -> bool {
+    for _ in 0..LOOKS {
+        if !lock::is_held(&dir.keeper_lock()) {
+            return true;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    false
+}
+
 /// Takes away what an instance that has ended has outside of its own directory. Refused while something of it
 /// is alive that SIGKILL could not end: nobody would know of it any more.
 async fn forget(dir: &InstanceDir, record: &Record) -> Result<(), BackendError> {
-    let mut looks = 0;
-    while lock::is_held(&dir.keeper_lock()) {
-        // A keeper that has just seen the end of its run records the last output and goes.
-        if looks < LOOKS {
-            looks += 1;
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        }
+    if !keeper_is_gone(dir).await {
         let left = Snapshot::take().map(|all| all.of(record));
         let left = left.unwrap_or_default();
         return Err(BackendError::Unkillable {
@@ -250,11 +288,4 @@ async fn forget(dir: &InstanceDir, record: &Record) -> Result<(), BackendError> 
         drop(group.remove());
     }
     stores::conceal(dir)
-}
-
-fn clear(path: &std::path::Path) -> Result<(), BackendError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
-        _ => Ok(()),
-    }
 }

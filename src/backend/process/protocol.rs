@@ -209,6 +209,8 @@ impl From<BackendError> for Failure {
             | BackendError::NotReady { .. }
             | BackendError::AnsweredByOther { .. }
             | BackendError::Port(_)
+            | BackendError::Damaged { .. }
+            | BackendError::Unrecorded { .. }
             | BackendError::Unsupported(_)) => Self::Refused {
                 message: other.to_string(),
             },

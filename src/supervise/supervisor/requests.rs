@@ -1,10 +1,8 @@
 //! What a command may ask, and what it is told.
 
-use std::io;
 use std::time::Duration;
 
 use super::Supervisor;
-use crate::backend::process::dirs::failed;
 use crate::backend::process::protocol::{Failure, Reply, Request};
 use crate::supervise::control::ClientId;
 use crate::supervise::unit::{Settled, Surroundings, Unit};
@@ -163,13 +161,7 @@ impl Supervisor {
                 message: format!("{name} is running: stop it first"),
             });
         }
-        let dir = self.dir.instance(name)?;
-        match std::fs::remove_dir_all(dir.path()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove", dir.path(), error).into())
-            }
-            _ => Ok(()),
-        }
+        Ok(self.dir.instance(name)?.remove()?)
     }
 }
 
