@@ -223,13 +223,15 @@ impl From<BackendError> for Error {
                 working_dir,
                 source,
             } => {
-                hints.push(if source.kind() == std::io::ErrorKind::NotFound {
+                hints.push(if !working_dir.is_dir() {
+                    let directory = working_dir.display();
                     format!(
-                        "check that `{command}` is installed and on PATH, and that {} exists",
-                        working_dir.display()
+                        "its directory {directory} is not there, or not to be entered: working_dir"
                     )
+                } else if source.kind() == std::io::ErrorKind::NotFound {
+                    format!("check that `{command}` is installed and on PATH")
                 } else {
-                    format!("check the permissions of `{command}`")
+                    format!("check the permissions of `{command}`, and those that its limits need")
                 });
             }
             BackendError::PortTaken { .. } => {

@@ -53,6 +53,8 @@ struct Stopped {
 /// What was done to one holder.
 struct Done {
     said: String,
+    /// What kept it running and went first.
+    supervisor: Option<String>,
     outcome: Outcome,
     pids: Vec<u32>,
 }
@@ -117,6 +119,7 @@ impl Backends {
                 let stopped = blocking(move || release::stop_unit(&holder)).await?;
                 Ok(Done {
                     said: format!("stopped {name}; `systemctl start {name}` brings it back"),
+                    supervisor: None,
                     outcome: Outcome::Stopped,
                     pids: stopped.pids,
                 })
@@ -152,6 +155,7 @@ impl Backends {
             .unwrap_or_default();
         Ok(Done {
             said: format!("stopped container {}{project}", facts.name),
+            supervisor: None,
             outcome: Outcome::Stopped,
             pids: Vec::new(),
         })
@@ -171,6 +175,7 @@ impl Backends {
             self.processes.stop(project, name, Some(grace)).await?;
             return Ok(Done {
                 said: format!("stopped {name} of project {project}, a service of wharf's"),
+                supervisor: None,
                 outcome: Outcome::Stopped,
                 pids: vec![facts.pid],
             });
@@ -191,8 +196,13 @@ impl Backends {
             (false, true) => ("killed (it ignored the signal)", Outcome::Killed),
             (false, false) => ("stopped", Outcome::Stopped),
         };
+        let first = stopped.supervisor.as_ref();
+        let first = first.map_or_else(String::new, |first| {
+            format!(", after what kept it: {first}")
+        });
         Ok(Done {
-            said: format!("{how} {}", stopped.who),
+            said: format!("{how} {}{first}", stopped.who),
+            supervisor: stopped.supervisor,
             outcome,
             pids: stopped.pids,
         })
@@ -209,6 +219,7 @@ impl Stopped {
         let known = self.pids.contains(&facts.pid) || facts.run_id.as_ref().is_some_and(of_run);
         known.then(|| Done {
             said: String::new(),
+            supervisor: None,
             outcome: Outcome::Stopped,
             pids: vec![facts.pid],
         })
@@ -246,9 +257,11 @@ fn entry(
     done: Result<&Done, &BackendError>,
     took: Duration,
 ) -> Option<Entry> {
-    let (outcome, pids) = match done {
-        Ok(done) => (done.outcome, done.pids.clone()),
-        Err(BackendError::Port(PortError::Unkillable { .. })) => (Outcome::Failed, Vec::new()),
+    let (outcome, pids, supervisor) = match done {
+        Ok(done) => (done.outcome, done.pids.clone(), done.supervisor.clone()),
+        Err(BackendError::Port(PortError::Unkillable { .. })) => {
+            (Outcome::Failed, Vec::new(), None)
+        }
         Err(_) => return None,
     };
     let claim = &freeing.claim;
@@ -265,6 +278,7 @@ fn entry(
         addresses: claim.addresses.clone(),
         service: Some(claim.service.clone()).filter(|service| !service.is_empty()),
         holder: HolderReport::of(holder),
+        supervisor,
         release: Means::of(holder),
         outcome,
         pids,

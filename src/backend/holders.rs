@@ -82,7 +82,8 @@ fn named(found: owner::LookUp, census: &Census) -> Vec<Held> {
     });
     let mut held: Vec<Held> = connections.collect();
     held.extend(owner::attribute(found, &census.published, &census.running));
-    if census.answered > 0 && census.silent.is_empty() {
+    // A dead engine may have left containers that live on (`live-restore`), and their proxies.
+    if census.answered > 0 && census.silent.is_empty() && census.dead.is_empty() {
         owner::mark_orphans(&mut held, &census.daemons);
     }
     held

@@ -12,7 +12,7 @@ use crate::cli::who::{self, Ports, Seen, look, released};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::port::holder::{Holder, Who};
-use crate::port::release::{how_released, supervisor_of};
+use crate::port::release::{how_released, supervisor_of, supervisors_of};
 use crate::ui::progress::Progress;
 use crate::ui::question;
 use crate::ui::report;
@@ -147,7 +147,10 @@ async fn free(context: &Context, args: &Args, backends: &Backends, seen: &Seen) 
         return Err(undecided(seen));
     } else if !context.ui.can_ask() {
         return Err(undecided(seen));
-    } else if context.ui.ask_to_stop(claim, &seen.holders) {
+    } else if context
+        .ui
+        .ask_to_stop(claim, &seen.holders, &supervisors_of(&seen.holders, claim))
+    {
         "your answer"
     } else {
         return Err(Error::failed(format!("port {claim} was left alone")));

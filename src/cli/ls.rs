@@ -52,8 +52,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let backends = context.backends()?;
     let mut rows = Vec::new();
     for project in backends.processes.projects()? {
-        let instances = backends.processes.observe(&project).await?;
-        rows.extend(instances.iter().map(Row::of_process));
+        match backends.processes.observe(&project).await {
+            Ok(instances) => rows.extend(instances.iter().map(Row::of_process)),
+            // What is wrong with one is no reason to be silent about the others.
+            Err(error) => context
+                .ui
+                .note(format!("project {project} is left out: {error}")),
+        }
     }
     match backends.containers.reachable().await {
         Ok(_) => {

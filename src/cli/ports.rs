@@ -318,6 +318,9 @@ fn holder(entry: &Entry) -> String {
         (None, Some(unit)) => unit.clone(),
         (None, None) => found.command.clone().unwrap_or_else(|| "?".to_owned()),
     };
+    if let Some(first) = &entry.supervisor {
+        text = format!("{text}, after {first}");
+    }
     // The log may hold anything that a program put on its command line.
     text = text
         .chars()

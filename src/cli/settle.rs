@@ -7,7 +7,7 @@ use crate::observe::observe;
 use crate::plan::placement::Placement;
 use crate::plan::policy::{Choice, Policy};
 use crate::plan::{self, Inputs, Plan, Question};
-use crate::port::release::how_released;
+use crate::port::release::{how_released, supervisors_of};
 use crate::project::model::Project;
 use crate::state::Observed;
 use crate::ui::question;
@@ -43,13 +43,12 @@ pub(super) async fn settle(
             error.hints.extend(problem.hint.clone());
             return Err(error);
         }
-        if plan.questions.is_empty() {
+        // One at a time: what is open to the next one depends on the answer.
+        let Some(question) = plan.questions.first() else {
             return Ok(Settled { plan, observed });
-        }
-        for question in &plan.questions {
-            let choice = answer(context, question)?;
-            policy.answers.insert(question.claim.clone(), choice);
-        }
+        };
+        let choice = answer(context, question)?;
+        policy.answers.insert(question.claim.clone(), choice);
     }
 }
 
@@ -62,7 +61,8 @@ pub(super) fn answer(context: &Context, question: &Question) -> Result<Choice> {
     if question.settled.is_some() || !can_change || !context.ui.can_ask() {
         return Err(unanswered(question));
     }
-    match context.ui.ask(question) {
+    let notes = supervisors_of(&question.holders, &question.claim);
+    match context.ui.ask(question, &notes) {
         Choice::Abort => {
             context.ui.status("aborted: nothing was changed");
             Err(Error::interrupted())

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args as _, FromArgMatches as _, ValueEnum};
 
 use crate::backend::router::Backends;
+use crate::cli::await_names::await_names;
 use crate::cli::await_up::await_up;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::{Context, Named, with_choices};
@@ -23,7 +24,7 @@ use crate::probe;
 use crate::project;
 use crate::project::model::{Conflict, Project, PullPolicy};
 use crate::state::{Instance, Status};
-use crate::ui::{GOOD, NAME};
+use crate::ui::{GOOD, NAME, WARN};
 
 /// Create and start the services, after resolving conflicts about their ports
 #[derive(Debug, clap::Args)]
@@ -255,12 +256,14 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let kept = kept(&settled.plan, &settled.observed.instances, &project);
     context.ui.statuses(kept.iter().map(|instance| {
-        format!(
-            " {GOOD}✔{GOOD:#} {} {} is up to date{}",
-            instance.backend,
-            instance.name,
-            answers_at(instance)
-        )
+        let (backend, name) = (instance.backend, &instance.name);
+        if instance.status == Status::Restarting {
+            return format!(
+                " {WARN}!{WARN:#} {backend} {name} ended, and waits to be started again"
+            );
+        }
+        let answers = answers_at(instance);
+        format!(" {GOOD}✔{GOOD:#} {backend} {name} is up to date{answers}")
     }));
     if context.global.dry_run {
         if settled.plan.steps.is_empty() {
@@ -271,6 +274,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     if args.detaches() || args.no_start {
         let started = async {
             carry_out_quietly(context, &backends, &settled.plan, quiet).await?;
+            if !args.no_start {
+                await_names(&backends, &settled, &kept, &project.name).await?;
+            }
             if args.wait && !args.no_start {
                 wait(context, &backends, &project).await?;
             }
@@ -483,7 +489,7 @@ fn menu(context: &Context, asked: Option<bool>) -> bool {
         })
 }
 
-/// Running instances that the plan leaves as they are.
+/// Instances that the plan leaves as they are: they run, or will again when their pause is over.
 fn kept(plan: &Plan, instances: &[Instance], project: &Project) -> Vec<Instance> {
     let touched = |instance: &Instance| {
         let this = Which::Existing(instance.id.clone());
@@ -491,7 +497,7 @@ fn kept(plan: &Plan, instances: &[Instance], project: &Project) -> Vec<Instance>
         targets.into_iter().any(|target| target.which == this)
     };
     let running = |instance: &&Instance| {
-        instance.status == Status::Running
+        matches!(instance.status, Status::Running | Status::Restarting)
             && !instance.one_off
             && project.services.contains_key(&instance.service)
     };

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 use crate::backend::process::Record;
 
+/// An address and its names.
+pub(super) type Line = (IpAddr, Vec<String>);
+
 /// The machine's own hosts file, followed.
 #[derive(Debug)]
 pub(super) struct Base {
@@ -56,7 +59,7 @@ impl Base {
 
     /// A file with these names in it. What the machine says about the same names is
     /// left out: resolvers differ in which of two answers they take.
-    pub(super) fn with(&self, lines: &[(IpAddr, Vec<String>)]) -> String {
+    pub(super) fn with(&self, lines: &[Line]) -> String {
         let ours: BTreeSet<&str> = lines
             .iter()
             .flat_map(|(_, names)| names.iter().map(String::as_str))
@@ -99,7 +102,7 @@ fn without(line: &str, names: &BTreeSet<&str>) -> Option<String> {
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// By name: the id that the instance was made with, and the lines.
-    written: BTreeMap<String, (String, Vec<(IpAddr, Vec<String>)>)>,
+    written: BTreeMap<String, (String, Vec<Line>)>,
 }
 
 impl Files {
@@ -109,7 +112,7 @@ impl Files {
         path: &Path,
         record: &Record,
         base: &Base,
-        lines: &[(IpAddr, Vec<String>)],
+        lines: &[Line],
     ) -> io::Result<()> {
         let name = &record.spec.name;
         let old = self.written.get(name);
@@ -166,7 +169,7 @@ mod tests {
         }
     }
 
-    fn line(address: &str, names: &[&str]) -> (IpAddr, Vec<String>) {
+    fn line(address: &str, names: &[&str]) -> Line {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
         (address.parse().unwrap(), names)
     }

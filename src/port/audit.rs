@@ -39,6 +39,9 @@ pub struct Entry {
     pub service: Option<String>,
     /// Who had it: command line, directory, age, container.
     pub holder: HolderReport,
+    /// What kept it running and was stopped before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<String>,
     /// How it was released.
     pub release: Means,
     /// What became of it.
@@ -214,6 +217,7 @@ mod tests {
                 reason: None,
                 release: Means::Signal,
             },
+            supervisor: None,
             release: Means::Signal,
             outcome: Outcome::Stopped,
             pids: vec![4711],

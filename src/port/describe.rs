@@ -98,7 +98,10 @@ pub(crate) fn process(facts: &ProcessFacts) -> String {
 /// As [`process`], with its directory: what a record of a stopped process needs.
 pub(crate) fn process_fully(facts: &ProcessFacts) -> String {
     match &facts.cwd {
-        Some(cwd) => format!("{} (in {})", process(facts), cwd.display()),
+        Some(cwd) => {
+            let cwd = cwd.display().to_string().replace(char::is_control, "?");
+            format!("{} (in {cwd})", process(facts))
+        }
         None => process(facts),
     }
 }

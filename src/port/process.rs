@@ -63,7 +63,8 @@ impl Stat {
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         Some(Self {
             pid: pid.trim().parse().ok()?,
-            name: String::from_utf8_lossy(name).into_owned(),
+            // It may hold anything, and is shown on terminals.
+            name: String::from_utf8_lossy(name).replace(char::is_control, "?"),
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
@@ -191,10 +192,14 @@ fn read_command(directory: &Path) -> Vec<String> {
     if bytes.is_empty() {
         return Vec::new();
     }
-    bytes
+    let mut words: Vec<String> = bytes
         .split(|byte| *byte == 0)
         .map(|word| String::from_utf8_lossy(word).into_owned())
-        .collect()
+        .collect();
+    // A title that a program gave itself is followed by what was left of its arguments' room.
+    let end = words.iter().rposition(|word| !word.is_empty());
+    words.truncate(end.map_or(0, |end| end + 1));
+    words
 }
 
 fn run_id(directory: &Path) -> Option<String> {

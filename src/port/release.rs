@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Stopped {
     /// The holder in one line: name, pid, user, age, command, directory.
     pub who: String,
+    /// What kept it running and was stopped before it, in one line.
+    pub supervisor: Option<String>,
     /// All processes that were signalled, in that order; empty if the holder had gone or let go of the
     /// port by itself.
     pub pids: Vec<u32>,
@@ -73,6 +75,7 @@ pub fn stop_process_with(
     }
     let nothing = |who| Stopped {
         who,
+        supervisor: None,
         pids: Vec::new(),
         killed: false,
         took: begin.elapsed(),
@@ -97,6 +100,8 @@ pub fn stop_process_with(
 
     let table = Table::read();
     let top = supervisor::topmost(&table, facts.pid, &sharing);
+    let supervisor = process_facts(top).filter(|_| top != facts.pid);
+    let supervisor = supervisor.map(|facts| describe::process_fully(&facts));
     let mut crew = Crew::default();
     if top != facts.pid
         && let Some(stat) = table.get(top)
@@ -126,6 +131,7 @@ pub fn stop_process_with(
     }
     Ok(Stopped {
         who,
+        supervisor,
         pids: crew.pids(),
         killed,
         took: begin.elapsed(),
@@ -139,6 +145,24 @@ pub fn supervisor_of(facts: &ProcessFacts, claim: &Claim) -> Option<String> {
     let top = supervisor::topmost(&Table::read(), facts.pid, &sharing);
     let facts = process_facts(top).filter(|_| top != facts.pid)?;
     Some(describe::process(&facts))
+}
+
+/// What would be stopped before these holders because it keeps them running, in words.
+pub fn supervisors_of(holders: &[Holder], claim: &Claim) -> Vec<String> {
+    let mut lines: Vec<String> = holders
+        .iter()
+        .filter_map(|holder| match &holder.who {
+            Who::Process(facts) if holder.protected.is_none() => supervisor_of(facts, claim),
+            Who::Process(_)
+            | Who::Container(_)
+            | Who::Unit { .. }
+            | Who::Unknown { .. }
+            | Who::Kernel => None,
+        })
+        .map(|first| format!("to be stopped first, since it would start it again: {first}"))
+        .collect();
+    lines.dedup();
+    lines
 }
 
 fn not_permitted(holder: &Holder) -> PortError {

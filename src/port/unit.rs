@@ -167,6 +167,7 @@ pub fn stop_unit(holder: &Holder) -> Result<Stopped, PortError> {
     }
     Ok(Stopped {
         who: holder.describe(),
+        supervisor: None,
         pids: main.iter().map(|facts| facts.pid).collect(),
         killed: false,
         took: begin.elapsed(),

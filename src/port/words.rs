@@ -150,7 +150,8 @@ impl Holder {
 fn process_lines(process: &ProcessFacts) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(cwd) = &process.cwd {
-        lines.push(format!("in {}", cwd.display()));
+        let cwd = cwd.display().to_string();
+        lines.push(format!("in {}", cwd.replace(char::is_control, "?")));
     }
     let parents: Vec<String> = process
         .ancestors

@@ -10,11 +10,11 @@ use crate::ui::{BAD, DIM, NAME, Ui, WARN};
 
 impl Ui {
     /// Asks whether these may be stopped; no answer (end of input) means no.
-    pub fn ask_to_stop(self, claim: &Claim, holders: &[Holder]) -> bool {
+    pub fn ask_to_stop(self, claim: &Claim, holders: &[Holder], notes: &[String]) -> bool {
         self.status(format!(
             "{WARN}port {claim} is taken{WARN:#}. It is held by"
         ));
-        for line in described(holders) {
+        for line in described(holders).into_iter().chain(indented(notes)) {
             self.status(line);
         }
         loop {
@@ -33,8 +33,9 @@ impl Ui {
     }
 
     /// Puts a question and returns the answer; no answer (end of input) aborts.
-    pub fn ask(self, question: &Question) -> Choice {
-        for line in heading(question) {
+    /// `notes` say what else an answer means.
+    pub fn ask(self, question: &Question, notes: &[String]) -> Choice {
+        for line in heading(question).into_iter().chain(indented(notes)) {
             self.status(line);
         }
         let mut open: Vec<String> = Vec::new();
@@ -107,6 +108,10 @@ pub fn heading(question: &Question) -> Vec<String> {
         lines.push(format!("  wharf will not stop it: {obstacle}"));
     }
     lines
+}
+
+fn indented(notes: &[String]) -> impl Iterator<Item = String> {
+    notes.iter().map(|note| format!("    {note}"))
 }
 
 /// Holders with their facts, indented.

@@ -265,9 +265,11 @@ services:
 fn published(plan: &Plan) -> Vec<(String, Option<u16>)> {
     plan.steps
         .iter()
-        .filter_map(|step| match &step.action {
-            Action::Create(spec) => Some((spec.name.clone(), spec.ports.first()?.published)),
-            _ => None,
+        .filter_map(|step| {
+            let Action::Create(spec) = &step.action else {
+                return None;
+            };
+            Some((spec.name.clone(), spec.ports.first()?.published))
         })
         .collect()
 }

@@ -2,6 +2,8 @@
 //! version cannot do in one request. A container that cannot be completed is taken away again; until it is
 //! complete it has a temporary name, so that the next run replaces what a killed one left.
 
+use std::time::Duration;
+
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, NetworkConnectRequest};
 use bollard::query_parameters::{
@@ -21,6 +23,10 @@ use crate::backend::BackendError;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::MountKind;
 use crate::state::InstanceId;
+
+/// How often, and with which pause, a container is looked for that the engine is making for somebody else.
+const LOOKS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes a container from its spec and returns its id.
 pub(super) async fn container(
@@ -43,16 +49,20 @@ pub(super) async fn container(
     let mut waits = None;
     let id = match create(engine, &name, platform, &request).await {
         Ok(id) => id,
-        Err(error) => match &spec.replaces {
-            Some(old) if has_status(&error, 409) => {
+        Err(error) if !has_status(&error, 409) => return Err(refused(error)),
+        Err(error) => {
+            if let Some(old) = &spec.replaces {
                 let name = replace::temporary_name(&old.0, &spec.name);
                 waits = Some(old);
                 create(engine, &name, platform, &request)
                     .await
                     .map_err(refused)?
+            } else if let Some(id) = made_before(engine, &name, &request, is_complete).await {
+                id
+            } else {
+                return Err(refused(error));
             }
-            _ => return Err(refused(error)),
-        },
+        }
     };
     let heir = Heir {
         id: id.clone(),
@@ -92,6 +102,30 @@ pub(super) async fn container(
         containers.shared.replaced.remember_heir(&old.0, heir);
     }
     Ok(InstanceId(id))
+}
+
+/// The container that has the name, if it is exactly what was to be made: a command that was cut off a moment ago
+/// had asked for it, and the engine was still at it. A container's name is taken before there is a container.
+async fn made_before(
+    engine: &Engine,
+    name: &str,
+    request: &convert::Request,
+    is_complete: bool,
+) -> Option<String> {
+    for _ in 0..LOOKS {
+        match observe::inspect(engine, name).await {
+            Ok(None) => tokio::time::sleep(PAUSE).await,
+            Ok(Some(found)) => {
+                let wanted = request.body.labels.as_ref()?;
+                let has = |(label, value)| found.config.labels.get(label) == Some(value);
+                let is_it = found.state.status == "created" && wanted.iter().all(has);
+                // What it was still to get is not known.
+                return (is_it && is_complete).then_some(found.id);
+            }
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// Gives a container that waited under a temporary name the name it was made for.

@@ -61,8 +61,10 @@ pub struct Census {
     pub silent: Vec<String>,
     /// The processes behind the engines that answered, as their sockets tell.
     pub daemons: BTreeSet<u32>,
-    /// How many engines answered.
+    /// How many of Docker's engines answered.
     pub answered: usize,
+    /// Engines that are not there although their socket is.
+    pub dead: Vec<String>,
 }
 
 impl Containers {
@@ -81,7 +83,11 @@ impl Containers {
         for (endpoint, answer) in answers {
             match answer {
                 Ok(Ok(one)) => census.add(one, &mut seen),
-                Ok(Err(error)) if is_absent(&error) => {}
+                Ok(Err(error)) if is_absent(&error) => {
+                    if was_there(&error) {
+                        census.dead.push(endpoint.clone());
+                    }
+                }
                 Ok(Err(_)) | Err(_) => census.silent.push(endpoint.clone()),
             }
         }
@@ -94,7 +100,8 @@ impl Containers {
         let refused = |error| engine.refused("list containers", error);
         let running: Vec<Listed> = engine.get("/containers/json").await.map_err(refused)?;
         let mut census = Census {
-            answered: 1,
+            // Podman has no proxies, and knows nothing of those that Docker has left.
+            answered: usize::from(!engine.info.endpoint.contains("podman")),
             daemons: daemon(&engine.info.endpoint).await.into_iter().collect(),
             ..Census::default()
         };
@@ -232,6 +239,15 @@ impl Engine {
         }
         Ok(false)
     }
+}
+
+/// Whether there was an engine once: it refuses connections, or its socket is still there.
+fn was_there(error: &BackendError) -> bool {
+    let BackendError::EngineUnreachable { source, .. } = error else {
+        return false;
+    };
+    let cause = source.downcast_ref::<std::io::Error>();
+    cause.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 /// Whether nobody listens there at all: no engine, rather than one that does not answer.

@@ -186,9 +186,11 @@ pub(super) fn signal(word: &str) -> Result<i32, BackendError> {
         Err(_) if upper.starts_with("SIG") => upper.parse().ok(),
         Err(_) => format!("SIG{upper}").parse().ok(),
     };
-    known
-        .map(|signal| signal as i32)
-        .ok_or_else(|| BackendError::Unsupported(format!("`{word}` is not a signal")))
+    known.map(|signal| signal as i32).ok_or_else(|| {
+        BackendError::Unsupported(format!(
+            "`{word}` is not a signal that wharf can send to a local process"
+        ))
+    })
 }
 
 /// Who `user: name|uid[:group|gid]` is. `None` when it is not set or when it is who we are.

@@ -10,7 +10,7 @@ use super::attributes::{Attributes, HookCommand, Limit, Pacing, Rotation};
 use super::cgroup::{Place, Resources};
 use super::{child, convert};
 use crate::backend::BackendError;
-use crate::project::model::{Blkio, Hook, Logging, RestartPacing, Service};
+use crate::project::model::{Blkio, Hook, Logging, NetworkAttachment, RestartPacing, Service};
 
 /// The limits of the `local` logging driver of the engine.
 const LOCAL_DRIVER: Rotation = Rotation {
@@ -83,8 +83,36 @@ pub(super) fn attributes(
 /// Attributes that are set and mean nothing for a process, by their names in the compose file.
 pub(super) fn without_effect(service: &Service) -> Vec<&'static str> {
     let own_network = |key: &String| key != "default";
+    let mut networks = service.networks.values();
+    let has_place = |place: &NetworkAttachment| {
+        place.ipv4_address.is_some()
+            || place.ipv6_address.is_some()
+            || place.mac_address.is_some()
+            || place.interface_name.is_some()
+            || !place.link_local_ips.is_empty()
+            || !place.driver_opts.is_empty()
+    };
+    let mut hooks = service.post_start.iter().chain(&service.pre_stop);
+    let options = service.logging.iter().flat_map(|it| it.options.keys());
+    let mut foreign = options.filter(|key| !["max-size", "max-file"].contains(&key.as_str()));
     [
         ("volumes", !service.volumes.is_empty()),
+        ("volumes_from", !service.volumes_from.is_empty()),
+        ("external_links", !service.external_links.is_empty()),
+        ("annotations", !service.annotations.is_empty()),
+        ("isolation", service.limits.isolation.is_some()),
+        ("cpu_count", service.limits.cpu_count.is_some()),
+        ("cpu_percent", service.limits.cpu_percent.is_some()),
+        ("addresses in networks", networks.any(has_place)),
+        ("privileged hooks", hooks.any(|hook| hook.privileged)),
+        (
+            "logging.options but max-size and max-file",
+            foreign.next().is_some(),
+        ),
+        (
+            "group_add without user",
+            service.user.is_none() && !service.group_add.is_empty(),
+        ),
         ("tmpfs", !service.tmpfs.is_empty()),
         ("networks", service.networks.keys().any(own_network)),
         ("network_mode", service.network_mode.is_some()),

@@ -252,10 +252,11 @@ impl Processes {
 /// Writes an instance's hosts file: what this machine has, until the forwarder adds the names of services.
 fn own_hosts(path: &Path) -> Result<(), BackendError> {
     let cannot = |error| failed("write", path, error);
-    let text = fs::read("/etc/hosts").or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(Vec::new()),
-        _ => Err(failed("read", Path::new("/etc/hosts"), error)),
-    })?;
+    let text = match fs::read("/etc/hosts") {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(failed("read", Path::new("/etc/hosts"), error)),
+    };
     fs::write(path, text).map_err(cannot)?;
     // Whoever the service runs as reads it.
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(cannot)

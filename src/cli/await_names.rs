@@ -1,0 +1,51 @@
+//! Waiting for the names of a stack of which nothing had to be done.
+
+use crate::backend::process::NamesWanted;
+use crate::backend::router::Backends;
+use crate::cli::settle::Settled;
+use crate::error::Result;
+use crate::naming::Role;
+use crate::plan::step::{Action, Which};
+use crate::state::{BackendKind, Instance};
+
+/// Returns when containers reach the local services that were left as they are: their relays or the forwarder may
+/// have been killed a moment ago, which none of them shows.
+pub(super) async fn await_names(
+    backends: &Backends,
+    settled: &Settled,
+    kept: &[Instance],
+    project: &str,
+) -> Result<()> {
+    let is_changed = |relay: &Instance| {
+        let this = Which::Existing(relay.id.clone());
+        let targets = settled
+            .plan
+            .steps
+            .iter()
+            .filter_map(|step| step.action.changes());
+        targets.into_iter().any(|target| target.which == this)
+    };
+    let is_awaited = |service: &String| {
+        let mut steps = settled.plan.steps.iter();
+        steps.any(|step| matches!(&step.action, Action::AwaitReachable { service: other, .. } if other == service))
+    };
+    let relays = settled.observed.own.iter();
+    let reachable: Vec<String> = relays
+        .filter(|instance| instance.role() == Some(Role::Relay) && !is_changed(instance))
+        .map(|relay| relay.service.clone())
+        .filter(|service| {
+            let is_it = |instance: &Instance| {
+                instance.service == *service && instance.backend == BackendKind::Process
+            };
+            kept.iter().any(is_it) && !is_awaited(service)
+        })
+        .collect();
+    if reachable.is_empty() {
+        return Ok(());
+    }
+    let wanted = NamesWanted {
+        reachable,
+        ..NamesWanted::default()
+    };
+    Ok(backends.processes.sync_names(project, wanted).await?)
+}
