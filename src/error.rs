@@ -8,10 +8,15 @@ use std::fmt;
 use std::process::ExitCode;
 
 use crate::backend::BackendError;
+use crate::backend::process::run::Survivor;
 use crate::plan::placement::PlacementError;
 use crate::port::PortError;
 use crate::project::diagnostic::Diagnostic;
 use crate::project::{LoadError, LoadErrorKind};
+
+/// Of a process in uninterruptible sleep.
+const WAITS: &str =
+    "it waits for a device or a file system and ends once that answers; then: wharf down";
 
 /// What kind of failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,11 +245,7 @@ impl From<BackendError> for Error {
             BackendError::Port(port) => return port_error(port, error.to_string()),
             BackendError::Unkillable { left, .. } => {
                 if left.iter().any(|process| process.state == "D") {
-                    hints.push(
-                        "it waits for a device or a file system and ends once that answers; \
-                         then: wharf down"
-                            .to_owned(),
-                    );
+                    hints.push(WAITS.to_owned());
                 }
                 let pids: Vec<String> = left.iter().map(|left| left.pid.to_string()).collect();
                 hints.push(format!("ps -o pid,stat,wchan,args -p {}", pids.join(",")));
@@ -261,6 +262,9 @@ impl From<BackendError> for Error {
             }
             BackendError::Unrecorded { pid, .. } => {
                 hints.push(format!("to end it: kill {pid}"));
+            }
+            BackendError::Remains { left, group, .. } => {
+                hints.extend(remains(left, group.as_deref()));
             }
             BackendError::State { action, source } => {
                 if source.kind() == std::io::ErrorKind::InvalidData
@@ -307,6 +311,27 @@ fn login(registry: &str, message: &str) -> Option<String> {
         "docker.io" => "docker login".to_owned(),
         other => format!("docker login {other}"),
     })
+}
+
+/// What to do about processes that are left of an instance's last run.
+fn remains(left: &[Survivor], group: Option<&std::path::Path>) -> Vec<String> {
+    let pids: Vec<String> = left.iter().map(|left| left.pid.to_string()).collect();
+    if let Some(group) = group.filter(|_| pids.is_empty()) {
+        return vec![format!("echo 1 > {}/cgroup.kill", group.display())];
+    }
+    if pids.is_empty() {
+        return Vec::new();
+    }
+    if left.iter().any(|process| process.state == "D") {
+        return vec![
+            WAITS.to_owned(),
+            format!("ps -o pid,stat,wchan,args -p {}", pids.join(",")),
+        ];
+    }
+    vec![format!(
+        "to end what is left: kill -KILL {}",
+        pids.join(" ")
+    )]
 }
 
 fn last_words(lines: &[String]) -> Vec<String> {

@@ -193,6 +193,8 @@ pub struct Instance {
     pub publishers: Vec<Publisher>,
     /// Whether the engine picks a port of the host for it at every start, out of a range or any that is free.
     pub picks_ports: bool,
+    /// Whether it is alive and on its way to its end: asked to end, or its main process has.
+    pub ending: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its networks, by the engine's name.

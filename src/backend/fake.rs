@@ -184,6 +184,7 @@ impl World {
                 })
                 .collect(),
             picks_ports: false,
+            ending: false,
             labels: spec.service.labels.clone(),
             networks: spec
                 .networks

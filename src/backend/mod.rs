@@ -246,6 +246,16 @@ pub enum BackendError {
         /// What is left of it.
         left: Vec<process::run::Survivor>,
     },
+    /// Something of an instance's last run is alive, and keeps it from being started or forgotten.
+    #[error("{name}: something of an earlier run is still alive: {}", process::remains::list(.left, .group.as_deref()))]
+    Remains {
+        /// The instance.
+        name: String,
+        /// What is left of it.
+        left: Vec<process::run::Survivor>,
+        /// The control group that holds what cannot be seen from here.
+        group: Option<PathBuf>,
+    },
     /// The step is not one of this backend.
     #[error("{0}")]
     Unsupported(String),

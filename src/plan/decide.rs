@@ -266,6 +266,10 @@ fn decide_replica<'a>(
         Recreate::Diverged | Recreate::Never => {}
     }
     match instance.status {
+        // Alive for another moment: what is left of it ends first.
+        Status::Running | Status::Paused if instance.ending => {
+            Decision::Restart(instance, Cause::Ending)
+        }
         Status::Running | Status::Restarting => Decision::Keep(instance),
         Status::Created | Status::Exited { .. } => Decision::Start(instance),
         Status::Paused => Decision::Unpause(instance),

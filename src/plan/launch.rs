@@ -64,7 +64,7 @@ pub fn start(observed: &Observed, launching: &Launching) -> Plan {
     let starting: Vec<&Instance> = chosen
         .iter()
         .copied()
-        .filter(|instance| !instance.status.is_alive())
+        .filter(|instance| can_start(instance))
         .collect();
     let first = along::begin(&mut plan, observed, &starting, "start");
     Launcher {
@@ -77,8 +77,13 @@ pub fn start(observed: &Observed, launching: &Launching) -> Plan {
         started: BTreeMap::new(),
         waits: BTreeMap::new(),
     }
-    .launch(&mut plan, |instance| !instance.status.is_alive());
+    .launch(&mut plan, can_start);
     plan
+}
+
+/// It does not run, or will not in a moment: the start waits for that.
+fn can_start(instance: &Instance) -> bool {
+    !instance.status.is_alive() || instance.ending
 }
 
 /// Stops instances and starts them again, whether they run or not, and with them those that depend on

@@ -351,6 +351,8 @@ pub enum Cause {
     Missing,
     /// It exists and is not running.
     NotRunning,
+    /// It was told to end, or has ended but for a part of it.
+    Ending,
     /// It exists and is frozen.
     Paused,
     /// It was made from another configuration.

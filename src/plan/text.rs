@@ -67,6 +67,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Missing => f.write_str("does not exist"),
             Self::NotRunning => f.write_str("is not running"),
+            Self::Ending => f.write_str("is ending"),
             Self::Paused => f.write_str("is paused"),
             Self::ConfigChanged => f.write_str("its configuration changed"),
             Self::ImageChanged => f.write_str("its image changed"),

@@ -61,6 +61,11 @@ impl Control {
         self.clients.is_empty()
     }
 
+    /// Whether this one is.
+    pub(super) fn is_connected(&self, id: ClientId) -> bool {
+        self.clients.contains_key(&id)
+    }
+
     /// Whether somebody ever was.
     pub(super) fn was_used(&self) -> bool {
         self.next > 0

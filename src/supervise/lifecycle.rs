@@ -15,6 +15,7 @@
 //!
 //! *Clearing*: the main process ended by itself; what is left of its tree is killed, as a container's is.
 //! *Stopping*: everything got the stop signal. *Killing*: everything gets SIGKILL until nothing is found.
+//! *Left* (not drawn): something outlived that for so long that it was reported; it is waited for all the same.
 
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 const STABLE: Duration = Duration::from_secs(10);
 /// How long SIGKILL may take before what is left is given up on and reported.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same for what has outlived SIGKILL before.
+const SECOND_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A moment: time since any fixed origin that does not jump.
 pub type Moment = Duration;
@@ -64,6 +68,8 @@ pub enum Phase {
         /// When to give up.
         until: Moment,
     },
+    /// Something of it has outlived SIGKILL and was reported; over when it has gone.
+    Left,
 }
 
 /// What happened.
@@ -89,6 +95,8 @@ pub enum Event {
     },
     /// A command wants it to end at once.
     Kill,
+    /// Something of its last run was found alive when it was to be started.
+    Remains,
     /// The moment of [`Lifecycle::deadline`] has come.
     Due,
 }
@@ -183,10 +191,21 @@ impl Lifecycle {
         self.phase != Phase::Idle
     }
 
+    /// Whether it is on its way to its end, or to its next start.
+    pub fn is_ending(&self) -> bool {
+        match self.phase {
+            Phase::Clearing { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killing { .. }
+            | Phase::Left => true,
+            Phase::Idle | Phase::Starting | Phase::Running { .. } | Phase::Waiting { .. } => false,
+        }
+    }
+
     /// When [`Event::Due`] is due.
     pub fn deadline(&self) -> Option<Moment> {
         match self.phase {
-            Phase::Idle | Phase::Starting | Phase::Running { .. } => None,
+            Phase::Idle | Phase::Starting | Phase::Running { .. } | Phase::Left => None,
             Phase::Clearing { until }
             | Phase::Waiting { until }
             | Phase::Stopping { until }
@@ -238,7 +257,16 @@ impl Lifecycle {
             (Phase::Clearing { .. }, Event::TreeGone) => self.after_end(now),
             // What refuses to die keeps its ports: starting again beside it would be a second instance.
             (Phase::Clearing { .. } | Phase::Killing { .. }, Event::Due) => {
-                self.enter(Phase::Idle, Action::GiveUp)
+                self.enter(Phase::Left, Action::GiveUp)
+            }
+            // It has had its time: whoever asks again hears soon what is still there.
+            (Phase::Left, Event::Stop { .. } | Event::Kill) => {
+                let until = now.saturating_add(SECOND_PATIENCE);
+                self.enter(Phase::Killing { until }, Action::KillTree)
+            }
+            (Phase::Idle | Phase::Waiting { .. }, Event::Remains) => {
+                let until = now.saturating_add(KILL_PATIENCE);
+                self.enter(Phase::Killing { until }, Action::KillTree)
             }
             (Phase::Running { .. }, Event::Stop { grace }) => {
                 let until = now.saturating_add(grace);
@@ -261,10 +289,13 @@ impl Lifecycle {
                 self.enter(Phase::Killing { until }, Action::KillTree)
             }
             (Phase::Waiting { .. }, Event::Stop { .. } | Event::Kill)
-            | (Phase::Stopping { .. } | Phase::Killing { .. }, Event::TreeGone) => {
+            | (Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Left, Event::TreeGone) => {
                 self.enter(Phase::Idle, Action::Over)
             }
-            (Phase::Stopping { .. } | Phase::Killing { .. }, Event::MainEnded { code }) => {
+            (
+                Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Left,
+                Event::MainEnded { code },
+            ) => {
                 self.code = code;
                 Action::None
             }
@@ -453,7 +484,47 @@ mod tests {
         assert_eq!(life.on_event(stop, ms(0)), Action::AskToEnd);
         assert_eq!(life.on_event(Event::Due, ms(0)), Action::KillTree);
         assert_eq!(life.on_event(Event::Due, KILL_PATIENCE), Action::GiveUp);
+        // It is there, so it is alive, and nothing is started beside it.
+        assert!(life.is_active() && life.is_ending());
+        assert_eq!(life.deadline(), None);
+        assert_eq!(life.on_event(Event::Start, KILL_PATIENCE), Action::None);
+        assert_eq!(
+            life.on_event(Event::TreeGone, KILL_PATIENCE * 2),
+            Action::Over
+        );
         assert!(!life.is_active());
+    }
+
+    #[test]
+    fn what_was_given_up_on_is_killed_and_reported_again_when_asked() {
+        let mut life = running(RestartPolicy::No);
+        assert_eq!(life.on_event(Event::Kill, ms(0)), Action::KillTree);
+        assert_eq!(life.on_event(Event::Due, KILL_PATIENCE), Action::GiveUp);
+        for event in [Event::Kill, Event::Stop { grace: GRACE }] {
+            assert_eq!(life.on_event(event, KILL_PATIENCE), Action::KillTree);
+            assert_eq!(
+                life.deadline(),
+                Some(KILL_PATIENCE.saturating_add(SECOND_PATIENCE))
+            );
+            assert_eq!(life.on_event(Event::Due, KILL_PATIENCE * 2), Action::GiveUp);
+        }
+        assert_eq!(
+            life.on_event(Event::MainEnded { code: 137 }, KILL_PATIENCE * 2),
+            Action::None
+        );
+        assert_eq!(
+            life.on_event(Event::TreeGone, KILL_PATIENCE * 2),
+            Action::Over
+        );
+    }
+
+    #[test]
+    fn what_is_left_of_an_earlier_run_is_killed_before_a_start() {
+        let mut life = Lifecycle::new(RestartPolicy::Always);
+        assert_eq!(life.on_event(Event::Remains, ms(0)), Action::KillTree);
+        assert_eq!(life.on_event(Event::TreeGone, ms(1)), Action::Over);
+        assert_eq!(life.on_event(Event::Start, ms(2)), Action::Spawn);
+        assert_eq!(life.on_event(Event::Remains, ms(3)), Action::None);
     }
 
     #[test]

@@ -267,3 +267,35 @@ fn the_lines_of_two_runs_are_not_joined() {
         .expect(0);
     assert_eq!(last.stdout, logs.stdout);
 }
+
+#[test]
+fn what_is_left_of_an_interrupted_stop_is_the_instance() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  half:\n    stop_grace_period: 5m\n    x-wharf:\n      process:\n        command:\n          - sh\n          - -c\n          \
+         - |\n            sh -c 'trap \"\" TERM; echo child; while :; do sleep 0.05; done' &\n            \
+         trap 'echo bye; exit 3' TERM\n            wait\n",
+    );
+    let logs = |text: &str| {
+        eventually(text, || {
+            let logs = sandbox.wharf(&["logs"]).expect(0);
+            (logs.stdout.matches(text).count() > 0).then_some(())
+        });
+    };
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    logs("child");
+    let stop = sandbox.spawn(&["stop"]);
+    logs("bye");
+    stop.signal(Signal::INT);
+    stop.wait().expect(130);
+    let row = sandbox.wharf(&["ps", "-a", "--format", "json"]).expect(0);
+    assert_eq!(row.json_lines()[0]["State"], "running");
+    let kill = sandbox.wharf(&["kill"]).expect(0);
+    assert!(kill.stderr.contains("kill"), "{kill}");
+    assert!(!kill.stderr.contains("nothing to kill"), "{kill}");
+    let row = sandbox.wharf(&["ps", "-a", "--format", "json"]).expect(0);
+    assert_eq!(row.json_lines()[0]["State"], "exited");
+    assert_eq!(row.json_lines()[0]["ExitCode"], 3);
+    sandbox.wharf(&["down"]).expect(0);
+}

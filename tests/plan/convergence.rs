@@ -10,7 +10,7 @@ use wharf::execute::{Report, execute, execute_at_most};
 use wharf::plan::Plan;
 use wharf::plan::step::Action;
 use wharf::project::model::{Conflict, Volume};
-use wharf::state::{Fingerprint, Status};
+use wharf::state::{Fingerprint, Instance, Status};
 
 use crate::world::{World, python};
 
@@ -97,6 +97,27 @@ fn whatever_the_state_one_up_is_enough() {
             }
         }
     }
+}
+
+#[test]
+fn what_is_ending_ends_before_it_is_started_again() {
+    let mut world = World::new(STACK);
+    again(&mut world);
+    let of_api = |instance: &&mut Instance| instance.service == "api";
+    let api = world.observed.instances.iter_mut().find(of_api).unwrap();
+    api.ending = true;
+    let name = api.name.clone();
+    let steps: Vec<&str> = world
+        .up()
+        .steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            Action::Stop { instance, .. } if instance.name == name => Some("stop"),
+            Action::Start { instance } if instance.name == name => Some("start"),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(steps, ["stop", "start"]);
 }
 
 #[test]

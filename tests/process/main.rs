@@ -16,6 +16,7 @@ mod hooks;
 mod logs;
 mod output;
 mod readiness;
+mod remains;
 mod restart;
 mod rotation;
 mod soak;

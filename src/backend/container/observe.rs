@@ -118,6 +118,7 @@ fn instance(inspected: Inspected) -> Instance {
         finished: unix_seconds(&inspected.state.finished_at),
         publishers,
         picks_ports: picks_ports(&inspected.host_config.port_bindings),
+        ending: false,
         networks: inspected.network_settings.networks.into_keys().collect(),
         volumes: inspected
             .mounts

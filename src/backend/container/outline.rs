@@ -80,6 +80,7 @@ fn outline(entry: Listed) -> Instance {
         finished: None,
         publishers,
         picks_ports: false,
+        ending: false,
         networks: entry.network_settings.networks.keys().cloned().collect(),
         volumes: entry
             .mounts

@@ -32,6 +32,7 @@ mod output;
 mod perform;
 pub mod protocol;
 mod ready;
+pub mod remains;
 pub mod run;
 pub(crate) mod socket;
 pub mod stores;

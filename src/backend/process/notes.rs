@@ -48,11 +48,7 @@ impl Notes {
         File::open(path)
             .and_then(|file| file.read_at(&mut text, 0))
             .ok()?;
-        let slot = |at: usize| -> Option<&str> {
-            let bytes = text.get(at * SLOT..(at + 1) * SLOT)?;
-            let end = bytes.iter().position(|byte| *byte == b'\n')?;
-            std::str::from_utf8(&bytes[..end]).ok()
-        };
+        let slot = |at: usize| slot(&text, at);
         let mut notes = Self::default();
         let (run_id, keeper) = slot(0)?.strip_prefix("1 ")?.split_once(' ')?;
         notes.keeper = process(keeper);
@@ -69,6 +65,13 @@ impl Notes {
             .and_then(|(code, time)| Some((code.parse().ok()?, time.parse().ok()?)));
         Some((run_id.to_owned(), notes))
     }
+}
+
+/// The text of a slot that was written as a whole.
+fn slot(text: &[u8], at: usize) -> Option<&str> {
+    let bytes = text.get(at * SLOT..(at + 1) * SLOT)?;
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    std::str::from_utf8(&bytes[..end]).ok()
 }
 
 fn process(text: &str) -> Option<ProcessId> {
@@ -147,6 +150,7 @@ mod tests {
         assert_eq!(notes.main, Some(ME));
         assert_eq!(notes.exit, Some((143, 5)));
         assert_eq!(Notes::read(&path, "other"), Notes::default());
+        assert_eq!(Notes::last(&path), Some(("r".to_owned(), notes)));
     }
 
     #[test]

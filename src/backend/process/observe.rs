@@ -4,7 +4,8 @@
 use super::client::Client;
 use super::ledger::{Record, Run, UNKNOWN_CODE};
 use super::protocol::Request;
-use super::run::boot_id;
+use super::run::{ProcessId, boot_id};
+use super::tree::Snapshot;
 use crate::backend::BackendError;
 use crate::state::{BackendKind, Instance, InstanceId, Publisher, Status};
 
@@ -45,16 +46,35 @@ pub fn status(record: &Record) -> Status {
     if run.boot_id != boot_id() {
         return ended;
     }
-    let is_gone = run.process.is_some_and(|process| !process.is_alive());
-    if matches!(record.status, Status::Running | Status::Paused) && is_gone {
+    // As long as anything of its tree is alive, so is the instance.
+    let is_up = matches!(record.status, Status::Running | Status::Paused);
+    if is_up && has_lost_main(run) && !lives_on(record) {
         ended
     } else {
         record.status
     }
 }
 
+/// Whether an instance that is alive is on its way to its end: told to end, or only the rest of it is there.
+pub(super) fn is_ending(record: &Record) -> bool {
+    let is_up = matches!(status(record), Status::Running | Status::Paused);
+    is_up && (!record.wanted || record.run.as_ref().is_some_and(has_lost_main))
+}
+
+fn has_lost_main(run: &Run) -> bool {
+    run.process.is_some_and(|process| !process.is_alive())
+}
+
+/// Whether anything is left of a run whose main process has ended. Its keeper stays until nothing is.
+fn lives_on(record: &Record) -> bool {
+    record.keeper().is_some_and(ProcessId::is_alive)
+        || record.group().is_some_and(|group| group.is_populated())
+        || Snapshot::take().is_ok_and(|all| !all.of(record).is_empty())
+}
+
 fn instance(record: Record) -> Instance {
     let status = status(&record);
+    let ending = is_ending(&record);
     let seconds = |nanoseconds: i64| nanoseconds.div_euclid(1_000_000_000);
     let process = record.process();
     let run = record.run.as_ref();
@@ -65,6 +85,7 @@ fn instance(record: Record) -> Instance {
         health: record.health.filter(|_| status.is_alive()),
         pid: process
             .filter(|_| matches!(status, Status::Running | Status::Paused))
+            .filter(|process| !ending || process.is_alive())
             .map(|process| process.pid),
         image: String::new(),
         created: seconds(record.created),
@@ -72,6 +93,7 @@ fn instance(record: Record) -> Instance {
         finished: run.and_then(|run| run.finished).map(seconds),
         publishers: publishers(&record),
         picks_ports: false,
+        ending,
         networks: Vec::new(),
         volumes: Vec::new(),
         one_off: record.spec.number == 0,

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::dirs::{self, InstanceDir, failed};
 use super::ledger::unrecorded;
-use super::observe::status;
+use super::observe::{is_ending, status};
 use super::protocol::Request;
-use super::run::Survivor;
+use super::remains::Remains;
 use super::tree::Snapshot;
 use super::{NamesWanted, Processes, Record, cgroup, convert, declared, hooks, lock, stores};
 use crate::backend::BackendError;
@@ -141,6 +141,8 @@ impl Processes {
         events: &Events,
     ) -> Result<(), BackendError> {
         match status(record) {
+            // The hooks of a stop that is under way have run.
+            Status::Running | Status::Paused if is_ending(record) => return Ok(()),
             Status::Running => {}
             Status::Paused => {
                 let request = Request::Unpause {
@@ -277,15 +279,13 @@ async fn keeper_is_gone(dir: &InstanceDir) -> bool {
 /// is alive that SIGKILL could not end: nobody would know of it any more.
 async fn forget(dir: &InstanceDir, record: &Record) -> Result<(), BackendError> {
     if !keeper_is_gone(dir).await {
-        let left = Snapshot::take().map(|all| all.of(record));
-        let left = left.unwrap_or_default();
-        return Err(BackendError::Unkillable {
-            name: record.spec.name.clone(),
-            left: left.iter().map(|id| Survivor::of(id.pid)).collect(),
-        });
+        return Err(Remains::kept(dir, record).into_error(&record.spec.name));
     }
     if let Some(group) = record.group() {
-        // Where something is still in it, the kernel keeps it.
+        if group.is_populated() {
+            let left = Snapshot::take().map(|all| Remains::of(record, &all));
+            return Err(left.unwrap_or_default().into_error(&record.spec.name));
+        }
         drop(group.remove());
     }
     stores::conceal(dir)

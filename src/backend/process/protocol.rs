@@ -12,7 +12,7 @@ use crate::backend::BackendError;
 
 /// The version of this protocol. A command that meets another one sends [`Request::Shutdown`], which every
 /// version understands, and starts a supervisor of its own version in its place.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// The longest line either side accepts, in bytes.
 pub const LONGEST: usize = 64 * 1024;
@@ -122,6 +122,13 @@ pub enum Failure {
         /// What is left.
         left: Vec<Survivor>,
     },
+    /// [`BackendError::Remains`].
+    Remains {
+        /// What is left.
+        left: Vec<Survivor>,
+        /// The control group that holds what cannot be seen.
+        group: Option<PathBuf>,
+    },
     /// [`BackendError::Unsupported`].
     Refused {
         /// Why.
@@ -176,6 +183,11 @@ impl Failure {
                 name: name.to_owned(),
                 left,
             },
+            Self::Remains { left, group } => BackendError::Remains {
+                name: name.to_owned(),
+                left,
+                group,
+            },
             Self::Refused { message } => BackendError::Unsupported(message),
         }
     }
@@ -198,6 +210,7 @@ impl From<BackendError> for Failure {
                 cause: (&source).into(),
             },
             BackendError::Unkillable { left, .. } => Self::Unkillable { left },
+            BackendError::Remains { left, group, .. } => Self::Remains { left, group },
             other @ (BackendError::EngineUnreachable { .. }
             | BackendError::Engine { .. }
             | BackendError::Registry { .. }

@@ -17,6 +17,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::process::Rlimit;
 
+use requests::Queued;
+
 use super::control::{ClientId, Control};
 use super::daemon::system;
 use super::lifecycle::Moment;
@@ -44,6 +46,8 @@ pub(super) struct Supervisor {
     units: BTreeMap<Rc<str>, Unit>,
     /// Who waits for the start of which instance.
     starters: Vec<(String, ClientId)>,
+    /// Who waits for the end of which instance in order to have it started.
+    queued: Vec<Queued>,
     /// Who waits for the end of which instance.
     waiting: Vec<(String, ClientId)>,
     origin: Instant,
@@ -84,6 +88,7 @@ impl Supervisor {
             notes,
             units: BTreeMap::new(),
             starters: Vec::new(),
+            queued: Vec::new(),
             waiting: Vec::new(),
             origin: Instant::now(),
             descriptors,
@@ -264,7 +269,7 @@ impl Supervisor {
                 continue;
             };
             let settled = unit.settle(around);
-            self.conclude(&name, settled);
+            self.conclude(&name, settled, around);
         }
     }
 
@@ -282,8 +287,10 @@ impl Supervisor {
         }
     }
 
-    /// Tells those who waited for an end, and forgets the unit if it is over.
-    fn conclude(&mut self, name: &str, settled: Settled) {
+    /// Tells those who waited for an end, forgets the unit if it is over, and starts it again for those who
+    /// waited for that.
+    fn conclude(&mut self, name: &str, settled: Settled, around: &mut Surroundings) {
+        let failure = settled.as_ref().and_then(|outcome| outcome.clone().err());
         if let Some(outcome) = settled {
             let reply = match outcome {
                 Ok(()) => Reply::Done { id: None },
@@ -307,6 +314,7 @@ impl Supervisor {
                 self.units.remove(name);
             }
         }
+        self.start_queued(name, failure, around);
     }
 
     /// Leaves so that nobody finds a socket without a supervisor behind it.

@@ -7,6 +7,14 @@ use crate::backend::process::protocol::{Failure, Reply, Request};
 use crate::supervise::control::ClientId;
 use crate::supervise::unit::{Settled, Surroundings, Unit};
 
+/// A start that waits for the end of the run before it.
+#[derive(Debug)]
+pub(super) struct Queued {
+    instance: String,
+    client: ClientId,
+    before: Option<String>,
+}
+
 impl Supervisor {
     pub(super) fn answer(
         &mut self,
@@ -64,13 +72,51 @@ impl Supervisor {
     /// at work at once.
     fn start(&mut self, id: ClientId, name: &str, before: Option<&str>, around: &mut Surroundings) {
         let begun = self.begin(name, before, around);
-        let is_starting = self.units.get(name).is_some_and(Unit::is_starting);
+        let unit = self.units.get(name);
+        let is_starting = unit.is_some_and(Unit::is_starting);
+        let is_ending = unit.is_some_and(Unit::is_ending);
         match begun {
             Ok(_) if is_starting => self.starters.push((name.to_owned(), id)),
+            Ok(_) if is_ending => self.queued.push(Queued {
+                instance: name.to_owned(),
+                client: id,
+                before: before.map(str::to_owned),
+            }),
             Ok(run) => self.control.answer(id, &Reply::Done { id: Some(run) }),
             Err(failure) => self.control.answer(id, &Reply::Failed(failure)),
         }
-        self.conclude(name, None);
+        self.conclude(name, None, around);
+    }
+
+    /// Starts an instance for those who have waited for the end of its last run, unless that did not end well.
+    pub(super) fn start_queued(
+        &mut self,
+        name: &str,
+        failure: Option<Failure>,
+        around: &mut Surroundings,
+    ) {
+        if failure.is_none() && self.units.get(name).is_some_and(Unit::is_ending) {
+            return;
+        }
+        for queued in self.take_queued(name) {
+            match &failure {
+                Some(failure) => {
+                    self.control
+                        .answer(queued.client, &Reply::Failed(failure.clone()));
+                }
+                // Whoever has gone meanwhile wants nothing any more.
+                None if !self.control.is_connected(queued.client) => {}
+                None => self.start(queued.client, name, queued.before.as_deref(), around),
+            }
+        }
+    }
+
+    fn take_queued(&mut self, name: &str) -> Vec<Queued> {
+        let (concerned, others) = std::mem::take(&mut self.queued)
+            .into_iter()
+            .partition(|queued| queued.instance == name);
+        self.queued = others;
+        concerned
     }
 
     fn begin(
@@ -88,6 +134,9 @@ impl Supervisor {
         };
         if let Some(id) = unit.ran_since(before) {
             return Ok(id);
+        }
+        if let Some(failure) = unit.left(around) {
+            return Err(failure);
         }
         unit.start(around)?;
         Ok(unit.id())
@@ -113,7 +162,7 @@ impl Supervisor {
         for (_, id) in concerned {
             self.control.answer(id, &reply);
         }
-        self.conclude(name, outcome.err().map(Err));
+        self.conclude(name, outcome.err().map(Err), around);
     }
 
     /// Ends an instance; the client is answered when it is over.
@@ -138,10 +187,15 @@ impl Supervisor {
                 }
             }
         }
+        for queued in self.take_queued(name) {
+            let message = format!("{name} was told to end before it was started");
+            self.control
+                .answer(queued.client, &Reply::Failed(Failure::Refused { message }));
+        }
         self.waiting.push((name.to_owned(), id));
         if let Some(unit) = self.units.get_mut(name) {
             let settled = how(unit, around);
-            self.conclude(name, settled);
+            self.conclude(name, settled, around);
         }
     }
 

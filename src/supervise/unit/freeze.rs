@@ -95,9 +95,8 @@ impl Unit {
             | Phase::Clearing { .. }
             | Phase::Waiting { .. }
             | Phase::Stopping { .. }
-            | Phase::Killing { .. } => {
-                Err(self.refused(&format!("does not run: cannot {what} it")))
-            }
+            | Phase::Killing { .. }
+            | Phase::Left => Err(self.refused(&format!("does not run: cannot {what} it"))),
         }
     }
 

@@ -1,6 +1,7 @@
 //! One instance in the supervisor's hands: carries out what its lifecycle decides, on the real process, its
 //! keeper and its ledger entry. Decides nothing itself.
 
+mod ending;
 mod freeze;
 mod group;
 mod spawn;
@@ -20,7 +21,7 @@ use crate::backend::BackendError;
 use crate::backend::process::dirs::InstanceDir;
 use crate::backend::process::notes::Notes;
 use crate::backend::process::protocol::Failure;
-use crate::backend::process::run::{ProcessId, Survivor, wall_clock};
+use crate::backend::process::run::{ProcessId, wall_clock};
 use crate::backend::process::tree::Snapshot;
 use crate::backend::process::{Record, UNKNOWN_CODE};
 use crate::state::Status;
@@ -55,11 +56,16 @@ impl Surroundings {
         }
     }
 
-    fn tree(&mut self, unit: &Unit, main: Option<ProcessId>) -> Vec<ProcessId> {
+    /// The processes of this moment; `None` when out of descriptors or memory.
+    fn snapshot(&mut self) -> Option<&Snapshot> {
         if self.snapshot.is_none() {
             self.snapshot = Snapshot::take().ok();
         }
-        match &self.snapshot {
+        self.snapshot.as_ref()
+    }
+
+    fn tree(&mut self, unit: &Unit, main: Option<ProcessId>) -> Vec<ProcessId> {
+        match self.snapshot() {
             Some(snapshot) => snapshot.tree(
                 unit.record.id(),
                 main,
@@ -96,6 +102,8 @@ pub(super) struct Unit {
     keeper: Option<Held>,
     /// The watch on the keeper's notes.
     watch: Option<i32>,
+    /// Nothing of the last run is left: looked at since, or there was none.
+    is_clear: bool,
     /// The tree was found empty: once the keeper has gone too, it is over.
     cleared: bool,
     /// The end of the main process, and who records its output: both only without a keeper.
@@ -210,7 +218,9 @@ impl Unit {
         if let Some(main) = self.main.filter(|_| self.ended.is_none()) {
             self.main_end = main.open();
             if self.main_end.is_none() {
-                self.ended = Some(UNKNOWN_CODE);
+                // An earlier supervisor may have learned the code.
+                let code = self.record.run.as_ref().and_then(|run| run.code);
+                self.ended = Some(code.unwrap_or(UNKNOWN_CODE));
             }
             self.record_here(now);
         }
@@ -294,11 +304,17 @@ impl Unit {
         self.record.id().to_owned()
     }
 
-    /// Begins to start it; what comes of it, the keeper reports.
+    /// Begins to start it; what comes of it, the keeper reports. Not while it is ending: then nothing is done,
+    /// and it is to be asked again when that is over.
     pub(super) fn start(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
+        if self.is_ending() {
+            return Ok(());
+        }
         match self.life.phase() {
-            Phase::Running { .. } | Phase::Starting => Ok(()),
             Phase::Idle | Phase::Waiting { .. } => {
+                if self.end_remains(around) {
+                    return Ok(());
+                }
                 self.record.wanted = true;
                 self.record.restarts = 0;
                 match self.apply(Event::Start, around) {
@@ -306,35 +322,13 @@ impl Unit {
                     Some(Ok(())) | None => Ok(()),
                 }
             }
-            Phase::Clearing { .. } | Phase::Stopping { .. } | Phase::Killing { .. } => {
-                Err(Failure::Refused {
-                    message: format!("{} is just ending", self.record.spec.name),
-                })
-            }
-        }
-    }
-
-    /// Ends it; settled at once only if there is nothing to end.
-    pub(super) fn stop(&mut self, grace: Option<Duration>, around: &mut Surroundings) -> Settled {
-        let grace = grace.unwrap_or(self.record.spec.stop_grace);
-        self.end(Event::Stop { grace }, around)
-    }
-
-    /// Kills it.
-    pub(super) fn kill(&mut self, around: &mut Surroundings) -> Settled {
-        self.end(Event::Kill, around)
-    }
-
-    fn end(&mut self, event: Event, around: &mut Surroundings) -> Settled {
-        if self.record.wanted {
-            self.record.wanted = false;
-            // A successor goes on with the stop. Should this fail, it would only have to be asked again.
-            drop(self.record.write(&self.dir));
-        }
-        if self.is_active() {
-            self.apply(event, around)
-        } else {
-            Some(Ok(()))
+            // Nothing to do, or excluded above.
+            Phase::Running { .. }
+            | Phase::Starting
+            | Phase::Clearing { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killing { .. }
+            | Phase::Left => Ok(()),
         }
     }
 
@@ -387,24 +381,10 @@ impl Unit {
         None
     }
 
-    /// All that was told to end has ended; whether anything is left must be looked up.
-    fn must_sweep(&self) -> bool {
-        let ending = matches!(
-            self.life.phase(),
-            Phase::Clearing { .. } | Phase::Stopping { .. } | Phase::Killing { .. }
-        );
-        let waits_for_keeper = self.cleared && self.keeper.is_some();
-        ending
-            && self.main.is_none()
-            && self.ended.is_none()
-            && self.watched.is_empty()
-            && self.look_again.is_none()
-            && !waits_for_keeper
-    }
-
     fn main_ended(&mut self, code: i32, around: &mut Surroundings) -> Settled {
         let id = self.main.take();
         self.main_end = None;
+        self.health = None;
         self.known = around.tree(self, id.or_else(|| self.record.process()));
         if let Some(run) = &mut self.record.run {
             run.code = Some(code);
@@ -452,62 +432,8 @@ impl Unit {
                 drop(self.finish(Status::Restarting));
                 None
             }
-            Action::GiveUp => {
-                let left = around.tree(self, main);
-                if self.main.is_none() {
-                    let code = self.record.run.as_ref().and_then(|run| run.code);
-                    drop(self.finish(Status::Exited {
-                        code: code.unwrap_or(UNKNOWN_CODE),
-                    }));
-                }
-                let mut pids: Vec<u32> = left.iter().map(|id| id.pid).collect();
-                if pids.is_empty() {
-                    // It has ended, and whoever is to say so does not.
-                    pids.extend(self.keeper.as_ref().map(|keeper| keeper.id.pid));
-                }
-                let left = pids.into_iter().map(Survivor::of).collect();
-                Some(Err(Failure::Unkillable { left }))
-            }
+            Action::GiveUp => Some(Err(self.give_up(around, main))),
         }
-    }
-
-    /// Sends every process of the tree the signal of the phase, once; concludes when there is none.
-    fn sweep(&mut self, around: &mut Surroundings, main: Option<ProcessId>) -> Settled {
-        if let Some(keeper) = &self.keeper {
-            // A frozen one would neither reap nor go once it has recorded everything.
-            let _ = rustix::process::pidfd_send_signal(&keeper.end, Signal::CONT);
-        }
-        let polite = matches!(self.life.phase(), Phase::Stopping { .. });
-        self.release_group(polite);
-        let tree = around.tree(self, main);
-        if tree.is_empty() && self.main.is_none() {
-            if self.is_group_populated() {
-                self.look_again = Some(around.now.saturating_add(GROUP_RETRY));
-                return None;
-            }
-            if self.keeper.is_some() {
-                self.cleared = true;
-                return None;
-            }
-            return self.apply(Event::TreeGone, around);
-        }
-        self.cleared = false;
-        let signal = Signal::from_named_raw(self.record.spec.stop_signal)
-            .filter(|_| polite)
-            .unwrap_or(Signal::KILL);
-        for id in &tree {
-            if self.watched.iter().any(|(known, _)| known == id) {
-                continue;
-            }
-            let Some(fd) = id.open() else { continue };
-            // A process we may not signal stays watched; it is reported if it outlives its time.
-            let _ = rustix::process::pidfd_send_signal(&fd, signal);
-            // One that is frozen would not notice.
-            let _ = rustix::process::pidfd_send_signal(&fd, Signal::CONT);
-            self.watched.push((*id, fd));
-        }
-        self.known = tree;
-        None
     }
 
     /// Notes the end, once all output has been moved.

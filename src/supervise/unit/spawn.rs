@@ -13,6 +13,7 @@ use crate::backend::process::Run;
 use crate::backend::process::cgroup::{Group, View, controllers};
 use crate::backend::process::child::Launch;
 use crate::backend::process::protocol::Failure;
+use crate::backend::process::remains::Remains;
 use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
 use crate::backend::process::stores;
 use crate::state::{Health, Status};
@@ -96,12 +97,9 @@ impl Unit {
             cause: error.into(),
         };
         let Some(lock) = keeper::lock(&self.dir)? else {
-            return Err(Failure::Refused {
-                message: format!(
-                    "something of an earlier run of {} is still alive",
-                    self.record.spec.name
-                ),
-            });
+            // Of a run that the ledger does not know: any other is ended before a start.
+            let found = Remains::kept(&self.dir, &self.record);
+            return Err(found.into_error(&self.record.spec.name).into());
         };
         let run_id = new_run_id().map_err(|error| state("cannot make a run id", &error))?;
         stores::expose(&self.dir, self.record.spec.user.as_ref())?;
@@ -111,6 +109,7 @@ impl Unit {
         let place = View::once().find(&controllers(&settings));
         let group = place.as_ref().map(|place| Group::planned(place, &run_id));
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
+        self.is_clear = false;
         self.record.run = Some(Run {
             id: run_id.clone(),
             process: None,

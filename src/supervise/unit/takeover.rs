@@ -34,6 +34,7 @@ impl Unit {
             main: None,
             keeper: None,
             watch: None,
+            is_clear: false,
             cleared: false,
             main_end: None,
             recorder: None,
@@ -47,6 +48,7 @@ impl Unit {
             record,
         };
         let Some(run) = unit.record.run.clone() else {
+            unit.is_clear = true;
             return Ok(unit);
         };
         if run.boot_id != boot_id() {

@@ -1,0 +1,159 @@
+//! Ending an instance: what it is told, who of its tree is left, and what is said of those that SIGKILL does
+//! not end.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{GROUP_RETRY, Settled, Surroundings, Unit};
+use crate::backend::process::protocol::Failure;
+use crate::backend::process::remains::Remains;
+use crate::backend::process::run::{ProcessId, Survivor, boot_id};
+use crate::supervise::lifecycle::{Action, Event, Phase};
+
+/// Pause between two looks at a control group that has been given up on.
+const LEFT_RETRY: Duration = Duration::from_secs(1);
+
+impl Unit {
+    /// Ends it; settled at once only if there is nothing to end.
+    pub(in crate::supervise) fn stop(
+        &mut self,
+        grace: Option<Duration>,
+        around: &mut Surroundings,
+    ) -> Settled {
+        let grace = grace.unwrap_or(self.record.spec.stop_grace);
+        self.end(Event::Stop { grace }, around)
+    }
+
+    /// Kills it.
+    pub(in crate::supervise) fn kill(&mut self, around: &mut Surroundings) -> Settled {
+        self.end(Event::Kill, around)
+    }
+
+    fn end(&mut self, event: Event, around: &mut Surroundings) -> Settled {
+        if self.record.wanted {
+            self.record.wanted = false;
+            // A successor goes on with the stop. Should this fail, it would only have to be asked again.
+            drop(self.record.write(&self.dir));
+        }
+        if self.is_active() {
+            self.apply(event, around)
+        } else {
+            Some(Ok(()))
+        }
+    }
+
+    /// Whether it is on its way to its end, also where that is known and has not been settled yet.
+    pub(in crate::supervise) fn is_ending(&self) -> bool {
+        self.life.is_ending()
+            || (self.ended.is_some() && matches!(self.life.phase(), Phase::Running { .. }))
+    }
+
+    /// What SIGKILL has not ended, where it was given up on: it is in the way of a start.
+    pub(in crate::supervise) fn left(&self, around: &mut Surroundings) -> Option<Failure> {
+        (self.life.phase() == Phase::Left).then(|| self.survivors(around, self.main))
+    }
+
+    /// Before a start: what is alive of the last run is ended first, in whatever way it came to be alone.
+    /// Whether there is anything.
+    pub(super) fn end_remains(&mut self, around: &mut Surroundings) -> bool {
+        let of_this_boot = |run: &crate::backend::process::Run| run.boot_id == boot_id();
+        if self.is_clear || !self.record.run.as_ref().is_some_and(of_this_boot) {
+            return false;
+        }
+        let found = around
+            .snapshot()
+            .map(|all| Remains::of(&self.record, all))
+            .unwrap_or_default();
+        self.is_clear = found.is_empty();
+        if self.is_clear {
+            return false;
+        }
+        self.known = found.left;
+        let action = self.life.on_event(Event::Remains, around.now);
+        debug_assert_eq!(action, Action::KillTree);
+        drop(self.perform(action, around, None));
+        // They may have ended at this very moment.
+        self.is_ending()
+    }
+
+    /// It is given up on: what is left of it is reported, and waited for without an end.
+    pub(super) fn give_up(
+        &mut self,
+        around: &mut Surroundings,
+        main: Option<ProcessId>,
+    ) -> Failure {
+        self.health = None;
+        self.survivors(around, main)
+    }
+
+    fn survivors(&self, around: &mut Surroundings, main: Option<ProcessId>) -> Failure {
+        let left = around.tree(self, main);
+        if !left.is_empty() {
+            let left = left.iter().map(|id| Survivor::of(id.pid)).collect();
+            return Failure::Unkillable { left };
+        }
+        // Nobody that SIGKILL was sent to: its keeper does not go, or nobody here can see who it is.
+        let keeper = self.keeper.as_ref().map(|keeper| keeper.id);
+        let group = self.record.group().map(|group| group.path().to_owned());
+        Failure::Remains {
+            left: keeper.iter().map(|id| Survivor::of(id.pid)).collect(),
+            group: group.filter(|_| self.is_group_populated()),
+        }
+    }
+
+    /// All that was told to end has ended; whether anything is left must be looked up.
+    pub(super) fn must_sweep(&self) -> bool {
+        let waits_for_keeper = self.cleared && self.keeper.is_some();
+        self.life.is_ending()
+            && self.main.is_none()
+            && self.ended.is_none()
+            && self.watched.is_empty()
+            && self.look_again.is_none()
+            && !waits_for_keeper
+    }
+
+    /// Sends every process of the tree the signal of the phase, once; concludes when there is none.
+    pub(super) fn sweep(&mut self, around: &mut Surroundings, main: Option<ProcessId>) -> Settled {
+        if let Some(keeper) = &self.keeper {
+            // A frozen one would neither reap nor go once it has recorded everything.
+            let _ = rustix::process::pidfd_send_signal(&keeper.end, Signal::CONT);
+        }
+        let polite = matches!(self.life.phase(), Phase::Stopping { .. });
+        self.release_group(polite);
+        let tree = around.tree(self, main);
+        if tree.is_empty() && self.main.is_none() {
+            if self.is_group_populated() {
+                let pause = match self.life.phase() {
+                    Phase::Left => LEFT_RETRY,
+                    _ => GROUP_RETRY,
+                };
+                self.look_again = Some(around.now.saturating_add(pause));
+                return None;
+            }
+            if self.keeper.is_some() {
+                self.cleared = true;
+                return None;
+            }
+            self.is_clear = true;
+            return self.apply(Event::TreeGone, around);
+        }
+        self.cleared = false;
+        let signal = Signal::from_named_raw(self.record.spec.stop_signal)
+            .filter(|_| polite)
+            .unwrap_or(Signal::KILL);
+        for id in &tree {
+            if self.watched.iter().any(|(known, _)| known == id) {
+                continue;
+            }
+            let Some(fd) = id.open() else { continue };
+            // A process we may not signal stays watched; it is reported if it outlives its time.
+            let _ = rustix::process::pidfd_send_signal(&fd, signal);
+            // One that is frozen would not notice.
+            let _ = rustix::process::pidfd_send_signal(&fd, Signal::CONT);
+            self.watched.push((*id, fd));
+        }
+        self.known = tree;
+        None
+    }
+}
