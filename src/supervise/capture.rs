@@ -44,6 +44,19 @@ pub(super) enum Moved {
     Closed,
 }
 
+/// The named pipes of an instance, held open for whoever records: what is in them stays there even when
+/// everybody else has gone. None where there are none (a terminal).
+pub(super) fn hold(dir: &InstanceDir) -> Vec<File> {
+    STREAMS
+        .iter()
+        .filter_map(|stream| {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            rustix::fs::open(dir.fifo(*stream), flags, Mode::empty()).ok()
+        })
+        .map(File::from)
+        .collect()
+}
+
 /// Where a stream comes from.
 #[derive(Debug)]
 enum Source {

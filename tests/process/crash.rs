@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+use wharf::backend::LogOptions;
 use wharf::backend::process::run::ProcessId;
+use wharf::event::Stream;
 use wharf::plan::step::Action;
 use wharf::state::Status;
 
-use crate::stage::{Stage, command, name};
+use crate::stage::{PROJECT, Stage, command, name, shell, until_readable};
 
 /// The points in time, counted from the request.
 fn points() -> impl Iterator<Item = Duration> {
@@ -39,7 +42,7 @@ async fn a_stop_leaves_nothing_wherever_the_supervisor_is_killed() {
     let stage = Stage::new();
     for point in points() {
         let script = "trap '' TERM; sleep 600 & echo up; wait; exec sleep 600";
-        stage.up(crate::stage::shell("web", script)).await.unwrap();
+        stage.up(shell("web", script)).await.unwrap();
         stage.line("web", "up").await;
         let grace = Some(Duration::from_millis(3));
         let (stopped, ()) = tokio::join!(stage.stop("web", grace), async {
@@ -69,7 +72,7 @@ const TALKER: &str = "echo run >> runs; i=0; while [ $i -lt 400 ]; do \
 async fn a_run_keeps_its_output_and_its_code_wherever_the_supervisor_is_killed() {
     let mut stage = Stage::new();
     for point in points() {
-        let spec = stage.spec(crate::stage::shell("web", TALKER));
+        let spec = stage.spec(shell("web", TALKER));
         stage.act(Action::Create(Box::new(spec))).await.unwrap();
         let (started, ()) = tokio::join!(stage.start("web"), async {
             tokio::time::sleep(point).await;
@@ -89,9 +92,7 @@ async fn a_run_keeps_its_output_and_its_code_wherever_the_supervisor_is_killed()
         let runs = std::fs::read_to_string(stage.root.path().join("runs")).unwrap();
         assert_eq!(runs, "run\n", "{point:?}");
         std::fs::remove_file(stage.root.path().join("runs")).unwrap();
-        let lines = stage
-            .lines("web", wharf::backend::LogOptions::default())
-            .await;
+        let lines = stage.lines("web", LogOptions::default()).await;
         let of = |wanted| -> Vec<&str> {
             lines
                 .iter()
@@ -99,8 +100,8 @@ async fn a_run_keeps_its_output_and_its_code_wherever_the_supervisor_is_killed()
                 .map(|(_, line)| line.as_str())
                 .collect()
         };
-        let out = of(wharf::event::Stream::Stdout);
-        let err = of(wharf::event::Stream::Stderr);
+        let out = of(Stream::Stdout);
+        let err = of(Stream::Stderr);
         assert_eq!((out.len(), err.len()), (401, 400), "{point:?}");
         for at in 0..400 {
             assert!(out[at].starts_with(&format!("out {at} ")), "{point:?}");
@@ -129,7 +130,7 @@ async fn a_start_comes_to_one_instance_or_none_wherever_its_keeper_is_killed() {
             for child in children.split_whitespace() {
                 let keeper = ProcessId::of(child.parse().unwrap());
                 if let Some(keeper) = keeper.filter(|keeper| *keeper != other) {
-                    keeper.signal(rustix::process::Signal::KILL).unwrap();
+                    keeper.signal(Signal::KILL).unwrap();
                 }
             }
         });
@@ -143,4 +144,36 @@ async fn a_start_comes_to_one_instance_or_none_wherever_its_keeper_is_killed() {
         assert_eq!(stage.started(), Vec::from_iter(others), "{point:?}");
     }
     stage.stop("other", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn output_that_a_killed_keeper_has_not_recorded_is_recorded_after_it() {
+    let mut stage = Stage::new();
+    let script = "trap 'echo; seq 1 1000; printf last; : > written' USR1; printf first; \
+                  while :; do sleep 0.02; done";
+    stage.up(shell("web", script)).await.unwrap();
+    let record = stage.record("web");
+    let (main, supervisor) = (record.process().unwrap(), stage.supervisor().unwrap());
+    let ended = stage.main_end("web");
+    // So that it sees the end of both in one turn.
+    supervisor.signal(Signal::STOP).unwrap();
+    stage.kill_keeper("web");
+    main.signal(Signal::USR1).unwrap();
+    while !stage.root.path().join("written").exists() {
+        std::thread::yield_now();
+    }
+    main.signal(Signal::KILL).unwrap();
+    until_readable(&ended);
+    supervisor.signal(Signal::CONT).unwrap();
+    assert_eq!(stage.exit_code("web").await, 137);
+    let lines = stage.lines("web", LogOptions::default()).await;
+    let lines: Vec<&str> = lines.iter().map(|(_, line)| line.as_str()).collect();
+    assert_eq!(lines.len(), 1002, "{lines:?}");
+    assert_eq!(lines[0], "first");
+    assert_eq!(lines[1000..], ["1000", "last"]);
+    // What the next run writes begins a line of its own.
+    let dir = stage.dirs().project(PROJECT).unwrap();
+    let dir = dir.instance(&name("web")).unwrap();
+    let log = std::fs::read(dir.log(Stream::Stdout, 0)).unwrap();
+    assert!(log.ends_with(b"\nlast\n"));
 }

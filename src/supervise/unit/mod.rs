@@ -7,6 +7,7 @@ mod group;
 mod spawn;
 mod takeover;
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -109,6 +110,8 @@ pub(super) struct Unit {
     /// The end of the main process, and who records its output: both only without a keeper.
     main_end: Option<OwnedFd>,
     recorder: Option<Recorder>,
+    /// Its pipes, so that nothing is lost with its keeper.
+    held: Vec<File>,
     ended: Option<i32>,
     /// Processes that were told to end, each with a descriptor that tells when it has.
     watched: Vec<(ProcessId, OwnedFd)>,
@@ -226,16 +229,15 @@ impl Unit {
         }
     }
 
+    fn recorder(&self) -> Result<Recorder, BackendError> {
+        let user = self.record.spec.user.as_ref();
+        let owner = user.map(|account| (account.uid, account.gid));
+        Recorder::open(&self.dir, self.record.spec.attributes.rotation, owner)
+    }
+
     /// Records the output that no keeper records.
     fn record_here(&mut self, now: Moment) {
-        let owner = self
-            .record
-            .spec
-            .user
-            .as_ref()
-            .map(|account| (account.uid, account.gid));
-        let rotation = self.record.spec.attributes.rotation;
-        match Recorder::open(&self.dir, rotation, owner) {
+        match self.recorder() {
             Ok(recorder) => self.recorder = Some(recorder),
             Err(_) => self.output_retry = Some(now.saturating_add(OUTPUT_RETRY)),
         }
@@ -442,11 +444,13 @@ impl Unit {
         self.known.clear();
         self.health = None;
         self.cleared = false;
-        if let Some(mut recorder) = self.recorder.take() {
+        // Its keeper may have been killed before it had recorded everything.
+        if let Some(mut recorder) = self.recorder.take().or_else(|| self.recorder().ok()) {
             // Output that cannot be recorded must not keep the instance from ending.
             drop(recorder.drain());
             drop(recorder.end_lines());
         }
+        self.held.clear();
         self.look_again = None;
         self.remove_group();
         self.record.restarts = self.life.restarts();

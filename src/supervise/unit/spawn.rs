@@ -17,6 +17,7 @@ use crate::backend::process::remains::Remains;
 use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
 use crate::backend::process::stores;
 use crate::state::{Health, Status};
+use crate::supervise::capture::hold;
 use crate::supervise::health::Schedule;
 use crate::supervise::keeper::{self, Begun, Order, Starting};
 use crate::supervise::lifecycle::{Action, Event};
@@ -146,6 +147,7 @@ impl Unit {
             let end = id.open()?;
             Some(Held { id, end })
         });
+        self.held = hold(&self.dir);
         if let Some(run) = &mut self.record.run {
             run.process = Some(begun.main);
             run.keeper = begun.keeper;

@@ -10,6 +10,7 @@ use crate::backend::process::run::{ProcessId, boot_id, wall_clock};
 use crate::backend::process::tree::Snapshot;
 use crate::backend::process::{Record, UNKNOWN_CODE};
 use crate::state::{Health, Status};
+use crate::supervise::capture::hold;
 use crate::supervise::health::Schedule;
 use crate::supervise::keeper;
 use crate::supervise::lifecycle::Lifecycle;
@@ -38,6 +39,7 @@ impl Unit {
             cleared: false,
             main_end: None,
             recorder: None,
+            held: Vec::new(),
             ended: None,
             watched: Vec::new(),
             known: Vec::new(),
@@ -83,6 +85,8 @@ impl Unit {
             unit.ended = Some(UNKNOWN_CODE);
         } else if unit.keeper.is_none() && unit.ended.is_none() {
             unit.on_keeper_ended(around.now);
+        } else if unit.keeper.is_some() {
+            unit.held = hold(&unit.dir);
         }
         if let Some(id) = unit.main.filter(|_| unit.ended.is_none()) {
             unit.health = unit.record.spec.healthcheck.as_ref().map(|check| {
