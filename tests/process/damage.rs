@@ -153,3 +153,28 @@ async fn a_state_directory_that_cannot_be_written_is_named() {
     let error = stage.up(shell("web", "true")).await.unwrap_err();
     assert!(error.to_string().starts_with("cannot create "), "{error}");
 }
+
+#[tokio::test]
+async fn a_start_is_no_success_where_the_end_before_it_cannot_be_written() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    let main = stage.record("web").process().unwrap();
+    let ended = stage.main_end("web");
+    let project = stage.dirs().project(PROJECT).unwrap();
+    let record = project.instance(&name("web")).unwrap().record();
+    let supervisor = stage.supervisor().unwrap();
+    // As on a full disk, nothing new can be written: a directory is where the new entry would be.
+    let in_the_way = record.with_extension(format!("{}.new", supervisor.pid));
+    std::fs::create_dir(&in_the_way).unwrap();
+    main.signal(rustix::process::Signal::KILL).unwrap();
+    until_readable(&ended);
+    for _ in 0..3 {
+        let error = stage.start("web").await.unwrap_err();
+        assert!(error.to_string().starts_with("cannot write "), "{error}");
+    }
+    assert_eq!(stage.started(), Vec::<u32>::new());
+    std::fs::remove_dir(&in_the_way).unwrap();
+    stage.start("web").await.unwrap();
+    assert_eq!(stage.started().len(), 1);
+    stage.stop("web", None).await.unwrap();
+}

@@ -95,6 +95,9 @@ impl Supervisor {
         failure: Option<Failure>,
         around: &mut Surroundings,
     ) {
+        if self.queued.is_empty() {
+            return;
+        }
         if failure.is_none() && self.units.get(name).is_some_and(Unit::is_ending) {
             return;
         }

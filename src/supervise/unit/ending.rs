@@ -45,8 +45,10 @@ impl Unit {
 
     /// Whether it is on its way to its end, also where that is known and has not been settled yet.
     pub(in crate::supervise) fn is_ending(&self) -> bool {
+        let has_lost_main =
+            || self.ended.is_some() || self.main.is_some_and(|main| !main.is_alive());
         self.life.is_ending()
-            || (self.ended.is_some() && matches!(self.life.phase(), Phase::Running { .. }))
+            || (matches!(self.life.phase(), Phase::Running { .. }) && has_lost_main())
     }
 
     /// What SIGKILL has not ended, where it was given up on: it is in the way of a start.
