@@ -129,6 +129,11 @@ pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> 
 }
 
 impl Starting {
+    /// The keeper's pid.
+    pub(super) fn pid(&self) -> u32 {
+        self.keeper.pid
+    }
+
     /// Readable when the keeper has reported.
     pub(super) fn report(&self) -> BorrowedFd<'_> {
         self.report.as_fd()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use wharf::backend::process::cgroup::View;
 use wharf::event::Event;
 use wharf::plan::step::Action;
+use wharf::project::model::{Hook, Service};
 use wharf::state::Status;
 
 use crate::stage::{Stage, exited, process, shell, target};
@@ -125,4 +126,34 @@ async fn limits_are_set_or_named() {
         );
     }
     stage.stop("web", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_hook_leaves_behind_ends_with_the_run() {
+    let stage = Stage::new();
+    let leave = "(setsid env -i sh -c 'echo $$ > left; exec /bin/sleep 600' >&- 2>&- &)";
+    let wait = "until test -s left; do sleep 0.01; done";
+    let service = Service {
+        post_start: vec![Hook {
+            command: ["sh", "-c", &format!("{leave}; {wait}")]
+                .map(str::to_owned)
+                .to_vec(),
+            user: None,
+            privileged: false,
+            working_dir: None,
+            environment: Vec::new(),
+        }],
+        ..shell("web", "exec sleep 600")
+    };
+    stage.up(service).await.unwrap();
+    let text = std::fs::read_to_string(stage.root.path().join("left")).unwrap();
+    let left = process(text.trim());
+    if group(&stage, "web").is_none() {
+        left.signal(rustix::process::Signal::KILL).unwrap();
+        stage.stop("web", None).await.unwrap();
+        return;
+    }
+    assert!(left.is_alive());
+    stage.stop("web", None).await.unwrap();
+    assert!(!left.is_alive());
 }

@@ -7,7 +7,7 @@ use wharf::plan::step::Action;
 use wharf::project::model::{HealthTest, Healthcheck, Service};
 use wharf::state::Health;
 
-use crate::stage::{Stage, shell, target};
+use crate::stage::{Stage, process, shell, target};
 
 fn checked(script: &str, test: &str) -> Service {
     let mut service = shell("web", script);
@@ -108,4 +108,56 @@ async fn completion_is_a_matter_of_the_code() {
     };
     assert_eq!(code, 6);
     assert_eq!(last_lines, ["why"]);
+}
+
+/// Leaves its session, its parent and its environment.
+const STRAY: &str =
+    "test -s stray || (setsid env -i sh -c 'echo $$ > stray; exec /bin/sleep 600' &)";
+
+async fn stray(stage: &Stage) -> wharf::backend::process::run::ProcessId {
+    await_healthy(stage).await.unwrap();
+    let path = stage.root.path().join("stray");
+    loop {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        if text.ends_with('\n') {
+            return process(text.trim());
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_check_leaves_behind_ends_with_the_run() {
+    let stage = Stage::new();
+    stage.up(checked("exec sleep 600", STRAY)).await.unwrap();
+    let stray = stray(&stage).await;
+    assert!(stray.is_alive());
+    stage.stop("web", None).await.unwrap();
+    assert!(!stray.is_alive());
+}
+
+#[tokio::test]
+async fn what_a_check_leaves_behind_ends_with_the_run_without_a_group_too() {
+    let stage = Stage::new();
+    let script = "until test -e go; do sleep 0.02; done; exec sleep 600";
+    let mut service = checked(script, &format!("test -e go || exit 1; {STRAY}"));
+    if let Some(healthcheck) = &mut service.healthcheck {
+        healthcheck.retries = Some(1_000_000);
+    }
+    stage.up(service).await.unwrap();
+    if let Some(group) = stage.record("web").group() {
+        // What is in it goes up, and it is no more.
+        let above = group.path().parent().unwrap().join("cgroup.procs");
+        while group.path().is_dir() {
+            for id in group.members() {
+                drop(std::fs::write(&above, id.pid.to_string()));
+            }
+            drop(group.remove());
+        }
+    }
+    std::fs::write(stage.root.path().join("go"), "").unwrap();
+    let stray = stray(&stage).await;
+    assert!(stray.is_alive());
+    stage.stop("web", None).await.unwrap();
+    assert!(!stray.is_alive());
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::net::unix::pipe::Receiver;
 
 use super::attributes::HookCommand;
-use super::child::Launch;
+use super::child::{Extras, Launch, Way};
 use super::ledger::Record;
 use super::run::wall_clock;
 use crate::backend::BackendError;
@@ -58,6 +58,11 @@ async fn execute(
     let program = (hook.command.first().map(String::as_str) == Some("wharf"))
         .then_some(spec.program.as_deref())
         .flatten();
+    // Where the run has a control group, whatever the hook leaves behind ends with the run.
+    let beside = Extras {
+        door: record.group().and_then(|group| group.door(false).ok()),
+        ..Extras::default()
+    };
     let mut child = Launch {
         command: &hook.command,
         program: program.map(Path::new),
@@ -68,7 +73,7 @@ async fn execute(
         descriptors: None,
         hosts: spec.names.hosts.as_deref(),
     }
-    .spawn(stdout, stderr)?;
+    .spawn_under([Stdio::null(), stdout, stderr], Way::Apart, &beside)?;
     let mut last_lines = Vec::new();
     let mut tell = |stream, line: Vec<u8>| {
         if last_lines.len() == KEPT {

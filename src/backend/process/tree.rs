@@ -145,6 +145,14 @@ impl Snapshot {
         )
     }
 
+    /// The living children of a process.
+    pub fn children_of(&self, pid: u32) -> Vec<ProcessId> {
+        let all = self.processes.values();
+        all.filter(|stat| stat.parent == pid && !stat.dead)
+            .map(|stat| stat.id)
+            .collect()
+    }
+
     /// The main process of a run that was started and not recorded: the oldest process that carries the run
     /// id and leads a session.
     pub fn main_of(&self, run_id: &str) -> Option<ProcessId> {
@@ -270,6 +278,7 @@ mod tests {
         let keeper = Some(id(MAIN - 1));
         let tree = all.tree("r", Some(id(MAIN)), keeper, &[]);
         assert_eq!(pids(&tree), [MAIN + 2, MAIN + 3]);
+        assert_eq!(pids(&all.children_of(MAIN - 1)), [MAIN + 2]);
         let reused = Some(ProcessId {
             start_time: 1,
             ..id(MAIN - 1)

@@ -2,7 +2,9 @@
 //! freezes them in one step. Signals do the same without it, one process at a time.
 
 use super::Unit;
+use crate::backend::process::child::Extras;
 use crate::backend::process::run::ProcessId;
+use crate::supervise::keeper::Starting;
 
 impl Unit {
     /// The processes that vouch for their children and sessions: those found before, and the group's.
@@ -12,6 +14,43 @@ impl Unit {
             all.extend(group.members());
         }
         all
+    }
+
+    /// Whether its run has one.
+    pub(in crate::supervise) fn is_grouped(&self) -> bool {
+        let group = self.record.group();
+        group.is_some_and(|group| group.path().is_dir())
+    }
+
+    /// What a healthcheck is put into, so that whatever it leaves behind ends with the run.
+    pub(super) fn beside(&self) -> Extras {
+        Extras {
+            // Without a group, the children of ours that are nobody's are taken in.
+            door: self.record.group().and_then(|group| group.door(false).ok()),
+            ..Extras::default()
+        }
+    }
+
+    /// Whether it runs and its keeper does not: then its orphans are the supervisor's children.
+    pub(in crate::supervise) fn is_unkept(&self) -> bool {
+        self.main.is_some() && self.keeper.is_none()
+    }
+
+    /// The pids of the supervisor's children that it knows of: its keeper, its healthcheck and what that has
+    /// left.
+    pub(in crate::supervise) fn children(&self) -> impl Iterator<Item = u32> {
+        let keeper = self.keeper.as_ref().map(|keeper| keeper.id.pid);
+        let starting = self.starting.as_ref().map(Starting::pid);
+        let known = self.known.iter().map(|id| id.pid);
+        known.chain(keeper).chain(starting).chain(self.check)
+    }
+
+    /// Processes that belong to it from now on.
+    pub(in crate::supervise) fn take_in(&mut self, strays: Vec<ProcessId>) {
+        if !strays.is_empty() {
+            self.known.retain(|id| id.is_alive());
+            self.known.extend(strays);
+        }
     }
 
     /// Before a sweep: what is frozen could not end when asked, and what is to be killed is killed as a whole.

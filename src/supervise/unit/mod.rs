@@ -283,6 +283,11 @@ impl Unit {
     /// The healthcheck has ended.
     pub(super) fn on_check_ended(&mut self, passed: bool, now: Moment) {
         self.check = None;
+        self.judge(passed, now);
+    }
+
+    /// Its healthcheck has passed, or failed.
+    fn judge(&mut self, passed: bool, now: Moment) {
         let (Some(schedule), Some(check)) = (&mut self.health, &self.record.spec.healthcheck)
         else {
             return;

@@ -11,7 +11,7 @@ use super::takeover::unnoted;
 use super::{Held, Surroundings, Unit, as_pid};
 use crate::backend::process::Run;
 use crate::backend::process::cgroup::{Group, View, controllers};
-use crate::backend::process::child::Launch;
+use crate::backend::process::child::{Launch, Way};
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::remains::Remains;
 use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
@@ -171,6 +171,7 @@ impl Unit {
 
     pub(super) fn health_due(&mut self, around: &Surroundings) {
         let now = around.now;
+        let beside = self.beside();
         let (Some(schedule), Some(check)) = (&mut self.health, &self.record.spec.healthcheck)
         else {
             return;
@@ -180,7 +181,8 @@ impl Unit {
                 // It leads its own session and group.
                 let _ = kill_process_group(pid, Signal::KILL);
             }
-            self.on_check_ended(false, now);
+            // What it leaves behind is looked for when it has gone.
+            self.judge(false, now);
             return;
         }
         schedule.begin(check, now);
@@ -195,7 +197,11 @@ impl Unit {
             descriptors: around.descriptors,
             hosts: spec.names.hosts.as_deref(),
         }
-        .spawn(Stdio::null(), Stdio::null());
+        .spawn_under(
+            [Stdio::null(), Stdio::null(), Stdio::null()],
+            Way::Apart,
+            &beside,
+        );
         match started {
             Ok(child) => self.check = Some(child.id()),
             Err(_) => self.on_check_ended(false, now),
