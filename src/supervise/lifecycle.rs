@@ -264,10 +264,6 @@ impl Lifecycle {
                 let until = now.saturating_add(SECOND_PATIENCE);
                 self.enter(Phase::Killing { until }, Action::KillTree)
             }
-            (Phase::Idle | Phase::Waiting { .. }, Event::Remains) => {
-                let until = now.saturating_add(KILL_PATIENCE);
-                self.enter(Phase::Killing { until }, Action::KillTree)
-            }
             (Phase::Running { .. }, Event::Stop { grace }) => {
                 let until = now.saturating_add(grace);
                 self.enter(Phase::Stopping { until }, Action::AskToEnd)
@@ -284,7 +280,8 @@ impl Lifecycle {
                 Phase::Running { .. } | Phase::Stopping { .. } | Phase::Clearing { .. },
                 Event::Kill,
             )
-            | (Phase::Stopping { .. }, Event::Due) => {
+            | (Phase::Stopping { .. }, Event::Due)
+            | (Phase::Idle | Phase::Waiting { .. }, Event::Remains) => {
                 let until = now.saturating_add(KILL_PATIENCE);
                 self.enter(Phase::Killing { until }, Action::KillTree)
             }

@@ -115,7 +115,7 @@ const STRAY: &str =
     "test -s stray || (setsid env -i sh -c 'echo $$ > stray; exec /bin/sleep 600' &)";
 
 async fn stray(stage: &Stage) -> wharf::backend::process::run::ProcessId {
-    await_healthy(stage).await.unwrap();
+    await_healthy(stage).await.expect("a check that passes");
     let path = stage.root.path().join("stray");
     loop {
         let text = std::fs::read_to_string(&path).unwrap_or_default();

@@ -20,7 +20,8 @@ const SHORT: Option<Duration> = Some(Duration::from_millis(100));
 
 /// Begins a stop that nobody waits for, and returns when the main process has ended; the child.
 async fn half_stopped(stage: &Stage) -> wharf::backend::process::run::ProcessId {
-    stage.up(shell("web", HALF)).await.unwrap();
+    let service = shell("web", HALF);
+    stage.up(service).await.expect("a service that runs");
     let child = process(&stage.line("web", "child ").await);
     let main = stage.main_end("web");
     let asking = stage.another();
@@ -29,7 +30,7 @@ async fn half_stopped(stage: &Stage) -> wharf::backend::process::run::ProcessId 
     let ended = tokio::task::spawn_blocking(move || until_readable(&main));
     tokio::select! {
         outcome = &mut stopping => panic!("the child ended too: {outcome:?}"),
-        outcome = ended => outcome.unwrap(),
+        outcome = ended => outcome.expect("a thread that waits"),
     }
     assert!(child.is_alive());
     child
@@ -151,12 +152,12 @@ async fn a_child_that_not_even_sigkill_ends_is_reported_by_every_command() {
             .unwrap();
         return;
     };
-    let is_named = |error: BackendError| match &error {
-        BackendError::Unkillable { left, .. } => {
-            assert_eq!(left.len(), 1, "{error}");
-            assert_eq!((left[0].pid, left[0].state.as_str()), (child.pid, "D"));
-        }
-        other => panic!("another error: {other}"),
+    let is_named = |error: BackendError| {
+        let BackendError::Unkillable { left, .. } = &error else {
+            panic!("another error: {error}");
+        };
+        assert_eq!(left.len(), 1, "{error}");
+        assert_eq!((left[0].pid, left[0].state.as_str()), (child.pid, "D"));
     };
     is_named(stage.stop("web", Some(Duration::ZERO)).await.unwrap_err());
     is_named(stage.stop("web", Some(Duration::ZERO)).await.unwrap_err());

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::cgroup::Group;
 use super::dirs::InstanceDir;
 use super::ledger::Record;
 use super::notes::Notes;
@@ -33,7 +34,7 @@ impl Remains {
         Self {
             left,
             group: group
-                .filter(|group| group.is_populated())
+                .filter(Group::is_populated)
                 .map(|group| group.path().to_owned()),
         }
     }

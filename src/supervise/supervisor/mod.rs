@@ -314,7 +314,7 @@ impl Supervisor {
                 self.units.remove(name);
             }
         }
-        self.start_queued(name, failure, around);
+        self.start_queued(name, failure.as_ref(), around);
     }
 
     /// Leaves so that nobody finds a socket without a supervisor behind it.

@@ -92,7 +92,7 @@ impl Supervisor {
     pub(super) fn start_queued(
         &mut self,
         name: &str,
-        failure: Option<Failure>,
+        failure: Option<&Failure>,
         around: &mut Surroundings,
     ) {
         if self.queued.is_empty() {
@@ -102,7 +102,7 @@ impl Supervisor {
             return;
         }
         for queued in self.take_queued(name) {
-            match &failure {
+            match failure {
                 Some(failure) => {
                     self.control
                         .answer(queued.client, &Reply::Failed(failure.clone()));

@@ -126,9 +126,10 @@ impl Unit {
         let tree = around.tree(self, main);
         if tree.is_empty() && self.main.is_none() {
             if self.is_group_populated() {
-                let pause = match self.life.phase() {
-                    Phase::Left => LEFT_RETRY,
-                    _ => GROUP_RETRY,
+                let pause = if self.life.phase() == Phase::Left {
+                    LEFT_RETRY
+                } else {
+                    GROUP_RETRY
                 };
                 self.look_again = Some(around.now.saturating_add(pause));
                 return None;
