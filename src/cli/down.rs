@@ -93,7 +93,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
                 ending.volumes = found.volumes.iter().cloned().collect();
             }
         }
-        observed.networks = found.networks;
+        // One of the same name that somebody else made is theirs.
+        observed.networks = found.network_hashes.into_keys().collect();
         observed.volumes = found.volumes;
         observed.images = found.images;
     }

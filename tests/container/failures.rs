@@ -45,6 +45,37 @@ fn a_name_that_is_taken_is_said_and_the_next_up_goes_on() {
 }
 
 #[test]
+fn a_network_that_somebody_else_made_is_left_to_them() {
+    let lab = lab!();
+    lab.write(&format!("services:\n{}", sleeper(&lab, "a", "")));
+    let name = format!("{}_default", lab.project.name);
+    docker(&["network", "create", &name]);
+    let ended = lab.run(Tool::Wharf, &["down"]);
+    let left = docker(&["network", "ls", "--format", "{{.Name}}"]);
+    docker(&["network", "rm", &name]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(left.lines().any(|line| line == name), "{left}");
+}
+
+#[test]
+fn a_container_that_the_engine_was_still_making_is_taken_as_it_is() {
+    let lab = lab!();
+    lab.write(&format!("services:\n{}", sleeper(&lab, "a", "scale: 6")));
+    lab.succeeds(Tool::Wharf, UP);
+    // Wherever the first one is cut off: the engine goes on with what it was asked for.
+    for pause in [20, 40, 60, 80, 100, 120] {
+        lab.succeeds(Tool::Wharf, &["rm", "-sf"]);
+        let mut command = lab.command(Tool::Wharf, UP);
+        let mut first = command.stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        first.kill().unwrap();
+        first.wait().unwrap();
+        let again = lab.run(Tool::Wharf, UP);
+        assert_eq!(again.code, Some(0), "{}", again.stderr);
+    }
+}
+
+#[test]
 fn an_image_that_cannot_be_had_stops_what_needs_it() {
     let lab = lab!();
     let file = |image: &str| {

@@ -96,7 +96,6 @@ async fn a_forwarder_that_was_stopped_is_started_by_whoever_needs_names() {
     stage.run("wharf-forwarder", &[], stage.forwarding()).await;
     stage.sync(&[]).await;
     stage.stop("wharf-forwarder").await;
-    assert!(!stage.names_socket().exists());
     stage.sync(&[]).await;
     assert!(stage.names_socket().exists());
     stage.stop("wharf-forwarder").await;

@@ -317,7 +317,8 @@ fn backend(root: &tempfile::TempDir) -> Processes {
 
 pub(crate) fn until_readable(fd: &OwnedFd) {
     let mut fds = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
-    rustix::event::poll(&mut fds, None).unwrap();
+    while rustix::event::poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
+    assert!(!fds[0].revents().is_empty());
 }
 
 pub(crate) fn name(service: &str) -> String {

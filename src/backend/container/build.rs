@@ -301,7 +301,8 @@ fn query(
         build
             .extra_hosts
             .iter()
-            .map(|host| ("extrahosts", host.clone())),
+            // The classic builder knows only the older form.
+            .map(|host| ("extrahosts", host.replacen('=', ":", 1))),
     );
     if !build.cache_from.is_empty() {
         let images = serde_json::json!(build.cache_from).to_string();
@@ -541,7 +542,7 @@ mod tests {
             ("A".to_owned(), Some("1 2".to_owned())),
             ("UNSET".to_owned(), None),
         ]);
-        build.extra_hosts = vec!["a:10.0.0.1".to_owned(), "b:10.0.0.2".to_owned()];
+        build.extra_hosts = vec!["a=10.0.0.1".to_owned(), "b:10.0.0.2".to_owned()];
         build.shm_size = Some(4 << 30);
         let query = query(&build, "p-web", "Dockerfile", &BTreeMap::new(), None);
         for part in [
