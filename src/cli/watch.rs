@@ -32,6 +32,7 @@ use crate::ui::logs::LogWriter;
 use crate::ui::{NAME, report};
 use crate::watch::batch::Batch;
 use crate::watch::files::{Files, WatchError, at_first};
+use crate::watch::gitignore::as_dockerignore;
 use crate::watch::rules::{IgnoreFile, Pair, Rule, Work, work};
 
 /// How long it must have been quiet.
@@ -161,17 +162,17 @@ pub(super) fn rules(
         if !services.is_empty() && !services.contains(&service.name) {
             continue;
         }
-        let ignore_file = ignore_file(service);
+        let backend = placement.of(&service.name);
+        let ignore_files = ignore_files(service, backend, &project.directory);
         for trigger in &service.watch {
-            if !applies(context, service, placement.of(&service.name), trigger)? {
+            if !applies(context, service, backend, trigger)? {
                 continue;
             }
-            let rule =
-                Rule::new(&service.name, trigger, ignore_file.as_ref()).map_err(|error| {
-                    Error::new(Kind::Invalid, error)
-                        .detail(format!("watching service `{}`", service.name))
-                        .hint("patterns are those of .dockerignore")
-                })?;
+            let rule = Rule::new(&service.name, trigger, &ignore_files).map_err(|error| {
+                Error::new(Kind::Invalid, error)
+                    .detail(format!("watching service `{}`", service.name))
+                    .hint("patterns are those of .dockerignore")
+            })?;
             rules.push(rule);
         }
     }
@@ -219,6 +220,27 @@ fn applies(
             Ok(!mounted)
         }
         (BackendKind::Container | BackendKind::Process, _) => Ok(true),
+    }
+}
+
+/// The ignore files that count for a service. A process runs from the working copy, where what is built lies beside
+/// what it is built from: so Git's file counts for it, too.
+fn ignore_files(service: &Service, backend: BackendKind, directory: &Path) -> Vec<IgnoreFile> {
+    let here = |name: &str, meaning: fn(&str) -> String| {
+        let text = fs::read_to_string(directory.join(name)).ok()?;
+        Some(IgnoreFile {
+            root: directory.to_owned(),
+            text: meaning(&text),
+        })
+    };
+    let of_build = || ignore_file(service);
+    match backend {
+        BackendKind::Container => of_build().into_iter().collect(),
+        BackendKind::Process => of_build()
+            .or_else(|| here(".dockerignore", str::to_owned))
+            .into_iter()
+            .chain(here(".gitignore", as_dockerignore))
+            .collect(),
     }
 }
 

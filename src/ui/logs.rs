@@ -28,6 +28,14 @@ pub struct LogWriter {
     merged: bool,
 }
 
+/// Whether what follows the project's name is a service and a number, or a one-off's: a `container_name` that
+/// begins with the project's stays as it was given.
+fn is_made_up(rest: &str) -> bool {
+    let mut parts = rest.rsplit(['-', '_']);
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    parts.next().is_some_and(is_number) || parts.next() == Some("run")
+}
+
 impl LogWriter {
     /// A writer for the instances of a project; their names lose the project's part, as in Compose.
     pub fn new<'a>(project: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
@@ -42,7 +50,8 @@ impl LogWriter {
         for name in names {
             let short = name
                 .strip_prefix(project)
-                .and_then(|rest| rest.strip_prefix(['-', '_']));
+                .and_then(|rest| rest.strip_prefix(['-', '_']))
+                .filter(|rest| is_made_up(rest));
             let short = short.unwrap_or(name).to_owned();
             writer.width = writer.width.max(short.chars().count());
             let colour = COLOURS[writer.prefixes.len() % COLOURS.len()];

@@ -288,7 +288,7 @@ mod tests {
             ignore: vec!["ignored".to_owned()],
             initial_sync: false,
         };
-        [Rule::new("web", &trigger, None).unwrap()]
+        [Rule::new("web", &trigger, &[]).unwrap()]
     }
 
     /// Collects changes until all of these are among them.

@@ -3,6 +3,7 @@
 //! ```text
 //! files   the disk → paths that changed                    the only part that does I/O
 //! batch   paths + time → all that changed in one go        pure
+//! gitignore   the text of .gitignore → patterns            pure
 //! rules   triggers + paths → work: rebuild, sync, restart  pure
 //! ```
 //!
@@ -10,4 +11,5 @@
 
 pub mod batch;
 pub mod files;
+pub mod gitignore;
 pub mod rules;

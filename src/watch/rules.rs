@@ -43,7 +43,7 @@ const NOT_AT_FIRST: &str = "\
 /// An ignore file: the directory that its patterns are relative to, and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IgnoreFile {
-    /// The build context.
+    /// The build context, or the project's directory.
     pub root: PathBuf,
     /// The patterns.
     pub text: String,
@@ -60,7 +60,7 @@ pub struct Rule {
     ignore: Ignore,
     never: Ignore,
     not_at_first: Ignore,
-    image: Option<(PathBuf, Ignore)>,
+    files: Vec<(PathBuf, Ignore)>,
 }
 
 /// A pattern that cannot be read.
@@ -102,7 +102,7 @@ impl Rule {
     pub fn new(
         service: &str,
         trigger: &Trigger,
-        ignore_file: Option<&IgnoreFile>,
+        ignore_files: &[IgnoreFile],
     ) -> Result<Self, BadPattern> {
         let include = trigger.include.join("\n");
         Ok(Self {
@@ -116,9 +116,18 @@ impl Rule {
             ignore: read(&trigger.ignore.join("\n"))?,
             never: read(NEVER)?,
             not_at_first: read(NOT_AT_FIRST)?,
-            image: ignore_file
+            files: ignore_files
+                .iter()
                 .map(|file| Ok((file.root.clone(), read(&file.text)?)))
-                .transpose()?,
+                .filter(|file| {
+                    // What is to be watched is watched, whatever else its place is left out of.
+                    let leaves_all_out = |(root, ignore): &(PathBuf, Ignore)| {
+                        let below = trigger.path.strip_prefix(root);
+                        below.is_ok_and(|below| ignore.excludes(&below.to_string_lossy()))
+                    };
+                    !file.as_ref().is_ok_and(leaves_all_out)
+                })
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -148,9 +157,9 @@ impl Rule {
         };
         let let_in = reached(&self.trigger.path, &self.ignore)
             || self
-                .image
-                .as_ref()
-                .is_some_and(|(root, ignore)| reached(root, ignore));
+                .files
+                .iter()
+                .any(|(root, ignore)| reached(root, ignore));
         self.ignores(directory) && !let_in
     }
 
@@ -163,10 +172,7 @@ impl Rule {
         };
         below(&self.trigger.path, &self.ignore)
             || below(&self.trigger.path, &self.never)
-            || self
-                .image
-                .as_ref()
-                .is_some_and(|(root, ignore)| below(root, ignore))
+            || self.files.iter().any(|(root, ignore)| below(root, ignore))
     }
 
     /// Whether a file is copied before the first change.
@@ -238,7 +244,7 @@ mod tests {
     }
 
     fn rule(trigger: &Trigger) -> Rule {
-        Rule::new("web", trigger, None).unwrap()
+        Rule::new("web", trigger, &[]).unwrap()
     }
 
     #[test]
@@ -276,7 +282,7 @@ mod tests {
         let mut trigger = trigger("/p/web", Reaction::Sync);
         trigger.ignore = vec!["dist".to_owned()];
         trigger.include = vec!["**/*.js".to_owned(), "dist".to_owned()];
-        let rule = Rule::new("web", &trigger, Some(&file)).unwrap();
+        let rule = Rule::new("web", &trigger, std::slice::from_ref(&file)).unwrap();
         for (path, counts) in [
             ("/p/web/a.js", true),
             ("/p/web/sub/a.js", true),
@@ -285,7 +291,7 @@ mod tests {
         ] {
             assert_eq!(rule.counts(Path::new(path)), counts, "{path}");
         }
-        let whole = Rule::new("web", &all, Some(&file));
+        let whole = Rule::new("web", &all, &[file]);
         let whole = whole.unwrap();
         for (path, counts) in [
             ("/p/node_modules/x/y", false),
@@ -302,7 +308,7 @@ mod tests {
                     ignore: vec!["[".into()],
                     ..trigger
                 },
-                None
+                &[]
             )
             .is_err()
         );
@@ -336,5 +342,22 @@ mod tests {
         let found = work(&rules, &changed(&["/p/src/config.toml", "/p/Dockerfile"]));
         assert!(found.rebuild.contains("web") && found.restart.is_empty());
         assert_eq!(work(&rules, &changed(&["/q/a"])), Work::default());
+    }
+
+    #[test]
+    fn what_is_to_be_watched_is_watched_although_a_file_leaves_it_out() {
+        let file = IgnoreFile {
+            root: "/p".into(),
+            text: "**/dist\n**/*.log\n".to_owned(),
+        };
+        let at = |path: &str| trigger(path, Reaction::Restart);
+        let files = [file];
+        let counts = |rule: &Trigger, path: &str| {
+            let rule = Rule::new("web", rule, &files).unwrap();
+            rule.counts(Path::new(path))
+        };
+        assert!(!counts(&at("/p"), "/p/dist/a.js"));
+        assert!(counts(&at("/p/dist"), "/p/dist/a.js"));
+        assert!(!counts(&at("/p/src"), "/p/src/a.log"));
     }
 }

@@ -25,12 +25,12 @@ pub struct Ways {
 }
 
 impl Ways {
-    /// The way to take: without privilege where possible.
+    /// The way that services take: root needs no user namespace.
     pub fn best(&self) -> Option<Way> {
-        if self.namespace.is_ok() {
-            Some(Way::Namespace)
-        } else if self.as_root.is_ok() {
+        if self.as_root.is_ok() {
             Some(Way::AsRoot)
+        } else if self.namespace.is_ok() {
+            Some(Way::Namespace)
         } else {
             None
         }
@@ -338,7 +338,9 @@ mod tests {
             );
         }
         if ways.namespace.is_ok() {
-            assert_eq!(ways.best(), Some(Way::Namespace));
+            let is_root = ways.as_root.is_ok();
+            let best = if is_root { Way::AsRoot } else { Way::Namespace };
+            assert_eq!(ways.best(), Some(best));
         }
     }
 
