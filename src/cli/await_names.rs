@@ -5,7 +5,7 @@ use crate::backend::router::Backends;
 use crate::cli::settle::Settled;
 use crate::error::Result;
 use crate::naming::Role;
-use crate::plan::step::{Action, Which};
+use crate::plan::step::Action;
 use crate::state::{BackendKind, Instance};
 
 /// Returns when containers reach the local services that were left as they are: their relays or the forwarder may
@@ -16,22 +16,13 @@ pub(super) async fn await_names(
     kept: &[Instance],
     project: &str,
 ) -> Result<()> {
-    let is_changed = |relay: &Instance| {
-        let this = Which::Existing(relay.id.clone());
-        let targets = settled
-            .plan
-            .steps
-            .iter()
-            .filter_map(|step| step.action.changes());
-        targets.into_iter().any(|target| target.which == this)
-    };
     let is_awaited = |service: &String| {
         let mut steps = settled.plan.steps.iter();
         steps.any(|step| matches!(&step.action, Action::AwaitReachable { service: other, .. } if other == service))
     };
     let relays = settled.observed.own.iter();
     let reachable: Vec<String> = relays
-        .filter(|instance| instance.role() == Some(Role::Relay) && !is_changed(instance))
+        .filter(|instance| instance.role() == Some(Role::Relay) && !settled.plan.changes(instance))
         .map(|relay| relay.service.clone())
         .filter(|service| {
             let is_it = |instance: &Instance| {

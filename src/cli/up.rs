@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
 use crate::plan::placement::{Placement, Selection, Wishes};
 use crate::plan::policy::{Policy, Recreate};
-use crate::plan::step::{Action, Cause, Step, Which};
+use crate::plan::step::{Action, Cause, Step};
 use crate::probe;
 use crate::project;
 use crate::project::model::{Conflict, Project, PullPolicy};
@@ -491,11 +491,6 @@ fn menu(context: &Context, asked: Option<bool>) -> bool {
 
 /// Instances that the plan leaves as they are: they run, or will again when their pause is over.
 fn kept(plan: &Plan, instances: &[Instance], project: &Project) -> Vec<Instance> {
-    let touched = |instance: &Instance| {
-        let this = Which::Existing(instance.id.clone());
-        let targets = plan.steps.iter().filter_map(|step| step.action.changes());
-        targets.into_iter().any(|target| target.which == this)
-    };
     let running = |instance: &&Instance| {
         matches!(instance.status, Status::Running | Status::Restarting)
             && !instance.one_off
@@ -504,7 +499,7 @@ fn kept(plan: &Plan, instances: &[Instance], project: &Project) -> Vec<Instance>
     instances
         .iter()
         .filter(running)
-        .filter(|instance| !touched(instance))
+        .filter(|instance| !plan.changes(instance))
         .cloned()
         .collect()
 }

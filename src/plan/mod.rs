@@ -40,10 +40,10 @@ pub use up::up;
 use std::collections::BTreeSet;
 
 use crate::project::model::Project;
-use crate::state::Observed;
+use crate::state::{Instance, Observed};
 use placement::Placement;
 use policy::Policy;
-use step::{Action, Cause, Step, StepId};
+use step::{Action, Cause, Step, StepId, Which};
 
 /// All that a plan is made from.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +101,15 @@ impl Plan {
             needs,
         });
         id
+    }
+
+    /// Whether any step changes an instance that exists.
+    pub fn changes(&self, instance: &Instance) -> bool {
+        let this = Which::Existing(instance.id.clone());
+        self.steps
+            .iter()
+            .filter_map(|step| step.action.changes())
+            .any(|target| target.which == this)
     }
 
     /// The steps that satisfy `wanted`, and all they need, as a plan of their own.

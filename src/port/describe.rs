@@ -1,6 +1,7 @@
 //! Holders in words: one line that lets a person decide, and the command that would release the port.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use crate::port::claim::Protocol;
 use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
@@ -98,12 +99,14 @@ pub(crate) fn process(facts: &ProcessFacts) -> String {
 /// As [`process`], with its directory: what a record of a stopped process needs.
 pub(crate) fn process_fully(facts: &ProcessFacts) -> String {
     match &facts.cwd {
-        Some(cwd) => {
-            let cwd = cwd.display().to_string().replace(char::is_control, "?");
-            format!("{} (in {cwd})", process(facts))
-        }
+        Some(cwd) => format!("{} (in {})", process(facts), directory(cwd)),
         None => process(facts),
     }
+}
+
+/// A path that cannot play with the terminal.
+pub(crate) fn directory(path: &Path) -> String {
+    path.display().to_string().replace(char::is_control, "?")
 }
 
 fn container(facts: &ContainerFacts) -> String {

@@ -1,5 +1,6 @@
 //! Holders in a few words, and the facts that help a person decide.
 
+use crate::port::describe;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 
 /// So many ancestors say where a process comes from.
@@ -150,8 +151,7 @@ impl Holder {
 fn process_lines(process: &ProcessFacts) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(cwd) = &process.cwd {
-        let cwd = cwd.display().to_string();
-        lines.push(format!("in {}", cwd.replace(char::is_control, "?")));
+        lines.push(format!("in {}", describe::directory(cwd)));
     }
     let parents: Vec<String> = process
         .ancestors
