@@ -88,6 +88,30 @@ async fn silence_is_an_error_that_says_what_was_found() {
 }
 
 #[tokio::test]
+async fn a_server_on_another_port_is_told_from_none() {
+    let stage = Stage::new();
+    let port = free_port();
+    let text = port.to_string();
+    let argv = ["python3", "-m", "http.server", "--bind", "127.0.0.1", &text];
+    stage.up(command("web", &argv)).await.unwrap();
+    stage
+        .await_ready("web", answers(port, 30_000))
+        .await
+        .unwrap();
+    let elsewhere = free_port();
+    let error = stage
+        .await_ready("web", answers(elsewhere, 300))
+        .await
+        .unwrap_err();
+    let BackendError::NotReady { last, .. } = error else {
+        panic!("{error}");
+    };
+    let wanted = format!("nobody is listening; it listens on 127.0.0.1:{port}");
+    assert_eq!(last, wanted);
+    stage.stop("web", None).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_answer_of_another_process_does_not_count() {
     let stage = Stage::new();
     let port = free_port();

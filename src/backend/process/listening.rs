@@ -68,15 +68,43 @@ impl Processes {
             }
             if begin.elapsed() >= PATIENCE {
                 let ports: Vec<String> = waiting.iter().map(ToString::to_string).collect();
+                let elsewhere = self.elsewhere(project, name);
                 events.send(Event::Note(format!(
-                    "{name} runs and does not listen on {} yet",
-                    ports.join(", ")
+                    "{name} runs and does not listen on {} yet{}",
+                    ports.join(", "),
+                    elsewhere.map_or_else(String::new, |it| format!("; {it}"))
                 )));
                 return Ok(());
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
         }
+    }
+
+    /// Where an instance that does not listen where it is to listens instead, and what tells it where to.
+    pub(super) fn elsewhere(&self, project: &str, name: &str) -> Option<String> {
+        let tree = self.tree_pids(project, name).ok()?;
+        let all = sockets::all_listeners().ok()?;
+        let inodes: Vec<u64> = all.iter().map(|socket| socket.inode).collect();
+        let mine = owner::holding(&inodes, Some(&tree)).pairs;
+        let is_mine = |inode| mine.iter().any(|(held, _)| *held == inode);
+        let mut addresses: Vec<SocketAddr> = all
+            .iter()
+            .filter(|socket| is_mine(socket.inode))
+            .map(|socket| socket.address)
+            .collect();
+        addresses.dedup();
+        if addresses.is_empty() {
+            return None;
+        }
+        let record = self.record(project, name).ok()?;
+        let told = record.spec.environment.get("PORT");
+        let is_heeded = |port: &&String| addresses.iter().any(|it| it.port().to_string() == **port);
+        let instead = told
+            .filter(|port| !is_heeded(port))
+            .map_or_else(String::new, |port| format!(", not on its $PORT, {port}"));
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        Some(format!("it listens on {}{instead}", addresses.join(", ")))
     }
 
     /// The claims on which nothing of the instance listens.

@@ -112,7 +112,10 @@ impl Processes {
             Err(miss) => Err(BackendError::NotReady {
                 name: name.to_owned(),
                 seconds: timeout.as_secs(),
-                last: miss.to_string(),
+                last: match self.elsewhere(project, name) {
+                    Some(elsewhere) if miss == Miss::Refused => format!("{miss}; {elsewhere}"),
+                    Some(_) | None => miss.to_string(),
+                },
                 last_lines: self.last_lines(project, name),
             }),
         }
