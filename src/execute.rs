@@ -6,11 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
 
 use crate::backend::{Backend, BackendError, Made};
 use crate::event::{Event, Events};
@@ -24,8 +24,28 @@ pub struct Report {
     pub done: BTreeSet<StepId>,
     /// Steps that failed, the first one first.
     pub failed: Vec<(StepId, BackendError)>,
-    /// Steps that were never started.
+    /// Steps that were never started, or cut off.
     pub skipped: Vec<StepId>,
+}
+
+/// Tells an execution to begin nothing any more.
+#[derive(Debug, Default)]
+pub struct Halt(watch::Sender<bool>);
+
+impl Halt {
+    /// From now on.
+    pub fn now(&self) {
+        self.0.send_replace(true);
+    }
+
+    fn is_set(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    async fn set(&self) {
+        // The sender lives as long as `self`.
+        drop(self.0.subscribe().wait_for(|is_set| *is_set).await);
+    }
 }
 
 /// Executes a plan.
@@ -45,31 +65,32 @@ pub async fn execute_at_most<B: Backend>(
     events: &Events,
     limit: Option<NonZeroUsize>,
 ) -> Report {
-    execute_until(plan, backend, made, events, limit, &AtomicBool::new(false)).await
+    execute_until(plan, backend, made, events, limit, &Halt::default()).await
 }
 
-/// As [`execute_at_most`], until `halted`: then no step begins any more, and those that run are finished.
+/// As [`execute_at_most`], until `halt`: then no step begins any more. Those that change something are finished, so
+/// that nothing goes on elsewhere afterwards; what waits, builds or pulls is cut off.
 pub async fn execute_until<B: Backend>(
     plan: &Plan,
     backend: &B,
     made: &Made,
     events: &Events,
     limit: Option<NonZeroUsize>,
-    halted: &AtomicBool,
+    halt: &Halt,
 ) -> Report {
     let mut at_work = 0;
     let mut report = Report::default();
     let mut waiting: Vec<&Step> = plan.steps.iter().collect();
     let mut running = FuturesUnordered::new();
     loop {
-        if report.failed.is_empty() && !halted.load(Ordering::Relaxed) {
+        if report.failed.is_empty() && !halt.is_set() {
             waiting.retain(|step| {
                 let works = works(&step.action);
                 let room = !works || limit.is_none_or(|limit| at_work < limit.get());
                 let due = room && step.needs.iter().all(|need| report.done.contains(need));
                 if due {
                     at_work += usize::from(works);
-                    running.push(perform(step, backend, made, events));
+                    running.push(perform(step, backend, made, events, halt));
                 }
                 !due
             });
@@ -78,7 +99,8 @@ pub async fn execute_until<B: Backend>(
             Some((step, result)) => {
                 at_work -= usize::from(works(&step.action));
                 match result {
-                    Ok(()) => drop(report.done.insert(step.id)),
+                    Ok(Performed::Wholly) => drop(report.done.insert(step.id)),
+                    Ok(Performed::CutOff) => report.skipped.push(step.id),
                     Err(error) if plan.optional.contains(&step.id) => {
                         events.send(Event::Warning(format!("{error}; it is not required")));
                         report.done.insert(step.id);
@@ -89,7 +111,8 @@ pub async fn execute_until<B: Backend>(
             None => break,
         }
     }
-    report.skipped = waiting.iter().map(|step| step.id).collect();
+    report.skipped.extend(waiting.iter().map(|step| step.id));
+    report.skipped.sort_unstable();
     report
 }
 
@@ -104,12 +127,28 @@ fn works(action: &Action) -> bool {
     )
 }
 
+/// Whether what a step has asked for ends when nobody waits for it any more, or changes nothing.
+pub fn can_be_cut_off(action: &Action) -> bool {
+    !works(action)
+        || matches!(
+            action,
+            Action::Build { .. } | Action::Pull { .. } | Action::AwaitListening { .. }
+        )
+}
+
+/// How far a step came that did not fail.
+enum Performed {
+    Wholly,
+    CutOff,
+}
+
 async fn perform<'a, B: Backend>(
     step: &'a Step,
     backend: &B,
     made: &Made,
     events: &Events,
-) -> (&'a Step, Result<(), BackendError>) {
+    halt: &Halt,
+) -> (&'a Step, Result<Performed, BackendError>) {
     let began = Instant::now();
     let text = step.action.to_string();
     let is_told = !step.action.is_own();
@@ -119,7 +158,16 @@ async fn perform<'a, B: Backend>(
             text: text.clone(),
         });
     }
-    match backend.perform(step, made, events).await {
+    let result = if can_be_cut_off(&step.action) {
+        tokio::select! {
+            biased;
+            result = backend.perform(step, made, events) => result,
+            () = halt.set() => return (step, Ok(Performed::CutOff)),
+        }
+    } else {
+        backend.perform(step, made, events).await
+    };
+    match result {
         Ok(instance) => {
             if let Some(instance) = instance {
                 made.put(step.id, instance);
@@ -132,7 +180,7 @@ async fn perform<'a, B: Backend>(
                     took: began.elapsed(),
                 });
             }
-            (step, Ok(()))
+            (step, Ok(Performed::Wholly))
         }
         Err(error) => {
             events.send(Event::StepFailed { id: step.id, text });

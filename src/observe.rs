@@ -197,6 +197,7 @@ async fn resources(
     Ok(Observed {
         networks: found.networks,
         network_hashes: found.network_hashes,
+        doubled_networks: found.doubled,
         volumes: found.volumes,
         volume_hashes: found.volume_hashes,
         images: found.images,

@@ -214,6 +214,17 @@ impl Instance {
     pub fn role(&self) -> Option<Role> {
         Role::of(&self.labels)
     }
+
+    /// Whether it is a container that whoever made it did not finish: it never ran, and still has the name under
+    /// which it waits for its files, its networks or its place.
+    pub fn is_unfinished(&self) -> bool {
+        let is_temporary = |(id, _): (&str, &str)| {
+            id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        self.backend == BackendKind::Container
+            && self.status == Status::Created
+            && self.name.split_once('_').is_some_and(is_temporary)
+    }
 }
 
 /// Everything the planner needs to know about the world.
@@ -229,6 +240,8 @@ pub struct Observed {
     pub networks: BTreeSet<String>,
     /// Of those that the project made, the configuration's hash as the label has it; empty where it has none.
     pub network_hashes: BTreeMap<String, String>,
+    /// Names of networks that several have, and the ids of those that others made.
+    pub doubled_networks: BTreeMap<String, Vec<String>>,
     /// Names of the engine's volumes that belong to the project or that it names.
     pub volumes: BTreeSet<String>,
     /// Of those that the project made, the configuration's hash as the label has it.

@@ -133,7 +133,10 @@ impl World {
                     list.retain(|other| Some(&other.id) != id.as_ref());
                 }
             }
-            Action::RemoveNetwork { name } => drop(self.observed.networks.remove(name)),
+            Action::UniteNetwork { name, .. } => {
+                self.observed.doubled_networks.remove(name);
+            }
+            Action::RemoveNetwork { name, .. } => drop(self.observed.networks.remove(name)),
             Action::RemoveVolume { name } => drop(self.observed.volumes.remove(name)),
             Action::RemoveImage { name } => drop(self.observed.images.remove(name)),
             Action::MovePort { .. }

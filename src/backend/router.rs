@@ -78,6 +78,7 @@ impl Backend for Backends {
             | Action::PrepareRelay { .. }
             | Action::AwaitReachable { .. }
             | Action::CreateNetwork { .. }
+            | Action::UniteNetwork { .. }
             | Action::CreateVolume { .. }
             | Action::Create(_)
             | Action::Start { .. }
@@ -301,6 +302,7 @@ fn backend_of(action: &Action) -> BackendKind {
         | Action::Pull { .. }
         | Action::LoadRelay { .. }
         | Action::CreateNetwork { .. }
+        | Action::UniteNetwork { .. }
         | Action::CreateVolume { .. }
         | Action::RemoveNetwork { .. }
         | Action::RemoveVolume { .. }

@@ -1,17 +1,17 @@
 //! Carries a plan out in front of the user, and says what was done and what was not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
-
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::backend::router::Backends;
 use crate::backend::{BackendError, Made};
 use crate::cli::context::Context;
+use crate::cli::signals::Signals;
 use crate::error::{Error, Result};
-use crate::event::Events;
-use crate::execute::{self, Report};
+use crate::event::{Event, Events};
+use crate::execute::{self, Halt, Report};
 use crate::plan::Plan;
 use crate::plan::step::{Action, Step, StepId};
 use crate::probe;
@@ -70,27 +70,55 @@ pub(super) async fn carry_out_quietly(
     let made = Made::default();
     let progress = Progress::new(context.ui).without(quiet.subjects(plan));
     let mut signals = Signals::new()?;
+    let halt = Halt::default();
+    let mut running = Running::of(plan);
+    let mut is_interrupted = false;
     let report = {
-        let mut executing = std::pin::pin!(execute::execute_at_most(
+        let mut executing = std::pin::pin!(execute::execute_until(
             plan,
             backends,
             &made,
             &events,
-            context.global.limit()
+            context.global.limit(),
+            &halt
         ));
         loop {
             tokio::select! {
                 report = &mut executing => break report,
-                Some(event) = receiver.recv() => progress.show(&event),
+                Some(event) = receiver.recv() => {
+                    running.note(&event);
+                    progress.show(&event);
+                }
                 () = signals.next() => {
-                    context.ui.status("interrupted: what was started so far goes on; `wharf ps` shows it");
-                    return Err(Error::interrupted());
+                    if is_interrupted {
+                        return Err(interrupted(context));
+                    }
+                    is_interrupted = true;
+                    halt.now();
+                    // Where nothing is under way, there is nothing to be said of it.
+                    if let Poll::Ready(report) = futures_util::poll!(&mut executing) {
+                        break report;
+                    }
+                    while let Ok(event) = receiver.try_recv() {
+                        running.note(&event);
+                        progress.show(&event);
+                    }
+                    context.ui.status(format!(
+                        "interrupted: finishing {}; press Ctrl-C again to leave at once",
+                        running.named()
+                    ));
                 }
             }
         }
     };
     while let Ok(event) = receiver.try_recv() {
         progress.show(&event);
+    }
+    if is_interrupted {
+        for (_, error) in &report.failed {
+            context.ui.warn(error.to_string());
+        }
+        return Err(interrupted(context));
     }
     let silent =
         |(_, error): &(StepId, BackendError)| matches!(error, BackendError::NotReady { .. });
@@ -103,6 +131,51 @@ pub(super) async fn carry_out_quietly(
         }
     })?;
     Ok(made)
+}
+
+fn interrupted(context: &Context) -> Error {
+    context
+        .ui
+        .status("interrupted: what was started so far goes on; `wharf ps` shows it");
+    Error::interrupted()
+}
+
+/// The steps under way, in their words.
+struct Running<'a> {
+    plan: &'a Plan,
+    texts: BTreeMap<StepId, String>,
+}
+
+/// How many steps are named one by one.
+const NAMED: usize = 3;
+
+impl<'a> Running<'a> {
+    fn of(plan: &'a Plan) -> Self {
+        let texts = BTreeMap::new();
+        Self { plan, texts }
+    }
+
+    /// Notes what is begun and ended of what is finished in any case.
+    fn note(&mut self, event: &Event) {
+        if let Event::StepStarted { id, text } = event {
+            let mut steps = self.plan.steps.iter();
+            if steps.any(|step| step.id == *id && !execute::can_be_cut_off(&step.action)) {
+                self.texts.insert(*id, text.clone());
+            }
+        } else if let Event::StepDone { id, .. } | Event::StepFailed { id, .. } = event {
+            self.texts.remove(id);
+        }
+    }
+
+    fn named(&self) -> String {
+        let mut names: Vec<String> = self.texts.values().take(NAMED).cloned().collect();
+        match self.texts.len().saturating_sub(NAMED) {
+            0 if names.is_empty() => return "what is under way".to_owned(),
+            0 => {}
+            more => names.push(format!("{more} more")),
+        }
+        names.join("; ")
+    }
 }
 
 /// Turns a report into a result that says what was done and what was not.
@@ -154,31 +227,5 @@ pub(super) async fn say_what_it_is(context: &Context, kind: &ProbeKind, address:
             answer.what
         )),
         Err(miss) => context.ui.note(format!("{address}: {miss}")),
-    }
-}
-
-/// SIGINT, SIGTERM and SIGHUP: the three ways a terminal or a person ends a command.
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).map_err(Error::failed);
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
     }
 }

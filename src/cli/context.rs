@@ -278,6 +278,7 @@ impl Context {
     /// What a command ends that names these services (none: all that take part).
     pub(super) fn ending(&self, named: &Named, services: &[String]) -> Ending {
         let mut ending = Ending {
+            project: named.name().to_owned(),
             services: services.iter().cloned().collect(),
             leave_one_offs: true,
             ..Ending::default()

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
 use crate::backend::container::Names;
+use crate::backend::router::Backends;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
 use crate::cli::grace::grace;
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
 use crate::project::model::{MountKind, Project, Service};
-use crate::state::{BackendKind, Instance, Observed};
+use crate::state::{BackendKind, Instance, InstanceId, Observed};
 
 /// Stop and remove the services, their networks and what else `up` made
 #[derive(Debug, Default, clap::Args)]
@@ -54,13 +55,106 @@ impl Args {
     }
 }
 
+/// After a command that was killed, for how long and how often the engine is looked at for what that command had
+/// asked for.
+const LATE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(200);
+
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let _alone = context.lock(&backends, named.name()).await?;
-    let instances = named.instances(context.ui, &backends).await?;
-    named.check_services(&args.services, &instances)?;
-    let mut ending = ending(context, &named, args);
+    let alone = context.lock(&backends, named.name()).await?;
+    let patience = if alone.follows_a_killed_command() {
+        LATE
+    } else {
+        Duration::ZERO
+    };
+    let mut last = Instant::now() + patience;
+    let mut seen = Seen::default();
+    let mut has_ended = false;
+    loop {
+        let Look {
+            mut observed,
+            ending,
+            in_engine,
+        } = look(context, &backends, &named, args, &seen).await?;
+        let is_first = seen.looks == 0;
+        seen.leave_new(&mut observed);
+        let plan = down::down(&observed, &ending);
+        if is_first {
+            for note in &plan.notes {
+                context.ui.note(note);
+            }
+        }
+        if !plan.steps.is_empty() {
+            carry_out(context, &backends, &plan).await?;
+            has_ended = true;
+            last = Instant::now() + patience;
+        }
+        if context.global.dry_run || !in_engine {
+            break;
+        }
+        if plan.steps.is_empty() {
+            if Instant::now() >= last {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    if !has_ended {
+        context.ui.status(format!(
+            "nothing to end: project {} has no instances",
+            named.name()
+        ));
+    }
+    Ok(())
+}
+
+/// What earlier looks have shown: what of it is still there stays, and the reason was said.
+#[derive(Debug, Default)]
+struct Seen {
+    looks: usize,
+    instances: BTreeSet<InstanceId>,
+    resources: BTreeSet<String>,
+}
+
+impl Seen {
+    /// Leaves what no look has shown; with an instance also what it kept in use.
+    fn leave_new(&mut self, observed: &mut Observed) {
+        self.looks += 1;
+        let ids = &mut self.instances;
+        let mut is_new = |instance: &Instance| ids.insert(instance.id.clone());
+        observed.instances.retain(&mut is_new);
+        observed.own.retain(&mut is_new);
+        let has_more = !observed.instances.is_empty();
+        let names = &mut self.resources;
+        let mut is_new = |name: &String| names.insert(name.clone()) || has_more;
+        observed.networks.retain(&mut is_new);
+        observed.volumes.retain(&mut is_new);
+        observed.images.retain(|name, _| is_new(name));
+    }
+}
+
+/// What there is, and what of it goes.
+struct Look {
+    observed: Observed,
+    ending: Ending,
+    /// Whether any of it may be in an engine that answers.
+    in_engine: bool,
+}
+
+async fn look(
+    context: &Context,
+    backends: &Backends,
+    named: &Named,
+    args: &Args,
+    seen: &Seen,
+) -> Result<Look> {
+    let instances = named.instances(context.ui, backends).await?;
+    if seen.looks == 0 {
+        named.check_services(&args.services, &instances)?;
+    }
+    let mut ending = ending(context, named, args);
     if named.project().is_none() && args.rmi == Some(Rmi::All) {
         ending.images = used_images(&instances, &ending);
     }
@@ -80,14 +174,15 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
                 .values()
                 .any(|service| service.has_container_form())
         });
-    if uses_engine && backends.containers.reachable().await.is_ok() {
+    let in_engine = uses_engine && backends.containers.reachable().await.is_ok();
+    if in_engine {
         let names = Names {
             networks: ending.networks.iter().cloned().collect(),
             volumes: ending.volumes.iter().cloned().collect(),
             images: ending.images.iter().cloned().collect(),
         };
         let found = backends.containers.resources(named.name(), &names).await?;
-        if context.is_by_name(&named) {
+        if context.is_by_name(named) {
             ending.networks = found.networks.iter().cloned().collect();
             if args.volumes && args.services.is_empty() {
                 ending.volumes = found.volumes.iter().cloned().collect();
@@ -98,18 +193,11 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         observed.volumes = found.volumes;
         observed.images = found.images;
     }
-    let plan = down::down(&observed, &ending);
-    for note in &plan.notes {
-        context.ui.note(note);
-    }
-    if plan.steps.is_empty() {
-        context.ui.status(format!(
-            "nothing to end: project {} has no instances",
-            named.name()
-        ));
-        return Ok(());
-    }
-    carry_out(context, &backends, &plan).await.map(drop)
+    Ok(Look {
+        observed,
+        ending,
+        in_engine,
+    })
 }
 
 fn ending(context: &Context, named: &Named, args: &Args) -> Ending {

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use crate::cli::signals;
 use crate::error::{Error, Kind, Result};
 use crate::project::Env;
 
@@ -223,8 +224,7 @@ pub(super) fn end_with_the_client(env: &mut Env) {
     let wait = move || {
         let mut buffer = [0; 64];
         while matches!(stream.read(&mut buffer), Ok(count) if count > 0) {}
-        let (this, signal) = (rustix::process::getpid(), rustix::process::Signal::TERM);
-        let _: rustix::io::Result<()> = rustix::process::kill_process(this, signal);
+        signals::end_for_the_client();
     };
     drop(
         std::thread::Builder::new()

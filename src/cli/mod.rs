@@ -46,6 +46,7 @@ mod server;
 mod session;
 mod settle;
 mod shown;
+mod signals;
 mod start;
 mod stats;
 mod stop;

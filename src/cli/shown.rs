@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cli::carry_out::Signals;
+use crate::cli::signals::Signals;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::plan::step::StepId;

@@ -42,6 +42,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         return Err(Error::failed(message).hint(format!("wharf unpause {}", paused.service)));
     }
     let plan = launch::start(&observed, &launching);
+    for note in &plan.notes {
+        context.ui.note(note);
+    }
     carry_out(context, &backends, &plan).await?;
     drop(alone);
     if args.wait && !context.global.dry_run {
@@ -59,7 +62,8 @@ fn check_instances(
     services: &[String],
     instances: &[Instance],
 ) -> Result<()> {
-    let replicas = || instances.iter().filter(|instance| !instance.one_off);
+    let is_replica = |instance: &&Instance| !instance.one_off && !instance.is_unfinished();
+    let replicas = || instances.iter().filter(is_replica);
     let none = |service: &str| !replicas().any(|instance| instance.service == service);
     let nothing = |name: &str| format!("service `{name}` has no instance to start");
     let hint = |name: &str| format!("wharf up -d {name}");

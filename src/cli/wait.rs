@@ -3,9 +3,9 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use crate::cli::carry_out::Signals;
 use crate::cli::context::Context;
 use crate::cli::down;
+use crate::cli::signals::Signals;
 use crate::error::{Error, Result};
 use crate::state::{BackendKind, Instance};
 

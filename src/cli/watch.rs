@@ -15,8 +15,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep_until};
 
 use crate::backend::router::Backends;
-use crate::cli::carry_out::{Quiet, Signals, carry_out, carry_out_quietly};
+use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::Context;
+use crate::cli::signals::Signals;
 use crate::cli::up::with_images;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Events};

@@ -10,7 +10,7 @@ use crate::plan::decide::Decision;
 use crate::plan::policy::Recreate;
 use crate::plan::step::{Action, Cause, StepId};
 use crate::plan::up::Planner;
-use crate::plan::{Inputs, Plan};
+use crate::plan::{Inputs, Plan, Problem};
 use crate::project::model::{MountKind, Service};
 use crate::state::BackendKind;
 
@@ -95,6 +95,7 @@ impl Planner<'_> {
             removals.extend(self.end_relays(uses));
             let remove = Action::RemoveNetwork {
                 name: network.name.clone(),
+                project: self.project.name.clone(),
             };
             let removed = self.plan.add(remove, Cause::ConfigChanged, removals);
             let create = Action::CreateNetwork {
@@ -124,6 +125,40 @@ impl Planner<'_> {
             };
             let created = self.plan.add(create, Cause::ConfigChanged, vec![removed]);
             self.shared.volumes.insert(key.clone(), Some(created));
+        }
+    }
+
+    /// Plans that the names of networks say which network is meant.
+    pub(super) fn doubled(&mut self) {
+        let inputs = self.inputs;
+        for (key, network) in &inputs.project.networks {
+            let uses = |service: &Service| service.networks.contains_key(key);
+            let Some(foreign) = inputs.observed.doubled_networks.get(&network.name) else {
+                continue;
+            };
+            if !self.is_used(uses) {
+                continue;
+            }
+            if foreign.is_empty() && !network.external {
+                // One that changed is made anew: all of its name go.
+                if self.shared.networks.contains_key(key) {
+                    continue;
+                }
+                let unite = Action::UniteNetwork {
+                    name: network.name.clone(),
+                    project: self.project.name.clone(),
+                };
+                let united = self.plan.add(unite, Cause::Doubled, Vec::new());
+                self.shared.networks.insert(key.clone(), Some(united));
+            } else {
+                self.plan.problems.push(Problem {
+                    message: format!("there are several networks named {}", network.name),
+                    hint: Some(format!(
+                        "remove all but one by id, of those that others made: docker network rm {}",
+                        foreign.join(" ")
+                    )),
+                });
+            }
         }
     }
 

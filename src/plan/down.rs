@@ -17,6 +17,8 @@ pub use crate::plan::order::DEPENDS_ON_LABEL;
 /// What to end.
 #[derive(Clone, Debug, Default)]
 pub struct Ending {
+    /// The project's name, by which its networks are told from others of the same name.
+    pub project: String,
     /// Only these services; empty: all.
     pub services: BTreeSet<String>,
     /// Overrides every grace period.
@@ -154,7 +156,10 @@ pub fn down(observed: &Observed, ending: &Ending) -> Plan {
     };
     for name in &ending.networks {
         if observed.networks.contains(name) && (ending.services.is_empty() || !is_theirs(name)) {
-            let remove = Action::RemoveNetwork { name: name.clone() };
+            let remove = Action::RemoveNetwork {
+                name: name.clone(),
+                project: ending.project.clone(),
+            };
             plan.add(remove, Cause::Requested("down"), removals.clone());
         }
     }

@@ -30,30 +30,49 @@ pub struct Launching {
 }
 
 impl Launching {
+    /// Says what is left alone because it was never finished.
+    fn note_unfinished(&self, plan: &mut Plan, observed: &Observed, services: &BTreeSet<String>) {
+        let takes = |instance: &&Instance| self.takes(instance, services);
+        let unfinished = observed.instances.iter().filter(takes);
+        for instance in unfinished.filter(|instance| instance.is_unfinished()) {
+            plan.notes.push(format!(
+                "{} was not finished when it was made: `wharf up -d {}` makes it anew",
+                instance.name, instance.service
+            ));
+        }
+    }
+
     /// What `start` concerns: the instances of the services, and of what these depend on.
     pub fn instances<'a>(&self, observed: &'a Observed) -> Vec<&'a Instance> {
+        self.chosen(observed, &self.started(observed))
+    }
+
+    /// The services that `start` concerns.
+    fn started(&self, observed: &Observed) -> BTreeSet<String> {
         if self.no_deps {
-            return self.chosen(observed, &self.services);
+            return self.services.clone();
         }
-        let services = with_dependencies(&self.services, &observed.instances);
-        self.chosen(observed, &services)
+        with_dependencies(&self.services, &observed.instances)
     }
 
     /// The instances of `services`, of all services that take part if none is named.
     fn chosen<'a>(&self, observed: &'a Observed, services: &BTreeSet<String>) -> Vec<&'a Instance> {
-        let takes = |instance: &&Instance| {
-            if services.is_empty() {
-                let enabled = self.enabled.as_ref();
-                return enabled.is_none_or(|enabled| enabled.contains(&instance.service));
-            }
-            services.contains(&instance.service)
-        };
         observed
             .instances
             .iter()
-            .filter(|instance| !instance.one_off)
-            .filter(takes)
+            .filter(|instance| self.takes(instance, services) && !instance.is_unfinished())
             .collect()
+    }
+
+    fn takes(&self, instance: &Instance, services: &BTreeSet<String>) -> bool {
+        if instance.one_off {
+            return false;
+        }
+        if services.is_empty() {
+            let enabled = self.enabled.as_ref();
+            return enabled.is_none_or(|enabled| enabled.contains(&instance.service));
+        }
+        services.contains(&instance.service)
     }
 }
 
@@ -78,6 +97,7 @@ pub fn start(observed: &Observed, launching: &Launching) -> Plan {
         waits: BTreeMap::new(),
     }
     .launch(&mut plan, can_start);
+    launching.note_unfinished(&mut plan, observed, &launching.started(observed));
     plan
 }
 
@@ -113,6 +133,7 @@ pub fn restart(observed: &Observed, launching: &Launching) -> Plan {
         waits: BTreeMap::new(),
     }
     .launch(&mut plan, |_| true);
+    launching.note_unfinished(&mut plan, observed, &services);
     plan
 }
 

@@ -95,6 +95,13 @@ pub enum Action {
         /// The project, for labels.
         project: Arc<ProjectIdentity>,
     },
+    /// Leave one of the networks that the project has of one name: no other step could say which it means.
+    UniteNetwork {
+        /// The engine's name.
+        name: String,
+        /// The project.
+        project: String,
+    },
     /// Make a volume.
     CreateVolume {
         /// The volume; `name` is the engine's name.
@@ -165,10 +172,12 @@ pub enum Action {
         /// Its anonymous volumes too.
         volumes: bool,
     },
-    /// Remove a network.
+    /// Remove a network, all of the project's that have the name.
     RemoveNetwork {
         /// The engine's name.
         name: String,
+        /// The project.
+        project: String,
     },
     /// Remove a volume.
     RemoveVolume {
@@ -197,6 +206,21 @@ impl Action {
         } else {
             None
         }
+    }
+
+    /// Whether something is there, runs or is gone afterwards, and neither before.
+    pub fn makes_starts_or_removes(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateNetwork { .. }
+                | Self::UniteNetwork { .. }
+                | Self::CreateVolume { .. }
+                | Self::Create(_)
+                | Self::Start { .. }
+                | Self::Remove { .. }
+                | Self::RemoveNetwork { .. }
+                | Self::RemoveVolume { .. }
+        )
     }
 
     /// Whether this is about wharf's own instances alone, which nobody asked for. What may take its time is not.
@@ -357,6 +381,8 @@ pub enum Cause {
     Paused,
     /// It was made from another configuration.
     ConfigChanged,
+    /// Its name is not its own.
+    Doubled,
     /// Its image changed.
     ImageChanged,
     /// It lives in the other backend than the one chosen.

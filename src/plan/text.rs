@@ -26,6 +26,7 @@ impl fmt::Display for Action {
                 write!(f, "relay of {service}: wait until it is connected")
             }
             Self::CreateNetwork { network, .. } => write!(f, "network {}: create", network.name),
+            Self::UniteNetwork { name, .. } => write!(f, "network {name}: make the only one"),
             Self::CreateVolume { volume, .. } => write!(f, "volume {}: create", volume.name),
             Self::Create(spec) => write!(f, "{} {}: create", spec.backend, spec.name),
             Self::Start { instance } => write!(f, "{instance}: start"),
@@ -49,7 +50,7 @@ impl fmt::Display for Action {
             Self::Pause { instance } => write!(f, "{instance}: pause"),
             Self::Unpause { instance } => write!(f, "{instance}: unpause"),
             Self::Remove { instance, .. } => write!(f, "{instance}: remove"),
-            Self::RemoveNetwork { name } => write!(f, "network {name}: remove"),
+            Self::RemoveNetwork { name, .. } => write!(f, "network {name}: remove"),
             Self::RemoveVolume { name } => write!(f, "volume {name}: remove"),
             Self::RemoveImage { name } => write!(f, "image {name}: remove"),
         }
@@ -70,6 +71,7 @@ impl fmt::Display for Cause {
             Self::Ending => f.write_str("is ending"),
             Self::Paused => f.write_str("is paused"),
             Self::ConfigChanged => f.write_str("its configuration changed"),
+            Self::Doubled => f.write_str("there are several of this name"),
             Self::ImageChanged => f.write_str("its image changed"),
             Self::BackendChanged => f.write_str("runs in the other backend now"),
             Self::Requested(what) => write!(f, "asked for by {what}"),

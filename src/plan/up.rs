@@ -50,6 +50,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         reachable: BTreeMap::new(),
     };
     planner.diverged();
+    planner.doubled();
     planner.forwarder();
     let order = dependency_order(&decided);
     // Ports that move are handed to dependents, so dependencies settle theirs first.
@@ -322,6 +323,12 @@ impl Planner<'_> {
         readiness: Option<Readiness>,
         mut watched: Vec<Claim>,
     ) -> Outcome {
+        if let (Which::Existing(_), BackendKind::Container) = (&target.which, decided.backend) {
+            // It says by name which networks it is in.
+            let networks = decided.service.networks.keys();
+            let steps = networks.filter_map(|key| self.shared.networks.get(key));
+            first.extend(steps.flatten());
+        }
         first.extend(self.gates(&decided.service, decided.backend));
         first.extend(self.retire_relay(decided, &first));
         if decided.backend == BackendKind::Process {

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::support::running::Running;
 use crate::support::{Sandbox, eventually, require_engine};
 
 const PROCESS: &str =
@@ -88,6 +89,51 @@ fn it_ends_when_the_client_says_so() {
     eventually("nothing of the project runs", || {
         sandbox.processes().is_empty().then_some(())
     });
+}
+
+/// Ends when it is told to and `go` is there.
+const RELUCTANT: &str = r#"
+services:
+  a:
+    stop_grace_period: 10m
+    x-wharf:
+      process:
+        command: [sh, -c, "trap 'echo ending; until [ -e go ]; do sleep 0.1; done; echo bye; exit 0' TERM; echo here; sleep 600 & wait"]
+"#;
+
+/// `up` under a client without a terminal, to which somebody sends SIGINT as one of its process group; the client
+/// then closes its connection.
+fn interrupted_with_its_client(sandbox: &mut Sandbox) -> Running {
+    let link = link(sandbox);
+    sandbox.write("compose.yaml", RELUCTANT);
+    let address: PathBuf = sandbox.path().join("s");
+    let listener = UnixListener::bind(&address).unwrap();
+    sandbox.set("DOCKER_CLI_PLUGIN_SOCKET", &address);
+    let up = sandbox.program(&link, &["compose", "up"]);
+    let (connection, _) = listener.accept().unwrap();
+    up.wait_for_line("a-1  | here");
+    up.signal(rustix::process::Signal::INT);
+    drop(connection);
+    up.wait_for_line("a-1  | ending");
+    up
+}
+
+#[test]
+fn a_signal_to_the_client_and_to_wharf_counts_once() {
+    let mut sandbox = Sandbox::new();
+    let up = interrupted_with_its_client(&mut sandbox);
+    sandbox.write("go", "");
+    up.wait_for_line("a-1  | bye");
+    up.wait().expect(130);
+}
+
+#[test]
+fn the_second_signal_to_both_kills() {
+    let mut sandbox = Sandbox::new();
+    let up = interrupted_with_its_client(&mut sandbox);
+    up.signal(rustix::process::Signal::INT);
+    let ended = up.wait().expect(130);
+    assert!(!ended.stdout.contains("bye"), "{ended}");
 }
 
 #[test]

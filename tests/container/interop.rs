@@ -529,8 +529,11 @@ async fn wharf_goes_on_with_what_docker_compose_started() {
         .unwrap();
     let network = format!("{}_default", lab.project.name);
     assert_eq!(left.networks, BTreeSet::from([network.clone()]));
-    lab.perform(Action::RemoveNetwork { name: network })
-        .await
-        .unwrap();
+    lab.perform(Action::RemoveNetwork {
+        name: network,
+        project: lab.project.name.clone(),
+    })
+    .await
+    .unwrap();
     assert_eq!(Compose(&lab).run(&["ps", "-aq"]), "");
 }

@@ -53,6 +53,7 @@ async fn a_service_comes_up_and_goes_down() {
         .unwrap();
         lab.perform(Action::RemoveNetwork {
             name: network.name.clone(),
+            project: lab.project.name.clone(),
         })
         .await
         .unwrap();

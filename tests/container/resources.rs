@@ -112,6 +112,7 @@ async fn what_is_in_use_stays_with_a_warning() {
     lab.told();
     lab.perform(Action::RemoveNetwork {
         name: network.name.clone(),
+        project: lab.project.name.clone(),
     })
     .await
     .unwrap();

@@ -54,10 +54,14 @@ pub(super) async fn container(
             if let Some(old) = &spec.replaces {
                 let name = replace::temporary_name(&old.0, &spec.name);
                 waits = Some(old);
-                create(engine, &name, platform, &request)
+                create_anew(engine, &name, platform, &request)
                     .await
                     .map_err(refused)?
-            } else if let Some(id) = made_before(engine, &name, &request, is_complete).await {
+            } else if !is_complete {
+                create_anew(engine, &name, platform, &request)
+                    .await
+                    .map_err(refused)?
+            } else if let Some(id) = made_before(engine, &name, &request).await {
                 id
             } else {
                 return Err(refused(error));
@@ -69,14 +73,14 @@ pub(super) async fn container(
         name: spec.name.clone(),
     };
     let completed = async {
-        for (network, settings) in request.connect {
+        for (network, settings) in &request.connect {
             let body = NetworkConnectRequest {
                 container: id.clone(),
-                endpoint_config: Some(settings),
+                endpoint_config: Some(settings.clone()),
             };
             engine
                 .docker
-                .connect_network(&network, body)
+                .connect_network(network, body)
                 .await
                 .map_err(|error| {
                     engine.refused(format!("connect {} to {network}", spec.name), error)
@@ -87,16 +91,27 @@ pub(super) async fn container(
             match (take_name(engine, &heir).await, &spec.replaces) {
                 (Ok(()), _) => {}
                 (Err(error), Some(old)) if has_status(&error, 409) => waits = Some(old),
+                (Err(error), _) if has_status(&error, 409) => {
+                    // The name is the last thing that a container gets.
+                    let other = made_before(engine, &spec.name, &request).await;
+                    return other.map(Some).ok_or_else(|| refused(error));
+                }
                 (Err(error), _) => return Err(refused(error)),
             }
         }
-        Ok(())
+        Ok(None)
     };
-    if let Err(error) = completed.await {
-        let options = RemoveContainerOptionsBuilder::new().force(true).build();
-        // The first error is the one to report; what cannot be removed is found by the next run.
-        drop(engine.docker.remove_container(&id, Some(options)).await);
-        return Err(error);
+    match completed.await {
+        Ok(None) => {}
+        Ok(Some(other)) => {
+            remove(engine, &id).await;
+            return Ok(InstanceId(other));
+        }
+        Err(error) => {
+            // The first error is the one to report.
+            remove(engine, &id).await;
+            return Err(error);
+        }
     }
     if let Some(old) = waits {
         containers.shared.replaced.remember_heir(&old.0, heir);
@@ -104,14 +119,39 @@ pub(super) async fn container(
     Ok(InstanceId(id))
 }
 
-/// The container that has the name, if it is exactly what was to be made: a command that was cut off a moment ago
-/// had asked for it, and the engine was still at it. A container's name is taken before there is a container.
-async fn made_before(
+/// Makes a container under a name that nobody else would give one. What has it is half made: what it was still to get
+/// is not known.
+async fn create_anew(
     engine: &Engine,
     name: &str,
+    platform: &str,
     request: &convert::Request,
-    is_complete: bool,
-) -> Option<String> {
+) -> Result<String, Error> {
+    match create(engine, name, platform, request).await {
+        Err(error) if has_status(&error, 409) => {
+            let Some(half_made) = made_before(engine, name, request).await else {
+                return Err(error);
+            };
+            remove(engine, &half_made).await;
+            create(engine, name, platform, request).await
+        }
+        result => result,
+    }
+}
+
+/// Removes a container that never ran, with the volumes that the engine made for it. What cannot be removed is found
+/// by the next run.
+async fn remove(engine: &Engine, id: &str) {
+    let options = RemoveContainerOptionsBuilder::new()
+        .force(true)
+        .v(true)
+        .build();
+    drop(engine.docker.remove_container(id, Some(options)).await);
+}
+
+/// The container that has the name, if it is exactly what was to be made: a command that was cut off a moment ago
+/// had asked for it, and the engine was still at it. A container's name is taken before there is a container.
+async fn made_before(engine: &Engine, name: &str, request: &convert::Request) -> Option<String> {
     for _ in 0..LOOKS {
         match observe::inspect(engine, name).await {
             Ok(None) => tokio::time::sleep(PAUSE).await,
@@ -119,8 +159,7 @@ async fn made_before(
                 let wanted = request.body.labels.as_ref()?;
                 let has = |(label, value)| found.config.labels.get(label) == Some(value);
                 let is_it = found.state.status == "created" && wanted.iter().all(has);
-                // What it was still to get is not known.
-                return (is_it && is_complete).then_some(found.id);
+                return is_it.then_some(found.id);
             }
             Err(_) => return None,
         }

@@ -28,6 +28,8 @@ pub struct Resources {
     pub networks: BTreeSet<String>,
     /// The configuration's hash of those with the project's label.
     pub network_hashes: BTreeMap<String, String>,
+    /// Networks whose name is not the only one of its kind, and the ids of those that others made.
+    pub doubled: BTreeMap<String, Vec<String>>,
     /// Volumes that have the project's label or that it names.
     pub volumes: BTreeSet<String>,
     /// The configuration's hash of those with the project's label.
@@ -42,7 +44,7 @@ impl Containers {
     /// What exists among what the project names or has labelled.
     pub async fn resources(&self, project: &str, names: &Names) -> Result<Resources, BackendError> {
         let engine = self.engine().await?;
-        let ((networks, network_hashes), (volumes, volume_hashes), images) = tokio::try_join!(
+        let ((networks, network_hashes, doubled), (volumes, volume_hashes, _), images) = tokio::try_join!(
             async {
                 let all = engine.get::<Vec<Named>>("/networks");
                 all.await
@@ -75,6 +77,7 @@ impl Containers {
         Ok(Resources {
             networks,
             network_hashes,
+            doubled,
             volumes,
             volume_hashes,
             images,
@@ -102,15 +105,24 @@ impl Containers {
     }
 }
 
-/// The names that are asked for or of the project, and the recorded hashes of the project's own.
-fn chosen(
-    all: Vec<Named>,
-    project: &str,
-    named: &BTreeSet<String>,
-) -> (BTreeSet<String>, BTreeMap<String, String>) {
+/// Names, recorded hashes by name, and by the names that occur more than once the ids of what is not ours.
+type Chosen = (
+    BTreeSet<String>,
+    BTreeMap<String, String>,
+    BTreeMap<String, Vec<String>>,
+);
+
+/// The names that are asked for or of the project, the recorded hashes of the project's own, and doubles.
+fn chosen(all: Vec<Named>, project: &str, named: &BTreeSet<String>) -> Chosen {
     let (mut names, mut hashes) = (BTreeSet::new(), BTreeMap::new());
+    let mut seen: BTreeMap<String, (usize, Vec<String>)> = BTreeMap::new();
     for mut entry in all {
-        let is_ours = entry.labels.get(labels::PROJECT).map(String::as_str) == Some(project);
+        let is_ours = entry.is_of(project);
+        let (count, foreign) = seen.entry(entry.name.clone()).or_default();
+        *count += 1;
+        if !is_ours {
+            foreign.push(entry.id.clone());
+        }
         if is_ours {
             // Old versions of Docker Compose recorded none.
             let hash = entry.labels.remove(labels::CONFIG_HASH);
@@ -120,7 +132,12 @@ fn chosen(
             names.insert(entry.name);
         }
     }
-    (names, hashes)
+    let doubled = seen
+        .into_iter()
+        .filter(|(name, (count, _))| *count > 1 && names.contains(name))
+        .map(|(name, (_, foreign))| (name, foreign))
+        .collect();
+    (names, hashes, doubled)
 }
 
 async fn images(

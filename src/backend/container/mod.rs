@@ -45,6 +45,7 @@ mod relay_image;
 mod relays;
 mod replace;
 mod reply;
+mod resources;
 mod secrets;
 mod ssh;
 mod start;
@@ -371,6 +372,7 @@ mod tests {
             id: crate::plan::step::StepId(1),
             action: crate::plan::step::Action::RemoveNetwork {
                 name: String::new(),
+                project: String::new(),
             },
             cause: crate::plan::step::Cause::Missing,
             needs: Vec::new(),

@@ -5,23 +5,20 @@ use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::query_parameters::{
-    RemoveContainerOptionsBuilder, RemoveVolumeOptions, StopContainerOptionsBuilder,
-    WaitContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
 
 use super::convert::whole_seconds;
 use super::fault::{has_status, is_missing};
-use super::observe::{self, encoded};
+use super::observe;
 use super::{
-    ApiVersion, Containers, Engine, RelayImage, build, control, create, health, hooks, labels,
-    networks, pull, ready, relays, start,
+    Containers, Engine, RelayImage, build, control, create, health, hooks, labels, pull, ready,
+    relays, resources, start,
 };
 use crate::backend::{BackendError, Made};
 use crate::event::{Event, Events};
-use crate::plan::step::ProjectIdentity;
 use crate::plan::step::{Action, Step, Target, Which};
-use crate::project::model::{Network, Volume};
 use crate::state::InstanceId;
 
 /// The engine's grace period where a container does not name one.
@@ -60,9 +57,14 @@ pub(super) async fn step(
             pull::image(engine, &service.name, image, platform, events).await?;
         }
         Action::CreateNetwork { network, project } => {
-            create_network(engine, network, project).await?;
+            resources::create_network(engine, network, project).await?;
         }
-        Action::CreateVolume { volume, project } => create_volume(engine, volume, project).await?,
+        Action::UniteNetwork { name, project } => {
+            resources::unite_network(engine, name, project).await?;
+        }
+        Action::CreateVolume { volume, project } => {
+            resources::create_volume(engine, volume, project).await?;
+        }
         Action::Create(spec) => return create::container(containers, spec).await.map(Some),
         Action::Start { instance } => {
             let id = resolve(instance, made)?;
@@ -104,8 +106,10 @@ pub(super) async fn step(
             let id = resolve(instance, made)?;
             remove(containers, engine, &id.0, &instance.name, *volumes).await?;
         }
-        Action::RemoveNetwork { name } => remove_network(engine, name, events).await?,
-        Action::RemoveVolume { name } => remove_volume(engine, name, events).await?,
+        Action::RemoveNetwork { name, project } => {
+            resources::remove_network(engine, name, project, events).await?;
+        }
+        Action::RemoveVolume { name } => resources::remove_volume(engine, name, events).await?,
         Action::RemoveImage { name } => control::remove_image(engine, name, events).await?,
         // The engine takes the ports of a container itself, and says so if it cannot.
         Action::AwaitListening { .. } => {}
@@ -297,71 +301,4 @@ async fn gone(engine: &Engine, id: &str) -> Result<(), Error> {
 
 pub(super) fn says(error: &Error, words: &str) -> bool {
     matches!(error, Error::DockerResponseServerError { message, .. } if message.contains(words))
-}
-
-async fn create_network(
-    engine: &Engine,
-    network: &Network,
-    project: &ProjectIdentity,
-) -> Result<(), BackendError> {
-    let refused = |error| engine.refused(format!("create network {}", network.name), error);
-    // Names of networks are not unique in older engines: look before making a second one.
-    let existing: Vec<super::reply::Named> = engine.get("/networks").await.map_err(refused)?;
-    if existing.iter().any(|other| other.name == network.name) {
-        return Ok(());
-    }
-    if network.enable_ipv4 == Some(false) {
-        let who = format!("network {}", network.name);
-        let what = "enable_ipv4: false";
-        engine.api.offers(ApiVersion::V1_48, "28", &who, what)?;
-    }
-    let request = networks::network(network, project);
-    match engine.docker.create_network(request).await {
-        Ok(_) => Ok(()),
-        Err(error) if has_status(&error, 409) && says(&error, "already exists") => Ok(()),
-        Err(error) => Err(refused(error)),
-    }
-}
-
-async fn create_volume(
-    engine: &Engine,
-    volume: &Volume,
-    project: &ProjectIdentity,
-) -> Result<(), BackendError> {
-    engine
-        .docker
-        .create_volume(networks::volume(volume, project))
-        .await
-        .map(drop)
-        .map_err(|error| engine.refused(format!("create volume {}", volume.name), error))
-}
-
-async fn remove_network(engine: &Engine, name: &str, events: &Events) -> Result<(), BackendError> {
-    match engine.docker.remove_network(&encoded(name)).await {
-        Ok(()) => Ok(()),
-        Err(error) if is_missing(&error) => Ok(()),
-        Err(error) if has_status(&error, 403) && says(&error, "active endpoints") => {
-            let line = format!("network {name} is still in use and stays");
-            events.send(Event::Warning(line));
-            Ok(())
-        }
-        Err(error) => Err(engine.refused(format!("remove network {name}"), error)),
-    }
-}
-
-async fn remove_volume(engine: &Engine, name: &str, events: &Events) -> Result<(), BackendError> {
-    match engine
-        .docker
-        .remove_volume(&encoded(name), None::<RemoveVolumeOptions>)
-        .await
-    {
-        Ok(()) => Ok(()),
-        Err(error) if is_missing(&error) => Ok(()),
-        Err(error) if has_status(&error, 409) => {
-            let line = format!("volume {name} is still in use and stays");
-            events.send(Event::Warning(line));
-            Ok(())
-        }
-        Err(error) => Err(engine.refused(format!("remove volume {name}"), error)),
-    }
 }

@@ -214,6 +214,9 @@ pub(super) struct Binding {
 /// A container's place in a network.
 #[derive(Debug, Deserialize)]
 pub(super) struct Joined {
+    /// Empty until the container has run.
+    #[serde(rename = "NetworkID", default)]
+    pub network_id: String,
     #[serde(rename = "IPAddress", default)]
     pub ip: String,
 }
@@ -250,9 +253,21 @@ pub(super) struct ImageConfig {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Named {
+    /// Volumes have none.
+    #[serde(default)]
+    pub id: String,
     pub name: String,
+    #[serde(default)]
+    pub created: String,
     #[serde(default, deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
+}
+
+impl Named {
+    /// Whether it has the project's label.
+    pub(super) fn is_of(&self, project: &str) -> bool {
+        self.labels.get(super::labels::PROJECT).map(String::as_str) == Some(project)
+    }
 }
 
 /// `GET /volumes`.

@@ -81,7 +81,41 @@ pub struct Processes {
 #[derive(Debug)]
 #[must_use]
 pub struct ProjectLock {
-    _file: fs::File,
+    file: fs::File,
+    follows_a_killed_command: bool,
+}
+
+/// What the lock's file says while somebody has it.
+const AT_WORK: &[u8] = b"at work\n";
+
+impl ProjectLock {
+    fn of(mut file: fs::File) -> Self {
+        use std::io::{Read as _, Write as _};
+        let mut left = Vec::new();
+        let is_read = (&file).take(1).read_to_end(&mut left).is_ok();
+        let follows_a_killed_command = is_read && !left.is_empty();
+        if !follows_a_killed_command {
+            // Without this only a killed command is not noticed.
+            drop(file.write_all(AT_WORK));
+        }
+        Self {
+            file,
+            follows_a_killed_command,
+        }
+    }
+
+    /// Whether the command that had the lock before did not give it back: an engine may be still at work at what
+    /// it asked for.
+    pub fn follows_a_killed_command(&self) -> bool {
+        self.follows_a_killed_command
+    }
+}
+
+impl Drop for ProjectLock {
+    fn drop(&mut self) {
+        // As above.
+        drop(self.file.set_len(0));
+    }
 }
 
 impl Processes {
@@ -151,7 +185,7 @@ impl Processes {
             )));
         })
         .await
-        .map(|file| ProjectLock { _file: file })
+        .map(ProjectLock::of)
         .map_err(|error| dirs::failed("lock", &path, error))
     }
 

@@ -123,6 +123,7 @@ impl Processes {
             | Action::Pull { .. }
             | Action::LoadRelay { .. }
             | Action::CreateNetwork { .. }
+            | Action::UniteNetwork { .. }
             | Action::CreateVolume { .. }
             | Action::RemoveNetwork { .. }
             | Action::RemoveVolume { .. }

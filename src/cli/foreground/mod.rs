@@ -6,7 +6,6 @@ mod run;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -17,13 +16,14 @@ use self::run::Run;
 use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
 use crate::backend::{BackendError, Made};
-use crate::cli::carry_out::{Quiet, Signals, outcome};
+use crate::cli::carry_out::{Quiet, outcome};
 use crate::cli::context::Context;
 use crate::cli::menu::{self, Key, Keys};
+use crate::cli::signals::Signals;
 use crate::cli::watch::{self, Watch, Watching};
 use crate::error::{Error, Result};
 use crate::event::Events;
-use crate::execute::{self, Report};
+use crate::execute::{self, Halt, Report};
 use crate::plan::Plan;
 use crate::plan::step::Action;
 use crate::state::{Instance, ProbeKind};
@@ -125,7 +125,7 @@ pub(in crate::cli) async fn run(
         ours: kept.to_vec(),
         code: 0,
         is_answered: options.exit_code_from.is_none(),
-        making: BTreeSet::new(),
+        changing: BTreeSet::new(),
         ended: None,
         seen: BTreeMap::new(),
         following: BTreeMap::new(),
@@ -150,14 +150,14 @@ pub(in crate::cli) async fn run(
     for instance in kept {
         followed.extend(run.follow(instance.clone(), began));
     }
-    let halted = AtomicBool::new(false);
+    let halt = Halt::default();
     let mut executing = std::pin::pin!(execute::execute_until(
         plan,
         backends,
         &made,
         &events,
         context.global.limit(),
-        &halted
+        &halt
     ));
     let mut report: Option<Report> = None;
     let mut wants_watch = options.watch;
@@ -265,9 +265,10 @@ pub(in crate::cli) async fn run(
             followed.extend(run.follow(instance, began));
         }
     }
-    // What is being started at this moment is ours too: its end is heard only by those who follow it.
-    halted.store(true, Ordering::Relaxed);
-    while report.is_none() && !matches!(end, End::Detached) && run.is_making() {
+    // What is being started at this moment is ours too: its end is heard only by those who follow it. And what an
+    // engine still makes or removes would be a surprise for the next command.
+    halt.now();
+    while report.is_none() && !matches!(end, End::Detached) && run.is_changing() {
         tokio::select! {
             biased;
             () = signals.next() => break,

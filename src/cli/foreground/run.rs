@@ -25,8 +25,8 @@ pub(super) struct Run<'a> {
     pub(super) code: i32,
     /// Whether the service whose code is wanted has ended; where none is, there is nothing to answer.
     pub(super) is_answered: bool,
-    /// The steps under way that make or start an instance.
-    pub(super) making: BTreeSet<StepId>,
+    /// The steps under way that make, start or remove something; what is being stopped is stopped at the end, too.
+    pub(super) changing: BTreeSet<StepId>,
     /// How the last instance that ended did so: its exit code.
     pub(super) ended: Option<i32>,
     /// The time of the last line of each instance, in nanoseconds since the Unix epoch: where to go on
@@ -77,19 +77,19 @@ impl<'a> Run<'a> {
             }
             Event::StepDone { id, .. } => {
                 self.progress.show(event);
-                self.making.remove(id);
+                self.changing.remove(id);
                 return self.started(*id).await;
             }
             Event::StepStarted { id, .. } => {
                 self.progress.show(event);
                 let mut steps = self.scene.plan.steps.iter();
-                if steps.any(|step| step.id == *id && step.action.makes_or_starts().is_some()) {
-                    self.making.insert(*id);
+                if steps.any(|step| step.id == *id && step.action.makes_starts_or_removes()) {
+                    self.changing.insert(*id);
                 }
             }
             Event::StepFailed { id, .. } => {
                 self.progress.show(event);
-                self.making.remove(id);
+                self.changing.remove(id);
             }
             Event::Progress { .. } | Event::Note(_) | Event::Warning(_) => {
                 self.progress.show(event);
@@ -136,9 +136,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether an instance is being made or started.
-    pub(super) fn is_making(&self) -> bool {
-        !self.making.is_empty()
+    /// Whether anything is being made, started or removed.
+    pub(super) fn is_changing(&self) -> bool {
+        !self.changing.is_empty()
     }
 
     /// Whether anything runs that is waited for.
