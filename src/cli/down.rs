@@ -273,3 +273,29 @@ fn used_images(instances: &[Instance], ending: &Ending) -> Vec<String> {
         .collect();
     images.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observed(networks: &[&str]) -> Observed {
+        Observed {
+            networks: networks.iter().copied().map(str::to_owned).collect(),
+            ..Observed::default()
+        }
+    }
+
+    #[test]
+    fn a_second_look_shows_what_is_new() {
+        let mut seen = Seen::default();
+        let mut looks = |networks: &[&str]| {
+            let mut observed = observed(networks);
+            seen.leave_new(&mut observed);
+            observed.networks
+        };
+        assert_eq!(looks(&["in_use"]), BTreeSet::from(["in_use".to_owned()]));
+        assert_eq!(looks(&["in_use"]), BTreeSet::new());
+        let late = looks(&["in_use", "late"]);
+        assert_eq!(late, BTreeSet::from(["late".to_owned()]));
+    }
+}

@@ -7,12 +7,17 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Error, Result};
 
 /// Within which time a signal is the one at which the client ended.
 const SAME: Duration = Duration::from_secs(1);
+
+/// How long a signal is listened to: `timeout` passes on to its group what the group was sent. Nothing is said before,
+/// so what comes later may be an answer.
+const ECHO: Duration = Duration::from_millis(10);
 
 /// Whether the Docker client has ended this process by [`end_for_the_client`].
 static CLIENT_ENDED: AtomicBool = AtomicBool::new(false);
@@ -31,6 +36,8 @@ pub(super) struct Signals {
     hangup: Signal,
     heard_of_client: bool,
     heard: Heard,
+    /// Until when the last one is listened to. It outlives a call that is dropped.
+    until: Option<tokio::time::Instant>,
 }
 
 impl Signals {
@@ -42,20 +49,33 @@ impl Signals {
             hangup: listen(SignalKind::hangup())?,
             heard_of_client: false,
             heard: Heard::default(),
+            until: None,
         })
     }
 
     /// The next time that somebody wants the command to end.
     pub(super) async fn next(&mut self) {
         loop {
-            let by = tokio::select! {
-                _ = self.interrupt.recv() => By::Signal,
-                _ = self.terminate.recv() => self.terminated(),
-                _ = self.hangup.recv() => By::Signal,
-            };
-            if self.heard.is_new(by, Instant::now()) {
+            if let Some(until) = self.until {
+                tokio::time::sleep_until(until).await;
+                while let Some(by) = self.one().now_or_never() {
+                    self.heard.is_new(by, Instant::now());
+                }
+                self.until = None;
                 return;
             }
+            let by = self.one().await;
+            if self.heard.is_new(by, Instant::now()) {
+                self.until = Some(tokio::time::Instant::now() + ECHO);
+            }
+        }
+    }
+
+    async fn one(&mut self) -> By {
+        tokio::select! {
+            _ = self.interrupt.recv() => By::Signal,
+            _ = self.terminate.recv() => self.terminated(),
+            _ = self.hangup.recv() => By::Signal,
         }
     }
 

@@ -288,6 +288,8 @@ fn what_is_left_of_an_interrupted_stop_is_the_instance() {
     let stop = sandbox.spawn(&["stop"]);
     logs("bye");
     stop.signal(Signal::INT);
+    stop.wait_for_line("again to leave at once");
+    stop.signal(Signal::INT);
     stop.wait().expect(130);
     let row = sandbox.wharf(&["ps", "-a", "--format", "json"]).expect(0);
     assert_eq!(row.json_lines()[0]["State"], "running");

@@ -17,6 +17,7 @@ mod failures;
 #[cfg(test)]
 mod interop;
 #[cfg(test)]
+mod interrupted;
 mod lifecycle;
 #[cfg(test)]
 mod output;

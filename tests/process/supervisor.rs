@@ -163,6 +163,26 @@ async fn an_entry_of_a_newer_format_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_command_knows_that_the_one_before_was_killed() {
+    let stage = Stage::new();
+    let killed = stage.processes.lock("stage", &stage.events).await.unwrap();
+    assert!(!killed.follows_a_killed_command());
+    let path = stage.dirs().project("stage").unwrap().command_lock();
+    let left = std::fs::read(&path).unwrap();
+    drop(killed);
+    let next = stage.processes.lock("stage", &stage.events).await.unwrap();
+    assert!(!next.follows_a_killed_command(), "it was given back");
+    drop(next);
+    // What the kernel leaves of a command that was killed: the file as it was, and no lock.
+    std::fs::write(&path, left).unwrap();
+    let after = stage.processes.lock("stage", &stage.events).await.unwrap();
+    assert!(after.follows_a_killed_command());
+    drop(after);
+    let later = stage.processes.lock("stage", &stage.events).await.unwrap();
+    assert!(!later.follows_a_killed_command());
+}
+
+#[tokio::test]
 async fn the_second_command_waits_for_the_first_and_says_so() {
     let mut stage = Stage::new();
     let first = stage.processes.lock("stage", &stage.events).await.unwrap();

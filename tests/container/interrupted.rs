@@ -1,0 +1,189 @@
+//! What a command leaves that was interrupted or killed, and that the next one deals with it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::engine::{Lab, docker, env, inspect, lab, skipped};
+use crate::tools::Tool;
+
+const UP: &[&str] = &["up", "-d", "-t", "0"];
+
+/// Ids of the networks with this name.
+fn networks(name: &str) -> Vec<String> {
+    let filter = format!("name=^{name}$");
+    let ids = docker(&["network", "ls", "-q", "--no-trunc", "--filter", &filter]);
+    ids.lines().map(str::to_owned).collect()
+}
+
+/// Makes one more network of a name, as an engine does that is asked twice at the same time; whether it did.
+fn double(lab: &Lab, name: &str, is_ours: bool) -> bool {
+    let host = env().variables["DOCKER_HOST"].clone();
+    let Some(path) = host.strip_prefix("unix://") else {
+        return false;
+    };
+    let labels = if is_ours {
+        serde_json::json!({
+            "com.docker.compose.project": lab.project.name,
+            "com.docker.compose.network": "default",
+        })
+    } else {
+        serde_json::json!({})
+    };
+    let body = serde_json::json!({ "Name": name, "Labels": labels }).to_string();
+    let mut stream = UnixStream::connect(path).unwrap();
+    let head = "POST /v1.41/networks/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json";
+    write!(
+        stream,
+        "{head}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    reply.starts_with("HTTP/1.1 201")
+}
+
+fn sleeper(lab: &Lab) -> String {
+    let image = lab.busybox();
+    format!("services:\n  a: {{image: {image}, command: sleep 600, init: true}}\n")
+}
+
+#[test]
+fn two_networks_of_one_name_become_one() {
+    let lab = lab!();
+    lab.write(&sleeper(&lab));
+    let name = format!("{}_default", lab.project.name);
+    lab.succeeds(Tool::Wharf, UP);
+    let used = networks(&name);
+    if !double(&lab, &name, true) {
+        skipped("this engine has no two networks of one name");
+        return;
+    }
+    // The one that the container is in stays.
+    lab.succeeds(Tool::Wharf, UP);
+    assert_eq!(networks(&name), used);
+    lab.succeeds(Tool::Wharf, &["rm", "-sf"]);
+    assert!(double(&lab, &name, true));
+    lab.succeeds(Tool::Wharf, UP);
+    assert_eq!(networks(&name).len(), 1);
+    assert!(double(&lab, &name, true));
+    lab.succeeds(Tool::Wharf, &["down", "-t", "0"]);
+    assert_eq!(networks(&name), [""; 0]);
+}
+
+#[test]
+fn a_network_of_the_same_name_that_somebody_else_made_is_named() {
+    let lab = lab!();
+    lab.write(&sleeper(&lab));
+    let name = format!("{}_default", lab.project.name);
+    lab.succeeds(Tool::Wharf, UP);
+    let ours = networks(&name);
+    if !double(&lab, &name, false) {
+        skipped("this engine has no two networks of one name");
+        return;
+    }
+    let theirs: Vec<String> = networks(&name)
+        .into_iter()
+        .filter(|id| !ours.contains(id))
+        .collect();
+    let ended = lab.run(Tool::Wharf, UP);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains(&theirs[0]), "{}", ended.stderr);
+    lab.succeeds(Tool::Wharf, &["down", "-t", "0"]);
+    assert_eq!(networks(&name), theirs);
+    docker(&["network", "rm", &theirs[0]]);
+}
+
+#[test]
+fn a_container_that_was_never_finished_is_not_started() {
+    let lab = lab!();
+    lab.write(&sleeper(&lab));
+    lab.succeeds(Tool::Wharf, &["create"]);
+    let name = format!("{}-a-1", lab.project.name);
+    let half_made = format!("0123456789ab_{name}");
+    docker(&["rename", &name, &half_made]);
+    for command in ["start", "restart"] {
+        let ended = lab.run(Tool::Wharf, &[command]);
+        assert!(
+            ended.stderr.contains("up -d a"),
+            "{command}: {}",
+            ended.stderr
+        );
+        assert_eq!(
+            inspect(&half_made)["State"]["Status"],
+            "created",
+            "{command}"
+        );
+    }
+    lab.succeeds(Tool::Wharf, UP);
+    let states = lab.states();
+    let states: Vec<_> = states
+        .iter()
+        .map(|(name, (_, state))| (name.as_str(), state.as_str()))
+        .collect();
+    assert_eq!(states, [("P-a-1", "running")]);
+}
+
+#[test]
+fn an_interrupted_replacement_leaves_no_request_behind() {
+    let lab = lab!();
+    let image = lab.busybox();
+    let stubborn = "trap 'echo told' TERM; while :; do sleep 1; done";
+    lab.write(&format!(
+        "services:\n  a: {{image: {image}, command: [sh, -c, \"{stubborn}\"], stop_grace_period: 3s}}\n"
+    ));
+    lab.succeeds(Tool::Wharf, UP);
+    let name = format!("{}-a-1", lab.project.name);
+    let mut command = lab.command(Tool::Wharf, &["up", "-d", "--force-recreate"]);
+    let mut up = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(up.stderr.take().unwrap()).lines();
+    eventually(|| docker(&["logs", &name]).contains("told"));
+    let pid = Pid::from_child(&up);
+    kill_process(pid, Signal::INT).unwrap();
+    assert!(lines.any(|line| line.unwrap().contains("again to leave at once")));
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert_eq!(up.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert_eq!(inspect(&name)["State"]["Status"], "exited");
+    lab.succeeds(Tool::Wharf, UP);
+    assert_eq!(inspect(&name)["State"]["Status"], "running");
+}
+
+fn eventually(check: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !check() {
+        assert!(Instant::now() < end, "it never happened");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn down_takes_what_a_killed_up_had_asked_for() {
+    let lab = lab!();
+    let image = lab.busybox();
+    lab.write(&format!(
+        "services:\n  a: {{image: {image}, command: sleep 600, init: true, scale: 4}}\n"
+    ));
+    let mut command = lab.command(Tool::Wharf, UP);
+    let mut up = command.stderr(Stdio::null()).spawn().unwrap();
+    let network = format!("{}_default", lab.project.name);
+    // From here on it makes containers.
+    eventually(|| !networks(&network).is_empty());
+    up.kill().unwrap();
+    up.wait().unwrap();
+    lab.succeeds(Tool::Wharf, &["down", "-t", "0"]);
+    let label = format!("label=com.docker.compose.project={}", lab.project.name);
+    let listed = Command::new("docker")
+        .args(["ps", "-aq", "--filter", &label])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "");
+    assert_eq!(networks(&network), [""; 0]);
+}
