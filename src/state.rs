@@ -191,8 +191,8 @@ pub struct Instance {
     pub finished: Option<i64>,
     /// Its ports.
     pub publishers: Vec<Publisher>,
-    /// Whether the engine picks a port of the host for it at every start, out of a range or any that is free.
-    pub picks_ports: bool,
+    /// The ports of the host that it was made with, first and last of each range.
+    pub asked_ports: Vec<PortSpan>,
     /// Whether it is alive and on its way to its end: asked to end, or its main process has.
     pub ending: bool,
     /// Its labels.
@@ -215,6 +215,11 @@ impl Instance {
         Role::of(&self.labels)
     }
 
+    /// Whether the engine picks a port of the host for it at every start, out of a range or any that is free.
+    pub fn picks_ports(&self) -> bool {
+        self.asked_ports.iter().any(|span| span.is_choice())
+    }
+
     /// Whether it is a container that whoever made it did not finish: it never ran, and still has the name under
     /// which it waits for its files, its networks or its place.
     pub fn is_unfinished(&self) -> bool {
@@ -224,6 +229,38 @@ impl Instance {
         self.backend == BackendKind::Container
             && self.status == Status::Created
             && self.name.split_once('_').is_some_and(is_temporary)
+    }
+}
+
+/// Ports of the host of which one will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortSpan {
+    /// The first one.
+    pub first: u16,
+    /// The last one, which may be the first.
+    pub last: u16,
+}
+
+impl PortSpan {
+    /// Where engines look for a port when none is named, or about there.
+    pub const ANY: Self = Self {
+        first: 32768,
+        last: u16::MAX,
+    };
+
+    /// Whether there is more than one.
+    pub fn is_choice(self) -> bool {
+        self.first != self.last
+    }
+
+    /// How many more than one.
+    pub fn width(self) -> u16 {
+        self.last.saturating_sub(self.first)
+    }
+
+    /// Whether both have a port.
+    pub fn meets(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
     }
 }
 

@@ -186,7 +186,7 @@ impl World {
                     protocol: port.protocol,
                 })
                 .collect(),
-            picks_ports: false,
+            asked_ports: Vec::new(),
             ending: false,
             labels: spec.service.labels.clone(),
             networks: spec

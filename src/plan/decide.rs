@@ -13,7 +13,7 @@ use crate::plan::policy::Recreate;
 use crate::plan::sharing;
 use crate::plan::step::Cause;
 use crate::project::model::{Project, Service};
-use crate::state::{BackendKind, Fingerprint, Instance, Status};
+use crate::state::{BackendKind, Fingerprint, Instance, PortSpan, Status};
 
 /// The label in which the image's id is recorded at creation.
 pub(super) const IMAGE_LABEL: &str = "com.docker.compose.image";
@@ -56,6 +56,28 @@ pub(super) struct Decided<'a> {
 }
 
 impl Decided<'_> {
+    /// The ports of the host that its replicas may have.
+    pub(super) fn spans(&self) -> Vec<PortSpan> {
+        let ports = self.service.ports.iter();
+        let spans = ports.filter_map(|port| port.published);
+        spans
+            .map(|(first, last)| PortSpan { first, last })
+            .collect()
+    }
+
+    /// How much choice the engine has with a port of a container that it starts again: what wharf makes has one
+    /// port, settled before.
+    pub(super) fn choice(&self) -> u16 {
+        let picks = |decision: &Decision<'_>| {
+            matches!(decision, Decision::Start(_) | Decision::Restart(..))
+        };
+        if self.backend != BackendKind::Container || !self.decisions.iter().any(picks) {
+            return 0;
+        }
+        let spans = self.spans().into_iter();
+        spans.map(PortSpan::width).max().unwrap_or_default()
+    }
+
     /// Whether any replica is made or runs anew.
     pub(super) fn renews(&self) -> bool {
         self.decisions.iter().any(|decision| {

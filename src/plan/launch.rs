@@ -94,6 +94,7 @@ pub fn start(observed: &Observed, launching: &Launching) -> Plan {
         only_restarting: false,
         why: "start",
         started: BTreeMap::new(),
+        takers: Vec::new(),
         waits: BTreeMap::new(),
     }
     .launch(&mut plan, can_start);
@@ -130,6 +131,7 @@ pub fn restart(observed: &Observed, launching: &Launching) -> Plan {
         only_restarting: true,
         why: "restart",
         started: BTreeMap::new(),
+        takers: Vec::new(),
         waits: BTreeMap::new(),
     }
     .launch(&mut plan, |_| true);
@@ -177,6 +179,8 @@ struct Launcher<'a> {
     why: &'static str,
     /// The start steps of each service.
     started: BTreeMap<&'a str, Vec<StepId>>,
+    /// Each start step and its instance.
+    takers: Vec<(StepId, &'a Instance)>,
     /// The waits for each instance, which its dependents share.
     waits: BTreeMap<(String, Wait), StepId>,
 }
@@ -189,15 +193,16 @@ impl Launcher<'_> {
             // A port that the engine picks must not be one that another replica was made with.
             let (picking, fixed): (Vec<_>, Vec<_>) = of_service(self.chosen, service)
                 .filter(|instance| wanted(instance))
-                .partition(|instance| instance.picks_ports);
+                .partition(|instance| instance.picks_ports());
             let stops = self.stops;
             let stop = |instance: &&Instance| stops.get(&instance.id.0).copied();
             let freed: Vec<StepId> = picking.iter().filter_map(stop).collect();
             for instance in fixed.into_iter().chain(picking) {
                 let mut needs: Vec<StepId> = stop(&instance).into_iter().collect();
-                if instance.picks_ports {
-                    // One after the other: engines pick without a lock.
+                if instance.picks_ports() {
+                    // One after the other, and after those that have less choice: engines pick without a lock.
                     needs.extend(self.started.get(service).into_iter().flatten());
+                    needs.extend(self.takers_beside(instance));
                 } else {
                     needs.extend(&freed);
                 }
@@ -210,6 +215,7 @@ impl Launcher<'_> {
                 };
                 let start = plan.add(action, Cause::Requested(self.why), needs);
                 self.started.entry(service).or_default().push(start);
+                self.takers.push((start, instance));
                 if let Some(readiness) = instance.readiness.clone() {
                     let wait = Action::AwaitReady {
                         instance: existing(instance),
@@ -221,6 +227,16 @@ impl Launcher<'_> {
                 }
             }
         }
+    }
+
+    /// The starts so far of those that may get a port which this one may get, too.
+    fn takers_beside(&self, instance: &Instance) -> Vec<StepId> {
+        let meets = |other: &Instance| {
+            let mut spans = other.asked_ports.iter();
+            spans.any(|span| instance.asked_ports.iter().any(|own| own.meets(*span)))
+        };
+        let takers = self.takers.iter().filter(|(_, other)| meets(other));
+        takers.map(|(step, _)| *step).collect()
     }
 
     /// The steps that the dependencies of an instance must have passed before it starts.

@@ -10,7 +10,8 @@ use crate::state::Instance;
 /// The label that carries a service's dependencies: `name:condition:restart`, comma-separated.
 pub const DEPENDS_ON_LABEL: &str = "com.docker.compose.depends_on";
 
-/// Services after what they depend on; by name where nothing else decides.
+/// Services after what they depend on. Where nothing else decides, those that let the engine pick a port come last,
+/// the widest range at the end: who has the least choice is served first. Then by name.
 pub(super) fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<String> {
     fn visit(
         name: &str,
@@ -30,7 +31,9 @@ pub(super) fn dependency_order(all: &BTreeMap<String, Decided<'_>>) -> Vec<Strin
         }
     }
     let (mut seen, mut order) = (Vec::new(), Vec::new());
-    for name in all.keys() {
+    let mut names: Vec<&String> = all.keys().collect();
+    names.sort_by_key(|name| all.get(*name).map(Decided::choice));
+    for name in names {
         visit(name, all, &mut seen, &mut order);
     }
     order
@@ -71,7 +74,8 @@ pub(super) fn edges(instance: &Instance) -> impl Iterator<Item = Edge<'_>> {
         })
 }
 
-/// The services of these instances, each after what it depends on by the edges that `counts` takes.
+/// The services of these instances, each after what it depends on by the edges that `counts` takes; where nothing
+/// else decides, those that let the engine pick a port come last, the widest range at the end.
 pub(super) fn by_dependency<'a>(
     instances: &[&'a Instance],
     counts: impl Fn(&Edge<'_>) -> bool + Copy,
@@ -99,6 +103,11 @@ pub(super) fn by_dependency<'a>(
         .iter()
         .map(|instance| instance.service.as_str())
         .collect();
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_by_key(|name| {
+        let spans = of_service(instances, name).flat_map(|instance| &instance.asked_ports);
+        spans.map(|span| span.width()).max().unwrap_or_default()
+    });
     let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
     for name in names {
         visit(name, instances, counts, &mut seen, &mut order);

@@ -248,6 +248,7 @@ fn due(inputs: &Inputs<'_>, service: &Service, image: &str, there: bool) -> Due 
         (false, false) => {
             let who = match decisions.pull_policy {
                 Some(_) => "--pull never",
+                None if *policy == PullPolicy::Build => "`pull_policy: build`",
                 None => "`pull_policy: never`",
             };
             Due::Problem(Problem {

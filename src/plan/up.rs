@@ -21,7 +21,7 @@ use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Tar
 use crate::plan::{Inputs, Plan, Problem};
 use crate::port::claim::{Claim, Protocol};
 use crate::project::model::{HealthTest, Port, Service};
-use crate::state::{BackendKind, Instance, Readiness};
+use crate::state::{BackendKind, Instance, PortSpan, Readiness};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
 const HOLDER_GRACE: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
             now: Vec::new(),
             reserved: reserved_ports(&decided),
         },
-        last_of_ranges: None,
+        takers: Vec::new(),
         links: Links::of(inputs, &decided),
         forwarding: None,
         reachable: BTreeMap::new(),
@@ -95,8 +95,8 @@ pub(super) struct Planner<'a> {
     pub(super) made: BTreeMap<String, Vec<StepId>>,
     moved: BTreeMap<String, Vec<(String, String)>>,
     taken: Taken,
-    /// The last start of a container whose port the engine picks out of a range.
-    last_of_ranges: Option<StepId>,
+    /// The starts of those that take ports, and which they may be.
+    takers: Vec<(StepId, Vec<PortSpan>)>,
     pub(super) links: Links,
     /// The step that starts the forwarder, if one is due.
     pub(super) forwarding: Option<StepId>,
@@ -123,7 +123,12 @@ impl Planner<'_> {
 
     fn service(&mut self, decided: &Decided<'_>) {
         self.renew_image(decided);
-        for decision in &decided.decisions {
+        let mut decisions: Vec<&Decision<'_>> = decided.decisions.iter().collect();
+        if decided.choice() > 0 {
+            // The new ones have no choice any more.
+            decisions.sort_by_key(|decision| !matches!(decision, Decision::Create { .. }));
+        }
+        for decision in decisions {
             let outcome = match decision {
                 Decision::Keep(instance) => Some(Outcome {
                     target: existing(instance),
@@ -335,12 +340,18 @@ impl Planner<'_> {
             first.extend(self.forwarding);
         }
         // Compose makes containers with the whole range, and engines pick from it without a lock: one
-        // after the other. What wharf makes has one port, settled before.
+        // after the other, and after those that have no choice. What wharf makes has one port, settled before.
+        let spans = decided.spans();
         let in_range = decided.backend == BackendKind::Container
             && matches!(target.which, Which::Existing(_))
             && decided.service.ports.iter().any(Port::is_range);
         if in_range {
-            first.extend(self.last_of_ranges);
+            let meets = |others: &[PortSpan]| {
+                let mut others = others.iter();
+                others.any(|other| spans.iter().any(|span| span.meets(*other)))
+            };
+            let takers = self.takers.iter().filter(|(_, others)| meets(others));
+            first.extend(takers.map(|(step, _)| *step));
         }
         let started = self.plan.add(
             Action::Start {
@@ -349,8 +360,8 @@ impl Planner<'_> {
             cause,
             first,
         );
-        if in_range {
-            self.last_of_ranges = Some(started);
+        if !spans.is_empty() {
+            self.takers.push((started, spans));
         }
         let ready = readiness.clone().map(|readiness| {
             let wait = Action::AwaitReady {

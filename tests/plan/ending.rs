@@ -4,7 +4,8 @@ use insta::assert_snapshot;
 use wharf::plan::down::{self, DEPENDS_ON_LABEL, Ending};
 use wharf::plan::launch::{self, Launching};
 use wharf::plan::policy::Policy;
-use wharf::state::{BackendKind, InstanceId, Status};
+use wharf::plan::step::Action;
+use wharf::state::{BackendKind, InstanceId, PortSpan, Status};
 
 use crate::world::{World, names, python};
 
@@ -112,7 +113,8 @@ fn replicas_whose_ports_the_engine_picks_start_last_and_in_turn() {
         replica.id = InstanceId(format!("replica{number}"));
         replica.name = format!("replica-{number}");
         replica.number = number;
-        replica.picks_ports = picks_ports;
+        let (first, last) = (8000, if picks_ports { 8010 } else { 8000 });
+        replica.asked_ports = vec![PortSpan { first, last }];
         world.observed.instances.push(replica);
     }
     let service = first.service.clone();
@@ -121,6 +123,35 @@ fn replicas_whose_ports_the_engine_picks_start_last_and_in_turn() {
         .instances
         .retain(|instance| instance.service == service);
     assert_snapshot!(launch::restart(&world.observed, &Launching::default()));
+}
+
+#[test]
+fn who_has_less_choice_of_ports_starts_first() {
+    let mut world = running();
+    for instance in &mut world.observed.instances {
+        instance.status = Status::Exited { code: 0 };
+        let (first, last) = match instance.service.as_str() {
+            "client" => (8000, 8010),
+            _ => (8003, 8003),
+        };
+        instance.asked_ports = vec![PortSpan { first, last }];
+    }
+    let plan = launch::start(&world.observed, &Launching::default());
+    let start_of = |service: &str| {
+        let mut steps = plan.steps.iter();
+        let step = steps.find(|step| {
+            matches!(&step.action, Action::Start { instance } if instance.service == service)
+        });
+        step.unwrap_or_else(|| panic!("{service}: {plan}"))
+    };
+    assert!(
+        start_of("client").needs.contains(&start_of("ws").id),
+        "{plan}"
+    );
+    assert!(
+        !start_of("ws").needs.contains(&start_of("client").id),
+        "{plan}"
+    );
 }
 
 #[test]

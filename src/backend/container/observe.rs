@@ -14,7 +14,7 @@ use crate::backend::BackendError;
 use crate::naming::Role;
 use crate::port::claim::Protocol;
 use crate::state::{
-    BackendKind, Fingerprint, Health, Instance, InstanceId, Publisher, Readiness, Status,
+    BackendKind, Fingerprint, Health, Instance, InstanceId, PortSpan, Publisher, Readiness, Status,
 };
 
 /// Inspections under way at once.
@@ -117,7 +117,7 @@ fn instance(inspected: Inspected) -> Instance {
         started: unix_seconds(&inspected.state.started_at),
         finished: unix_seconds(&inspected.state.finished_at),
         publishers,
-        picks_ports: picks_ports(&inspected.host_config.port_bindings),
+        asked_ports: asked_ports(&inspected.host_config.port_bindings),
         ending: false,
         networks: inspected.network_settings.networks.into_keys().collect(),
         volumes: inspected
@@ -197,11 +197,18 @@ pub(super) fn publishers(ports: &BTreeMap<String, Option<Vec<Binding>>>) -> Vec<
     publishers
 }
 
-/// Whether a port of the host is left to the engine: a range, or none named.
-fn picks_ports(bindings: &BTreeMap<String, Option<Vec<Binding>>>) -> bool {
+/// The ports of the host that a container is to have: a range, or none named, is left to the engine.
+fn asked_ports(bindings: &BTreeMap<String, Option<Vec<Binding>>>) -> Vec<PortSpan> {
+    let span = |port: &str| {
+        let (first, last) = port.split_once('-').unwrap_or((port, port));
+        Some(PortSpan {
+            first: first.parse().ok().filter(|port| *port != 0)?,
+            last: last.parse().ok()?,
+        })
+    };
     let all = bindings.values().flatten().flatten();
-    all.map(|binding| binding.host_port.as_str())
-        .any(|port| port.contains('-') || port.is_empty() || port == "0")
+    all.map(|binding| span(&binding.host_port).unwrap_or(PortSpan::ANY))
+        .collect()
 }
 
 /// Reads `80/tcp`.
@@ -309,7 +316,7 @@ mod tests {
         let picks = |port: &str| {
             let asked = format!(r#""HostIp": "", "HostPort": "{port}""#);
             let text = RUNNING.replace(r#""HostIp": "", "HostPort": "8080""#, &asked);
-            instance(serde_json::from_str(&text).unwrap()).picks_ports
+            instance(serde_json::from_str(&text).unwrap()).picks_ports()
         };
         assert!(!picks("8080"));
         assert!(picks("8080-8082"));

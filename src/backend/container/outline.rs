@@ -79,7 +79,7 @@ fn outline(entry: Listed) -> Instance {
         started: None,
         finished: None,
         publishers,
-        picks_ports: false,
+        asked_ports: Vec::new(),
         ending: false,
         networks: entry.network_settings.networks.keys().cloned().collect(),
         volumes: entry

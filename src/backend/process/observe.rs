@@ -92,7 +92,7 @@ fn instance(record: Record) -> Instance {
         started: run.map(|run| seconds(run.started)),
         finished: run.and_then(|run| run.finished).map(seconds),
         publishers: publishers(&record),
-        picks_ports: false,
+        asked_ports: Vec::new(),
         ending,
         networks: Vec::new(),
         volumes: Vec::new(),
