@@ -141,7 +141,7 @@ async fn create_anew(
 
 /// Removes a container that never ran, with the volumes that the engine made for it. What cannot be removed is found
 /// by the next run.
-async fn remove(engine: &Engine, id: &str) {
+pub(super) async fn remove(engine: &Engine, id: &str) {
     let options = RemoveContainerOptionsBuilder::new()
         .force(true)
         .v(true)

@@ -174,7 +174,15 @@ async fn begin(
     let before = observe::inspect(engine, id)
         .await
         .map_err(|error| engine.refused(format!("inspect {name}"), error))?;
-    start::container(engine, id, name).await?;
+    if let Err(error) = start::container(engine, id, name).await {
+        let never_ran = before.is_some_and(|container| container.state.status == "created");
+        return Err(if never_ran && start::is_stuck(&error) {
+            create::remove(engine, id).await;
+            start::removed(name, error)
+        } else {
+            error
+        });
+    }
     match before {
         Some(container) if !container.state.running => {
             let labels = &container.config.labels;

@@ -39,6 +39,31 @@ pub(super) async fn container(engine: &Engine, id: &str, name: &str) -> Result<(
     }
 }
 
+/// Whether a container that was refused can never be started: the engine was killed while it started it, and finds
+/// what is left of that in its way.
+pub(super) fn is_stuck(error: &BackendError) -> bool {
+    let BackendError::Engine { source, .. } = error else {
+        return false;
+    };
+    let message = source.to_string();
+    message.contains("failed to start shim: mkdir")
+        || message.contains("task ") && message.ends_with(": already exists")
+        || message.ends_with("id already in use")
+}
+
+/// The refusal of a container that was removed because of it.
+pub(super) fn removed(name: &str, error: BackendError) -> BackendError {
+    let BackendError::Engine { source, .. } = error else {
+        return error;
+    };
+    BackendError::Engine {
+        action: format!(
+            "start {name}, which it was starting when it was ended: it is removed, the same command again makes it anew"
+        ),
+        source,
+    }
+}
+
 fn is_port_conflict(message: &str) -> bool {
     let message = message.to_lowercase();
     TAKEN.iter().any(|words| message.contains(words))
@@ -115,6 +140,28 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn a_task_that_the_engine_has_lost_is_known_by_its_words() {
+        let refusal = |message: &str| BackendError::Engine {
+            action: "start p-a-1".to_owned(),
+            source: Box::new(Refusal {
+                status: 500,
+                message: message.to_owned(),
+            }),
+        };
+        for message in [
+            "task 947d6f4150b9: already exists",
+            "id already in use",
+            "failed to start shim: mkdir /run/containerd/moby/97369a7f9d27: file exists",
+        ] {
+            assert!(is_stuck(&refusal(message)), "{message}");
+            let told = removed("p-a-1", refusal(message)).to_string();
+            assert!(told.contains("start p-a-1"), "{told}");
+        }
+        let message = "network p_default already exists in another form";
+        assert!(!is_stuck(&refusal(message)));
     }
 
     #[test]
