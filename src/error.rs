@@ -217,6 +217,14 @@ impl From<BackendError> for Error {
             BackendError::ExitedEarly { last_lines, .. }
             | BackendError::Hook { last_lines, .. }
             | BackendError::NotReady { last_lines, .. } => details = last_words(last_lines),
+            BackendError::Provider { last_lines, .. } if !last_lines.is_empty() => {
+                details = last_words(last_lines);
+            }
+            BackendError::NoProvider { kind, .. } => hints.push(if kind == "compose" {
+                "`compose` is no provider; name the program in `provider.type`".to_owned()
+            } else {
+                format!("put `{kind}` on PATH, or install the Docker client's plugin docker-{kind}")
+            }),
             BackendError::PortLost {
                 source, last_lines, ..
             } => {
@@ -277,6 +285,7 @@ impl From<BackendError> for Error {
                 }
             }
             BackendError::Engine { .. }
+            | BackendError::Provider { .. }
             | BackendError::AnsweredByOther { .. }
             | BackendError::Unsupported(_) => {}
         }

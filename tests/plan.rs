@@ -14,6 +14,8 @@ mod links;
 mod once;
 #[path = "plan/placement.rs"]
 mod placement;
+#[path = "plan/provided.rs"]
+mod provided;
 #[path = "plan/starting.rs"]
 mod starting;
 #[path = "plan/world.rs"]

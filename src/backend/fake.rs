@@ -140,6 +140,7 @@ impl World {
             Action::RemoveVolume { name } => drop(self.observed.volumes.remove(name)),
             Action::RemoveImage { name } => drop(self.observed.images.remove(name)),
             Action::MovePort { .. }
+            | Action::Provide { .. }
             | Action::PrepareRelay { .. }
             | Action::AwaitReachable { .. }
             | Action::AwaitReady { .. }

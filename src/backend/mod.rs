@@ -11,6 +11,7 @@ pub mod holders;
 pub mod merge;
 pub mod parcel;
 pub mod process;
+pub mod provider;
 pub mod router;
 pub mod streams;
 pub mod usage;
@@ -22,16 +23,23 @@ use std::sync::Mutex;
 
 use crate::event::Events;
 use crate::plan::step::{Step, StepId};
+use crate::project::model::Variables;
 use crate::state::{Instance, InstanceId};
 
 /// What finished steps have made: `Create` puts the instance's id here, `Start` may put a newer one.
 #[derive(Debug, Default)]
-pub struct Made(Mutex<BTreeMap<StepId, InstanceId>>);
+pub struct Made {
+    instances: Mutex<BTreeMap<StepId, InstanceId>>,
+    /// What steps did in place of what was planned, in words.
+    said: Mutex<BTreeMap<StepId, String>>,
+    /// What providers told.
+    told: Mutex<BTreeMap<StepId, Variables>>,
+}
 
 impl Made {
     /// Records what a step made.
     pub fn put(&self, step: StepId, id: InstanceId) {
-        self.0
+        self.instances
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .insert(step, id);
@@ -39,11 +47,46 @@ impl Made {
 
     /// What a step made.
     pub fn get(&self, step: StepId) -> Option<InstanceId> {
-        self.0
+        self.instances
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .get(&step)
             .cloned()
+    }
+
+    /// Records that a step did something else than was planned: `network n: kept, it is still in use`.
+    pub fn say(&self, step: StepId, text: String) {
+        self.said
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(step, text);
+    }
+
+    /// What a step did in place of what was planned.
+    pub fn said(&self, step: StepId) -> Option<String> {
+        self.said
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .get(&step)
+            .cloned()
+    }
+
+    /// Records what a provider told.
+    pub fn tell(&self, step: StepId, variables: Variables) {
+        self.told
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(step, variables);
+    }
+
+    /// What the provider of a step told.
+    pub fn told(&self, step: StepId) -> Variables {
+        self.told
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .get(&step)
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -255,6 +298,28 @@ pub enum BackendError {
         left: Vec<process::run::Survivor>,
         /// The control group that holds what cannot be seen from here.
         group: Option<PathBuf>,
+    },
+    /// The program that provides a service failed.
+    #[error("the provider `{kind}` could not {action} service `{service}`: {message}")]
+    Provider {
+        /// The service.
+        service: String,
+        /// The provider's type.
+        kind: String,
+        /// What it was asked for.
+        action: &'static str,
+        /// Why, in its own words where it has some.
+        message: String,
+        /// Its last lines of standard error.
+        last_lines: Vec<String>,
+    },
+    /// There is no program that could provide a service.
+    #[error("service `{service}` needs the provider `{kind}`, which is not installed")]
+    NoProvider {
+        /// The service.
+        service: String,
+        /// The provider's type.
+        kind: String,
     },
     /// The step is not one of this backend.
     #[error("{0}")]

@@ -5,6 +5,7 @@ use crate::backend::container::Containers;
 use crate::backend::freeing::{Freeing, blocking};
 use crate::backend::process::Processes;
 use crate::backend::process::terminal::resize;
+use crate::backend::provider::Providers;
 use crate::backend::streams::{Program, Size};
 use crate::backend::{Backend, BackendError, LogOptions, Made};
 use crate::event::{Event, Events};
@@ -20,6 +21,8 @@ pub struct Backends {
     pub containers: Containers,
     /// Processes.
     pub processes: Processes,
+    /// Programs that provide services.
+    pub providers: Providers,
 }
 
 impl Backend for Backends {
@@ -71,6 +74,16 @@ impl Backend for Backends {
                     hint: Some("run the same command again".to_owned()),
                 }
                 .into());
+            }
+            Action::Provide {
+                service,
+                project,
+                what,
+            } => {
+                let providers = &self.providers;
+                let variables = providers.perform(service, project, *what, events).await?;
+                made.tell(step.id, variables);
+                return Ok(None);
             }
             Action::Build { .. }
             | Action::Pull { .. }
@@ -300,6 +313,7 @@ fn backend_of(action: &Action) -> BackendKind {
         | Action::Remove { instance, .. } => instance.backend,
         Action::Build { .. }
         | Action::Pull { .. }
+        | Action::Provide { .. }
         | Action::LoadRelay { .. }
         | Action::CreateNetwork { .. }
         | Action::UniteNetwork { .. }

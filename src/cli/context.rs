@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::backend::container::Containers;
 use crate::backend::process::{Dirs, Processes, ProjectLock};
+use crate::backend::provider::Providers;
 use crate::backend::router::Backends;
 use crate::error::{Error, Result};
 use crate::event::Events;
@@ -316,6 +317,7 @@ impl Context {
         Ok(Backends {
             containers: Containers::new(&self.env),
             processes: Processes::new(dirs, &self.env),
+            providers: Providers::new(&self.env),
         })
     }
 
@@ -455,7 +457,9 @@ impl Named {
         };
         // Services that can only be containers cannot be seen without the engine.
         let need = self.project().is_some_and(|project| {
-            let without = |service: &Arc<Service>| !service.has_process_form();
+            let without = |service: &Arc<Service>| {
+                service.has_container_form() && !service.has_process_form()
+            };
             project.services.values().any(without)
         });
         if need {

@@ -11,8 +11,10 @@ use crate::backend::router::Backends;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
 use crate::cli::grace::grace;
+use crate::cli::provide;
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
+use crate::plan::step::Provision;
 use crate::project::model::{MountKind, Project, Service};
 use crate::state::{BackendKind, Instance, InstanceId, Observed};
 
@@ -155,6 +157,11 @@ async fn look(
         named.check_services(&args.services, &instances)?;
     }
     let mut ending = ending(context, named, args);
+    if seen.looks == 0 {
+        let services = &args.services;
+        ending.providers =
+            provide::ending(context, backends, named, services, Provision::Down).await;
+    }
     if named.project().is_none() && args.rmi == Some(Rmi::All) {
         ending.images = used_images(&instances, &ending);
     }

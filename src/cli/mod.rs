@@ -31,6 +31,7 @@ mod next_port;
 mod pause;
 mod port;
 mod ports;
+mod provide;
 mod provider;
 mod ps;
 mod pull;

@@ -10,9 +10,10 @@ use crate::backend::container::Given;
 use crate::backend::process::run::new_run_id;
 use crate::backend::router::Backends;
 use crate::backend::streams::Program;
-use crate::cli::carry_out::carry_out;
+use crate::cli::carry_out::{Quiet, carry_out};
 use crate::cli::context::Context;
 use crate::cli::exec::{face, unstarted, variables};
+use crate::cli::provide;
 use crate::cli::session::{self, End, OnSignal, Recipient, Session};
 use crate::cli::settle::settle;
 use crate::cli::up::OnConflict;
@@ -150,6 +151,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             Error::usage(format!("no such service: {name}")).hint("wharf config --services")
         );
     };
+    if let Some(provider) = &service.provider {
+        let kind = &provider.kind;
+        return Err(Error::usage(format!(
+            "service `{name}` is provided by `{kind}`: there is nothing to run a command in"
+        ))
+        .hint(format!("wharf up -d {name}")));
+    }
     let wanted = Wanted {
         tty: !args.no_tty
             && !args.detach
@@ -189,6 +197,15 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ..Policy::default()
     };
     let alone = context.lock(&backends, &project.name).await?;
+    let provided = provide::provide(
+        context,
+        &backends,
+        project.clone(),
+        &placement,
+        &mut policy,
+        Quiet::default(),
+    );
+    let project = provided.await?;
     let mut settled = settle(context, &backends, &project, &placement, &mut policy).await?;
     if settled
         .observed

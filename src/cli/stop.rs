@@ -5,8 +5,10 @@ use std::time::Duration;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
 use crate::cli::grace::grace;
+use crate::cli::provide::ending;
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
+use crate::plan::step::Provision;
 use crate::state::Observed;
 
 /// Stop the services without removing them
@@ -28,6 +30,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     named.check_services(&args.services, &instances)?;
     let ending = Ending {
         timeout: args.timeout,
+        providers: ending(context, &backends, &named, &args.services, Provision::Stop).await,
         ..context.ending(&named, &args.services)
     };
     let plan = down::stop(

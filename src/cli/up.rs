@@ -13,6 +13,7 @@ use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::{Context, Named, with_choices};
 use crate::cli::foreground::{self, Abort, Foreground, Scene};
 use crate::cli::grace::grace;
+use crate::cli::provide::provide;
 use crate::cli::settle::{Settled, settle};
 use crate::cli::watch::{self, Watch};
 use crate::error::{Error, Kind, Result};
@@ -231,7 +232,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     if project.services.is_empty() && !context.global.all_resources {
         return Err(Error::failed("no service selected").hint("wharf config --profiles"));
     }
-    let policy = policy(context, args, &project)?;
+    let mut policy = policy(context, args, &project)?;
     let options = foreground(context, args, &project)?;
     let backends = context.backends()?;
     let wishes = Wishes::of(&args.local, &args.container);
@@ -250,6 +251,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         remember(&backends, &project, &wishes)?;
     }
     let quiet = args.quiet();
+    let project = provide(context, &backends, project, &placement, &mut policy, quiet).await?;
     let settled = with_images(context, &backends, &project, &placement, policy, quiet).await?;
     for note in &settled.plan.notes {
         context.ui.note(note);

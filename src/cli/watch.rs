@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::backend::router::Backends;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::Context;
+use crate::cli::provide::provide;
 use crate::cli::signals::Signals;
 use crate::cli::up::with_images;
 use crate::error::{Error, Kind, Result};
@@ -108,9 +109,15 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
     let writer = LogWriter::new(&project.name, names.iter().map(String::as_str));
     let (renewed, _renewals) = tokio::sync::mpsc::unbounded_channel();
     let mut working: Watching<'_> = Box::pin(async {
-        if !args.no_up {
-            start(context, &backends, &watch).await?;
-        }
+        let project = if args.no_up {
+            project.clone()
+        } else {
+            start(context, &backends, &watch).await?
+        };
+        let watch = Watch {
+            project: &project,
+            ..watch
+        };
         run(context, &backends, &watch, events, renewed).await
     });
     loop {
@@ -127,25 +134,24 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
     }
 }
 
-/// Builds and starts everything, as `up --detach --build` where something is ever rebuilt.
-async fn start(context: &Context, backends: &Backends, watch: &Watch<'_>) -> Result<()> {
+/// Builds and starts everything, as `up -d --build` where something is rebuilt; the project as it is then.
+async fn start(context: &Context, backends: &Backends, watch: &Watch<'_>) -> Result<Project> {
     let is_rebuilt = |rule: &Rule| rule.trigger.reaction == Reaction::Rebuild;
-    let policy = Policy {
+    let mut policy = Policy {
         build: watch.rules.iter().any(is_rebuilt),
         remove_orphans: context.is_on("COMPOSE_REMOVE_ORPHANS"),
         ignore_orphans: context.is_on("COMPOSE_IGNORE_ORPHANS"),
         ..Policy::default()
     };
     let _alone = context.lock(backends, &watch.project.name).await?;
-    let (project, placement) = (watch.project, watch.placement);
-    let quiet = watch.quiet;
-    let settled = with_images(context, backends, project, placement, policy, quiet).await?;
+    let (project, placement, quiet) = (watch.project.clone(), watch.placement, watch.quiet);
+    let project = provide(context, backends, project, placement, &mut policy, quiet).await?;
+    let settled = with_images(context, backends, &project, placement, policy, quiet).await?;
     for note in &settled.plan.notes {
         context.ui.note(note);
     }
-    carry_out_quietly(context, backends, &settled.plan, quiet)
-        .await
-        .map(drop)
+    carry_out_quietly(context, backends, &settled.plan, quiet).await?;
+    Ok(project)
 }
 
 /// The triggers of these services (none: of all) that have something to do, with their patterns read.
@@ -498,9 +504,8 @@ impl Hands<'_> {
             ignore_orphans: true,
             ..Policy::default()
         };
-        let quiet = self.watch.quiet;
         let (context, backends) = (self.context, self.backends);
-        let placement = self.watch.placement;
+        let (placement, quiet) = (self.watch.placement, self.watch.quiet);
         let settled = with_images(context, backends, &alone, placement, policy, quiet).await?;
         carry_out_quietly(context, backends, &settled.plan, quiet).await?;
         if self.watch.prune {
@@ -560,10 +565,8 @@ impl Hands<'_> {
         {
             directory = directory.join(Path::new(path));
         }
-        let more = hook
-            .map(|hook| hook.environment.as_slice())
-            .unwrap_or_default();
-        let more = more.iter().filter_map(|entry| entry.split_once('='));
+        let more = hook.iter().flat_map(|hook| &hook.environment);
+        let more = more.filter_map(|entry| entry.split_once('='));
         self.tell(&format!("{}: {}", service.name, argv.join(" ")));
         let mut command = tokio::process::Command::new(program);
         command

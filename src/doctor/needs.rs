@@ -44,7 +44,8 @@ pub fn needs(
     let mut all = Vec::new();
     let services = |backend| -> Vec<&Service> {
         let own = project.services.values();
-        own.filter(|service| placement.of(&service.name) == backend)
+        own.filter(|service| service.provider.is_none())
+            .filter(|service| placement.of(&service.name) == backend)
             .map(AsRef::as_ref)
             .collect()
     };

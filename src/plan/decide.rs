@@ -123,6 +123,19 @@ fn decide_service<'a>(
         };
     }
     let service = in_form(service, backend);
+    if service.provider.is_some() {
+        // What it was before it had a provider.
+        let mine = inputs.observed.instances.iter();
+        let mine = mine.filter(|instance| instance.service == service.name && !instance.one_off);
+        return Decided {
+            fingerprint: fingerprint(&service, backend),
+            backend,
+            decisions: mine
+                .map(|instance| Decision::Drop(instance, Cause::ConfigChanged))
+                .collect(),
+            service,
+        };
+    }
     let fingerprint = if backend == BackendKind::Container {
         sharing::hash_beside(inputs, &service)
     } else {
@@ -142,7 +155,7 @@ fn decide_service<'a>(
             .all(|instance| instance.backend == BackendKind::Container);
     let resource = diverged.used_by(&service);
     let made_from = MadeFrom {
-        fingerprint: &fingerprint,
+        fingerprint: (!awaits_provider(inputs, &service)).then_some(&fingerprint),
         resource: resource.as_deref(),
     };
     let decide = |number, old| decide_replica(inputs, &service, backend, &made_from, number, old);
@@ -236,9 +249,19 @@ fn is_unnamed(project: &Project, service: &Service, instance: &Instance) -> bool
         .is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
+/// Whether what the service is made from is not known yet: a provider has still to tell.
+fn awaits_provider(inputs: &Inputs<'_>, service: &Service) -> bool {
+    service.depends_on.keys().any(|name| {
+        let dependency = inputs.project.services.get(name);
+        dependency.is_some_and(|dependency| dependency.provider.is_some())
+            && !inputs.policy.provided.contains(name)
+    })
+}
+
 /// What tells whether an instance is still what its service says.
 struct MadeFrom<'a> {
-    fingerprint: &'a Fingerprint,
+    /// `None`: not known yet.
+    fingerprint: Option<&'a Fingerprint>,
     /// A network or volume of the service that is made anew, and why.
     resource: Option<&'a str>,
 }
@@ -266,7 +289,11 @@ fn decide_replica<'a>(
     }
     match recreate(inputs, &service.name) {
         Recreate::Always(what) => return create(old, Cause::Requested(what)),
-        Recreate::Diverged if instance.fingerprint.as_ref() != Some(made_from.fingerprint) => {
+        Recreate::Diverged
+            if made_from
+                .fingerprint
+                .is_some_and(|now| instance.fingerprint.as_ref() != Some(now)) =>
+        {
             return create(old, Cause::ConfigChanged);
         }
         Recreate::Diverged if image_changed(inputs, service, instance) => {
@@ -303,6 +330,9 @@ fn decide_replica<'a>(
 /// what they depend on unless that was asked for, too.
 fn recreate(inputs: &Inputs<'_>, service: &str) -> Recreate {
     let policy = inputs.policy;
+    if policy.renewed.contains(service) && policy.recreate != Recreate::Never {
+        return Recreate::Diverged;
+    }
     if policy.named.is_empty() || policy.named.contains(service) {
         return policy.recreate;
     }

@@ -3,13 +3,15 @@
 //! They work from the instances' labels, so they need no compose file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::Plan;
 use crate::plan::links::along::{self, End};
-use crate::plan::order::{Edge, by_dependency, edges, of_service};
+use crate::plan::order::{Edge, by_dependency_with, edges, of_service};
 use crate::plan::spec::existing;
-use crate::plan::step::{Action, Cause, StepId, Target};
+use crate::plan::step::{Action, Cause, Provision, Step, StepId, Target};
+use crate::project::model::Service;
 use crate::state::{Instance, Observed, Status};
 
 pub use crate::plan::order::DEPENDS_ON_LABEL;
@@ -37,8 +39,21 @@ pub struct Ending {
     pub anonymous_volumes: bool,
     /// Images to remove as well, by reference (`--rmi`).
     pub images: Vec<String>,
+    /// The providers to be called.
+    pub providers: Vec<Provided>,
     /// One-off instances (`run`) are left alone, unless `remove_orphans` says otherwise.
     pub leave_one_offs: bool,
+}
+
+/// A service that another program provides, and what that is asked for.
+#[derive(Clone, Debug)]
+pub struct Provided {
+    /// The service.
+    pub service: Arc<Service>,
+    /// The project.
+    pub project: String,
+    /// What.
+    pub what: Provision,
 }
 
 impl Ending {
@@ -144,6 +159,8 @@ pub fn down(observed: &Observed, ending: &Ending) -> Plan {
     let how = (End::Down, "down");
     let own = along::end(&mut plan, observed, &ending.services, how, &removals);
     removals.extend(own);
+    let provides = |step: &&Step| matches!(step.action, Action::Provide { .. });
+    removals.extend(plan.steps.iter().filter(provides).map(|step| step.id));
     let left: Vec<&Instance> = observed
         .instances
         .iter()
@@ -241,7 +258,9 @@ pub(super) fn stop_all(
     why: &'static str,
     counts: impl Fn(&Edge<'_>) -> bool + Copy,
 ) -> BTreeMap<String, StepId> {
-    let mut order = by_dependency(chosen, counts);
+    let providers = &ending.providers;
+    let provided: Vec<&Service> = providers.iter().map(|each| each.service.as_ref()).collect();
+    let mut order = by_dependency_with(chosen, &provided, counts);
     order.reverse();
     // The last steps of what depends on a service, also through services that are not alive.
     let mut before: BTreeMap<&str, Vec<StepId>> = BTreeMap::new();
@@ -260,14 +279,23 @@ pub(super) fn stop_all(
                 steps.push(step);
             }
         }
-        if steps.is_empty() {
-            steps = dependents;
-        }
-        let on: BTreeSet<&str> = of_service(chosen, service)
+        let mut on: BTreeSet<&str> = of_service(chosen, service)
             .flat_map(edges)
             .filter(counts)
             .map(|edge| edge.on)
             .collect();
+        for provided in providers.iter().filter(|each| each.service.name == service) {
+            let provide = Action::Provide {
+                service: Arc::clone(&provided.service),
+                project: provided.project.clone(),
+                what: provided.what,
+            };
+            steps.push(plan.add(provide, Cause::Requested(why), dependents.clone()));
+            on.extend(provided.service.depends_on.keys().map(String::as_str));
+        }
+        if steps.is_empty() {
+            steps = dependents;
+        }
         for dependency in on {
             before.entry(dependency).or_default().extend(&steps);
         }

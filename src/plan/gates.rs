@@ -13,6 +13,7 @@ impl Planner<'_> {
             if backend == BackendKind::Container {
                 gates.extend(self.reachable.get(name));
             }
+            gates.extend(self.provided.get(name));
             let Some(outcomes) = self.outcomes.get(name) else {
                 continue;
             };

@@ -115,9 +115,31 @@ impl Plan {
     /// The steps that satisfy `wanted`, and all they need, as a plan of their own.
     #[must_use]
     pub fn only(&self, wanted: impl Fn(&Action) -> bool) -> Self {
+        self.select(|step| wanted(&step.action))
+    }
+
+    /// The steps of providers that need no other provider before, and all that these need.
+    #[must_use]
+    pub fn providing(&self) -> Self {
+        let mut behind = BTreeSet::new();
+        let mut due = BTreeSet::new();
+        for step in &self.steps {
+            let waits = step.needs.iter().any(|need| behind.contains(need));
+            let provides = matches!(step.action, Action::Provide { .. });
+            if provides && !waits {
+                due.insert(step.id);
+            }
+            if provides || waits {
+                behind.insert(step.id);
+            }
+        }
+        self.select(|step| due.contains(&step.id))
+    }
+
+    fn select(&self, wanted: impl Fn(&Step) -> bool) -> Self {
         let mut keep: Vec<StepId> = Vec::new();
         for step in self.steps.iter().rev() {
-            if keep.contains(&step.id) || wanted(&step.action) {
+            if keep.contains(&step.id) || wanted(step) {
                 keep.push(step.id);
                 keep.extend(&step.needs);
             }
@@ -128,8 +150,10 @@ impl Plan {
             .filter(|step| keep.contains(&step.id))
             .cloned()
             .collect();
+        let optional = self.optional.iter().copied();
         Self {
             steps,
+            optional: optional.filter(|id| keep.contains(id)).collect(),
             ..Self::default()
         }
     }

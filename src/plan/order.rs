@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::decide::Decided;
-use crate::project::model::Condition;
+use crate::project::model::{Condition, Service};
 use crate::state::Instance;
 
 /// The label that carries a service's dependencies: `name:condition:restart`, comma-separated.
@@ -80,9 +80,19 @@ pub(super) fn by_dependency<'a>(
     instances: &[&'a Instance],
     counts: impl Fn(&Edge<'_>) -> bool + Copy,
 ) -> Vec<&'a str> {
+    by_dependency_with(instances, &[], counts)
+}
+
+/// The same, with services among them that have no instances, and depend on what their files say.
+pub(super) fn by_dependency_with<'a>(
+    instances: &[&'a Instance],
+    others: &[&'a Service],
+    counts: impl Fn(&Edge<'_>) -> bool + Copy,
+) -> Vec<&'a str> {
     fn visit<'a>(
         service: &'a str,
         instances: &[&'a Instance],
+        others: &[&'a Service],
         counts: impl Fn(&Edge<'_>) -> bool + Copy,
         seen: &mut BTreeSet<&'a str>,
         order: &mut Vec<&'a str>,
@@ -92,16 +102,24 @@ pub(super) fn by_dependency<'a>(
         }
         for instance in of_service(instances, service) {
             for edge in edges(instance).filter(counts) {
-                visit(edge.on, instances, counts, seen, order);
+                visit(edge.on, instances, others, counts, seen, order);
             }
         }
-        if of_service(instances, service).next().is_some() {
+        let mut is_other = false;
+        for other in others.iter().filter(|other| other.name == service) {
+            is_other = true;
+            for on in other.depends_on.keys() {
+                visit(on, instances, others, counts, seen, order);
+            }
+        }
+        if is_other || of_service(instances, service).next().is_some() {
             order.push(service);
         }
     }
     let names: BTreeSet<&str> = instances
         .iter()
         .map(|instance| instance.service.as_str())
+        .chain(others.iter().map(|other| other.name.as_str()))
         .collect();
     let mut names: Vec<&str> = names.into_iter().collect();
     names.sort_by_key(|name| {
@@ -110,7 +128,7 @@ pub(super) fn by_dependency<'a>(
     });
     let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
     for name in names {
-        visit(name, instances, counts, &mut seen, &mut order);
+        visit(name, instances, others, counts, &mut seen, &mut order);
     }
     order
 }

@@ -160,7 +160,8 @@ pub fn place(project: &Project, wishes: &Wishes) -> Result<Placement, PlacementE
         }
     }
     let mut placed = BTreeMap::new();
-    for (name, service) in &project.services {
+    let own = |(_, service): &(&String, &Arc<Service>)| service.provider.is_none();
+    for (name, service) in project.services.iter().filter(own) {
         placed.insert(name.clone(), place_one(service, wishes)?);
     }
     Ok(Placement(placed))
@@ -210,16 +211,15 @@ pub fn place_without_engine(
     let stuck: Vec<&Service> = project
         .services
         .values()
-        .filter(|service| wished.of(&service.name) == BackendKind::Container)
+        .filter(|service| wished.0.get(&service.name) == Some(&BackendKind::Container))
         .filter(|service| !service.has_process_form() || asked(&service.name))
         .map(AsRef::as_ref)
         .collect();
     if stuck.is_empty() {
-        let all = project
-            .services
-            .keys()
-            .map(|name| (name.clone(), BackendKind::Process));
-        return Ok(Placement(all.collect()));
+        let all = wished.0.into_keys();
+        return Ok(Placement(
+            all.map(|name| (name, BackendKind::Process)).collect(),
+        ));
     }
     Err(PlacementError::NeedEngine {
         services: stuck.iter().map(|service| service.name.clone()).collect(),

@@ -27,6 +27,10 @@ pub struct Policy {
     pub pull_policy: Option<PullPolicy>,
     /// Images were pulled and built already: what is there is up to date.
     pub images_done: bool,
+    /// Services whose providers have brought them up, and said what they say to others.
+    pub provided: BTreeSet<String>,
+    /// Services that were made anew already, for a provider that depends on them.
+    pub renewed: BTreeSet<String>,
     /// `--scale S=N`.
     pub scale: BTreeMap<String, u32>,
     /// `-t`: overrides the grace period of everything that is stopped.

@@ -109,6 +109,15 @@ pub enum Action {
         /// The project, for labels.
         project: Arc<ProjectIdentity>,
     },
+    /// Have the provider of a service bring it up, stop it or take it down.
+    Provide {
+        /// The service; its `provider` is set.
+        service: Arc<Service>,
+        /// The project.
+        project: String,
+        /// Which.
+        what: Provision,
+    },
     /// Make an instance, without starting it.
     Create(Box<InstanceSpec>),
     /// Start an instance that exists or that an earlier step makes.
@@ -223,6 +232,15 @@ impl Action {
         )
     }
 
+    /// The service of which this makes or starts an instance, with its backend.
+    pub fn renews(&self) -> Option<(&str, BackendKind)> {
+        match self {
+            Self::Create(spec) => Some((&spec.service.name, spec.backend)),
+            Self::Start { instance } => Some((&instance.service, instance.backend)),
+            _ => None,
+        }
+    }
+
     /// Whether this is about wharf's own instances alone, which nobody asked for. What may take its time is not.
     pub fn is_own(&self) -> bool {
         if let Self::Create(spec) = self {
@@ -247,6 +265,37 @@ impl Action {
             Some(instance)
         } else {
             None
+        }
+    }
+}
+
+/// What a provider is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provision {
+    /// To bring its service up; nothing happens where it is.
+    Up,
+    /// To stop it, so that it can be brought up again.
+    Stop,
+    /// To give up all that belongs to it.
+    Down,
+}
+
+impl Provision {
+    /// The word of the protocol.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Stop => "stop",
+            Self::Down => "down",
+        }
+    }
+
+    /// What happens to the service.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Up => "create",
+            Self::Stop => "stop",
+            Self::Down => "remove",
         }
     }
 }

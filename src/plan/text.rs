@@ -28,6 +28,9 @@ impl fmt::Display for Action {
             Self::CreateNetwork { network, .. } => write!(f, "network {}: create", network.name),
             Self::UniteNetwork { name, .. } => write!(f, "network {name}: make the only one"),
             Self::CreateVolume { volume, .. } => write!(f, "volume {}: create", volume.name),
+            Self::Provide { service, what, .. } => {
+                write!(f, "provider {}: {}", service.name, what.verb())
+            }
             Self::Create(spec) => write!(f, "{} {}: create", spec.backend, spec.name),
             Self::Start { instance } => write!(f, "{instance}: start"),
             Self::AwaitReady {

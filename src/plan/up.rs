@@ -17,7 +17,9 @@ use crate::plan::order::dependency_order;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
 use crate::plan::spec::{existing, identity, specify};
-use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
+use crate::plan::step::{
+    Action, Cause, ProjectIdentity, Provision, SettledPort, StepId, Target, Which,
+};
 use crate::plan::{Inputs, Plan, Problem};
 use crate::port::claim::{Claim, Protocol};
 use crate::project::model::{HealthTest, Port, Service};
@@ -48,6 +50,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         links: Links::of(inputs, &decided),
         forwarding: None,
         reachable: BTreeMap::new(),
+        provided: BTreeMap::new(),
     };
     planner.diverged();
     planner.doubled();
@@ -102,6 +105,8 @@ pub(super) struct Planner<'a> {
     pub(super) forwarding: Option<StepId>,
     /// The waits for local services to be reachable by name, which containers that depend on them share.
     pub(super) reachable: BTreeMap<String, StepId>,
+    /// The steps that have services brought up by their providers.
+    pub(super) provided: BTreeMap<String, StepId>,
 }
 
 impl Planner<'_> {
@@ -110,7 +115,8 @@ impl Planner<'_> {
     fn renew_image(&mut self, decided: &Decided<'_>) {
         let (inputs, service) = (self.inputs, &decided.service);
         let policy = inputs.policy;
-        if decided.backend != BackendKind::Container || policy.images_done {
+        let is_provided = service.provider.is_some();
+        if decided.backend != BackendKind::Container || policy.images_done || is_provided {
             return;
         }
         let image = service.image_name(&inputs.project.name);
@@ -123,6 +129,7 @@ impl Planner<'_> {
 
     fn service(&mut self, decided: &Decided<'_>) {
         self.renew_image(decided);
+        self.provide(decided);
         let mut decisions: Vec<&Decision<'_>> = decided.decisions.iter().collect();
         if decided.choice() > 0 {
             // The new ones have no choice any more.
@@ -170,6 +177,24 @@ impl Planner<'_> {
                     .push(outcome);
             }
         }
+    }
+
+    /// Has the provider of a service bring it up, after what it depends on.
+    fn provide(&mut self, decided: &Decided<'_>) {
+        let service = &decided.service;
+        let is_due =
+            service.provider.is_some() && !self.inputs.policy.provided.contains(&service.name);
+        if !is_due {
+            return;
+        }
+        let needs = self.gates(service, BackendKind::Process);
+        let provide = Action::Provide {
+            service: Arc::clone(service),
+            project: self.project.name.clone(),
+            what: Provision::Up,
+        };
+        let step = self.plan.add(provide, Cause::Requested("provider"), needs);
+        self.provided.insert(service.name.clone(), step);
     }
 
     fn unpause(&mut self, instance: &Instance) -> Outcome {
@@ -237,6 +262,9 @@ impl Planner<'_> {
             }
             BackendKind::Process => Vec::new(),
         };
+        // What its provider tells is part of what it is made from.
+        let provided = service.depends_on.keys();
+        before.extend(provided.filter_map(|name| self.provided.get(name)));
         let mut ports = Vec::new();
         let mut freeing: Vec<PendingStep> = Vec::new();
         let ending: Vec<&Instance> = old.to_vec();

@@ -3,7 +3,7 @@
 //! Everything was checked before but what only running needs: port numbers, addresses, the words of
 //! `restart`, `pull_policy` and `x-wharf`. Those mistakes are reported with their place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::diagnostic::Diagnostic;
 use super::extension::{conflict, extension};
 use super::limits;
 use super::model::{
-    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, NetworkAttachment, Project,
-    PullPolicy, Restart, RestartPacing, Separator, Service, Ulimit, digest,
+    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, NO_VARIABLE, NetworkAttachment,
+    Project, Provider, PullPolicy, Restart, RestartPacing, Separator, Service, Ulimit, digest,
 };
 use super::mounts::{mount, store_mounts};
 use super::outside::{network, store, volume};
@@ -52,8 +52,24 @@ pub(crate) fn project(
             found.secrets = build::secrets(node, top, context);
             found.additional_contexts = build::contexts(node, top, context);
         }
-        services.insert(name.clone(), Arc::new(service));
+        services.insert(name.clone(), service);
     }
+    let provided: BTreeSet<String> = services
+        .values()
+        .filter(|service| service.provider.is_some())
+        .map(|service| service.name.clone())
+        .collect();
+    for (name, node) in section("services").filter(|_| !provided.is_empty()) {
+        if let Some(service) = services.get_mut(name)
+            && service.depends_on.keys().any(|on| provided.contains(on))
+        {
+            service.provided_form = Some(with_some_environment(node, context));
+        }
+    }
+    let services = services
+        .into_iter()
+        .map(|(name, service)| (name, Arc::new(service)))
+        .collect();
     Project {
         name: context.name.to_owned(),
         directory: context.directory.to_path_buf(),
@@ -271,12 +287,44 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         wharf: extension(name, node, context, report),
         config_hash: digest(&form),
         shared_form: None,
+        provider: provider(node, context),
+        provided_form: None,
         separator: context.separator,
     };
     if service.shares_with().next().is_some() || !service.volumes_from.is_empty() {
         service.shared_form = Some(form);
     }
     service
+}
+
+/// The text that a service's hash is made of, with an environment whether it has one or not.
+fn with_some_environment(node: &Node, context: &Context<'_>) -> String {
+    let mut node = with_engine_socket(node).into_owned();
+    if let Some(map) = node.as_map_mut() {
+        let environment = map
+            .entry("environment".to_owned())
+            .or_insert_with(|| Node::new(Map::new()));
+        if let Some(environment) = environment.as_map_mut() {
+            environment.insert(NO_VARIABLE.to_owned(), Node::new(String::new()));
+        }
+    }
+    (context.hash_form)(&node)
+}
+
+/// A provider that is not wharf itself.
+fn provider(node: &Node, context: &Context<'_>) -> Option<Provider> {
+    let provider = node.get("provider")?;
+    let kind = owned(provider, "type").filter(|kind| kind != "wharf")?;
+    Some(Provider {
+        kind,
+        options: entries(provider, "options")
+            .map(|(name, _)| {
+                let options = provider.get("options").map(|options| texts(options, name));
+                (name.clone(), options.unwrap_or_default())
+            })
+            .collect(),
+        environment: context.variables.clone(),
+    })
 }
 
 fn attachment(node: &Node) -> NetworkAttachment {

@@ -25,6 +25,7 @@ mod lists;
 mod mixed;
 mod ports;
 mod processes;
+mod providers;
 mod server;
 mod terminal;
 mod watch;

@@ -119,6 +119,7 @@ pub(super) async fn step(
         }
         Action::FreePort { .. }
         | Action::MovePort { .. }
+        | Action::Provide { .. }
         | Action::PrepareRelay { .. }
         | Action::AwaitReachable { .. } => {
             return Err(BackendError::Unsupported(

@@ -119,6 +119,7 @@ impl Processes {
             }
             Action::FreePort { .. }
             | Action::MovePort { .. }
+            | Action::Provide { .. }
             | Action::Build { .. }
             | Action::Pull { .. }
             | Action::LoadRelay { .. }

@@ -224,6 +224,8 @@ impl From<BackendError> for Failure {
             | BackendError::Port(_)
             | BackendError::Damaged { .. }
             | BackendError::Unrecorded { .. }
+            | BackendError::Provider { .. }
+            | BackendError::NoProvider { .. }
             | BackendError::Unsupported(_)) => Self::Refused {
                 message: other.to_string(),
             },

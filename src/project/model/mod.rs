@@ -8,6 +8,7 @@ mod limits;
 mod mount;
 mod network;
 mod port;
+mod provider;
 mod service;
 mod watch;
 
@@ -23,6 +24,8 @@ pub use limits::{Blkio, DeviceRequest, Limits};
 pub use mount::{Mount, MountKind, SOCKET_CONFIG, StoreMount};
 pub use network::{Network, NetworkAttachment, Store, StoreSource, Volume};
 pub use port::{Port, RawPort};
+pub(crate) use provider::NO_VARIABLE;
+pub use provider::{Provider, Variables};
 pub use service::{
     Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart,
     RestartPacing, Separator, Service, Ulimit,

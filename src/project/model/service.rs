@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    Build, Limits, Mount, NetworkAttachment, Port, RawPort, ServiceExtension, StoreMount, Trigger,
+    Build, Limits, Mount, NetworkAttachment, Port, Provider, RawPort, ServiceExtension, StoreMount,
+    Trigger,
 };
 
 /// A service, canonical and resolved. Fields follow the specification's names.
@@ -175,17 +176,23 @@ pub struct Service {
     /// The text that the hash is made of, where it shares something of another service and the hash
     /// therefore depends on that one's container.
     pub shared_form: Option<String>,
+    /// The program that provides it in place of an engine; `None` also for wharf itself, which gives it a
+    /// process form.
+    pub provider: Option<Provider>,
+    /// The text that the hash is made of, with an environment in any case, where it depends on a provided
+    /// service and its environment therefore on what that one's provider tells.
+    pub provided_form: Option<String>,
 }
 
 impl Service {
     /// Whether it can run as a container.
     pub fn has_container_form(&self) -> bool {
-        self.image.is_some() || self.build.is_some()
+        self.provider.is_none() && (self.image.is_some() || self.build.is_some())
     }
 
     /// Whether it can run as a process.
     pub fn has_process_form(&self) -> bool {
-        self.wharf.process.is_some()
+        self.provider.is_none() && self.wharf.process.is_some()
     }
 
     /// The services whose namespaces or volumes its containers share.

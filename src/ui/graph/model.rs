@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::plan::placement::Placement;
 use crate::port::claim::Protocol;
-use crate::project::model::{Condition, Project};
+use crate::project::model::{Condition, Project, Provider, Service};
 use crate::state::{BackendKind, Health, Instance, Status};
 
 /// The stack.
@@ -23,7 +23,7 @@ pub struct Graph {
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Where it runs or would run; `None`: it does not take part, its profile is off.
+    /// Where it runs or would run; `None`: nowhere. Its profile is off, or another program provides it.
     pub backend: Option<BackendKind>,
     /// How many replicas there should be.
     pub replicas: u32,
@@ -105,6 +105,9 @@ impl Graph {
             .services
             .values()
             .map(|service| {
+                if let Some(provider) = &service.provider {
+                    return provided(service, provider);
+                }
                 let backend = placement.of(&service.name);
                 let known = containers_known || backend == BackendKind::Process;
                 let replicas = service.scale.unwrap_or(1);
@@ -124,20 +127,7 @@ impl Graph {
                         .into_iter()
                         .filter(|network| network != "default")
                         .collect(),
-                    depends_on: service
-                        .depends_on
-                        .iter()
-                        .map(|(name, dependency)| Edge {
-                            service: name.clone(),
-                            condition: match dependency.condition {
-                                Condition::Started => "started",
-                                Condition::Healthy => "healthy",
-                                Condition::CompletedSuccessfully => "completed",
-                            },
-                            restart: dependency.restart,
-                            optional: !dependency.required,
-                        })
-                        .collect(),
+                    depends_on: edges(service),
                 }
             })
             .collect();
@@ -194,6 +184,35 @@ impl Graph {
                 .filter(|port| port.state.is_conflict())
                 .map(move |port| (node, port))
         })
+    }
+}
+
+fn edges(service: &Service) -> Vec<Edge> {
+    let dependencies = service.depends_on.iter();
+    dependencies
+        .map(|(name, dependency)| Edge {
+            service: name.clone(),
+            condition: match dependency.condition {
+                Condition::Started => "started",
+                Condition::Healthy => "healthy",
+                Condition::CompletedSuccessfully => "completed",
+            },
+            restart: dependency.restart,
+            optional: !dependency.required,
+        })
+        .collect()
+}
+
+/// A service that another program provides: what state it is in, only that knows.
+fn provided(service: &Service, provider: &Provider) -> Node {
+    Node {
+        name: service.name.clone(),
+        backend: None,
+        replicas: 0,
+        state: format!("provided by {}", provider.kind),
+        ports: Vec::new(),
+        networks: Vec::new(),
+        depends_on: edges(service),
     }
 }
 
