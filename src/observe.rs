@@ -13,6 +13,7 @@ use crate::plan::{self, Inputs};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::release;
 use crate::project::model::{MountKind, Project, PullPolicy};
+use crate::project::platform::fits;
 use crate::state::{BackendKind, Instance, Observed};
 
 /// How many free ports to offer for each held one.
@@ -179,7 +180,17 @@ async fn resources(
         volumes,
         images,
     };
-    let found = backends.containers.resources(&project.name, &names).await?;
+    let mut found = backends.containers.resources(&project.name, &names).await?;
+    // As if it was not there: what is there is for another platform.
+    let misfits: BTreeMap<String, String> = placed()
+        .filter_map(|service| {
+            let asked = service.platform.as_deref()?;
+            let image = service.image_name(&project.name);
+            let platform = found.platforms.get(&image)?;
+            (!fits(asked, platform)).then(|| (image, platform.clone()))
+        })
+        .collect();
+    found.images.retain(|image, _| !misfits.contains_key(image));
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
@@ -201,6 +212,7 @@ async fn resources(
         volumes: found.volumes,
         volume_hashes: found.volume_hashes,
         images: found.images,
+        misfits,
         stale,
         ..Observed::default()
     })

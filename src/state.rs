@@ -285,6 +285,9 @@ pub struct Observed {
     pub volume_hashes: BTreeMap<String, String>,
     /// Images (by reference) that the engine has, among those the project names; value: image id.
     pub images: BTreeMap<String, String>,
+    /// Images that the engine has for another platform than a service asks for, and for which: they count as
+    /// missing.
+    pub misfits: BTreeMap<String, String>,
     /// Images whose last pull or build is longer ago than their service allows (`pull_policy: daily`).
     pub stale: BTreeSet<String>,
     /// Who holds what the plan may claim. Claims that are free are absent.

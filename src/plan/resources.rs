@@ -43,6 +43,26 @@ impl Shared {
         needs
     }
 
+    /// The steps that bring the images of a service's containers, if some are due.
+    pub(super) fn images(
+        &mut self,
+        plan: &mut Plan,
+        inputs: &Inputs<'_>,
+        project: &Arc<ProjectIdentity>,
+        service: &Arc<Service>,
+    ) -> Vec<StepId> {
+        let mut steps: Vec<StepId> = self
+            .image(plan, inputs, project, service)
+            .into_iter()
+            .collect();
+        for mount in &service.volumes {
+            if let MountKind::Image { source, .. } = &mount.kind {
+                steps.extend(self.mounted_image(plan, inputs, service, source));
+            }
+        }
+        steps
+    }
+
     /// All networks and volumes of the project, used or not.
     pub(super) fn everything(
         &mut self,
@@ -251,8 +271,12 @@ fn due(inputs: &Inputs<'_>, service: &Service, image: &str, there: bool) -> Due 
                 None if *policy == PullPolicy::Build => "`pull_policy: build`",
                 None => "`pull_policy: never`",
             };
+            let state = match (inputs.observed.misfits.get(image), &service.platform) {
+                (Some(platform), Some(asked)) => format!("is here for {platform}, not {asked},"),
+                _ => "does not exist".to_owned(),
+            };
             Due::Problem(Problem {
-                message: format!("image {image} does not exist and {who} forbids to pull it"),
+                message: format!("image {image} {state} and {who} forbids to pull it"),
                 hint: Some(format!("docker pull {image}")),
             })
         }

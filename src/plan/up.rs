@@ -51,7 +51,9 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         forwarding: None,
         reachable: BTreeMap::new(),
         provided: BTreeMap::new(),
+        images: Vec::new(),
     };
+    planner.images();
     planner.diverged();
     planner.doubled();
     planner.forwarder();
@@ -107,6 +109,8 @@ pub(super) struct Planner<'a> {
     pub(super) reachable: BTreeMap<String, StepId>,
     /// The steps that have services brought up by their providers.
     pub(super) provided: BTreeMap<String, StepId>,
+    /// What brings images, where something is replaced: nothing is ended before all of them are there.
+    images: Vec<StepId>,
 }
 
 impl Planner<'_> {
@@ -124,6 +128,31 @@ impl Planner<'_> {
         if policy.pull || policy.build || inputs.observed.images.contains_key(&image) {
             self.shared
                 .image(&mut self.plan, inputs, &self.project, service);
+        }
+    }
+
+    /// Plans all images first where instances are replaced: an image that cannot be had must not cost an
+    /// instance that runs, be it another service's.
+    fn images(&mut self) {
+        let creates = |decision: &Decision<'_>| matches!(decision, Decision::Create { .. });
+        let replaces = |decision: &Decision<'_>| match decision {
+            Decision::Create { old, .. } => !old.is_empty(),
+            Decision::Drop(..) | Decision::Restart(..) => true,
+            Decision::Keep(_) | Decision::Start(_) | Decision::Unpause(_) => false,
+        };
+        let all = self.decided;
+        let mut decisions = all.values().flat_map(|decided| &decided.decisions);
+        if !decisions.any(replaces) {
+            return;
+        }
+        for decided in all.values() {
+            if decided.backend == BackendKind::Container && decided.decisions.iter().any(creates) {
+                let (inputs, service) = (self.inputs, &decided.service);
+                let steps = self
+                    .shared
+                    .images(&mut self.plan, inputs, &self.project, service);
+                self.images.extend(steps);
+            }
         }
     }
 
@@ -528,10 +557,16 @@ impl Planner<'_> {
         }
     }
 
-    pub(super) fn stop(&mut self, instance: &Instance, cause: Cause, needs: Vec<StepId>) -> StepId {
+    pub(super) fn stop(
+        &mut self,
+        instance: &Instance,
+        cause: Cause,
+        mut needs: Vec<StepId>,
+    ) -> StepId {
         if let Some(step) = self.stops.get(&instance.id.0) {
             return *step;
         }
+        needs.extend(&self.images);
         let stop = Action::Stop {
             instance: existing(instance),
             grace: self.inputs.policy.timeout,
@@ -551,6 +586,7 @@ impl Planner<'_> {
         if let Some(step) = self.removals.get(&instance.id.0) {
             return *step;
         }
+        needs.extend(&self.images);
         if instance.status.is_alive() {
             needs = vec![self.stop(instance, cause.clone(), needs)];
         }

@@ -31,6 +31,7 @@ mod normalise;
 pub mod once;
 mod outside;
 mod paths;
+pub mod platform;
 mod published;
 pub mod reference;
 mod render;

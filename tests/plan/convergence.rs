@@ -8,11 +8,11 @@ use wharf::backend::fake::Fake;
 use wharf::event::{Event, Events};
 use wharf::execute::{Report, execute, execute_at_most};
 use wharf::plan::Plan;
-use wharf::plan::step::Action;
+use wharf::plan::step::{Action, Step};
 use wharf::project::model::{Conflict, Volume};
 use wharf::state::{Fingerprint, Instance, Status};
 
-use crate::world::{World, python};
+use crate::world::{World, load, python};
 
 const STACK: &str = "
 services:
@@ -54,6 +54,37 @@ fn a_second_up_has_nothing_to_do() {
     let second = again(&mut world);
     assert_eq!(second.to_string(), "");
     assert_eq!(world.observed.instances.len(), 4);
+}
+
+#[test]
+fn nothing_is_ended_before_all_images_are_there() {
+    let mut world = World::new("services: {a: {image: a}, b: {image: b}, c: {image: c}}");
+    again(&mut world);
+    world.project = load("services: {a: {image: a, command: x}, b: {image: b2}, c: {image: c}}");
+    let plan = world.up();
+    let is_pull = |step: &&Step| matches!(step.action, Action::Pull { .. });
+    let pull = plan.steps.iter().find(is_pull).expect("b2 is missing").id;
+    let ends = plan
+        .steps
+        .iter()
+        .filter(|step| matches!(step.action, Action::Stop { .. } | Action::Remove { .. }));
+    let waits = |step: &Step| {
+        let mut open = step.needs.clone();
+        while let Some(need) = open.pop() {
+            if need == pull {
+                return true;
+            }
+            open.extend(
+                plan.steps
+                    .iter()
+                    .filter(|s| s.id == need)
+                    .flat_map(|s| &s.needs),
+            );
+        }
+        false
+    };
+    let ends: Vec<bool> = ends.map(waits).collect();
+    assert_eq!(ends, [true; 4], "{plan}");
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub struct Resources {
     pub images: BTreeMap<String, String>,
     /// When they were last pulled, built or tagged: reference and Unix seconds.
     pub tagged: BTreeMap<String, i64>,
+    /// What they are for: reference and `os/architecture/variant`.
+    pub platforms: BTreeMap<String, String>,
 }
 
 impl Containers {
@@ -70,6 +72,16 @@ impl Containers {
                 (reference.clone(), time.unwrap_or_default())
             })
             .collect();
+        let platforms = images
+            .iter()
+            .map(|(reference, image)| {
+                let mut platform = format!("{}/{}", image.os, image.architecture);
+                if !image.variant.is_empty() {
+                    platform = format!("{platform}/{}", image.variant);
+                }
+                (reference.clone(), platform)
+            })
+            .collect();
         let images = images
             .into_iter()
             .map(|(reference, image)| (reference, image.id))
@@ -82,6 +94,7 @@ impl Containers {
             volume_hashes,
             images,
             tagged,
+            platforms,
         })
     }
 

@@ -226,6 +226,12 @@ pub(super) struct Joined {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Image {
     pub id: String,
+    #[serde(default)]
+    pub os: String,
+    #[serde(default)]
+    pub architecture: String,
+    #[serde(default)]
+    pub variant: String,
     #[serde(default, deserialize_with = "or_default")]
     pub config: ImageConfig,
     #[serde(default, deserialize_with = "or_default")]
