@@ -134,7 +134,9 @@ async fn classic(engine: &Engine, site: Site<'_>, build: &Build) -> Result<(), B
         .method(Method::POST)
         .uri(format!("/build?{query}"))
         .header("Content-Type", "application/x-tar");
-    if let Some(identities) = engine.credentials.for_build().await {
+    let identities = engine.credentials.for_build().await;
+    engine.credentials.tell(events);
+    if let Some(identities) = identities {
         request = request.header("X-Registry-Config", identities);
     }
     let (request, walk) = match source {

@@ -2,11 +2,12 @@
 //! that goes with a pull or a build.
 //!
 //! The order is the Docker CLI's: `DOCKER_AUTH_CONFIG`, `credHelpers` of the registry, `credsStore`,
-//! `auths`. What cannot be found out means an anonymous request: the registry's own answer says more
-//! than a guess could.
+//! `auths`. What cannot be found out means an anonymous request, and a warning that says why there are no
+//! credentials: a registry's refusal alone would send people to `docker login`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -16,6 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::connect;
+use crate::event::{Event, Events};
 use crate::project::Env;
 
 /// The key of Docker Hub in every configuration.
@@ -42,6 +44,15 @@ pub(super) struct Credentials {
     /// Where helpers are looked for.
     #[serde(skip)]
     path: Option<String>,
+    #[serde(skip)]
+    complaints: Mutex<Complaints>,
+}
+
+/// Why there are no credentials, once each.
+#[derive(Debug, Default)]
+struct Complaints {
+    told: BTreeSet<String>,
+    open: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -79,18 +90,54 @@ struct Told {
 impl Credentials {
     /// Reads the configuration; without one there are no credentials.
     pub(super) fn load(env: &Env) -> Self {
-        let text = connect::directory(env)
-            .and_then(|directory| std::fs::read(directory.join("config.json")).ok());
-        let mut credentials: Self = text
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default();
-        credentials.given = env
-            .get("DOCKER_AUTH_CONFIG")
-            .and_then(|text| serde_json::from_str::<Self>(text).ok())
-            .map(|given| given.auths)
-            .unwrap_or_default();
+        let mut credentials = Self::default();
+        if let Some(file) = connect::directory(env).map(|directory| directory.join("config.json")) {
+            let read = match std::fs::read(&file) {
+                Ok(text) => serde_json::from_slice(&text).map_err(|error| error.to_string()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+                Err(error) => Err(error.to_string()),
+            };
+            match read {
+                Ok(found) => credentials = found,
+                Err(why) => {
+                    let file = file.display();
+                    credentials.complain(format!(
+                        "cannot read {file} ({why}), so registries are asked without credentials: \
+                         mend it, or mv {file} {file}.damaged"
+                    ));
+                }
+            }
+        }
+        if let Some(text) = env.get("DOCKER_AUTH_CONFIG") {
+            match serde_json::from_str::<Self>(text) {
+                Ok(given) => credentials.given = given.auths,
+                Err(why) => credentials.complain(format!(
+                    "cannot read DOCKER_AUTH_CONFIG ({why}), so its credentials are not used"
+                )),
+            }
+        }
         credentials.path = env.get("PATH").map(str::to_owned);
         credentials
+    }
+
+    fn complain(&self, why: String) {
+        let mut complaints = self.complaints();
+        if complaints.told.insert(why.clone()) {
+            complaints.open.push(why);
+        }
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, Complaints> {
+        self.complaints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says why there were no credentials, where that has not been said yet.
+    pub(super) fn tell(&self, events: &Events) {
+        for why in std::mem::take(&mut self.complaints().open) {
+            events.send(Event::Warning(why));
+        }
     }
 
     /// The helper programs that are named, with the registries they are for; `*`: all others.
@@ -197,7 +244,23 @@ impl Credentials {
         if let Some(path) = &self.path {
             command.env("PATH", path);
         }
-        let mut child = command.spawn().ok()?;
+        let program = format!("docker-credential-{helper}");
+        let without = "so it is asked without credentials";
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                let why = if error.kind() == std::io::ErrorKind::NotFound {
+                    "is not on PATH".to_owned()
+                } else {
+                    format!("cannot be run ({error})")
+                };
+                self.complain(format!(
+                    "{program}, which the Docker configuration names for {server}, {why}, {without}: \
+                     install it, or take it out of credsStore and credHelpers"
+                ));
+                return None;
+            }
+        };
         let mut stdin = child.stdin.take()?;
         let answered = async {
             // A helper that does not read its input answers all the same.
@@ -205,8 +268,21 @@ impl Credentials {
             drop(stdin);
             child.wait_with_output().await
         };
-        let output = tokio::time::timeout(HELPER, answered).await.ok()?.ok()?;
+        let Ok(output) = tokio::time::timeout(HELPER, answered).await else {
+            let seconds = HELPER.as_secs();
+            self.complain(format!(
+                "{program} has not answered for {server} in {seconds} s, {without}"
+            ));
+            return None;
+        };
+        let output = output.ok()?;
         if !output.status.success() {
+            // The words for a server that it does not know are the protocol's.
+            let said = String::from_utf8_lossy(&output.stdout);
+            let said = said.trim();
+            if !said.is_empty() && !said.contains("credentials not found") {
+                self.complain(format!("{program} failed for {server} ({said}), {without}"));
+            }
             return None;
         }
         let told: Told = serde_json::from_slice(&output.stdout).ok()?;

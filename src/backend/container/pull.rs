@@ -31,7 +31,9 @@ pub(super) async fn image(
     }
     let done = async {
         let mut request = Request::builder().method(Method::POST).uri(path);
-        if let Some(identity) = engine.credentials.for_image(image).await {
+        let identity = engine.credentials.for_image(image).await;
+        engine.credentials.tell(events);
+        if let Some(identity) = identity {
             request = request.header(wire::REGISTRY_AUTH, identity);
         }
         let request = request

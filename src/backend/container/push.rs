@@ -28,6 +28,8 @@ impl Containers {
         let registry = Reference::parse(image).map(|image| image.registry);
         let registry = registry.unwrap_or_default();
         let done = async {
+            let identity = engine.credentials.for_push(image).await;
+            engine.credentials.tell(events);
             let (name, tag) = reference(image);
             let path: Vec<String> = name.split('/').map(encoded).collect();
             let request = Request::builder()
@@ -37,10 +39,7 @@ impl Containers {
                     path.join("/"),
                     encoded(tag)
                 ))
-                .header(
-                    wire::REGISTRY_AUTH,
-                    engine.credentials.for_push(image).await,
-                )
+                .header(wire::REGISTRY_AUTH, identity)
                 .body(bollard::body_full(Vec::new().into()))
                 .map_err(|err| Error::HttpClientError { err })?;
             let response = tokio::time::timeout(PATIENCE, engine.wire.checked(request))

@@ -124,6 +124,7 @@ impl Builder {
         }
         let mut steps = Steps::default();
         let outcome = self.run(&solve, &mut steps, &mut output).await;
+        engine.credentials.tell(site.events);
         drop(session);
         drop(started);
         outcome.map_err(|status| output.failure(&status.message))
