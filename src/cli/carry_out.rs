@@ -9,6 +9,7 @@ use crate::backend::router::Backends;
 use crate::backend::{BackendError, Made};
 use crate::cli::context::Context;
 use crate::cli::signals::Signals;
+use crate::cli::shown::in_one_line;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::execute::{self, Halt, Report};
@@ -17,7 +18,7 @@ use crate::plan::step::{Action, Step, StepId};
 use crate::probe;
 use crate::state::ProbeKind;
 use crate::ui::progress::Progress;
-use crate::ui::{GOOD, NAME};
+use crate::ui::{GOOD, NAME, Steps, Ui};
 
 /// Executes a plan and prints what happens; with `--dry-run` prints the plan.
 ///
@@ -73,7 +74,7 @@ pub(super) async fn carry_out_quietly(
     let halt = Halt::default();
     let mut running = Running::of(plan);
     let mut is_interrupted = false;
-    let report = {
+    let mut report = {
         let mut executing = std::pin::pin!(execute::execute_until(
             plan,
             backends,
@@ -120,6 +121,7 @@ pub(super) async fn carry_out_quietly(
         }
         return Err(interrupted(context));
     }
+    forget_shown(&mut report, context.ui, quiet);
     let silent =
         |(_, error): &(StepId, BackendError)| matches!(error, BackendError::NotReady { .. });
     let runs_on = report.failed.iter().any(silent);
@@ -178,6 +180,18 @@ impl<'a> Running<'a> {
     }
 }
 
+/// Drops what builds wrote from their errors, where it was on the screen a moment ago.
+pub(super) fn forget_shown(report: &mut Report, ui: Ui, quiet: Quiet) {
+    if ui.quiet || quiet.builds || ui.steps == Steps::Json {
+        return;
+    }
+    for (_, error) in &mut report.failed {
+        if let BackendError::Build { last_lines, .. } = error {
+            last_lines.clear();
+        }
+    }
+}
+
 /// Turns a report into a result that says what was done and what was not.
 pub(super) fn outcome(plan: &Plan, report: Report) -> Result<()> {
     let Report {
@@ -189,14 +203,23 @@ pub(super) fn outcome(plan: &Plan, report: Report) -> Result<()> {
     let Some((_, first)) = failed.next() else {
         return Ok(());
     };
-    let told = first.to_string();
+    let told = in_one_line(&first);
     let mut error = Error::from(first);
-    let others: BTreeSet<String> = failed
-        .map(|(_, other)| other.to_string())
-        .filter(|other| *other != told)
-        .collect();
-    let others = others.into_iter().map(|other| format!("also: {other}"));
-    error.details.extend(others);
+    let mut others = BTreeMap::new();
+    for (_, other) in failed {
+        let text = in_one_line(&other);
+        if text != told {
+            others.insert(text, Error::from(other));
+        }
+    }
+    for (text, other) in others {
+        error.details.push(format!("also: {text}"));
+        let details = other.details.iter().map(|line| format!("  {line}"));
+        error.details.extend(details);
+        let known = error.hints.clone();
+        let new = other.hints.into_iter().filter(|hint| !known.contains(hint));
+        error.hints.extend(new);
+    }
     let list = |ids: &mut dyn Iterator<Item = StepId>| -> Vec<String> {
         ids.filter_map(|id| plan.steps.iter().find(|step| step.id == id))
             .map(|step| step.action.to_string())

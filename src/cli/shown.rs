@@ -42,10 +42,13 @@ pub(super) fn tell(events: &Events, text: String, succeeded: bool, took: Duratio
     });
 }
 
-/// An error and its cause in one line.
+/// An error and its causes in one line.
 pub(super) fn in_one_line(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
     }
+    text
 }

@@ -16,7 +16,7 @@ use self::run::Run;
 use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
 use crate::backend::{BackendError, Made};
-use crate::cli::carry_out::{Quiet, outcome};
+use crate::cli::carry_out::{Quiet, forget_shown, outcome};
 use crate::cli::context::Context;
 use crate::cli::menu::{self, Key, Keys};
 use crate::cli::signals::Signals;
@@ -306,7 +306,10 @@ pub(in crate::cli) async fn run(
     match (end, report) {
         (End::Interrupted, _) => Err(Error::interrupted()),
         (End::Lost(error), _) => Err(error),
-        (End::Failed, Some(report)) => outcome(plan, report),
+        (End::Failed, Some(mut report)) => {
+            forget_shown(&mut report, context.ui, options.quiet);
+            outcome(plan, report)
+        }
         _ if options.exit_code_from.is_some() && run.code != 0 => Err(Error::service(run.code)),
         (End::Aborted, _) if !run.is_answered => {
             let service = options.exit_code_from.as_deref().unwrap_or_default();
