@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::plan::images::builds;
 use crate::plan::step::Action;
 use crate::project::model::{Build, BuildContext, NamedContext, Project, StoreSource};
+use crate::ui::{Steps, Ui};
 
 /// Build the images of the services
 #[derive(Debug, clap::Args)]
@@ -63,8 +64,8 @@ pub(super) struct Args {
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
-    /// How to show progress: `quiet`, or anything else for lines
-    #[arg(long, value_name = "HOW", value_parser = ["auto", "tty", "plain", "json", "rawjson", "quiet"])]
+    /// How to show progress: `quiet`, `json`, or anything else for lines; as the option before the command
+    #[arg(long, value_name = "HOW", value_parser = ["auto", "tty", "plain", "json", "quiet"])]
     progress: Option<String>,
     /// Accepted as by Compose
     #[arg(long, hide = true)]
@@ -80,6 +81,20 @@ pub(super) struct Args {
     no_rm: bool,
 }
 
+impl Args {
+    /// How things are told, with what this command's own options say.
+    pub(super) fn ui(&self, mut ui: Ui) -> Ui {
+        match self.progress.as_deref() {
+            Some("json") => ui.steps = Steps::Json,
+            Some("quiet") => ui.quiet = true,
+            Some(_) => ui.steps = Steps::Lines,
+            None => {}
+        }
+        ui.quiet |= self.quiet;
+        ui
+    }
+}
+
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let mut project = load(context, args)?;
     for service in project.services.values_mut() {
@@ -92,8 +107,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         context.ui.data(format!("{:#}", bake(&plan)));
         return Ok(());
     }
-    let mut ui = context.ui;
-    ui.quiet |= args.quiet || args.progress.as_deref() == Some("quiet");
+    let ui = context.ui;
     if let Some(builder) = args.builder.as_deref().filter(|name| *name != "default") {
         ui.note(format!(
             "--builder {builder}: images are built by the engine's own builder"
@@ -103,12 +117,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ui.status("nothing to build");
         return Ok(());
     }
-    let context = Context {
-        ui,
-        ..context.clone()
-    };
     let backends = context.backends()?;
-    carry_out(&context, &backends, &plan).await?;
+    carry_out(context, &backends, &plan).await?;
     if args.push && !context.global.dry_run {
         let built: Vec<&str> = plan
             .steps

@@ -69,7 +69,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use crate::backend::process::child::wait_for_children;
 use crate::error::{Error, Kind, Result};
 use crate::project::Env;
-use crate::ui::{Ui, lost, report};
+use crate::ui::{Steps, Ui, lost, report};
 use context::{Context, Global};
 use invocation::{Invocation, Protocol};
 
@@ -240,13 +240,17 @@ pub fn main() -> ExitCode {
     if invocation.by_client {
         invocation::end_with_the_client(&mut env);
     }
-    match run(cli, env, &invocation).and_then(|()| output_was_written()) {
+    let mut ui = Ui::default();
+    match run(cli, env, &invocation, &mut ui).and_then(|()| output_was_written()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(mut error) => {
             for text in error.hints.iter_mut().chain(&mut error.details) {
                 *text = invocation.in_its_words(text);
             }
-            report::error(&error);
+            match ui.steps {
+                Steps::Lines => report::error(&error),
+                Steps::Json => report::object(&error),
+            }
             invocation.exit_code(error.kind)
         }
     }
@@ -293,7 +297,8 @@ fn parse(invocation: &Invocation) -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
-fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
+/// `told` is how things are told, also the failure.
+fn run(mut cli: Cli, mut env: Env, invocation: &Invocation, told: &mut Ui) -> Result<()> {
     let Some(command) = cli.command else {
         return Ok(());
     };
@@ -302,11 +307,15 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation) -> Result<()> {
         command,
         Command::Supervise(_) | Command::Forward(_) | Command::Relay(_) | Command::Serve(_)
     );
-    let ui = if is_service {
+    let mut ui = if is_service {
         Ui::default()
     } else {
         cli.global.settle(&mut env)?
     };
+    if let Command::Build(args) = &command {
+        ui = args.ui(ui);
+    }
+    *told = ui;
     if cli.global.dry_run && !command.honours_dry_run() {
         return Err(
             Error::usage("--dry-run: this command cannot say what it would do")

@@ -25,7 +25,8 @@ use crate::probe;
 use crate::project;
 use crate::project::model::{Conflict, Project, PullPolicy};
 use crate::state::{Instance, Status};
-use crate::ui::{GOOD, NAME, WARN};
+use crate::ui::progress::already;
+use crate::ui::{GOOD, NAME, Steps, WARN};
 
 /// Create and start the services, after resolving conflicts about their ports
 #[derive(Debug, clap::Args)]
@@ -257,7 +258,14 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         context.ui.note(note);
     }
     let kept = kept(&settled.plan, &settled.observed.instances, &project);
-    context.ui.statuses(kept.iter().map(|instance| {
+    if context.ui.steps == Steps::Json {
+        for instance in &kept {
+            let subject = format!("{} {}", instance.backend, instance.name);
+            context.ui.object(&already(&subject));
+        }
+    }
+    let lines = kept.iter().filter(|_| context.ui.steps == Steps::Lines);
+    context.ui.statuses(lines.map(|instance| {
         let (backend, name) = (instance.backend, &instance.name);
         if instance.status == Status::Restarting {
             return format!(

@@ -84,6 +84,11 @@ impl Ui {
         }
     }
 
+    /// One object about what happened (`--progress json`).
+    pub fn object(self, object: &serde_json::Value) {
+        self.wrote_status(&[object.to_string()]);
+    }
+
     /// One line about what happened.
     pub fn status(self, line: impl AsRef<str>) {
         self.statuses([line]);
@@ -91,6 +96,22 @@ impl Ui {
 
     /// Lines about what happened, written at once.
     pub fn statuses<T: AsRef<str>>(self, lines: impl IntoIterator<Item = T>) {
+        if self.steps == Steps::Json {
+            for line in lines {
+                self.told("Info", line.as_ref());
+            }
+        } else {
+            self.wrote_status(lines);
+        }
+    }
+
+    /// A line for people, where only objects are told.
+    fn told(self, status: &str, line: &str) {
+        let line = anstream::adapter::strip_str(line).to_string();
+        self.object(&serde_json::json!({ "id": "", "status": status, "text": line.trim() }));
+    }
+
+    fn wrote_status<T: AsRef<str>>(self, lines: impl IntoIterator<Item = T>) {
         if self.quiet {
             return;
         }
@@ -103,11 +124,17 @@ impl Ui {
 
     /// One line that explains.
     pub fn note(self, line: impl AsRef<str>) {
+        if self.steps == Steps::Json {
+            return self.told("Note", line.as_ref());
+        }
         self.status(format!("{NAME}note:{NAME:#} {}", line.as_ref()));
     }
 
     /// One line about what may be wrong.
     pub fn warn(self, line: impl AsRef<str>) {
+        if self.steps == Steps::Json {
+            return self.told("Warning", line.as_ref());
+        }
         drop(writeln!(
             anstream::stderr(),
             "{WARN}warning:{WARN:#} {}",

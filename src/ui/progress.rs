@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::event::Event;
 use crate::ui::time::took;
-use crate::ui::{BAD, DIM, GOOD, NAME, Steps, Ui};
+use crate::ui::{BAD, DIM, GOOD, NAME, Steps, Ui, WARN};
 
 /// Prints events of the execution; log lines are not its business.
 #[derive(Clone, Debug)]
@@ -36,6 +36,9 @@ impl Progress {
             return self.show_json(event);
         }
         match event {
+            Event::StepDone { text, .. } if is_kept(text) => {
+                self.ui.status(format!(" {WARN}!{WARN:#} {text}"));
+            }
             Event::StepDone {
                 text, took: time, ..
             } => self.ui.status(format!(
@@ -71,7 +74,7 @@ impl Progress {
             if let Some(text) = text {
                 object["text"] = text.into();
             }
-            self.ui.status(object.to_string());
+            self.ui.object(&object);
         };
         match event {
             Event::StepStarted { text, .. } => {
@@ -87,16 +90,30 @@ impl Progress {
                 tell(subject, "Working", Some(line));
             }
             Event::Ready { name, url, .. } => tell(name, "Ready", Some(url)),
-            Event::Note(line) => tell("", "Note", Some(line)),
-            Event::Warning(line) => tell("", "Warning", Some(line)),
+            Event::Note(line) => self.ui.note(line),
+            Event::Warning(line) => self.ui.warn(line),
             Event::Progress { .. } | Event::Exited { .. } | Event::Log { .. } => {}
         }
     }
 }
 
+/// The object for an instance that runs as it should: `container p-web-1`.
+pub fn already(instance: &str) -> serde_json::Value {
+    serde_json::json!({ "id": subject(instance).0, "status": "Running" })
+}
+
+/// Whether a step left something in place, against its word.
+fn is_kept(text: &str) -> bool {
+    subject(text).1.starts_with("kept,")
+}
+
 /// `container web-1: start` in two: the thing with a capital, and what becomes of it.
 fn subject(text: &str) -> (String, &str) {
     let (thing, verb) = text.split_once(": ").unwrap_or((text, ""));
+    // Docker Compose calls what a provider provides by the service's name alone.
+    if let Some(service) = thing.strip_prefix("provider ") {
+        return (service.to_owned(), verb);
+    }
     let mut letters = thing.chars();
     let first = letters.next().map(|letter| letter.to_ascii_uppercase());
     (first.into_iter().chain(letters).collect(), verb)
@@ -111,6 +128,7 @@ fn words(verb: &str) -> (&'static str, &'static str) {
         "remove" => ("Removing", "Removed"),
         "build" => ("Building", "Built"),
         "pull" => ("Pulling", "Pulled"),
+        "kept," => ("Removing", "Resource is still in use"),
         "wait" if verb.ends_with("healthy") => ("Waiting", "Healthy"),
         "wait" if verb.ends_with("completed") => ("Waiting", "Exited"),
         "wait" => ("Waiting", "Ready"),
@@ -130,5 +148,7 @@ mod tests {
         );
         assert_eq!(words("wait until healthy"), ("Waiting", "Healthy"));
         assert_eq!(words("build for web"), ("Building", "Built"));
+        assert_eq!(subject("provider db: create"), ("db".to_owned(), "create"));
+        assert!(is_kept("volume p_data: kept, it is still in use"));
     }
 }

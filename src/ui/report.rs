@@ -34,6 +34,34 @@ pub fn error(error: &Error) {
     }
 }
 
+/// Prints an error to stderr as an object, in Docker Compose's form; what it does not have are `details` and
+/// `hints`.
+pub fn object(error: &Error) {
+    if error.is_silent() {
+        return;
+    }
+    let mut message = error.source.to_string();
+    let mut cause = error.source.source();
+    while let Some(source) = cause {
+        message = format!("{message}: {source}");
+        cause = source.source();
+    }
+    if !error.diagnostics.is_empty() {
+        let findings = error.diagnostics.iter().map(|finding| {
+            let text = rendered(finding);
+            anstream::adapter::strip_str(&text).to_string()
+        });
+        message = findings.collect::<Vec<_>>().join("\n");
+    }
+    let mut object = serde_json::json!({ "error": true, "message": message });
+    for (key, lines) in [("details", &error.details), ("hints", &error.hints)] {
+        if !lines.is_empty() {
+            object[key] = serde_json::json!(lines);
+        }
+    }
+    drop(writeln!(anstream::stderr(), "{object}"));
+}
+
 /// Prints a finding to stderr.
 pub fn diagnostic(finding: &Diagnostic) {
     drop(writeln!(anstream::stderr(), "{}", rendered(finding)));
