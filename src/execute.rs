@@ -176,7 +176,7 @@ async fn perform<'a, B: Backend>(
             if is_told && !matches!(step.action, Action::AwaitReady { .. }) {
                 events.send(Event::StepDone {
                     id: step.id,
-                    text,
+                    text: made.said(step.id).unwrap_or(text),
                     took: began.elapsed(),
                 });
             }

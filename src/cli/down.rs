@@ -104,10 +104,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
     }
     if !has_ended {
-        context.ui.status(format!(
-            "nothing to end: project {} has no instances",
-            named.name()
-        ));
+        let name = named.name();
+        context.ui.status(if args.services.is_empty() {
+            format!("nothing to end: project {name} has no instances")
+        } else {
+            let services = args.services.join(", ");
+            format!("nothing to end: project {name} has no instances of {services}")
+        });
     }
     Ok(())
 }

@@ -142,6 +142,12 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ..context.ui
     };
     let context = &context;
+    if args.service_ports && !args.publish.is_empty() {
+        return Err(
+            Error::usage("--service-ports and --publish are incompatible")
+                .hint("leave one of them out"),
+        );
+    }
     let Some((name, command)) = args.words.split_first() else {
         return Err(Error::usage("run needs a service").hint("wharf config --services"));
     };

@@ -11,6 +11,7 @@ use crate::backend::process::Foreground;
 use crate::backend::router::Backends;
 use crate::backend::streams::{Input, Output, Program, Size, Streams};
 use crate::error::{Error, Result};
+use crate::ui::Ui;
 use crate::ui::detach::DetachKeys;
 use crate::ui::terminal::{self, RawMode, Screen};
 
@@ -156,6 +157,10 @@ pub(super) async fn carry_on_until(
         },
     };
     drop(raw);
+    if let Ok(End::Detached) = end {
+        // The Docker client's words.
+        Ui::default().status("read escape sequence");
+    }
     end
 }
 

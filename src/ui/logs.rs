@@ -20,6 +20,7 @@ const COLOURS: [AnsiColor; 6] = [
 /// Writes log lines.
 #[derive(Debug)]
 pub struct LogWriter {
+    project: String,
     prefixes: BTreeMap<String, (String, Style)>,
     width: usize,
     timestamps: bool,
@@ -36,10 +37,19 @@ fn is_made_up(rest: &str) -> bool {
     parts.next().is_some_and(is_number) || parts.next() == Some("run")
 }
 
+/// The name of an instance without its project's part.
+fn shortened<'a>(project: &str, name: &'a str) -> &'a str {
+    let rest = name.strip_prefix(project);
+    rest.and_then(|rest| rest.strip_prefix(['-', '_']))
+        .filter(|rest| is_made_up(rest))
+        .unwrap_or(name)
+}
+
 impl LogWriter {
     /// A writer for the instances of a project; their names lose the project's part, as in Compose.
     pub fn new<'a>(project: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut writer = Self {
+            project: project.to_owned(),
             prefixes: BTreeMap::new(),
             width: 0,
             timestamps: false,
@@ -48,11 +58,7 @@ impl LogWriter {
             merged: false,
         };
         for name in names {
-            let short = name
-                .strip_prefix(project)
-                .and_then(|rest| rest.strip_prefix(['-', '_']))
-                .filter(|rest| is_made_up(rest));
-            let short = short.unwrap_or(name).to_owned();
+            let short = shortened(project, name).to_owned();
             writer.width = writer.width.max(short.chars().count());
             let colour = COLOURS[writer.prefixes.len() % COLOURS.len()];
             writer
@@ -102,7 +108,11 @@ impl LogWriter {
 
     /// The name of an instance as it is shown.
     pub fn short<'a>(&'a self, name: &'a str) -> &'a str {
-        self.prefixes.get(name).map_or(name, |(short, _)| short)
+        match self.prefixes.get(name) {
+            Some((short, _)) => short,
+            // It came later.
+            None => shortened(&self.project, name),
+        }
     }
 
     /// Writes one line to the stream it came from, byte for byte: only what wharf puts in front of it
@@ -145,7 +155,9 @@ impl LogWriter {
             let (short, style) = self
                 .prefixes
                 .get(name)
-                .map_or((name, Style::new()), |(short, style)| (short, *style));
+                .map_or((self.short(name), Style::new()), |(short, style)| {
+                    (short.as_str(), *style)
+                });
             let style = if choice == ColorChoice::Never || !self.colours {
                 Style::new()
             } else {
@@ -233,6 +245,8 @@ mod tests {
         }
         let plain = writer.composed(ColorChoice::Never, "p-web-1", 0, b"x");
         assert_eq!(plain, b"web-1  | x\n");
+        let later = writer.composed(ColorChoice::Never, "p-web-2", 0, b"x");
+        assert_eq!(later, b"web-2  | x\n");
         let coloured = writer.composed(ColorChoice::AlwaysAnsi, "p-web-1", 0, b"x");
         assert!(coloured.starts_with(b"\x1b["), "{coloured:?}");
     }

@@ -8,7 +8,6 @@ use super::fault::{has_status, is_missing};
 use super::perform::says;
 use super::{Containers, Engine, ready};
 use crate::backend::BackendError;
-use crate::event::{Event, Events};
 
 impl Containers {
     /// Waits until a container does not run; its exit code, 0 if it was removed meanwhile.
@@ -51,24 +50,17 @@ pub(super) async fn unpause(engine: &Engine, id: &str, name: &str) -> Result<(),
     done.map_err(|error| engine.refused(format!("unpause {name}"), error))
 }
 
-/// Removes an image's name, and the image with its last one. What other containers use stays.
-pub(super) async fn remove_image(
-    engine: &Engine,
-    name: &str,
-    events: &Events,
-) -> Result<(), BackendError> {
+/// Removes an image's name, and the image with its last one. Whether it is gone: what other containers use
+/// stays.
+pub(super) async fn remove_image(engine: &Engine, name: &str) -> Result<bool, BackendError> {
     let removed = engine
         .docker
         .remove_image(name, None::<RemoveImageOptions>, None)
         .await;
     match removed {
-        Ok(_) => Ok(()),
-        Err(error) if is_missing(&error) => Ok(()),
-        Err(error) if has_status(&error, 409) => {
-            let line = format!("image {name} is still in use and stays");
-            events.send(Event::Warning(line));
-            Ok(())
-        }
+        Ok(_) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(true),
+        Err(error) if has_status(&error, 409) => Ok(false),
         Err(error) => Err(engine.refused(format!("remove image {name}"), error)),
     }
 }

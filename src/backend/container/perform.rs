@@ -48,7 +48,9 @@ pub(super) async fn step(
                 project,
                 events,
             };
-            if !(*pull_first && pulled(engine, &site).await) {
+            if *pull_first && pulled(engine, &site).await {
+                made.say(step.id, format!("image {image}: pull"));
+            } else {
                 build::image(engine, site).await?;
             }
         }
@@ -107,10 +109,20 @@ pub(super) async fn step(
             remove(containers, engine, &id.0, &instance.name, *volumes).await?;
         }
         Action::RemoveNetwork { name, project } => {
-            resources::remove_network(engine, name, project, events).await?;
+            if !resources::remove_network(engine, name, project).await? {
+                made.say(step.id, format!("network {name}: kept, it is still in use"));
+            }
         }
-        Action::RemoveVolume { name } => resources::remove_volume(engine, name, events).await?,
-        Action::RemoveImage { name } => control::remove_image(engine, name, events).await?,
+        Action::RemoveVolume { name } => {
+            if !resources::remove_volume(engine, name).await? {
+                made.say(step.id, format!("volume {name}: kept, it is still in use"));
+            }
+        }
+        Action::RemoveImage { name } => {
+            if !control::remove_image(engine, name).await? {
+                made.say(step.id, format!("image {name}: kept, it is still in use"));
+            }
+        }
         // The engine takes the ports of a container itself, and says so if it cannot.
         Action::AwaitListening { .. } => {}
         Action::LoadRelay { .. } => {

@@ -18,7 +18,6 @@ use super::perform::says;
 use super::reply::{Named, unix_seconds};
 use super::{ApiVersion, Engine, labels, networks};
 use crate::backend::BackendError;
-use crate::event::{Event, Events};
 use crate::plan::step::ProjectIdentity;
 use crate::project::model::{Network, Volume};
 
@@ -102,13 +101,12 @@ pub(super) async fn unite_network(
     Ok(())
 }
 
-/// Removes the project's networks of a name.
+/// Removes the project's networks of a name. Whether they are gone; else one is in use.
 pub(super) async fn remove_network(
     engine: &Engine,
     name: &str,
     project: &str,
-    events: &Events,
-) -> Result<(), BackendError> {
+) -> Result<bool, BackendError> {
     let refused = |error| engine.refused(format!("remove network {name}"), error);
     let mut in_use = false;
     match remove(engine, name).await {
@@ -121,11 +119,7 @@ pub(super) async fn remove_network(
         }
         Err(error) => return Err(refused(error)),
     }
-    if in_use {
-        let line = format!("network {name} is still in use and stays");
-        events.send(Event::Warning(line));
-    }
-    Ok(())
+    Ok(!in_use)
 }
 
 /// What became of a network that was to be removed.
@@ -188,24 +182,16 @@ pub(super) async fn create_volume(
         .map_err(|error| engine.refused(format!("create volume {}", volume.name), error))
 }
 
-/// Removes a volume, unless it is in use.
-pub(super) async fn remove_volume(
-    engine: &Engine,
-    name: &str,
-    events: &Events,
-) -> Result<(), BackendError> {
+/// Removes a volume. Whether it is gone; else it is in use.
+pub(super) async fn remove_volume(engine: &Engine, name: &str) -> Result<bool, BackendError> {
     match engine
         .docker
         .remove_volume(&encoded(name), None::<RemoveVolumeOptions>)
         .await
     {
-        Ok(()) => Ok(()),
-        Err(error) if is_missing(&error) => Ok(()),
-        Err(error) if has_status(&error, 409) => {
-            let line = format!("volume {name} is still in use and stays");
-            events.send(Event::Warning(line));
-            Ok(())
-        }
+        Ok(()) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(true),
+        Err(error) if has_status(&error, 409) => Ok(false),
         Err(error) => Err(engine.refused(format!("remove volume {name}"), error)),
     }
 }
