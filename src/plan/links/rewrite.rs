@@ -205,12 +205,26 @@ fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
 
+/// What stands between the addresses of a value.
+const BETWEEN: [char; 11] = [',', ';', ' ', '\t', '\n', '=', '(', '[', '"', '\'', '|'];
+
 /// Whether a host may begin after this text.
 fn begins(before: &str) -> bool {
-    before.is_empty()
-        || before.ends_with([
-            '/', '@', ',', ';', ' ', '\t', '\n', '=', '(', '[', '"', '\'', '|',
-        ])
+    if let Some(head) = before.strip_suffix("//") {
+        return head.ends_with(':') || begins(head);
+    }
+    if before.ends_with('@') {
+        return !is_in_path(before);
+    }
+    // After one slash comes the segment of a path.
+    before.is_empty() || before.ends_with(BETWEEN)
+}
+
+/// Whether a text ends in the path (or what follows it) of an address with a scheme.
+fn is_in_path(before: &str) -> bool {
+    let last = before.rsplit(BETWEEN).next().unwrap_or(before);
+    let authority = last.rsplit_once("://").map(|(_, rest)| rest);
+    authority.is_some_and(|rest| rest.contains(['/', '?', '#']))
 }
 
 /// The scheme of the address in whose host part a text ends: `scheme://`, `scheme://user:pw@`, and further hosts
@@ -321,6 +335,12 @@ mod tests {
             "postgresql+asyncpg://127.77.0.1/x",
         );
         check("jdbc:mysql://db/x", "jdbc:mysql://127.77.0.1/x");
+        check("//db:5432/x", "//127.77.0.1:5432/x");
+        check("user@db:5432", "user@127.77.0.1:5432");
+        check(
+            "http://example.com/?peer=db:5432",
+            "http://example.com/?peer=127.77.0.1:5432",
+        );
         check(
             r#"["http://db:5001","http://kafka:5002"]"#,
             r#"["http://127.77.0.1:5001","http://127.77.0.4:5002"]"#,
@@ -343,6 +363,12 @@ mod tests {
             "db:0",
             "db:70000",
             "amqp://example.com:5672/db",
+            "http://db.example.com/db:5432",
+            "http://example.com/x/db:5432/y",
+            "http://example.com/@db:5432",
+            "/srv/db:5432",
+            "registry.example.com/db:15",
+            "file:///db:5432",
             "",
             "://db",
             "é db: ü",
