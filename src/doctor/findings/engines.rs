@@ -153,7 +153,18 @@ fn closed(check: String, socket: &SocketFacts) -> Finding {
     }
     let what =
         format!("permission denied: {shown} belongs to {owner}:{group} with mode {mode:04o}");
-    if mode & 0o020 == 0 {
+    if group == "root" && !socket.in_group {
+        // Opening it to that group would open it to nobody. The engine gives its socket to the group `docker`
+        // where there is one when it starts.
+        Finding::missing(
+            check,
+            format!("{what}, and only root is in that group"),
+            format!(
+                "sudo groupadd -f docker && sudo usermod -aG docker {user} && sudo systemctl restart \
+                 docker.socket docker   # then log in again; members of that group are as good as root"
+            ),
+        )
+    } else if mode & 0o020 == 0 {
         Finding::missing(
             check,
             format!("{what}, which closes it to its group, too"),
@@ -172,12 +183,6 @@ fn closed(check: String, socket: &SocketFacts) -> Finding {
             check,
             format!("{what}; {user} is in the group since after this login"),
             format!("newgrp {group}"),
-        )
-    } else if group == "root" {
-        Finding::missing(
-            check,
-            format!("{what}, and only root is in that group"),
-            "sudo groupadd -f docker && sudo systemctl restart docker.socket docker",
         )
     } else {
         Finding::missing(
@@ -302,8 +307,14 @@ mod tests {
         assert_eq!(closed(|socket| socket.listed = true).2, "newgrp docker");
         let (_, _, hint) = closed(|socket| socket.mode = 0o600);
         assert_eq!(hint, "sudo chmod g+rw /var/run/docker.sock");
-        let (_, _, hint) = closed(|socket| "root".clone_into(&mut socket.group));
-        assert!(hint.contains("groupadd"), "{hint}");
+        for mode in [0o660, 0o755] {
+            let (_, _, hint) = closed(|socket| {
+                "root".clone_into(&mut socket.group);
+                socket.mode = mode;
+            });
+            assert!(hint.contains("groupadd"), "{hint}");
+            assert!(hint.contains("usermod -aG docker ann"), "{hint}");
+        }
         let (_, detail, _) = closed(|socket| socket.in_group = true);
         assert!(detail.contains("SELinux"), "{detail}");
         let (_, _, hint) = closed(|socket| "?".clone_into(&mut socket.group));
