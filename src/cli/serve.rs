@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::backend::process::run::RUN_ID;
 use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::server::{self, Options, ServerError};
@@ -73,9 +74,15 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             .ui
             .status(format!("listening on {NAME}{url}{NAME:#}"));
     };
+    // As a service, its port is `wharf up`'s business: a server in its place would be no part of the project.
+    let is_service = context.env.get(RUN_ID).is_some();
     server::run(options, listening, shutdown)
         .await
         .map_err(|error| match &error {
+            ServerError::Taken { address } if is_service => {
+                let hint = format!("wharf who {}", address.port());
+                Error::failed(error).hint(hint)
+            }
             ServerError::Taken { address } => {
                 let hint = format!("wharf server start --port {} --force", address.port());
                 Error::failed(error).hint(hint)
