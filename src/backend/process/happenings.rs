@@ -159,7 +159,7 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
         before => before,
     };
     let mut tell = |time: i64, action: &str, code: Option<i32>| {
-        found.push(happening(record, record.id(), time, action, code));
+        found.push(happening(record, time, action, code));
     };
     if before.is_none() {
         tell(record.created, "create", None);
@@ -200,22 +200,26 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
 /// An entry that is there no more. If it was last seen alive, its end came and went in between.
 fn destroyed(gone: &Record, time: i64, found: &mut Vec<Happening>) {
     if gone.process().is_some() {
-        found.push(happening(gone, gone.id(), time, "die", None));
+        found.push(happening(gone, time, "die", None));
     }
-    found.push(happening(gone, gone.id(), time, "destroy", None));
+    found.push(happening(gone, time, "destroy", None));
 }
 
-fn happening(record: &Record, id: &str, time: i64, action: &str, code: Option<i32>) -> Happening {
+/// From `create` to `destroy` an instance has one id, as a container has; that of a run is an attribute.
+fn happening(record: &Record, time: i64, action: &str, code: Option<i32>) -> Happening {
     let mut attributes = record.spec.labels.clone();
     attributes.retain(|name, _| !name.starts_with("com.docker.compose."));
     attributes.insert("name".to_owned(), record.spec.name.clone());
+    if let Some(run) = record.run.as_ref().filter(|_| action != "create") {
+        attributes.insert("run".to_owned(), run.id.clone());
+    }
     if let Some(code) = code {
         attributes.insert("exitCode".to_owned(), code.to_string());
     }
     Happening {
         time,
         backend: BackendKind::Process,
-        id: id.to_owned(),
+        id: record.created_id.clone(),
         name: record.spec.name.clone(),
         service: record.spec.service.clone(),
         one_off: record.spec.number == 0,
