@@ -28,6 +28,7 @@ use rustix::pty::OpenptFlags;
 use serde::{Deserialize, Serialize};
 
 use super::capture::{Moved, Recorder, fifo};
+use super::revival;
 use crate::backend::BackendError;
 use crate::backend::process::Spec;
 use crate::backend::process::cgroup::{Group, Place};
@@ -203,6 +204,7 @@ fn attend(order: &Order<'_>, lock: &File, mut report: File) {
     drop(report);
     if let Ok((signals, kept)) = begun {
         watch_over(&signals, kept);
+        revival::if_both_were_killed(order);
     }
 }
 

@@ -24,5 +24,6 @@ pub mod daemon;
 mod health;
 mod keeper;
 pub mod lifecycle;
+mod revival;
 mod supervisor;
 mod unit;

@@ -105,6 +105,44 @@ fn stop_keeps_the_instance_and_start_brings_it_back() {
 }
 
 #[test]
+fn names_come_back_when_supervisor_and_forwarder_are_killed_at_once() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  one:\n    x-wharf: {process: {command: [sleep, '600']}}\n  \
+         two:\n    x-wharf: {process: {command: [sleep, '600']}}\n",
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let running = |words: &str| {
+        let mut all = sandbox.processes().into_iter();
+        all.find(|process| process.command_line().contains(words))
+    };
+    let (supervise, forward) = (" supervise --project", " forward --project");
+    for killed_first in [supervise, forward] {
+        let killed_last = if killed_first == forward {
+            supervise
+        } else {
+            forward
+        };
+        let both = [killed_first, killed_last].map(|words| running(words).expect(words));
+        for process in &both {
+            process.signal(Signal::KILL);
+        }
+        for process in &both {
+            process.wait_end();
+        }
+        // No command of wharf's is run before they are back.
+        for words in [supervise, forward] {
+            eventually(words, || running(words));
+        }
+    }
+    sandbox.wharf(&["down"]).expect(0);
+    for words in [supervise, forward] {
+        eventually(words, || running(words).is_none().then_some(()));
+    }
+}
+
+#[test]
 fn a_killed_supervisor_loses_neither_the_service_nor_its_output() {
     let sandbox = Sandbox::new();
     sandbox.write(

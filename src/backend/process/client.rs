@@ -3,9 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,14 +15,12 @@ use tokio::process::Command;
 use super::dirs::{Dirs, ProjectDir, failed};
 use super::protocol::{Card, Greeting, PROTOCOL, Reply, Request};
 use super::run::ProcessId;
-use super::{child, lock, run, socket};
+use super::summon::{self, REVIVED};
+use super::{child, lock, socket};
 use crate::backend::BackendError;
 
 /// What a supervisor says when it can be connected to.
 pub const READY: &str = "ready\n";
-
-/// The longest supervisor log that is kept, in bytes.
-const LONGEST_LOG: u64 = 1024 * 1024;
 
 /// How long a supervisor may take to say a word: it never does anything long without listening. One that
 /// is silent for longer is frozen, and replaced.
@@ -279,29 +275,12 @@ impl Client {
             action: format!("cannot start the supervisor of project {}", dir.name()),
             source,
         };
-        let path = dir.supervisor_log();
-        let log = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| failed("open", &path, error))?;
-        if log.metadata().is_ok_and(|log| log.len() > LONGEST_LOG) {
-            drop(log.set_len(0));
-        }
+        let command = summon::supervisor(&self.binary, &self.dirs, dir)?;
         child::seal_descriptors().map_err(cannot)?;
-        let mut supervisor = Command::new(&self.binary)
-            .arg0("wharf")
-            .arg("supervise")
-            .args(["--project", dir.name()])
-            .arg("--state-dir")
-            .arg(self.dirs.state())
-            .arg("--runtime-dir")
-            .arg(self.dirs.runtime())
-            .env_remove(run::RUN_ID)
+        let mut supervisor = Command::from(command)
+            .env_remove(REVIVED)
             .stdin(guard.try_clone().map_err(cannot)?)
             .stdout(Stdio::piped())
-            .stderr(log)
             .spawn()
             .map_err(cannot)?;
         let mut said = String::new();
@@ -315,7 +294,10 @@ impl Client {
         let source = if said.is_empty() {
             io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                format!("it ended without a word, see {}", path.display()),
+                format!(
+                    "it ended without a word, see {}",
+                    dir.supervisor_log().display()
+                ),
             )
         } else {
             io::Error::other(said)

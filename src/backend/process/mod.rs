@@ -36,6 +36,7 @@ pub mod remains;
 pub mod run;
 pub(crate) mod socket;
 pub mod stores;
+pub mod summon;
 pub(crate) mod terminal;
 pub mod tree;
 mod usage;
