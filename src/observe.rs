@@ -117,6 +117,10 @@ async fn everything(
         || (may_have_containers && backends.containers.reachable().await.is_ok());
     if asks {
         instances.extend(backends.containers.outlines(&project.name).await?);
+        let containers = &backends.containers;
+        containers
+            .mark_ending(&project.name, &mut instances)
+            .await?;
     }
     Ok(instances)
 }

@@ -12,6 +12,7 @@ pub mod merge;
 pub mod parcel;
 pub mod process;
 pub mod provider;
+mod reachable;
 pub mod router;
 pub mod streams;
 pub mod usage;

@@ -85,11 +85,15 @@ impl Backend for Backends {
                 made.tell(step.id, variables);
                 return Ok(None);
             }
+            Action::AwaitReachable { project, service } => {
+                let services = std::slice::from_ref(service);
+                self.await_reachable(project, services).await?;
+                return Ok(None);
+            }
             Action::Build { .. }
             | Action::Pull { .. }
             | Action::LoadRelay { .. }
             | Action::PrepareRelay { .. }
-            | Action::AwaitReachable { .. }
             | Action::CreateNetwork { .. }
             | Action::UniteNetwork { .. }
             | Action::CreateVolume { .. }

@@ -1,6 +1,5 @@
 //! Waiting for the names of a stack of which nothing had to be done.
 
-use crate::backend::process::NamesWanted;
 use crate::backend::router::Backends;
 use crate::cli::settle::Settled;
 use crate::error::Result;
@@ -34,9 +33,5 @@ pub(super) async fn await_names(
     if reachable.is_empty() {
         return Ok(());
     }
-    let wanted = NamesWanted {
-        reachable,
-        ..NamesWanted::default()
-    };
-    Ok(backends.processes.sync_names(project, wanted).await?)
+    Ok(backends.await_reachable(project, &reachable).await?)
 }

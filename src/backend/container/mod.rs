@@ -15,6 +15,7 @@ mod convert;
 mod create;
 mod credentials;
 mod elf;
+mod ending;
 mod engines;
 mod exec;
 mod fault;

@@ -291,19 +291,40 @@ async fn remove(
         replaced.remember_volumes(&container);
     }
     let options = RemoveContainerOptionsBuilder::new().v(volumes).build();
-    match engine.docker.remove_container(id, Some(options)).await {
-        Ok(()) => {}
-        Err(error) if is_missing(&error) => {}
-        // Somebody else is removing it.
-        Err(error) if has_status(&error, 409) && says(&error, "already in progress") => {
-            gone(engine, id).await.map_err(refused)?;
+    for is_last in [false, true] {
+        let options = Some(options.clone());
+        match engine.docker.remove_container(id, options).await {
+            Ok(()) => break,
+            Err(error) if is_missing(&error) => break,
+            // Somebody else is removing it.
+            Err(error) if has_status(&error, 409) && says(&error, "already in progress") => {
+                gone(engine, id).await.map_err(refused)?;
+                break;
+            }
+            // A command that was cut off had asked the engine to start it, and that has come about since we
+            // looked.
+            Err(error) if !is_last && has_status(&error, 409) && is_running(&error) => {
+                stop(engine, id, name, None).await?;
+            }
+            Err(error) => return Err(refused(error)),
         }
-        Err(error) => return Err(refused(error)),
     }
     match replaced.take_heir(id) {
         Some(heir) => create::rename(engine, &heir).await,
         None => Ok(()),
     }
+}
+
+/// Whether a removal was refused because the container runs; in the words of Docker before and since 28, and of
+/// Podman.
+fn is_running(error: &Error) -> bool {
+    [
+        "a running container",
+        "is running",
+        "a restarting container",
+    ]
+    .iter()
+    .any(|words| says(error, words))
 }
 
 /// Waits until a container that is being removed does not exist any more.

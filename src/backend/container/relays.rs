@@ -3,9 +3,10 @@
 use std::{fs, io};
 
 use super::reply::Info;
-use super::{Containers, RelayImage};
+use super::{Containers, RelayImage, start};
 use crate::backend::BackendError;
-use crate::naming::Reach;
+use crate::naming::{Reach, Role};
+use crate::state::Status;
 
 /// Set to `socket` or `stream`, it decides how relays are reached.
 const ASKED: &str = "WHARF_RELAY";
@@ -46,6 +47,25 @@ impl Containers {
             endpoint: engine.info.endpoint.clone(),
             image: image.name().to_owned(),
         })
+    }
+
+    /// Starts those relays of these services again that have ended.
+    ///
+    /// # Errors
+    /// The engine does not answer, or refuses.
+    pub async fn rouse_relays(
+        &self,
+        project: &str,
+        services: &[String],
+    ) -> Result<(), BackendError> {
+        let engine = self.engine().await?;
+        for relay in self.outlines(project).await? {
+            let is_one = relay.role() == Some(Role::Relay) && services.contains(&relay.service);
+            if is_one && matches!(relay.status, Status::Exited { .. }) {
+                start::container(engine, &relay.id.0, &relay.name).await?;
+            }
+        }
+        Ok(())
     }
 }
 
