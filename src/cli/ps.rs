@@ -1,5 +1,6 @@
 //! `wharf ps`
 
+use crate::backend::router::Backends;
 use crate::cli::context::{Context, Named};
 use crate::cli::row::{Row, check_services, rows};
 use crate::error::{Error, Result};
@@ -36,7 +37,7 @@ pub(super) struct Args {
     /// Services to list [default: all]
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
-    /// Ended instances and those of `run` too
+    /// Ended instances, those of `run`, and the relays of local services too
     #[arg(short, long)]
     all: bool,
     /// Ids alone
@@ -76,6 +77,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
     let mut found = rows(&named, context, &backends).await?;
+    if args.all && backends.processes.has_relays(named.name())? {
+        add_relays(&mut found, named.name(), &backends).await?;
+    }
     check_services(&named, &args.services, &found)?;
     let all = args.all || !states.is_empty();
     found.retain(|row| {
@@ -132,6 +136,17 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         })
         .map_err(template_error)?;
     context.ui.lines(lines);
+    Ok(())
+}
+
+/// Relays are instances of the services that they stand for, as `docker compose ps --all` shows them.
+async fn add_relays(found: &mut Vec<Row>, project: &str, backends: &Backends) -> Result<()> {
+    // Without an engine there are none.
+    if backends.containers.reachable().await.is_ok() {
+        let relays = backends.containers.listed_relays(project).await?;
+        found.extend(relays.into_iter().map(Row::of_container));
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     Ok(())
 }
 

@@ -125,6 +125,22 @@ impl Containers {
     /// The containers of a project, or of all projects, by name, without relays; found as Docker Compose finds
     /// them.
     pub async fn listed(&self, project: Option<&str>) -> Result<Vec<Listing>, BackendError> {
+        self.listed_as(project, None).await
+    }
+
+    /// The relays of a project, by name.
+    ///
+    /// # Errors
+    /// When the engine does not answer, or refuses.
+    pub async fn listed_relays(&self, project: &str) -> Result<Vec<Listing>, BackendError> {
+        self.listed_as(Some(project), Some(Role::Relay)).await
+    }
+
+    async fn listed_as(
+        &self,
+        project: Option<&str>,
+        role: Option<Role>,
+    ) -> Result<Vec<Listing>, BackendError> {
         let engine = self.engine().await?;
         let of_project = match project {
             Some(project) => format!("{}={project}", labels::PROJECT),
@@ -133,10 +149,10 @@ impl Containers {
         let listed = observe::list(engine, &[&of_project, labels::CONFIG_HASH])
             .await
             .map_err(|error| engine.refused("list containers", error))?;
-        let services = listed
+        let asked = listed
             .into_iter()
-            .filter(|entry| Role::of(&entry.labels).is_none());
-        let mut listings: Vec<Listing> = services.map(listing).collect();
+            .filter(|entry| Role::of(&entry.labels) == role);
+        let mut listings: Vec<Listing> = asked.map(listing).collect();
         listings.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listings)
     }
