@@ -129,9 +129,20 @@ fn listen_at(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
     sockopt::set_socket_reuseaddr(&socket, true)?;
+    keep_on_link(&socket, address);
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
+}
+
+/// Lets no answer pass a router, so that only the service's own networks and this machine reach the socket, whatever
+/// the engine does to keep networks apart. Where the system refuses that, the engine's own rules are what there is.
+fn keep_on_link(socket: &OwnedFd, address: SocketAddr) {
+    // Of IPv4, addresses behind a gateway have no route; IPv6 does not know that, so its packets die at the first hop.
+    let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::DontRoute, &true);
+    if address.is_ipv6() {
+        let _ = sockopt::set_ipv6_unicast_hops(socket, Some(1));
+    }
 }
 
 /// Whether the connection comes about is seen by whoever has the socket.

@@ -379,6 +379,59 @@ fn two_projects_with_the_same_services_do_not_meet() {
             assert_eq!(ask(sandbox, from, "db", 8080), sandbox.project(), "{from}");
         }
     }
+    // Nor by address, whatever the engine does to keep networks apart.
+    let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let relay = format!("{}-db-wharf-relay-1", one.project());
+    let address = engine.ask(&["inspect", "--format", address, &relay]);
+    let line = format!(
+        "busybox timeout 3 busybox wget -q -O - http://{}:8080/who",
+        address.trim()
+    );
+    assert_eq!(beside(&one, "proxy", &line).stdout.trim(), one.project());
+    assert_eq!(beside(&other, "proxy", &line).stdout, "");
+}
+
+#[test]
+fn relays_are_listed_with_all_that_there_is_and_nowhere_else() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    three_tiers(&sandbox, engine.busybox(), "");
+    place(&sandbox, &["api"]);
+    let relay = format!("{}-api-wharf-relay-1", sandbox.project());
+    let all = ["ps", "--all", "--format", "json"];
+    let rows = sandbox.wharf(&all).expect(0).json_lines();
+    let row = rows.iter().find(|row| row["Name"] == relay.as_str());
+    let row = row.unwrap_or_else(|| panic!("{rows:?}"));
+    assert_eq!(
+        (&row["Service"], &row["State"]),
+        (&"api".into(), &"running".into())
+    );
+    for arguments in [
+        &["ps"] as &[&str],
+        &["ps", "--status", "running"],
+        &["ps", "-q"],
+        &["ls", "--all"],
+        &["images"],
+        &["top"],
+        &["stats", "--no-stream"],
+        &["logs"],
+        &["events", "--since", "10m", "--until", "0s"],
+    ] {
+        let told = sandbox.wharf(arguments).expect(0);
+        assert!(
+            !told.stdout.contains("wharf-relay"),
+            "{arguments:?}: {told}"
+        );
+    }
+    assert_eq!(
+        sandbox
+            .wharf(&["ps", "-q"])
+            .expect(0)
+            .stdout
+            .lines()
+            .count(),
+        3
+    );
 }
 
 #[test]
