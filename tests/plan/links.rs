@@ -138,6 +138,18 @@ fn a_second_up_has_nothing_to_do_and_only_what_changed_is_made_anew() {
 }
 
 #[test]
+fn udp_that_containers_lose_is_said_once() {
+    let mut world = world(&["api"]);
+    let api = world.project.services.get_mut("api").unwrap();
+    api.expose = vec!["53/udp".to_owned(), "9000".to_owned()];
+    let first = world.up();
+    let lost = "api runs as a local process, which containers reach by TCP only: not on 53/udp";
+    assert_eq!(first.notes, [lost]);
+    carry_out(&mut world, &first);
+    assert_eq!(world.up().notes, Vec::<String>::new());
+}
+
+#[test]
 fn a_relay_has_the_names_and_nothing_else() {
     let world = world(&["api"]);
     let plan = world.up();

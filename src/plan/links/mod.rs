@@ -255,10 +255,34 @@ fn scope(project: &Project) -> String {
 
 /// TCP ports that `expose` names, ranges written out.
 fn exposed(service: &Service) -> Vec<u16> {
+    exposed_as(service, "tcp")
+}
+
+/// What is to be said of a local service's UDP ports, which relays do not carry.
+fn without_udp(service: &Service) -> Option<String> {
+    let ports = service.ports.iter();
+    let published = ports.filter(|port| port.protocol == Protocol::Udp);
+    let all: BTreeSet<u16> = published
+        .map(|port| port.target)
+        .chain(exposed_as(service, "udp"))
+        .collect();
+    if all.is_empty() {
+        return None;
+    }
+    let all: Vec<String> = all.iter().map(u16::to_string).collect();
+    Some(format!(
+        "{} runs as a local process, which containers reach by TCP only: not on {}/udp",
+        service.name,
+        all.join(", ")
+    ))
+}
+
+/// Ports of a protocol that `expose` names, ranges written out.
+fn exposed_as(service: &Service, wanted: &str) -> Vec<u16> {
     let mut ports = Vec::new();
     for entry in &service.expose {
         let (range, protocol) = entry.split_once('/').unwrap_or((entry, "tcp"));
-        if protocol != "tcp" {
+        if protocol != wanted {
             continue;
         }
         let (first, last) = range.split_once('-').unwrap_or((range, range));

@@ -99,6 +99,10 @@ impl Planner<'_> {
                 }
             }
             there => {
+                // Once: a relay lasts as long as its service runs here.
+                if there.is_none() {
+                    self.plan.notes.extend(super::without_udp(service));
+                }
                 let cause = there.map_or(Cause::Missing, |_| Cause::ConfigChanged);
                 let mut needs: Vec<StepId> = Vec::new();
                 for key in service.networks.keys() {
