@@ -174,6 +174,10 @@ fn containers_and_processes_are_listed_alike() {
     }
     let died = past.iter().find(|event| event["action"] == "die").unwrap();
     assert_eq!(died["attributes"]["exitCode"], "3");
+    let of_local = past.iter().filter(|event| event["service"] == "local");
+    let ids: std::collections::BTreeSet<String> =
+        of_local.map(|event| event["id"].to_string()).collect();
+    assert_eq!(ids.len(), 1, "{past:?}");
     // Output.
     let logs = lines(&["logs"]);
     for line in ["web-1    | serving", "job-1    | done", "local-1  | here"] {
