@@ -118,9 +118,7 @@ async fn everything(
     if asks {
         instances.extend(backends.containers.outlines(&project.name).await?);
         let containers = &backends.containers;
-        containers
-            .mark_ending(&project.name, &mut instances)
-            .await?;
+        Box::pin(containers.mark_ending(&project.name, &mut instances)).await?;
     }
     Ok(instances)
 }
