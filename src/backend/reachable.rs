@@ -23,6 +23,9 @@ impl Backends {
         project: &str,
         services: &[String],
     ) -> Result<(), BackendError> {
+        if services.is_empty() {
+            return Ok(());
+        }
         let wanted = NamesWanted {
             reachable: services.to_vec(),
             ..NamesWanted::default()

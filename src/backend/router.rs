@@ -87,7 +87,7 @@ impl Backend for Backends {
             }
             Action::AwaitReachable { project, service } => {
                 let services = std::slice::from_ref(service);
-                self.await_reachable(project, services).await?;
+                Box::pin(self.await_reachable(project, services)).await?;
                 return Ok(None);
             }
             Action::Build { .. }

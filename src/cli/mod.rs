@@ -1,7 +1,6 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
 mod attach;
-mod await_names;
 mod await_up;
 mod build;
 mod carry_out;

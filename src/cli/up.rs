@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::{Args as _, FromArgMatches as _, ValueEnum};
 
 use crate::backend::router::Backends;
-use crate::cli::await_names::await_names;
 use crate::cli::await_up::await_up;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::{Context, Named, with_choices};
@@ -284,9 +283,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     if args.detaches() || args.no_start {
         let started = async {
             carry_out_quietly(context, &backends, &settled.plan, quiet).await?;
-            if !args.no_start {
-                await_names(&backends, &settled, &kept, &project.name).await?;
-            }
+            let services = &settled.plan.reachable;
+            Box::pin(backends.await_reachable(&project.name, services)).await?;
             if args.wait && !args.no_start {
                 wait(context, &backends, &project).await?;
             }

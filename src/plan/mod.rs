@@ -71,6 +71,9 @@ pub struct Plan {
     pub optional: BTreeSet<StepId>,
     /// Volumes that exist and were made from another configuration, and are kept.
     pub diverged_volumes: Vec<String>,
+    /// Local services that stay as they are and that containers are to reach when all is done. No step waits for them:
+    /// of a stack that is as it should be nothing has to be done.
+    pub reachable: Vec<String>,
     /// What makes the plan impossible. Not empty: nothing may be executed.
     pub problems: Vec<Problem>,
 }

@@ -124,11 +124,14 @@ impl Planner<'_> {
                 started
             }
         };
-        self.reachable(&service.name, started);
+        let mut decisions = decided.decisions.iter();
+        let is_kept = decisions.any(|decision| matches!(decision, Decision::Keep(_)));
+        self.reachable(&service.name, started, is_kept);
     }
 
-    /// What containers that depend on a local service wait for, besides the service itself.
-    fn reachable(&mut self, service: &str, started: Option<StepId>) {
+    /// What containers that depend on a local service wait for, besides the service itself. Relay and forwarder of
+    /// one that is kept may have been killed a moment ago, which none of them shows.
+    fn reachable(&mut self, service: &str, started: Option<StepId>, is_kept: bool) {
         if self.inputs.policy.no_start {
             return;
         }
@@ -138,6 +141,9 @@ impl Planner<'_> {
             .chain(started)
             .collect();
         if needs.is_empty() {
+            if is_kept {
+                self.plan.reachable.push(service.to_owned());
+            }
             return;
         }
         needs.extend(self.forwarding);
