@@ -356,7 +356,11 @@ fn last_words(lines: &[String]) -> Vec<String> {
 fn port_error(error: &PortError, message: String) -> Error {
     let converted = Error::failed(message);
     match error {
-        PortError::NotPermitted { command, .. } => converted.hint(command.clone()),
+        PortError::NotPermitted { command, .. }
+        | PortError::NoServiceManager {
+            command: Some(command),
+            ..
+        } => converted.hint(command.clone()),
         PortError::TakenAgain {
             hint: Some(hint), ..
         } => converted.hint(hint.clone()),
@@ -368,6 +372,8 @@ fn port_error(error: &PortError, message: String) -> Error {
         }
         PortError::Lookup(source) => converted.detail(source.to_string()),
         PortError::StillStopping { name, .. } => converted.hint(format!("systemctl status {name}")),
-        PortError::Unkillable { .. } | PortError::Protected { .. } => converted,
+        PortError::Unkillable { .. }
+        | PortError::Protected { .. }
+        | PortError::NoServiceManager { command: None, .. } => converted,
     }
 }

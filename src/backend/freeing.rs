@@ -16,7 +16,9 @@ use crate::port::audit::{Entry, Log, Outcome};
 use crate::port::claim::Claim;
 use crate::port::comeback::{self, Moment};
 use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
+use crate::port::owner::{self, Depth};
 use crate::port::report::{HolderReport, Means};
+use crate::port::turn::Turn;
 use crate::port::{PortError, release};
 
 /// How long the port itself may take to become free after its holders ended.
@@ -37,6 +39,18 @@ pub struct Freeing {
     pub answer: String,
     /// Whether nobody takes the port at once, so that it has to be watched whether the holder comes back.
     pub left_free: bool,
+}
+
+impl Freeing {
+    /// Whether nobody has the port any more, as far as the kernel tells: it does not of containers.
+    fn is_done(&self) -> Result<bool, PortError> {
+        let is_process = |holder: &Holder| matches!(holder.who, Who::Process(_));
+        if !self.holders.iter().all(is_process) {
+            return Ok(false);
+        }
+        let claim = std::slice::from_ref(&self.claim);
+        Ok(owner::look_up_to(Depth::Bound, claim)?.held.is_empty())
+    }
 }
 
 /// What has been stopped so far, to tell whose end took another holder along.
@@ -62,6 +76,14 @@ struct Done {
 impl Backends {
     /// Releases all holders and waits for the port itself. Says of each what was done.
     pub async fn free(&self, freeing: &Freeing, events: &Events) -> Result<(), BackendError> {
+        let turn = self.turn(&freeing.claim).await?;
+        if turn.as_ref().is_some_and(|turn| turn.waited) && freeing.is_done()? {
+            let claim = &freeing.claim;
+            events.send(Event::Note(format!(
+                "another command has released port {claim} meanwhile"
+            )));
+            return Ok(());
+        }
         let since = Moment::now();
         let mut stopped = Stopped::default();
         for holder in &freeing.holders {
@@ -82,6 +104,7 @@ impl Backends {
             }
             events.send(Event::Note(done?.said));
         }
+        drop(turn);
         let (claim, holders) = (freeing.claim.clone(), freeing.holders.clone());
         let left_free = freeing.left_free;
         let events = events.clone();
@@ -95,6 +118,13 @@ impl Backends {
             Ok(())
         })
         .await
+    }
+
+    /// Waits until no other command is about to stop who has the port; none where there is nothing to wait by.
+    async fn turn(&self, claim: &Claim) -> Result<Option<Turn>, BackendError> {
+        let state = self.processes.dirs().state().to_owned();
+        let claim = claim.clone();
+        blocking(move || Ok(Turn::take(&state, &claim).ok())).await
     }
 
     /// The log of what was stopped for a port.
@@ -114,11 +144,16 @@ impl Backends {
                 .into())
             }
             Who::Container(facts) => self.stop_container(freeing, facts).await,
-            Who::Unit { name, .. } => {
+            Who::Unit { name, main } => {
+                let again = release::how_started(name, main.as_deref());
+                let again = again.map_or_else(
+                    || "; it was started for once, by systemd-run or the like".to_owned(),
+                    |command| format!("; `{command}` brings it back"),
+                );
                 let holder = holder.clone();
                 let stopped = blocking(move || release::stop_unit(&holder)).await?;
                 Ok(Done {
-                    said: format!("stopped {name}; `systemctl start {name}` brings it back"),
+                    said: format!("stopped {name}{again}"),
                     supervisor: None,
                     outcome: Outcome::Stopped,
                     pids: stopped.pids,

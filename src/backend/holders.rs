@@ -2,14 +2,15 @@
 //!
 //! `port::owner` asks the kernel; the engines are asked here, and only where they may know more. Stops nobody.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::backend::BackendError;
 use crate::backend::container::Census;
 use crate::backend::router::Backends;
 use crate::port::claim::{Claim, Protocol};
-use crate::port::holder::{Holder, Published};
-use crate::port::owner;
+use crate::port::holder::{Holder, Published, ServiceOf, Who};
+use crate::port::owner::{self, Depth};
 use crate::state::Held;
 
 /// The holders of ports, the containers among them and the ports that stopped containers will take.
@@ -33,23 +34,47 @@ impl Backends {
         } else {
             Census::default()
         };
-        Ok(named(found, &census))
+        let mut held = named(found, &census);
+        self.name_services(&mut held).await;
+        Ok(held)
+    }
+
+    /// Says of the processes that wharf started which service of which project they are.
+    async fn name_services(&self, held: &mut [Held]) {
+        let mut known: BTreeMap<String, Option<ServiceOf>> = BTreeMap::new();
+        for holder in held.iter_mut().flat_map(|held| &mut held.holders) {
+            let Who::Process(facts) = &holder.who else {
+                continue;
+            };
+            let Some(run) = &facts.run_id else { continue };
+            if !known.contains_key(run) {
+                let instance = self.processes.find_run(run).await;
+                let service = instance.map(|instance| ServiceOf {
+                    number: (instance.number > 0).then_some(instance.number),
+                    project: instance.project,
+                    service: instance.service,
+                });
+                known.insert(run.clone(), service);
+            }
+            holder.service = known.get(run).cloned().flatten();
+        }
     }
 
     /// As [`Backends::held`], but asks the engines about ports that nobody listens on, too: a container may
     /// publish one without a socket, or be about to.
-    pub async fn look(&self, claims: &[Claim]) -> Result<Look, BackendError> {
-        let found = owner::look_up(claims)?;
-        let all_held = claims
-            .iter()
-            .all(|claim| found.held.iter().any(|held| held.claim == *claim));
+    pub async fn look(&self, depth: Depth, claims: &[Claim]) -> Result<Look, BackendError> {
+        let found = owner::look_up_to(depth, claims)?;
+        let held: BTreeSet<&Claim> = found.held.iter().map(|held| &held.claim).collect();
+        let all_held = claims.iter().all(|claim| held.contains(claim));
         let census = if all_held && !found.needs_engine {
             Census::default()
         } else {
             self.containers.census(!all_held).await
         };
+        let mut held = named(found, &census);
+        self.name_services(&mut held).await;
         Ok(Look {
-            held: named(found, &census),
+            held,
             reserved: census.reserved,
             silent: census.silent,
         })

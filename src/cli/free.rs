@@ -12,7 +12,8 @@ use crate::cli::who::{self, Ports, Seen, look, released};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::port::holder::{Holder, Who};
-use crate::port::release::{how_released, supervisor_of, supervisors_of};
+use crate::port::owner::Depth;
+use crate::port::release::{consequences, how_released};
 use crate::ui::progress::Progress;
 use crate::ui::question;
 use crate::ui::report;
@@ -61,7 +62,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     // One after the other: a process that has several of the ports is gone after the first.
     for claim in &claims {
         let one = std::slice::from_ref(claim);
-        let Some(seen) = look(context, one).await?.pop() else {
+        let Some(seen) = look(context, Depth::Bound, one).await?.pop() else {
             continue;
         };
         let result = if context.global.dry_run {
@@ -80,7 +81,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             let now = if context.global.dry_run || seen.is_free() {
                 Some(seen)
             } else {
-                look(context, one).await?.pop()
+                look(context, Depth::Bound, one).await?.pop()
             };
             after.extend(now);
         }
@@ -114,10 +115,8 @@ fn rehearse(context: &Context, args: &Args, seen: &Seen) -> Result<()> {
             seen.claim,
             holder.describe()
         ));
-        if let Who::Process(facts) = &holder.who
-            && let Some(first) = supervisor_of(facts, &seen.claim)
-        {
-            say(format!("  after what keeps it: {first}"));
+        for line in consequences(std::slice::from_ref(holder), &seen.claim) {
+            say(format!("  {line}"));
         }
         say(format!("  {}", released(&seen.claim, holder)));
     }
@@ -149,7 +148,7 @@ async fn free(context: &Context, args: &Args, backends: &Backends, seen: &Seen) 
         return Err(undecided(seen));
     } else if context
         .ui
-        .ask_to_stop(claim, &seen.holders, &supervisors_of(&seen.holders, claim))
+        .ask_to_stop(claim, &seen.holders, &consequences(&seen.holders, claim))
     {
         "your answer"
     } else {

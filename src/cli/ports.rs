@@ -16,6 +16,7 @@ use crate::plan::conflicts;
 use crate::plan::placement::{Placement, Wishes, place};
 use crate::plan::policy::Policy;
 use crate::port::audit::Entry;
+use crate::port::owner::Depth;
 use crate::port::report::{Means, PortReport};
 use crate::project::model::Project;
 use crate::state::{BackendKind, Instance, Observed};
@@ -157,7 +158,7 @@ async fn look_up(
         .filter(here)
         .map(|wanted| wanted.claim.clone())
         .collect();
-    let mut seen = look(context, &local).await?;
+    let mut seen = look(context, Depth::Excluding, &local).await?;
     leave_out_own(context, project, &mut seen).await?;
     Ok(rows_of(wanted, &seen, instances))
 }
@@ -318,6 +319,9 @@ fn holder(entry: &Entry) -> String {
         (None, Some(unit)) => unit.clone(),
         (None, None) => found.command.clone().unwrap_or_else(|| "?".to_owned()),
     };
+    if let Some(of) = &found.service {
+        text = format!("{of}: {text}");
+    }
     if let Some(first) = &entry.supervisor {
         text = format!("{text}, after {first}");
     }

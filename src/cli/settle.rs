@@ -7,7 +7,7 @@ use crate::observe::observe;
 use crate::plan::placement::Placement;
 use crate::plan::policy::{Choice, Policy};
 use crate::plan::{self, Inputs, Plan, Question};
-use crate::port::release::{how_released, supervisors_of};
+use crate::port::release::{consequences, how_released};
 use crate::project::model::Project;
 use crate::state::Observed;
 use crate::ui::question;
@@ -47,21 +47,26 @@ pub(super) async fn settle(
         let Some(question) = plan.questions.first() else {
             return Ok(Settled { plan, observed });
         };
-        let choice = answer(context, question)?;
+        let choice = answer_one(context, question, &plan.questions)?;
         policy.answers.insert(question.claim.clone(), choice);
     }
 }
 
 /// An answer from the person at the terminal, or an error that names the flags that would answer.
 pub(super) fn answer(context: &Context, question: &Question) -> Result<Choice> {
+    answer_one(context, question, std::slice::from_ref(question))
+}
+
+/// As [`answer`]; an error tells of all the `open` questions at once, so that nobody meets them one by one.
+fn answer_one(context: &Context, question: &Question, open: &[Question]) -> Result<Choice> {
     let can_change = question
         .choices
         .iter()
         .any(|choice| *choice != Choice::Abort);
     if question.settled.is_some() || !can_change || !context.ui.can_ask() {
-        return Err(unanswered(question));
+        return Err(unanswered(open));
     }
-    let notes = supervisors_of(&question.holders, &question.claim);
+    let notes = consequences(&question.holders, &question.claim);
     match context.ui.ask(question, &notes) {
         Choice::Abort => {
             context.ui.status("aborted: nothing was changed");
@@ -71,46 +76,81 @@ pub(super) fn answer(context: &Context, question: &Question) -> Result<Choice> {
     }
 }
 
-/// The report of a held port that nobody may decide about.
-fn unanswered(question: &Question) -> Error {
-    let claim = &question.claim;
-    let mut error = Error::new(
-        Kind::Question,
+/// The report of held ports that nobody may decide about.
+fn unanswered(questions: &[Question]) -> Error {
+    let taken = |question: &Question| {
+        let claim = &question.claim;
         format!(
             "port {claim}, which service `{}` needs, is taken",
             claim.service
+        )
+    };
+    let mut error = match questions {
+        [question] => Error::new(Kind::Question, taken(question)),
+        _ => Error::new(
+            Kind::Question,
+            format!(
+                "{} ports that this project needs are taken",
+                questions.len()
+            ),
         ),
-    );
-    error.details.extend(question::plain(&question.holders));
-    if let Some(obstacle) = &question.obstacle {
-        error
-            .details
-            .push(format!("wharf will not stop it: {obstacle}"));
+    };
+    for question in questions {
+        if questions.len() > 1 {
+            error.details.push(taken(question));
+        }
+        error.details.extend(question::plain(&question.holders));
+        if let Some(obstacle) = &question.obstacle {
+            error
+                .details
+                .push(format!("wharf will not stop it: {obstacle}"));
+        }
     }
-    if let Some(rule) = &question.settled {
+    let mut rules: Vec<&String> = questions
+        .iter()
+        .filter_map(|question| question.settled.as_ref())
+        .collect();
+    rules.dedup();
+    for rule in rules {
         error
             .details
             .push(format!("nothing was changed, as {rule} says"));
     }
-    if question.choices.contains(&Choice::Replace) {
+    let all = |choice: Choice| {
+        questions
+            .iter()
+            .all(|question| question.choices.contains(&choice))
+    };
+    if all(Choice::Replace) {
         error.hints.push(
             "--force (or --on-conflict replace) stops the holder and starts a fresh instance"
                 .to_owned(),
         );
     }
-    if let Some(next) = question.next {
-        error.hints.push(format!(
-            "--on-conflict move publishes on port {next} instead"
-        ));
+    match questions {
+        [question] => {
+            if let Some(next) = question.next {
+                error.hints.push(format!(
+                    "--on-conflict move publishes on port {next} instead"
+                ));
+            }
+        }
+        _ if all(Choice::Move) => error
+            .hints
+            .push("--on-conflict move publishes on other ports instead".to_owned()),
+        _ => {}
     }
-    for holder in &question.holders {
-        let command = how_released(holder);
-        if !question.own
-            && question.obstacle.is_some()
-            && holder.protected.is_none()
-            && !command.is_empty()
-        {
-            error.hints.push(command);
+    for question in questions {
+        for holder in &question.holders {
+            let command = how_released(holder);
+            if !question.own
+                && question.obstacle.is_some()
+                && holder.protected.is_none()
+                && !command.is_empty()
+                && !error.hints.contains(&command)
+            {
+                error.hints.push(command);
+            }
         }
     }
     error

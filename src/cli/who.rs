@@ -1,6 +1,7 @@
 //! `wharf who`: who has a port, whatever it is and whoever started it. What is looked up and how a port is
 //! named on the command line serves `free`, `next-port` and `ports`, too.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use crate::backend::holders::Look;
@@ -8,6 +9,7 @@ use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{ContainerFacts, Holder, Who};
+use crate::port::owner::Depth;
 use crate::port::release::how_released;
 use crate::port::report::{Means, PortReport};
 
@@ -26,7 +28,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
-    let all = look(context, &claims(&args.ports, args.udp)).await?;
+    let all = look(context, Depth::Bound, &claims(&args.ports, args.udp)).await?;
     for seen in &all {
         if args.format == "json" {
             context
@@ -89,11 +91,12 @@ impl FromStr for Ports {
 pub(super) fn claims(ports: &[Ports], udp: bool) -> Vec<Claim> {
     let default = if udp { Protocol::Udp } else { Protocol::Tcp };
     let mut claims = Vec::new();
+    let mut known = BTreeSet::new();
     for asked in ports {
+        let protocol = asked.protocol.unwrap_or(default);
         for port in asked.first..=asked.last {
-            let claim = anywhere(port, asked.protocol.unwrap_or(default));
-            if !claims.contains(&claim) {
-                claims.push(claim);
+            if known.insert((port, protocol)) {
+                claims.push(anywhere(port, protocol));
             }
         }
     }
@@ -124,9 +127,9 @@ pub(super) struct Seen {
 }
 
 /// Looks all claims up, with the containers of every engine of this machine.
-pub(super) async fn look(context: &Context, claims: &[Claim]) -> Result<Vec<Seen>> {
+pub(super) async fn look(context: &Context, depth: Depth, claims: &[Claim]) -> Result<Vec<Seen>> {
     let backends = context.backends()?;
-    let look = backends.look(claims).await?;
+    let look = backends.look(depth, claims).await?;
     for engine in &look.silent {
         context.ui.note(format!(
             "the engine at {engine} does not answer: its containers are not named"

@@ -216,6 +216,7 @@ mod tests {
                 protected: false,
                 reason: None,
                 release: Means::Signal,
+                service: None,
             },
             supervisor: None,
             release: Means::Signal,

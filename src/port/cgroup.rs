@@ -14,9 +14,9 @@ use crate::port::proc_file;
 pub(crate) enum Tenant {
     /// A container: its full id.
     Container(String),
-    /// A systemd service: its name.
+    /// A systemd service, or a `.socket` unit: its name.
     Service {
-        /// For example `nginx.service`.
+        /// For example `nginx.service` or `ssh.socket`.
         name: String,
         /// Whether it belongs to a user's service manager.
         of_user: bool,
@@ -40,6 +40,13 @@ pub(crate) fn tenant(path: &str) -> Tenant {
     for component in path.rsplit('/') {
         if component == "init.scope" {
             return Tenant::ServiceManager;
+        }
+        // systemd makes the sockets of a `.socket` unit in a cgroup of its own, in which nothing runs.
+        if component.strip_suffix(".socket").is_some() {
+            return Tenant::Service {
+                name: component.to_owned(),
+                of_user,
+            };
         }
         if component.strip_suffix(".scope").is_some() || component.starts_with("user@") {
             return Tenant::Other;
@@ -259,6 +266,13 @@ mod tests {
             Tenant::Service {
                 name: "api.service".into(),
                 of_user: true
+            }
+        );
+        assert_eq!(
+            tenant("/system.slice/ssh.socket"),
+            Tenant::Service {
+                name: "ssh.socket".into(),
+                of_user: false
             }
         );
         assert_eq!(tenant("/init.scope"), Tenant::ServiceManager);

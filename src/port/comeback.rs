@@ -16,6 +16,9 @@ use crate::port::{PortError, describe, free, protect, supervisor};
 /// How long is watched: a pause of a second, and the start of a slow server after it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long is watched for somebody who is none of its ancestors: a look each second, and the start.
+const STRANGER_PATIENCE: Duration = Duration::from_millis(1250);
+
 /// A shell takes its terminal back, and a wrapper ends, before this: nothing is said for so short a time.
 const UNSAID: Duration = Duration::from_millis(250);
 
@@ -37,7 +40,8 @@ impl Moment {
 /// who it is and what keeps it running.
 ///
 /// `before` are those who were stopped from `since` on. Returns at once where nobody is left who might start
-/// them again, and after three seconds otherwise. `waiting` is told, at most once, for whom is waited.
+/// them again, after a second where nobody knows who started them (a daemon), and after three seconds
+/// otherwise. `waiting` is told, at most once, for whom is waited.
 pub fn watch(
     claim: &Claim,
     before: &[Holder],
@@ -46,6 +50,7 @@ pub fn watch(
 ) -> Result<(), PortError> {
     let begin = Instant::now();
     let mut waiting = Some(waiting);
+    let is_daemon = before.iter().any(was_left_to_the_system);
     loop {
         // Before the sockets: whoever starts it again and ends is seen by what it started.
         let restarter = restarter(before, since);
@@ -53,27 +58,53 @@ pub fn watch(
             return Err(error);
         }
         let elapsed = begin.elapsed();
-        let Some(restarter) = restarter else {
-            // Between two commands of a loop a shell looks as it does at its prompt.
-            if elapsed >= UNSAID || !is_shell_left(before) {
-                return Ok(());
+        let (patience, reason) = match restarter {
+            Some(facts) => {
+                let by = describe::process(&facts);
+                (PATIENCE, format!("the holder was started by {by}"))
             }
-            thread::sleep(PAUSE);
-            continue;
+            None if is_daemon => {
+                let nobody = "who started the holder is not known any more";
+                (STRANGER_PATIENCE, nobody.to_owned())
+            }
+            // Between two commands of a loop a shell looks as it does at its prompt.
+            None if elapsed < UNSAID && is_shell_left(before) => {
+                thread::sleep(PAUSE);
+                continue;
+            }
+            None => return Ok(()),
         };
-        if elapsed >= PATIENCE {
+        if elapsed >= patience {
             return Ok(());
         }
         if elapsed >= UNSAID
             && let Some(waiting) = waiting.take()
         {
             waiting(&format!(
-                "port {claim} is released; watching for {} s whether it is taken again: the holder was started by {}",
-                PATIENCE.as_secs(),
-                describe::process(&restarter)
+                "port {claim} is released; watching for {} s whether it is taken again: {reason}",
+                patience.as_secs(),
             ));
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// Whether the first process became the parent of a holder because its own had ended: that is how daemons are
+/// started, and how one is that a watchdog starts which is no ancestor of it.
+fn was_left_to_the_system(holder: &Holder) -> bool {
+    match &holder.who {
+        Who::Process(facts) if facts.run_id.is_none() && !holder.orphan => {
+            facts.ancestors.first().is_some_and(|(pid, _)| {
+                *pid == 1
+                    || process_facts(*pid)
+                        .is_some_and(|parent| protect::is_service_manager(&parent))
+            })
+        }
+        Who::Process(_)
+        | Who::Container(_)
+        | Who::Unit { .. }
+        | Who::Unknown { .. }
+        | Who::Kernel => false,
     }
 }
 

@@ -1,11 +1,14 @@
 //! Holders in words: one line that lets a person decide, and the command that would release the port.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use crate::port::claim::Protocol;
-use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
+use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, ServiceOf, Who};
 use crate::port::unit;
+
+/// The project that `wharf server` keeps its servers in: nobody's compose file.
+const SERVERS: &str = "_server";
 
 /// Longer command lines are cut, at a character, for display only.
 const COMMAND_WIDTH: usize = 160;
@@ -14,13 +17,20 @@ impl Holder {
     /// One line, such as `python3 (pid 4711, user dev, 2 h 5 min): python3 ws.py --port 8003`.
     pub fn describe(&self) -> String {
         match &self.who {
-            Who::Process(facts) => process(facts),
+            Who::Process(facts) => match &self.service {
+                Some(of) => format!("{of}: {}", process(facts)),
+                None => process(facts),
+            },
             Who::Container(facts) => container(facts),
             Who::Unit { name, main } => match main {
                 Some(facts) => format!("systemd unit {name}: {}", process(facts)),
                 None => format!("systemd unit {name}"),
             },
-            Who::Unknown { uid, user } => match user {
+            Who::Unknown { to_root: true, .. } => {
+                "the kernel, another namespace, or a process that shows nobody its sockets"
+                    .to_owned()
+            }
+            Who::Unknown { uid, user, .. } => match user {
                 Some(user) => format!("a process of user {user} (uid {uid}), not visible to you"),
                 None => format!("a process of uid {uid}, not visible to you"),
             },
@@ -28,6 +38,19 @@ impl Holder {
                 "the kernel, or another namespace: no process has this socket open".to_owned()
             }
         }
+    }
+}
+
+impl fmt::Display for ServiceOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.project == SERVERS {
+            return write!(f, "{} of `wharf server`", self.service);
+        }
+        write!(f, "service {}", self.service)?;
+        if let Some(number) = self.number {
+            write!(f, " (replica {number})")?;
+        }
+        write!(f, " of wharf project {}", self.project)
     }
 }
 
@@ -42,12 +65,7 @@ pub fn how_released(holder: &Holder) -> String {
             format!("{sudo}kill {}", facts.pid)
         }
         Who::Container(facts) => {
-            let host = if is_default_engine(&facts.engine) {
-                String::new()
-            } else {
-                format!("-H {} ", facts.engine)
-            };
-            format!("docker {host}stop {}", facts.name)
+            format!("{} stop {}", client_of(&facts.engine), facts.name)
         }
         Who::Unit { name, main } => {
             if let Some(reason) = &holder.protected {
@@ -59,6 +77,8 @@ pub fn how_released(holder: &Holder) -> String {
                 format!("sudo systemctl stop {name}")
             }
         }
+        // Whom root cannot see is shown to nobody.
+        Who::Unknown { to_root: true, .. } => "not at all: use another port".to_owned(),
         Who::Unknown { .. } => match holder.sockets.first() {
             Some(socket) => format!(
                 "sudo ss -{}lnp sport = :{}",
@@ -75,10 +95,25 @@ pub fn how_released(holder: &Holder) -> String {
     }
 }
 
-fn is_default_engine(engine: &str) -> bool {
-    engine.is_empty()
-        || engine == "unix:///var/run/docker.sock"
-        || engine == "unix:///run/docker.sock"
+/// The command that speaks to an engine.
+fn client_of(engine: &str) -> String {
+    match engine {
+        "" | "unix:///var/run/docker.sock" | "unix:///run/docker.sock" => "docker".to_owned(),
+        // The user's own and the system's are podman's default for either.
+        "unix:///run/podman/podman.sock" => {
+            let sudo = if rustix::process::geteuid().is_root() {
+                ""
+            } else {
+                "sudo "
+            };
+            format!("{sudo}podman")
+        }
+        _ if engine.starts_with("unix:///run/user/") && engine.ends_with("/podman/podman.sock") => {
+            "podman".to_owned()
+        }
+        _ if engine.contains("podman") => format!("podman --url {engine}"),
+        _ => format!("docker -H {engine}"),
+    }
 }
 
 pub(crate) fn process(facts: &ProcessFacts) -> String {

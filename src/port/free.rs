@@ -70,6 +70,27 @@ fn probe(address: SocketAddr, protocol: Protocol) -> io::Result<()> {
     Ok(())
 }
 
+/// Why no server of this user can have a port, whoever has it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// Below `net.ipv4.ip_unprivileged_port_start`, without `CAP_NET_BIND_SERVICE`.
+    Privileged,
+    /// No interface of this machine has the address.
+    NoSuchAddress,
+}
+
+/// Whether a server of this user could have the port if nobody else had it: the kernel is asked, by a bind that
+/// lasts for microseconds. It judges TCP and UDP alike.
+pub fn barrier(address: SocketAddr) -> Option<Barrier> {
+    match probe(address, Protocol::Tcp).map_err(|error| error.kind()) {
+        Err(io::ErrorKind::PermissionDenied) => Some(Barrier::Privileged),
+        Err(io::ErrorKind::AddrNotAvailable) if !address.ip().is_unspecified() => {
+            Some(Barrier::NoSuchAddress)
+        }
+        Ok(()) | Err(_) => None,
+    }
+}
+
 /// Waits until the claim is free.
 ///
 /// `before` are those who had it and were stopped. [`PortError::TakenAgain`] as soon as somebody else
@@ -107,7 +128,7 @@ pub fn taken_again(claim: &Claim, before: &[Holder]) -> Result<Option<PortError>
         .collect();
     for found in sockets::listening(claim)? {
         let inode = found.socket.inode;
-        if !found.listening || known.contains(&inode) {
+        if !found.socket.listening || known.contains(&inode) {
             continue;
         }
         let pids = descriptors::pids_holding(&[inode], None);
@@ -136,12 +157,7 @@ pub fn taken_again(claim: &Claim, before: &[Holder]) -> Result<Option<PortError>
             }
             continue;
         };
-        let (who, hint) = supervisor::explain(&new);
-        return Ok(Some(PortError::TakenAgain {
-            claim: claim.clone(),
-            who,
-            hint,
-        }));
+        return Ok(Some(supervisor::explain_return(claim, before, &new)));
     }
     Ok(None)
 }

@@ -20,9 +20,12 @@ pub struct Holder {
     /// of an engine that may be stopped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub orphan: bool,
+    /// The service of wharf's that it is, where its ledger knows the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceOf>,
 }
 
-/// A listening (or bound) socket as the kernel reports it.
+/// A socket that has a port, as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ListeningSocket {
     /// The local address.
@@ -37,6 +40,24 @@ pub struct ListeningSocket {
     pub inode: u64,
     /// The cgroup v2 id (inode number of its directory) the socket was created in, if reported.
     pub cgroup_id: Option<u64>,
+    /// It listens (UDP: it is bound). A TCP socket that is only bound blocks some binds and not others.
+    #[serde(default = "listens")]
+    pub listening: bool,
+}
+
+fn listens() -> bool {
+    true
+}
+
+/// The service of wharf's that a process belongs to, of whatever project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceOf {
+    /// The project.
+    pub project: String,
+    /// The service.
+    pub service: String,
+    /// The replica, from 1; none for a process beside the replicas.
+    pub number: Option<u32>,
 }
 
 /// The kinds of holder that DESIGN's conflict table knows.
@@ -60,6 +81,8 @@ pub enum Who {
         uid: u32,
         /// The user's name, if there is one.
         user: Option<String>,
+        /// Whether root looked: then nobody sees its process.
+        to_root: bool,
     },
     /// A socket without an owner: the kernel's own (NFS, `WireGuard`) or another network namespace's.
     Kernel,

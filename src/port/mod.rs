@@ -18,6 +18,8 @@ pub mod release;
 pub mod report;
 pub mod sockets;
 mod supervisor;
+mod survey;
+pub mod turn;
 mod unit;
 mod words;
 
@@ -50,6 +52,14 @@ pub enum PortError {
     Unkillable {
         /// The holder.
         who: String,
+    },
+    /// A unit is known by its cgroup, and there is no systemd to stop it.
+    #[error("{name} cannot be stopped as a systemd unit: systemd is not the service manager here")]
+    NoServiceManager {
+        /// The unit.
+        name: String,
+        /// The command that would stop its process, if that is visible.
+        command: Option<String>,
     },
     /// A unit was told to stop and takes its time.
     #[error("{name} has not stopped within {seconds} s; systemd goes on with it")]

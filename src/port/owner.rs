@@ -13,7 +13,8 @@ use crate::port::descriptors::Holding;
 use crate::port::holder::{ContainerFacts, Holder, ListeningSocket, ProcessFacts, Published, Who};
 use crate::port::process::{Stat, user_name};
 use crate::port::sockets::{self, Bound};
-use crate::port::{free, protect, unit};
+use crate::port::survey::Survey;
+use crate::port::{protect, unit};
 use crate::state::Held;
 
 pub(crate) use crate::port::descriptors::holding;
@@ -46,13 +47,29 @@ impl LookUp {
     }
 }
 
-/// Finds out who has the claims, as far as the kernel tells.
+/// What counts as having a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What keeps a server from it that sets `SO_REUSEADDR`, as servers do.
+    Excluding,
+    /// That, and a socket which is bound with `SO_REUSEADDR` and does not listen: a server without that option
+    /// cannot have the port.
+    Bound,
+}
+
+/// Finds out who keeps a server from the claims, as far as the kernel tells.
 pub fn look_up(claims: &[Claim]) -> Result<LookUp, PortError> {
+    look_up_to(Depth::Excluding, claims)
+}
+
+/// As [`look_up`], for what counts as having a port.
+pub fn look_up_to(depth: Depth, claims: &[Claim]) -> Result<LookUp, PortError> {
     let mut scene = Scene::new();
     let mut blocked = Vec::new();
     let mut in_use = Vec::new();
+    let survey = Survey::of(claims)?;
     for claim in claims {
-        let Some(found) = blockers(claim)? else {
+        let Some(found) = survey.blockers(claim, depth)? else {
             continue;
         };
         if found.is_empty() {
@@ -88,30 +105,6 @@ pub fn look_up(claims: &[Claim]) -> Result<LookUp, PortError> {
         result.containers.push(containers);
     }
     Ok(result)
-}
-
-/// How often, and after which pause, a port is looked at again that cannot be had although nobody listens:
-/// another command may try it out just now, which takes microseconds.
-const LOOKS: usize = 5;
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
-
-/// The sockets that keep a claim from being had; `None` where it is free.
-fn blockers(claim: &Claim) -> Result<Option<Vec<Bound>>, PortError> {
-    for look in 1.. {
-        let found = sockets::listening(claim)?;
-        if !found.is_empty() {
-            return Ok(Some(found));
-        }
-        // A socket that is bound and does not listen blocks only those who do not both set SO_REUSEADDR.
-        if free::is_free(claim)? {
-            break;
-        }
-        if look == LOOKS {
-            return sockets::blocking(claim).map(Some);
-        }
-        std::thread::sleep(PAUSE);
-    }
-    Ok(None)
 }
 
 /// Whether an engine may know more about this holder.
@@ -263,6 +256,7 @@ impl Scene {
         let unknown = Who::Unknown {
             uid: socket.uid,
             user: user_name(socket.uid),
+            to_root: rustix::process::geteuid().is_root(),
         };
         if socket.inode == 0 {
             return (Who::Kernel, None);
@@ -310,6 +304,7 @@ fn add(holders: &mut Vec<Found>, who: Who, socket: &ListeningSocket, container: 
             sockets: vec![socket.clone()],
             protected,
             orphan: false,
+            service: None,
         },
         container,
     ));
@@ -415,6 +410,7 @@ pub fn attribute(
                     sockets: Vec::new(),
                     protected: publisher.kept.clone(),
                     orphan: false,
+                    service: None,
                 });
             }
         }
@@ -497,6 +493,7 @@ fn push_container(
         sockets: sockets.to_vec(),
         protected: kept,
         orphan: false,
+        service: None,
     });
 }
 

@@ -192,6 +192,11 @@ pub(crate) fn carries_sessions(facts: &ProcessFacts) -> bool {
         .any(|(name, _)| has_name(facts, name))
 }
 
+/// Whether it is systemd, the system's or a user's: orphans become its children.
+pub(crate) fn is_service_manager(facts: &ProcessFacts) -> bool {
+    has_name(facts, "systemd")
+}
+
 /// As [`reason`], for a port proxy that no engine has a container for.
 pub(crate) fn reason_of_orphan(facts: &ProcessFacts) -> Option<String> {
     if is_port_proxy(facts) && facts.pid != 1 && !is_own_ancestor(facts.pid, &facts.ancestors) {

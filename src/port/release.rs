@@ -16,8 +16,8 @@ use crate::port::process::{Table, process_facts};
 use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor};
 
 pub use crate::port::describe::how_released;
-pub use crate::port::free::{await_free, is_free, next_free, taken_again};
-pub use crate::port::unit::stop_unit;
+pub use crate::port::free::{Barrier, await_free, barrier, is_free, next_free, taken_again};
+pub use crate::port::unit::{how_started, stop_unit};
 
 /// How long a killed process may take to disappear.
 const DEATH: Duration = Duration::from_secs(5);
@@ -147,20 +147,25 @@ pub fn supervisor_of(facts: &ProcessFacts, claim: &Claim) -> Option<String> {
     Some(describe::process(&facts))
 }
 
-/// What would be stopped before these holders because it keeps them running, in words.
-pub fn supervisors_of(holders: &[Holder], claim: &Claim) -> Vec<String> {
-    let mut lines: Vec<String> = holders
-        .iter()
-        .filter_map(|holder| match &holder.who {
-            Who::Process(facts) if holder.protected.is_none() => supervisor_of(facts, claim),
-            Who::Process(_)
-            | Who::Container(_)
-            | Who::Unit { .. }
-            | Who::Unknown { .. }
-            | Who::Kernel => None,
-        })
-        .map(|first| format!("to be stopped first, since it would start it again: {first}"))
-        .collect();
+/// What else an end of these holders means, in words: what would be stopped first because it keeps them running,
+/// and what their supervisor would end by its own rule.
+pub fn consequences(holders: &[Holder], claim: &Claim) -> Vec<String> {
+    let mut lines = Vec::new();
+    for holder in holders {
+        let Who::Process(facts) = &holder.who else {
+            continue;
+        };
+        if holder.protected.is_some() {
+            continue;
+        }
+        let line = match supervisor_of(facts, claim) {
+            Some(first) => Some(format!(
+                "to be stopped first, since it would start it again: {first}"
+            )),
+            None => supervisor::ends_with_it(&Table::read(), facts.pid),
+        };
+        lines.extend(line);
+    }
     lines.dedup();
     lines
 }

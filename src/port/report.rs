@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::port::claim::{Claim, Protocol};
-use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
+use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, ServiceOf, Who};
 
 /// A port and all who have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct HolderReport {
     pub reason: Option<String>,
     /// How wharf would release the port.
     pub release: Means,
+    /// The service of wharf's that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceOf>,
 }
 
 /// What a holder is.
@@ -148,6 +151,7 @@ impl HolderReport {
             protected: holder.protected.is_some(),
             reason: holder.obstacle(true),
             release: Means::of(holder),
+            service: holder.service.clone(),
         };
         match &holder.who {
             Who::Process(facts) => Self {
@@ -168,7 +172,7 @@ impl HolderReport {
                 container: Some(facts.as_ref().into()),
                 ..nothing
             },
-            Who::Unknown { uid, user } => Self {
+            Who::Unknown { uid, user, .. } => Self {
                 kind: Kind::Unknown,
                 uid: Some(*uid),
                 user: user.clone(),
@@ -246,10 +250,12 @@ mod tests {
             who: Who::Unknown {
                 uid: 0,
                 user: Some("root".into()),
+                to_root: false,
             },
             sockets: Vec::new(),
             protected: None,
             orphan: false,
+            service: None,
         };
         let held = serde_json::to_value(PortReport::of(&claim, &[unseen])).unwrap();
         let holder = &held["holders"][0];

@@ -3,13 +3,15 @@
 //! Killing a server under a watcher frees the port for a moment. So the watcher is stopped first, but
 //! only if it has no other work, is no shell with a terminal, and nothing protects it. Reads only.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 use crate::port::cgroup::{self, Tenant};
-use crate::port::holder::ProcessFacts;
+use crate::port::claim::{Claim, Protocol};
+use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, Table, process_facts};
-use crate::port::{describe, proc_file, protect};
+use crate::port::{PortError, describe, proc_file, protect};
 
 /// Start their child again when it ends.
 const KEEPERS: &[&str] = &[
@@ -169,9 +171,60 @@ pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> u32 {
     top
 }
 
-/// A process that took a port again, in words, and what would end that: it and its supervisor, which may
-/// be one that is never stopped.
-pub(crate) fn explain(new: &ProcessFacts) -> (String, Option<String>) {
+/// The error for a port that was taken again: by whom, whether that is what was stopped once more, who started
+/// it (which may be one that is never stopped), and what would end that.
+pub(crate) fn explain_return(claim: &Claim, before: &[Holder], new: &ProcessFacts) -> PortError {
+    let (mut who, mut hint) = explain(new);
+    if hint.is_none()
+        && let Some(leader) = session_leader(new)
+    {
+        let leader = describe::process(&leader);
+        write!(who, ", of the session of {leader}").unwrap_or_default();
+        hint = Some(format!("look there for what starts it: {leader}"));
+    }
+    if before.iter().any(|holder| is_the_same_again(holder, new)) {
+        who.push_str("; it is the command that was stopped, started again");
+        if hint.is_none() {
+            who.push_str(" by somebody who is none of its ancestors");
+            hint = Some(format!(
+                "stop what starts it (a timer, a watchdog, a script that waits for it to end), then: wharf free {}{}",
+                claim.port,
+                match claim.protocol {
+                    Protocol::Tcp => "",
+                    Protocol::Udp => "/udp",
+                }
+            ));
+        }
+    }
+    PortError::TakenAgain {
+        claim: claim.clone(),
+        who,
+        hint,
+    }
+}
+
+/// Who began the session of a process whose ancestors say nothing: forking twice does not leave a session.
+fn session_leader(new: &ProcessFacts) -> Option<ProcessFacts> {
+    let stat = Stat::read(new.pid)?;
+    let is_apart = stat.session != 0 && stat.session != stat.pid && stat.session != 1;
+    let leader = is_apart.then(|| process_facts(stat.session)).flatten()?;
+    (!protect::is_own_ancestor(leader.pid, &[]) && leader.pid != std::process::id())
+        .then_some(leader)
+}
+
+/// Whether a process runs what a holder ran: program, words and directory.
+fn is_the_same_again(holder: &Holder, new: &ProcessFacts) -> bool {
+    match &holder.who {
+        Who::Process(old) => {
+            !old.command.is_empty()
+                && (&old.command, &old.exe, &old.cwd) == (&new.command, &new.exe, &new.cwd)
+        }
+        Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => false,
+    }
+}
+
+/// A process that took a port again, in words, and what would end that.
+fn explain(new: &ProcessFacts) -> (String, Option<String>) {
     let who = describe::process(new);
     let tenant = cgroup::tenant_of(new.pid);
     // What shares our own unit was not started by that unit for its own sake.
@@ -215,7 +268,7 @@ pub(crate) fn explain(new: &ProcessFacts) -> (String, Option<String>) {
         };
         return (
             format!("{who}, {relation} {}", describe::process(&facts)),
-            Some(hint(ancestor, &facts)),
+            Some(hint(&table, ancestor, child, &facts)),
         );
     }
     (who, None)
@@ -231,9 +284,9 @@ fn kept_by_wharf(facts: &ProcessFacts) -> Option<&str> {
     words.next()
 }
 
-fn hint(keeper: &Stat, facts: &ProcessFacts) -> String {
-    if tool(facts).is_some_and(|name| name.eq_ignore_ascii_case("pm2")) {
-        return "stop it where it is kept: pm2 stop NAME (see pm2 list)".to_owned();
+fn hint(table: &Table, keeper: &Stat, child: u32, facts: &ProcessFacts) -> String {
+    if let Some(command) = tool(facts).and_then(|name| own_command(name, facts)) {
+        return format!("stop it where it is kept: {command}");
     }
     if let Some(reason) = protect::reason(facts) {
         return format!(
@@ -247,14 +300,68 @@ fn hint(keeper: &Stat, facts: &ProcessFacts) -> String {
             keeper.pid
         );
     }
+    let others = other_work(table, keeper.pid, child);
+    let others = if others.is_empty() {
+        String::new()
+    } else {
+        format!(" (it keeps others, too: {})", others.join(", "))
+    };
     if keeper.terminal != 0 {
         return format!(
-            "end the loop in its terminal, or stop what keeps it: kill {}",
+            "end the loop in its terminal, or stop what keeps it{others}: kill {}",
             keeper.pid
         );
     }
     let sudo = if facts.signalable { "" } else { "sudo " };
-    format!("stop what keeps it: {sudo}kill {}", keeper.pid)
+    format!("stop what keeps it{others}: {sudo}kill {}", keeper.pid)
+}
+
+/// How a supervisor is told to stop one of its programs and to leave the others alone.
+fn own_command(name: &str, facts: &ProcessFacts) -> Option<String> {
+    let directory = || {
+        let cwd = facts.cwd.as_deref().map(describe::directory);
+        cwd.unwrap_or_else(|| "DIRECTORY".to_owned())
+    };
+    Some(match name {
+        "pm2" | "PM2" => "pm2 stop NAME (see pm2 list)".to_owned(),
+        "supervisord" => "supervisorctl stop PROGRAM (see supervisorctl status)".to_owned(),
+        "circusd" => "circusctl stop NAME (see circusctl status)".to_owned(),
+        "overmind" => "overmind stop NAME (see overmind status)".to_owned(),
+        "goreman" => "goreman run stop NAME (see goreman run list)".to_owned(),
+        "process-compose" => {
+            "process-compose process stop NAME (see process-compose process list)".to_owned()
+        }
+        "immortal" => "immortalctl stop NAME (see immortalctl)".to_owned(),
+        "monit" => "monit stop NAME (see monit summary)".to_owned(),
+        // Both work in the directory of the service.
+        "runsv" => format!("sv down {}", directory()),
+        "s6-supervise" => format!("s6-svc -d {}", directory()),
+        "supervise" => format!("svc -d {}", directory()),
+        _ => return None,
+    })
+}
+
+/// Who ends all its programs as soon as one of them has ended, by its own rule.
+const ENDS_ALL: &[&str] = &["honcho", "foreman", "hivemind", "overmind"];
+
+/// What else would end with a holder because its supervisor is one that ends all its programs with one.
+pub(crate) fn ends_with_it(table: &Table, holder: u32) -> Option<String> {
+    let mut child = holder;
+    for ancestor in table.ancestors(holder) {
+        let facts = process_facts(ancestor.pid)?;
+        if let Some(name) = tool(&facts).filter(|name| ENDS_ALL.contains(name)) {
+            let others = other_work(table, ancestor.pid, child);
+            return (!others.is_empty()).then(|| {
+                format!(
+                    "{name} (pid {}) ends its other programs when one of them has ended: {}",
+                    ancestor.pid,
+                    others.join(", ")
+                )
+            });
+        }
+        child = ancestor.pid;
+    }
+    None
 }
 
 fn role(stat: &Stat, facts: &ProcessFacts, child: u32) -> Role {
@@ -396,9 +503,26 @@ fn is_session_on_terminal(stat: &Stat) -> bool {
 }
 
 fn has_other_work(table: &Table, pid: u32, child: u32) -> bool {
-    table.children(pid).any(|other| {
+    works_beside(table, pid, child).next().is_some()
+}
+
+fn works_beside(table: &Table, pid: u32, child: u32) -> impl Iterator<Item = &Stat> {
+    table.children(pid).filter(move |other| {
         other.pid != child && other.is_alive() && !ACCESSORIES.contains(&other.name.as_str())
     })
+}
+
+/// The other programs that a process keeps, in words; the first few.
+fn other_work(table: &Table, pid: u32, child: u32) -> Vec<String> {
+    const SHOWN: usize = 4;
+    let mut others: Vec<String> = works_beside(table, pid, child)
+        .map(|other| format!("{} (pid {})", other.name, other.pid))
+        .collect();
+    if others.len() > SHOWN {
+        others.truncate(SHOWN);
+        others.push("…".to_owned());
+    }
+    others
 }
 
 #[cfg(test)]
@@ -436,6 +560,33 @@ mod tests {
             threads: 1,
             start_time: 1,
         }
+    }
+
+    #[test]
+    fn a_supervisor_is_told_to_stop_one_program() {
+        let of = |words: &[&str], cwd: Option<&str>| {
+            let facts = ProcessFacts {
+                cwd: cwd.map(Into::into),
+                ..facts(words)
+            };
+            own_command(tool(&facts).unwrap(), &facts)
+        };
+        let python = ["/usr/bin/python3", "/usr/bin/supervisord", "-n"];
+        assert_eq!(
+            of(&python, None).unwrap(),
+            "supervisorctl stop PROGRAM (see supervisorctl status)"
+        );
+        assert_eq!(
+            of(&["runsv", "web"], Some("/etc/service/web")).unwrap(),
+            "sv down /etc/service/web"
+        );
+        assert_eq!(
+            of(&["s6-supervise", "web"], Some("/run/service/web")).unwrap(),
+            "s6-svc -d /run/service/web"
+        );
+        // No command of theirs stops one program.
+        assert_eq!(of(&["honcho", "start"], None), None);
+        assert_eq!(of(&["nodemon", "ws.js"], None), None);
     }
 
     #[test]

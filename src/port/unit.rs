@@ -45,6 +45,20 @@ pub(crate) fn is_of_user(name: &str, main: Option<&ProcessFacts>) -> bool {
     })
 }
 
+/// The command that starts a unit again; `None` for one that is made while it runs and gone with its end.
+/// To be asked before it is stopped.
+pub fn how_started(name: &str, main: Option<&ProcessFacts>) -> Option<String> {
+    let of_user = is_of_user(name, main);
+    let uid = main.map_or(0, |facts| facts.uid);
+    let place = if of_user {
+        format!("/run/user/{uid}/systemd/transient/{name}")
+    } else {
+        format!("/run/systemd/transient/{name}")
+    };
+    let user = if of_user { "--user " } else { "" };
+    (!Path::new(&place).exists()).then(|| format!("systemctl {user}start {name}"))
+}
+
 pub(crate) fn is_socket(name: &str) -> bool {
     name.rsplit_once('.')
         .is_some_and(|(_, kind)| kind == "socket")
@@ -130,8 +144,8 @@ fn parse_listen(text: &str) -> Option<(std::net::IpAddr, u16)> {
 
 /// Stops a unit through its service manager, which waits as long as the unit's own settings say.
 ///
-/// [`PortError::NotPermitted`] with the command to give where systemd refuses, does not know the unit or
-/// does not run; [`PortError::Protected`] for what is never stopped.
+/// [`PortError::NotPermitted`] with the command to give where systemd refuses or does not know the unit,
+/// [`PortError::NoServiceManager`] where it does not run; [`PortError::Protected`] for what is never stopped.
 pub fn stop_unit(holder: &Holder) -> Result<Stopped, PortError> {
     let begin = Instant::now();
     let refused = || PortError::NotPermitted {
@@ -152,7 +166,13 @@ pub fn stop_unit(holder: &Holder) -> Result<Stopped, PortError> {
         });
     }
     if !Path::new(BOOTED).exists() {
-        return Err(refused());
+        return Err(PortError::NoServiceManager {
+            name: name.clone(),
+            command: main.as_ref().map(|facts| {
+                let sudo = if facts.signalable { "" } else { "sudo " };
+                format!("{sudo}kill {}", facts.pid)
+            }),
+        });
     }
     let of_user = is_of_user(name, main.as_deref());
     match systemctl(of_user, &["--no-ask-password", "stop", "--", name], STOP) {

@@ -67,10 +67,13 @@ impl Holder {
     /// A few words for a progress line: `python3 (pid 4711)`, `container web-1`.
     pub fn short(&self) -> String {
         match &self.who {
-            Who::Process(facts) => format!("{} (pid {})", facts.name, facts.pid),
+            Who::Process(facts) => match &self.service {
+                Some(of) => format!("{of} (pid {})", facts.pid),
+                None => format!("{} (pid {})", facts.name, facts.pid),
+            },
             Who::Container(facts) => format!("container {}", facts.name),
             Who::Unit { name, .. } => name.clone(),
-            Who::Unknown { uid, user } => {
+            Who::Unknown { uid, user, .. } => {
                 format!(
                     "a process of {}",
                     user.clone().unwrap_or_else(|| format!("uid {uid}"))
@@ -104,10 +107,13 @@ impl Holder {
                 // `systemctl stop` works for whoever may signal it.
                 None
             }
-            Who::Unit { name, .. } => {
-                Some(format!("it is a systemd unit: sudo systemctl stop {name}"))
+            Who::Unit { .. } => {
+                Some("it is a systemd unit, for its service manager to stop".to_owned())
             }
-            Who::Unknown { uid, user } => Some(format!(
+            Who::Unknown { to_root: true, .. } => {
+                Some("no process that could be stopped shows this socket".to_owned())
+            }
+            Who::Unknown { uid, user, .. } => Some(format!(
                 "it belongs to {}, and its process is not visible to you",
                 name(user, *uid)
             )),
@@ -118,15 +124,20 @@ impl Holder {
     /// More facts, one a line: where it listens, where it runs, who started it.
     pub fn facts(&self) -> Vec<String> {
         let mut facts = Vec::new();
-        let mut addresses: Vec<String> = self
-            .sockets
-            .iter()
-            .map(|socket| socket.address.to_string())
-            .collect();
-        addresses.sort();
-        addresses.dedup();
-        if !addresses.is_empty() {
-            facts.push(format!("listens on {}", addresses.join(", ")));
+        for (listening, verb) in [
+            (true, "listens on"),
+            (false, "has bound, without listening,"),
+        ] {
+            let sockets = self.sockets.iter();
+            let mut addresses: Vec<String> = sockets
+                .filter(|socket| socket.listening == listening)
+                .map(|socket| socket.address.to_string())
+                .collect();
+            addresses.sort();
+            addresses.dedup();
+            if !addresses.is_empty() {
+                facts.push(format!("{verb} {}", addresses.join(", ")));
+            }
         }
         match &self.who {
             Who::Process(process)
@@ -191,6 +202,7 @@ mod tests {
             sockets: Vec::new(),
             protected: None,
             orphan: false,
+            service: None,
         }
     }
 

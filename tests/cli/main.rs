@@ -18,6 +18,7 @@ mod flags;
 mod foreground;
 mod graph;
 mod harness;
+mod holders;
 #[cfg(test)]
 mod images;
 mod lifecycle;

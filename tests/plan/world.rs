@@ -123,6 +123,7 @@ fn socket(port: u16) -> ListeningSocket {
         uid: 1000,
         inode: 4711,
         cgroup_id: None,
+        listening: true,
     }
 }
 
@@ -148,6 +149,7 @@ pub(crate) fn python(port: u16, run_id: Option<&str>) -> Holder {
         sockets: vec![socket(port)],
         protected: None,
         orphan: false,
+        service: None,
     }
 }
 
@@ -168,6 +170,7 @@ pub(crate) fn container(port: u16) -> Holder {
         sockets: vec![socket(port)],
         protected: None,
         orphan: false,
+        service: None,
     }
 }
 

@@ -181,6 +181,38 @@ elsif ($role eq 'backoff') {
         select(undef, undef, undef, $seconds);
     }
 }
+elsif ($role eq 'watchdog') {
+    # Looks after a server that is no child of its: starts it by two forks whenever the port is free.
+    my ($ip, $port) = @arguments;
+    while (1) {
+        pipe(my $read, my $write);
+        my $between = fork();
+        if (!$between) {
+            my $server = fork();
+            if ($server) { POSIX::_exit(0); }
+            close $read;
+            my $socket = listener($ip, $port);
+            syswrite $write, "$$\n";
+            # The other end of what it holds open tells the watchdog of its end.
+            close STDOUT;
+            stay();
+        }
+        waitpid($between, 0);
+        close $write;
+        my $line = <$read>;
+        ready($line =~ /(\d+)/);
+        $line = <$read>;
+        # The port is seen to be free before that.
+        select(undef, undef, undef, 0.4);
+    }
+}
+elsif ($role eq 'lax') {
+    # Binds as servers do, and does not listen.
+    my ($ip, $port) = @arguments;
+    my $socket = bound(SOCK_STREAM, $ip, $port);
+    ready();
+    stay();
+}
 elsif ($role eq 'manager') {
     # The shape of socket activation: the manager listens, its service in another cgroup has the socket, too.
     my ($ip, $port, $procs) = @arguments;

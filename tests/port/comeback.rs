@@ -9,7 +9,7 @@ use wharf::port::comeback::{Moment, watch};
 use wharf::port::holder::Holder;
 use wharf::port::release::{await_free, is_free, stop_process};
 
-use super::stage::{Actor, claim, free_port, holders, is_alive, script};
+use super::stage::{Actor, claim, facts, free_port, holders, is_alive, pids, script};
 
 /// Long enough that no test passes by waiting it out.
 const LONG: Duration = Duration::from_mins(1);
@@ -78,4 +78,31 @@ fn a_shell_at_its_prompt_is_not_waited_for() {
     assert!(result.is_ok(), "{result:?}");
     assert_eq!(said, None);
     assert!(terminal.is_alive());
+}
+
+#[test]
+fn a_watchdog_that_is_no_ancestor_is_met_and_its_session_named() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let (script, text) = (script(), port.to_string());
+    let words = [script.as_str(), "watchdog", "127.0.0.1", text.as_str()];
+    let mut watchdog = Actor::start_apart("perl", &words);
+    let found = holders(&wanted);
+    let first = watchdog.words.first().copied().unwrap();
+    assert_eq!(pids(&found), [first]);
+    let parent = facts(found.first().unwrap()).unwrap().ancestors.first();
+    if parent.is_none_or(|(pid, _)| *pid != 1) {
+        println!("skipped: orphans do not become children of the first process here");
+        return;
+    }
+    let (result, _) = release(&wanted, &found);
+    let Err(PortError::TakenAgain { who, hint, .. }) = result else {
+        panic!("{result:?}");
+    };
+    let second = watchdog.hear().first().copied().unwrap();
+    assert!(who.contains(&format!("pid {second},")), "{who}");
+    assert!(who.contains("it is the command that was stopped"), "{who}");
+    let hint = hint.unwrap_or_default();
+    assert!(hint.contains(&format!("pid {},", watchdog.pid())), "{hint}");
+    assert!(is_alive(second) && watchdog.is_alive());
 }

@@ -81,6 +81,25 @@ fn a_proxy_stands_for_the_container_that_publishes_there() {
         "container web-1 (web-10000000, image nginx, project shop, service web)"
     );
     assert_eq!(how_released(holder), "docker stop web-1");
+    let of = |engine: &str| {
+        let mut other = holder.clone();
+        if let Who::Container(facts) = &mut other.who {
+            engine.clone_into(&mut facts.engine);
+        }
+        how_released(&other)
+    };
+    assert_eq!(
+        of("unix:///run/user/1000/podman/podman.sock"),
+        "podman stop web-1"
+    );
+    assert_eq!(
+        of("unix:///tmp/podman.sock"),
+        "podman --url unix:///tmp/podman.sock stop web-1"
+    );
+    assert_eq!(
+        of("unix:///tmp/engine.sock"),
+        "docker -H unix:///tmp/engine.sock stop web-1"
+    );
 }
 
 #[test]

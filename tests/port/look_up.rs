@@ -1,13 +1,13 @@
 //! Who is named, and who is not.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
-use wharf::port::claim::Protocol;
+use wharf::port::claim::{Claim, Protocol};
 use wharf::port::holder::Who;
-use wharf::port::owner::{look_up, pids_holding, process_facts};
-use wharf::port::release::{await_free, is_free, next_free, stop_process};
+use wharf::port::owner::{Depth, look_up, look_up_to, pids_holding, process_facts};
+use wharf::port::release::{Barrier, await_free, barrier, is_free, next_free, stop_process};
 use wharf::port::report::Means;
 use wharf::port::sockets::{accepted_inode, established, listeners};
 
@@ -171,6 +171,77 @@ fn a_socket_that_is_bound_and_does_not_listen_holds_its_port() {
 }
 
 #[test]
+fn what_is_bound_as_servers_bind_is_no_conflict_and_is_named_when_asked_for() {
+    let port = free_port();
+    let server = Actor::play(&["lax", "127.0.0.1", &port.to_string()]);
+    let wanted = claim(port, &["127.0.0.1"]);
+    assert_eq!(holders(&wanted), []);
+    if listeners(port, Protocol::Tcp).unwrap().is_empty() {
+        println!("skipped: this kernel does not list sockets that are only bound");
+        return;
+    }
+    let found = look_up_to(Depth::Bound, &[wanted]).unwrap().held;
+    let holders = &found.first().unwrap().holders;
+    assert_eq!(pids(holders), [server.pid()]);
+    let told = holders.first().unwrap().facts();
+    let bound = format!("has bound, without listening, 127.0.0.1:{port}");
+    assert!(told.contains(&bound), "{told:?}");
+}
+
+#[test]
+fn many_ports_are_looked_up_as_each_of_them_is() {
+    let held = [free_port(), free_port(), free_port()];
+    let _listens = Actor::play(&["serve", "127.0.0.1", &held[0].to_string()]);
+    let _bound = Actor::play(&["lax", "127.0.0.1", &held[1].to_string()]);
+    let _excludes = Actor::play(&["bind", "127.0.0.1", &held[2].to_string()]);
+    let ports = held;
+    let all: Vec<_> = held
+        .into_iter()
+        .chain((0..60).map(|_| free_port()))
+        .map(|port| claim(port, &["127.0.0.1"]))
+        .collect();
+    for depth in [Depth::Excluding, Depth::Bound] {
+        let told = |claims: &[Claim]| -> Vec<(u16, Vec<u32>)> {
+            let held = look_up_to(depth, claims).unwrap().held;
+            let of = held
+                .iter()
+                .map(|held| (held.claim.port, pids(&held.holders)));
+            // The others may be somebody else's by now.
+            of.filter(|(port, _)| ports.contains(port)).collect()
+        };
+        let one_by_one: Vec<_> = all.chunks(1).flat_map(told).collect();
+        assert!(one_by_one.len() >= 2, "{one_by_one:?}");
+        assert_eq!(told(&all), one_by_one);
+    }
+}
+
+#[test]
+fn what_no_server_of_this_user_can_have_is_told_from_what_is_taken() {
+    let at = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+    let port = free_port();
+    let _server = Actor::play(&["serve", "127.0.0.1", &port.to_string()]);
+    assert_eq!(barrier(at("127.0.0.1", port)), None);
+    // RFC 5737: nobody's address.
+    let elsewhere = barrier(at("203.0.113.7", port));
+    let read = |path| std::fs::read_to_string(path).unwrap();
+    if read("/proc/sys/net/ipv4/ip_nonlocal_bind").trim() == "0" {
+        assert_eq!(elsewhere, Some(Barrier::NoSuchAddress));
+    }
+    let first: u16 = read("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .trim()
+        .parse()
+        .unwrap();
+    // CAP_NET_BIND_SERVICE.
+    let status = read("/proc/self/status");
+    let capable = status.lines().any(|line| {
+        line.strip_prefix("CapEff:")
+            .is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << 10 != 0)
+    });
+    let expected = (first > 1 && !capable).then_some(Barrier::Privileged);
+    assert_eq!(barrier(at("127.0.0.1", 1)), expected);
+}
+
+#[test]
 fn what_lingers_after_a_connection_is_no_conflict() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -205,7 +276,7 @@ fn a_bind_alone_lies_so_the_probe_listens() {
     let server = Actor::play(&["shared", "127.0.0.1", &port.to_string()]);
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
-    let address: std::net::SocketAddr = ([127, 0, 0, 1], port).into();
+    let address: SocketAddr = ([127, 0, 0, 1], port).into();
     let bound = socket.bind(&address.into());
     drop(socket);
     let wanted = claim(port, &["127.0.0.1"]);
@@ -562,7 +633,8 @@ fn another_users_process_is_a_user_not_a_guess() {
         who,
         Some(Who::Unknown {
             uid: 0,
-            user: Some("root".into())
+            user: Some("root".into()),
+            to_root: false,
         })
     );
     assert!(found.needs_engine);

@@ -11,6 +11,7 @@ use crate::cli::row;
 use crate::cli::server::model;
 use crate::error::{Error, Result};
 use crate::port::claim::Claim;
+use crate::port::report::HolderReport;
 use crate::probe;
 use crate::state::{Instance, ProbeKind, Status};
 use crate::ui::question;
@@ -65,7 +66,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         .collect();
     if args.format == "json" {
         let list: Vec<Value> = servers.iter().map(Server::json).collect();
-        let port = json!({ "port": port, "available": held.is_empty(), "holders": held.iter().flat_map(|held| &held.holders).collect::<Vec<_>>() });
+        let holders = held.iter().flat_map(|held| &held.holders);
+        let reports: Vec<HolderReport> = holders.map(HolderReport::of).collect();
+        let port = json!({ "port": port, "available": held.is_empty(), "holders": reports });
         context
             .ui
             .data(json!({ "servers": list, "port": port }).to_string());

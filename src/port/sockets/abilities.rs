@@ -33,7 +33,7 @@ pub fn abilities() -> io::Result<Abilities> {
             sock_diag: Ok(()),
             bound: found
                 .iter()
-                .any(|bound| bound.socket.address.port() == port && !bound.listening),
+                .any(|bound| bound.socket.address.port() == port && !bound.socket.listening),
         },
         Err(error) => Abilities {
             sock_diag: Err(error.to_string()),

@@ -118,7 +118,6 @@ fn ask(port: u16, protocol: Protocol, states: &StateFlags) -> io::Result<Vec<Bou
     for family in FAMILIES {
         for response in dump(family, protocol, states, port, 0)? {
             found.push(Bound {
-                listening: protocol == Protocol::Udp || response.header.state == TCP_LISTEN,
                 socket: ListeningSocket {
                     address: SocketAddr::new(
                         response.header.socket_id.source_address,
@@ -129,6 +128,7 @@ fn ask(port: u16, protocol: Protocol, states: &StateFlags) -> io::Result<Vec<Bou
                     uid: response.header.uid,
                     inode: response.header.inode.into(),
                     cgroup_id: cgroup_id(&response),
+                    listening: protocol == Protocol::Udp || response.header.state == TCP_LISTEN,
                 },
             });
         }

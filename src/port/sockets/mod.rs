@@ -23,13 +23,11 @@ use crate::port::PortError;
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::ListeningSocket;
 
-/// A socket that has a port, and how firmly.
+/// A socket that has a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
     /// The socket.
     pub(crate) socket: ListeningSocket,
-    /// It listens (UDP: it is bound). A TCP socket that is only bound blocks some binds and not others.
-    pub(crate) listening: bool,
 }
 
 /// All TCP sockets that listen on `port` (or, if none does, that are bound to it without listening, where
@@ -61,7 +59,7 @@ pub fn all_listeners() -> Result<Vec<ListeningSocket>, PortError> {
     let found = system::listening(0, Protocol::Tcp).map_err(PortError::Lookup)?;
     Ok(sorted(found)
         .into_iter()
-        .filter(|bound| bound.listening)
+        .filter(|bound| bound.socket.listening)
         .map(|bound| bound.socket)
         .collect())
 }
@@ -83,7 +81,13 @@ pub(crate) fn blocking(claim: &Claim) -> Result<Vec<Bound>, PortError> {
     Ok(excluding(claim, found))
 }
 
-fn excluding(claim: &Claim, mut found: Vec<Bound>) -> Vec<Bound> {
+/// All sockets that listen, and all TCP sockets that are bound and do not: what many ports are looked up in.
+pub(crate) fn everything(protocol: Protocol) -> Result<Vec<Bound>, PortError> {
+    system::bound(0, protocol).map_err(PortError::Lookup)
+}
+
+/// Those of the sockets that are where a claim wants to be.
+pub(crate) fn excluding(claim: &Claim, mut found: Vec<Bound>) -> Vec<Bound> {
     found.retain(|bound| claim.conflicts_with(bound.socket.address.ip(), bound.socket.only_v6));
     sorted(found)
 }

@@ -46,7 +46,6 @@ fn in_state(port: u16, protocol: Protocol, wanted: impl Fn(u8) -> bool) -> io::R
         .into_iter()
         .filter(|row| wanted(row.state) && (port == 0 || row.local.port() == port))
         .map(|row| Bound {
-            listening: true,
             socket: ListeningSocket {
                 address: row.local,
                 protocol,
@@ -54,6 +53,7 @@ fn in_state(port: u16, protocol: Protocol, wanted: impl Fn(u8) -> bool) -> io::R
                 uid: row.uid,
                 inode: row.inode,
                 cgroup_id: None,
+                listening: true,
             },
         })
         .collect())

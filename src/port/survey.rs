@@ -1,0 +1,105 @@
+//! Which sockets keep claims from being had: asked for port by port, or, where many are asked about, found in
+//! one list. Names nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::Duration;
+
+use crate::port::claim::{Claim, Protocol};
+use crate::port::owner::Depth;
+use crate::port::sockets::{self, Bound};
+use crate::port::{PortError, free};
+
+/// How often, and after which pause, a port is looked at again that cannot be had although nobody listens, or
+/// that is only bound: another command may try it out just now, which takes microseconds.
+const LOOKS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// With more claims than this, one list of all sockets costs less than a question for each.
+const MANY: usize = 32;
+
+/// The sockets of this machine, as far as they were listed beforehand.
+pub(super) struct Survey {
+    listed: BTreeMap<Protocol, BTreeMap<u16, Vec<Bound>>>,
+}
+
+impl Survey {
+    pub(super) fn of(claims: &[Claim]) -> Result<Self, PortError> {
+        let mut listed = BTreeMap::new();
+        if claims.len() > MANY {
+            let protocols: BTreeSet<Protocol> = claims.iter().map(|claim| claim.protocol).collect();
+            for protocol in protocols {
+                let mut by_port: BTreeMap<u16, Vec<Bound>> = BTreeMap::new();
+                for bound in sockets::everything(protocol)? {
+                    let port = bound.socket.address.port();
+                    by_port.entry(port).or_default().push(bound);
+                }
+                listed.insert(protocol, by_port);
+            }
+        }
+        Ok(Self { listed })
+    }
+
+    /// The sockets that keep a claim from being had; `None` where it is free.
+    pub(super) fn blockers(
+        &self,
+        claim: &Claim,
+        depth: Depth,
+    ) -> Result<Option<Vec<Bound>>, PortError> {
+        for look in 1.. {
+            let found = self.listening(claim)?;
+            if !found.is_empty() {
+                return Ok(Some(found));
+            }
+            if depth == Depth::Bound && self.may_be_bound(claim) {
+                let found = lastingly_bound(claim)?;
+                if !found.is_empty() {
+                    return Ok(Some(found));
+                }
+            }
+            // A socket that is bound and does not listen blocks only those who do not both set SO_REUSEADDR.
+            if free::is_free(claim)? {
+                break;
+            }
+            if look == LOOKS {
+                return sockets::blocking(claim).map(Some);
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok(None)
+    }
+
+    fn listening(&self, claim: &Claim) -> Result<Vec<Bound>, PortError> {
+        let Some(by_port) = self.listed.get(&claim.protocol) else {
+            return sockets::listening(claim);
+        };
+        let found = by_port.get(&claim.port).cloned().unwrap_or_default();
+        let mut found = sockets::excluding(claim, found);
+        found.retain(|bound| bound.socket.listening);
+        Ok(found)
+    }
+
+    /// Whether it is worth asking whether the port is bound.
+    fn may_be_bound(&self, claim: &Claim) -> bool {
+        claim.protocol == Protocol::Tcp
+            && self
+                .listed
+                .get(&claim.protocol)
+                .is_none_or(|by_port| by_port.contains_key(&claim.port))
+    }
+}
+
+/// The sockets that are bound, or listen by now, and are still there at a second look.
+fn lastingly_bound(claim: &Claim) -> Result<Vec<Bound>, PortError> {
+    let first = sockets::blocking(claim)?;
+    if first.is_empty() {
+        return Ok(first);
+    }
+    thread::sleep(PAUSE);
+    let mut second = sockets::blocking(claim)?;
+    second.retain(|bound| {
+        let inode = bound.socket.inode;
+        bound.socket.listening || first.iter().any(|before| before.socket.inode == inode)
+    });
+    Ok(second)
+}

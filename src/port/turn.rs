@@ -1,0 +1,119 @@
+//! One command at a time stops the holders of a port: a lock on one byte of a file, the port's number, so that of
+//! two commands that want the same port one stops the holder and the other finds it gone.
+//!
+//! Ends with the process that has it. Without the file (a state directory that cannot be written) everybody goes on
+//! at once: the locks spare a second entry in the log, and nothing else depends on them.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use crate::port::claim::{Claim, Protocol};
+
+/// The right to stop who has a port, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _file: File,
+    /// Whether another command had it meanwhile, so that what was seen before may have changed.
+    pub waited: bool,
+}
+
+impl Turn {
+    /// Waits for the turn; `state` is the root of wharf's state.
+    ///
+    /// # Errors
+    /// The file cannot be made or locked.
+    pub fn take(state: &Path, claim: &Claim) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(state.join("releases.lock"))?;
+        let byte = match claim.protocol {
+            Protocol::Tcp => 0,
+            Protocol::Udp => 1 << 16,
+        } + i64::from(claim.port);
+        let waited = lock(&file, byte)?;
+        Ok(Self {
+            _file: file,
+            waited,
+        })
+    }
+}
+
+/// Locks one byte for this opening of the file; says whether that took waiting.
+#[cfg(target_os = "linux")]
+fn lock(file: &File, byte: i64) -> io::Result<bool> {
+    use nix::errno::Errno;
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+
+    let number = |value: i32| i16::try_from(value).unwrap_or_default();
+    let range = libc::flock {
+        l_type: number(libc::F_WRLCK),
+        l_whence: number(libc::SEEK_SET),
+        l_start: byte,
+        l_len: 1,
+        l_pid: 0,
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&range)) {
+        Ok(_) => return Ok(false),
+        Err(Errno::EAGAIN | Errno::EACCES) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    loop {
+        match fcntl(file, FcntlArg::F_OFD_SETLKW(&range)) {
+            Ok(_) => return Ok(true),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn lock(_file: &File, _byte: i64) -> io::Result<bool> {
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(port: u16, protocol: Protocol) -> Claim {
+        Claim {
+            service: String::new(),
+            number: 1,
+            addresses: Claim::any_address(),
+            port,
+            protocol,
+        }
+    }
+
+    #[test]
+    fn of_two_who_want_a_port_the_second_waits_for_the_first() {
+        let root = tempfile::tempdir().unwrap();
+        let take = |port, protocol| Turn::take(root.path(), &claim(port, protocol)).unwrap();
+        let first = take(8003, Protocol::Tcp);
+        assert!(!first.waited);
+        // Others are in nobody's way.
+        assert!(!take(8004, Protocol::Tcp).waited && !take(8003, Protocol::Udp).waited);
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| take(8003, Protocol::Tcp).waited);
+            // The kernel lists who waits for a lock.
+            let waits = || {
+                let locks = std::fs::read_to_string("/proc/locks").unwrap();
+                locks.lines().any(|line| {
+                    line.contains("-> OFDLCK") && line.trim_end().ends_with("8003 8003")
+                })
+            };
+            while !waits() {
+                std::thread::yield_now();
+            }
+            drop(first);
+            assert!(second.join().unwrap());
+        });
+        assert!(!take(8003, Protocol::Tcp).waited);
+    }
+}

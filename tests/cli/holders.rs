@@ -1,0 +1,129 @@
+//! Holders in words and as data: services of other projects, several at once, and ports that nobody can have.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{Sandbox, free_port, python, ws_server};
+
+/// A compose file with plain TCP servers on these ports.
+fn servers(sandbox: &Sandbox, file: &str, ports: &[u16]) {
+    let (python, server) = (python(), ws_server());
+    let services: String = ports
+        .iter()
+        .enumerate()
+        .map(|(at, port)| {
+            format!(
+                "  s{at}:\n    ports: ['127.0.0.1:{port}:{port}']\n    x-wharf: {{process: {{command: [{python}, '{server}', --port, '{port}']}}}}\n"
+            )
+        })
+        .collect();
+    sandbox.write(file, format!("services:\n{services}"));
+}
+
+#[test]
+fn a_service_of_another_project_is_named_as_one() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let (one, other) = (
+        format!("{}a", sandbox.project()),
+        format!("{}b", sandbox.project()),
+    );
+    servers(&sandbox, "compose.yaml", &[port]);
+    sandbox.wharf(&["-p", &one, "up", "-d"]).expect(0);
+    let name = format!("service s0 (replica 1) of wharf project {one}");
+    let who = sandbox.wharf(&["who", &text]).expect(1);
+    assert!(who.stdout.contains(&name), "{who}");
+    let row = sandbox
+        .wharf(&["who", &text, "--format", "json"])
+        .expect(1)
+        .json_lines()
+        .remove(0);
+    assert_eq!(
+        row["holders"][0]["service"],
+        json!({"project": one, "service": "s0", "number": 1})
+    );
+    let ports = sandbox.wharf(&["-p", &other, "ports"]).expect(1);
+    assert!(ports.stdout.contains(&name), "{ports}");
+    let refused = sandbox.wharf(&["-p", &other, "up", "-d"]).expect(5);
+    assert!(refused.stderr.contains(&name), "{refused}");
+    sandbox.wharf(&["free", &text, "--force"]).expect(0);
+    let history = sandbox.wharf(&["ports", "--history"]).expect(0);
+    assert!(history.stdout.contains(&name), "{history}");
+    sandbox.wharf(&["-p", &one, "down"]).expect(0);
+}
+
+#[test]
+fn all_conflicts_are_reported_at_once() {
+    let sandbox = Sandbox::new();
+    let ports = [free_port(), free_port(), free_port()];
+    servers(&sandbox, "compose.yaml", &ports);
+    let holders = [sandbox.server(ports[0], &[]), sandbox.server(ports[2], &[])];
+    let refused = sandbox.wharf(&["up", "-d"]).expect(5);
+    for holder in &holders {
+        let pid = format!("pid {},", holder.pid());
+        assert!(refused.stderr.contains(&pid), "no {pid} in {refused}");
+        assert!(!holder.process().ended());
+    }
+    assert!(refused.stderr.contains("2 ports"), "{refused}");
+    for (port, service, held) in [
+        (ports[0], "s0", true),
+        (ports[1], "s1", false),
+        (ports[2], "s2", true),
+    ] {
+        let line = format!("port 127.0.0.1:{port}/tcp, which service `{service}` needs, is taken");
+        assert_eq!(refused.stderr.contains(&line), held, "{refused}");
+    }
+    assert!(refused.stderr.contains("--on-conflict move"), "{refused}");
+}
+
+#[test]
+fn the_status_of_servers_has_holders_in_the_shape_of_who() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let server = sandbox.server(port, &[]);
+    let status = sandbox.wharf(&["server", "status", "--port", &text, "--format", "json"]);
+    let who = sandbox.wharf(&["who", &text, "--format", "json"]);
+    let status = status.json_lines().remove(0);
+    let (status, who) = (&status["port"]["holders"][0], who.json_lines().remove(0));
+    let keys = |value: &serde_json::Value| -> Vec<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(keys(status), keys(&who["holders"][0]));
+    assert_eq!(status["pid"], json!(server.pid()));
+    server.signal(Signal::KILL);
+}
+
+#[test]
+fn a_port_on_an_address_that_no_interface_has_is_not_offered() {
+    let sandbox = Sandbox::new();
+    let found = sandbox
+        .wharf(&["next-port", "8003", "--host", "203.0.113.7"])
+        .expect(1);
+    assert_eq!(found.stdout, "");
+    assert!(found.stderr.contains("no interface"), "{found}");
+}
+
+#[test]
+fn two_who_free_one_port_stop_its_holder_once() {
+    let sandbox = Sandbox::new();
+    for _ in 0..3 {
+        let port = free_port();
+        let text = port.to_string();
+        let _server = sandbox.server(port, &[]);
+        let words = ["free", &text, "--force"];
+        let both = [sandbox.spawn(&words), sandbox.spawn(&words)];
+        for one in both {
+            one.wait().expect(0);
+        }
+        let stopped = sandbox
+            .wharf(&["ports", "--history", "--format", "json"])
+            .expect(0)
+            .json_lines()
+            .iter()
+            .filter(|entry| entry["port"] == json!(port) && entry["outcome"] == "stopped")
+            .count();
+        assert_eq!(stopped, 1);
+    }
+}
