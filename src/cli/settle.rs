@@ -7,6 +7,7 @@ use crate::observe::observe;
 use crate::plan::placement::Placement;
 use crate::plan::policy::{Choice, Policy};
 use crate::plan::{self, Inputs, Plan, Question};
+use crate::port::holder::{Holder, Who};
 use crate::port::release::{consequences, how_released};
 use crate::project::model::Project;
 use crate::state::Observed;
@@ -126,6 +127,24 @@ fn unanswered(questions: &[Question]) -> Error {
             "--force (or --on-conflict replace) stops the holder and starts a fresh instance"
                 .to_owned(),
         );
+    }
+    // What needs a person's word is no answer among others, and yet one way out.
+    let needs_consent = |question: &Question| {
+        let units = |holder: &Holder| matches!(holder.who, Who::Unit { .. });
+        question.holders.iter().any(units)
+            && question
+                .holders
+                .iter()
+                .all(|holder| holder.obstacle(true).is_none())
+    };
+    if questions.iter().any(needs_consent)
+        && questions
+            .iter()
+            .all(|question| question.settled.is_none() && !question.own)
+    {
+        error
+            .hints
+            .push("--force (or --on-conflict replace) stops the unit by systemctl".to_owned());
     }
     match questions {
         [question] => {

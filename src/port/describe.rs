@@ -78,7 +78,18 @@ pub fn how_released(holder: &Holder) -> String {
             }
         }
         // Whom root cannot see is shown to nobody.
-        Who::Unknown { to_root: true, .. } => "not at all: use another port".to_owned(),
+        Who::Unknown { to_root: true, .. } | Who::Kernel => match holder.sockets.first() {
+            Some(socket) => format!(
+                "use another port: wharf next-port {}{}",
+                socket.address.port(),
+                if socket.protocol == Protocol::Udp {
+                    " --udp"
+                } else {
+                    ""
+                },
+            ),
+            None => "use another port".to_owned(),
+        },
         Who::Unknown { .. } => match holder.sockets.first() {
             Some(socket) => format!(
                 "sudo ss -{}lnp sport = :{}",
@@ -91,7 +102,6 @@ pub fn how_released(holder: &Holder) -> String {
             ),
             None => "sudo ss -tulnp".to_owned(),
         },
-        Who::Kernel => "not at all: use another port".to_owned(),
     }
 }
 

@@ -158,13 +158,12 @@ pub fn consequences(holders: &[Holder], claim: &Claim) -> Vec<String> {
         if holder.protected.is_some() {
             continue;
         }
-        let line = match supervisor_of(facts, claim) {
-            Some(first) => Some(format!(
-                "to be stopped first, since it would start it again: {first}"
-            )),
-            None => supervisor::ends_with_it(&Table::read(), facts.pid),
-        };
-        lines.extend(line);
+        lines.extend(
+            supervisor_of(facts, claim).map(|first| {
+                format!("to be stopped first, since it would start it again: {first}")
+            }),
+        );
+        lines.extend(supervisor::ends_with_it(&Table::read(), facts.pid));
     }
     lines.dedup();
     lines

@@ -349,15 +349,16 @@ pub(crate) fn ends_with_it(table: &Table, holder: u32) -> Option<String> {
     let mut child = holder;
     for ancestor in table.ancestors(holder) {
         let facts = process_facts(ancestor.pid)?;
-        if let Some(name) = tool(&facts).filter(|name| ENDS_ALL.contains(name)) {
-            let others = other_work(table, ancestor.pid, child);
-            return (!others.is_empty()).then(|| {
-                format!(
-                    "{name} (pid {}) ends its other programs when one of them has ended: {}",
-                    ancestor.pid,
-                    others.join(", ")
-                )
-            });
+        let others = other_work(table, ancestor.pid, child);
+        // Some have a process of their own kind above each program.
+        if let Some(name) = tool(&facts).filter(|name| ENDS_ALL.contains(name))
+            && !others.is_empty()
+        {
+            return Some(format!(
+                "{name} (pid {}) ends its other programs when one of them has ended: {}",
+                ancestor.pid,
+                others.join(", ")
+            ));
         }
         child = ancestor.pid;
     }

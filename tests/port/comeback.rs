@@ -7,7 +7,7 @@ use wharf::port::PortError;
 use wharf::port::claim::Claim;
 use wharf::port::comeback::{Moment, watch};
 use wharf::port::holder::Holder;
-use wharf::port::release::{await_free, is_free, stop_process};
+use wharf::port::release::{await_free, consequences, is_free, stop_process};
 
 use super::stage::{Actor, claim, facts, free_port, holders, is_alive, pids, script};
 
@@ -55,6 +55,26 @@ fn nothing_is_waited_for_where_nobody_is_left_to_start_it_again() {
     assert!(result.is_ok(), "{result:?}");
     assert_eq!(said, None);
     assert!(is_free(&wanted).unwrap());
+}
+
+#[test]
+fn what_a_supervisor_ends_with_one_of_its_programs_is_said_beforehand() {
+    for (name, says) in [("honcho", true), ("keep-it-up", false)] {
+        let port = free_port();
+        let wanted = claim(port, &["127.0.0.1"]);
+        let text = port.to_string();
+        let keeper = Actor::play_as(name, &["orchestra", "127.0.0.1", &text, "1"]);
+        let [other, server] = keeper.words[..] else {
+            panic!("{:?}", keeper.words);
+        };
+        let found = holders(&wanted);
+        assert_eq!(pids(&found), [server]);
+        let expected = format!(
+            "honcho (pid {}) ends its other programs when one of them has ended: perl (pid {other})",
+            keeper.pid()
+        );
+        assert_eq!(consequences(&found, &wanted).contains(&expected), says);
+    }
 }
 
 /// A terminal with a shell that reads what is typed, and the first line that is typed there.
