@@ -513,10 +513,25 @@ fn works_beside(table: &Table, pid: u32, child: u32) -> impl Iterator<Item = &St
     })
 }
 
+/// What a process was started for: below it there may be others, each with nothing but the next.
+fn innermost<'a>(table: &'a Table, outer: &'a Stat) -> &'a Stat {
+    let mut at = outer;
+    // A table is read piece by piece, so it may have a ring where a pid was given again.
+    for _ in 0..8 {
+        let mut below = table.children(at.pid);
+        let (Some(only), None) = (below.next(), below.next()) else {
+            break;
+        };
+        at = only;
+    }
+    at
+}
+
 /// The other programs that a process keeps, in words; the first few.
 fn other_work(table: &Table, pid: u32, child: u32) -> Vec<String> {
     const SHOWN: usize = 4;
     let mut others: Vec<String> = works_beside(table, pid, child)
+        .map(|other| innermost(table, other))
         .map(|other| format!("{} (pid {})", other.name, other.pid))
         .collect();
     if others.len() > SHOWN {

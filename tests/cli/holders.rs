@@ -8,7 +8,7 @@ use crate::support::{Sandbox, free_port, python, ws_server};
 /// A compose file with plain TCP servers on these ports.
 fn servers(sandbox: &Sandbox, file: &str, ports: &[u16]) {
     let (python, server) = (python(), ws_server());
-    let services: String = ports
+    let services: Vec<String> = ports
         .iter()
         .enumerate()
         .map(|(at, port)| {
@@ -17,7 +17,7 @@ fn servers(sandbox: &Sandbox, file: &str, ports: &[u16]) {
             )
         })
         .collect();
-    sandbox.write(file, format!("services:\n{services}"));
+    sandbox.write(file, format!("services:\n{}", services.concat()));
 }
 
 #[test]
