@@ -4,9 +4,9 @@
 //! Ends with the process that has it. Without the file (a state directory that cannot be written) everybody goes on
 //! at once: the locks spare a second entry in the log, and nothing else depends on them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use crate::port::claim::{Claim, Protocol};
@@ -25,6 +25,11 @@ impl Turn {
     /// # Errors
     /// The file cannot be made or locked.
     pub fn take(state: &Path, claim: &Claim) -> io::Result<Self> {
+        // The first command of a user finds none.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state)?;
         let file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -94,7 +99,9 @@ mod tests {
     #[test]
     fn of_two_who_want_a_port_the_second_waits_for_the_first() {
         let root = tempfile::tempdir().unwrap();
-        let take = |port, protocol| Turn::take(root.path(), &claim(port, protocol)).unwrap();
+        // Not there yet, as for a user's first command.
+        let state = root.path().join("state").join("wharf");
+        let take = |port, protocol| Turn::take(&state, &claim(port, protocol)).unwrap();
         let first = take(8003, Protocol::Tcp);
         assert!(!first.waited);
         // Others are in nobody's way.
