@@ -70,7 +70,10 @@ fn check_instances(
     if let Some(project) = named.project().filter(|_| !context.is_by_name(named)) {
         // Only these services and their dependencies are in it.
         let wanted = project.services.values();
-        let wanted = wanted.filter(|service| service.scale != Some(0) && none(&service.name));
+        let wanted = wanted.filter(|service| {
+            // What another program provides never has one.
+            service.scale != Some(0) && service.provider.is_none() && none(&service.name)
+        });
         for service in wanted {
             let name = &service.name;
             if replicas().next().is_none() {

@@ -49,7 +49,7 @@ const PROCESS: &str = "
 services:
   db: {provider: {type: fakecloud, options: {size: 256, tags: [a, b]}}}
   app:
-    x-wharf: {process: {command: [sh, -c, 'echo at $DB_URL $TOKEN; exec sleep 600']}}
+    x-wharf: {process: {command: [sh, -c, 'echo at $$DB_URL $$TOKEN; exec sleep 600']}}
     stop_grace_period: 0s
     depends_on: [db]
 ";
