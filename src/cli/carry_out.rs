@@ -18,7 +18,7 @@ use crate::plan::step::{Action, Step, StepId};
 use crate::probe;
 use crate::state::ProbeKind;
 use crate::ui::progress::Progress;
-use crate::ui::{GOOD, NAME, Steps, Ui};
+use crate::ui::{GOOD, NAME, Ui};
 
 /// Executes a plan and prints what happens; with `--dry-run` prints the plan.
 ///
@@ -182,7 +182,7 @@ impl<'a> Running<'a> {
 
 /// Drops what builds wrote from their errors, where it was on the screen a moment ago.
 pub(super) fn forget_shown(report: &mut Report, ui: Ui, quiet: Quiet) {
-    if ui.quiet || quiet.builds || ui.steps == Steps::Json {
+    if ui.quiet || quiet.builds {
         return;
     }
     for (_, error) in &mut report.failed {

@@ -46,15 +46,20 @@ pub fn object(error: &Error) {
         message = format!("{message}: {source}");
         cause = source.source();
     }
+    let (mut details, mut hints) = (error.details.clone(), error.hints.clone());
     if !error.diagnostics.is_empty() {
-        let findings = error.diagnostics.iter().map(|finding| {
-            let text = rendered(finding);
-            anstream::adapter::strip_str(&text).to_string()
-        });
-        message = findings.collect::<Vec<_>>().join("\n");
+        let titles: Vec<String> = error.diagnostics.iter().map(title).collect();
+        message = titles.join("\n");
+        for finding in &error.diagnostics {
+            details.extend(finding.place.as_ref().map(|place| {
+                let (line, column) = place.line_and_column();
+                format!("{}:{line}:{column}", place.source.path.display())
+            }));
+            hints.extend(finding.hint.clone());
+        }
     }
     let mut object = serde_json::json!({ "error": true, "message": message });
-    for (key, lines) in [("details", &error.details), ("hints", &error.hints)] {
+    for (key, lines) in [("details", details), ("hints", hints)] {
         if !lines.is_empty() {
             object[key] = serde_json::json!(lines);
         }
@@ -67,18 +72,21 @@ pub fn diagnostic(finding: &Diagnostic) {
     drop(writeln!(anstream::stderr(), "{}", rendered(finding)));
 }
 
+fn title(finding: &Diagnostic) -> String {
+    if finding.key.is_empty() {
+        finding.message.clone()
+    } else {
+        format!("{}: {}", finding.key, finding.message)
+    }
+}
+
 /// A finding as text, with escape codes.
 pub fn rendered(finding: &Diagnostic) -> String {
     let level = match finding.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let title = if finding.key.is_empty() {
-        finding.message.clone()
-    } else {
-        format!("{}: {}", finding.key, finding.message)
-    };
-    let mut group = Group::with_title(level.primary_title(title));
+    let mut group = Group::with_title(level.primary_title(title(finding)));
     let path = finding
         .place
         .as_ref()

@@ -47,6 +47,43 @@ fn a_limit_holds_for_steps_at_work() {
 }
 
 #[test]
+fn json_progress_is_json_to_the_last_line() {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", sleepers(&["a"]));
+    let told = |arguments: &[&str], code| -> Vec<serde_json::Value> {
+        let all = [&["--progress", "json"], arguments].concat();
+        let done = sandbox.wharf(&all).expect(code);
+        let lines = done.stderr.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{done}")))
+            .collect()
+    };
+    told(&["up", "-d"], 0);
+    let again = told(&["up", "-d"], 0);
+    let id = format!("Process {}-a-1", sandbox.project());
+    let running = serde_json::json!({ "id": id, "status": "Running" });
+    assert_eq!(again, [running]);
+    let failed = told(&["up", "-d", "nosuch"], 2);
+    let last = failed.last().expect("it says why");
+    assert_eq!(last["error"], true);
+    assert_eq!(last["message"], "no such service: nosuch");
+    told(&["down"], 0);
+    let nothing = told(&["down", "a"], 0);
+    let text = nothing[0]["text"].as_str().unwrap_or_default();
+    assert!(text.ends_with("has no instances of a"), "{text}");
+}
+
+#[test]
+fn run_publishes_one_way_or_the_other() {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", sleepers(&["a"]));
+    sandbox
+        .wharf(&["run", "-P", "-p", "1:2", "a"])
+        .expect(2)
+        .expect_text("--service-ports and --publish are incompatible");
+}
+
+#[test]
 fn settings_come_from_the_environment_and_from_the_env_file() {
     let mut sandbox = Sandbox::new();
     sandbox.write("compose.yaml", sleepers(&["a"]));
