@@ -277,7 +277,10 @@ fn due(inputs: &Inputs<'_>, service: &Service, image: &str, there: bool) -> Due 
             };
             Due::Problem(Problem {
                 message: format!("image {image} {state} and {who} forbids to pull it"),
-                hint: Some(format!("docker pull {image}")),
+                hint: Some(match &service.platform {
+                    Some(asked) => format!("docker pull --platform {asked} {image}"),
+                    None => format!("docker pull {image}"),
+                }),
             })
         }
     }

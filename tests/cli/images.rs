@@ -308,3 +308,26 @@ fn build_checks_a_dockerfile_and_builds_nothing() {
     }
     assert_eq!(engine.ask(&["images", "--quiet", &image]), "");
 }
+
+#[test]
+fn an_image_for_another_platform_costs_no_container() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let image = engine.busybox();
+    let compose = |more: &str| {
+        let text = format!(
+            "services:\n  a: {{image: {image}, pull_policy: never, command: [sleep, '600'], stop_grace_period: 0s{more}}}\n"
+        );
+        sandbox.write("compose.yaml", text);
+    };
+    compose("");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let first = engine.of_project("container", sandbox.project());
+    compose(", platform: linux/s390x");
+    let refused = sandbox.wharf(&["up", "-d"]).expect(1);
+    assert!(refused.stderr.contains("not linux/s390x"), "{refused}");
+    assert_eq!(engine.of_project("container", sandbox.project()), first);
+    let name = format!("{}-a-1", sandbox.project());
+    let running = engine.ask(&["inspect", "--format", "{{.State.Running}}", &name]);
+    assert_eq!(running.trim(), "true");
+}

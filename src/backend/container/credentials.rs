@@ -468,4 +468,27 @@ mod tests {
         assert_eq!(told(&env, "busybox").await, None);
         assert_eq!(Credentials::load(&env).for_build().await, None);
     }
+
+    #[tokio::test]
+    async fn why_there_are_none_is_said_once() {
+        let (_home, env) = home(r#"{"credsStore": "not-installed"}"#);
+        let credentials = Credentials::load(&env);
+        let (events, mut receiver) = Events::channel();
+        for _ in 0..2 {
+            assert_eq!(credentials.for_image("localhost:5000/a").await, None);
+            credentials.tell(&events);
+        }
+        let Ok(Event::Warning(why)) = receiver.try_recv() else {
+            panic!("nothing was said");
+        };
+        assert!(why.contains("docker-credential-not-installed"), "{why}");
+        assert!(receiver.try_recv().is_err());
+        let (home, env) = home("{broken");
+        Credentials::load(&env).tell(&events);
+        let Ok(Event::Warning(why)) = receiver.try_recv() else {
+            panic!("nothing was said");
+        };
+        let path = home.path().display().to_string();
+        assert!(why.contains(&path), "{why}");
+    }
 }
