@@ -25,6 +25,7 @@ mod orphans;
 pub mod placement;
 pub mod policy;
 pub mod ports;
+mod prerequisites;
 mod resources;
 mod sharing;
 mod spec;

@@ -17,9 +17,7 @@ use crate::plan::order::dependency_order;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
 use crate::plan::spec::{existing, identity, specify};
-use crate::plan::step::{
-    Action, Cause, ProjectIdentity, Provision, SettledPort, StepId, Target, Which,
-};
+use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
 use crate::port::claim::{Claim, Protocol};
 use crate::project::model::{HealthTest, Port, Service};
@@ -110,7 +108,7 @@ pub(super) struct Planner<'a> {
     /// The steps that have services brought up by their providers.
     pub(super) provided: BTreeMap<String, StepId>,
     /// What brings images, where something is replaced: nothing is ended before all of them are there.
-    images: Vec<StepId>,
+    pub(super) images: Vec<StepId>,
 }
 
 impl Planner<'_> {
@@ -128,31 +126,6 @@ impl Planner<'_> {
         if policy.pull || policy.build || inputs.observed.images.contains_key(&image) {
             self.shared
                 .image(&mut self.plan, inputs, &self.project, service);
-        }
-    }
-
-    /// Plans all images first where instances are replaced: an image that cannot be had must not cost an
-    /// instance that runs, be it another service's.
-    fn images(&mut self) {
-        let creates = |decision: &Decision<'_>| matches!(decision, Decision::Create { .. });
-        let replaces = |decision: &Decision<'_>| match decision {
-            Decision::Create { old, .. } => !old.is_empty(),
-            Decision::Drop(..) | Decision::Restart(..) => true,
-            Decision::Keep(_) | Decision::Start(_) | Decision::Unpause(_) => false,
-        };
-        let all = self.decided;
-        let mut decisions = all.values().flat_map(|decided| &decided.decisions);
-        if !decisions.any(replaces) {
-            return;
-        }
-        for decided in all.values() {
-            if decided.backend == BackendKind::Container && decided.decisions.iter().any(creates) {
-                let (inputs, service) = (self.inputs, &decided.service);
-                let steps = self
-                    .shared
-                    .images(&mut self.plan, inputs, &self.project, service);
-                self.images.extend(steps);
-            }
         }
     }
 
@@ -206,24 +179,6 @@ impl Planner<'_> {
                     .push(outcome);
             }
         }
-    }
-
-    /// Has the provider of a service bring it up, after what it depends on.
-    fn provide(&mut self, decided: &Decided<'_>) {
-        let service = &decided.service;
-        let is_due =
-            service.provider.is_some() && !self.inputs.policy.provided.contains(&service.name);
-        if !is_due {
-            return;
-        }
-        let needs = self.gates(service, BackendKind::Process);
-        let provide = Action::Provide {
-            service: Arc::clone(service),
-            project: self.project.name.clone(),
-            what: Provision::Up,
-        };
-        let step = self.plan.add(provide, Cause::Requested("provider"), needs);
-        self.provided.insert(service.name.clone(), step);
     }
 
     fn unpause(&mut self, instance: &Instance) -> Outcome {
