@@ -11,7 +11,7 @@ mod free;
 mod handle;
 pub mod holder;
 pub mod owner;
-mod proc_file;
+pub(crate) mod proc_file;
 pub mod process;
 pub mod protect;
 pub mod release;

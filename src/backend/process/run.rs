@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,16 @@ impl ProcessId {
     }
 }
 
+/// Longer than any `/proc/PID/stat`: 52 numbers, most of them short, and a name of 64 bytes at most.
+const LONGEST_STAT: usize = 2048;
+
+/// Reads a file of `/proc` that fits in the buffer. It has no size to ask for, and is made anew for each read:
+/// one read is both the cheapest and the only one that shows a single moment.
+fn read_once(path: &str, buffer: &mut [u8]) -> io::Result<usize> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(rustix::io::read(file, buffer)?)
+}
+
 /// What `/proc/PID/stat` says, as far as wharf asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Stat {
@@ -71,7 +82,9 @@ pub struct Stat {
 impl Stat {
     /// Of the process that has this pid now.
     pub fn read(pid: u32) -> Option<Self> {
-        Self::parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+        let mut text = [0; LONGEST_STAT];
+        let length = read_once(&format!("/proc/{pid}/stat"), &mut text).ok()?;
+        Self::parse(pid, text.get(..length)?)
     }
 
     /// `proc_pid_stat(5)`. The name in parentheses may itself contain parentheses and spaces, so fields are

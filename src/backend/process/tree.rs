@@ -8,11 +8,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 
 use super::ledger::Record;
 use super::run::{ProcessId, RUN_ID, Stat};
+use crate::port::proc_file;
 
 /// The kernel's thread parent; its children have no environment.
 const KTHREADD: u32 = 2;
@@ -32,7 +33,6 @@ impl Snapshot {
     /// Looks at every process of our pid namespace.
     pub fn take() -> io::Result<Self> {
         let mut processes = BTreeMap::new();
-        let mut text = Vec::with_capacity(512);
         for _ in 0..PASSES {
             let mut vanished = false;
             for entry in fs::read_dir("/proc")? {
@@ -43,10 +43,7 @@ impl Snapshot {
                 if processes.contains_key(&pid) {
                     continue;
                 }
-                text.clear();
-                let read = File::open(format!("/proc/{pid}/stat"))
-                    .and_then(|mut file| file.read_to_end(&mut text));
-                match Stat::parse(pid, &text).filter(|_| read.is_ok()) {
+                match Stat::read(pid) {
                     Some(stat) => drop(processes.insert(pid, stat)),
                     None => vanished = true,
                 }
@@ -190,7 +187,7 @@ impl Snapshot {
 /// The run id in the environment that a process was started with; `None` as well where it is not ours to
 /// read.
 fn read_run_id(pid: u32) -> Option<String> {
-    let text = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let text = proc_file::read(format!("/proc/{pid}/environ")).ok()?;
     text.split(|byte| *byte == 0).find_map(|entry| {
         let value = entry.strip_prefix(RUN_ID.as_bytes())?.strip_prefix(b"=")?;
         Some(std::str::from_utf8(value).ok()?.to_owned())
