@@ -2,14 +2,14 @@
 //! cheap; whose they are is found out only when it has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::world::{Heard, Life, life};
+use super::world::{Entry, Heard, Life};
 use crate::backend::process::Record;
 use crate::backend::process::run::ProcessId;
 use crate::backend::process::tree::Snapshot;
 use crate::port::holder::ListeningSocket;
+use crate::port::process::ticks_now;
 use crate::port::{owner, sockets};
 
 /// How long a run is looked at often, and how often.
@@ -34,6 +34,9 @@ pub(super) struct Hearing {
     runs: BTreeSet<String>,
     inodes: BTreeSet<u64>,
     looked: Option<Instant>,
+    /// When the list last showed a socket that it had not shown before, in clock ticks since boot. A run whose
+    /// process is younger has opened none of them.
+    newest: u64,
     /// When each run was first seen.
     since: BTreeMap<String, Instant>,
 }
@@ -48,12 +51,12 @@ struct Run {
 
 impl Hearing {
     /// Looks again, thoroughly if asked to. Blocks for milliseconds.
-    pub(super) fn listen(mut self, records: &[Arc<Record>], thoroughly: bool) -> Self {
+    pub(super) fn listen(mut self, entries: &[Entry], thoroughly: bool) -> Self {
         let now = Instant::now();
-        let runs: Vec<Run> = records
+        let runs: Vec<Run> = entries
             .iter()
-            .filter(|record| life(record) == Life::Up)
-            .map(|record| Run {
+            .filter(|entry| entry.life == Life::Up && !is_unknown(&entry.record))
+            .map(|Entry { record, .. }| Run {
                 id: record.id().to_owned(),
                 main: record.process(),
                 keeper: record.keeper(),
@@ -69,11 +72,22 @@ impl Hearing {
             return self;
         };
         let inodes: BTreeSet<u64> = all.iter().map(|socket| socket.inode).collect();
+        if !inodes.is_subset(&self.inodes) {
+            self.newest = ticks_now();
+        }
         let age = self.looked.map(|looked| now.duration_since(looked));
         if inodes == self.inodes {
             let is_fresh = age.is_some_and(|age| age <= FRESH);
             let is_stale = age.is_none_or(|age| age > STALE);
-            if is_fresh || !thoroughly && !is_stale && ids == self.runs {
+            if is_fresh {
+                return self;
+            }
+            if !thoroughly && !is_stale && self.have_opened_none(&runs) {
+                self.heard.retain(|id, _| ids.contains(id));
+                for id in &ids {
+                    self.heard.entry(id.clone()).or_default();
+                }
+                self.runs = ids;
                 return self;
             }
         }
@@ -86,11 +100,24 @@ impl Hearing {
         self
     }
 
+    /// Whether all runs that were not looked at yet are younger than every socket of the list.
+    fn have_opened_none(&self, runs: &[Run]) -> bool {
+        runs.iter()
+            .filter(|run| !self.runs.contains(&run.id))
+            .all(|run| run.main.is_some_and(|main| main.start_time > self.newest))
+    }
+
     /// How long until the next look.
     pub(super) fn pause(&self) -> Duration {
         let is_young = self.since.values().any(|since| since.elapsed() < YOUNG.0);
         if is_young { YOUNG.1 } else { OLD }
     }
+}
+
+/// Whether its process is still to be noted: then it counts as a new run when it is.
+fn is_unknown(record: &Record) -> bool {
+    let run = record.run.as_ref();
+    run.is_none_or(|run| run.process.is_none() && run.finished.is_none())
 }
 
 fn owned(runs: &[Run], all: &[ListeningSocket]) -> Option<BTreeMap<String, Vec<Heard>>> {
@@ -127,6 +154,24 @@ fn owned(runs: &[Run], all: &[ListeningSocket]) -> Option<BTreeMap<String, Vec<H
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_run_that_is_younger_than_every_socket_has_opened_none() {
+        let run = |id: &str, start_time: Option<u64>| Run {
+            id: id.to_owned(),
+            main: start_time.map(|start_time| ProcessId { pid: 7, start_time }),
+            keeper: None,
+        };
+        let hearing = Hearing {
+            runs: BTreeSet::from(["known".to_owned()]),
+            newest: 100,
+            ..Hearing::default()
+        };
+        let is_quiet = |runs: &[Run]| hearing.have_opened_none(runs);
+        assert!(is_quiet(&[run("known", Some(5)), run("new", Some(101))]));
+        assert!(!is_quiet(&[run("new", Some(101)), run("older", Some(100))]));
+        assert!(!is_quiet(&[run("unknown", None)]));
+    }
 
     #[test]
     fn the_sockets_of_a_run_are_those_of_its_processes() {

@@ -8,11 +8,13 @@ use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::routes::Lines;
 use crate::backend::process::Record;
 
 /// An address and its names.
-pub(super) type Line = (IpAddr, Vec<String>);
+type Line = (IpAddr, Vec<String>);
 
 /// The machine's own hosts file, followed.
 #[derive(Debug)]
@@ -102,7 +104,9 @@ fn without(line: &str, names: &BTreeSet<&str>) -> Option<String> {
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// By name: the id that the instance was made with, and the lines.
-    written: BTreeMap<String, (String, Vec<Line>)>,
+    written: BTreeMap<String, (String, Lines)>,
+    /// The text of the lines that were written last: as a rule the next instance has the same.
+    last: Option<(Lines, String)>,
 }
 
 impl Files {
@@ -112,14 +116,19 @@ impl Files {
         path: &Path,
         record: &Record,
         base: &Base,
-        lines: &[Line],
+        lines: &Lines,
     ) -> io::Result<()> {
         let name = &record.spec.name;
+        let is_same = |old: &Lines| Arc::ptr_eq(old, lines) || old == lines;
         let old = self.written.get(name);
-        if old.is_some_and(|(id, old)| *id == record.created_id && old == lines) {
+        if old.is_some_and(|(id, old)| *id == record.created_id && is_same(old)) {
             return Ok(());
         }
-        match write(path, &base.with(lines)) {
+        let last = self.last.take().filter(|(old, _)| Arc::ptr_eq(old, lines));
+        let (_, text) = self
+            .last
+            .insert(last.unwrap_or_else(|| (Arc::clone(lines), base.with(lines))));
+        match write(path, text) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.written.remove(name);
@@ -130,7 +139,7 @@ impl Files {
                 return Err(error);
             }
         }
-        let now = (record.created_id.clone(), lines.to_vec());
+        let now = (record.created_id.clone(), Arc::clone(lines));
         self.written.insert(name.clone(), now);
         Ok(())
     }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use tokio::net::unix::pipe::Receiver;
 
 use crate::backend::process::dirs::ProjectDir;
+use crate::backend::process::notes::Notes;
 use crate::backend::process::{Record, names};
 
 /// How often the ledger is read where it cannot be watched.
@@ -83,13 +84,20 @@ impl Ledger {
             let run = record.run.as_ref();
             run.is_some_and(|run| run.finished.is_none() && run.process.is_none())
         };
-        let unsure = self
-            .records
-            .iter()
-            .filter(|(name, record)| is_open(record) || !watched.contains(name))
-            .map(|(name, _)| name.clone());
-        let mut stale: BTreeSet<String> = unsure.collect();
+        let unwatched = self.records.keys().filter(|name| !watched.contains(name));
+        let mut stale: BTreeSet<String> = unwatched.cloned().collect();
         stale.append(&mut self.stale);
+        for (name, record) in &mut self.records {
+            if stale.contains(name) || !is_open(record) {
+                continue;
+            }
+            if let Ok(instance) = self.dir.instance(name) {
+                let notes = Notes::read(&instance.notes(), record.id());
+                if notes != Notes::default() {
+                    Arc::make_mut(record).learn(&notes);
+                }
+            }
+        }
         for name in stale {
             let Ok(instance) = self.dir.instance(&name) else {
                 continue;

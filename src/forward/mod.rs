@@ -39,8 +39,8 @@ use tokio::time::Instant;
 
 use crate::backend::BackendError;
 use crate::backend::container::{Containers, Neighbourhood};
+use crate::backend::process::NamesReply;
 use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
-use crate::backend::process::{NamesReply, Record};
 use crate::naming::{Reach as Means, Role};
 use calls::Calls;
 use control::Asked;
@@ -52,7 +52,7 @@ use ledger::Ledger;
 use reach::Reach;
 use relays::{Meetings, Relays};
 use routes::{Door, Routes};
-use world::{Life, World};
+use world::{Entry, Life, World};
 
 /// How long somebody who waits for names is kept waiting.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -122,7 +122,7 @@ pub async fn run(
 struct Forwarder {
     dir: ProjectDir,
     ledger: Ledger,
-    records: Vec<Arc<Record>>,
+    entries: Vec<Entry>,
     hearing: Hearing,
     engine: Option<Engine>,
     base: Base,
@@ -168,7 +168,7 @@ impl Forwarder {
         Ok(Self {
             calls,
             ledger: Ledger::open(dir.clone()),
-            records: Vec::new(),
+            entries: Vec::new(),
             hearing: Hearing::default(),
             engine: containers.map(Engine::follow),
             base: Base::new(PathBuf::from("/etc/hosts")),
@@ -233,6 +233,8 @@ impl Forwarder {
                 () = tokio::time::sleep_until(heard + pause) => {
                     heard = Instant::now();
                     self.refresh_base();
+                    let records = self.entries.iter().map(|entry| Arc::clone(&entry.record));
+                    self.entries = Entry::refresh(records.collect(), &self.entries);
                     self.listen(false).await;
                 }
             }
@@ -256,9 +258,9 @@ impl Forwarder {
 
     async fn read_ledger(&mut self, thoroughly: bool) {
         self.due = None;
-        let before = world::networks(&self.records);
-        self.records = self.ledger.read();
-        let now = world::networks(&self.records);
+        let before = world::networks(&self.entries);
+        self.entries = Entry::refresh(self.ledger.read(), &self.entries);
+        let now = world::networks(&self.entries);
         if now != before
             && let Some(engine) = &self.engine
         {
@@ -268,8 +270,8 @@ impl Forwarder {
     }
 
     async fn listen(&mut self, thoroughly: bool) {
-        let (hearing, records) = (self.hearing.clone(), self.records.clone());
-        let work = tokio::task::spawn_blocking(move || hearing.listen(&records, thoroughly));
+        let (hearing, entries) = (self.hearing.clone(), self.entries.clone());
+        let work = tokio::task::spawn_blocking(move || hearing.listen(&entries, thoroughly));
         // A look that went wrong leaves what was heard before.
         if let Ok(hearing) = work.await {
             self.hearing = hearing;
@@ -303,7 +305,9 @@ impl Forwarder {
     /// Some want to know when all is as it should be by what is known now.
     async fn take(&mut self, all: Vec<Asked>) {
         self.refresh_base();
-        self.read_ledger(true).await;
+        // Who is about to start something does not ask where the others listen.
+        let thoroughly = all.iter().any(|asked| asked.wanted.instances.is_empty());
+        self.read_ledger(thoroughly).await;
         let first = self.number + 1;
         for asked in all {
             let named = asked.wanted.instances.iter().cloned();
@@ -318,7 +322,7 @@ impl Forwarder {
             self.waiting.insert(self.number, waiting);
         }
         let Some(engine) = &self.engine else { return };
-        let answered = engine.look(world::networks(&self.records));
+        let answered = engine.look(world::networks(&self.entries));
         let (events, numbers) = (self.events.clone(), first..=self.number);
         tokio::spawn(async move {
             let gone = || Err("the forwarder is ending".to_owned());
@@ -339,7 +343,7 @@ impl Forwarder {
         let picture = picture.unwrap_or_default();
         let world = World::gather(
             self.dir.name(),
-            &self.records,
+            &self.entries,
             &self.hearing.heard,
             &starting,
             &picture,
@@ -366,8 +370,9 @@ impl Forwarder {
 
     /// Where the relays of local services with names connect.
     fn relay_directories(&self) -> BTreeMap<String, PathBuf> {
-        self.records
+        self.entries
             .iter()
+            .map(|entry| &entry.record)
             .filter(|record| Role::of(&record.spec.labels).is_none())
             .filter(|record| !record.spec.names.places.is_empty())
             .filter_map(|record| {
@@ -383,7 +388,7 @@ impl Forwarder {
     fn write_hosts(&mut self) -> Option<String> {
         let waited_for = self.waited_for();
         let mut trouble = None;
-        for record in &self.records {
+        for Entry { record, .. } in &self.entries {
             let Some(lines) = self.routes.hosts.get(&record.spec.name) else {
                 continue;
             };

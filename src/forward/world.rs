@@ -4,12 +4,54 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::backend::container::{Neighbourhood, Spot};
 use crate::backend::process::{Record, status};
 use crate::naming::{Names, Role};
 use crate::port::claim::Protocol;
 use crate::state::Status;
+
+/// For how long a look at a process is good.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// A ledger entry, and what has become of its run.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) record: Arc<Record>,
+    pub(super) life: Life,
+    /// When that was looked at.
+    looked: Instant,
+}
+
+impl Entry {
+    /// The entries as they are now. Each costs a look at its process: one that was looked at a moment ago, and
+    /// has not been written since, is not looked at again.
+    pub(super) fn refresh(records: Vec<Arc<Record>>, before: &[Self]) -> Vec<Self> {
+        let known: BTreeMap<&str, &Self> = before
+            .iter()
+            .map(|entry| (entry.record.spec.name.as_str(), entry))
+            .collect();
+        let now = Instant::now();
+        let is_good = |entry: &&&Self, record: &Arc<Record>| {
+            Arc::ptr_eq(&entry.record, record) && now.duration_since(entry.looked) < MOMENT
+        };
+        records
+            .into_iter()
+            .map(|record| {
+                let found = known.get(record.spec.name.as_str());
+                match found.filter(|entry| is_good(entry, &record)) {
+                    Some(entry) => (*entry).clone(),
+                    None => Self {
+                        life: life(&record),
+                        looked: now,
+                        record,
+                    },
+                }
+            })
+            .collect()
+    }
+}
 
 /// Everything that routes are made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,15 +132,15 @@ impl World {
     /// Puts together what was found.
     pub(super) fn gather(
         project: &str,
-        records: &[Arc<Record>],
+        entries: &[Entry],
         heard: &BTreeMap<String, Vec<Heard>>,
         starting: &BTreeSet<String>,
         around: &Neighbourhood,
     ) -> Self {
-        let locals = records
+        let locals = entries
             .iter()
-            .filter(|record| Role::of(&record.spec.labels).is_none())
-            .map(|record| local(record, heard, starting))
+            .filter(|entry| Role::of(&entry.record.spec.labels).is_none())
+            .map(|entry| local(entry, heard, starting))
             .collect();
         let networks = around
             .networks
@@ -133,13 +175,14 @@ impl World {
 }
 
 /// The networks that local instances are on.
-pub(super) fn networks(records: &[Arc<Record>]) -> BTreeSet<String> {
-    let places = records.iter().flat_map(|record| &record.spec.names.places);
+pub(super) fn networks(entries: &[Entry]) -> BTreeSet<String> {
+    let records = entries.iter().map(|entry| &entry.record);
+    let places = records.flat_map(|record| &record.spec.names.places);
     places.map(|place| place.network.clone()).collect()
 }
 
 /// How the ledger and the system say that an instance is.
-pub(super) fn life(record: &Record) -> Life {
+fn life(record: &Record) -> Life {
     match status(record) {
         Status::Running | Status::Paused => Life::Up,
         Status::Restarting => Life::Restarting,
@@ -148,11 +191,12 @@ pub(super) fn life(record: &Record) -> Life {
 }
 
 fn local(
-    record: &Record,
+    entry: &Entry,
     heard: &BTreeMap<String, Vec<Heard>>,
     starting: &BTreeSet<String>,
 ) -> Local {
-    let life = life(record);
+    let Entry { record, life, .. } = entry;
+    let life = *life;
     let spec = &record.spec;
     let mut ports: Vec<(u16, u16)> = spec
         .ports

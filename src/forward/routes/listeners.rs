@@ -11,7 +11,8 @@ use crate::forward::world::{Local, Member};
 impl<'a> Making<'a> {
     /// A container reaches a process on its container port.
     pub(super) fn open_relays(&mut self) {
-        for service in self.services() {
+        let services: Vec<&str> = self.by_service.keys().copied().collect();
+        for service in services {
             let mut doors: BTreeMap<u16, Vec<Spot>> = BTreeMap::new();
             let mut expected = BTreeSet::new();
             for (local, spots) in self.living(service) {

@@ -7,22 +7,25 @@ mod spots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use spots::{Spot, spots};
 
 use super::world::{Life, Local, World};
-use crate::naming::Way;
 
 /// What should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Routes {
     /// For each instance that has a hosts file: addresses and the names that stand for them.
-    pub(super) hosts: BTreeMap<String, Vec<(IpAddr, Vec<String>)>>,
+    pub(super) hosts: BTreeMap<String, Lines>,
     /// Where connections are taken in, and where they may go, all equally good.
     pub(super) doors: BTreeMap<Door, Vec<Destination>>,
 }
+
+/// Addresses and their names. Those who see the same share them.
+pub(super) type Lines = Arc<Vec<(IpAddr, Vec<String>)>>;
 
 /// A place where connections are taken in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,15 +64,16 @@ pub(super) fn routes(world: &World) -> Routes {
             .iter()
             .map(|local| spots(local, &world.locals))
             .collect(),
+        by_service: BTreeMap::new(),
         routes: Routes::default(),
         by_loopback: BTreeMap::new(),
     };
-    making.open_relays();
-    for local in &world.locals {
-        if local.names.way == Way::Hosts {
-            making.name_for(local);
-        }
+    for (at, local) in world.locals.iter().enumerate() {
+        let found = making.by_service.entry(local.service.as_str());
+        found.or_default().push(at);
     }
+    making.open_relays();
+    making.name();
     making.open_loopback();
     for local in &world.locals {
         making.forward_for(local);
@@ -85,6 +89,8 @@ struct Making<'a> {
     world: &'a World,
     /// For each local instance: its container ports.
     spots: Vec<BTreeMap<u16, Spot>>,
+    /// For each service: where its local instances stand in `world.locals`.
+    by_service: BTreeMap<&'a str, Vec<usize>>,
     routes: Routes,
     /// Services that somebody sees at a loopback address.
     by_loopback: BTreeMap<&'a str, Ipv4Addr>,
@@ -96,16 +102,11 @@ impl<'a> Making<'a> {
         &self,
         service: &'a str,
     ) -> impl Iterator<Item = (&'a Local, &BTreeMap<u16, Spot>)> + use<'_, 'a> {
-        self.world
-            .locals
+        let found = self.by_service.get(service).map_or(&[][..], Vec::as_slice);
+        found
             .iter()
-            .zip(&self.spots)
-            .filter(move |(local, _)| local.service == service && stands_for_service(local))
-    }
-
-    fn services(&self) -> BTreeSet<&'a str> {
-        let locals = self.world.locals.iter();
-        locals.map(|local| local.service.as_str()).collect()
+            .filter_map(|at| Some((self.world.locals.get(*at)?, self.spots.get(*at)?)))
+            .filter(|(local, _)| stands_for_service(local))
     }
 
     /// Whether this machine has a leg in a network.

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
-use super::Making;
 use super::spots::{has_only_v6, is_elsewhere_too};
+use super::{Lines, Making};
 use crate::forward::world::{Heard, Life, Local, Member};
+use crate::naming::Way;
 
 /// Names that mean the machine itself, whatever a compose file says.
 const KEPT: [&str; 5] = [
@@ -17,20 +19,46 @@ const KEPT: [&str; 5] = [
 ];
 
 impl<'a> Making<'a> {
-    /// The names that a local instance sees.
-    pub(super) fn name_for(&mut self, client: &'a Local) {
-        let mut lines: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+    /// The names that local instances see. In most projects all see the same, which is found out once.
+    pub(super) fn name(&mut self) {
+        let mut seen: BTreeMap<View<'a>, (Seen<'a>, Lines)> = BTreeMap::new();
+        for client in &self.world.locals {
+            if client.names.way != Way::Hosts {
+                continue;
+            }
+            let (all, lines) = seen.entry(View::of(client)).or_insert_with(|| {
+                let all = self.seen_by(client);
+                let lines = in_lines(&all);
+                (all, lines)
+            });
+            let mut lines = Arc::clone(lines);
+            if client.life == Life::Down && client.is_starting {
+                // Others do not see it yet, and it has its own names before it starts.
+                let mut all = all.clone();
+                self.add(client, client, &mut all);
+                lines = in_lines(&all);
+            }
+            self.routes.hosts.insert(client.instance.clone(), lines);
+        }
+    }
+
+    /// What the names of `other` mean for `client`.
+    fn add(&mut self, client: &Local, other: &'a Local, seen: &mut Seen<'a>) {
+        let names = shared_names(client, other);
+        if names.is_empty() {
+            return;
+        }
+        for address in self.addresses_of(client, other) {
+            seen.entry(address).or_default().extend(&names);
+        }
+    }
+
+    /// What everybody sees who has the client's view.
+    fn seen_by(&mut self, client: &Local) -> Seen<'a> {
+        let mut lines = Seen::new();
         for other in &self.world.locals {
-            let is_itself = other.instance == client.instance;
-            if !is_itself && other.life == Life::Down {
-                continue;
-            }
-            let names = shared_names(client, other);
-            if names.is_empty() {
-                continue;
-            }
-            for address in self.addresses_of(client, other) {
-                lines.entry(address).or_default().extend(&names);
+            if other.life != Life::Down {
+                self.add(client, other, &mut lines);
             }
         }
         for member in &self.world.members {
@@ -62,15 +90,7 @@ impl<'a> Making<'a> {
                 lines.entry(address.into()).or_default().extend(names);
             }
         }
-        let lines = lines
-            .into_iter()
-            .map(|(address, names)| {
-                let names = names.into_iter().filter(|name| is_name(name));
-                (address, names.map(str::to_owned).collect::<Vec<_>>())
-            })
-            .filter(|(_, names)| !names.is_empty())
-            .collect();
-        self.routes.hosts.insert(client.instance.clone(), lines);
+        lines
     }
 
     /// Where a local instance sees another one, or itself.
@@ -124,6 +144,41 @@ impl<'a> Making<'a> {
         }
         address.map(IpAddr::V4).into_iter().collect()
     }
+}
+
+/// What the names that an instance sees depend on, besides the others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct View<'a> {
+    networks: BTreeSet<&'a str>,
+    scope: &'a str,
+    addresses: &'a BTreeMap<String, Ipv4Addr>,
+}
+
+impl<'a> View<'a> {
+    fn of(client: &'a Local) -> Self {
+        let places = client.names.places.iter();
+        Self {
+            networks: places.map(|place| place.network.as_str()).collect(),
+            scope: &client.names.scope,
+            addresses: &client.names.addresses,
+        }
+    }
+}
+
+/// Addresses and all names that stand for them.
+type Seen<'a> = BTreeMap<IpAddr, BTreeSet<&'a str>>;
+
+/// As they stand in a hosts file.
+fn in_lines(seen: &Seen<'_>) -> Lines {
+    let lines = seen
+        .iter()
+        .map(|(address, names)| {
+            let names = names.iter().copied().filter(|name| is_name(name));
+            (*address, names.map(str::to_owned).collect::<Vec<_>>())
+        })
+        .filter(|(_, names)| !names.is_empty())
+        .collect();
+    Arc::new(lines)
 }
 
 /// The names that one instance has where another one is too.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::{Destination, Door, routes};
 use crate::forward::world::{Heard, Life, Local, Member, World};
@@ -230,7 +231,10 @@ fn what_is_down_has_no_name_and_no_door_and_what_restarts_keeps_its_name() {
     api.life = Life::Down;
     let mut world = world(true, vec![api, local("web", &[], &[])], Vec::new());
     assert_eq!(lines(&world, "p-web-1"), ["127.0.0.1 p-web-1 web"]);
-    // It has a hosts file before it starts, with its own name.
+    assert_eq!(lines(&world, "p-api-1"), ["127.0.0.1 p-web-1 web"]);
+    // It has its own name before it starts.
+    world.locals[0].is_starting = true;
+    assert_eq!(lines(&world, "p-web-1"), ["127.0.0.1 p-web-1 web"]);
     assert_eq!(
         lines(&world, "p-api-1"),
         ["127.0.0.1 api p-api-1 p-web-1 web"]
@@ -364,6 +368,25 @@ fn addresses_in_an_environment_lead_to_where_the_service_is_now() {
     );
     all.networks.insert("n".into(), false);
     assert_eq!(here(&all)[1], "127.70.0.2:5432 -> web>172.18.0.2:5432");
+}
+
+#[test]
+fn those_on_the_same_networks_share_what_they_see() {
+    let mut far = local("far", &[], &[]);
+    far.names.places[0].network = "m".into();
+    let mut off = local("off", &[], &[]);
+    off.life = Life::Down;
+    let locals = vec![local("api", &[], &[]), local("web", &[], &[]), far, off];
+    let hosts = routes(&world(true, locals, vec![])).hosts;
+    let is_shared = |one: &str, other: &str| Arc::ptr_eq(&hosts[one], &hosts[other]);
+    assert!(is_shared("p-api-1", "p-web-1"));
+    assert!(!is_shared("p-api-1", "p-far-1"));
+    assert!(is_shared("p-api-1", "p-off-1"));
+    let mut starting = local("off", &[], &[]);
+    starting.life = Life::Down;
+    starting.is_starting = true;
+    let hosts = routes(&world(true, vec![local("api", &[], &[]), starting], vec![])).hosts;
+    assert!(!Arc::ptr_eq(&hosts["p-api-1"], &hosts["p-off-1"]));
 }
 
 #[test]
