@@ -8,7 +8,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -200,6 +200,26 @@ impl Recorder {
             channel.closed = false;
         }
         Ok(ends)
+    }
+
+    /// The reading ends of its pipes: see [`hold`].
+    pub(super) fn into_pipes(self) -> Vec<File> {
+        let sources = self.channels.into_iter().map(|channel| channel.source);
+        sources
+            .filter_map(|source| match source {
+                Source::Pipe(file) => Some(file),
+                Source::Terminal(..) => None,
+            })
+            .collect()
+    }
+
+    /// All that is open for it.
+    pub(super) fn descriptors(&self) -> Vec<i32> {
+        let mut all = vec![self.index.as_raw_fd()];
+        for channel in &self.channels {
+            all.extend([channel.source.file().as_raw_fd(), channel.log.as_raw_fd()]);
+        }
+        all
     }
 
     /// What to wait on, with its place in [`STREAMS`]; what nobody can write to is left out.

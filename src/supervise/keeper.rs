@@ -11,10 +11,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
@@ -32,7 +32,7 @@ use super::revival;
 use crate::backend::BackendError;
 use crate::backend::process::Spec;
 use crate::backend::process::cgroup::{Group, Place};
-use crate::backend::process::child::{Extras, Launch, Way};
+use crate::backend::process::child::{Extras, Launch, Ready, Way};
 use crate::backend::process::dirs::{InstanceDir, failed};
 use crate::backend::process::notes::Notebook;
 use crate::backend::process::protocol::Failure;
@@ -71,6 +71,8 @@ enum Report {
 pub(super) struct Starting {
     keeper: ProcessId,
     report: File,
+    /// The pipes of the run.
+    held: Vec<File>,
 }
 
 /// A run that has begun.
@@ -107,8 +109,78 @@ pub(super) fn lock(dir: &InstanceDir) -> Result<Option<File>, BackendError> {
     }
 }
 
+/// What a run is started with, made before its keeper is: the supervisor has all that it takes in memory, where
+/// each new keeper would have to fetch it page by page.
+struct Outfit {
+    notebook: Notebook,
+    streams: Streams,
+    ready: Ready,
+}
+
+impl Outfit {
+    fn make(order: &Order<'_>) -> Result<Self, Failure> {
+        let spec = order.spec;
+        let attributes = &spec.attributes;
+        let path = order.dir.notes();
+        let notebook =
+            Notebook::open(&path).map_err(|error| Failure::from(failed("write", &path, error)))?;
+        let streams = Streams::open(order)?;
+        let door = order
+            .group
+            .map(|(group, place)| group.open(place, &attributes.resources.settings(), &spec.name))
+            .transpose()?
+            .flatten();
+        let way = if attributes.tty {
+            Way::OnTerminal
+        } else {
+            Way::Apart
+        };
+        let ready = Launch {
+            command: &spec.command,
+            program: spec.program.as_deref(),
+            working_dir: &spec.working_dir,
+            environment: &spec.environment,
+            run_id: order.run_id,
+            user: spec.user.as_ref(),
+            descriptors: order.descriptors,
+            hosts: spec.names.hosts.as_deref(),
+        }
+        .ready(way, &Extras::of(attributes, door))
+        .map_err(|error| cannot_run(spec, &error))?;
+        Ok(Self {
+            notebook,
+            streams,
+            ready,
+        })
+    }
+
+    /// What the keeper goes on with.
+    fn descriptors(&self) -> Vec<i32> {
+        let streams = &self.streams;
+        let mut all = streams.recorder.descriptors();
+        all.push(self.notebook.as_fd().as_raw_fd());
+        all.extend(streams.process.iter().map(AsRawFd::as_raw_fd));
+        all.extend(self.ready.descriptors());
+        if let Some((typed, terminal)) = &streams.typed {
+            all.extend([typed.as_raw_fd(), terminal.as_raw_fd()]);
+        }
+        all
+    }
+}
+
+fn cannot_run(spec: &Spec, error: &io::Error) -> Failure {
+    Failure::Command {
+        command: spec.command.join(" "),
+        working_dir: spec.working_dir.clone(),
+        cause: error.into(),
+    }
+}
+
 /// Starts a keeper, which starts the run. `lock` goes to the keeper.
 pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> {
+    let outfit = Outfit::make(order)?;
+    // Asked once, here: the keepers have it from us.
+    words();
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| state("cannot make a pipe", &error.into()))?;
     // What the child would write out a second time.
@@ -116,16 +188,18 @@ pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> 
     let pid = match fork().map_err(|error| state("cannot start a keeper", &error.into()))? {
         ForkResult::Child => {
             drop(read);
-            keep(order, &lock, File::from(write));
+            keep(order, outfit, &lock, File::from(write));
         }
         ForkResult::Parent { child } => child,
     };
-    // The keeper's alone from now on.
+    let held = outfit.streams.recorder.into_pipes();
+    // The rest is the keeper's alone from now on.
     drop(lock);
     let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
     Ok(Starting {
         keeper: ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 }),
         report: File::from(read),
+        held,
     })
 }
 
@@ -138,6 +212,11 @@ impl Starting {
     /// Readable when the keeper has reported.
     pub(super) fn report(&self) -> BorrowedFd<'_> {
         self.report.as_fd()
+    }
+
+    /// The pipes of the run, to be held open as [`hold`](super::capture::hold) does.
+    pub(super) fn take_held(&mut self) -> Vec<File> {
+        std::mem::take(&mut self.held)
     }
 
     /// Returns when the process runs its program, or with the reason why it cannot; `None` when the keeper was
@@ -170,8 +249,8 @@ fn fork() -> nix::Result<ForkResult> {
     unsafe_code,
     reason = "a forked child must not run what its parent has registered for its exit"
 )]
-fn keep(order: &Order<'_>, lock: &File, report: File) -> ! {
-    let outcome = catch_unwind(AssertUnwindSafe(|| attend(order, lock, report)));
+fn keep(order: &Order<'_>, outfit: Outfit, lock: &File, report: File) -> ! {
+    let outcome = catch_unwind(AssertUnwindSafe(|| attend(order, outfit, lock, report)));
     // SAFETY: ends the process; there is no state to be careful of.
     unsafe { nix::libc::_exit(i32::from(outcome.is_err())) }
 }
@@ -185,12 +264,12 @@ struct Kept {
     typed: Option<(File, File)>,
 }
 
-fn attend(order: &Order<'_>, lock: &File, mut report: File) {
-    let me = std::process::id();
-    let settled = settle_in(order, lock.as_raw_fd(), report.as_raw_fd());
-    let begun = settled
+fn attend(order: &Order<'_>, outfit: Outfit, lock: &File, mut report: File) {
+    let mut kept = outfit.descriptors();
+    kept.extend([lock.as_raw_fd(), report.as_raw_fd()]);
+    let begun = settle_in(order, kept)
         .map_err(|error| state("cannot close what the supervisor has open", &error))
-        .and_then(|()| start(order, me));
+        .and_then(|()| start(order, outfit));
     let said = match &begun {
         Ok((_, kept)) => Report::Started { main: kept.main },
         Err(failure) => Report::Failed {
@@ -209,8 +288,8 @@ fn attend(order: &Order<'_>, lock: &File, mut report: File) {
 }
 
 /// Becomes a process of its own: nothing of the supervisor's stays open, above all not its lock.
-fn settle_in(order: &Order<'_>, lock: i32, report: i32) -> io::Result<()> {
-    close_all_but([lock.min(report), lock.max(report)])?;
+fn settle_in(order: &Order<'_>, kept: Vec<i32>) -> io::Result<()> {
+    close_all_but(kept)?;
     if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
         let _ = nix::unistd::dup2_stdin(&null);
         let _ = nix::unistd::dup2_stdout(&null);
@@ -225,26 +304,32 @@ fn settle_in(order: &Order<'_>, lock: i32, report: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes everything but the standard streams and these two, ascending. One by one, as kernels before 5.9
-/// need it, the supervisor's descriptors of many services would cost more than the start itself.
+/// Closes everything but the standard streams and these. One by one, as kernels before 5.9 need it, the
+/// supervisor's descriptors of many services would cost more than the start itself.
 #[expect(
     unsafe_code,
     reason = "the descriptors belong to objects of the supervisor's, which are never used again here"
 )]
-fn close_all_but([first, second]: [i32; 2]) -> io::Result<()> {
-    let last = i32::MAX;
+fn close_all_but(mut kept: Vec<i32>) -> io::Result<()> {
+    kept.retain(|fd| *fd > 2);
+    kept.sort_unstable();
     let close = |from: i32, to: i32| {
         // SAFETY: takes numbers only, and nothing that owns one of them is used or dropped any more.
         from > to || unsafe { nix::libc::syscall(nix::libc::SYS_close_range, from, to, 0) } == 0
     };
-    if close(3, first - 1) && close(first + 1, second - 1) && close(second + 1, last) {
+    let mut from = 3;
+    let is_closed = kept.iter().all(|fd| {
+        let begin = std::mem::replace(&mut from, fd + 1);
+        close(begin, fd - 1)
+    });
+    if is_closed && close(from, i32::MAX) {
         return Ok(());
     }
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     for fd in open {
-        if fd > 2 && fd != first && fd != second {
+        if fd > 2 && kept.binary_search(&fd).is_err() {
             let _ = nix::unistd::close(fd);
         }
     }
@@ -257,16 +342,26 @@ fn ignore(which: Signal) -> nix::Result<()> {
     unsafe { signal(which, SigHandler::SigIgn) }.map(drop)
 }
 
-/// Writes over the words that this process was started with (`proc_pid_stat(5)`, fields 48 and 49).
+/// Where the words are that this process was started with: from, and how many bytes (`proc_pid_stat(5)`,
+/// fields 48 and 49).
+fn words() -> Option<(u64, usize)> {
+    static WORDS: OnceLock<Option<(u64, usize)>> = OnceLock::new();
+    *WORDS.get_or_init(|| {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace().skip(45);
+        let mut place = || fields.next()?.parse::<u64>().ok();
+        let (begin, end) = (place()?, place()?);
+        Some((begin, usize::try_from(end.saturating_sub(begin)).ok()?))
+    })
+}
+
+/// Writes over the words that this process was started with.
 fn retitle(text: &str) -> io::Result<()> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let mut fields = rest.split_whitespace().skip(45);
-    let mut place = || fields.next().and_then(|field| field.parse::<u64>().ok());
-    let (Some(begin), Some(end)) = (place(), place()) else {
+    let Some((begin, length)) = words() else {
         return Ok(());
     };
-    let mut words = vec![0; usize::try_from(end.saturating_sub(begin)).unwrap_or_default()];
+    let mut words = vec![0; length];
     // The last byte stays NUL.
     let room = words.len().saturating_sub(1);
     for (place, byte) in words.iter_mut().take(room).zip(text.bytes()) {
@@ -276,50 +371,26 @@ fn retitle(text: &str) -> io::Result<()> {
     memory.write_all_at(&words, begin)
 }
 
-fn start(order: &Order<'_>, me: u32) -> Result<(SignalFd, Kept), Failure> {
+fn start(order: &Order<'_>, outfit: Outfit) -> Result<(SignalFd, Kept), Failure> {
+    let Outfit {
+        notebook,
+        streams,
+        ready,
+    } = outfit;
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     let signals = mask
         .thread_block()
         .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
         .map_err(|error| state("cannot set up the keeper's signals", &error.into()))?;
-    let me = ProcessId::of(me).unwrap_or(ProcessId {
-        pid: me,
-        start_time: 0,
-    });
+    let pid = std::process::id();
+    let me = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
     let path = order.dir.notes();
-    let notebook = Notebook::begin(&path, order.run_id, me)
+    notebook
+        .begin(order.run_id, me)
         .map_err(|error| Failure::from(failed("write", &path, error)))?;
-    let streams = Streams::open(order)?;
-    let spec = order.spec;
-    let attributes = &spec.attributes;
-    let door = order
-        .group
-        .map(|(group, place)| group.open(place, &attributes.resources.settings(), &spec.name))
-        .transpose()?
-        .flatten();
-    let launched = Launch {
-        command: &spec.command,
-        program: spec.program.as_deref(),
-        working_dir: &spec.working_dir,
-        environment: &spec.environment,
-        run_id: order.run_id,
-        user: spec.user.as_ref(),
-        descriptors: order.descriptors,
-        hosts: spec.names.hosts.as_deref(),
-    }
-    .spawn_under(
-        streams.process,
-        if attributes.tty {
-            Way::OnTerminal
-        } else {
-            Way::Apart
-        },
-        &Extras::of(attributes, door),
-    );
-    match launched {
-        Ok(child) => {
-            let pid = child.id();
+    match ready.begin(streams.process) {
+        Ok(pid) => {
             let main = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
             // The space for it is there since the beginning.
             drop(notebook.started(main));
@@ -333,18 +404,14 @@ fn start(order: &Order<'_>, me: u32) -> Result<(SignalFd, Kept), Failure> {
         }
         Err(error) => {
             drop(notebook.failed(&error));
-            Err(Failure::Command {
-                command: spec.command.join(" "),
-                working_dir: spec.working_dir.clone(),
-                cause: (&error).into(),
-            })
+            Err(cannot_run(order.spec, &error))
         }
     }
 }
 
 /// The standard streams of a process, and their other ends.
 struct Streams {
-    process: [Stdio; 3],
+    process: [OwnedFd; 3],
     recorder: Recorder,
     typed: Option<(File, File)>,
 }
@@ -380,14 +447,17 @@ impl Streams {
                 typed: stdin.map(|typed| (typed, writing)),
             });
         }
+        let stdin = match stdin {
+            Some(typed) => typed,
+            None => {
+                File::open("/dev/null").map_err(|error| state("cannot open /dev/null", &error))?
+            }
+        };
+        let stdin = stdin.into();
         let mut recorder = Recorder::open(dir, attributes.rotation, owner)?;
         let [stdout, stderr] = recorder.ends(dir)?;
         Ok(Self {
-            process: [
-                stdin.map_or_else(Stdio::null, Stdio::from),
-                stdout.into(),
-                stderr.into(),
-            ],
+            process: [stdin, stdout.into(), stderr.into()],
             recorder,
             typed: None,
         })

@@ -1,21 +1,23 @@
 //! Starts one process of a run: own session, default signals, no descriptor but its three, its own
-//! environment. The only unsafe code of the process backend.
+//! environment.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
-use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
+use nix::unistd::setsid;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
+use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 use super::attributes::{Attributes, Limit};
+use super::exec::Program;
 use super::ledger::Account;
 use super::namespace::Hosts;
 
@@ -93,16 +95,7 @@ impl Launch<'_> {
     /// As [`Launch::spawn_with`], under limits.
     pub fn spawn_under(&self, ends: [Stdio; 3], way: Way, extras: &Extras) -> io::Result<Child> {
         let [stdin, stdout, stderr] = ends;
-        let Some(first) = self.command.first() else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
-        };
-        // `chdir` and `exec` in the child fail with the same error; only here can they be told apart.
-        if !self.working_dir.is_dir() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotADirectory,
-                format!("there is no directory {}", self.working_dir.display()),
-            ));
-        }
+        let first = self.first()?;
         let mut command = Command::new(self.program.unwrap_or(Path::new(first)));
         command
             .arg0(first)
@@ -114,13 +107,90 @@ impl Launch<'_> {
             .stdin(stdin)
             .stdout(stdout)
             .stderr(stderr);
-        let hosts = self.hosts.map(Hosts::new).transpose()?;
-        let around = Around {
-            descriptors: self.descriptors,
-            hosts,
-        };
-        prepare(&mut command, self.user, around, way, extras);
+        prepare(&mut command, self.inside(way, extras)?);
         command.spawn()
+    }
+
+    /// Makes all that a start needs which does not copy our memory; for a process of one thread.
+    pub fn ready(&self, way: Way, extras: &Extras) -> io::Result<Ready> {
+        let first = self.first()?;
+        let own = (super::run::RUN_ID.to_owned(), self.run_id.to_owned());
+        let others = self.environment.iter();
+        let environment = others
+            .filter(|(name, _)| *name != super::run::RUN_ID)
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .chain([own]);
+        let program = Program::new(
+            self.program.unwrap_or(Path::new(first)),
+            self.environment.get("PATH").map(String::as_str),
+            self.command,
+            environment,
+            self.working_dir,
+        )?;
+        let inside = self.inside(way, extras)?;
+        Ok(Ready { program, inside })
+    }
+
+    /// What it is called.
+    fn first(&self) -> io::Result<&str> {
+        let Some(first) = self.command.first() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
+        };
+        // `chdir` and `exec` in the child fail with the same error; only here can they be told apart.
+        if !self.working_dir.is_dir() {
+            return Err(io::Error::new(
+                io::ErrorKind::NotADirectory,
+                format!("there is no directory {}", self.working_dir.display()),
+            ));
+        }
+        Ok(first)
+    }
+
+    /// What it is put into.
+    fn inside(&self, way: Way, extras: &Extras) -> io::Result<Inside> {
+        let limits = self
+            .descriptors
+            .map(|limit| (Resource::Nofile, limit))
+            .into_iter()
+            .chain(extras.limits.iter().copied());
+        Ok(Inside {
+            way,
+            limits: limits.collect(),
+            door: extras.door.as_ref().and_then(|door| {
+                let procs = door.procs.try_clone().ok()?;
+                Some((procs, door.is_needed))
+            }),
+            oom_score_adj: extras.oom_score_adj.map(|value| value.to_string()),
+            user: self.user.map(|account| {
+                let groups = account.groups.iter().map(|gid| Gid::from_raw(*gid));
+                (
+                    Uid::from_raw(account.uid),
+                    Gid::from_raw(account.gid),
+                    groups.collect(),
+                )
+            }),
+            hosts: self.hosts.map(Hosts::new).transpose()?,
+        })
+    }
+}
+
+/// A start of which everything is made but the process.
+pub struct Ready {
+    program: Program,
+    inside: Inside,
+}
+
+impl Ready {
+    /// What is open for it.
+    pub fn descriptors(&self) -> Option<i32> {
+        let (procs, _) = self.inside.door.as_ref()?;
+        Some(procs.as_raw_fd())
+    }
+
+    /// Returns once the process runs its program, with its pid, or with the reason why it cannot.
+    pub fn begin(mut self, ends: [OwnedFd; 3]) -> io::Result<u32> {
+        let inside = self.inside;
+        self.program.start(ends, &|| inside.enter())
     }
 }
 
@@ -133,55 +203,33 @@ pub enum Way {
     OnTerminal,
 }
 
-/// What a process is put into.
-struct Around {
-    descriptors: Option<Rlimit>,
+/// What a process is put into between its making and its program.
+struct Inside {
+    way: Way,
+    limits: Vec<(Resource, Rlimit)>,
+    /// The control group to be in, and whether not to be run outside of it.
+    door: Option<(File, bool)>,
+    oom_score_adj: Option<String>,
+    user: Option<(Uid, Gid, Vec<Gid>)>,
     hosts: Option<Hosts>,
 }
 
-/// Runs between fork and exec, in the child.
-#[expect(unsafe_code, reason = "only a hook between fork and exec can do this")]
-fn prepare(
-    command: &mut Command,
-    user: Option<&Account>,
-    around: Around,
-    way: Way,
-    extras: &Extras,
-) {
-    let Around { descriptors, hosts } = around;
-    let limits: Vec<(Resource, Rlimit)> = descriptors
-        .map(|limit| (Resource::Nofile, limit))
-        .into_iter()
-        .chain(extras.limits.iter().copied())
-        .collect();
-    let door = extras.door.as_ref().and_then(|door| {
-        let procs = door.procs.try_clone().ok()?;
-        Some((procs, door.is_needed))
-    });
-    let oom_score_adj = extras.oom_score_adj.map(|value| value.to_string());
-    let user = user.map(|account| {
-        (
-            Uid::from_raw(account.uid),
-            Gid::from_raw(account.gid),
-            account
-                .groups
-                .iter()
-                .map(|gid| Gid::from_raw(*gid))
-                .collect::<Vec<_>>(),
-        )
-    });
-    let hook = move || {
+impl Inside {
+    /// In the new process. Only system calls that are async-signal-safe (signal-safety(7)), on memory that was
+    /// allocated before: nothing here may allocate or take a lock.
+    #[expect(unsafe_code, reason = "signal dispositions have no safe interface")]
+    fn enter(&self) -> io::Result<()> {
         setsid()?;
-        if way == Way::OnTerminal {
+        if self.way == Way::OnTerminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
         }
-        if let Some((procs, is_needed)) = &door {
+        if let Some((procs, is_needed)) = &self.door {
             let entered = rustix::io::write(procs, b"0");
             if *is_needed {
                 entered?;
             }
         }
-        if let Some(value) = &oom_score_adj {
+        if let Some(value) = &self.oom_score_adj {
             put(c"/proc/self/oom_score_adj", value.as_bytes())?;
         }
         for each in Signal::iterator() {
@@ -190,23 +238,28 @@ fn prepare(
             let _ = unsafe { signal(each, SigHandler::SigDfl) };
         }
         SigSet::empty().thread_set_mask()?;
-        for (resource, limit) in &limits {
+        for (resource, limit) in &self.limits {
             setrlimit(*resource, *limit)?;
         }
-        if let Some(hosts) = &hosts {
+        if let Some(hosts) = &self.hosts {
             hosts.enter()?;
         }
-        if let Some((uid, gid, groups)) = &user {
-            setgroups(groups)?;
-            setgid(*gid)?;
-            setuid(*uid)?;
+        // For this thread, which is all that there is; the C library would look for others.
+        if let Some((uid, gid, groups)) = &self.user {
+            set_thread_groups(groups)?;
+            set_thread_gid(*gid)?;
+            set_thread_uid(*uid)?;
         }
         Ok(())
-    };
-    // SAFETY: the hook only makes system calls that are async-signal-safe (signal-safety(7)) and reads
-    // memory that was allocated before the fork; it neither allocates nor takes a lock.
+    }
+}
+
+/// Has a command enter what it is put into.
+#[expect(unsafe_code, reason = "only a hook between fork and exec can do this")]
+fn prepare(command: &mut Command, inside: Inside) {
+    // SAFETY: see `Inside::enter`.
     unsafe {
-        command.pre_exec(hook);
+        command.pre_exec(move || inside.enter());
     }
 }
 

@@ -13,6 +13,7 @@ mod client;
 mod convert;
 mod declared;
 pub mod dirs;
+mod exec;
 mod follow;
 mod foreground;
 mod happenings;

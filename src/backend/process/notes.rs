@@ -14,6 +14,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -86,9 +87,15 @@ fn process(text: &str) -> Option<ProcessId> {
 #[derive(Debug)]
 pub struct Notebook(File);
 
+impl AsFd for Notebook {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Notebook {
-    /// Begins the notes of a run, in place of those of the last one.
-    pub fn begin(path: &Path, run_id: &str, keeper: ProcessId) -> io::Result<Self> {
+    /// Room for the notes of a run, in place of those of the last one.
+    pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -96,10 +103,13 @@ impl Notebook {
             .mode(0o600)
             .open(path)?;
         file.write_all_at(&[b' '; 3 * SLOT], 0)?;
-        let notebook = Self(file);
+        Ok(Self(file))
+    }
+
+    /// The keeper is at work.
+    pub fn begin(&self, run_id: &str, keeper: ProcessId) -> io::Result<()> {
         let ProcessId { pid, start_time } = keeper;
-        notebook.put(0, &format!("1 {run_id} {pid} {start_time}"))?;
-        Ok(notebook)
+        self.put(0, &format!("1 {run_id} {pid} {start_time}"))
     }
 
     /// The process runs.
@@ -142,7 +152,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("run");
         assert_eq!(Notes::read(&path, "r"), Notes::default());
-        let notebook = Notebook::begin(&path, "r", ME).unwrap();
+        let notebook = Notebook::open(&path).unwrap();
+        assert_eq!(Notes::last(&path), None);
+        notebook.begin("r", ME).unwrap();
         notebook.started(ME).unwrap();
         notebook.ended(143, 5).unwrap();
         let notes = Notes::read(&path, "r");
@@ -157,7 +169,9 @@ mod tests {
     fn a_failure_keeps_its_number_and_a_long_message_its_slot() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("run");
-        let notebook = Notebook::begin(&path, "r", ME).unwrap();
+        let notebook = Notebook::open(&path).unwrap();
+        assert_eq!(Notes::last(&path), None);
+        notebook.begin("r", ME).unwrap();
         notebook.failed(&io::Error::from_raw_os_error(2)).unwrap();
         assert_eq!(Notes::read(&path, "r").failed.unwrap().0, 2);
         notebook.failed(&io::Error::other("é".repeat(200))).unwrap();
@@ -170,7 +184,7 @@ mod tests {
     fn half_a_slot_is_none() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("run");
-        Notebook::begin(&path, "r", ME).unwrap();
+        Notebook::open(&path).unwrap().begin("r", ME).unwrap();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(b"exit 1", 2 * SLOT as u64).unwrap();
         assert_eq!(Notes::read(&path, "r").exit, None);

@@ -1,5 +1,6 @@
 //! Starting processes of an instance: its main process, and its healthchecks.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::process::Stdio;
@@ -17,7 +18,6 @@ use crate::backend::process::remains::Remains;
 use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
 use crate::backend::process::stores;
 use crate::state::{Health, Status};
-use crate::supervise::capture::hold;
 use crate::supervise::health::Schedule;
 use crate::supervise::keeper::{self, Begun, Order, Starting};
 use crate::supervise::lifecycle::{Action, Event};
@@ -51,15 +51,16 @@ impl Unit {
         &mut self,
         around: &mut Surroundings,
     ) -> Result<(), Failure> {
-        let Some(starting) = self.starting.take() else {
+        let Some(mut starting) = self.starting.take() else {
             return Ok(());
         };
+        let held = starting.take_held();
         let begun = starting
             .finish()
             .and_then(|begun| begun.or_else(|| self.left_by_keeper()).ok_or_else(killed));
         match begun {
             Ok(begun) => {
-                self.begun(begun, around);
+                self.begun(begun, held, around);
                 Ok(())
             }
             Err(failure) => {
@@ -140,14 +141,14 @@ impl Unit {
         keeper::begin(&order, lock)
     }
 
-    fn begun(&mut self, begun: Begun, around: &Surroundings) {
+    fn begun(&mut self, begun: Begun, held: Vec<File>, around: &Surroundings) {
         self.known.clear();
         self.main = Some(begun.main);
         self.keeper = begun.keeper.and_then(|id| {
             let end = id.open()?;
             Some(Held { id, end })
         });
-        self.held = hold(&self.dir);
+        self.held = held;
         if let Some(run) = &mut self.record.run {
             run.process = Some(begun.main);
             run.keeper = begun.keeper;
