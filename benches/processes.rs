@@ -187,7 +187,8 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(1));
         }
         let wall = begun.elapsed();
-        let aside: Duration = self.own().iter().map(|pid| cpu_of(*pid)).sum();
+        let aside = self.own().into_iter().chain(self.forwarder());
+        let aside: Duration = aside.map(cpu_of).sum();
         self.run(&["down"]);
         Measured {
             wall,
@@ -211,6 +212,18 @@ impl Bench {
         let supervisor = self.supervisor();
         let keepers = children_of(supervisor);
         [supervisor].into_iter().chain(keepers).collect()
+    }
+
+    /// The forwarder, a service of the project to the supervisor.
+    fn forwarder(&self) -> Option<u32> {
+        let notes = self
+            .project("bench")
+            .join("instances/bench-wharf-forwarder-1/run");
+        let notes = fs::read_to_string(notes).ok()?;
+        let main = notes
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("main "));
+        main?.split(' ').next()?.parse().ok()
     }
 
     fn supervisor(&self) -> u32 {
@@ -259,12 +272,16 @@ impl Bench {
         self.run(&["up", "-d"]);
         let supervisor = self.supervisor();
         let own = self.own();
-        let before: Duration = own.iter().map(|pid| cpu_of(*pid)).sum();
+        let forwarder = self.forwarder();
+        let cpu = || -> Duration { own.iter().copied().chain(forwarder).map(cpu_of).sum() };
+        // It looks often at runs in their first seconds.
+        std::thread::sleep(Duration::from_secs(20));
+        let before = cpu();
         let span = Duration::from_secs(5);
         std::thread::sleep(span);
-        let after: Duration = own.iter().map(|pid| cpu_of(*pid)).sum();
+        let after = cpu();
         println!(
-            "at rest: CPU {:.3} % (supervisor and {} keepers together)",
+            "at rest: CPU {:.3} % (supervisor, {} keepers and the forwarder together)",
             ratio(after.saturating_sub(before), span) * 100.0,
             own.len() - 1
         );
@@ -319,11 +336,16 @@ impl Bench {
     }
 }
 
-/// `proc_pid_schedstat(5)`: time on a CPU.
+/// `proc_pid_schedstat(5)`: time on a CPU, of all its threads.
 fn cpu_of(pid: u32) -> Duration {
-    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-    let first = text.split(' ').next().and_then(|field| field.parse().ok());
-    Duration::from_nanos(first.unwrap_or_default())
+    let of = |thread: &Path| {
+        let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+        let first = text.split(' ').next().and_then(|field| field.parse().ok());
+        Duration::from_nanos(first.unwrap_or_default())
+    };
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    threads.map(|thread| of(&thread.path())).sum()
 }
 
 fn own_cpu() -> Duration {
