@@ -356,6 +356,9 @@ fn a_frozen_process_stays_frozen_whoever_looks_after_it() {
     assert_eq!(states(&sandbox), ["db paused", "web paused"]);
     assert!(is_frozen(&main) && is_frozen(&child));
     sandbox.wharf(&["pause", "db"]).expect(1);
+    let refused = sandbox.wharf(&["exec", "db", "true"]).expect(1);
+    let hint = "is paused: `wharf unpause db` first";
+    assert!(refused.stderr.contains(hint), "{refused}");
 
     let supervisors = sandbox.processes();
     let supervisor = supervisors

@@ -149,6 +149,13 @@ impl Processes {
 
     fn beside(&self, project: &str, name: &str, aside: &Aside) -> Result<Started, BackendError> {
         let record = self.record(project, name)?;
+        // As in a container: it would wait for what stands still, or not even come to be.
+        if record.status == Status::Paused {
+            let service = &record.spec.service;
+            return Err(BackendError::Unsupported(format!(
+                "{name} is paused: `wharf unpause {service}` first"
+            )));
+        }
         let mut environment = record.spec.environment.clone();
         for entry in &aside.environment {
             if let Some((key, value)) = entry.split_once('=') {
@@ -180,13 +187,9 @@ impl Processes {
             user,
             run_id: record.id().to_owned(),
             hosts: record.spec.names.hosts.clone(),
-            // A command that may not put anything into the group of the service runs it beside; in a frozen one
-            // it would not even come to be.
+            // A command that may not put anything into the group of the service runs it beside.
             extras: Extras {
-                door: record
-                    .group()
-                    .filter(|_| record.status != Status::Paused)
-                    .and_then(|group| group.door(false).ok()),
+                door: record.group().and_then(|group| group.door(false).ok()),
                 ..Extras::default()
             },
         })
