@@ -132,6 +132,8 @@ pub struct Lifecycle {
     attempts: u32,
     pauses: u32,
     code: i32,
+    /// A user has ended it: whatever its policy says.
+    is_dismissed: bool,
 }
 
 impl Lifecycle {
@@ -145,6 +147,7 @@ impl Lifecycle {
             attempts: 0,
             pauses: 0,
             code: 0,
+            is_dismissed: false,
         }
     }
 
@@ -152,6 +155,11 @@ impl Lifecycle {
     #[must_use]
     pub fn paced(self, pacing: Pacing) -> Self {
         Self { pacing, ..self }
+    }
+
+    /// Its policy does not start it again until a command has.
+    pub fn dismiss(&mut self) {
+        self.is_dismissed = true;
     }
 
     /// Of an instance that a supervisor before us left running.
@@ -220,6 +228,7 @@ impl Lifecycle {
                 self.restarts = 0;
                 self.attempts = 0;
                 self.pauses = 0;
+                self.is_dismissed = false;
                 self.enter(Phase::Starting, Action::Spawn)
             }
             // Whoever asks again need not wait for the pause to end.
@@ -308,7 +317,8 @@ impl Lifecycle {
     /// It ended by itself: the policy decides.
     fn after_end(&mut self, now: Moment) -> Action {
         let limit = self.pacing.attempts.filter(|limit| *limit != 0);
-        let again = limit.is_none_or(|limit| self.attempts < limit)
+        let again = !self.is_dismissed
+            && limit.is_none_or(|limit| self.attempts < limit)
             && match self.policy {
                 RestartPolicy::No => false,
                 RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
@@ -436,6 +446,16 @@ mod tests {
         };
         assert_eq!(end(&mut life, 1, since + ms(1)), Action::Over);
         assert_eq!(life.restarts(), 4);
+    }
+
+    #[test]
+    fn what_a_user_has_ended_is_started_again_by_a_command_alone() {
+        let mut life = running(RestartPolicy::Always);
+        life.dismiss();
+        assert_eq!(end(&mut life, 143, ms(1)), Action::Over);
+        assert_eq!(life.on_event(Event::Start, ms(2)), Action::Spawn);
+        assert_eq!(life.on_event(Event::Spawned, ms(2)), Action::None);
+        assert_eq!(end(&mut life, 1, ms(3)), Action::Pause);
     }
 
     #[test]

@@ -105,6 +105,30 @@ async fn kill_needs_no_grace_and_prevents_the_restart() {
 }
 
 #[tokio::test]
+async fn a_signal_that_a_user_ends_it_with_prevents_the_restart() {
+    // One takes the stop signal for what it is, the other dies of a signal.
+    for (signal, code, script) in [
+        (
+            15,
+            3,
+            "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done",
+        ),
+        (1, 129, "echo up; exec sleep 600"),
+        (37, 165, "echo up; exec sleep 600"),
+    ] {
+        let stage = Stage::new();
+        let mut service = shell("web", script);
+        service.restart = wharf::project::model::Restart::Always;
+        stage.up(service).await.unwrap();
+        stage.line("web", "up").await;
+        let kill = stage.processes.kill("stage", "stage-web-1", signal);
+        kill.await.unwrap();
+        assert_eq!(stage.exit_code("web").await, code);
+        assert_eq!(stage.instance("web").await.status, exited(code));
+    }
+}
+
+#[tokio::test]
 async fn another_signal_goes_to_the_main_process_alone() {
     let stage = Stage::new();
     let script = "trap 'echo got it' USR1; echo up; while :; do sleep 0.05; done";

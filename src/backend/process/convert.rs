@@ -66,6 +66,7 @@ pub(super) fn record(
         created_id,
         status: Status::Created,
         wanted: false,
+        told: None,
         restarts: 0,
         health: healthcheck.as_ref().map(|_| Health::Starting),
         run: None,
@@ -181,16 +182,35 @@ fn check(check: &Healthcheck) -> Option<Check> {
 /// The number of a signal given as `SIGTERM`, `term` or `15`.
 pub(super) fn signal(word: &str) -> Result<i32, BackendError> {
     let upper = word.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let known = match upper.parse::<i32>() {
-        Ok(number) => Signal::try_from(number).ok(),
-        Err(_) if upper.starts_with("SIG") => upper.parse().ok(),
-        Err(_) => format!("SIG{upper}").parse().ok(),
+        Ok(number) => run::is_signal(number).then_some(number),
+        Err(_) => real_time(name).or_else(|| {
+            let named = format!("SIG{name}").parse::<Signal>().ok();
+            named.map(|signal| signal as i32)
+        }),
     };
-    known.map(|signal| signal as i32).ok_or_else(|| {
+    known.ok_or_else(|| {
         BackendError::Unsupported(format!(
             "`{word}` is not a signal that wharf can send to a local process"
         ))
     })
+}
+
+/// `RTMIN`, `RTMIN+3`, `RTMAX-2` and the like.
+fn real_time(name: &str) -> Option<i32> {
+    let (rest, from, step) = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(rest), _) => (rest.strip_prefix('+'), *run::REAL_TIME.start(), 1),
+        (_, Some(rest)) => (rest.strip_prefix('-'), *run::REAL_TIME.end(), -1),
+        _ => return None,
+    };
+    let many = match rest {
+        Some(many) => many.parse::<u8>().ok()?,
+        None => 0,
+    };
+    let is_whole = rest.is_some() || name.len() == "RTMIN".len();
+    let number = from + step * i32::from(many);
+    (is_whole && run::REAL_TIME.contains(&number)).then_some(number)
 }
 
 /// Who `user: name|uid[:group|gid]` is. `None` when it is not set or when it is who we are.
@@ -381,7 +401,19 @@ mod tests {
         for word in ["SIGINT", "int", "2"] {
             assert_eq!(signal(word).unwrap(), 2, "{word}");
         }
-        assert!(signal("SIGFOO").is_err());
+        for (word, number) in [
+            ("SIGRTMIN+3", 37),
+            ("rtmin", 34),
+            ("RTMAX-1", 63),
+            ("64", 64),
+        ] {
+            assert_eq!(signal(word).unwrap(), number, "{word}");
+        }
+        for word in [
+            "SIGFOO", "32", "RTMIN+31", "RTMIN-1", "RTMINx", "RTMIN+", "65",
+        ] {
+            assert!(signal(word).is_err(), "{word}");
+        }
         assert!(signal("0").is_err());
     }
 

@@ -46,6 +46,10 @@ pub struct Record {
     pub status: Status,
     /// Whether it is meant to be alive: set by start, unset by stop.
     pub wanted: bool,
+    /// The signal that a user has sent to the current run last. If that has ended it, its policy does not start it
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<i32>,
     /// Starts by the restart policy since the last start by a command.
     pub restarts: u32,
     /// The verdict of its healthcheck.

@@ -4,16 +4,39 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::ops::RangeInclusive;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 /// The variable that carries the run id in every process of a run.
 pub const RUN_ID: &str = "WHARF_RUN_ID";
+
+/// Real-time signals as the kernel counts them, without those that a C library keeps for itself (signal(7)).
+pub const REAL_TIME: RangeInclusive<i32> = 34..=64;
+
+/// Whether a program can be sent the signal with this number.
+pub fn is_signal(number: i32) -> bool {
+    Signal::from_named_raw(number).is_some() || REAL_TIME.contains(&number)
+}
+
+/// Sends a signal by its number to the process that a descriptor stands for.
+///
+/// # Errors
+/// What the system said.
+#[expect(unsafe_code, reason = "the safe interface takes no real-time signals")]
+pub fn send(process: &OwnedFd, number: i32) -> io::Result<()> {
+    let nothing = std::ptr::null::<nix::libc::siginfo_t>();
+    let call = nix::libc::SYS_pidfd_send_signal;
+    // SAFETY: takes two numbers and a null pointer, which means: as kill(2) would.
+    let sent = unsafe { nix::libc::syscall(call, process.as_raw_fd(), number, nothing, 0) };
+    nix::errno::Errno::result(sent)?;
+    Ok(())
+}
 
 /// A process, never mistaken for a later one with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,13 +68,18 @@ impl ProcessId {
 
     /// Sends a signal to exactly this process; `Ok(false)` when it has ended.
     pub fn signal(self, signal: Signal) -> io::Result<bool> {
+        self.signal_number(signal.as_raw())
+    }
+
+    /// As [`ProcessId::signal`], by number.
+    pub fn signal_number(self, number: i32) -> io::Result<bool> {
         let Some(fd) = self.open() else {
             return Ok(false);
         };
-        match pidfd_send_signal(&fd, signal) {
+        match send(&fd, number) {
             Ok(()) => Ok(true),
-            Err(rustix::io::Errno::SRCH) => Ok(false),
-            Err(error) => Err(error.into()),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::{GROUP_RETRY, Settled, Surroundings, Unit};
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::remains::Remains;
-use crate::backend::process::run::{ProcessId, Survivor, boot_id};
+use crate::backend::process::run::{ProcessId, Survivor, boot_id, send};
 use crate::supervise::lifecycle::{Action, Event, Phase};
 
 /// Pause between two looks at a control group that has been given up on.
@@ -142,18 +142,20 @@ impl Unit {
             return self.apply(Event::TreeGone, around);
         }
         self.cleared = false;
-        let signal = Signal::from_named_raw(self.record.spec.stop_signal)
-            .filter(|_| polite)
-            .unwrap_or(Signal::KILL);
+        let signal = if polite {
+            self.record.spec.stop_signal
+        } else {
+            Signal::KILL.as_raw()
+        };
         for id in &tree {
             if self.watched.iter().any(|(known, _)| known == id) {
                 continue;
             }
             let Some(fd) = id.open() else { continue };
             // A process we may not signal stays watched; it is reported if it outlives its time.
-            let _ = rustix::process::pidfd_send_signal(&fd, signal);
+            let _ = send(&fd, signal);
             // One that is frozen would not notice.
-            let _ = rustix::process::pidfd_send_signal(&fd, Signal::CONT);
+            let _ = send(&fd, Signal::CONT.as_raw());
             self.watched.push((*id, fd));
         }
         self.known = tree;

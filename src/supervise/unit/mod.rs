@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, WatchFlags};
-use rustix::process::{Pid, Rlimit, Signal};
+use rustix::process::{Pid, Rlimit};
 
 use super::capture::{Moved, Recorder};
 use super::health::Schedule;
@@ -22,7 +22,7 @@ use crate::backend::BackendError;
 use crate::backend::process::dirs::InstanceDir;
 use crate::backend::process::notes::Notes;
 use crate::backend::process::protocol::Failure;
-use crate::backend::process::run::{ProcessId, wall_clock};
+use crate::backend::process::run::{ProcessId, is_signal, wall_clock};
 use crate::backend::process::tree::Snapshot;
 use crate::backend::process::{Record, UNKNOWN_CODE};
 use crate::state::Status;
@@ -341,15 +341,18 @@ impl Unit {
 
     /// Sends a signal to the main process alone.
     pub(super) fn signal(&mut self, signal: i32) -> Result<(), Failure> {
-        let Some(signal) = Signal::from_named_raw(signal) else {
+        if !is_signal(signal) {
             return Err(Failure::Refused {
                 message: format!("{signal} is not a signal"),
             });
-        };
+        }
         let main = self.main.ok_or_else(|| Failure::Refused {
             message: format!("{} is not running", self.record.spec.name),
         })?;
-        match main.signal(signal) {
+        // Before it can end of it: a successor must know, too.
+        self.record.told = Some(signal);
+        self.record.write(&self.dir)?;
+        match main.signal_number(signal) {
             Ok(_) => Ok(()),
             Err(error) => Err(Failure::State {
                 action: format!("cannot signal {}", self.record.spec.name),
@@ -392,6 +395,12 @@ impl Unit {
         let id = self.main.take();
         self.main_end = None;
         self.health = None;
+        // It may have taken the signal for what it is, or died of it.
+        let stop_signal = self.record.spec.stop_signal;
+        let is_end = |signal: i32| signal == stop_signal || code == 128 + signal;
+        if self.record.told.is_some_and(is_end) {
+            self.life.dismiss();
+        }
         self.known = around.tree(self, id.or_else(|| self.record.process()));
         if let Some(run) = &mut self.record.run {
             run.code = Some(code);

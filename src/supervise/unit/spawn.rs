@@ -122,6 +122,7 @@ impl Unit {
             finished: None,
             code: None,
         });
+        self.record.told = None;
         self.record.status = Status::Running;
         self.record.restarts = self.life.restarts();
         self.record.health = self
