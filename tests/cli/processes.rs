@@ -147,7 +147,7 @@ fn a_killed_supervisor_loses_neither_the_service_nor_its_output() {
     let sandbox = Sandbox::new();
     sandbox.write(
         "compose.yaml",
-        "services:\n  count:\n    x-wharf:\n      process:\n        command: [python3, -u, -c, \"import time\\ni=0\\nwhile True:\\n  print('line', i); i+=1; time.sleep(0.01)\"]\n",
+        "services:\n  count:\n    x-wharf:\n      process:\n        command: [python3, -c, \"import os, time\\ni=0\\nwhile True:\\n  os.write(1, b'line %d\\\\n' % i); i+=1; time.sleep(0.01)\"]\n",
     );
     sandbox.wharf(&["up", "-d"]).expect(0);
     let row = sandbox
