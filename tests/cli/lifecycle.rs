@@ -37,7 +37,10 @@ volumes: {{kept: {{}}}}
 
 fn rows(sandbox: &Sandbox) -> Vec<Value> {
     let arguments = ["ps", "--all", "--format", "json"];
-    sandbox.wharf(&arguments).expect(0).json_lines()
+    let mut rows = sandbox.wharf(&arguments).expect(0).json_lines();
+    // Of services alone.
+    rows.retain(|row| !text(row, "Labels").contains("wharf.role="));
+    rows
 }
 
 fn text<'a>(row: &'a Value, key: &str) -> &'a str {
@@ -265,7 +268,12 @@ fn down_takes_what_it_is_told_to_and_no_more() {
 fn states_of_replicas(sandbox: &Sandbox) -> Vec<String> {
     let arguments = ["-p", sandbox.project(), "ps", "--all", "--format", "json"];
     let mut rows = sandbox.wharf(&arguments).expect(0).json_lines();
-    rows.retain(|row| !text(row, "Labels").contains("oneoff=True") && row["Service"] != "gone");
+    let is_other = |row: &Value| {
+        ["oneoff=True", "wharf.role="]
+            .iter()
+            .any(|label| text(row, "Labels").contains(label))
+    };
+    rows.retain(|row| !is_other(row) && row["Service"] != "gone");
     sorted(&rows)
 }
 

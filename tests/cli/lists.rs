@@ -56,6 +56,7 @@ fn containers_and_processes_are_listed_alike() {
         [
             "[PROJECT]-job-1",
             "[PROJECT]-local-1",
+            "[PROJECT]-local-wharf-relay-1",
             "[PROJECT]-one",
             "[PROJECT]-web-1"
         ]
@@ -76,7 +77,11 @@ fn containers_and_processes_are_listed_alike() {
             "job",
             "local"
         ]),
-        ["job 3 exited container", "local 0 running process"]
+        [
+            "job 3 exited container",
+            "local 0 running process",
+            "local 0 running container"
+        ]
     );
     assert_eq!(
         lines(&[
@@ -112,7 +117,7 @@ fn containers_and_processes_are_listed_alike() {
     assert!(lines(&less).contains(&"job".to_owned()));
     assert_eq!(
         lines(&[&less[..], &["--orphans=false"]].concat()),
-        ["local", "web", "web"]
+        ["local", "local", "web", "web"]
     );
     // The other lists.
     let all: Vec<Value> = sandbox
