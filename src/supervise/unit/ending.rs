@@ -153,9 +153,9 @@ impl Unit {
             }
             let Some(fd) = id.open() else { continue };
             // A process we may not signal stays watched; it is reported if it outlives its time.
-            let _ = send(&fd, signal);
+            drop(send(&fd, signal));
             // One that is frozen would not notice.
-            let _ = send(&fd, Signal::CONT.as_raw());
+            drop(send(&fd, Signal::CONT.as_raw()));
             self.watched.push((*id, fd));
         }
         self.known = tree;
