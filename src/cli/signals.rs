@@ -105,10 +105,9 @@ impl Heard {
     /// Whether this is not what was heard already on the other way.
     fn is_new(&mut self, by: By, now: Instant) -> bool {
         let is_new = match (self.0, by) {
-            (None, _) => true,
             (Some(_), By::Client) => return false,
             (Some((By::Client, then)), By::Signal) => now.duration_since(then) > SAME,
-            (Some((By::Signal, _)), By::Signal) => true,
+            (None, _) | (Some((By::Signal, _)), By::Signal) => true,
         };
         self.0 = Some((by, now));
         is_new

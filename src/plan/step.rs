@@ -234,10 +234,12 @@ impl Action {
 
     /// The service of which this makes or starts an instance, with its backend.
     pub fn renews(&self) -> Option<(&str, BackendKind)> {
-        match self {
-            Self::Create(spec) => Some((&spec.service.name, spec.backend)),
-            Self::Start { instance } => Some((&instance.service, instance.backend)),
-            _ => None,
+        if let Self::Create(spec) = self {
+            Some((&spec.service.name, spec.backend))
+        } else if let Self::Start { instance } = self {
+            Some((&instance.service, instance.backend))
+        } else {
+            None
         }
     }
 

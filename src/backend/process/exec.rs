@@ -185,24 +185,32 @@ impl Program {
         let mut refused = false;
         for place in &self.places {
             last = execve(place, &self.arguments.pointers, &self.environment.pointers);
-            match last {
-                Errno::ENOEXEC => {
-                    if let Some(script) = self.by_shell.get_mut(1) {
-                        *script = place.as_ptr();
-                    }
-                    return execve(SHELL, &self.by_shell, &self.environment.pointers);
+            if last == Errno::ENOEXEC {
+                if let Some(script) = self.by_shell.get_mut(1) {
+                    *script = place.as_ptr();
                 }
-                Errno::EACCES => refused = true,
-                Errno::ENOENT
-                | Errno::ENOTDIR
-                | Errno::ESTALE
-                | Errno::ENODEV
-                | Errno::ETIMEDOUT => {}
-                _ => return last,
+                return execve(SHELL, &self.by_shell, &self.environment.pointers);
+            }
+            refused |= last == Errno::EACCES;
+            if !may_be_elsewhere(last) {
+                return last;
             }
         }
         if refused { Errno::EACCES } else { last }
     }
+}
+
+/// Whether the next place is tried.
+fn may_be_elsewhere(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::EACCES
+            | Errno::ENOENT
+            | Errno::ENOTDIR
+            | Errno::ESTALE
+            | Errno::ENODEV
+            | Errno::ETIMEDOUT
+    )
 }
 
 /// Returns only with the reason why not.
@@ -243,10 +251,11 @@ mod tests {
         let mut text = String::new();
         read.read_to_string(&mut text)?;
         let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-        match nix::sys::wait::waitpid(pid, None)? {
-            nix::sys::wait::WaitStatus::Exited(_, code) => Ok((text, code)),
-            other => panic!("{other:?}"),
-        }
+        let ended = nix::sys::wait::waitpid(pid, None)?;
+        let nix::sys::wait::WaitStatus::Exited(_, code) = ended else {
+            panic!("{ended:?}");
+        };
+        Ok((text, code))
     }
 
     #[test]
@@ -296,7 +305,8 @@ mod tests {
 
     #[test]
     fn what_is_set_within_stays_within() {
-        let before = std::env::current_dir().unwrap();
+        let here = || fs::read_link("/proc/self/cwd").unwrap();
+        let before = here();
         let sh = program("/bin/sh", None, &["sh", "-c", "ulimit -n; echo up >&0"]);
         let limit = rustix::process::Rlimit {
             current: Some(77),
@@ -307,7 +317,7 @@ mod tests {
             Ok(())
         };
         assert_eq!(run(sh, &within).unwrap().0, "77\n");
-        assert_eq!(std::env::current_dir().unwrap(), before);
+        assert_eq!(here(), before);
         assert_ne!(
             rustix::process::getrlimit(rustix::process::Resource::Nofile),
             limit
