@@ -142,6 +142,7 @@ impl World {
             Action::MovePort { .. }
             | Action::Provide { .. }
             | Action::PrepareRelay { .. }
+            | Action::WriteStores { .. }
             | Action::AwaitReachable { .. }
             | Action::AwaitReady { .. }
             | Action::AwaitListening { .. }

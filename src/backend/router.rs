@@ -98,6 +98,7 @@ impl Backend for Backends {
             | Action::UniteNetwork { .. }
             | Action::CreateVolume { .. }
             | Action::Create(_)
+            | Action::WriteStores { .. }
             | Action::Start { .. }
             | Action::AwaitReady { .. }
             | Action::AwaitListening { .. }
@@ -306,6 +307,7 @@ fn backend_of(action: &Action) -> BackendKind {
     match action {
         Action::Create(spec) => spec.backend,
         Action::Start { instance }
+        | Action::WriteStores { instance, .. }
         | Action::AwaitReady { instance, .. }
         | Action::AwaitListening { instance, .. }
         | Action::AwaitHealthy { instance }

@@ -12,6 +12,7 @@ use crate::backend::provider::Providers;
 use crate::backend::router::Backends;
 use crate::error::{Error, Result};
 use crate::event::Events;
+use crate::plan;
 use crate::plan::down::Ending;
 use crate::plan::launch::Launching;
 use crate::plan::placement::{Placement, PlacementError, Wishes, place, place_without_engine};
@@ -305,6 +306,11 @@ impl Context {
             let checked = project.services.values().filter(is_checked);
             launching.checked = checked.map(|service| service.name.clone()).collect();
             if !self.is_by_name(named) {
+                let services = project.services.values();
+                let written = services.filter_map(|service| {
+                    Some((service.name.clone(), plan::stores(project, service)?))
+                });
+                launching.stores = written.collect();
                 launching.enabled = Some(project.services.keys().cloned().collect());
             }
         }

@@ -10,9 +10,9 @@ use crate::plan::down::{Ending, stop_all};
 use crate::plan::links::along;
 use crate::plan::order::{by_dependency, edges, of_service, with_dependencies, with_restarted};
 use crate::plan::spec::existing;
-use crate::plan::step::{Action, Cause, StepId};
+use crate::plan::step::{Action, Cause, StepId, Stores};
 use crate::project::model::Condition;
-use crate::state::{BackendKind, Health, Instance, Observed};
+use crate::state::{BackendKind, Health, Instance, Observed, Status};
 
 /// What to start or restart.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Launching {
     pub timeout: Option<Duration>,
     /// `--no-deps`: the named services alone.
     pub no_deps: bool,
+    /// What the file says is to be written into containers that never ran, by service.
+    pub stores: BTreeMap<String, Stores>,
 }
 
 impl Launching {
@@ -163,8 +165,7 @@ pub fn is_done(instance: &Instance, observed: &Observed) -> bool {
             edge.on == instance.service && edge.condition == Condition::CompletedSuccessfully
         })
     };
-    instance.status == crate::state::Status::Exited { code: 0 }
-        && observed.instances.iter().any(expects)
+    instance.status == Status::Exited { code: 0 } && observed.instances.iter().any(expects)
 }
 
 struct Launcher<'a> {
@@ -210,6 +211,16 @@ impl Launcher<'_> {
                     needs.extend(&self.first);
                 }
                 needs.extend(self.gates(plan, instance));
+                let stores = self.launching.stores.get(service);
+                if let Some(stores) = stores.filter(|_| instance.status == Status::Created)
+                    && instance.backend == BackendKind::Container
+                {
+                    let write = Action::WriteStores {
+                        instance: existing(instance),
+                        stores: Box::new(stores.clone()),
+                    };
+                    needs.push(plan.add(write, Cause::Requested(self.why), Vec::new()));
+                }
                 let action = Action::Start {
                     instance: existing(instance),
                 };

@@ -36,6 +36,7 @@ mod up;
 pub use claims::{claims, of};
 pub use conflicts::{Question, without};
 pub use decide::fingerprint;
+pub(crate) use spec::stores;
 pub use up::up;
 
 use std::collections::BTreeSet;

@@ -7,8 +7,10 @@ use crate::naming::Names;
 use crate::plan::Inputs;
 use crate::plan::decide::Decided;
 use crate::plan::ports::{readiness, variables};
-use crate::plan::step::{Attachment, InstanceSpec, ProjectIdentity, SettledPort, Target, Which};
-use crate::project::model::{Project, Service, Store, StoreMount};
+use crate::plan::step::{
+    Attachment, InstanceSpec, ProjectIdentity, SettledPort, Stores, Target, Which,
+};
+use crate::project::model::{Project, SOCKET_CONFIG, Service, Store, StoreMount, StoreSource};
 use crate::state::{BackendKind, Instance};
 
 /// Specifies a replica with settled ports. `moved` are the variables of dependencies whose ports moved,
@@ -65,6 +67,23 @@ pub(super) fn specify(
         names: Names::default(),
         name,
     }
+}
+
+/// What is to be written into a container of the service before it runs for the first time; Docker Compose does it
+/// when it starts one.
+pub(crate) fn stores(project: &Project, service: &Arc<Service>) -> Option<Stores> {
+    let stores = Stores {
+        service: Arc::clone(service),
+        secrets: mounted(&project.secrets, &service.secrets),
+        configs: mounted(&project.configs, &service.configs),
+    };
+    let mut all = stores.secrets.values().chain(stores.configs.values());
+    let is_written = |store: &Arc<Store>| !matches!(store.source, StoreSource::File(_));
+    let has_socket = service
+        .configs
+        .iter()
+        .any(|mount| mount.source == SOCKET_CONFIG);
+    (has_socket || all.any(is_written)).then_some(stores)
 }
 
 /// The secrets or configs that a service mounts.

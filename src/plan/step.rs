@@ -120,6 +120,13 @@ pub enum Action {
     },
     /// Make an instance, without starting it.
     Create(Box<InstanceSpec>),
+    /// Write the secrets and configs that are no files of the host into an instance that exists and never ran.
+    WriteStores {
+        /// Which.
+        instance: Target,
+        /// What.
+        stores: Box<Stores>,
+    },
     /// Start an instance that exists or that an earlier step makes.
     Start {
         /// Which.
@@ -380,6 +387,17 @@ pub struct InstanceSpec {
     pub one_off: Option<OneOff>,
     /// How a process finds other services by name, and they it; nothing for a container.
     pub names: Names,
+}
+
+/// The secrets and configs of a service, by key.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// The service.
+    pub service: Arc<Service>,
+    /// Its secrets.
+    pub secrets: BTreeMap<String, Arc<Store>>,
+    /// Its configs.
+    pub configs: BTreeMap<String, Arc<Store>>,
 }
 
 /// What an instance for one command has in place of a number.

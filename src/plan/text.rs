@@ -32,6 +32,9 @@ impl fmt::Display for Action {
                 write!(f, "provider {}: {}", service.name, what.verb())
             }
             Self::Create(spec) => write!(f, "{} {}: create", spec.backend, spec.name),
+            Self::WriteStores { instance, .. } => {
+                write!(f, "{instance}: write secrets and configs")
+            }
             Self::Start { instance } => write!(f, "{instance}: start"),
             Self::AwaitReady {
                 instance,

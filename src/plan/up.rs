@@ -16,12 +16,12 @@ use crate::plan::links::Links;
 use crate::plan::order::dependency_order;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
-use crate::plan::spec::{existing, identity, specify};
+use crate::plan::spec::{existing, identity, specify, stores};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
 use crate::plan::{Inputs, Plan, Problem};
 use crate::port::claim::{Claim, Protocol};
 use crate::project::model::{HealthTest, Port, Service};
-use crate::state::{BackendKind, Instance, PortSpan, Readiness};
+use crate::state::{BackendKind, Instance, PortSpan, Readiness, Status};
 
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
 const HOLDER_GRACE: Duration = Duration::from_secs(10);
@@ -209,6 +209,17 @@ impl Planner<'_> {
         }
         let target = existing(instance);
         let mut first = Vec::new();
+        // Docker Compose makes containers without them.
+        if instance.status == Status::Created
+            && instance.backend == BackendKind::Container
+            && let Some(stores) = stores(self.inputs.project, &decided.service)
+        {
+            let write = Action::WriteStores {
+                instance: target.clone(),
+                stores: Box::new(stores),
+            };
+            first.push(self.plan.add(write, Cause::NotRunning, Vec::new()));
+        }
         let mut proof = None;
         let mut watched = Vec::new();
         for need in all {

@@ -187,3 +187,38 @@ fn down_takes_what_a_killed_up_had_asked_for() {
     assert_eq!(String::from_utf8_lossy(&listed.stdout), "");
     assert_eq!(networks(&network), [""; 0]);
 }
+
+/// Docker Compose writes them when it starts a container, so what it only made has none.
+#[test]
+fn what_was_made_and_not_started_gets_its_files() {
+    let lab = lab!();
+    let image = lab.busybox();
+    lab.write(&format!(
+        "services:\n  a: {{image: {image}, command: sleep 600, init: true, configs: [{{source: c, target: /c}}]}}\nconfigs:\n  c: {{content: hello}}\n"
+    ));
+    let name = format!("{}-a-1", lab.project.name);
+    for command in [UP, &["start"]] {
+        lab.succeeds(Tool::Wharf, UP);
+        let made = inspect(&name);
+        lab.succeeds(Tool::Wharf, &["rm", "-sf"]);
+        let labels = made["Config"]["Labels"].as_object().unwrap();
+        let mut create = Command::new("docker");
+        create.args(["create", "--init", "--name", &name]);
+        create.args(["--network", &format!("{}_default", lab.project.name)]);
+        for (label, value) in labels {
+            create.args(["--label", &format!("{label}={}", value.as_str().unwrap())]);
+        }
+        create.args([image, "sleep", "600"]);
+        create.env("DOCKER_HOST", &env().variables["DOCKER_HOST"]);
+        assert!(create.stdout(Stdio::null()).status().unwrap().success());
+        let id = inspect(&name)["Id"].clone();
+        // By the file of this directory alone: a project's name alone has none.
+        lab.succeeds(Tool::Wharf, &[&["-f", "compose.yaml"], command].concat());
+        assert_eq!(inspect(&name)["Id"], id, "{command:?}: it is not made anew");
+        assert_eq!(
+            docker(&["exec", &name, "cat", "/c"]).trim(),
+            "hello",
+            "{command:?}"
+        );
+    }
+}

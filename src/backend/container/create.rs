@@ -34,7 +34,7 @@ pub(super) async fn container(
     spec: &InstanceSpec,
 ) -> Result<InstanceId, BackendError> {
     let engine = containers.engine().await?;
-    let stores = secrets::of(engine, spec).await?;
+    let stores = secrets::of(engine, secrets::Wanted::of(spec)).await?;
     let around = surroundings(containers, engine, spec, &stores).await?;
     let request = convert::request(spec, &around)?;
     let platform = spec.service.platform.as_deref().unwrap_or_default();

@@ -56,10 +56,13 @@ pub(super) fn refused(endpoint: &str, action: impl Into<String>, error: Error) -
 
 /// Whether the connection ended before the answer was complete: the engine went away.
 fn is_cut_off(error: &Error) -> bool {
+    // hyper tells this one by its words alone.
+    let in_body = |text: String| text.starts_with("error reading a body from connection");
     if let Error::HyperResponseError { err } = error {
-        return err.is_incomplete_message() || err.is_closed() || err.is_canceled();
+        let at_once = err.is_incomplete_message() || err.is_closed() || err.is_canceled();
+        return at_once || in_body(err.to_string());
     }
-    false
+    matches!(error, Error::IOError { err } if in_body(err.to_string()))
 }
 
 /// Nobody answers at the endpoint.

@@ -14,7 +14,7 @@ use super::fault::{has_status, is_missing};
 use super::observe;
 use super::{
     Containers, Engine, RelayImage, build, control, create, health, hooks, labels, pull, ready,
-    relays, resources, start,
+    relays, resources, secrets, start,
 };
 use crate::backend::{BackendError, Made};
 use crate::event::{Event, Events};
@@ -68,6 +68,12 @@ pub(super) async fn step(
             resources::create_volume(engine, volume, project).await?;
         }
         Action::Create(spec) => return create::container(containers, spec).await.map(Some),
+        Action::WriteStores { instance, stores } => {
+            let id = resolve(instance, made)?;
+            let wanted = secrets::Wanted::existing(&instance.name, stores);
+            let placed = secrets::of(engine, wanted).await?;
+            secrets::write(engine, &id.0, &instance.name, &placed.files).await?;
+        }
         Action::Start { instance } => {
             let id = resolve(instance, made)?;
             begin(containers, engine, &id.0, &instance.name, events).await?;

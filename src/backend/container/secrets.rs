@@ -1,6 +1,7 @@
 //! Secrets and configs of a service: files are bound into the container, values are copied into it
 //! before it starts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bollard::models::{Mount, MountBindOptions, MountType};
@@ -9,8 +10,8 @@ use tar::{Builder, Header};
 
 use super::Engine;
 use crate::backend::BackendError;
-use crate::plan::step::InstanceSpec;
-use crate::project::model::{SOCKET_CONFIG, Store, StoreMount, StoreSource};
+use crate::plan::step::{InstanceSpec, Stores};
+use crate::project::model::{SOCKET_CONFIG, Service, Store, StoreMount, StoreSource};
 
 /// Readable by all, as Docker Compose sets it.
 const DEFAULT_MODE: u32 = 0o444;
@@ -34,15 +35,46 @@ pub(super) struct Written {
     mode: u32,
 }
 
+/// Whose secrets and configs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    name: &'a str,
+    service: &'a Service,
+    secrets: &'a BTreeMap<String, Arc<Store>>,
+    configs: &'a BTreeMap<String, Arc<Store>>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Of an instance that is to be made.
+    pub(super) fn of(spec: &'a InstanceSpec) -> Self {
+        Self {
+            name: &spec.name,
+            service: &spec.service,
+            secrets: &spec.secrets,
+            configs: &spec.configs,
+        }
+    }
+
+    /// Of an instance that exists.
+    pub(super) fn existing(name: &'a str, stores: &'a Stores) -> Self {
+        Self {
+            name,
+            service: &stores.service,
+            secrets: &stores.secrets,
+            configs: &stores.configs,
+        }
+    }
+}
+
 /// Sorts out where each secret and config comes from and goes to.
 ///
 /// # Errors
 /// [`BackendError::Unsupported`] for external ones, unset variables, and values for a container whose
 /// file system is read-only.
-pub(super) async fn of(engine: &Engine, spec: &InstanceSpec) -> Result<Placed, BackendError> {
+pub(super) async fn of(engine: &Engine, wanted: Wanted<'_>) -> Result<Placed, BackendError> {
     let mut placed = Placed::default();
     let mut credentials = None;
-    if spec
+    if wanted
         .service
         .configs
         .iter()
@@ -54,32 +86,32 @@ pub(super) async fn of(engine: &Engine, spec: &InstanceSpec) -> Result<Placed, B
             source: StoreSource::Content(engine.credentials.as_configuration().await),
         }));
     }
-    let secrets = spec.service.secrets.iter().map(|mount| {
+    let secrets = wanted.service.secrets.iter().map(|mount| {
         let target = mount.target.as_deref().unwrap_or(&mount.source);
         let path = if target.starts_with('/') {
             target.to_owned()
         } else {
             format!("/run/secrets/{target}")
         };
-        ("secret", mount, spec.secrets.get(&mount.source), path)
+        ("secret", mount, wanted.secrets.get(&mount.source), path)
     });
-    let configs = spec.service.configs.iter().map(|mount| {
+    let configs = wanted.service.configs.iter().map(|mount| {
         let target = mount.target.as_deref().unwrap_or(&mount.source);
         let path = format!("/{}", target.trim_start_matches('/'));
-        let store = spec.configs.get(&mount.source);
+        let store = wanted.configs.get(&mount.source);
         let store = store.or(credentials
             .as_ref()
             .filter(|_| mount.source == SOCKET_CONFIG));
         ("config", mount, store, path)
     });
     for (what, mount, store, path) in secrets.chain(configs) {
-        place(spec, what, mount, store, path, &mut placed)?;
+        place(wanted, what, mount, store, path, &mut placed)?;
     }
     Ok(placed)
 }
 
 fn place(
-    spec: &InstanceSpec,
+    wanted: Wanted<'_>,
     what: &str,
     mount: &StoreMount,
     store: Option<&Arc<Store>>,
@@ -87,7 +119,7 @@ fn place(
     placed: &mut Placed,
 ) -> Result<(), BackendError> {
     let key = &mount.source;
-    let refuse = |why: String| Err(BackendError::Unsupported(format!("{}: {why}", spec.name)));
+    let refuse = |why: String| Err(BackendError::Unsupported(format!("{}: {why}", wanted.name)));
     let content = match store.map(|store| &store.source) {
         Some(StoreSource::File(file)) => {
             placed.mounts.push(Mount {
@@ -114,7 +146,7 @@ fn place(
         }
         None => return refuse(format!("there is no {what} `{key}`")),
     };
-    if spec.service.read_only {
+    if wanted.service.read_only {
         return refuse(format!(
             "{what} `{key}` cannot be written into a read-only container; give it as a file"
         ));
@@ -124,7 +156,7 @@ fn place(
         Some(Ok(id)) => Ok(id),
         Some(Err(_)) => Err(BackendError::Unsupported(format!(
             "{}: {name} of {what} `{key}` is not a number",
-            spec.name
+            wanted.name
         ))),
     };
     placed.files.push(Written {

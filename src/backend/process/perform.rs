@@ -125,6 +125,7 @@ impl Processes {
             | Action::LoadRelay { .. }
             | Action::CreateNetwork { .. }
             | Action::UniteNetwork { .. }
+            | Action::WriteStores { .. }
             | Action::CreateVolume { .. }
             | Action::RemoveNetwork { .. }
             | Action::RemoveVolume { .. }
