@@ -79,10 +79,10 @@ fn it_ends_when_the_client_says_so() {
     let link = link(&mut sandbox);
     sandbox.write("compose.yaml", PROCESS);
     let address: PathBuf = sandbox.path().join("s");
-    let listener = UnixListener::bind(&address).unwrap();
+    let listener = UnixListener::bind(&address).expect("the path is short");
     sandbox.set("DOCKER_CLI_PLUGIN_SOCKET", &address);
     let up = sandbox.program(&link, &["compose", "up"]);
-    let (connection, _) = listener.accept().unwrap();
+    let (connection, _) = listener.accept().expect("the client is alive");
     up.wait_for_line("a-1  | here");
     drop(connection);
     up.wait().expect(130);
@@ -107,10 +107,10 @@ fn interrupted_with_its_client(sandbox: &mut Sandbox) -> Running {
     let link = link(sandbox);
     sandbox.write("compose.yaml", RELUCTANT);
     let address: PathBuf = sandbox.path().join("s");
-    let listener = UnixListener::bind(&address).unwrap();
+    let listener = UnixListener::bind(&address).expect("the path is short");
     sandbox.set("DOCKER_CLI_PLUGIN_SOCKET", &address);
     let up = sandbox.program(&link, &["compose", "up"]);
-    let (connection, _) = listener.accept().unwrap();
+    let (connection, _) = listener.accept().expect("the client is alive");
     up.wait_for_line("a-1  | here");
     up.signal(rustix::process::Signal::INT);
     drop(connection);
