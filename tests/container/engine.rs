@@ -192,6 +192,11 @@ impl Lab {
         Ok(made)
     }
 
+    /// What the last step did in place of what was asked.
+    pub(crate) fn said(&self) -> Option<String> {
+        self.made.said(StepId(self.next_step))
+    }
+
     /// The project's default network, made.
     pub(crate) async fn default_network(&mut self) -> Arc<Network> {
         let network = Arc::new(Network {
