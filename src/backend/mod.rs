@@ -20,7 +20,7 @@ pub mod usage;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::event::Events;
 use crate::plan::step::{Step, StepId};
@@ -30,64 +30,66 @@ use crate::state::{Instance, InstanceId};
 /// What finished steps have made: `Create` puts the instance's id here, `Start` may put a newer one.
 #[derive(Debug, Default)]
 pub struct Made {
-    instances: Mutex<BTreeMap<StepId, InstanceId>>,
+    instances: ByStep<InstanceId>,
     /// What steps did in place of what was planned, in words.
-    said: Mutex<BTreeMap<StepId, String>>,
+    said: ByStep<String>,
     /// What providers told.
-    told: Mutex<BTreeMap<StepId, Variables>>,
+    told: ByStep<Variables>,
 }
 
 impl Made {
     /// Records what a step made.
     pub fn put(&self, step: StepId, id: InstanceId) {
-        self.instances
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(step, id);
+        self.instances.put(step, id);
     }
 
     /// What a step made.
     pub fn get(&self, step: StepId) -> Option<InstanceId> {
-        self.instances
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .get(&step)
-            .cloned()
+        self.instances.get(step)
     }
 
     /// Records that a step did something else than was planned: `network n: kept, it is still in use`.
     pub fn say(&self, step: StepId, text: String) {
-        self.said
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(step, text);
+        self.said.put(step, text);
     }
 
     /// What a step did in place of what was planned.
     pub fn said(&self, step: StepId) -> Option<String> {
-        self.said
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .get(&step)
-            .cloned()
+        self.said.get(step)
     }
 
     /// Records what a provider told.
     pub fn tell(&self, step: StepId, variables: Variables) {
-        self.told
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(step, variables);
+        self.told.put(step, variables);
     }
 
     /// What the provider of a step told.
     pub fn told(&self, step: StepId) -> Variables {
-        self.told
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .get(&step)
-            .cloned()
-            .unwrap_or_default()
+        self.told.get(step).unwrap_or_default()
+    }
+}
+
+/// What is known of steps that run side by side.
+#[derive(Debug)]
+struct ByStep<T>(Mutex<BTreeMap<StepId, T>>);
+
+impl<T> Default for ByStep<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> ByStep<T> {
+    fn put(&self, step: StepId, it: T) {
+        self.known().insert(step, it);
+    }
+
+    fn get(&self, step: StepId) -> Option<T> {
+        self.known().get(&step).cloned()
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<StepId, T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

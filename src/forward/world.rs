@@ -15,6 +15,10 @@ use crate::state::Status;
 /// For how long a look at a process is good.
 const MOMENT: Duration = Duration::from_millis(100);
 
+/// The same where the ledger has said nothing else for as long: who keeps the run notes its end, and only where
+/// nobody is left who could does a look tell more.
+const WHILE: Duration = Duration::from_secs(15);
+
 /// A ledger entry, and what has become of its run.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -22,6 +26,8 @@ pub(super) struct Entry {
     pub(super) life: Life,
     /// When that was looked at.
     looked: Instant,
+    /// Since when the ledger says so.
+    since: Instant,
 }
 
 impl Entry {
@@ -33,18 +39,23 @@ impl Entry {
             .map(|entry| (entry.record.spec.name.as_str(), entry))
             .collect();
         let now = Instant::now();
-        let is_good = |entry: &&&Self, record: &Arc<Record>| {
-            Arc::ptr_eq(&entry.record, record) && now.duration_since(entry.looked) < MOMENT
+        let is_good = |entry: &Self| {
+            let is_settled = now.duration_since(entry.since) >= WHILE;
+            let good = if is_settled { WHILE } else { MOMENT };
+            now.duration_since(entry.looked) < good
         };
         records
             .into_iter()
             .map(|record| {
-                let found = known.get(record.spec.name.as_str());
-                match found.filter(|entry| is_good(entry, &record)) {
-                    Some(entry) => (*entry).clone(),
-                    None => Self {
+                let same = known
+                    .get(record.spec.name.as_str())
+                    .filter(|entry| Arc::ptr_eq(&entry.record, &record));
+                match same {
+                    Some(entry) if is_good(entry) => (*entry).clone(),
+                    Some(_) | None => Self {
                         life: life(&record),
                         looked: now,
+                        since: same.map_or(now, |entry| entry.since),
                         record,
                     },
                 }

@@ -24,20 +24,16 @@ impl Shared {
         project: &Arc<ProjectIdentity>,
         service: &Arc<Service>,
     ) -> Vec<StepId> {
-        let mut needs = Vec::new();
-        needs.extend(self.image(plan, inputs, project, service));
+        let mut needs = self.images(plan, inputs, project, service);
         for key in service.networks.keys() {
             needs.extend(self.network(plan, inputs, project, key));
         }
         for mount in &service.volumes {
-            match &mount.kind {
-                MountKind::Volume {
-                    source: Some(key), ..
-                } => needs.extend(self.volume(plan, inputs, project, key)),
-                MountKind::Image { source, .. } => {
-                    needs.extend(self.mounted_image(plan, inputs, service, source));
-                }
-                MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => {}
+            if let MountKind::Volume {
+                source: Some(key), ..
+            } = &mount.kind
+            {
+                needs.extend(self.volume(plan, inputs, project, key));
             }
         }
         needs

@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -15,6 +14,7 @@ use super::supervisor::Supervisor;
 use crate::backend::BackendError;
 use crate::backend::process::child::seal_descriptors;
 use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
+use crate::backend::process::lock;
 use crate::backend::process::protocol::Card;
 use crate::backend::process::run::ProcessId;
 use crate::backend::process::{READY, replace};
@@ -111,14 +111,7 @@ fn ignore(which: Signal) -> nix::Result<()> {
 /// supervisor's lock, so whoever has the lock also knows that all earlier starts have come to something.
 fn sole(dir: &ProjectDir) -> Result<File, BackendError> {
     let path = dir.supervisor_lock();
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| failed("open", &path, error))?;
+    let file = lock::open(&path).map_err(|error| failed("open", &path, error))?;
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
         return Ok(file);
     }

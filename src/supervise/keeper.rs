@@ -12,7 +12,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -34,6 +34,7 @@ use crate::backend::process::Spec;
 use crate::backend::process::cgroup::{Group, Place};
 use crate::backend::process::child::{Extras, Launch, Ready, Way};
 use crate::backend::process::dirs::{InstanceDir, failed};
+use crate::backend::process::lock;
 use crate::backend::process::notes::Notebook;
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::run::{ProcessId, wall_clock};
@@ -94,14 +95,7 @@ fn state(action: &str, error: &io::Error) -> Failure {
 /// Takes the lock of an instance's keeper; `None` while one lives.
 pub(super) fn lock(dir: &InstanceDir) -> Result<Option<File>, BackendError> {
     let path = dir.keeper_lock();
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| failed("open", &path, error))?;
+    let file = lock::open(&path).map_err(|error| failed("open", &path, error))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(Errno::WOULDBLOCK) => Ok(None),

@@ -4,9 +4,8 @@
 //! There is one forwarder in a project and so one keeper that does this; the start lock decides between it and
 //! a command. A supervisor that left by itself has taken its card with it and is not missed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
@@ -19,6 +18,7 @@ use rustix::process::{Resource, setrlimit};
 use super::keeper::Order;
 use crate::backend::process::Record;
 use crate::backend::process::dirs::{Dirs, ProjectDir};
+use crate::backend::process::lock;
 use crate::backend::process::notes::Notes;
 use crate::backend::process::protocol::Card;
 use crate::backend::process::run::ProcessId;
@@ -134,14 +134,7 @@ fn next(before: u32, age: Option<Duration>) -> Option<u32> {
 
 /// `None` while somebody else is starting a supervisor.
 fn start_lock(dir: &ProjectDir) -> Option<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(dir.start_lock())
-        .ok()?;
+    let file = lock::open(&dir.start_lock()).ok()?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
     Some(file)
 }

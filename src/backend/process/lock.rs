@@ -9,16 +9,24 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-/// Takes the lock of a file, which is made if it is missing. Calls `held` once if somebody else has it, and
-/// waits.
-pub(super) async fn exclusive(path: &Path, held: impl FnOnce()) -> io::Result<File> {
-    let file = OpenOptions::new()
+/// Opens the file of a lock, which is made if it is missing; what it says is left alone.
+///
+/// # Errors
+/// It cannot be opened or made.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path)?;
+        .open(path)
+}
+
+/// Takes the lock of a file, which is made if it is missing. Calls `held` once if somebody else has it, and
+/// waits.
+pub(super) async fn exclusive(path: &Path, held: impl FnOnce()) -> io::Result<File> {
+    let file = open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => return Ok(file),
         Err(Errno::WOULDBLOCK) => held(),

@@ -22,7 +22,7 @@ pub mod index;
 mod ledger;
 mod linkage;
 mod listening;
-mod lock;
+pub(crate) mod lock;
 pub mod logs;
 mod names;
 pub mod namespace;
