@@ -3,6 +3,7 @@
 //! Knows who belongs and who is still there; whether any of them may be stopped is asked of `protect` for
 //! each that joins.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -16,6 +17,8 @@ use crate::port::protect;
 #[derive(Default)]
 pub(super) struct Crew {
     members: Vec<Member>,
+    /// Who would belong and must not be stopped, with the start time: nothing below them belongs either.
+    spared: BTreeSet<(u32, u64)>,
 }
 
 /// One process, by a descriptor that cannot come to mean another one.
@@ -93,12 +96,27 @@ impl Crew {
                 .filter(|stat| stat.is_alive() && member.is_above(stat, table))
                 .cloned()
                 .collect();
-            for stat in below {
-                if !self.has(stat.pid, stat.start_time) && may_be_stopped(&stat) {
+            let new: Vec<Stat> = below
+                .into_iter()
+                .filter(|stat| !self.has(stat.pid, stat.start_time))
+                .collect();
+            let spared = new.iter().filter(|stat| !may_be_stopped(stat));
+            self.spared
+                .extend(spared.map(|stat| (stat.pid, stat.start_time)));
+            for stat in new {
+                if !self.is_spared(&stat, table) {
                     self.enlist(&stat);
                 }
             }
         }
+    }
+
+    /// Whether a process is spared, or below one that is.
+    fn is_spared(&self, stat: &Stat, table: &Table) -> bool {
+        std::iter::once(stat)
+            .chain(table.ancestors(stat.pid))
+            .take_while(|stat| !self.has(stat.pid, stat.start_time))
+            .any(|stat| self.spared.contains(&(stat.pid, stat.start_time)))
     }
 
     /// Sends to all who are left; the first refusal is reported after all were tried. Who is suspended goes

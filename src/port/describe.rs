@@ -71,10 +71,11 @@ pub fn how_released(holder: &Holder) -> String {
             if let Some(reason) = &holder.protected {
                 return format!("not at all: {reason}");
             }
+            let command = unit::command("stop", name, main.as_deref());
             if unit::is_of_user(name, main.as_deref()) {
-                format!("systemctl --user stop {name}")
+                command
             } else {
-                format!("sudo systemctl stop {name}")
+                format!("sudo {command}")
             }
         }
         // Whom root cannot see is shown to nobody.

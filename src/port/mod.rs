@@ -16,6 +16,7 @@ pub mod process;
 pub mod protect;
 pub mod release;
 pub mod report;
+mod shell_loop;
 pub mod sockets;
 mod supervisor;
 mod survey;

@@ -321,9 +321,9 @@ fn protection(who: &Who, container: Option<&str>) -> Option<String> {
         Who::Process(facts) => protect::reason(facts),
         // It is not its manager that is stopped.
         Who::Unit { name, .. } if unit::is_socket(name) => protect::reason_of_unit(name),
-        Who::Unit { name, main } => {
-            protect::reason_of_unit(name).or_else(|| main.as_deref().and_then(protect::reason))
-        }
+        Who::Unit { name, main } => protect::reason_of_unit(name)
+            .or_else(|| main.as_deref().and_then(protect::reason))
+            .or_else(|| unit::protected_inside(name, main.as_deref())),
         Who::Container(_) | Who::Unknown { .. } | Who::Kernel => None,
     }
 }

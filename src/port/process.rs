@@ -202,7 +202,7 @@ fn read_command(directory: &Path) -> Vec<String> {
     words
 }
 
-fn run_id(directory: &Path) -> Option<String> {
+pub(crate) fn run_id(directory: &Path) -> Option<String> {
     proc_file::read(directory.join("environ"))
         .ok()?
         .split(|byte| *byte == 0)

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use crate::port::holder::ProcessFacts;
-use crate::port::process::Stat;
+use crate::port::process::{Stat, run_id};
 
 /// Keeps a port open for a container or a virtual machine: the container is what to stop.
 const ENGINE_PARTS: &[&str] = &[
@@ -161,6 +161,9 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
     if is_own_ancestor(facts.pid, &facts.ancestors) {
         return Some("this command runs inside it (shell, terminal or session)".to_owned());
     }
+    if runs_this(facts) {
+        return Some("this command runs inside the same service of wharf's".to_owned());
+    }
     if is_wharf(facts) {
         return Some(
             "it is wharf itself, keeping services: use `wharf stop` or `wharf down`".to_owned(),
@@ -297,6 +300,25 @@ fn is_wharf(facts: &ProcessFacts) -> bool {
         .find(|word| !word.starts_with('-'));
     (same_file || facts.name == "wharf")
         && !verb.is_some_and(|word| word == "serve" || word == "server")
+}
+
+/// Whether this command was started by the run of a service that a process belongs to: that is stopped as a
+/// whole.
+fn runs_this(facts: &ProcessFacts) -> bool {
+    let Some(run) = &facts.run_id else {
+        return false;
+    };
+    let mut at = std::process::id();
+    for _ in 0..128 {
+        if run_id(Path::new(&format!("/proc/{at}"))).as_ref() == Some(run) {
+            return true;
+        }
+        match Stat::read(at) {
+            Some(stat) if stat.parent > 1 => at = stat.parent,
+            Some(_) | None => return false,
+        }
+    }
+    false
 }
 
 /// Whether this command runs below a process, of whose own ancestors these are known.

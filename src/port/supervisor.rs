@@ -11,7 +11,7 @@ use crate::port::cgroup::{self, Tenant};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, Table, process_facts};
-use crate::port::{PortError, describe, proc_file, protect};
+use crate::port::{PortError, describe, descriptors, proc_file, protect, shell_loop, sockets};
 
 /// Start their child again when it ends.
 const KEEPERS: &[&str] = &[
@@ -156,11 +156,14 @@ pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> u32 {
         }
         let shares = sharing.contains(&ancestor.pid);
         if !shares
-            && (is_session_on_terminal(ancestor) || has_other_work(table, ancestor.pid, child))
+            && (is_session_on_terminal(ancestor)
+                || has_other_work(table, ancestor.pid, child)
+                || serves(ancestor.pid))
         {
             break;
         }
-        match role(ancestor, &facts, child) {
+        let below = process_facts(child);
+        match role(ancestor, &facts, below.as_ref()) {
             _ if shares => top = ancestor.pid,
             Role::Keeper | Role::Wrapper => top = ancestor.pid,
             Role::Passage => {}
@@ -256,8 +259,10 @@ fn explain(new: &ProcessFacts) -> (String, Option<String>) {
                 Some(format!("wharf -p {project} stop")),
             );
         }
-        let role = role(ancestor, &facts, child);
-        let looping = is_shell(&facts) && shell_text(&facts).is_some_and(|text| loops(&text));
+        let below = process_facts(child);
+        let role = role(ancestor, &facts, below.as_ref());
+        let looping = is_shell(&facts)
+            && shell_text(&facts).is_some_and(|text| shell_loop::restarts(&text, below.as_ref()));
         let relation = if looping || role == Role::Keeper {
             "kept running by"
         } else if role == Role::Stranger {
@@ -365,11 +370,11 @@ pub(crate) fn ends_with_it(table: &Table, holder: u32) -> Option<String> {
     None
 }
 
-fn role(stat: &Stat, facts: &ProcessFacts, child: u32) -> Role {
+fn role(stat: &Stat, facts: &ProcessFacts, below: Option<&ProcessFacts>) -> Role {
     if is_shell(facts) {
-        return shell_role(stat, facts);
+        return shell_role(stat, facts, below);
     }
-    if repeats_itself(facts, child) || watches(facts) {
+    if below.is_some_and(|below| repeats_itself(facts, below)) || watches(facts) {
         return Role::Keeper;
     }
     match tool(facts) {
@@ -379,12 +384,12 @@ fn role(stat: &Stat, facts: &ProcessFacts, child: u32) -> Role {
     }
 }
 
-fn shell_role(stat: &Stat, facts: &ProcessFacts) -> Role {
+fn shell_role(stat: &Stat, facts: &ProcessFacts, below: Option<&ProcessFacts>) -> Role {
     let Some(text) = shell_text(facts) else {
         // It reads commands from a person or a pipe.
         return Role::Stranger;
     };
-    match (loops(&text), stat.terminal) {
+    match (shell_loop::restarts(&text, below), stat.terminal) {
         (true, 0) => Role::Keeper,
         (true, _) => Role::Stranger,
         (false, _) => Role::Passage,
@@ -427,23 +432,23 @@ pub(super) fn shell_text(facts: &ProcessFacts) -> Option<String> {
     None
 }
 
-fn loops(text: &str) -> bool {
-    text.lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .flat_map(|line| {
-            line.split(|character: char| character.is_whitespace() || ";&|(){}".contains(character))
-        })
-        .any(|word| matches!(word, "while" | "until" | "for"))
-}
-
 /// A server that restarts itself on changes runs the same command twice, one below the other, and tells
 /// the lower one by a variable. A mere fork has the same variables, and a parent with its own life.
-fn repeats_itself(facts: &ProcessFacts, child: u32) -> bool {
+fn repeats_itself(facts: &ProcessFacts, below: &ProcessFacts) -> bool {
     let variables = |pid: u32| proc_file::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     !facts.command.is_empty()
-        && process_facts(child)
-            .is_some_and(|below| below.command == facts.command && below.exe == facts.exe)
-        && variables(facts.pid) != variables(child)
+        && below.command == facts.command
+        && below.exe == facts.exe
+        && variables(facts.pid) != variables(below.pid)
+}
+
+/// Whether a process listens on a TCP port by itself: then it has work of its own, whatever it is called.
+fn serves(pid: u32) -> bool {
+    let Ok(all) = sockets::all_listeners() else {
+        return false;
+    };
+    let inodes: Vec<u64> = all.iter().map(|socket| socket.inode).collect();
+    !descriptors::pids_holding(&inodes, Some(&[pid])).is_empty()
 }
 
 /// `node --watch`, `deno run --watch`, `bun --hot`.
@@ -461,7 +466,19 @@ fn watches(facts: &ProcessFacts) -> bool {
             .any(|word| word == "--watch" || word == "--hot" || word.starts_with("--watch-path"))
 }
 
-/// The tool a process is: the program, or the script that an interpreter runs.
+/// Parts of the paths under which package managers put the scripts of tools.
+const PACKAGES: &[&str] = &[
+    "node_modules",
+    "site-packages",
+    "dist-packages",
+    "gems",
+    "pnpm",
+    "corepack",
+];
+
+/// The tool a process is: the program, or the script that an interpreter runs. The names of many tools are plain
+/// words, so what a project calls its own programs is none: a script counts where packages put it, a program
+/// where it is not one that was built below the directory it runs in.
 fn tool(facts: &ProcessFacts) -> Option<&str> {
     let first = facts.command.first()?;
     // A title such as `npm run dev` or `PM2 v5.3.0: God Daemon` stands in one word.
@@ -469,7 +486,7 @@ fn tool(facts: &ProcessFacts) -> Option<&str> {
     let plain =
         program.trim_end_matches(|character: char| character.is_ascii_digit() || character == '.');
     if !INTERPRETERS.contains(&program) && !INTERPRETERS.contains(&plain) {
-        return Some(program);
+        return (!is_built_here(facts)).then_some(program);
     }
     let mut words = facts.command.iter().skip(1);
     while let Some(word) = words.next() {
@@ -477,14 +494,34 @@ fn tool(facts: &ProcessFacts) -> Option<&str> {
             return words.next().map(String::as_str);
         }
         if !word.starts_with('-') {
-            let name = base(word);
-            return [".js", ".cjs", ".mjs", ".py", ".rb"]
-                .iter()
-                .find_map(|extension| name.strip_suffix(extension))
-                .or(Some(name));
+            let directory = word.rsplit_once('/').map_or("", |(directory, _)| directory);
+            let mut parts = directory.split('/');
+            if parts.any(|part| PACKAGES.contains(&part)) {
+                let name = base(word);
+                return [".js", ".cjs", ".mjs", ".py", ".rb"]
+                    .iter()
+                    .find_map(|extension| name.strip_suffix(extension))
+                    .or(Some(name));
+            }
+            // A launcher has no suffix.
+            let is_launcher = matches!(base(directory), "bin" | ".bin" | "sbin");
+            return is_launcher.then(|| base(word));
         }
     }
     None
+}
+
+fn is_built_here(facts: &ProcessFacts) -> bool {
+    let (Some(exe), Some(cwd)) = (&facts.exe, &facts.cwd) else {
+        return false;
+    };
+    let mut parts = exe.components();
+    cwd.components().count() > 1
+        && exe.starts_with(cwd)
+        && !parts.any(|part| {
+            let part = part.as_os_str().to_str();
+            part.is_some_and(|part| PACKAGES.contains(&part) || part == ".bin")
+        })
 }
 
 pub(super) fn is_shell(facts: &ProcessFacts) -> bool {
@@ -616,7 +653,18 @@ mod tests {
                 ][..],
                 Role::Keeper,
             ),
-            (&["node", "--inspect", "/opt/nodemon.js"], Role::Keeper),
+            (
+                &[
+                    "node",
+                    "--inspect",
+                    "/usr/lib/node_modules/nodemon/bin/nodemon.js",
+                ],
+                Role::Keeper,
+            ),
+            // What a project calls its own programs.
+            (&["node", "script.js", "8003"], Role::Stranger),
+            (&["python3", "task.py"], Role::Stranger),
+            (&["node", "/home/dev/app/air.js"], Role::Stranger),
             (&["PM2 v5.3.0: God Daemon (/home/dev/.pm2)"], Role::Keeper),
             (&["python3.12", "-m", "watchfiles", "app"], Role::Keeper),
             (&["node", "--watch", "ws.js"], Role::Keeper),
@@ -631,7 +679,7 @@ mod tests {
             (&["vim", "nodemon"], Role::Stranger),
         ] {
             assert_eq!(
-                role(&stat(0), &facts(command), u32::MAX),
+                role(&stat(0), &facts(command), None),
                 expected,
                 "{command:?}"
             );
@@ -639,14 +687,32 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_a_project_built_is_no_tool() {
+        let built = |exe: &str, cwd: &str| {
+            let facts = ProcessFacts {
+                exe: Some(exe.into()),
+                cwd: Some(cwd.into()),
+                ..facts(&["task", "serve"])
+            };
+            role(&stat(0), &facts, None)
+        };
+        assert_eq!(built("/src/app/bin/task", "/src/app"), Role::Stranger);
+        assert_eq!(built("/usr/local/bin/task", "/src/app"), Role::Wrapper);
+        assert_eq!(built("/usr/bin/task", "/"), Role::Wrapper);
+        let local = "/src/app/node_modules/.bin/task";
+        assert_eq!(built(local, "/src/app"), Role::Wrapper);
+    }
+
+    #[test]
     fn a_shell_is_a_keeper_only_if_it_loops_without_a_terminal() {
+        let server = facts(&["ws", "8003"]);
         let looping = facts(&["sh", "-c", "while true; do ws; sleep 1; done"]);
-        assert_eq!(role(&stat(0), &looping, u32::MAX), Role::Keeper);
-        assert_eq!(role(&stat(34_816), &looping, u32::MAX), Role::Stranger);
+        assert_eq!(role(&stat(0), &looping, Some(&server)), Role::Keeper);
+        let on_terminal = role(&stat(34_816), &looping, Some(&server));
+        assert_eq!(on_terminal, Role::Stranger);
         for (command, expected) in [
             (&["bash", "-ec", "until ws; do :; done"][..], Role::Keeper),
-            (&["/bin/sh", "-c", "ws --for-ever for"], Role::Keeper),
-            (&["/bin/sh", "-c", "ws --while-idle"], Role::Passage),
+            (&["/bin/sh", "-c", "ws --for-ever for"], Role::Passage),
             (&["sh", "-c", "ws; echo done"], Role::Passage),
             (&["-bash"], Role::Stranger),
             (&["bash", "-i"], Role::Stranger),
@@ -657,7 +723,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                role(&stat(0), &facts(command), u32::MAX),
+                role(&stat(0), &facts(command), Some(&server)),
                 expected,
                 "{command:?}"
             );

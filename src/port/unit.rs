@@ -16,8 +16,9 @@ use crate::port::cgroup::{self, Tenant};
 use crate::port::claim::Protocol;
 use crate::port::handle::Handle;
 use crate::port::holder::{Holder, ListeningSocket, ProcessFacts, Who};
+use crate::port::process::{pids, process_facts};
 use crate::port::release::Stopped;
-use crate::port::{PortError, describe};
+use crate::port::{PortError, describe, protect};
 
 /// Exists while systemd is the service manager (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
@@ -55,8 +56,55 @@ pub fn how_started(name: &str, main: Option<&ProcessFacts>) -> Option<String> {
     } else {
         format!("/run/systemd/transient/{name}")
     };
-    let user = if of_user { "--user " } else { "" };
-    (!Path::new(&place).exists()).then(|| format!("systemctl {user}start {name}"))
+    (!Path::new(&place).exists()).then(|| command("start", name, main))
+}
+
+/// The command that has the service manager of a unit do something with it.
+pub(crate) fn command(verb: &str, name: &str, main: Option<&ProcessFacts>) -> String {
+    let manager = manager(is_of_user(name, main), main);
+    let is_anothers = manager.len() > 1;
+    let mut words = vec!["systemctl".to_owned()];
+    words.extend(manager);
+    words.extend([verb.to_owned(), name.to_owned()]);
+    if is_anothers && !rustix::process::geteuid().is_root() {
+        words.insert(0, "sudo".to_owned());
+    }
+    words.join(" ")
+}
+
+/// What tells `systemctl` whose service manager is meant: the system's, our own, or that of the user as whom
+/// `process` runs.
+fn manager(of_user: bool, process: Option<&ProcessFacts>) -> Vec<String> {
+    if !of_user {
+        return Vec::new();
+    }
+    let mut words = vec!["--user".to_owned()];
+    let other = process.filter(|facts| facts.uid != rustix::process::geteuid().as_raw());
+    if let Some(facts) = other {
+        let user = facts.user.clone().unwrap_or_else(|| facts.uid.to_string());
+        words.extend(["-M".to_owned(), format!("{user}@")]);
+    }
+    words
+}
+
+/// Why a unit must not be stopped as a whole: what runs in it beside what has the port.
+pub(crate) fn protected_inside(name: &str, main: Option<&ProcessFacts>) -> Option<String> {
+    let unit = cgroup::tenant_of(main?.pid);
+    if !matches!(unit, Tenant::Service { .. }) {
+        return None;
+    }
+    pids()
+        .into_iter()
+        .filter(|pid| cgroup::tenant_of(*pid) == unit)
+        .filter_map(process_facts)
+        .find_map(|facts| {
+            let reason = protect::reason(&facts)?;
+            let who = &facts.name;
+            Some(format!(
+                "{who} (pid {}) runs in {name}, and {reason}",
+                facts.pid
+            ))
+        })
 }
 
 pub(crate) fn is_socket(name: &str) -> bool {
@@ -81,17 +129,18 @@ pub(crate) fn listening_for(
         "--no-legend",
         "--show-types",
     ];
-    let (_, table) = systemctl(of_user, &words, ANSWER)?;
+    let (_, table) = systemctl(&self::manager(of_user, manager), &words, ANSWER)?;
     find_socket_unit(&table, socket.address, socket.protocol)
 }
 
 /// Runs `systemctl`: its status and what it printed, or `None` if it cannot be run or has not ended in time.
-fn systemctl(of_user: bool, words: &[&str], patience: Duration) -> Option<(ExitStatus, String)> {
-    let mut command = Command::new("systemctl");
-    if of_user {
-        command.arg("--user");
-    }
-    let mut child = command
+fn systemctl(
+    manager: &[String],
+    words: &[&str],
+    patience: Duration,
+) -> Option<(ExitStatus, String)> {
+    let mut child = Command::new("systemctl")
+        .args(manager)
         .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -158,7 +207,7 @@ pub fn stop_unit(holder: &Holder) -> Result<Stopped, PortError> {
     let reason = holder
         .protected
         .clone()
-        .or_else(|| crate::port::protect::reason_of_unit(name));
+        .or_else(|| protect::reason_of_unit(name));
     if let Some(reason) = reason {
         return Err(PortError::Protected {
             who: holder.describe(),
@@ -174,8 +223,8 @@ pub fn stop_unit(holder: &Holder) -> Result<Stopped, PortError> {
             }),
         });
     }
-    let of_user = is_of_user(name, main.as_deref());
-    match systemctl(of_user, &["--no-ask-password", "stop", "--", name], STOP) {
+    let manager = manager(is_of_user(name, main.as_deref()), main.as_deref());
+    match systemctl(&manager, &["--no-ask-password", "stop", "--", name], STOP) {
         Some((status, _)) if status.success() => {}
         None if begin.elapsed() >= STOP => {
             return Err(PortError::StillStopping {

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::time::Duration;
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -106,26 +107,46 @@ fn ignore(which: Signal) -> nix::Result<()> {
     unsafe { signal(which, SigHandler::SigIgn) }.map(drop)
 }
 
-/// Takes the lock that only one supervisor can have. One that has it and whom the starter could not reach
-/// is replaced: it may be killed at any moment by design. A child between fork and exec still holds its
-/// supervisor's lock, so whoever has the lock also knows that all earlier starts have come to something.
+/// How often one that was replaced, or that cannot be told by anything, is looked for, and with which pause.
+const GOING: (u32, Duration) = (500, Duration::from_millis(20));
+
+/// Takes the lock that only one supervisor can have, and writes into it who has it. One that has it and whom the
+/// starter could not reach is replaced: it may be killed at any moment by design. A child between fork and exec
+/// still holds its supervisor's lock, so whoever has the lock also knows that all earlier starts have come to
+/// something.
 fn sole(dir: &ProjectDir) -> Result<File, BackendError> {
     let path = dir.supervisor_lock();
-    let file = lock::open(&path).map_err(|error| failed("open", &path, error))?;
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-        return Ok(file);
+    let cannot = |error| failed("lock", &path, error);
+    let mut file = lock::open(&path).map_err(|error| failed("open", &path, error))?;
+    let take = |file: &File| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
+    if take(&file).is_err() {
+        if let Some(process) = present(dir) {
+            process
+                .signal(rustix::process::Signal::KILL)
+                .map_err(|error| system("replace one that does not answer", error))?;
+        }
+        let mut left = GOING.0;
+        while let Err(error) = take(&file) {
+            left = left.checked_sub(1).ok_or_else(|| cannot(error.into()))?;
+            std::thread::sleep(GOING.1);
+        }
     }
-    let card = std::fs::read(dir.supervisor_card())
-        .ok()
-        .and_then(|text| serde_json::from_slice::<Card>(&text).ok());
-    if let Some(card) = card {
-        card.process
-            .signal(rustix::process::Signal::KILL)
-            .map_err(|error| system("replace one that does not answer", error))?;
-    }
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)
-        .map_err(|error| failed("lock", &path, error.into()))?;
+    let me = ProcessId::of(std::process::id());
+    let text = serde_json::to_vec(&me).map_err(|error| cannot(error.into()))?;
+    file.set_len(0)
+        .and_then(|()| file.write_all(&text))
+        .map_err(|error| failed("write", &path, error))?;
     Ok(file)
+}
+
+/// Who has the lock: by its card, or, where that is damaged or gone, by what it wrote into the lock.
+fn present(dir: &ProjectDir) -> Option<ProcessId> {
+    let card = std::fs::read(dir.supervisor_card()).ok();
+    let card = card.and_then(|text| serde_json::from_slice::<Card>(&text).ok());
+    card.map(|card| card.process).or_else(|| {
+        let text = std::fs::read(dir.supervisor_lock()).ok()?;
+        serde_json::from_slice(&text).ok()
+    })
 }
 
 /// Tells the starter, then lets go of everything it gave us.

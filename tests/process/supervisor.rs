@@ -71,6 +71,30 @@ async fn a_second_supervisor_replaces_one_that_cannot_be_reached() {
 }
 
 #[tokio::test]
+async fn one_whose_card_is_damaged_is_found_or_replaced() {
+    let stage = Stage::new();
+    stage
+        .up(shell("web", "echo up; exec sleep 600"))
+        .await
+        .unwrap();
+    stage.line("web", "up").await;
+    let first = stage.supervisor().unwrap();
+    let project = stage.dirs().project("stage").unwrap();
+    std::fs::write(project.supervisor_card(), "{\"garbage").unwrap();
+    let another = stage.another();
+    another.stop("stage", "stage-web-1", None).await.unwrap();
+    assert!(first.is_alive());
+    // Nor is it where it usually is: the lock says who it is.
+    stage.start("web").await.unwrap();
+    std::fs::remove_file(project.supervisor_card()).unwrap();
+    std::fs::remove_file(project.socket()).unwrap();
+    let another = stage.another();
+    another.stop("stage", "stage-web-1", None).await.unwrap();
+    assert!(!first.is_alive());
+    assert!(!stage.instance("web").await.status.is_alive());
+}
+
+#[tokio::test]
 async fn it_leaves_when_nothing_is_alive_and_nobody_is_connected() {
     let stage = Stage::new();
     stage.up(shell("web", "exec sleep 600")).await.unwrap();

@@ -238,10 +238,12 @@ impl Client {
 
     /// Connects to the supervisor that the project's card names.
     async fn connect(&self, dir: &ProjectDir) -> Result<Met, BackendError> {
-        let Some(card) = card(dir) else {
-            return Ok(Met::Nobody);
-        };
-        let stream = socket::reach(&card.socket, |path| {
+        // Without a card it is where it usually is.
+        let card = card(dir);
+        let place = card
+            .as_ref()
+            .map_or_else(|| dir.socket(), |card| card.socket.clone());
+        let stream = socket::reach(&place, |path| {
             let stream = std::os::unix::net::UnixStream::connect(path)?;
             stream.set_nonblocking(true)?;
             Ok(stream)
@@ -255,7 +257,7 @@ impl Client {
             Ok(Ok(line)) => line,
             // One that is just leaving closes without a word.
             Ok(Err(_)) => return Ok(Met::Nobody),
-            Err(_) => return Ok(Met::Silent(card.process)),
+            Err(_) => return Ok(card.map_or(Met::Nobody, |card| Met::Silent(card.process))),
         };
         match serde_json::from_str::<Greeting>(&line) {
             Ok(greeting) if greeting.protocol == PROTOCOL => Ok(Met::Supervisor(connection)),
