@@ -39,9 +39,11 @@ impl Backends {
         Ok(held)
     }
 
-    /// Says of the processes that wharf started which service of which project they are.
+    /// Says of the processes that wharf started which service of which project they are. A run id that is not in
+    /// the ledger says nothing: the process is anybody's.
     async fn name_services(&self, held: &mut [Held]) {
         let mut known: BTreeMap<String, Option<ServiceOf>> = BTreeMap::new();
+        let mut foreign: BTreeSet<String> = BTreeSet::new();
         for holder in held.iter_mut().flat_map(|held| &mut held.holders) {
             let Who::Process(facts) = &holder.who else {
                 continue;
@@ -49,6 +51,9 @@ impl Backends {
             let Some(run) = &facts.run_id else { continue };
             if !known.contains_key(run) {
                 let instance = self.processes.find_run(run).await;
+                if instance.is_none() && !self.processes.knows_run(run).await {
+                    foreign.insert(run.clone());
+                }
                 let service = instance.map(|instance| ServiceOf {
                     number: (instance.number > 0).then_some(instance.number),
                     project: instance.project,
@@ -57,6 +62,9 @@ impl Backends {
                 known.insert(run.clone(), service);
             }
             holder.service = known.get(run).cloned().flatten();
+        }
+        if !foreign.is_empty() {
+            owner::disown(held, |run| !foreign.contains(run));
         }
     }
 

@@ -8,7 +8,7 @@ use crate::backend::holders::Look;
 use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::port::claim::{Claim, Protocol};
-use crate::port::holder::{ContainerFacts, Holder, Who};
+use crate::port::holder::{ContainerFacts, Holder};
 use crate::port::owner::Depth;
 use crate::port::release::how_released;
 use crate::port::report::{Means, PortReport};
@@ -255,7 +255,7 @@ pub(super) fn released(claim: &Claim, holder: &Holder) -> String {
 
 /// Whether it is a process that wharf started for a project.
 fn is_wharfs(holder: &Holder) -> bool {
-    matches!(&holder.who, Who::Process(facts) if facts.run_id.is_some())
+    holder.service.is_some()
 }
 
 fn suffix(claim: &Claim) -> &'static str {

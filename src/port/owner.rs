@@ -228,7 +228,14 @@ impl Scene {
     fn classify(&self, facts: ProcessFacts, socket: &ListeningSocket) -> (Who, Option<String>) {
         let tenant = cgroup::tenant_of(facts.pid);
         // What shares our container or unit is our neighbour: neither names it apart from ourselves.
-        if tenant == self.own || facts.run_id.is_some() {
+        if tenant == self.own {
+            return (Who::Process(Box::new(facts)), None);
+        }
+        // Before the run id: a container may have the variable, too.
+        if let Tenant::Container(id) = tenant {
+            return (Who::Process(Box::new(facts)), Some(id));
+        }
+        if facts.run_id.is_some() {
             return (Who::Process(Box::new(facts)), None);
         }
         if facts.name == "systemd"
@@ -238,16 +245,38 @@ impl Scene {
             return (Who::Unit { name, main }, None);
         }
         match tenant {
-            Tenant::Container(id) => (Who::Process(Box::new(facts)), Some(id)),
             Tenant::Service { name, .. }
                 if Stat::read(facts.pid).is_some_and(|stat| stat.terminal == 0) =>
             {
                 let main = Some(Box::new(facts));
                 (Who::Unit { name, main }, None)
             }
-            Tenant::Service { .. } | Tenant::ServiceManager | Tenant::Other => {
-                (Who::Process(Box::new(facts)), None)
-            }
+            Tenant::Container(_)
+            | Tenant::Service { .. }
+            | Tenant::ServiceManager
+            | Tenant::Other => (Who::Process(Box::new(facts)), None),
+        }
+    }
+
+    /// A process without its run id.
+    fn disowned(&self, holder: Holder) -> Holder {
+        let Who::Process(mut facts) = holder.who else {
+            return holder;
+        };
+        facts.run_id = None;
+        let who = match holder.sockets.first() {
+            // What was found out about its container stays.
+            Some(socket) if holder.protected.is_none() => self.classify(*facts, socket).0,
+            _ => Who::Process(facts),
+        };
+        let protected = match holder.protected {
+            None if !holder.orphan => protection(&who, None),
+            reason => reason,
+        };
+        Holder {
+            who,
+            protected,
+            ..holder
         }
     }
 
@@ -495,6 +524,42 @@ fn push_container(
         orphan: false,
         service: None,
     });
+}
+
+/// Takes the run ids back that no ledger knows, and judges their processes as those of anybody: any process may have
+/// the variable, and wharf's supervisor under another state directory is not told to stop what it keeps.
+pub fn disown(held: &mut [Held], is_known: impl Fn(&str) -> bool) {
+    let is_wharfs = |holder: &Holder| match &holder.who {
+        Who::Process(facts) => facts.run_id.as_deref().is_none_or(&is_known),
+        Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => true,
+    };
+    for held in held {
+        if held.holders.iter().all(is_wharfs) {
+            continue;
+        }
+        let scene = Scene::new();
+        let mut holders: Vec<Holder> = Vec::new();
+        for holder in std::mem::take(&mut held.holders) {
+            let holder = if is_wharfs(&holder) {
+                holder
+            } else {
+                scene.disowned(holder)
+            };
+            let same = holders
+                .iter_mut()
+                .find(|other| is_same(&other.who, &holder.who));
+            if let Some(unit) = same {
+                for socket in holder.sockets {
+                    if !unit.sockets.contains(&socket) {
+                        unit.sockets.push(socket);
+                    }
+                }
+            } else {
+                holders.push(holder);
+            }
+        }
+        held.holders = holders;
+    }
 }
 
 /// Marks the proxies that no engine has a container for, so that they may be stopped.

@@ -8,7 +8,7 @@ use std::process::Command;
 use wharf::port::PortError;
 use wharf::port::claim::Protocol;
 use wharf::port::holder::{ContainerFacts, Holder, Published, Who};
-use wharf::port::owner::{attribute, look_up};
+use wharf::port::owner::{attribute, disown, look_up};
 use wharf::port::release::{await_free, how_released, stop_process, stop_unit};
 
 use super::stage::{Actor, claim, free_port, holders, is_root, pids, script};
@@ -195,13 +195,19 @@ impl Cgroup {
 
     /// An actor that lives in the cgroup from the start: its sockets are made there.
     fn play(&self, words: &[&str]) -> Actor {
+        self.play_in(words, None)
+    }
+
+    /// As [`Cgroup::play`], with a run id of wharf's in its environment.
+    fn play_in(&self, words: &[&str], run: Option<&str>) -> Actor {
         let procs = self.0.join("cgroup.procs");
         let mut command = Command::new("setsid");
         command
             .args(["sh", "-c", "echo $$ > \"$0\" && exec perl \"$@\""])
             .arg(procs)
             .arg(script())
-            .args(words);
+            .args(words)
+            .envs(run.map(|run| ("WHARF_RUN_ID", run)));
         Actor::start(command)
     }
 }
@@ -246,6 +252,43 @@ fn a_container_on_the_hosts_network_is_told_by_its_cgroup() {
     // An engine that does not know it leaves the process, protected.
     let held = attribute(found, &[], &[]);
     assert_eq!(held.first().unwrap().holders, [holder]);
+}
+
+#[test]
+fn a_container_with_a_run_id_in_its_environment_is_a_container() {
+    if !is_root("making a cgroup") {
+        return;
+    }
+    let Some(cgroup) = Cgroup::make(&format!("docker-{ID}.scope")) else {
+        return;
+    };
+    let port = free_port();
+    let _server = cgroup.play_in(&["serve", "127.0.0.1", &port.to_string()], Some("a-run"));
+    let found = look_up(&[claim(port, &["127.0.0.1"])]).unwrap();
+    assert_eq!(found.container_ids(), [ID.to_owned()].into());
+    let held = attribute(found, &[], &[container(ID, "web-1")]);
+    assert_eq!(names(&held.first().unwrap().holders), ["web-1"]);
+}
+
+#[test]
+fn a_run_id_that_no_ledger_knows_says_nothing() {
+    if !is_root("making a cgroup") {
+        return;
+    }
+    let Some(cgroup) = Cgroup::make("nginx.service") else {
+        return;
+    };
+    let port = free_port();
+    let words = ["prefork", "127.0.0.1", &port.to_string(), "2"];
+    let master = cgroup.play_in(&words, Some("a-run"));
+    let mut held = look_up(&[claim(port, &["127.0.0.1"])]).unwrap().held;
+    assert_eq!(held.first().unwrap().holders.len(), 3);
+    disown(&mut held, |run| run == "a-run");
+    assert_eq!(held.first().unwrap().holders.len(), 3);
+    disown(&mut held, |_| false);
+    let found = &held.first().unwrap().holders;
+    assert_eq!(names(found), ["nginx.service"]);
+    assert_eq!(pids(found), [master.pid()]);
 }
 
 #[test]

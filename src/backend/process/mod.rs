@@ -227,6 +227,17 @@ impl Processes {
         None
     }
 
+    /// Whether a run id is one of this ledger's, the forwarders' included.
+    pub async fn knows_run(&self, run: &str) -> bool {
+        for project in self.projects().unwrap_or_default() {
+            let all = self.everything(&project).await.unwrap_or_default();
+            if all.iter().any(|instance| instance.id.0 == run) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The instances of a project, and its forwarder.
     pub async fn everything(&self, project: &str) -> Result<Vec<Instance>, BackendError> {
         observe::observe(&self.client, project).await
