@@ -93,7 +93,7 @@ pub fn watch(
 /// started, and how one is that a watchdog starts which is no ancestor of it.
 fn was_left_to_the_system(holder: &Holder) -> bool {
     match &holder.who {
-        Who::Process(facts) if facts.run_id.is_none() && !holder.orphan => {
+        Who::Process(facts) if holder.service.is_none() && !holder.orphan => {
             facts.ancestors.first().is_some_and(|(pid, _)| {
                 *pid == 1
                     || process_facts(*pid)
@@ -126,7 +126,7 @@ fn is_shell_left(before: &[Holder]) -> bool {
 fn restarter(before: &[Holder], since: Moment) -> Option<ProcessFacts> {
     let mut asked = BTreeSet::new();
     before.iter().find_map(|holder| match &holder.who {
-        Who::Process(facts) if facts.run_id.is_none() => nearest(facts, since, &mut asked),
+        Who::Process(facts) if holder.service.is_none() => nearest(facts, since, &mut asked),
         // Its engine, its manager or wharf was told to stop it.
         Who::Process(_)
         | Who::Container(_)

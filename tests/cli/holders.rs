@@ -127,3 +127,50 @@ fn two_who_free_one_port_stop_its_holder_once() {
         assert_eq!(stopped, 1);
     }
 }
+
+#[test]
+fn a_run_id_that_the_ledger_does_not_know_is_nobodys() {
+    let sandbox = Sandbox::new();
+    let text = free_port().to_string();
+    let words = [
+        "WHARF_RUN_ID=unknown",
+        python(),
+        ws_server(),
+        "--port",
+        &text,
+    ];
+    let server = sandbox.program("env", &words);
+    server.wait_for_line("listening on ");
+    let who = sandbox.wharf(&["who", &text]).expect(1);
+    assert!(!who.stdout.contains("a service of wharf's"), "{who}");
+    assert!(who.stdout.contains("a signal, then SIGKILL"), "{who}");
+    sandbox.wharf(&["free", &text, "--force"]).expect(0);
+    server.wait();
+}
+
+#[test]
+fn a_service_under_another_state_directory_is_met_when_it_comes_back() {
+    let mut sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let (python, server) = (python(), ws_server());
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  ws:\n    restart: always\n    ports: ['127.0.0.1:{port}:{port}']\n    x-wharf: {{process: {{command: [{python}, '{server}', --port, '{port}']}}}}\n"
+        ),
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let root = sandbox.path().parent().unwrap();
+    let (own, other) = (root.join("state"), root.join("other"));
+    sandbox.set("XDG_STATE_HOME", other);
+    let who = sandbox.wharf(&["who", &text]).expect(1);
+    assert!(!who.stdout.contains("a service of wharf's"), "{who}");
+    let freed = sandbox.wharf(&["free", &text, "--force"]).expect(1);
+    let keeper = format!("keeper of {}-ws-1", sandbox.project());
+    for said in ["is taken again", &keeper, "`wharf stop`"] {
+        assert!(freed.stderr.contains(said), "{freed}");
+    }
+    sandbox.set("XDG_STATE_HOME", own);
+    sandbox.wharf(&["down"]).expect(0);
+}
