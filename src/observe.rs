@@ -11,10 +11,12 @@ use crate::plan::placement::Placement;
 use crate::plan::policy::Policy;
 use crate::plan::{self, Inputs};
 use crate::port::claim::{Claim, Protocol};
+use crate::port::holder::{Holder, Who};
+use crate::port::owner::Depth;
 use crate::port::release;
 use crate::project::model::{MountKind, Project, PullPolicy};
 use crate::project::platform::fits;
-use crate::state::{BackendKind, Instance, Observed};
+use crate::state::{BackendKind, Held, Instance, Observed};
 
 /// How many free ports to offer for each held one.
 const OFFERS: usize = 8;
@@ -67,11 +69,34 @@ pub async fn observe(
         .filter(|claim| ports_are_here || placement.of(&claim.service) == BackendKind::Process)
         .collect();
     if !claims.is_empty() {
-        // The project's own forwarder lets go of what a service is about to take.
-        observed.held = plan::without(backends.held(&claims).await?, &observed.own);
+        observed.held = held(backends, &claims, &observed).await?;
         observed.free_ports = free_ports(&observed, &claims);
     }
     Ok(observed)
+}
+
+/// Who has the claims. Of those that others have than this project's instances, all holders: they are asked about,
+/// and stopped, together.
+async fn held(
+    backends: &Backends,
+    claims: &[Claim],
+    observed: &Observed,
+) -> Result<Vec<Held>, BackendError> {
+    let held = backends.held(Depth::Excluding, claims).await?;
+    // The project's own forwarder lets go of what a service is about to take.
+    let mut held = plan::without(held, &observed.own);
+    let is_process = |holder: &Holder| !matches!(holder.who, Who::Container(_));
+    let foreign: Vec<Claim> = plan::without(held.clone(), &observed.instances)
+        .into_iter()
+        .filter(|held| held.holders.iter().any(is_process))
+        .map(|held| held.claim)
+        .collect();
+    if !foreign.is_empty() {
+        let all = backends.held(Depth::Everybody, &foreign).await?;
+        held.retain(|held| !foreign.contains(&held.claim));
+        held.extend(plan::without(all, &observed.own));
+    }
+    Ok(held)
 }
 
 /// What is possible where services name each other across backends.

@@ -25,10 +25,10 @@ pub struct Look {
 }
 
 impl Backends {
-    /// The claims that somebody holds, with all holders named. Without an engine that answers, a holder keeps
+    /// The claims that somebody holds, with their holders named. Without an engine that answers, a holder keeps
     /// the name the kernel gives it.
-    pub async fn held(&self, claims: &[Claim]) -> Result<Vec<Held>, BackendError> {
-        let found = owner::look_up(claims)?;
+    pub async fn held(&self, depth: Depth, claims: &[Claim]) -> Result<Vec<Held>, BackendError> {
+        let found = owner::look_up_to(depth, claims)?;
         let census = if found.needs_engine {
             self.containers.census(false).await
         } else {
@@ -97,7 +97,7 @@ impl Backends {
             port: address.port(),
             protocol: Protocol::Tcp,
         };
-        let held = self.held(&[claim]).await.ok()?;
+        let held = self.held(Depth::Everybody, &[claim]).await.ok()?;
         let holders: Vec<String> = held
             .iter()
             .flat_map(|held| &held.holders)

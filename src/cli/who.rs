@@ -140,7 +140,7 @@ pub(super) async fn look(context: &Context, depth: Depth, claims: &[Claim]) -> R
 
 /// The same without asking engines about ports that nobody listens on: for stacks that need no engine.
 pub(super) async fn look_without_engines(context: &Context, claims: &[Claim]) -> Result<Vec<Seen>> {
-    let held = context.backends()?.held(claims).await?;
+    let held = context.backends()?.held(Depth::Excluding, claims).await?;
     let look = Look {
         held,
         ..Look::default()

@@ -47,11 +47,14 @@ impl LookUp {
     }
 }
 
-/// What counts as having a port.
+/// What counts as having a port, and how far its holders are searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// What keeps a server from it that sets `SO_REUSEADDR`, as servers do.
+    /// What keeps a server from it that sets `SO_REUSEADDR`, as servers do. Whether somebody has it, and who: a holder
+    /// in the cgroup in which the socket was made is enough.
     Excluding,
+    /// The same sockets with all their holders, in whatever cgroup: what must be known before one is stopped.
+    Everybody,
     /// That, and a socket which is bound with `SO_REUSEADDR` and does not listen: a server without that option
     /// cannot have the port.
     Bound,
@@ -78,7 +81,7 @@ pub fn look_up_to(depth: Depth, claims: &[Claim]) -> Result<LookUp, PortError> {
             blocked.push((claim, found));
         }
     }
-    scene.resolve(blocked.iter().flat_map(|(_, found)| found));
+    scene.resolve(depth, blocked.iter().flat_map(|(_, found)| found));
 
     let mut result = LookUp {
         in_use,
@@ -144,13 +147,18 @@ impl Scene {
         }
     }
 
-    /// Finds the processes of all sockets: first in the cgroups the sockets were made in, then, for those
-    /// still without a process, everywhere in one pass.
-    fn resolve<'a>(&mut self, found: impl Iterator<Item = &'a Bound>) {
+    /// Finds the processes of all sockets: everywhere in one pass, or, where one holder is enough, first in the
+    /// cgroups the sockets were made in. A socket that was passed on has holders in other cgroups, too.
+    fn resolve<'a>(&mut self, depth: Depth, found: impl Iterator<Item = &'a Bound>) {
         let mut everywhere = Vec::new();
         for bound in found {
             let inode = bound.socket.inode;
             if inode == 0 || self.pids.contains_key(&inode) {
+                continue;
+            }
+            if depth != Depth::Excluding {
+                everywhere.push(inode);
+                self.pids.insert(inode, Vec::new());
                 continue;
             }
             let among = self

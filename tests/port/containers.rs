@@ -8,7 +8,7 @@ use std::process::Command;
 use wharf::port::PortError;
 use wharf::port::claim::Protocol;
 use wharf::port::holder::{ContainerFacts, Holder, Published, Who};
-use wharf::port::owner::{attribute, disown, look_up};
+use wharf::port::owner::{Depth, attribute, disown, look_up, look_up_to};
 use wharf::port::release::{await_free, how_released, stop_process, stop_unit};
 
 use super::stage::{Actor, claim, free_port, holders, is_root, pids, script};
@@ -289,6 +289,27 @@ fn a_run_id_that_no_ledger_knows_says_nothing() {
     let found = &held.first().unwrap().holders;
     assert_eq!(names(found), ["nginx.service"]);
     assert_eq!(pids(found), [master.pid()]);
+}
+
+#[test]
+fn holders_of_one_socket_in_two_cgroups_are_all_named() {
+    if !is_root("making a cgroup") {
+        return;
+    }
+    let (Some(one), Some(other)) = (Cgroup::make("one"), Cgroup::make("other")) else {
+        return;
+    };
+    let port = free_port();
+    let master = one.play(&["prefork", "127.0.0.1", &port.to_string(), "2"]);
+    let moved = master.words.first().unwrap();
+    fs::write(other.procs(), moved.to_string()).unwrap();
+    let mut expected = vec![master.pid()];
+    expected.extend(&master.words);
+    for depth in [Depth::Everybody, Depth::Bound] {
+        let found = look_up_to(depth, &[claim(port, &["127.0.0.1"])]).unwrap();
+        let held = found.held.first().unwrap();
+        assert_eq!(pids(&held.holders), expected, "{depth:?}");
+    }
 }
 
 #[test]

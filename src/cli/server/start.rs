@@ -18,6 +18,7 @@ use crate::plan::placement::{Wishes, place};
 use crate::plan::policy::{Choice, Policy, Recreate};
 use crate::plan::step::Action;
 use crate::plan::{Plan, Question, ports};
+use crate::port::owner::Depth;
 use crate::port::release;
 use crate::project::model::Conflict;
 use crate::state::Instance;
@@ -182,7 +183,9 @@ async fn about_earlier(
         _ => {}
     }
     let claim = model::claim(wanted.host, port);
-    let held = backends.held(std::slice::from_ref(&claim)).await?;
+    let held = backends
+        .held(Depth::Everybody, std::slice::from_ref(&claim))
+        .await?;
     let holders = held
         .into_iter()
         .flat_map(|held| held.holders)

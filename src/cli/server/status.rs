@@ -11,6 +11,7 @@ use crate::cli::row;
 use crate::cli::server::model;
 use crate::error::{Error, Result};
 use crate::port::claim::Claim;
+use crate::port::owner::Depth;
 use crate::port::report::HolderReport;
 use crate::probe;
 use crate::state::{Instance, ProbeKind, Status};
@@ -59,7 +60,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     if args.host.is_none() {
         claim.addresses = Claim::any_address();
     }
-    let held = backends.held(&[claim]).await?;
+    let held = backends.held(Depth::Everybody, &[claim]).await?;
     let holders: Vec<String> = held
         .iter()
         .map(|held| question::plain(&held.holders).join("; "))
