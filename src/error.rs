@@ -11,6 +11,7 @@ use crate::backend::BackendError;
 use crate::backend::process::run::Survivor;
 use crate::plan::placement::PlacementError;
 use crate::port::PortError;
+use crate::port::claim::Protocol;
 use crate::project::diagnostic::Diagnostic;
 use crate::project::{LoadError, LoadErrorKind};
 
@@ -365,8 +366,13 @@ fn port_error(error: &PortError, message: String) -> Error {
             hint: Some(hint), ..
         } => converted.hint(hint.clone()),
         PortError::TakenAgain { claim, .. } | PortError::NotFree { claim, .. } => {
+            // Said by `up` and by `free`: what either of them could be followed by.
+            let udp = match claim.protocol {
+                Protocol::Tcp => "",
+                Protocol::Udp => "/udp",
+            };
             converted.hint(format!(
-                "publish another port than {}, or use --on-conflict move",
+                "see who has it: wharf who {}{udp}; to publish a service elsewhere: wharf up --on-conflict move",
                 claim.port
             ))
         }

@@ -12,6 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, Who};
+use crate::port::owner::{self, Depth};
 use crate::port::{PortError, descriptors, process, sockets, supervisor};
 
 /// The first and the longest pause between two probes.
@@ -111,6 +112,12 @@ pub fn await_free(claim: &Claim, before: &[Holder], timeout: Duration) -> Result
             return Err(PortError::NotFree {
                 claim: claim.clone(),
                 seconds: timeout.as_secs(),
+                by: owner::look_up_to(Depth::Bound, std::slice::from_ref(claim))?
+                    .held
+                    .iter()
+                    .flat_map(|held| &held.holders)
+                    .map(Holder::describe)
+                    .collect(),
             });
         }
         thread::sleep(pause.min(end - now));

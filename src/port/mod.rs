@@ -81,11 +81,24 @@ pub enum PortError {
         hint: Option<String>,
     },
     /// The holder is gone and the port is still not free.
-    #[error("{claim} is still not free {seconds} s after its holder ended")]
+    #[error(
+        "{claim} is still not free {seconds} s after its holder ended{}",
+        held_by(.by)
+    )]
     NotFree {
         /// The claim.
         claim: Claim,
         /// How long was waited.
         seconds: u64,
+        /// Who has it now, where somebody can be named.
+        by: Vec<String>,
     },
+}
+
+fn held_by(holders: &[String]) -> String {
+    if holders.is_empty() {
+        String::new()
+    } else {
+        format!(": it is held by {}", holders.join("; "))
+    }
 }

@@ -221,10 +221,12 @@ impl Scene {
             return Ok(());
         }
         // Its processes may have ended while we looked.
-        if !sockets::blocking(claim)?
-            .iter()
-            .any(|bound| bound.socket.inode == socket.inode)
-        {
+        let now = if socket.listening {
+            sockets::blocking(claim)?
+        } else {
+            sockets::there(claim)?
+        };
+        if !now.iter().any(|bound| bound.socket.inode == socket.inode) {
             return Ok(());
         }
         let (who, container) = self.unseen(socket);

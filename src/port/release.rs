@@ -184,7 +184,8 @@ fn not_permitted(holder: &Holder) -> PortError {
 /// The processes that have one of the claim's sockets open together with the holder; none if the holder
 /// itself has let go.
 fn sharing(facts: &ProcessFacts, claim: &Claim) -> Result<Vec<u32>, PortError> {
-    let inodes: Vec<u64> = sockets::blocking(claim)?
+    // A holder may have bound its address beside somebody who listens on another.
+    let inodes: Vec<u64> = sockets::there(claim)?
         .iter()
         .map(|bound| bound.socket.inode)
         .collect();

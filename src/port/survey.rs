@@ -47,15 +47,14 @@ impl Survey {
         depth: Depth,
     ) -> Result<Option<Vec<Bound>>, PortError> {
         for look in 1.. {
-            let found = self.listening(claim)?;
+            // Beside a listener another address may be bound.
+            let found = if depth == Depth::Bound && self.may_be_bound(claim) {
+                lastingly_bound(claim)?
+            } else {
+                self.listening(claim)?
+            };
             if !found.is_empty() {
                 return Ok(Some(found));
-            }
-            if depth == Depth::Bound && self.may_be_bound(claim) {
-                let found = lastingly_bound(claim)?;
-                if !found.is_empty() {
-                    return Ok(Some(found));
-                }
             }
             // A socket that is bound and does not listen blocks only those who do not both set SO_REUSEADDR.
             if free::is_free(claim)? {
@@ -89,14 +88,14 @@ impl Survey {
     }
 }
 
-/// The sockets that are bound, or listen by now, and are still there at a second look.
+/// The sockets that listen, and those that are bound and still there at a second look.
 fn lastingly_bound(claim: &Claim) -> Result<Vec<Bound>, PortError> {
-    let first = sockets::blocking(claim)?;
-    if first.is_empty() {
+    let first = sockets::there(claim)?;
+    if first.iter().all(|bound| bound.socket.listening) {
         return Ok(first);
     }
     thread::sleep(PAUSE);
-    let mut second = sockets::blocking(claim)?;
+    let mut second = sockets::there(claim)?;
     second.retain(|bound| {
         let inode = bound.socket.inode;
         bound.socket.listening || first.iter().any(|before| before.socket.inode == inode)

@@ -3,12 +3,15 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+use wharf::port::PortError;
 use wharf::port::claim::{Claim, Protocol};
 use wharf::port::holder::Who;
 use wharf::port::owner::{Depth, look_up, look_up_to, pids_holding, process_facts};
 use wharf::port::release::{Barrier, await_free, barrier, is_free, next_free, stop_process};
 use wharf::port::report::Means;
+use wharf::port::sockets::abilities::abilities;
 use wharf::port::sockets::{accepted_inode, established, listeners};
 
 use super::stage::{
@@ -186,6 +189,43 @@ fn what_is_bound_as_servers_bind_is_no_conflict_and_is_named_when_asked_for() {
     let told = holders.first().unwrap().facts();
     let bound = format!("has bound, without listening, 127.0.0.1:{port}");
     assert!(told.contains(&bound), "{told:?}");
+}
+
+#[test]
+fn what_is_bound_beside_a_listener_is_named_and_stopped_with_it() {
+    let port = free_port();
+    let text = port.to_string();
+    let listens = Actor::play(&["serve", "127.0.0.1", &text]);
+    let mut bound = Actor::play(&["bind", "127.0.0.2", &text]);
+    if !abilities().unwrap().bound {
+        println!("skipped: this kernel does not list sockets that are only bound");
+        return;
+    }
+    let wanted = claim(port, &["0.0.0.0", "::"]);
+    let held = look_up_to(Depth::Bound, std::slice::from_ref(&wanted))
+        .unwrap()
+        .held;
+    let holders = &held.first().unwrap().holders;
+    let mut expected = [listens.pid(), bound.pid()];
+    expected.sort_unstable();
+    assert_eq!(pids(holders), expected);
+    // Beside the listener, not only after it.
+    let of = |pid| {
+        holders
+            .iter()
+            .find(|holder| facts(holder).is_some_and(|facts| facts.pid == pid))
+    };
+    stop_process(of(bound.pid()).unwrap(), &wanted, Duration::from_mins(1)).unwrap();
+    assert!(!bound.is_alive());
+    // Whoever has the port in the end is named.
+    let Err(PortError::NotFree { by, .. }) = await_free(&wanted, holders, Duration::ZERO) else {
+        panic!("somebody listens");
+    };
+    assert!(
+        by.iter()
+            .any(|by| by.contains(&format!("pid {},", listens.pid()))),
+        "{by:?}"
+    );
 }
 
 #[test]
@@ -549,7 +589,7 @@ fn a_server_whose_first_thread_has_ended_is_found_and_stopped() {
     let wanted = claim(port, &["127.0.0.1"]);
     let found = holders(&wanted);
     assert_eq!(pids(&found), [server.pid()]);
-    let patience = std::time::Duration::from_mins(1);
+    let patience = Duration::from_mins(1);
     let stopped = stop_process(found.first().unwrap(), &wanted, patience).unwrap();
     assert_eq!(stopped.pids, [server.pid()]);
     await_free(&wanted, &found, patience).unwrap();

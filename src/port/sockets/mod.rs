@@ -81,6 +81,15 @@ pub(crate) fn blocking(claim: &Claim) -> Result<Vec<Bound>, PortError> {
     Ok(excluding(claim, found))
 }
 
+/// The sockets where a claim wants to be, those that are only bound beside those that listen.
+pub(crate) fn there(claim: &Claim) -> Result<Vec<Bound>, PortError> {
+    if claim.protocol == Protocol::Udp {
+        return listening(claim);
+    }
+    let found = system::bound(claim.port, claim.protocol).map_err(PortError::Lookup)?;
+    Ok(excluding(claim, found))
+}
+
 /// All sockets that listen, and all TCP sockets that are bound and do not: what many ports are looked up in.
 pub(crate) fn everything(protocol: Protocol) -> Result<Vec<Bound>, PortError> {
     system::bound(0, protocol).map_err(PortError::Lookup)
