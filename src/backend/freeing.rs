@@ -183,8 +183,8 @@ impl Backends {
             .as_ref()
             .map(|project| {
                 format!(
-                    " of project {project}; `docker start {}` brings it back",
-                    facts.name
+                    " of project {project}; `{}` brings it back",
+                    release::how_started_again(facts)
                 )
             })
             .unwrap_or_default();

@@ -106,6 +106,11 @@ pub fn how_released(holder: &Holder) -> String {
     }
 }
 
+/// The command that starts a container again, at the engine that it is of.
+pub fn how_started_again(facts: &ContainerFacts) -> String {
+    format!("{} start {}", client_of(&facts.engine), facts.name)
+}
+
 /// The command that speaks to an engine.
 fn client_of(engine: &str) -> String {
     match engine {
@@ -227,6 +232,33 @@ mod tests {
                 "3 d 4 h"
             ]
         );
+    }
+
+    #[test]
+    fn a_container_is_started_again_at_its_own_engine() {
+        let at = |engine: &str| ContainerFacts {
+            id: String::new(),
+            name: "web".into(),
+            image: String::new(),
+            command: String::new(),
+            project: None,
+            service: None,
+            created: 0,
+            engine: engine.into(),
+        };
+        for (engine, command) in [
+            ("unix:///var/run/docker.sock", "docker start web"),
+            (
+                "unix:///tmp/e.sock",
+                "docker -H unix:///tmp/e.sock start web",
+            ),
+            (
+                "unix:///run/user/1000/podman/podman.sock",
+                "podman start web",
+            ),
+        ] {
+            assert_eq!(how_started_again(&at(engine)), command);
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Table, process_facts};
 use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor};
 
-pub use crate::port::describe::how_released;
+pub use crate::port::describe::{how_released, how_started_again};
 pub use crate::port::free::{Barrier, await_free, barrier, is_free, next_free, taken_again};
 pub use crate::port::unit::{how_started, stop_unit};
 
