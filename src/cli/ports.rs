@@ -283,7 +283,7 @@ fn history(context: &Context, args: &Args, backends: &Backends) -> Result<()> {
     }
     let mut table = Table::new(["TIME", "PORT", "OUTCOME", "HOLDER", "AGE", "BY", "ANSWER"]);
     for entry in &entries {
-        table.row([
+        let cells = [
             local_time(&entry.time),
             format!("{}/{}", entry.port, entry.protocol),
             entry.outcome.word().to_owned(),
@@ -291,7 +291,9 @@ fn history(context: &Context, args: &Args, backends: &Backends) -> Result<()> {
             entry.holder.age_seconds.map_or_else(|| "-".to_owned(), age),
             entry.by.clone(),
             entry.answer.clone(),
-        ]);
+        ];
+        // The log may hold anything: command lines, names of directories, labels.
+        table.row(cells.map(|cell| cell.replace(char::is_control, " ")));
     }
     table.lines().iter().for_each(|line| context.ui.data(line));
     Ok(())
@@ -325,17 +327,6 @@ fn holder(entry: &Entry) -> String {
     if let Some(first) = &entry.supervisor {
         text = format!("{text}, after {first}");
     }
-    // The log may hold anything that a program put on its command line.
-    text = text
-        .chars()
-        .map(|character| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        })
-        .collect();
     if let Some(pid) = found.pid {
         text = format!("pid {pid}: {text}");
     }

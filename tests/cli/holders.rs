@@ -174,3 +174,21 @@ fn a_service_under_another_state_directory_is_met_when_it_comes_back() {
     sandbox.set("XDG_STATE_HOME", own);
     sandbox.wharf(&["down"]).expect(0);
 }
+
+#[test]
+fn the_history_cannot_play_with_the_terminal() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let place = sandbox.path().join("dir\u{1b}[31m\nport 1 is free");
+    std::fs::create_dir(&place).unwrap();
+    let server = ws_server();
+    let line = format!("cd \"$0\" && exec {} {server} --port {port}", python());
+    let holder = sandbox.program("sh", &["-c", &line, place.to_str().unwrap()]);
+    holder.wait_for_line("listening on ");
+    sandbox.wharf(&["free", &text, "--force"]).expect(0);
+    holder.wait();
+    let history = sandbox.wharf(&["ports", "--history"]).expect(0);
+    assert!(history.stdout.contains("[31m port 1 is free"), "{history}");
+    assert!(!history.stdout.contains('\u{1b}'), "{history}");
+}

@@ -276,7 +276,13 @@ fn kept_by_swarm(service: &str) -> String {
     format!("Swarm would start another task: docker service rm {service}")
 }
 
+/// Labels and commands may hold anything, such as lines of their own: it must not play with the terminal.
+fn shown(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 pub(super) fn facts(entry: &Listed, endpoint: &str) -> ContainerFacts {
+    let label = |name: &str| entry.labels.get(name).map(String::as_str).map(shown);
     ContainerFacts {
         id: entry.id.clone(),
         // Links add further names with a slash inside.
@@ -285,12 +291,12 @@ pub(super) fn facts(entry: &Listed, endpoint: &str) -> ContainerFacts {
             .iter()
             .map(|name| name.trim_start_matches('/'))
             .find(|name| !name.contains('/'))
-            .unwrap_or_default()
-            .to_owned(),
-        image: entry.image.clone(),
-        command: entry.command.clone(),
-        project: entry.labels.get(labels::PROJECT).cloned(),
-        service: entry.labels.get(labels::SERVICE).cloned(),
+            .map(shown)
+            .unwrap_or_default(),
+        image: shown(&entry.image),
+        command: shown(&entry.command),
+        project: label(labels::PROJECT),
+        service: label(labels::SERVICE),
         created: entry.created,
         engine: endpoint.to_owned(),
     }
@@ -511,7 +517,7 @@ impl Service {
                 .map(|spec| spec.image)
                 .unwrap_or_default(),
             command: String::new(),
-            project: labels.get(STACK).cloned(),
+            project: labels.get(STACK).map(String::as_str).map(shown),
             service: Some(self.spec.name),
             created: 0,
             engine: engine.to_owned(),
@@ -565,6 +571,19 @@ mod tests {
             .collect();
         assert_eq!(here, [&format!("unix://{}", socket.display())]);
         assert!(found.first().is_some_and(|(_, first)| first.is_none()));
+    }
+
+    #[test]
+    fn labels_and_commands_are_one_line() {
+        let listed: Listed = serde_json::from_str(
+            r#"{"Id":"a","Names":["/web"],"Image":"nginx","Command":"sh -c 'a\nb'",
+               "Labels":{"com.docker.compose.project":"p\u001b[31m\nport 2/tcp is free"}}"#,
+        )
+        .unwrap();
+        let facts = facts(&listed, "unix:///x");
+        assert_eq!(facts.command, "sh -c 'a b'");
+        let project = facts.project.unwrap();
+        assert_eq!(project, "p [31m port 2/tcp is free");
     }
 
     #[test]
