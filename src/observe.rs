@@ -16,7 +16,7 @@ use crate::port::owner::Depth;
 use crate::port::release;
 use crate::project::model::{MountKind, Project, PullPolicy};
 use crate::project::platform::fits;
-use crate::state::{BackendKind, Held, Instance, Observed};
+use crate::state::{BackendKind, Held, Instance, Observed, Status};
 
 /// How many free ports to offer for each held one.
 const OFFERS: usize = 8;
@@ -141,9 +141,16 @@ async fn everything(
     let asks = placement.needs_engine()
         || (may_have_containers && backends.containers.reachable().await.is_ok());
     if asks {
-        instances.extend(backends.containers.outlines(&project.name).await?);
         let containers = &backends.containers;
-        Box::pin(containers.mark_ending(&project.name, &mut instances)).await?;
+        // The list takes the engine some milliseconds, in which it can tell the rest.
+        let found = containers.outlines(&project.name);
+        let ending = Box::pin(containers.about_to_end(&project.name));
+        let (mut found, ending) = tokio::try_join!(found, ending)?;
+        for instance in &mut found {
+            instance.ending |=
+                instance.status == Status::Running && ending.contains(instance.id.0.as_str());
+        }
+        instances.extend(found);
     }
     Ok(instances)
 }

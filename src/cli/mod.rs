@@ -342,7 +342,7 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation, told: &mut Ui) -> Re
         Command::Wait(args) => wait_for(wait::run(&context, &args)),
         Command::Port(args) => wait_for(port::run(&context, &args)),
         Command::Ps(args) => wait_for(ps::run(&context, &args)),
-        Command::Logs(args) => wait_for(logs::run(&context, &args)),
+        Command::Logs(args) => wait_for(or_interrupted(logs::run(&context, &args))),
         Command::Watch(args) => wait_for(watch::command(&context, &args)),
         Command::Exec(args) => wait_for(exec::run(&context, &args)),
         Command::Run(args) => wait_for(run::run(&context, &args)),
@@ -352,8 +352,8 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation, told: &mut Ui) -> Re
         Command::Images(args) => wait_for(images::run(&context, &args)),
         Command::Volumes(args) => wait_for(volumes::run(&context, &args)),
         Command::Top(args) => wait_for(top::run(&context, &args)),
-        Command::Stats(args) => wait_for(stats::run(&context, &args)),
-        Command::Events(args) => wait_for(events::run(&context, &args)),
+        Command::Stats(args) => wait_for(or_interrupted(stats::run(&context, &args))),
+        Command::Events(args) => wait_for(or_interrupted(events::run(&context, &args))),
         Command::Build(args) => wait_for(build::run(&context, &args)),
         Command::Pull(args) => wait_for(pull::run(&context, &args)),
         Command::Push(args) => wait_for(push::run(&context, &args)),
@@ -391,6 +391,16 @@ fn output_was_written() -> Result<()> {
             Err(Error::failed("cannot write the output").detail(error.to_string()))
         }
         _ => Ok(()),
+    }
+}
+
+/// A command that only shows something, until somebody has seen enough.
+async fn or_interrupted<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut signals = signals::Signals::new()?;
+    tokio::select! {
+        biased;
+        outcome = command => outcome,
+        () = signals.next() => Err(Error::interrupted()),
     }
 }
 

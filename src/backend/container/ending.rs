@@ -9,7 +9,6 @@ use futures_util::StreamExt;
 use super::Containers;
 use crate::backend::BackendError;
 use crate::backend::happening::{Happening, Span};
-use crate::state::{BackendKind, Instance, Status};
 
 /// How far back a stop may have begun; few grace periods are longer.
 const BACK: Duration = Duration::from_mins(1);
@@ -21,22 +20,11 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const ENDING: [&str; 4] = ["2", "3", "9", "15"];
 
 impl Containers {
-    /// Marks the containers of a project that are about to end.
+    /// The containers of a project that are about to end, by id.
     ///
     /// # Errors
     /// When the engine does not answer, or refuses.
-    pub async fn mark_ending(
-        &self,
-        project: &str,
-        instances: &mut [Instance],
-    ) -> Result<(), BackendError> {
-        let mut running: Vec<&mut Instance> = instances
-            .iter_mut()
-            .filter(|it| it.backend == BackendKind::Container && it.status == Status::Running)
-            .collect();
-        if running.is_empty() {
-            return Ok(());
-        }
+    pub async fn about_to_end(&self, project: &str) -> Result<BTreeSet<String>, BackendError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default();
         let nanoseconds = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
@@ -55,11 +43,7 @@ impl Containers {
             })
             .await,
         );
-        let ending = ending(&all);
-        for instance in &mut running {
-            instance.ending = ending.contains(instance.id.0.as_str());
-        }
-        Ok(())
+        Ok(ending(&all).into_iter().map(str::to_owned).collect())
     }
 }
 

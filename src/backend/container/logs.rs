@@ -347,9 +347,9 @@ impl Following<'_> {
                 Status::Running | Status::Paused
                     if now.state.started_at != before.state.started_at =>
                 {
-                    // The code of the run in between is known only if the engine restarted it.
-                    let counted = now.restart_count > before.restart_count;
-                    Outcome::RunsAgain(counted.then_some(code))
+                    let began = &before.state.started_at;
+                    let code = ready::end_since(self.engine, &instance.id.0, began).await?;
+                    Outcome::RunsAgain(code)
                 }
                 // The output ended before the container did, or it cannot be read.
                 Status::Running | Status::Paused => {

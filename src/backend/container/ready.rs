@@ -180,6 +180,39 @@ pub(super) async fn changes(
     Ok(wire::json_lines(response.into_body()))
 }
 
+/// The exit code of the run that began at a time, where the container has been started again since: its state
+/// knows that code no more.
+pub(super) async fn end_since(
+    engine: &Engine,
+    id: &str,
+    started_at: &str,
+) -> Result<Option<i32>, Error> {
+    let Ok(started) = started_at.parse::<jiff::Timestamp>() else {
+        return Ok(None);
+    };
+    let moment =
+        |time: jiff::Timestamp| format!("{}.{:09}", time.as_second(), time.subsec_nanosecond());
+    let filters = serde_json::json!({ "type": ["container"], "container": [id], "event": ["die"] });
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(format!(
+            "/events?since={}&until={}&filters={}",
+            moment(started),
+            moment(jiff::Timestamp::now()),
+            encoded(&filters.to_string())
+        ))
+        .body(bollard::body_full(Vec::new().into()))?;
+    let response = engine.wire.checked(request).await?;
+    let mut told = std::pin::pin!(wire::json_lines(response.into_body()));
+    let first = told.next().await.transpose()?;
+    let code = first
+        .as_ref()
+        .and_then(|event| event.pointer("/Actor/Attributes/exitCode"));
+    Ok(code
+        .and_then(Value::as_str)
+        .and_then(|code| code.parse().ok()))
+}
+
 /// The container, if it runs or is about to run again.
 pub(super) async fn alive(
     engine: &Engine,

@@ -90,8 +90,6 @@ pub(super) struct Inspected {
     pub path: String,
     #[serde(default, deserialize_with = "or_default")]
     pub args: Vec<String>,
-    #[serde(default)]
-    pub restart_count: i64,
     pub state: State,
     pub config: Config,
     #[serde(default, deserialize_with = "or_default")]
