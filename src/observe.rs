@@ -35,7 +35,10 @@ pub async fn observe(
     let linkage = if plan::links::may_name(project, placement) {
         Box::pin(linkage(backends, project, placement)).await?
     } else {
-        Linkage::default()
+        Linkage {
+            first_port: release::first_permitted(),
+            ..Linkage::default()
+        }
     };
     let (mut observed, ports_are_here) = if placement.needs_engine() {
         let local = backends.containers.reachable().await?.local;

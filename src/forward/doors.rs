@@ -2,6 +2,7 @@
 //! comes in on its way.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -32,6 +33,15 @@ pub(super) enum Key {
     Here(SocketAddr),
     /// In the relay that was given this number.
     There(u64, u16),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here(address) => write!(f, "{address}"),
+            Self::There(_, port) => write!(f, "port {port} of a relay"),
+        }
+    }
 }
 
 /// How a listening socket is.
@@ -129,7 +139,7 @@ impl Doors {
                 && entry.state == State::Opening
                 && kind != io::ErrorKind::AddrInUse
             {
-                say(format_args!("cannot listen at {key:?}: {kind}"));
+                say(format_args!("cannot listen at {key}: {kind}"));
             }
             entry.state = state;
         }
@@ -155,6 +165,12 @@ impl Doors {
             match self.entries.get(&key).map(|entry| entry.state) {
                 // Who has a port that is in use may be the service itself, and there is nothing to wait for.
                 Some(State::Open | State::Failed(io::ErrorKind::AddrInUse)) => None,
+                // Not for this user, which `up` has said. Tried again: the setting may change.
+                Some(State::Failed(io::ErrorKind::PermissionDenied))
+                    if matches!(door, Door::Here(_)) =>
+                {
+                    None
+                }
                 Some(State::Failed(kind)) => Some(format!("cannot listen at {place}: {kind}")),
                 Some(State::Opening) | None => Some(format!("does not listen at {place} yet")),
             }

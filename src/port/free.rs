@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,29 @@ pub fn barrier(address: SocketAddr) -> Option<Barrier> {
             Some(Barrier::NoSuchAddress)
         }
         Ok(()) | Err(_) => None,
+    }
+}
+
+/// Where the kernel says which ports are for everybody (ip-sysctl).
+const FIRST_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+
+/// What it says where it does not say.
+const USUAL_FIRST_PORT: u16 = 1024;
+
+/// The first port that a server of this user may have; 0: all of them. The setting tells the limit, and a bind just
+/// below it whether it is one for us.
+pub fn first_permitted() -> u16 {
+    let first = std::fs::read_to_string(FIRST_PORT)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(USUAL_FIRST_PORT);
+    let below = match first {
+        0 | 1 => return 0,
+        first => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), first - 1),
+    };
+    match barrier(below) {
+        Some(Barrier::Privileged) => first,
+        Some(Barrier::NoSuchAddress) | None => 0,
     }
 }
 

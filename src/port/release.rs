@@ -16,7 +16,9 @@ use crate::port::process::{Table, process_facts};
 use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor};
 
 pub use crate::port::describe::{how_released, how_started_again};
-pub use crate::port::free::{Barrier, await_free, barrier, is_free, next_free, taken_again};
+pub use crate::port::free::{
+    Barrier, await_free, barrier, first_permitted, is_free, next_free, taken_again,
+};
 pub use crate::port::unit::{how_started, stop_unit};
 
 /// How long a killed process may take to disappear.

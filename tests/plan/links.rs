@@ -195,6 +195,30 @@ fn what_a_local_service_is_told_of_names() {
 }
 
 #[test]
+fn ports_that_this_user_may_not_listen_on_are_told_once() {
+    let told = |world: &World| -> Vec<String> {
+        let notes = world.up().notes.into_iter();
+        notes.filter(|note| note.contains("privilege")).collect()
+    };
+    let mut world = world(&["api", "db"]);
+    // At its relay's address every port can be had.
+    assert_eq!(told(&world), Vec::<String>::new());
+    world.observed.linkage.reach = Some(Reach::Stream);
+    let notes = told(&world);
+    let [note] = &notes[..] else {
+        panic!("{notes:?}");
+    };
+    let begin = "api cannot be reached by its name on port 80 from other local services";
+    assert!(note.starts_with(begin), "{note}");
+    world.observed.linkage.first_port = 80;
+    assert_eq!(told(&world), Vec::<String>::new());
+    world.observed.linkage.first_port = 1024;
+    let plan = world.up();
+    carry_out(&mut world, &plan);
+    assert_eq!(told(&world), Vec::<String>::new());
+}
+
+#[test]
 fn without_a_hosts_file_values_are_rewritten() {
     let mut world = world(&["api"]);
     world.observed.linkage.way = Way::Environment;

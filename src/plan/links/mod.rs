@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::naming::{Names, Place, Way, loopback_addresses, moved};
+use crate::naming::{Names, Place, Reach, Way, loopback_addresses, moved};
 use crate::plan::Inputs;
 use crate::plan::decide::{Decided, Decision};
 use crate::plan::placement::{Placement, in_form};
@@ -84,6 +84,34 @@ impl Links {
             addresses: self.addresses.clone(),
             forwards: Vec::new(),
         }
+    }
+
+    /// The ports of others that a local service with a hosts file would reach at a loopback address, where this user
+    /// may not listen on them.
+    fn refused(&self, inputs: &Inputs<'_>, service: &Service) -> BTreeSet<(String, u16)> {
+        let first_port = inputs.observed.linkage.first_port;
+        let mut refused = BTreeSet::new();
+        for other in neighbours(inputs.project, service) {
+            let backend = inputs.placement.of(&other.name);
+            let is_near = inputs.observed.linkage.reach != Some(Reach::Stream);
+            // Its own address, or its relay's, where this machine has a leg in the network.
+            let is_direct = match backend {
+                BackendKind::Container => is_near,
+                BackendKind::Process => is_near && self.relays.contains(&other.name),
+            };
+            if is_direct || first_port == 0 {
+                continue;
+            }
+            let form = in_form(other, backend);
+            let is_its_own = |port: u16| {
+                let mut ports = form.ports.iter().filter(|it| it.target == port);
+                ports.any(|it| it.published == Some((port, port)))
+            };
+            let ports = declared_ports(&form).into_iter();
+            let ports = ports.filter(|port| *port < first_port && !is_its_own(*port));
+            refused.extend(ports.map(|port| (other.name.clone(), port)));
+        }
+        refused
     }
 }
 
@@ -275,6 +303,25 @@ fn without_udp(service: &Service) -> Option<String> {
         service.name,
         all.join(", ")
     ))
+}
+
+/// What is to be said of ports on which names lead nowhere, one line for each service.
+fn without_privilege(inputs: &Inputs<'_>, refused: &BTreeSet<(String, u16)>) -> Vec<String> {
+    let first_port = inputs.observed.linkage.first_port;
+    let mut services: BTreeMap<&str, Vec<u16>> = BTreeMap::new();
+    for (service, port) in refused {
+        services.entry(service).or_default().push(*port);
+    }
+    let lines = services.into_iter().map(|(service, ports)| {
+        let first = ports.first().copied().unwrap_or_default();
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        format!(
+            "{service} cannot be reached by its name on port {} from other local services: ports below {first_port} \
+             need a privilege that you do not have (sudo sysctl -w net.ipv4.ip_unprivileged_port_start={first})",
+            ports.join(", ")
+        )
+    });
+    lines.collect()
 }
 
 /// Ports of a protocol that `expose` names, ranges written out.

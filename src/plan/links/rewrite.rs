@@ -37,6 +37,8 @@ pub(super) struct Outcome {
     pub values: Vec<Rewritten>,
     /// Where the new values lead to.
     pub forwards: BTreeSet<Forward>,
+    /// Services by name alone, whose port this user may not listen on.
+    pub refused: BTreeSet<(String, u16)>,
 }
 
 /// Ports of schemes whose addresses often go without one.
@@ -79,6 +81,7 @@ pub(super) fn rewrite(
             names,
             first_port,
             forwards: BTreeSet::new(),
+            refused: BTreeSet::new(),
         };
         let to = scan.whole().unwrap_or_else(|| scan.parts());
         if to != *value {
@@ -88,6 +91,7 @@ pub(super) fn rewrite(
                 to,
             });
             outcome.forwards.extend(scan.forwards);
+            outcome.refused.extend(scan.refused);
         }
     }
     outcome
@@ -100,6 +104,7 @@ struct Scan<'a> {
     names: &'a BTreeMap<String, Mentioned>,
     first_port: u16,
     forwards: BTreeSet<Forward>,
+    refused: BTreeSet<(String, u16)>,
 }
 
 impl Scan<'_> {
@@ -112,6 +117,9 @@ impl Scan<'_> {
         // Its port is in another variable, so all of them must be there, under their own numbers.
         for port in &mentioned.ports {
             self.lead(&mentioned, *port, *port);
+            if *port < self.first_port {
+                self.refused.insert((mentioned.service.clone(), *port));
+            }
         }
         Some(mentioned.address.to_string())
     }
@@ -375,6 +383,20 @@ mod tests {
         ] {
             check(text, text);
         }
+    }
+
+    #[test]
+    fn a_name_alone_cannot_carry_another_port_so_what_is_not_ours_is_told() {
+        let environment = BTreeMap::from([
+            ("PROXY_HOST".to_owned(), "proxy".to_owned()),
+            ("PROXY_URL".to_owned(), "http://proxy/".to_owned()),
+            ("DB_HOST".to_owned(), "db".to_owned()),
+        ]);
+        let refused = |first_port| rewrite(&environment, &names(), first_port).refused;
+        let proxy = |port| ("proxy".to_owned(), port);
+        assert_eq!(refused(1024), BTreeSet::from([proxy(80), proxy(443)]));
+        assert_eq!(refused(443), BTreeSet::from([proxy(80)]));
+        assert_eq!(refused(0), BTreeSet::new());
     }
 
     #[test]

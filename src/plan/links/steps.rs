@@ -1,8 +1,9 @@
 //! The steps that make, start and remove relays and the forwarder, and those that wait for them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::naming::Role;
+use crate::naming::{Role, Way};
 use crate::plan::Inputs;
 use crate::plan::decide::{Decided, Decision};
 use crate::plan::links::own;
@@ -216,13 +217,17 @@ impl Planner<'_> {
     }
 
     /// The names of a local service, and its environment with what stands for names in it.
-    pub(in crate::plan) fn named(&self, mut spec: InstanceSpec) -> InstanceSpec {
+    pub(in crate::plan) fn named(&mut self, mut spec: InstanceSpec) -> InstanceSpec {
         if spec.backend != BackendKind::Process || !self.links.forwarder {
             return spec;
         }
         let way = super::way(self.inputs, &spec.service);
         spec.names = self.links.names(&spec.service, &spec.networks, way);
-        if way == crate::naming::Way::Environment {
+        let mut refused = match way {
+            Way::Hosts => self.links.refused(self.inputs, &spec.service),
+            Way::Environment | Way::Off => BTreeSet::new(),
+        };
+        if way == Way::Environment {
             let outcome = super::rewritten(self.inputs, &spec.service);
             if !outcome.values.is_empty() {
                 let mut service = crate::project::model::Service::clone(&spec.service);
@@ -232,6 +237,12 @@ impl Planner<'_> {
                 spec.service = Arc::new(service);
             }
             spec.names.forwards = outcome.forwards.into_iter().collect();
+            refused = outcome.refused;
+        }
+        for note in super::without_privilege(self.inputs, &refused) {
+            if !self.plan.notes.contains(&note) {
+                self.plan.notes.push(note);
+            }
         }
         spec
     }
