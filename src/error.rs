@@ -232,6 +232,14 @@ impl From<BackendError> for Error {
                 hints = port_error(source, String::new()).hints;
                 details = last_words(last_lines);
             }
+            BackendError::PortForbidden {
+                port, last_lines, ..
+            } => {
+                hints.push(format!(
+                    "sudo sysctl -w net.ipv4.ip_unprivileged_port_start={port}   # or publish another port"
+                ));
+                details = last_words(last_lines);
+            }
             BackendError::Command {
                 command,
                 working_dir,

@@ -218,6 +218,20 @@ pub enum BackendError {
         /// Its last lines of output.
         last_lines: Vec<String>,
     },
+    /// The instance ended, and its port is one that this user may not listen on.
+    #[error(
+        "{name} may not listen on port {port}, which needs a privilege that you do not have, and exited with code {code}"
+    )]
+    PortForbidden {
+        /// The instance.
+        name: String,
+        /// Its exit code.
+        code: i32,
+        /// The port.
+        port: u16,
+        /// Its last lines of output.
+        last_lines: Vec<String>,
+    },
     /// A hook of the service failed.
     #[error("{name}: its {what} hook `{command}` exited with code {code}")]
     Hook {

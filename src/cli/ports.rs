@@ -10,6 +10,7 @@ use crate::backend::router::Backends;
 use crate::cli::context::{Context, Named, with_choices};
 use crate::cli::who::{Seen, look, look_without_engines};
 use crate::error::{Error, Result};
+use crate::naming::Linkage;
 use crate::plan::Inputs;
 use crate::plan::claims::{Wanted, all, of};
 use crate::plan::conflicts;
@@ -17,6 +18,7 @@ use crate::plan::placement::{Placement, Wishes, place};
 use crate::plan::policy::Policy;
 use crate::port::audit::Entry;
 use crate::port::owner::Depth;
+use crate::port::release::first_permitted;
 use crate::port::report::{Means, PortReport};
 use crate::project::model::Project;
 use crate::state::{BackendKind, Instance, Observed};
@@ -190,6 +192,10 @@ fn rows_of(wanted: &[Wanted], seen: &[Seen], instances: &[Instance]) -> Vec<Row>
 fn wanted(project: &Project, placement: &Placement, instances: &[Instance]) -> Vec<Wanted> {
     let observed = Observed {
         instances: instances.to_vec(),
+        linkage: Linkage {
+            first_port: first_permitted(),
+            ..Linkage::default()
+        },
         ..Observed::default()
     };
     // Which configuration an instance has does not matter to who has its ports.

@@ -76,6 +76,8 @@ pub struct Settings {
     pub port_range: Option<(u16, u16)>,
     /// `net.ipv4.ip_local_reserved_ports`, as it is written.
     pub reserved_ports: String,
+    /// The first port that this user may listen on; 0: all of them.
+    pub first_port: u16,
     /// `fs.inotify.max_user_watches`.
     pub inotify_watches: Option<u64>,
     /// `fs.inotify.max_user_instances`.

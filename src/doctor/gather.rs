@@ -15,6 +15,7 @@ use super::facts::{Cgroups, Directory, Layout, Machine, Plugin, Settings};
 use crate::backend::container::Containers;
 use crate::backend::process::Dirs;
 use crate::backend::process::namespace_probe::can_mount_privately;
+use crate::port::release::first_permitted;
 use crate::port::sockets::abilities::abilities;
 
 /// How long one part may take.
@@ -122,6 +123,7 @@ fn settings() -> Settings {
         apparmor_restricts: number("kernel/apparmor_restrict_unprivileged_userns"),
         port_range: range,
         reserved_ports: text("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default(),
+        first_port: first_permitted(),
         inotify_watches: number("fs/inotify/max_user_watches"),
         inotify_instances: number("fs/inotify/max_user_instances"),
     }

@@ -81,7 +81,8 @@ pub fn needs(
     if !containers.is_empty() && !processes.is_empty() {
         all.extend(names(&processes, machine));
     }
-    all.extend(holders(ports));
+    all.extend(holders(ports, placement, machine));
+    all.extend(privileged(project, &processes, machine));
     all.extend(outgoing(project, ports, machine));
     all
 }
@@ -322,7 +323,7 @@ fn names(processes: &[&Service], machine: &Machine) -> Option<Finding> {
     (finding.state != super::State::Ok).then(|| finding.of(names_of(processes)))
 }
 
-fn holders(ports: &[PortNeed]) -> Vec<Finding> {
+fn holders(ports: &[PortNeed], placement: &Placement, machine: &Machine) -> Vec<Finding> {
     ports
         .iter()
         .map(|need| {
@@ -339,6 +340,15 @@ fn holders(ports: &[PortNeed]) -> Vec<Finding> {
                 ""
             };
             match held {
+                None if *port < machine.settings.first_port
+                    && placement.of(service) == BackendKind::Process =>
+                {
+                    Finding::missing(
+                        check,
+                        "you may not listen there: it needs CAP_NET_BIND_SERVICE, or another port to be published",
+                        format!("sudo sysctl -w net.ipv4.ip_unprivileged_port_start={port}"),
+                    )
+                }
                 None => Finding::ok(check, "free, or the project's own"),
                 Some(hold) if hold.releasable => Finding::reduced(
                     check,
@@ -354,6 +364,40 @@ fn holders(ports: &[PortNeed]) -> Vec<Finding> {
             .of([service.clone()])
         })
         .collect()
+}
+
+/// Container ports of local services that others may not be able to reach them on by name.
+fn privileged(project: &Project, processes: &[&Service], machine: &Machine) -> Option<Finding> {
+    let first_port = machine.settings.first_port;
+    let mut at_risk: BTreeSet<(u16, String)> = BTreeSet::new();
+    for service in processes {
+        let form = project.services.get(&service.name);
+        let ports = form.into_iter().flat_map(|service| &service.ports);
+        let ports = ports
+            .filter(|port| port.protocol == Protocol::Tcp && port.target < first_port)
+            .filter(|port| port.published != Some((port.target, port.target)));
+        at_risk.extend(ports.map(|port| (port.target, service.name.clone())));
+    }
+    let (first, _) = at_risk.first()?;
+    if processes.len() < 2 {
+        return None;
+    }
+    let numbers: BTreeSet<String> = at_risk.iter().map(|(port, _)| port.to_string()).collect();
+    let numbers: Vec<String> = numbers.into_iter().collect();
+    let hint = format!("sudo sysctl -w net.ipv4.ip_unprivileged_port_start={first}");
+    let services: BTreeSet<String> = at_risk.iter().map(|(_, name)| name.clone()).collect();
+    Some(
+        Finding::reduced(
+            "names of local services",
+            format!(
+                "you may not listen below {first_port}: without an engine's networks, local services do not reach \
+                 each other by name on {}",
+                numbers.join(", ")
+            ),
+            hint,
+        )
+        .of(services),
+    )
 }
 
 /// Published ports that an outgoing connection may have when a service wants them.
@@ -574,6 +618,28 @@ mod tests {
                 releasable,
             }),
         }
+    }
+
+    #[test]
+    fn a_port_that_this_user_may_not_listen_on_is_missing_for_a_process_alone() {
+        let mut machine = fit();
+        machine.settings.first_port = 1024;
+        let all = needed(vec![local("web")], &machine, &[port(80, None)]);
+        assert_eq!(state(&all, "port 80/tcp"), Some(State::Missing));
+        let all = needed(vec![image("web")], &machine, &[port(80, None)]);
+        assert_eq!(state(&all, "port 80/tcp"), Some(State::Ok));
+        let mut web = local("web");
+        web.ports = vec![Port {
+            target: 80,
+            published: Some((8080, 8080)),
+            ..fixed(80)
+        }];
+        let both = vec![web.clone(), local("api")];
+        let check = "names of local services";
+        let all = needed(both.clone(), &machine, &[]);
+        assert_eq!(state(&all, check), Some(State::Reduced));
+        assert_eq!(state(&needed(vec![web], &machine, &[]), check), None);
+        assert_eq!(state(&needed(both, &fit(), &[]), check), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::state::{BackendKind, Instance};
 /// The ports that the instances to be started need: what to look up before planning.
 pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
     let mut claims = Vec::new();
+    let first_port = inputs.observed.linkage.first_port;
     // What is not started needs its ports later.
     if inputs.policy.no_start {
         return claims;
@@ -28,7 +29,7 @@ pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
                 | Decision::Restart(..)
                 | Decision::Drop(..) => continue,
             };
-            let mut all = needs(&decided.service, number, decided.backend);
+            let mut all = needs(&decided.service, number, decided.backend, first_port);
             if let Decision::Start(instance) = decision {
                 all.extend(recorded_needs(decided, instance));
             }
@@ -48,7 +49,7 @@ pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
 /// The ports that an instance was made with, and cannot exchange for others any more.
 pub(super) fn recorded_needs(decided: &Decided<'_>, instance: &Instance) -> Vec<Need> {
     let recorded = recorded_ports(&decided.service, instance);
-    let mut all = needs(&decided.service, instance.number, decided.backend);
+    let mut all = needs(&decided.service, instance.number, decided.backend, 0);
     for need in &mut all {
         let port = recorded
             .iter()
@@ -82,6 +83,7 @@ pub struct Wanted {
 /// listed once it has chosen.
 pub fn all(inputs: &Inputs<'_>) -> Vec<Wanted> {
     let mut wanted = Vec::new();
+    let first_port = inputs.observed.linkage.first_port;
     for decided in decide(inputs).values() {
         for decision in &decided.decisions {
             let claims = match decision {
@@ -91,12 +93,12 @@ pub fn all(inputs: &Inputs<'_>) -> Vec<Wanted> {
                 Decision::Start(instance) => {
                     let recorded = published(instance);
                     if recorded.is_empty() {
-                        needed(decided, instance.number)
+                        needed(decided, instance.number, first_port)
                     } else {
                         recorded
                     }
                 }
-                Decision::Create { number, .. } => needed(decided, *number),
+                Decision::Create { number, .. } => needed(decided, *number, first_port),
                 Decision::Drop(..) => continue,
             };
             wanted.extend(claims.into_iter().map(|claim| Wanted {
@@ -138,9 +140,10 @@ pub(super) fn reserved_ports(decided: &BTreeMap<String, Decided<'_>>) -> Vec<Cla
                     continue;
                 }
                 Decision::Start(instance) => (instance.number, recorded_needs(decided, instance)),
-                Decision::Create { number, .. } => {
-                    (*number, needs(&decided.service, *number, decided.backend))
-                }
+                Decision::Create { number, .. } => (
+                    *number,
+                    needs(&decided.service, *number, decided.backend, 0),
+                ),
                 Decision::Drop(..) => continue,
             };
             for need in all.iter().filter(|need| !need.anywhere) {
@@ -182,8 +185,8 @@ fn published(instance: &Instance) -> Vec<Claim> {
 }
 
 /// What a replica that is not there would ask for first.
-fn needed(decided: &Decided<'_>, number: u32) -> Vec<Claim> {
-    needs(&decided.service, number, decided.backend)
+fn needed(decided: &Decided<'_>, number: u32, first_port: u16) -> Vec<Claim> {
+    needs(&decided.service, number, decided.backend, first_port)
         .iter()
         .filter_map(|need| {
             let port = *need.candidates.first()?;

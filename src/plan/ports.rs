@@ -12,6 +12,9 @@ use crate::state::{BackendKind, ProbeKind, Readiness};
 /// How long a server may take to answer when its service does not say.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Added to a port that this user may not listen on.
+const ABOVE: u16 = 8000;
+
 /// One port an instance needs, and the host ports that would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Need {
@@ -52,15 +55,20 @@ impl Need {
 ///
 /// A published range serves the replicas in turn; the engine lets any of them take any free port of
 /// it, and so does this, starting at the replica's own. A process without a published port is offered
-/// its target port first.
-pub(super) fn needs(service: &Service, number: u32, backend: BackendKind) -> Vec<Need> {
+/// its target port first, or the one that stands for it where this user may not listen there.
+pub(super) fn needs(
+    service: &Service,
+    number: u32,
+    backend: BackendKind,
+    first_port: u16,
+) -> Vec<Need> {
     service
         .ports
         .iter()
         .map(|port| {
             let (candidates, anywhere) = match (port.published, backend) {
                 (Some((first, last)), _) => (rotated(first, last, number), false),
-                (None, BackendKind::Process) => (vec![port.target], true),
+                (None, BackendKind::Process) => (vec![permitted(port.target, first_port)], true),
                 (None, BackendKind::Container) => (Vec::new(), true),
             };
             Need {
@@ -70,6 +78,15 @@ pub(super) fn needs(service: &Service, number: u32, backend: BackendKind) -> Vec
             }
         })
         .collect()
+}
+
+/// What stands for a port below the first that this user may listen on: 8080 for 80, 8443 for 443.
+fn permitted(target: u16, first_port: u16) -> u16 {
+    if target < first_port {
+        target.saturating_add(ABOVE).max(first_port)
+    } else {
+        target
+    }
 }
 
 fn rotated(first: u16, last: u16, number: u32) -> Vec<u16> {

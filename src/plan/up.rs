@@ -265,7 +265,8 @@ impl Planner<'_> {
         let ending: Vec<&Instance> = old.to_vec();
         let mut proof = None;
         let mut watched = Vec::new();
-        for need in needs(service, number, decided.backend) {
+        let first_port = self.inputs.observed.linkage.first_port;
+        for need in needs(service, number, decided.backend, first_port) {
             let (settled, steps) = self.settle(service, number, &need, &ending);
             if let Some(settled) = settled {
                 watched.extend(watch(decided, number, &need, &settled));

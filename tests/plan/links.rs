@@ -219,6 +219,31 @@ fn ports_that_this_user_may_not_listen_on_are_told_once() {
 }
 
 #[test]
+fn a_process_without_a_published_port_gets_one_that_its_user_may_have() {
+    let port = |first_port| {
+        let mut world = World::new(
+            "
+services:
+  web:
+    ports: ['80']
+    x-wharf: {process: {command: [web]}}
+",
+        );
+        world.observed.linkage.first_port = first_port;
+        let environment = made(&world.up(), "shop-web-1").environment.clone();
+        assert_eq!(environment["PORT"], environment["PORT_80"]);
+        assert_eq!(
+            world.claim(environment["PORT"].parse().unwrap()).service,
+            "web"
+        );
+        environment["PORT"].clone()
+    };
+    assert_eq!(port(0), "80");
+    assert_eq!(port(1024), "8080");
+    assert_eq!(port(9000), "9000");
+}
+
+#[test]
 fn without_a_hosts_file_values_are_rewritten() {
     let mut world = world(&["api"]);
     world.observed.linkage.way = Way::Environment;

@@ -12,6 +12,7 @@ use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::plan::step::Target;
 use crate::port::claim::Claim;
+use crate::port::release::{Barrier, barrier};
 use crate::port::{PortError, owner, process, protect, release, sockets};
 use crate::state::Status;
 
@@ -54,6 +55,17 @@ impl Processes {
                         name: name.to_owned(),
                         code,
                         source: Box::new(thief),
+                        last_lines: self.last_lines(project, name),
+                    });
+                }
+                (Status::Exited { code }, None)
+                    if code != 0 && waiting.iter().any(|claim| is_forbidden(claim)) =>
+                {
+                    let forbidden = waiting.iter().find(|claim| is_forbidden(claim));
+                    return Err(BackendError::PortForbidden {
+                        name: name.to_owned(),
+                        code,
+                        port: forbidden.map_or(0, |claim| claim.port),
                         last_lines: self.last_lines(project, name),
                     });
                 }
@@ -148,6 +160,12 @@ fn taken(claim: &Claim) -> Option<PortError> {
         return None;
     }
     release::taken_again(claim, &[]).ok().flatten()
+}
+
+/// Whether no program without a privilege of its own can listen there.
+fn is_forbidden(claim: &Claim) -> bool {
+    let mut addresses = claim.addresses.iter();
+    addresses.any(|ip| barrier(SocketAddr::new(*ip, claim.port)) == Some(Barrier::Privileged))
 }
 
 fn beside(name: &str, claim: &Claim, thief: &PortError) -> BackendError {

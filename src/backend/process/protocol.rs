@@ -218,6 +218,7 @@ impl From<BackendError> for Failure {
             | BackendError::Build { .. }
             | BackendError::ExitedEarly { .. }
             | BackendError::PortLost { .. }
+            | BackendError::PortForbidden { .. }
             | BackendError::Hook { .. }
             | BackendError::NotReady { .. }
             | BackendError::AnsweredByOther { .. }

@@ -189,7 +189,7 @@ pub fn effective(inputs: &Inputs<'_>, service: &Arc<Service>) -> Effective {
         if way == Way::Environment {
             values = rewritten(inputs, &service).values;
         }
-        let ports: Vec<_> = needs(&service, 1, backend)
+        let ports: Vec<_> = needs(&service, 1, backend, inputs.observed.linkage.first_port)
             .iter()
             .map(|need| need.settle(need.candidates.first().copied()))
             .collect();
