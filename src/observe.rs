@@ -73,7 +73,12 @@ pub async fn observe(
         .collect();
     if !claims.is_empty() {
         observed.held = held(backends, &claims, &observed).await?;
+        observed.reserved = reserved(backends, project, placement, &claims).await;
         observed.free_ports = free_ports(&observed, &claims);
+        let reserve = |port: &u16, protocol| backends.processes.reserve(*port, protocol);
+        for ((_, protocol), ports) in &mut observed.free_ports {
+            ports.retain(|port| reserve(port, *protocol));
+        }
     }
     Ok(observed)
 }
@@ -255,6 +260,35 @@ async fn resources(
     })
 }
 
+/// The claimed ports that other projects' commands have chosen, or their processes were given; what nobody has is
+/// this command's until the process that gets it is in the ledger, or the command ends.
+async fn reserved(
+    backends: &Backends,
+    project: &Project,
+    placement: &Placement,
+    claims: &[Claim],
+) -> BTreeSet<(u16, Protocol)> {
+    let has_choice = |name: &str| {
+        let service = project.services.get(name);
+        placement.of(name) == BackendKind::Process
+            && service.is_some_and(|it| it.ports.iter().any(|port| port.published.is_none()))
+    };
+    let mut reserved = BTreeSet::new();
+    let choosing = claims.iter().filter(|claim| has_choice(&claim.service));
+    for claim in choosing {
+        if !backends.processes.reserve(claim.port, claim.protocol) {
+            reserved.insert((claim.port, claim.protocol));
+        }
+    }
+    if claims.iter().any(|claim| has_choice(&claim.service)) {
+        // After the locks: who gave one back is in the ledger by then.
+        let others = backends.processes.elsewhere_alive(&project.name).await;
+        let given = plan::of(&others).into_iter().map(|wanted| wanted.claim);
+        reserved.extend(given.map(|claim| (claim.port, claim.protocol)));
+    }
+    reserved
+}
+
 /// What there is instead of ports that somebody has, or that several ask for.
 fn free_ports(observed: &Observed, claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {
     let given: Vec<Claim> = plan::of(&observed.instances)
@@ -265,6 +299,7 @@ fn free_ports(observed: &Observed, claims: &[Claim]) -> BTreeMap<(u16, Protocol)
         .iter()
         .chain(&given)
         .map(|claim| claim.port)
+        .chain(observed.reserved.iter().map(|(port, _)| *port))
         .collect();
     let is_rival = |claim: &Claim, other: &Claim| {
         let same = (&claim.service, claim.number) == (&other.service, other.number);
@@ -276,7 +311,11 @@ fn free_ports(observed: &Observed, claims: &[Claim]) -> BTreeMap<(u16, Protocol)
     });
     let held = observed.held.iter().map(|held| &held.claim);
     let mut offers = BTreeMap::new();
-    for claim in held.chain(rivalling) {
+    let reserved = claims.iter().filter(|claim| {
+        let key = (claim.port, claim.protocol);
+        observed.reserved.contains(&key)
+    });
+    for claim in held.chain(rivalling).chain(reserved) {
         offers
             .entry((claim.port, claim.protocol))
             .or_insert_with(|| {

@@ -292,6 +292,9 @@ pub struct Observed {
     pub stale: BTreeSet<String>,
     /// Who holds what the plan may claim. Claims that are free are absent.
     pub held: Vec<Held>,
+    /// Ports that others of this user's projects have been given, listened on or not: not for whoever may have
+    /// another one.
+    pub reserved: BTreeSet<(u16, Protocol)>,
     /// For each held port, free ports above it, the nearest first.
     pub free_ports: BTreeMap<(u16, Protocol), Vec<u16>>,
 }

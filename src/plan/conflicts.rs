@@ -102,6 +102,10 @@ pub(super) fn judge<'a>(
             rival = rival.or(Some(other));
             continue;
         }
+        let key = (port, claim.protocol);
+        if need.anywhere && inputs.observed.reserved.contains(&key) {
+            continue;
+        }
         let Some(held) = held(inputs, &claim) else {
             return Verdict::Free(port);
         };

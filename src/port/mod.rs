@@ -16,6 +16,7 @@ pub mod process;
 pub mod protect;
 pub mod release;
 pub mod report;
+pub mod reserve;
 mod shell_loop;
 pub mod sockets;
 mod supervisor;

@@ -25,22 +25,8 @@ impl Turn {
     /// # Errors
     /// The file cannot be made or locked.
     pub fn take(state: &Path, claim: &Claim) -> io::Result<Self> {
-        // The first command of a user finds none.
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(state)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(state.join("releases.lock"))?;
-        let byte = match claim.protocol {
-            Protocol::Tcp => 0,
-            Protocol::Udp => 1 << 16,
-        } + i64::from(claim.port);
-        let waited = lock(&file, byte)?;
+        let file = open(state, "releases.lock")?;
+        let waited = lock(&file, byte_of(claim.port, claim.protocol))?;
         Ok(Self {
             _file: file,
             waited,
@@ -48,26 +34,83 @@ impl Turn {
     }
 }
 
+/// A file whose bytes are locked.
+pub(super) fn open(state: &Path, name: &str) -> io::Result<File> {
+    // The first command of a user finds none.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)?;
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(state.join(name))
+}
+
+/// The byte that stands for a port.
+pub(super) fn byte_of(port: u16, protocol: Protocol) -> i64 {
+    let first = match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1 << 16,
+    };
+    first + i64::from(port)
+}
+
+#[cfg(target_os = "linux")]
+fn range(kind: i32, byte: i64) -> nix::libc::flock {
+    let number = |value: i32| i16::try_from(value).unwrap_or_default();
+    nix::libc::flock {
+        l_type: number(kind),
+        l_whence: number(nix::libc::SEEK_SET),
+        l_start: byte,
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+/// Locks one byte for this opening of the file, if no other has it.
+#[cfg(target_os = "linux")]
+pub(super) fn attempt(file: &File, byte: i64) -> io::Result<bool> {
+    use nix::errno::Errno;
+    use nix::fcntl::{FcntlArg, fcntl};
+    match fcntl(
+        file,
+        FcntlArg::F_OFD_SETLK(&range(nix::libc::F_WRLCK, byte)),
+    ) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn attempt(_file: &File, _byte: i64) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Gives one byte back. That fails only where it was not locked.
+#[cfg(target_os = "linux")]
+pub(super) fn give_back(file: &File, byte: i64) {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let range = range(nix::libc::F_UNLCK, byte);
+    drop(fcntl(file, FcntlArg::F_OFD_SETLK(&range)));
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn give_back(_file: &File, _byte: i64) {}
+
 /// Locks one byte for this opening of the file; says whether that took waiting.
 #[cfg(target_os = "linux")]
 fn lock(file: &File, byte: i64) -> io::Result<bool> {
     use nix::errno::Errno;
     use nix::fcntl::{FcntlArg, fcntl};
-    use nix::libc;
 
-    let number = |value: i32| i16::try_from(value).unwrap_or_default();
-    let range = libc::flock {
-        l_type: number(libc::F_WRLCK),
-        l_whence: number(libc::SEEK_SET),
-        l_start: byte,
-        l_len: 1,
-        l_pid: 0,
-    };
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&range)) {
-        Ok(_) => return Ok(false),
-        Err(Errno::EAGAIN | Errno::EACCES) => {}
-        Err(errno) => return Err(errno.into()),
+    if attempt(file, byte)? {
+        return Ok(false);
     }
+    let range = range(nix::libc::F_WRLCK, byte);
     loop {
         match fcntl(file, FcntlArg::F_OFD_SETLKW(&range)) {
             Ok(_) => return Ok(true),

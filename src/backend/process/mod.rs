@@ -55,6 +55,8 @@ use protocol::Request;
 use crate::backend::{Backend, BackendError, LogOptions, Made};
 use crate::event::{Event, Events};
 use crate::plan::step::Step;
+use crate::port::claim::Protocol;
+use crate::port::reserve::Reservations;
 use crate::project::Env;
 use crate::state::{Instance, InstanceId};
 
@@ -77,6 +79,8 @@ pub struct Processes {
     variables: BTreeMap<String, String>,
     /// What the command name `wharf` stands for.
     binary: PathBuf,
+    /// The ports chosen by this command that nobody listens on yet.
+    reservations: Reservations,
 }
 
 /// Keeps other commands from changing the project as long as it lives.
@@ -141,6 +145,7 @@ impl Processes {
             client: Client::new(dirs, supervisor),
             variables: env.variables.clone(),
             binary,
+            reservations: Reservations::default(),
         }
     }
 
@@ -236,6 +241,21 @@ impl Processes {
             }
         }
         false
+    }
+
+    /// Reserves a port that a service of this command may get. `false`: another command has it.
+    pub fn reserve(&self, port: u16, protocol: Protocol) -> bool {
+        self.reservations.take(self.dirs().state(), port, protocol)
+    }
+
+    /// What runs of all other projects. A ledger that cannot be read knows nothing.
+    pub async fn elsewhere_alive(&self, project: &str) -> Vec<Instance> {
+        let mut all = Vec::new();
+        let others = self.projects().unwrap_or_default().into_iter();
+        for other in others.filter(|other| other != project) {
+            all.extend(self.observe(&other).await.unwrap_or_default());
+        }
+        all
     }
 
     /// The instances of a project, and its forwarder.

@@ -50,6 +50,12 @@ impl Processes {
                     before: Some(record.id().to_owned()),
                 };
                 let id = self.client.ask(&instance.project, &request).await?;
+                // The ledger says from now on who has them.
+                for port in &record.spec.ports {
+                    if let Some(published) = port.published {
+                        self.reservations.give_back(published, port.protocol);
+                    }
+                }
                 if !record.spec.attributes.post_start.is_empty() {
                     let record = self.record(&instance.project, &instance.name)?;
                     let hooks = &record.spec.attributes.post_start;
