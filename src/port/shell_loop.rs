@@ -107,7 +107,6 @@ fn words(text: &str) -> Vec<String> {
         match (quote, character) {
             (Some(open), _) if character == open => quote = None,
             (Some('"') | None, '\\') => word.extend(characters.next().filter(|next| *next != '\n')),
-            (Some(_), _) => word.push(character),
             (None, '\'' | '"') => quote = Some(character),
             (None, '#') if word.is_empty() => {
                 while characters.next_if(|next| *next != '\n').is_some() {}
@@ -130,7 +129,7 @@ fn words(text: &str) -> Vec<String> {
                 words.push(character.to_string());
             }
             (None, _) if character.is_whitespace() => finish(&mut word, &mut words),
-            (None, _) => word.push(character),
+            (Some(_) | None, _) => word.push(character),
         }
     }
     finish(&mut word, &mut words);

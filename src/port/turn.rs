@@ -95,7 +95,7 @@ pub(super) fn attempt(_file: &File, _byte: i64) -> io::Result<bool> {
 pub(super) fn give_back(file: &File, byte: i64) {
     use nix::fcntl::{FcntlArg, fcntl};
     let range = range(nix::libc::F_UNLCK, byte);
-    drop(fcntl(file, FcntlArg::F_OFD_SETLK(&range)));
+    let _: nix::Result<i32> = fcntl(file, FcntlArg::F_OFD_SETLK(&range));
 }
 
 #[cfg(not(target_os = "linux"))]

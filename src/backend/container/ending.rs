@@ -68,6 +68,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::state::BackendKind;
 
     fn told(id: &str, action: &str, signal: &str) -> Happening {
         Happening {
