@@ -32,7 +32,8 @@ pub async fn observe(
     policy: &Policy,
 ) -> Result<Observed, BackendError> {
     backends.containers.declare(project);
-    let linkage = if plan::links::may_name(project, placement) {
+    let may_name = plan::links::may_name(project, placement);
+    let mut linkage = if may_name {
         Box::pin(linkage(backends, project, placement)).await?
     } else {
         Linkage {
@@ -49,11 +50,15 @@ pub async fn observe(
         (Observed { instances, ..found }, local)
     } else {
         let instances = everything(backends, project, placement).await?;
-        let observed = Observed {
-            instances,
-            ..Observed::default()
+        // Containers that this command leaves as they are reach local services through relays all the same.
+        let is_container = |instance: &Instance| instance.backend == BackendKind::Container;
+        let found = if may_name && instances.iter().any(is_container) {
+            in_engine(backends, &mut linkage).await?;
+            Box::pin(resources(backends, project, placement, policy, &linkage)).await?
+        } else {
+            Observed::default()
         };
-        (observed, true)
+        (Observed { instances, ..found }, true)
     };
     (observed.own, observed.instances) = observed
         .instances
@@ -115,12 +120,18 @@ pub async fn linkage(
 ) -> Result<Linkage, BackendError> {
     let mut linkage = backends.processes.linkage(&project.name)?;
     if placement.needs_engine() {
-        let relays = backends.containers.relays().await?;
-        linkage.reach = Some(relays.reach);
-        linkage.endpoint = relays.endpoint;
-        linkage.relay_image = relays.image;
+        in_engine(backends, &mut linkage).await?;
     }
     Ok(linkage)
+}
+
+/// Adds what only the engine knows.
+async fn in_engine(backends: &Backends, linkage: &mut Linkage) -> Result<(), BackendError> {
+    let relays = backends.containers.relays().await?;
+    linkage.reach = Some(relays.reach);
+    linkage.endpoint = relays.endpoint;
+    linkage.relay_image = relays.image;
+    Ok(())
 }
 
 /// The project's instances in all backends that may have some.

@@ -307,6 +307,28 @@ fn with_names_in_the_environment_replaced() {
 }
 
 #[test]
+fn a_command_for_local_services_alone_leaves_the_names_of_the_rest() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    three_tiers(&sandbox, engine.busybox(), "");
+    place(&sandbox, &["db"]);
+    let everything = || {
+        sandbox
+            .wharf(&["ps", "-a", "-q", "--no-trunc"])
+            .expect(0)
+            .stdout
+    };
+    let before = everything();
+    assert_eq!(ask(&sandbox, "proxy", "db", 8080), "db");
+    sandbox.wharf(&["up", "-d", "db"]).expect(0);
+    assert_eq!(everything(), before);
+    sandbox
+        .wharf(&["up", "-d", "--force-recreate", "db"])
+        .expect(0);
+    assert_eq!(ask(&sandbox, "proxy", "db", 8080), "db");
+}
+
+#[test]
 fn a_service_that_is_down_refuses_at_once_and_comes_back() {
     let engine = require_engine!();
     let sandbox = Sandbox::with_engine(&engine);
