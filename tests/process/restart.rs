@@ -47,6 +47,26 @@ async fn success_ends_a_policy_of_failures() {
 }
 
 #[tokio::test]
+async fn a_signal_to_one_that_waits_for_its_restart_ends_that() {
+    let stage = Stage::new();
+    let mut service = shell("web", "exit 1");
+    service.restart = Restart::Always;
+    service.restart_pacing = wharf::project::model::RestartPacing {
+        delay: Some(std::time::Duration::from_hours(1)),
+        window: None,
+        attempts: None,
+    };
+    stage.up(service).await.unwrap();
+    while stage.instance("web").await.status != wharf::state::Status::Restarting {
+        tokio::task::yield_now().await;
+    }
+    let term = rustix::process::Signal::TERM.as_raw();
+    let processes = &stage.processes;
+    processes.kill("stage", "stage-web-1", term).await.unwrap();
+    assert_eq!(stage.instance("web").await.status, exited(1));
+}
+
+#[tokio::test]
 async fn stopping_ends_every_policy() {
     let stage = Stage::new();
     let mut service = shell("web", "exit 1");

@@ -39,7 +39,12 @@ impl Supervisor {
                 });
             }
             Ok(Request::Kill { instance, signal }) => {
-                if signal == rustix::process::Signal::KILL.as_raw() {
+                // Where nothing runs that a signal could reach, the restart that is due is what it ends.
+                let waits = self
+                    .units
+                    .get(instance.as_str())
+                    .is_some_and(Unit::is_waiting);
+                if waits || signal == rustix::process::Signal::KILL.as_raw() {
                     return self.end(id, &instance, around, Unit::kill);
                 }
                 self.signal(&instance, signal).map(|()| None)

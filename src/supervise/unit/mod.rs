@@ -339,6 +339,11 @@ impl Unit {
         }
     }
 
+    /// Whether nothing of it runs, and it is to be started again in a while.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.life.phase(), Phase::Waiting { .. })
+    }
+
     /// Sends a signal to the main process alone.
     pub(super) fn signal(&mut self, signal: i32) -> Result<(), Failure> {
         if !is_signal(signal) {
