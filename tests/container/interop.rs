@@ -105,7 +105,7 @@ services:
     healthcheck: {test: [CMD, "true"], interval: 3s, timeout: 1s, retries: 2, start_period: 1s}
     networks:
       default: {aliases: [al], priority: 10}
-      second: {ipv4_address: 172.29.83.9}
+      second: {ipv4_address: 10.181.83.9}
     volumes:
       - data:/data
       - {type: volume, source: data, target: /data2, read_only: true, volume: {nocopy: true}}
@@ -121,7 +121,7 @@ services:
 networks:
   second:
     driver: bridge
-    ipam: {config: [{subnet: 172.29.83.0/24, gateway: 172.29.83.1}]}
+    ipam: {config: [{subnet: 10.181.83.0/24, gateway: 10.181.83.1}]}
     labels: {nl: nv}
 volumes:
   data: {labels: {vl: vv}}
@@ -248,7 +248,7 @@ fn everything(lab: &Lab) -> Service {
             (
                 "second".to_owned(),
                 NetworkAttachment {
-                    ipv4_address: Some("172.29.83.9".to_owned()),
+                    ipv4_address: Some("10.181.83.9".to_owned()),
                     ..NetworkAttachment::default()
                 },
             ),
@@ -404,9 +404,9 @@ async fn an_inspected_container_looks_the_same() {
         name: format!("{}_second", lab.project.name),
         driver: Some("bridge".to_owned()),
         subnets: vec![(
-            Some("172.29.83.0/24".to_owned()),
+            Some("10.181.83.0/24".to_owned()),
             None,
-            Some("172.29.83.1".to_owned()),
+            Some("10.181.83.1".to_owned()),
         )],
         labels: pairs(&[("nl", "nv")]),
         ..Network::default()
