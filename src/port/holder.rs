@@ -119,6 +119,28 @@ pub struct ProcessFacts {
     pub signalable: bool,
 }
 
+#[cfg(test)]
+impl ProcessFacts {
+    /// A process of which nothing but its command is known.
+    pub(crate) fn of_words(command: &[&str]) -> Self {
+        Self {
+            pid: 4711,
+            start_time: 1,
+            uid: 1000,
+            user: None,
+            name: "x".into(),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            exe: None,
+            cwd: None,
+            started: 0,
+            age_seconds: 0,
+            ancestors: Vec::new(),
+            run_id: None,
+            signalable: true,
+        }
+    }
+}
+
 /// What is known about a container that holds a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ContainerFacts {

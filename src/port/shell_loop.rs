@@ -154,21 +154,7 @@ mod tests {
     use super::*;
 
     fn process(command: &[&str]) -> ProcessFacts {
-        ProcessFacts {
-            pid: 4711,
-            start_time: 1,
-            uid: 1000,
-            user: None,
-            name: "x".into(),
-            command: command.iter().map(|word| (*word).to_owned()).collect(),
-            exe: None,
-            cwd: None,
-            started: 0,
-            age_seconds: 0,
-            ancestors: Vec::new(),
-            run_id: None,
-            signalable: true,
-        }
+        ProcessFacts::of_words(command)
     }
 
     #[test]
