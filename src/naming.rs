@@ -133,8 +133,21 @@ pub struct Linkage {
     pub relays: PathBuf,
     /// User and group of this command.
     pub user: (u32, u32),
-    /// The first port that it may listen on (`ip_unprivileged_port_start`).
-    pub first_port: u16,
+}
+
+/// How much of an id is in front of the name of a container that waits.
+const ID: usize = 12;
+
+/// The name under which a container waits for its own: until it is finished, or until `old`, which has that name,
+/// is gone. Docker Compose does the same.
+pub fn waiting_name(old: &str, name: &str) -> String {
+    format!("{}_{name}", old.get(..ID).unwrap_or(old))
+}
+
+/// The name that a container waits for; `None` if its name is its own.
+pub fn waits_for(name: &str) -> Option<&str> {
+    let (id, own) = name.split_once('_')?;
+    (id.len() == ID && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(own)
 }
 
 /// A loopback address for each service, the same at every call with the same `scope` (something that no other
@@ -210,6 +223,15 @@ mod tests {
         };
         assert_eq!(written.address("s7"), all.get("s7").copied());
         assert_eq!(written.address("other"), None);
+    }
+
+    #[test]
+    fn a_name_that_waits_is_told_from_one_that_is_taken() {
+        let id = "9f8e7d6c5b4a9f8e7d6c5b4a";
+        assert_eq!(waits_for(&waiting_name(id, "p-web-1")), Some("p-web-1"));
+        for own in ["p-web-1", "p_web_1", "my_9f8e7d6c5b4a-web-1"] {
+            assert_eq!(waits_for(own), None, "{own}");
+        }
     }
 
     #[test]

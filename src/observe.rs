@@ -36,10 +36,7 @@ pub async fn observe(
     let mut linkage = if may_name {
         Box::pin(linkage(backends, project, placement)).await?
     } else {
-        Linkage {
-            first_port: release::first_permitted(),
-            ..Linkage::default()
-        }
+        Linkage::default()
     };
     let (mut observed, ports_are_here) = if placement.needs_engine() {
         let local = backends.containers.reachable().await?.local;
@@ -65,6 +62,7 @@ pub async fn observe(
         .into_iter()
         .partition(|instance| instance.role().is_some());
     observed.linkage = linkage;
+    observed.first_port = release::first_permitted();
     let claims = plan::claims(&Inputs {
         project,
         placement,

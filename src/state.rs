@@ -8,9 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::naming::{Linkage, Role};
+use crate::naming::{Linkage, Role, waits_for};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::Holder;
+
+/// The project in which `wharf server` keeps its servers: nobody's compose file.
+pub const SERVERS: &str = "_server";
 
 /// Where instances live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -223,12 +226,9 @@ impl Instance {
     /// Whether it is a container that whoever made it did not finish: it never ran, and still has the name under
     /// which it waits for its files, its networks or its place.
     pub fn is_unfinished(&self) -> bool {
-        let is_temporary = |(id, _): (&str, &str)| {
-            id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
-        };
         self.backend == BackendKind::Container
             && self.status == Status::Created
-            && self.name.split_once('_').is_some_and(is_temporary)
+            && waits_for(&self.name).is_some()
     }
 }
 
@@ -295,6 +295,8 @@ pub struct Observed {
     /// Ports that others of this user's projects have been given, listened on or not: not for whoever may have
     /// another one.
     pub reserved: BTreeSet<(u16, Protocol)>,
+    /// The first port that this user may listen on (`ip_unprivileged_port_start`); 0: any.
+    pub first_port: u16,
     /// For each held port, free ports above it, the nearest first.
     pub free_ports: BTreeMap<(u16, Protocol), Vec<u16>>,
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use crate::backend::BackendError;
 use crate::backend::container::Census;
 use crate::backend::router::Backends;
+use crate::port::attribute;
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, Published, ServiceOf, Who};
 use crate::port::owner::{self, Depth};
@@ -114,10 +115,14 @@ fn named(found: owner::LookUp, census: &Census) -> Vec<Held> {
         holders: Vec::new(),
     });
     let mut held: Vec<Held> = connections.collect();
-    held.extend(owner::attribute(found, &census.published, &census.running));
+    held.extend(attribute::attribute(
+        found,
+        &census.published,
+        &census.running,
+    ));
     // A dead engine may have left containers that live on (`live-restore`), and their proxies.
     if census.answered > 0 && census.silent.is_empty() && census.dead.is_empty() {
-        owner::mark_orphans(&mut held, &census.daemons);
+        attribute::mark_orphans(&mut held, &census.daemons);
     }
     held
 }

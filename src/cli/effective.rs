@@ -10,6 +10,7 @@ use crate::plan::Inputs;
 use crate::plan::links::{Effective, effective, may_name};
 use crate::plan::placement::Wishes;
 use crate::plan::policy::Policy;
+use crate::port::release::first_permitted;
 use crate::state::Observed;
 
 /// Prints one service as YAML or JSON.
@@ -23,7 +24,10 @@ pub(super) async fn run(context: &Context, service: &str, json: bool) -> Result<
     let backends = context.backends()?;
     let wishes = Wishes::default();
     let placement = context.place(&project, &wishes, &backends).await?;
-    let mut observed = Observed::default();
+    let mut observed = Observed {
+        first_port: first_permitted(),
+        ..Observed::default()
+    };
     let policy = Policy::default();
     if may_name(&project, &placement) {
         observed.linkage = linkage(&backends, &project, &placement).await?;

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::backend::BackendError;
 use crate::cli::context::Context;
-use crate::cli::who::anywhere;
 use crate::error::{Error, Result};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::release::{Barrier, barrier, next_free};
@@ -39,7 +38,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         Protocol::Tcp
     };
     let claim = |port| {
-        let mut claim = anywhere(port, protocol);
+        let mut claim = Claim::anywhere(port, protocol);
         if let Some(host) = args.host {
             claim.addresses = vec![host];
         }

@@ -10,13 +10,13 @@ use crate::backend::router::Backends;
 use crate::cli::context::{Context, Named, with_choices};
 use crate::cli::who::{Seen, look, look_without_engines};
 use crate::error::{Error, Result};
-use crate::naming::Linkage;
 use crate::plan::Inputs;
 use crate::plan::claims::{Wanted, all, of};
 use crate::plan::conflicts;
 use crate::plan::placement::{Placement, Wishes, place};
 use crate::plan::policy::Policy;
 use crate::port::audit::Entry;
+use crate::port::one_line;
 use crate::port::owner::Depth;
 use crate::port::release::first_permitted;
 use crate::port::report::{Means, PortReport};
@@ -192,10 +192,7 @@ fn rows_of(wanted: &[Wanted], seen: &[Seen], instances: &[Instance]) -> Vec<Row>
 fn wanted(project: &Project, placement: &Placement, instances: &[Instance]) -> Vec<Wanted> {
     let observed = Observed {
         instances: instances.to_vec(),
-        linkage: Linkage {
-            first_port: first_permitted(),
-            ..Linkage::default()
-        },
+        first_port: first_permitted(),
         ..Observed::default()
     };
     // Which configuration an instance has does not matter to who has its ports.
@@ -299,7 +296,7 @@ fn history(context: &Context, args: &Args, backends: &Backends) -> Result<()> {
             entry.answer.clone(),
         ];
         // The log may hold anything: command lines, names of directories, labels.
-        table.row(cells.map(|cell| cell.replace(char::is_control, " ")));
+        table.row(cells.map(|cell| one_line(&cell)));
     }
     table.lines().iter().for_each(|line| context.ui.data(line));
     Ok(())

@@ -96,22 +96,11 @@ pub(super) fn claims(ports: &[Ports], udp: bool) -> Vec<Claim> {
         let protocol = asked.protocol.unwrap_or(default);
         for port in asked.first..=asked.last {
             if known.insert((port, protocol)) {
-                claims.push(anywhere(port, protocol));
+                claims.push(Claim::anywhere(port, protocol));
             }
         }
     }
     claims
-}
-
-/// A port on all addresses, for nobody's sake.
-pub(super) fn anywhere(port: u16, protocol: Protocol) -> Claim {
-    Claim {
-        service: String::new(),
-        number: 1,
-        addresses: Claim::any_address(),
-        port,
-        protocol,
-    }
 }
 
 /// What was found out about one port.

@@ -14,7 +14,7 @@ use crate::state::{BackendKind, Instance};
 /// The ports that the instances to be started need: what to look up before planning.
 pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
     let mut claims = Vec::new();
-    let first_port = inputs.observed.linkage.first_port;
+    let first_port = inputs.observed.first_port;
     // What is not started needs its ports later.
     if inputs.policy.no_start {
         return claims;
@@ -83,7 +83,7 @@ pub struct Wanted {
 /// listed once it has chosen.
 pub fn all(inputs: &Inputs<'_>) -> Vec<Wanted> {
     let mut wanted = Vec::new();
-    let first_port = inputs.observed.linkage.first_port;
+    let first_port = inputs.observed.first_port;
     for decided in decide(inputs).values() {
         for decision in &decided.decisions {
             let claims = match decision {

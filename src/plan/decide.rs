@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::naming::waits_for;
 use crate::plan::Inputs;
 use crate::plan::diverged::{Diverged, named_volumes};
 use crate::plan::placement::in_form;
@@ -242,11 +243,7 @@ fn by_count<'a>(
 /// made it was interrupted.
 fn is_unnamed(project: &Project, service: &Service, instance: &Instance) -> bool {
     let name = service.instance_name(&project.name, instance.number);
-    instance
-        .name
-        .strip_suffix(&name)
-        .and_then(|rest| rest.strip_suffix('_'))
-        .is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    waits_for(&instance.name) == Some(&name)
 }
 
 /// Whether what the service is made from is not known yet: a provider has still to tell.

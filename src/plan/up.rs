@@ -265,7 +265,7 @@ impl Planner<'_> {
         let ending: Vec<&Instance> = old.to_vec();
         let mut proof = None;
         let mut watched = Vec::new();
-        let first_port = self.inputs.observed.linkage.first_port;
+        let first_port = self.inputs.observed.first_port;
         for need in needs(service, number, decided.backend, first_port) {
             let (settled, steps) = self.settle(service, number, &need, &ending);
             if let Some(settled) = settled {
@@ -553,9 +553,10 @@ impl Planner<'_> {
         if let Some(step) = self.removals.get(&instance.id.0) {
             return *step;
         }
-        needs.extend(&self.images);
         if instance.status.is_alive() {
             needs = vec![self.stop(instance, cause.clone(), needs)];
+        } else {
+            needs.extend(&self.images);
         }
         let remove = Action::Remove {
             instance: existing(instance),

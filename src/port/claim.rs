@@ -50,6 +50,17 @@ impl Claim {
         ]
     }
 
+    /// A port on all addresses, for nobody's sake.
+    pub fn anywhere(port: u16, protocol: Protocol) -> Self {
+        Self {
+            service: String::new(),
+            number: 1,
+            addresses: Self::any_address(),
+            port,
+            protocol,
+        }
+    }
+
     /// Whether a listener on `ip` (`only_v6` as in `IPV6_V6ONLY`) excludes this claim.
     pub fn conflicts_with(&self, ip: IpAddr, only_v6: bool) -> bool {
         self.addresses

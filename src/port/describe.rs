@@ -6,9 +6,7 @@ use std::path::Path;
 use crate::port::claim::Protocol;
 use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, ServiceOf, Who};
 use crate::port::unit;
-
-/// The project that `wharf server` keeps its servers in: nobody's compose file.
-const SERVERS: &str = "_server";
+use crate::state::SERVERS;
 
 /// Longer command lines are cut, at a character, for display only.
 const COMMAND_WIDTH: usize = 160;
@@ -179,19 +177,14 @@ fn container(facts: &ContainerFacts) -> String {
     line
 }
 
+/// What others wrote (commands, labels, names), as it may reach a terminal and a table: without control characters.
+pub fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// Quoted so that it can be pasted; control characters never reach the terminal.
 fn command(words: &[String]) -> String {
-    let line = shell_words::join(words);
-    let line: String = line
-        .chars()
-        .map(|character| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        })
-        .collect();
+    let line = one_line(&shell_words::join(words));
     if line.chars().count() <= COMMAND_WIDTH {
         return line;
     }

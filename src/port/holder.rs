@@ -25,6 +25,36 @@ pub struct Holder {
     pub service: Option<ServiceOf>,
 }
 
+impl Holder {
+    /// With nothing said of it but who it is, and why it is not to be stopped.
+    pub(super) fn of(who: Who, sockets: Vec<ListeningSocket>, protected: Option<String>) -> Self {
+        Self {
+            who,
+            sockets,
+            protected,
+            orphan: false,
+            service: None,
+        }
+    }
+
+    /// Adds a holder to others; the sockets of one that is among them go to that.
+    pub(super) fn join(holders: &mut Vec<Self>, holder: Self) {
+        match holders.iter_mut().find(|it| it.who.is_same(&holder.who)) {
+            Some(same) => same.take_in(&holder.sockets),
+            None => holders.push(holder),
+        }
+    }
+
+    /// Adds sockets, each once.
+    pub(super) fn take_in(&mut self, sockets: &[ListeningSocket]) {
+        for socket in sockets {
+            if !self.sockets.contains(socket) {
+                self.sockets.push(socket.clone());
+            }
+        }
+    }
+}
+
 /// A socket that has a port, as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ListeningSocket {
@@ -60,7 +90,7 @@ pub struct ServiceOf {
     pub number: Option<u32>,
 }
 
-/// The kinds of holder that DESIGN's conflict table knows.
+/// The kinds of holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]
 pub enum Who {
@@ -86,6 +116,19 @@ pub enum Who {
     },
     /// A socket without an owner: the kernel's own (NFS, `WireGuard`) or another network namespace's.
     Kernel,
+}
+
+impl Who {
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Process(a), Self::Process(b)) => a.pid == b.pid,
+            (Self::Container(a), Self::Container(b)) => a.id == b.id && a.engine == b.engine,
+            (Self::Unit { name: a, .. }, Self::Unit { name: b, .. }) => a == b,
+            (Self::Unknown { uid: a, .. }, Self::Unknown { uid: b, .. }) => a == b,
+            (Self::Kernel, Self::Kernel) => true,
+            _ => false,
+        }
+    }
 }
 
 /// What is known about a process. Identity is (pid, `start_time`).

@@ -1,5 +1,6 @@
 //! WHO HOLDS WHAT: from a claim to its holders, and from a holder to a free port.
 
+pub mod attribute;
 pub mod audit;
 mod cgroup;
 pub mod claim;
@@ -24,6 +25,8 @@ mod survey;
 pub mod turn;
 mod unit;
 mod words;
+
+pub use describe::one_line;
 
 use claim::Claim;
 

@@ -1,16 +1,15 @@
 //! From claims to their holders.
 //!
-//! Phase 1, [`look_up`], asks the kernel and `/proc`: processes, systemd units, unknown users. Phase 2,
-//! [`attribute`], puts the containers in that the engines know, in the place of the proxies and daemons
-//! that hold ports for them. Reads only; `plan` judges.
+//! The first of two phases: [`look_up`] asks the kernel and `/proc` for processes, systemd units and unknown users;
+//! `port::attribute` then puts the containers in. Reads only; `plan` judges.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::port::PortError;
 use crate::port::cgroup::{self, Tenant, Tree};
-use crate::port::claim::{Claim, overlaps};
+use crate::port::claim::Claim;
 use crate::port::descriptors::Holding;
-use crate::port::holder::{ContainerFacts, Holder, ListeningSocket, ProcessFacts, Published, Who};
+use crate::port::holder::{Holder, ListeningSocket, ProcessFacts, Who};
 use crate::port::process::{Stat, user_name};
 use crate::port::sockets::{self, Bound};
 use crate::port::survey::Survey;
@@ -31,8 +30,8 @@ pub struct LookUp {
     /// Claims that nobody listens on and that cannot be had all the same: an outgoing connection has the
     /// port as its own. There is nobody to stop; it passes, or another port does.
     pub in_use: Vec<Claim>,
-    claims: Vec<Claim>,
-    containers: Vec<Vec<Option<String>>>,
+    pub(super) claims: Vec<Claim>,
+    pub(super) containers: Vec<Vec<Option<String>>>,
 }
 
 impl LookUp {
@@ -111,7 +110,7 @@ pub fn look_up_to(depth: Depth, claims: &[Claim]) -> Result<LookUp, PortError> {
 }
 
 /// Whether an engine may know more about this holder.
-fn is_engines(holder: &Holder) -> bool {
+pub(super) fn is_engines(holder: &Holder) -> bool {
     match &holder.who {
         Who::Process(facts) => protect::may_forward(facts),
         Who::Unit { main, .. } => main.as_deref().is_some_and(protect::may_forward),
@@ -329,24 +328,14 @@ impl Scene {
 fn add(holders: &mut Vec<Found>, who: Who, socket: &ListeningSocket, container: Option<String>) {
     let same = holders
         .iter_mut()
-        .find(|(holder, in_container)| *in_container == container && is_same(&holder.who, &who));
+        .find(|(holder, in_container)| *in_container == container && holder.who.is_same(&who));
     if let Some((holder, _)) = same {
-        if !holder.sockets.contains(socket) {
-            holder.sockets.push(socket.clone());
-        }
+        holder.take_in(std::slice::from_ref(socket));
         return;
     }
     let protected = protection(&who, container.as_deref());
-    holders.push((
-        Holder {
-            who,
-            sockets: vec![socket.clone()],
-            protected,
-            orphan: false,
-            service: None,
-        },
-        container,
-    ));
+    let holder = Holder::of(who, vec![socket.clone()], protected);
+    holders.push((holder, container));
 }
 
 fn protection(who: &Who, container: Option<&str>) -> Option<String> {
@@ -364,17 +353,6 @@ fn protection(who: &Who, container: Option<&str>) -> Option<String> {
             .or_else(|| main.as_deref().and_then(protect::reason))
             .or_else(|| unit::protected_inside(name, main.as_deref())),
         Who::Container(_) | Who::Unknown { .. } | Who::Kernel => None,
-    }
-}
-
-fn is_same(one: &Who, other: &Who) -> bool {
-    match (one, other) {
-        (Who::Process(a), Who::Process(b)) => a.pid == b.pid,
-        (Who::Container(a), Who::Container(b)) => a.id == b.id && a.engine == b.engine,
-        (Who::Unit { name: a, .. }, Who::Unit { name: b, .. }) => a == b,
-        (Who::Unknown { uid: a, .. }, Who::Unknown { uid: b, .. }) => a == b,
-        (Who::Kernel, Who::Kernel) => true,
-        _ => false,
     }
 }
 
@@ -406,136 +384,6 @@ fn pid(who: &Who) -> Option<u32> {
     }
 }
 
-/// Puts in the containers: `published` is what all reachable engines publish, `containers` are the facts
-/// of the ids in [`LookUp::container_ids`].
-///
-/// A container is matched on host address, protocol and port together. One that publishes a claim without
-/// any listening socket (no userland proxy) is a holder too, so a claim may be held here that
-/// [`LookUp::held`] did not list.
-pub fn attribute(
-    look_up: LookUp,
-    published: &[Published],
-    containers: &[ContainerFacts],
-) -> Vec<Held> {
-    let mut marks: BTreeMap<Claim, (Vec<Holder>, Vec<Option<String>>)> = look_up
-        .held
-        .into_iter()
-        .zip(look_up.containers)
-        .map(|(held, ids)| (held.claim, (held.holders, ids)))
-        .collect();
-    let mut result = Vec::new();
-    for claim in look_up.claims {
-        let publishers: Vec<&Published> = published
-            .iter()
-            .filter(|publisher| {
-                publisher.port == claim.port
-                    && publisher.protocol == claim.protocol
-                    && claim.conflicts_with(publisher.ip, true)
-            })
-            .collect();
-        let (before, ids) = marks.remove(&claim).unwrap_or_default();
-        let mut holders = Vec::new();
-        for (holder, id) in before.into_iter().zip(ids) {
-            place(holder, id.as_deref(), &publishers, containers, &mut holders);
-        }
-        for publisher in publishers {
-            let who = Who::Container(Box::new(publisher.container.clone()));
-            if !holders
-                .iter()
-                .any(|holder: &Holder| is_same(&holder.who, &who))
-            {
-                holders.push(Holder {
-                    who,
-                    sockets: Vec::new(),
-                    protected: publisher.kept.clone(),
-                    orphan: false,
-                    service: None,
-                });
-            }
-        }
-        if !holders.is_empty() {
-            result.push(Held { claim, holders });
-        }
-    }
-    result
-}
-
-fn place(
-    holder: Holder,
-    id: Option<&str>,
-    publishers: &[&Published],
-    containers: &[ContainerFacts],
-    holders: &mut Vec<Holder>,
-) {
-    if let Some(facts) = id.and_then(|id| containers.iter().find(|facts| facts.id == id)) {
-        push_container(facts, None, &holder.sockets, holders);
-        return;
-    }
-    if id.is_some() || !is_engines(&holder) {
-        holders.push(holder);
-        return;
-    }
-    // One daemon may hold sockets for several containers, and sockets of its own.
-    let mut rest = Vec::new();
-    for socket in &holder.sockets {
-        let owner = publishers
-            .iter()
-            .find(|publisher| publisher.ip == socket.address.ip())
-            .or_else(|| {
-                publishers
-                    .iter()
-                    .find(|publisher| serves(publisher, socket))
-            });
-        match owner {
-            Some(publisher) => {
-                let sockets = std::slice::from_ref(socket);
-                push_container(
-                    &publisher.container,
-                    publisher.kept.clone(),
-                    sockets,
-                    holders,
-                );
-            }
-            None => rest.push(socket.clone()),
-        }
-    }
-    if !rest.is_empty() {
-        holders.push(Holder {
-            sockets: rest,
-            ..holder
-        });
-    }
-}
-
-/// Whether a socket can be the one through which a container's port is published.
-fn serves(publisher: &Published, socket: &ListeningSocket) -> bool {
-    overlaps(publisher.ip, socket.address.ip(), socket.only_v6)
-}
-
-fn push_container(
-    facts: &ContainerFacts,
-    kept: Option<String>,
-    sockets: &[ListeningSocket],
-    holders: &mut Vec<Holder>,
-) {
-    let who = Who::Container(Box::new(facts.clone()));
-    if let Some(holder) = holders.iter_mut().find(|holder| is_same(&holder.who, &who)) {
-        for socket in sockets {
-            if !holder.sockets.contains(socket) {
-                holder.sockets.push(socket.clone());
-            }
-        }
-        return;
-    }
-    holders.push(Holder {
-        who,
-        sockets: sockets.to_vec(),
-        protected: kept,
-        orphan: false,
-        service: None,
-    });
-}
-
 /// Takes the run ids back that no ledger knows, and judges their processes as those of anybody: any process may have
 /// the variable, and wharf's supervisor under another state directory is not told to stop what it keeps.
 pub fn disown(held: &mut [Held], is_known: impl Fn(&str) -> bool) {
@@ -555,39 +403,8 @@ pub fn disown(held: &mut [Held], is_known: impl Fn(&str) -> bool) {
             } else {
                 scene.disowned(holder)
             };
-            let same = holders
-                .iter_mut()
-                .find(|other| is_same(&other.who, &holder.who));
-            if let Some(unit) = same {
-                for socket in holder.sockets {
-                    if !unit.sockets.contains(&socket) {
-                        unit.sockets.push(socket);
-                    }
-                }
-            } else {
-                holders.push(holder);
-            }
+            Holder::join(&mut holders, holder);
         }
         held.holders = holders;
-    }
-}
-
-/// Marks the proxies that no engine has a container for, so that they may be stopped.
-///
-/// To be called when every engine of this machine was asked, at least one is there and none was silent;
-/// `daemons` are the processes that answered. A proxy below a daemon that did not answer is that one's.
-pub fn mark_orphans(held: &mut [Held], daemons: &BTreeSet<u32>) {
-    for holder in held.iter_mut().flat_map(|held| &mut held.holders) {
-        let Who::Process(facts) = &holder.who else {
-            continue;
-        };
-        let stray = |(pid, _): &(u32, String)| {
-            daemons.contains(pid)
-                || !process_facts(*pid).is_some_and(|parent| protect::is_engine_part(&parent))
-        };
-        if protect::is_port_proxy(facts) && facts.ancestors.first().is_none_or(stray) {
-            holder.orphan = true;
-            holder.protected = protect::reason_of_orphan(facts);
-        }
     }
 }

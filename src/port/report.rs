@@ -234,13 +234,7 @@ mod tests {
 
     #[test]
     fn the_shape_is_the_documented_one() {
-        let claim = Claim {
-            service: String::new(),
-            number: 1,
-            addresses: Claim::any_address(),
-            port: 8003,
-            protocol: Protocol::Tcp,
-        };
+        let claim = Claim::anywhere(8003, Protocol::Tcp);
         let free = serde_json::to_string(&PortReport::of(&claim, &[])).unwrap();
         assert_eq!(
             free,

@@ -129,22 +129,12 @@ fn lock(_file: &File, _byte: i64) -> io::Result<bool> {
 mod tests {
     use super::*;
 
-    fn claim(port: u16, protocol: Protocol) -> Claim {
-        Claim {
-            service: String::new(),
-            number: 1,
-            addresses: Claim::any_address(),
-            port,
-            protocol,
-        }
-    }
-
     #[test]
     fn of_two_who_want_a_port_the_second_waits_for_the_first() {
         let root = tempfile::tempdir().unwrap();
         // Not there yet, as for a user's first command.
         let state = root.path().join("state").join("wharf");
-        let take = |port, protocol| Turn::take(&state, &claim(port, protocol)).unwrap();
+        let take = |port, protocol| Turn::take(&state, &Claim::anywhere(port, protocol)).unwrap();
         let first = take(8003, Protocol::Tcp);
         assert!(!first.waited);
         // Others are in nobody's way.

@@ -59,8 +59,8 @@ fn world(local: &[&str]) -> World {
         relay_image: "wharf-relay:1".to_owned(),
         relays: PathBuf::from("/state/relays"),
         user: (1000, 1000),
-        first_port: 1024,
     };
+    world.observed.first_port = 1024;
     world
 }
 
@@ -210,9 +210,9 @@ fn ports_that_this_user_may_not_listen_on_are_told_once() {
     };
     let begin = "api cannot be reached by its name on port 80 from other local services";
     assert!(note.starts_with(begin), "{note}");
-    world.observed.linkage.first_port = 80;
+    world.observed.first_port = 80;
     assert_eq!(told(&world), Vec::<String>::new());
-    world.observed.linkage.first_port = 1024;
+    world.observed.first_port = 1024;
     let plan = world.up();
     carry_out(&mut world, &plan);
     assert_eq!(told(&world), Vec::<String>::new());
@@ -229,7 +229,7 @@ services:
     x-wharf: {process: {command: [web]}}
 ",
         );
-        world.observed.linkage.first_port = first_port;
+        world.observed.first_port = first_port;
         let environment = made(&world.up(), "shop-web-1").environment.clone();
         assert_eq!(environment["PORT"], environment["PORT_80"]);
         assert_eq!(

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use wharf::port::PortError;
+use wharf::port::attribute::attribute;
 use wharf::port::claim::Protocol;
 use wharf::port::holder::{ContainerFacts, Holder, Published, Who};
-use wharf::port::owner::{Depth, attribute, disown, look_up, look_up_to};
+use wharf::port::owner::{Depth, disown, look_up, look_up_to};
 use wharf::port::release::{await_free, how_released, stop_process, stop_unit};
 
 use super::stage::{Actor, claim, free_port, holders, is_root, pids, script};

@@ -5,9 +5,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use wharf::port::PortError;
+use wharf::port::attribute::mark_orphans;
 use wharf::port::claim::Claim;
 use wharf::port::holder::{Holder, Who};
-use wharf::port::owner::mark_orphans;
 use wharf::port::release::{
     Stopped, await_free, how_released, is_free, stop_process, stop_process_with,
 };

@@ -20,6 +20,7 @@ use super::references::References;
 use super::replace::{self, Heir};
 use super::{Containers, Engine, inventory, secrets};
 use crate::backend::BackendError;
+use crate::naming::waiting_name;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::MountKind;
 use crate::state::InstanceId;
@@ -43,7 +44,7 @@ pub(super) async fn container(
     let name = if is_complete {
         spec.name.clone()
     } else {
-        replace::temporary_name(&around.fingerprint.0, &spec.name)
+        waiting_name(&around.fingerprint.0, &spec.name)
     };
     // While the old one still has the name, this one waits for it under a temporary one.
     let mut waits = None;
@@ -52,7 +53,7 @@ pub(super) async fn container(
         Err(error) if !has_status(&error, 409) => return Err(refused(error)),
         Err(error) => {
             if let Some(old) = &spec.replaces {
-                let name = replace::temporary_name(&old.0, &spec.name);
+                let name = waiting_name(&old.0, &spec.name);
                 waits = Some(old);
                 create_anew(engine, &name, platform, &request)
                     .await

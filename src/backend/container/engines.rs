@@ -23,6 +23,7 @@ use super::reply::{Binding, Listed};
 use super::{Containers, Engine, fault, labels, perform};
 use crate::backend::BackendError;
 use crate::port::holder::{ContainerFacts, Published};
+use crate::port::one_line;
 use crate::project::Env;
 
 /// How long an engine gets to answer all that is asked about ports.
@@ -276,13 +277,8 @@ fn kept_by_swarm(service: &str) -> String {
     format!("Swarm would start another task: docker service rm {service}")
 }
 
-/// Labels and commands may hold anything, such as lines of their own: it must not play with the terminal.
-fn shown(text: &str) -> String {
-    text.replace(char::is_control, " ")
-}
-
 pub(super) fn facts(entry: &Listed, endpoint: &str) -> ContainerFacts {
-    let label = |name: &str| entry.labels.get(name).map(String::as_str).map(shown);
+    let label = |name: &str| entry.labels.get(name).map(String::as_str).map(one_line);
     ContainerFacts {
         id: entry.id.clone(),
         // Links add further names with a slash inside.
@@ -291,10 +287,10 @@ pub(super) fn facts(entry: &Listed, endpoint: &str) -> ContainerFacts {
             .iter()
             .map(|name| name.trim_start_matches('/'))
             .find(|name| !name.contains('/'))
-            .map(shown)
+            .map(one_line)
             .unwrap_or_default(),
-        image: shown(&entry.image),
-        command: shown(&entry.command),
+        image: one_line(&entry.image),
+        command: one_line(&entry.command),
         project: label(labels::PROJECT),
         service: label(labels::SERVICE),
         created: entry.created,
@@ -517,7 +513,7 @@ impl Service {
                 .map(|spec| spec.image)
                 .unwrap_or_default(),
             command: String::new(),
-            project: labels.get(STACK).map(String::as_str).map(shown),
+            project: labels.get(STACK).map(String::as_str).map(one_line),
             service: Some(self.spec.name),
             created: 0,
             engine: engine.to_owned(),

@@ -70,8 +70,3 @@ pub(super) fn anonymous_volumes(container: &Inspected) -> Vec<Inherited> {
         })
         .collect()
 }
-
-/// The name under which a container waits for the one of `old`.
-pub(super) fn temporary_name(old: &str, name: &str) -> String {
-    format!("{}_{name}", old.get(..12).unwrap_or(old))
-}

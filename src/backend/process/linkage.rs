@@ -6,7 +6,6 @@ use super::Processes;
 use super::namespace_probe::is_possible;
 use crate::backend::BackendError;
 use crate::naming::{Linkage, Way};
-use crate::port::release::first_permitted;
 
 impl Processes {
     /// What is possible for a project's local services, as far as this machine goes.
@@ -20,7 +19,6 @@ impl Processes {
             },
             relays: self.dirs().project(project)?.relays(),
             user,
-            first_port: first_permitted(),
             ..Linkage::default()
         })
     }

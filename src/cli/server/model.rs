@@ -12,7 +12,7 @@ use crate::state::{Instance, ProbeKind};
 
 /// The name of the servers' project. No compose project can have it: theirs start with a letter or a
 /// digit.
-pub(super) const PROJECT: &str = "_server";
+pub(super) use crate::state::SERVERS as PROJECT;
 
 /// The path of the embedded server's WebSocket.
 pub(super) const EMBEDDED_PATH: &str = "/ws";

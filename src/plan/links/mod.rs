@@ -89,7 +89,7 @@ impl Links {
     /// The ports of others that a local service with a hosts file would reach at a loopback address, where this user
     /// may not listen on them.
     fn refused(&self, inputs: &Inputs<'_>, service: &Service) -> BTreeSet<(String, u16)> {
-        let first_port = inputs.observed.linkage.first_port;
+        let first_port = inputs.observed.first_port;
         let mut refused = BTreeSet::new();
         for other in neighbours(inputs.project, service) {
             let backend = inputs.placement.of(&other.name);
@@ -154,11 +154,7 @@ fn rewritten(inputs: &Inputs<'_>, service: &Service) -> Outcome {
             names.insert(name.to_owned(), mentioned.clone());
         }
     }
-    rewrite(
-        &service.environment,
-        &names,
-        inputs.observed.linkage.first_port,
-    )
+    rewrite(&service.environment, &names, inputs.observed.first_port)
 }
 
 /// A service as it runs.
@@ -189,7 +185,7 @@ pub fn effective(inputs: &Inputs<'_>, service: &Arc<Service>) -> Effective {
         if way == Way::Environment {
             values = rewritten(inputs, &service).values;
         }
-        let ports: Vec<_> = needs(&service, 1, backend, inputs.observed.linkage.first_port)
+        let ports: Vec<_> = needs(&service, 1, backend, inputs.observed.first_port)
             .iter()
             .map(|need| need.settle(need.candidates.first().copied()))
             .collect();
@@ -307,7 +303,7 @@ fn without_udp(service: &Service) -> Option<String> {
 
 /// What is to be said of ports on which names lead nowhere, one line for each service.
 fn without_privilege(inputs: &Inputs<'_>, refused: &BTreeSet<(String, u16)>) -> Vec<String> {
-    let first_port = inputs.observed.linkage.first_port;
+    let first_port = inputs.observed.first_port;
     let mut services: BTreeMap<&str, Vec<u16>> = BTreeMap::new();
     for (service, port) in refused {
         services.entry(service).or_default().push(*port);

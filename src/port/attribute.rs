@@ -1,0 +1,138 @@
+//! The second phase of a look-up: the containers that the engines know, in the place of the proxies and daemons
+//! that hold ports for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::port::claim::{Claim, overlaps};
+use crate::port::holder::{ContainerFacts, Holder, ListeningSocket, Published, Who};
+use crate::port::owner::{LookUp, is_engines, process_facts};
+use crate::port::protect;
+use crate::state::Held;
+
+/// Puts in the containers: `published` is what all reachable engines publish, `containers` are the facts
+/// of the ids in [`LookUp::container_ids`].
+///
+/// A container is matched on host address, protocol and port together. One that publishes a claim without
+/// any listening socket (no userland proxy) is a holder too, so a claim may be held here that
+/// [`LookUp::held`] did not list.
+pub fn attribute(
+    look_up: LookUp,
+    published: &[Published],
+    containers: &[ContainerFacts],
+) -> Vec<Held> {
+    let mut marks: BTreeMap<Claim, (Vec<Holder>, Vec<Option<String>>)> = look_up
+        .held
+        .into_iter()
+        .zip(look_up.containers)
+        .map(|(held, ids)| (held.claim, (held.holders, ids)))
+        .collect();
+    let mut result = Vec::new();
+    for claim in look_up.claims {
+        let publishers: Vec<&Published> = published
+            .iter()
+            .filter(|publisher| {
+                publisher.port == claim.port
+                    && publisher.protocol == claim.protocol
+                    && claim.conflicts_with(publisher.ip, true)
+            })
+            .collect();
+        let (before, ids) = marks.remove(&claim).unwrap_or_default();
+        let mut holders = Vec::new();
+        for (holder, id) in before.into_iter().zip(ids) {
+            place(holder, id.as_deref(), &publishers, containers, &mut holders);
+        }
+        for publisher in publishers {
+            let who = Who::Container(Box::new(publisher.container.clone()));
+            Holder::join(
+                &mut holders,
+                Holder::of(who, Vec::new(), publisher.kept.clone()),
+            );
+        }
+        if !holders.is_empty() {
+            result.push(Held { claim, holders });
+        }
+    }
+    result
+}
+
+fn place(
+    holder: Holder,
+    id: Option<&str>,
+    publishers: &[&Published],
+    containers: &[ContainerFacts],
+    holders: &mut Vec<Holder>,
+) {
+    if let Some(facts) = id.and_then(|id| containers.iter().find(|facts| facts.id == id)) {
+        push_container(facts, None, &holder.sockets, holders);
+        return;
+    }
+    if id.is_some() || !is_engines(&holder) {
+        holders.push(holder);
+        return;
+    }
+    // One daemon may hold sockets for several containers, and sockets of its own.
+    let mut rest = Vec::new();
+    for socket in &holder.sockets {
+        let owner = publishers
+            .iter()
+            .find(|publisher| publisher.ip == socket.address.ip())
+            .or_else(|| {
+                publishers
+                    .iter()
+                    .find(|publisher| serves(publisher, socket))
+            });
+        match owner {
+            Some(publisher) => {
+                let sockets = std::slice::from_ref(socket);
+                push_container(
+                    &publisher.container,
+                    publisher.kept.clone(),
+                    sockets,
+                    holders,
+                );
+            }
+            None => rest.push(socket.clone()),
+        }
+    }
+    if !rest.is_empty() {
+        holders.push(Holder {
+            sockets: rest,
+            ..holder
+        });
+    }
+}
+
+/// Whether a socket can be the one through which a container's port is published.
+fn serves(publisher: &Published, socket: &ListeningSocket) -> bool {
+    overlaps(publisher.ip, socket.address.ip(), socket.only_v6)
+}
+
+fn push_container(
+    facts: &ContainerFacts,
+    kept: Option<String>,
+    sockets: &[ListeningSocket],
+    holders: &mut Vec<Holder>,
+) {
+    let who = Who::Container(Box::new(facts.clone()));
+    Holder::join(holders, Holder::of(who, sockets.to_vec(), kept));
+}
+
+/// Marks the proxies that no engine has a container for, so that they may be stopped.
+///
+/// To be called when every engine of this machine was asked, at least one is there and none was silent;
+/// `daemons` are the processes that answered. A proxy below a daemon that did not answer is that one's.
+pub fn mark_orphans(held: &mut [Held], daemons: &BTreeSet<u32>) {
+    for holder in held.iter_mut().flat_map(|held| &mut held.holders) {
+        let Who::Process(facts) = &holder.who else {
+            continue;
+        };
+        let stray = |(pid, _): &(u32, String)| {
+            daemons.contains(pid)
+                || !process_facts(*pid).is_some_and(|parent| protect::is_engine_part(&parent))
+        };
+        if protect::is_port_proxy(facts) && facts.ancestors.first().is_none_or(stray) {
+            holder.orphan = true;
+            holder.protected = protect::reason_of_orphan(facts);
+        }
+    }
+}
