@@ -82,6 +82,9 @@ pub async fn execute_until<B: Backend>(
     let mut report = Report::default();
     let mut waiting: Vec<&Step> = plan.steps.iter().collect();
     let mut running = FuturesUnordered::new();
+    // What others wait for begins at once, also where many steps of a moment each are due: those follow while it
+    // comes up.
+    let mut own = FuturesUnordered::new();
     loop {
         if report.failed.is_empty() && !halt.is_set() {
             waiting.retain(|step| {
@@ -90,12 +93,23 @@ pub async fn execute_until<B: Backend>(
                 let due = room && step.needs.iter().all(|need| report.done.contains(need));
                 if due {
                     at_work += usize::from(works);
-                    running.push(perform(step, backend, made, events, halt));
+                    let all = if step.action.is_own() { &own } else { &running };
+                    all.push(perform(step, backend, made, events, halt));
                 }
                 !due
             });
         }
-        match running.next().await {
+        if !own.is_empty() {
+            // Steps that never wait would leave no time for what it waits for.
+            tokio::task::yield_now().await;
+        }
+        let ended = tokio::select! {
+            biased;
+            Some(ended) = own.next() => Some(ended),
+            Some(ended) = running.next() => Some(ended),
+            else => None,
+        };
+        match ended {
             Some((step, result)) => {
                 at_work -= usize::from(works(&step.action));
                 match result {

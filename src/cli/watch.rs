@@ -166,7 +166,7 @@ pub(super) fn rules(
 ) -> Result<Vec<Rule>> {
     let mut rules = Vec::new();
     for service in project.services.values() {
-        if !services.is_empty() && !services.contains(&service.name) {
+        if !services.is_empty() && !services.contains(&service.name) || service.watch.is_empty() {
             continue;
         }
         let backend = placement.of(&service.name);

@@ -83,6 +83,26 @@ fn carry_out(world: &mut World, plan: &Plan) {
     world.observed = fake.observed();
 }
 
+#[test]
+fn the_forwarder_comes_up_while_the_rest_is_made() {
+    let world = world(&["api", "db"]);
+    let fake = Fake::new(world.observed.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let (events, _receiver) = Events::channel();
+    let report = runtime.block_on(execute(&world.up(), &fake, &Made::default(), &events));
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    let performed = fake.performed();
+    let at = |text: &str| {
+        let found = performed.iter().position(|step| step.contains(text));
+        found.unwrap_or_else(|| panic!("{text}: {performed:#?}"))
+    };
+    let begun = at("shop-wharf-forwarder-1: start");
+    assert!(begun < at("shop-api-1: create"), "{performed:#?}");
+    assert!(begun < at("shop-cache-1: create"), "{performed:#?}");
+}
+
 fn made<'a>(plan: &'a Plan, name: &str) -> &'a InstanceSpec {
     let specs = plan.steps.iter().filter_map(|step| {
         let Action::Create(spec) = &step.action else {

@@ -81,6 +81,7 @@ pub struct Processes {
     binary: PathBuf,
     /// The ports chosen by this command that nobody listens on yet.
     reservations: Reservations,
+    together: names::Together,
 }
 
 /// Keeps other commands from changing the project as long as it lives.
@@ -146,6 +147,7 @@ impl Processes {
             variables: env.variables.clone(),
             binary,
             reservations: Reservations::default(),
+            together: names::Together::default(),
         }
     }
 

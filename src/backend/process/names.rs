@@ -1,11 +1,15 @@
 //! A command's side of the forwarder's socket: waits until names are what they should be. The words that are
 //! spoken there.
 
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt as _, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::observe::status;
@@ -19,14 +23,18 @@ pub const NAMES_PROTOCOL: u32 = 1;
 /// The longest line either side accepts, in bytes.
 pub const LONGEST_LINE: u64 = 64 * 1024;
 
+/// Instances in one request: a name has at most 255 bytes, as a name of a directory.
+const AT_ONCE: usize = 200;
+
 /// How long a forwarder may take to come (back): the supervisor starts it.
 const COMING: Duration = Duration::from_secs(5);
 
 /// How long it may take to answer. It gives up by itself before.
 const ANSWERING: Duration = Duration::from_secs(15);
 
-/// Between two looks for it.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks for it: soon at first, since a stack that comes up waits for it.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(32);
 
 /// What a command asks the forwarder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,35 +67,123 @@ pub enum NamesReply {
     Error(String),
 }
 
+/// Starts that wait for the same moment to ask: a stack asks once for all of its services.
+#[derive(Debug, Default)]
+pub(super) struct Together(Mutex<BTreeMap<String, Vec<Start>>>);
+
+#[derive(Debug)]
+struct Start {
+    instance: String,
+    /// What came of it, as kind and words of an error.
+    done: oneshot::Sender<Result<(), (io::ErrorKind, String)>>,
+}
+
+/// The first of them, who asks for all.
+struct Asking<'a> {
+    together: &'a Together,
+    project: &'a str,
+}
+
+impl Together {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Start>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds one; whoever is the first of its project asks.
+    fn join<'a>(&'a self, project: &'a str, start: Start) -> Option<Asking<'a>> {
+        let mut all = self.all();
+        let starts = all.entry(project.to_owned()).or_default();
+        starts.push(start);
+        // Made only for the first: dropping one takes all that have joined.
+        (starts.len() == 1).then(|| Asking {
+            together: self,
+            project,
+        })
+    }
+}
+
+impl Asking<'_> {
+    fn take(&self) -> Vec<Start> {
+        self.together.all().remove(self.project).unwrap_or_default()
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        // Nobody waits for one that was cut off.
+        drop(self.take());
+    }
+}
+
 impl Processes {
+    /// As [`sync_names`](Self::sync_names), for an instance that is about to start; together with all others that
+    /// are.
+    pub(super) async fn sync_for_start(
+        &self,
+        project: &str,
+        instance: &str,
+    ) -> Result<(), BackendError> {
+        let (done, told) = oneshot::channel();
+        let start = Start {
+            instance: instance.to_owned(),
+            done,
+        };
+        if let Some(asking) = self.together.join(project, start) {
+            // What begins in the same moment joins.
+            tokio::task::yield_now().await;
+            let mut starts = asking.take();
+            drop(asking);
+            while !starts.is_empty() {
+                let rest = starts.split_off(starts.len().min(AT_ONCE));
+                let names = starts.iter().map(|start| start.instance.clone());
+                let outcome = self.synced(project, instances(names.collect())).await;
+                let told = outcome.map_err(|error| (error.kind(), error.to_string()));
+                for start in starts {
+                    // Who has gone meanwhile need not know.
+                    drop(start.done.send(told.clone()));
+                }
+                starts = rest;
+            }
+        }
+        let outcome = match told.await {
+            Ok(outcome) => outcome.map_err(|(kind, text)| io::Error::new(kind, text)),
+            // Who asked was cut off.
+            Err(_) => {
+                self.synced(project, instances(vec![instance.to_owned()]))
+                    .await
+            }
+        };
+        outcome.map_err(|error| cannot(project, error))
+    }
+
     /// Returns when the project's forwarder has caught up with all that ledger and engine know now: hosts files
     /// are written, ports are listened on, and what is `wanted` besides.
     ///
     /// Fails when there is no forwarder for some seconds, or with what it says keeps it.
     pub async fn sync_names(&self, project: &str, wanted: NamesWanted) -> Result<(), BackendError> {
-        let cannot = |source| BackendError::State {
-            action: format!("the services of project {project} do not have all their names"),
-            source,
-        };
-        let path = self.dirs().project(project)?.names_socket();
+        let outcome = self.synced(project, wanted).await;
+        outcome.map_err(|error| cannot(project, error))
+    }
+
+    async fn synced(&self, project: &str, wanted: NamesWanted) -> io::Result<()> {
+        let dir = self.dirs().project(project).map_err(io::Error::other)?;
+        let path = dir.names_socket();
         let request = NamesRequest {
             version: NAMES_PROTOCOL,
             sync: wanted,
         };
         let deadline = Instant::now() + COMING;
+        let mut pause = FIRST_PAUSE;
         loop {
             let asked = tokio::time::timeout(ANSWERING, ask(&path, &request));
             let error = match asked.await {
                 Ok(Ok(NamesReply::Ok(_))) => return Ok(()),
-                Ok(Ok(NamesReply::Error(text))) => return Err(cannot(std::io::Error::other(text))),
+                Ok(Ok(NamesReply::Error(text))) => return Err(io::Error::other(text)),
                 // Not there, or killed meanwhile: the next one is on its way.
                 Ok(Err(error)) => error,
                 Err(_) => {
                     let text = "the forwarder does not answer";
-                    return Err(cannot(std::io::Error::new(
-                        std::io::ErrorKind::TimedOut,
-                        text,
-                    )));
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, text));
                 }
             };
             if Instant::now() >= deadline {
@@ -95,10 +191,11 @@ impl Processes {
                     "the forwarder cannot be reached at {}: {error}",
                     path.display()
                 );
-                return Err(cannot(std::io::Error::new(error.kind(), text)));
+                return Err(io::Error::new(error.kind(), text));
             }
             self.revive_forwarder(project).await;
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -121,7 +218,21 @@ impl Processes {
     }
 }
 
-async fn ask(path: &std::path::Path, request: &NamesRequest) -> std::io::Result<NamesReply> {
+fn instances(names: Vec<String>) -> NamesWanted {
+    NamesWanted {
+        instances: names,
+        ..NamesWanted::default()
+    }
+}
+
+fn cannot(project: &str, source: io::Error) -> BackendError {
+    BackendError::State {
+        action: format!("the services of project {project} do not have all their names"),
+        source,
+    }
+}
+
+async fn ask(path: &std::path::Path, request: &NamesRequest) -> io::Result<NamesReply> {
     let stream = socket::reach(path, |path| {
         let stream = std::os::unix::net::UnixStream::connect(path)?;
         stream.set_nonblocking(true)?;
@@ -134,7 +245,7 @@ async fn ask(path: &std::path::Path, request: &NamesRequest) -> std::io::Result<
     let mut line = String::new();
     stream.take(LONGEST_LINE).read_line(&mut line).await?;
     if !line.ends_with('\n') {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(serde_json::from_str(&line)?)
 }
@@ -142,6 +253,29 @@ async fn ask(path: &std::path::Path, request: &NamesRequest) -> std::io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_of_those_who_start_together_asks_for_all() {
+        let together = Together::default();
+        let join = |project, instance: &str| {
+            let (done, told) = oneshot::channel();
+            let instance = instance.to_owned();
+            (together.join(project, Start { instance, done }), told)
+        };
+        let (first, _) = join("p", "a");
+        assert!(join("p", "b").0.is_none());
+        let (other, _) = join("q", "a");
+        let names = |asking: &Asking<'_>| -> Vec<String> {
+            let all = asking.take().into_iter();
+            all.map(|start| start.instance).collect()
+        };
+        assert_eq!(names(&first.unwrap()), ["a", "b"]);
+        // One that is cut off takes those along that count on it.
+        let (_, mut told) = join("q", "b");
+        drop(other);
+        assert_eq!(told.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(join("q", "c").0.is_some());
+    }
 
     #[test]
     fn the_words_are_these() {

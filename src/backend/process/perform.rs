@@ -39,11 +39,8 @@ impl Processes {
                 }
                 if record.spec.names.way != Way::Off && self.has_forwarder(&instance.project)? {
                     // What it depends on may have come up a moment ago.
-                    let wanted = NamesWanted {
-                        instances: vec![instance.name.clone()],
-                        ..NamesWanted::default()
-                    };
-                    self.sync_names(&instance.project, wanted).await?;
+                    self.sync_for_start(&instance.project, &instance.name)
+                        .await?;
                 }
                 let request = Request::Start {
                     instance: instance.name.clone(),
