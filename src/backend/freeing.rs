@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::backend::BackendError;
+use crate::backend::{Backend as _, BackendError};
 use crate::backend::router::Backends;
 use crate::event::{Event, Events};
 use crate::port::audit::{Entry, Log, Outcome};
 use crate::port::claim::Claim;
 use crate::port::comeback::{self, Moment};
-use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
+use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, ServiceOf, Who};
 use crate::port::owner::{self, Depth};
 use crate::port::report::{HolderReport, Means};
 use crate::port::turn::Turn;
 use crate::port::{PortError, release};
+use crate::state::Instance;
 
 /// How long the port itself may take to become free after its holders ended.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -71,6 +72,8 @@ struct Done {
     supervisor: Option<String>,
     outcome: Outcome,
     pids: Vec<u32>,
+    /// The services of wharf's that ended.
+    runs: Vec<String>,
 }
 
 impl Backends {
@@ -143,20 +146,19 @@ impl Backends {
                 }
                 .into())
             }
-            Who::Container(facts) => self.stop_container(freeing, facts).await,
+            Who::Container(facts) => self.stop_container(freeing, holder, facts).await,
             Who::Unit { name, main } => {
                 let again = release::how_started(name, main.as_deref());
                 let again = again.map_or_else(
                     || "; it was started for once, by systemd-run or the like".to_owned(),
                     |command| format!("; `{command}` brings it back"),
                 );
-                let holder = holder.clone();
-                let stopped = blocking(move || release::stop_unit(&holder)).await?;
+                let unit = holder.clone();
+                let stopped = blocking(move || release::stop_unit(&unit)).await?;
+                let done = format!("stopped {name}{again}");
                 Ok(Done {
-                    said: format!("stopped {name}{again}"),
-                    supervisor: None,
-                    outcome: Outcome::Stopped,
                     pids: stopped.pids,
+                    ..told(freeing, holder, name, done).await?
                 })
             }
             Who::Process(facts) => self.stop_process(freeing, holder, facts).await,
@@ -171,6 +173,7 @@ impl Backends {
     async fn stop_container(
         &self,
         freeing: &Freeing,
+        holder: &Holder,
         facts: &ContainerFacts,
     ) -> Result<Done, BackendError> {
         let grace = freeing.signal.map(|_| freeing.grace);
@@ -188,12 +191,53 @@ impl Backends {
                 )
             })
             .unwrap_or_default();
+        let done = format!("stopped container {}{project}", facts.name);
+        told(freeing, holder, &holder.short(), done).await
+    }
+
+    /// Stops the services for which a forwarder has the port; it closes by itself then.
+    async fn stop_carried(
+        &self,
+        freeing: &Freeing,
+        carries: &[ServiceOf],
+    ) -> Result<Done, BackendError> {
+        let mut names = Vec::new();
+        let mut runs = Vec::new();
+        for of in carries {
+            let mut instances = self.processes.observe(&of.project).await?;
+            instances.retain(|it| it.service == of.service && it.status.is_alive());
+            for instance in instances {
+                self.stop_service(freeing, &instance).await?;
+                names.push(instance.name);
+                runs.push(instance.id.0);
+            }
+        }
+        let project = carries.first().map(|of| of.project.as_str());
+        let project = project.unwrap_or_default();
+        let said = if names.is_empty() {
+            format!("the forwarder of project {project} closes with it")
+        } else {
+            let names = names.join(", ");
+            format!(
+                "stopped {names} of project {project}, for which its forwarder had the port{}",
+                signal_of_services(freeing)
+            )
+        };
         Ok(Done {
-            said: format!("stopped container {}{project}", facts.name),
-            supervisor: None,
-            outcome: Outcome::Stopped,
-            pids: Vec::new(),
+            runs,
+            ..Done::stopped(said)
         })
+    }
+
+    async fn stop_service(
+        &self,
+        freeing: &Freeing,
+        instance: &Instance,
+    ) -> Result<(), BackendError> {
+        let is_kill = freeing.signal == Some(Signal::KILL.as_raw());
+        let grace = if is_kill { Duration::ZERO } else { freeing.grace };
+        let (project, name) = (&instance.project, &instance.name);
+        self.processes.stop(project, name, Some(grace)).await
     }
 
     async fn stop_process(
@@ -203,16 +247,21 @@ impl Backends {
         facts: &ProcessFacts,
     ) -> Result<Done, BackendError> {
         let grace = freeing.grace;
+        if !holder.carries.is_empty() {
+            return self.stop_carried(freeing, &holder.carries).await;
+        }
         if let Some(run) = &facts.run_id
             && let Some(instance) = self.processes.find_run(run).await
         {
+            self.stop_service(freeing, &instance).await?;
             let (project, name) = (&instance.project, &instance.name);
-            self.processes.stop(project, name, Some(grace)).await?;
+            let said = format!(
+                "stopped {name} of project {project}, a service of wharf's{}",
+                signal_of_services(freeing)
+            );
             return Ok(Done {
-                said: format!("stopped {name} of project {project}, a service of wharf's"),
-                supervisor: None,
-                outcome: Outcome::Stopped,
                 pids: vec![facts.pid],
+                ..Done::stopped(said)
             });
         }
         let signal = freeing
@@ -223,6 +272,7 @@ impl Backends {
         let stopped =
             blocking(move || release::stop_process_with(&holder, &claim, signal, grace)).await?;
         let (how, outcome) = match (stopped.pids.is_empty(), stopped.killed) {
+            _ if stopped.lives => ("let go of the port, asked to end, and lives:", Outcome::Stopped),
             (true, _) => ("gone by itself:", Outcome::Gone),
             (false, true) if signal == Signal::KILL => ("killed", Outcome::Killed),
             (false, true) if signal == Signal::TERM => {
@@ -240,7 +290,46 @@ impl Backends {
             supervisor: stopped.supervisor,
             outcome,
             pids: stopped.pids,
+            runs: Vec::new(),
         })
+    }
+}
+
+/// What is said of a holder that its keeper was told to stop: whether it is gone is looked at first.
+async fn told(
+    freeing: &Freeing,
+    holder: &Holder,
+    name: &str,
+    done: String,
+) -> Result<Done, BackendError> {
+    let (claim, holder) = (freeing.claim.clone(), holder.clone());
+    if blocking(move || release::still_there(&holder, &claim)).await? {
+        return Ok(Done {
+            outcome: Outcome::Failed,
+            ..Done::stopped(format!("{name} was told to stop, and its socket is still there"))
+        });
+    }
+    Ok(Done::stopped(done))
+}
+
+/// What a signal of the user's choice means for services of wharf's, where it is not the one that is sent.
+fn signal_of_services(freeing: &Freeing) -> &'static str {
+    match freeing.signal.and_then(Signal::from_named_raw) {
+        None => "",
+        Some(Signal::KILL) => ", without a grace period",
+        Some(_) => " (by its own stop signal: --signal is for others)",
+    }
+}
+
+impl Done {
+    fn stopped(said: String) -> Self {
+        Self {
+            said,
+            supervisor: None,
+            outcome: Outcome::Stopped,
+            pids: Vec::new(),
+            runs: Vec::new(),
+        }
     }
 }
 
@@ -253,10 +342,8 @@ impl Stopped {
         let of_run = |run: &String| self.runs.contains(run);
         let known = self.pids.contains(&facts.pid) || facts.run_id.as_ref().is_some_and(of_run);
         known.then(|| Done {
-            said: String::new(),
-            supervisor: None,
-            outcome: Outcome::Stopped,
             pids: vec![facts.pid],
+            ..Done::stopped(String::new())
         })
     }
 
@@ -278,6 +365,7 @@ impl Stopped {
             self.latest = Some(short);
         }
         self.pids.extend(&done.pids);
+        self.runs.extend(done.runs.iter().cloned());
         if let Who::Process(facts) = &holder.who {
             self.runs.extend(facts.run_id.clone());
         }

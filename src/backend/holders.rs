@@ -12,6 +12,7 @@ use crate::port::attribute;
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, Published, ServiceOf, Who};
 use crate::port::owner::{self, Depth};
+use crate::port::protect;
 use crate::state::Held;
 
 /// The holders of ports, the containers among them and the ports that stopped containers will take.
@@ -49,10 +50,12 @@ impl Backends {
             let Who::Process(facts) = &holder.who else {
                 continue;
             };
-            let Some(run) = &facts.run_id else { continue };
-            if !known.contains_key(run) {
-                let instance = self.processes.find_run(run).await;
-                if instance.is_none() && !self.processes.knows_run(run).await {
+            let Some(run) = facts.run_id.clone() else {
+                continue;
+            };
+            if !known.contains_key(&run) {
+                let instance = self.processes.find_run(&run).await;
+                if instance.is_none() && !self.processes.knows_run(&run).await {
                     foreign.insert(run.clone());
                 }
                 let service = instance.map(|instance| ServiceOf {
@@ -62,11 +65,57 @@ impl Backends {
                 });
                 known.insert(run.clone(), service);
             }
-            holder.service = known.get(run).cloned().flatten();
+            holder.service = known.get(&run).cloned().flatten();
+            match &holder.service {
+                // Stopped as a whole, so what is part of it counts.
+                Some(of) if holder.protected.is_none() => {
+                    let reason = protect::reason_of_run(&run);
+                    holder.protected = reason.map(|reason| format!("{reason}; {}", stop(of)));
+                }
+                None if !foreign.contains(&run) => self.name_carried(&run, holder).await,
+                Some(_) | None => {}
+            }
         }
         if !foreign.is_empty() {
             owner::disown(held, |run| !foreign.contains(run));
         }
+    }
+
+    /// Says of a forwarder for whom it has the port. It closes with those services, so where all of them are
+    /// processes, they are what is stopped.
+    async fn name_carried(&self, run: &str, holder: &mut Holder) {
+        let mut services: Vec<ServiceOf> = Vec::new();
+        let mut closes = true;
+        for socket in holder.sockets.clone() {
+            let Some(carried) = self.processes.carried(run, socket.address).await else {
+                return;
+            };
+            let project = carried.project;
+            let Some(service) = carried.service else {
+                holder.protected = Some(format!(
+                    "it is the forwarder of project {0}, which ends with its services: wharf -p {0} stop",
+                    shell_words::quote(&project)
+                ));
+                return;
+            };
+            closes &= carried.is_local;
+            let of = ServiceOf {
+                project,
+                service,
+                number: None,
+            };
+            if !services.contains(&of) {
+                services.push(of);
+            }
+        }
+        holder.protected = (!closes).then(|| {
+            let commands: Vec<String> = services.iter().map(stop).collect();
+            format!(
+                "it closes when the service is stopped: {}",
+                commands.join("; ")
+            )
+        });
+        holder.carries = services;
     }
 
     /// As [`Backends::held`], but asks the engines about ports that nobody listens on, too: a container may
@@ -106,6 +155,16 @@ impl Backends {
             .collect();
         (!holders.is_empty()).then(|| holders.join("; "))
     }
+}
+
+/// The command that stops a service, from anywhere.
+fn stop(of: &ServiceOf) -> String {
+    let (project, service) = (&of.project, &of.service);
+    format!(
+        "wharf -p {} stop {}",
+        shell_words::quote(project),
+        shell_words::quote(service)
+    )
 }
 
 fn named(found: owner::LookUp, census: &Census) -> Vec<Held> {

@@ -211,6 +211,10 @@ pub(super) fn released(claim: &Claim, holder: &Holder) -> String {
             "released by {}: no engine has a container for this proxy",
             force()
         ),
+        (None, Means::Signal) if !holder.carries.is_empty() => format!(
+            "released by {}: it closes when the service is stopped, which its own supervisor does",
+            force()
+        ),
         (None, Means::Signal) if is_wharfs(holder) => format!(
             "released by {}: a service of wharf's, which its own supervisor stops",
             force()

@@ -80,6 +80,12 @@ impl Crew {
         self.members.iter().map(|member| member.pid).collect()
     }
 
+    /// Whether a member has ended, as far as was waited for it.
+    pub(super) fn is_gone(&self, pid: u32) -> bool {
+        let mut members = self.members.iter();
+        members.all(|member| member.pid != pid || member.gone)
+    }
+
     fn has(&self, pid: u32, start_time: u64) -> bool {
         self.members
             .iter()

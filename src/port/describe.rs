@@ -15,9 +15,10 @@ impl Holder {
     /// One line, such as `python3 (pid 4711, user dev, 2 h 5 min): python3 ws.py --port 8003`.
     pub fn describe(&self) -> String {
         match &self.who {
-            Who::Process(facts) => match &self.service {
-                Some(of) => format!("{of}: {}", process(facts)),
-                None => process(facts),
+            Who::Process(facts) => match (&self.service, self.carries.first()) {
+                (Some(of), _) => format!("{of}: {}", process(facts)),
+                (None, Some(_)) => format!("the forwarder for {}: {}", self.carried(), process(facts)),
+                (None, None) => process(facts),
             },
             Who::Container(facts) => container(facts),
             Who::Unit { name, main } => match main {
@@ -36,6 +37,19 @@ impl Holder {
                 "the kernel, or another namespace: no process has this socket open".to_owned()
             }
         }
+    }
+}
+
+impl Holder {
+    /// The services for which a forwarder has the port.
+    fn carried(&self) -> String {
+        let all: Vec<String> = self.carries.iter().map(ToString::to_string).collect();
+        all.join(" and ")
+    }
+
+    /// What a forwarder's release means.
+    pub(crate) fn ends_with_it(&self) -> String {
+        format!("to be stopped, which closes it: {}", self.carried())
     }
 }
 

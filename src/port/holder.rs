@@ -23,6 +23,9 @@ pub struct Holder {
     /// The service of wharf's that it is, where its ledger knows the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceOf>,
+    /// It is a project's forwarder, which has the port for these services and lets go of it when they are stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carries: Vec<ServiceOf>,
 }
 
 impl Holder {
@@ -34,6 +37,7 @@ impl Holder {
             protected,
             orphan: false,
             service: None,
+            carries: Vec::new(),
         }
     }
 
@@ -86,7 +90,7 @@ pub struct ServiceOf {
     pub project: String,
     /// The service.
     pub service: String,
-    /// The replica, from 1; none for a process beside the replicas.
+    /// The replica, from 1; none for a process beside the replicas, and for a service as a whole.
     pub number: Option<u32>,
 }
 

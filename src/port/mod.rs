@@ -22,9 +22,11 @@ mod shell_loop;
 pub mod sockets;
 mod supervisor;
 mod survey;
+mod tool;
 pub mod turn;
 mod unit;
 mod words;
+mod work;
 
 pub use describe::one_line;
 

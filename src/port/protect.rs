@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use crate::port::holder::ProcessFacts;
-use crate::port::process::{Stat, run_id};
+use crate::port::process::{Stat, pids, process_facts, run_id};
 
 /// Keeps a port open for a container or a virtual machine: the container is what to stop.
 const ENGINE_PARTS: &[&str] = &[
@@ -165,9 +165,15 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
         return Some("this command runs inside the same service of wharf's".to_owned());
     }
     if is_wharf(facts) {
-        return Some(
-            "it is wharf itself, keeping services: use `wharf stop` or `wharf down`".to_owned(),
-        );
+        let mut words = facts.command.iter().skip_while(|word| *word != "--project");
+        return Some(match words.nth(1).map(|project| shell_words::quote(project)) {
+            Some(project) => format!(
+                "it is wharf itself, keeping services of project {project}: use `wharf -p {project} stop` or `wharf -p {project} down`"
+            ),
+            None => {
+                "it is wharf itself, keeping services: use `wharf stop` or `wharf down`".to_owned()
+            }
+        });
     }
     if is_engine_part(facts) {
         return Some(
@@ -175,6 +181,11 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
                 .to_owned(),
         );
     }
+    people_work_in(facts)
+}
+
+/// Why a process is not stopped for what people have in it: sessions, unsaved work.
+fn people_work_in(facts: &ProcessFacts) -> Option<String> {
     if let Some((name, why)) = KEEPERS_OF_SESSIONS
         .iter()
         .find(|(name, _)| has_name(facts, name))
@@ -185,6 +196,19 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
         return Some("it belongs to an editor: close the port or the session there".to_owned());
     }
     None
+}
+
+/// Why a run of a service of wharf's is not ended for a port: an editor or a session is part of it.
+pub fn reason_of_run(run: &str) -> Option<String> {
+    let is_of_it = |pid: &u32| run_id(Path::new(&format!("/proc/{pid}"))).as_deref() == Some(run);
+    let members = pids().into_iter().filter(is_of_it);
+    members.filter_map(process_facts).find_map(|facts| {
+        let reason = people_work_in(&facts)?;
+        Some(format!(
+            "{} (pid {}) is part of it, and {reason}",
+            facts.name, facts.pid
+        ))
+    })
 }
 
 /// Whether it carries sessions (logins, terminals, desktops, a service manager): what ends in one of those is
@@ -291,7 +315,7 @@ fn lives_in_editor(facts: &ProcessFacts) -> bool {
 }
 
 /// A wharf that is no server of its own (`wharf serve` is one, and may be replaced as any other).
-fn is_wharf(facts: &ProcessFacts) -> bool {
+pub(crate) fn is_wharf(facts: &ProcessFacts) -> bool {
     let same_file = facts.exe.is_some() && facts.exe == std::env::current_exe().ok();
     let verb = facts
         .command

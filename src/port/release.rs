@@ -2,7 +2,8 @@
 //!
 //! Every signal goes through a pidfd whose process was identified after opening (start time, and for the
 //! holder that it still has the socket), so a pid that was given to somebody else meanwhile is never
-//! hit. Whether a holder may be stopped was decided by the planner; what must never be stopped is
+//! hit; and not before the holder was seen with its socket once more, since a process that has let go of the port is
+//! nobody to stop for it. Whether a holder may be stopped was decided by the planner; what must never be stopped is
 //! refused here again.
 
 use std::time::{Duration, Instant};
@@ -13,7 +14,8 @@ use crate::port::claim::Claim;
 use crate::port::crew::{Crew, Member};
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Table, process_facts};
-use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor};
+use crate::port::descriptors::Seat;
+use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor, unit};
 
 pub use crate::port::describe::{how_released, how_started_again};
 pub use crate::port::free::{
@@ -39,6 +41,8 @@ pub struct Stopped {
     pub pids: Vec<u32>,
     /// Whether any of them had to be killed.
     pub killed: bool,
+    /// Whether it lives on, without the port: nobody is killed for a port that he has let go of.
+    pub lives: bool,
     /// From the first look to the proof that all are gone.
     pub took: Duration,
 }
@@ -80,28 +84,21 @@ pub fn stop_process_with(
         supervisor: None,
         pids: Vec::new(),
         killed: false,
+        lives: false,
         took: begin.elapsed(),
     };
     // Held until the tree is: what is checked below is checked of this very process.
     let Some(held) = Member::take(facts.pid, facts.start_time) else {
         return Ok(nothing(who));
     };
-    // It may have become another program since it was looked at.
-    if let Some(now) = process_facts(facts.pid) {
-        if let Some(reason) = protection(&now) {
-            return Err(PortError::Protected { who, reason });
-        }
-        if !now.signalable {
-            return Err(not_permitted(holder));
-        }
-    }
-    let sharing = sharing(facts, claim)?;
+    let hold = Hold::of(facts.pid, claim)?;
+    let sharing = hold.sharing();
     if sharing.is_empty() {
         return Ok(nothing(who));
     }
 
     let table = Table::read();
-    let top = supervisor::topmost(&table, facts.pid, &sharing);
+    let top = supervisor::topmost(&table, facts.pid, &sharing).pid;
     let supervisor = process_facts(top).filter(|_| top != facts.pid);
     let supervisor = supervisor.map(|facts| describe::process_fully(&facts));
     let mut crew = Crew::default();
@@ -114,9 +111,30 @@ pub fn stop_process_with(
     crew.grow(&table);
     crew.add(held);
     crew.grow(&table);
+    // It may have become another program since it was looked at.
+    if let Some(now) = process_facts(facts.pid) {
+        if let Some(reason) = protection(&now) {
+            return Err(PortError::Protected { who, reason });
+        }
+        if !now.signalable {
+            return Err(not_permitted(holder));
+        }
+    }
+    // Nothing comes between this and the signals.
+    if !hold.lasts(claim)? {
+        return Ok(nothing(who));
+    }
     crew.signal(signal).map_err(|_| not_permitted(holder))?;
     let mut killed = signal == Signal::KILL;
     if !crew.wait(signal, grace) {
+        if !crew.is_gone(facts.pid) && !hold.is_left_to(&crew.pids(), claim)? {
+            return Ok(Stopped {
+                supervisor,
+                pids: crew.pids(),
+                lives: true,
+                ..nothing(who)
+            });
+        }
         killed = true;
         let end = Instant::now() + DEATH;
         loop {
@@ -136,36 +154,42 @@ pub fn stop_process_with(
         supervisor,
         pids: crew.pids(),
         killed,
+        lives: false,
         took: begin.elapsed(),
     })
 }
 
-/// The supervisor that would be stopped before a process that has the claim, in words; `None` if it would be
-/// the first itself.
-pub fn supervisor_of(facts: &ProcessFacts, claim: &Claim) -> Option<String> {
-    let sharing = sharing(facts, claim).ok()?;
+/// Who would be stopped before a process that has the claim, in words with the reason; `None` if it would be the first
+/// itself.
+fn stopped_first(facts: &ProcessFacts, claim: &Claim) -> Option<String> {
+    let sharing = Hold::of(facts.pid, claim).ok()?.sharing();
     let top = supervisor::topmost(&Table::read(), facts.pid, &sharing);
-    let facts = process_facts(top).filter(|_| top != facts.pid)?;
-    Some(describe::process(&facts))
+    let first = process_facts(top.pid).filter(|_| top.pid != facts.pid)?;
+    let reason = if top.starts_again {
+        "it would start it again"
+    } else {
+        "it is there only to run it"
+    };
+    let first = describe::process(&first);
+    Some(format!("to be stopped first, since {reason}: {first}"))
 }
 
 /// What else an end of these holders means, in words: what would be stopped first because it keeps them running,
 /// and what their supervisor would end by its own rule.
 pub fn consequences(holders: &[Holder], claim: &Claim) -> Vec<String> {
     let mut lines = Vec::new();
-    for holder in holders {
-        let Who::Process(facts) = &holder.who else {
-            continue;
-        };
-        if holder.protected.is_some() {
-            continue;
+    for holder in holders.iter().filter(|holder| holder.protected.is_none()) {
+        match &holder.who {
+            Who::Process(_) if !holder.carries.is_empty() => lines.push(holder.ends_with_it()),
+            // Wharf's supervisor is told to stop it.
+            Who::Process(_) if holder.service.is_some() => {}
+            Who::Process(facts) => {
+                lines.extend(stopped_first(facts, claim));
+                lines.extend(supervisor::ends_with_it(&Table::read(), facts.pid));
+            }
+            Who::Unit { name, main } => lines.extend(unit::ends_with_it(name, main.as_deref())),
+            Who::Container(_) | Who::Unknown { .. } | Who::Kernel => {}
         }
-        lines.extend(
-            supervisor_of(facts, claim).map(|first| {
-                format!("to be stopped first, since it would start it again: {first}")
-            }),
-        );
-        lines.extend(supervisor::ends_with_it(&Table::read(), facts.pid));
     }
     lines.dedup();
     lines
@@ -183,22 +207,73 @@ fn not_permitted(holder: &Holder) -> PortError {
     }
 }
 
-/// The processes that have one of the claim's sockets open together with the holder; none if the holder
-/// itself has let go.
-fn sharing(facts: &ProcessFacts, claim: &Claim) -> Result<Vec<u32>, PortError> {
-    // A holder may have bound its address beside somebody who listens on another.
-    let inodes: Vec<u64> = sockets::there(claim)?
-        .iter()
-        .map(|bound| bound.socket.inode)
-        .collect();
-    let own: Vec<u64> = descriptors::holding(&inodes, Some(&[facts.pid]))
-        .pairs
-        .into_iter()
-        .map(|(inode, _)| inode)
-        .collect();
-    Ok(if own.is_empty() {
-        Vec::new()
-    } else {
-        descriptors::pids_holding(&own, None)
-    })
+/// The sockets of a claim that one process has open.
+struct Hold {
+    seats: Vec<Seat>,
+    inodes: Vec<u64>,
+}
+
+impl Hold {
+    fn of(pid: u32, claim: &Claim) -> Result<Self, PortError> {
+        // A holder may have bound its address beside somebody who listens on another.
+        let inodes: Vec<u64> = sockets::there(claim)?
+            .iter()
+            .map(|bound| bound.socket.inode)
+            .collect();
+        let seats = descriptors::seats(pid, &inodes);
+        let inodes = seats.iter().map(|seat| seat.inode).collect();
+        Ok(Self { seats, inodes })
+    }
+
+    /// All who have one of them; nobody if the process itself has let go.
+    fn sharing(&self) -> Vec<u32> {
+        descriptors::pids_holding(&self.inodes, None)
+    }
+
+    /// Whether the process still has one of them, and it is still on the port: two calls, of which the last tells
+    /// of the process.
+    fn lasts(&self, claim: &Claim) -> Result<bool, PortError> {
+        let there = self.there(claim)?;
+        let mut seats = self.seats.iter();
+        Ok(seats.any(|seat| there.contains(&seat.inode) && seat.lasts()))
+    }
+
+    /// Whether one of these processes still has one of them.
+    fn is_left_to(&self, pids: &[u32], claim: &Claim) -> Result<bool, PortError> {
+        let there = self.there(claim)?;
+        Ok(!descriptors::pids_holding(&there, Some(pids)).is_empty())
+    }
+
+    /// Those that are on the port by now. The list of listeners costs microseconds, the other one milliseconds.
+    fn there(&self, claim: &Claim) -> Result<Vec<u64>, PortError> {
+        let own = |found: Vec<sockets::Bound>| -> Vec<u64> {
+            let inodes = found.iter().map(|bound| bound.socket.inode);
+            inodes.filter(|inode| self.inodes.contains(inode)).collect()
+        };
+        let listening = own(sockets::listening(claim)?);
+        if listening.len() == self.inodes.len() {
+            return Ok(listening);
+        }
+        Ok(own(sockets::there(claim)?))
+    }
+}
+
+/// Whether what a holder had is still there after it was told to stop, by whoever keeps it: waits for a moment.
+pub fn still_there(holder: &Holder, claim: &Claim) -> Result<bool, PortError> {
+    const MOMENT: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let had: Vec<u64> = holder.sockets.iter().map(|socket| socket.inode).collect();
+    let end = Instant::now() + MOMENT;
+    loop {
+        let there = sockets::there(claim)?;
+        // What the kernel holds has no number to know it by.
+        let mut there = there.iter().map(|bound| bound.socket.inode);
+        if !there.any(|inode| inode != 0 && had.contains(&inode)) {
+            return Ok(false);
+        }
+        if Instant::now() >= end {
+            return Ok(true);
+        }
+        std::thread::sleep(PAUSE);
+    }
 }

@@ -151,7 +151,7 @@ impl HolderReport {
             protected: holder.protected.is_some(),
             reason: holder.obstacle(true),
             release: Means::of(holder),
-            service: holder.service.clone(),
+            service: holder.service.as_ref().or(holder.carries.first()).cloned(),
         };
         match &holder.who {
             Who::Process(facts) => Self {
@@ -250,6 +250,7 @@ mod tests {
             protected: None,
             orphan: false,
             service: None,
+            carries: Vec::new(),
         };
         let held = serde_json::to_value(PortReport::of(&claim, &[unseen])).unwrap();
         let holder = &held["holders"][0];

@@ -1,8 +1,8 @@
-//! Whether the text of a shell script starts a program again and again: whether a command inside of one of its
-//! loops is that program. A loop that only waits for something, before a server or after it, keeps nothing alive.
+//! What becomes of a shell script when a program that it runs has ended: it runs it again, ends as well, or goes on
+//! with what else it says. A loop that only waits for something, before a server or after it, keeps nothing alive.
 //!
-//! Reads words, not the whole grammar: a function that a loop calls, or an `eval`, is not looked into. Who is
-//! missed here is named when the port is taken again.
+//! Reads words, not the whole grammar: a function that a loop calls, or an `eval`, is not looked into. Where it is not
+//! plain what follows, a script goes on. Who is missed here is named when the port is taken again.
 
 use crate::port::holder::ProcessFacts;
 
@@ -13,7 +13,7 @@ const OPENERS: &[&str] = &[
 
 /// Commands that run the one that follows them.
 const PREFIXES: &[&str] = &[
-    "exec", "env", "nohup", "time", "command", "setsid", "nice", "builtin",
+    "exec", "env", "nohup", "time", "command", "setsid", "nice", "ionice", "stdbuf", "builtin",
 ];
 
 /// Programs of which the next word says what they do.
@@ -22,16 +22,105 @@ const RUNNERS: &[&str] = &[
     "python3", "ruby", "perl", "php", "java", "npm", "npx", "yarn", "pnpm", "cargo", "go", "make",
 ];
 
+/// What becomes of a script when a program that it runs has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Course {
+    /// It runs it again, in a loop after which nothing follows.
+    Repeats,
+    /// It ends, too.
+    Ends,
+    /// It goes on with other work, or nobody can tell.
+    GoesOn,
+}
+
+/// Commands that do nothing which could be lost.
+const IDLE: &[&str] = &["true", "false", ":", "exit", "return", "wait", "break", "continue"];
+
+/// Words that only close what was opened.
+const CLOSERS: &[&str] = &["fi", "esac", "}", ")"];
+
+/// One simple command of a script.
+struct Command<'a> {
+    word: &'a str,
+    /// What follows its first word.
+    next: &'a [String],
+    /// Which of the outermost loops it stands in.
+    inside: Option<u32>,
+    /// Whether it reads what the one before it writes, and so runs beside it.
+    piped: bool,
+}
+
+impl Command<'_> {
+    fn runs(&self, below: &ProcessFacts) -> bool {
+        is_command_of(self.word, self.next, &below.command)
+    }
+
+    /// Whether it is the head of a function: `name() {`.
+    fn defines(&self) -> bool {
+        self.next.first().is_some_and(|word| word == "(")
+            && self.next.get(1).is_some_and(|word| word == ")")
+    }
+}
+
 /// Whether a loop of the script runs what `below` runs; `below` is missing where it cannot be seen.
 pub(super) fn restarts(text: &str, below: Option<&ProcessFacts>) -> bool {
-    let Some(below) = below else {
-        return false;
-    };
     let words = words(text);
+    let commands = commands(&words);
+    let mut inside = commands.iter().filter(|command| command.inside.is_some());
+    below.is_some_and(|below| inside.any(|command| command.runs(below)))
+}
+
+/// What becomes of the script when `below` has ended, which it runs.
+pub(super) fn course(text: &str, below: Option<&ProcessFacts>) -> Course {
+    let words = words(text);
+    let commands = commands(&words);
+    let found = below.and_then(|below| commands.iter().rposition(|command| command.runs(below)));
+    let Some(at) = found else {
+        // A program may give itself another name; where there is no other one, it is that.
+        let mut serious = commands.iter().filter(|command| !command.is_idle());
+        return match (serious.next(), serious.next()) {
+            (Some(only), None) if only.inside.is_none() => Course::Ends,
+            _ => Course::GoesOn,
+        };
+    };
+    let (before, from) = commands.split_at(at);
+    let inside = from.first().and_then(|command| command.inside);
+    // The function that it stands in is called later, for its sake.
+    let function = before.iter().rfind(|command| command.defines());
+    let follows = from
+        .iter()
+        .skip(1)
+        .skip_while(|command| command.piped)
+        .filter(|command| inside.is_none() || command.inside != inside)
+        .filter(|command| function.is_none_or(|function| function.word != command.word))
+        .any(|command| !command.is_idle());
+    // A loop is stopped by a signal, for which a trap is made; any other end would come to it as well.
+    let is_trapped = || commands.iter().any(|command| command.word == "trap");
+    match inside {
+        _ if follows => Course::GoesOn,
+        Some(_) => Course::Repeats,
+        None if is_trapped() => Course::GoesOn,
+        None => Course::Ends,
+    }
+}
+
+impl Command<'_> {
+    fn is_idle(&self) -> bool {
+        IDLE.contains(&self.word)
+    }
+}
+
+/// The simple commands of a script, in the order in which they stand there.
+fn commands(words: &[String]) -> Vec<Command<'_>> {
+    let mut found = Vec::new();
     let mut depth = 0_u32;
+    let mut loops = 0_u32;
     let mut begins = true;
+    let mut piped = false;
+    let mut prefixed = false;
     for (at, word) in words.iter().enumerate() {
         if begins && matches!(word.as_str(), "while" | "until" | "for" | "select") {
+            loops += u32::from(depth == 0);
             depth += 1;
             // The name of a `for`'s variable and its list are no commands.
             begins = !matches!(word.as_str(), "for" | "select");
@@ -44,24 +133,36 @@ pub(super) fn restarts(text: &str, below: Option<&ProcessFacts>) -> bool {
         }
         if OPENERS.contains(&word.as_str()) {
             begins = true;
+            prefixed = false;
+            piped = word == "|" || (piped && matches!(word.as_str(), "(" | "{"));
+            continue;
+        }
+        if CLOSERS.contains(&word.as_str()) {
+            begins = false;
             continue;
         }
         let is_assignment = word
             .split_once('=')
             .is_some_and(|(name, _)| !name.is_empty() && name.chars().all(is_of_a_name));
         let is_prefix = PREFIXES.contains(&base(word)) || word.starts_with('-');
-        if begins && (is_assignment || is_prefix) {
+        // `nice -n 5`
+        let is_number = prefixed && word.starts_with(|first: char| first.is_ascii_digit());
+        let is_redirection = word.starts_with(['<', '>']);
+        if begins && (is_assignment || is_prefix || is_number || is_redirection) {
+            prefixed |= is_prefix;
             continue;
         }
-        if begins && depth > 0 {
-            let next = words.get(at + 1..).unwrap_or_default();
-            if is_command_of(word, next, &below.command) {
-                return true;
-            }
+        if begins {
+            found.push(Command {
+                word,
+                next: words.get(at + 1..).unwrap_or_default(),
+                inside: (depth > 0).then_some(loops),
+                piped,
+            });
         }
         begins = false;
     }
-    false
+    found
 }
 
 /// Whether a command of the script, its first word and those after it, is what a process runs.
@@ -114,6 +215,10 @@ fn words(text: &str) -> Vec<String> {
             (None, '\n' | ';') => {
                 finish(&mut word, &mut words);
                 words.push(";".to_owned());
+            }
+            // `2>&1`, `&>log`: no end of a command.
+            (None, '&') if word.ends_with(['<', '>']) || characters.peek() == Some(&'>') => {
+                word.push(character);
             }
             (None, '&' | '|') => {
                 finish(&mut word, &mut words);
@@ -213,5 +318,36 @@ mod tests {
         ] {
             assert!(!restarts(text, Some(&process(command))), "{text}");
         }
+    }
+
+    #[test]
+    fn a_script_goes_on_with_what_stands_after_its_server() {
+        let ws = process(&["ws", "8003"]);
+        for (text, expected) in [
+            ("ws 8003", Course::Ends),
+            ("exec ws 8003 >log 2>&1", Course::Ends),
+            ("cd app && PORT=1 nice -n 5 ws 8003 | tee log", Course::Ends),
+            ("make build; if test -e x; then ws 8003; fi", Course::Ends),
+            ("ws 8003 & wait; exit $?", Course::Ends),
+            ("main() { ws 8003; }\nmain \"$@\"", Course::Ends),
+            ("ws 8003\necho cleaned > file", Course::GoesOn),
+            ("ws 8003; rm -rf tmp", Course::GoesOn),
+            ("ws 8003 & sleep 1; curl localhost", Course::GoesOn),
+            ("main() { ws 8003; }\nmain; cleanup", Course::GoesOn),
+            ("trap cleanup EXIT; ws 8003", Course::GoesOn),
+            ("while true; do ws 8003; sleep 1; done", Course::Repeats),
+            ("trap 'rm x' EXIT; while :; do ws || exit; done; exit", Course::Repeats),
+            ("f() { until ws; do :; done; }\nf", Course::Repeats),
+            ("for i in 1 2 3; do ws 8003; done; upload", Course::GoesOn),
+            ("while :; do ws; done; while :; do other; done", Course::GoesOn),
+            // Nobody can tell.
+            (". ./functions; start", Course::GoesOn),
+        ] {
+            assert_eq!(course(text, Some(&ws)), expected, "{text}");
+        }
+        // Under another name than it was called by, and alone.
+        let renamed = process(&["next-server (v14.1)"]);
+        assert_eq!(course("next dev -p 8003", Some(&renamed)), Course::Ends);
+        assert_eq!(course("next dev; echo x > y", Some(&renamed)), Course::GoesOn);
     }
 }

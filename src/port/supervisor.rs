@@ -11,122 +11,12 @@ use crate::port::cgroup::{self, Tenant};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, Table, process_facts};
-use crate::port::{PortError, describe, descriptors, proc_file, protect, shell_loop, sockets};
-
-/// Start their child again when it ends.
-const KEEPERS: &[&str] = &[
-    "nodemon",
-    "node-dev",
-    "ts-node-dev",
-    "tsx",
-    "forever",
-    "pm2",
-    "PM2",
-    "supervisor",
-    "watchexec",
-    "cargo-watch",
-    "bacon",
-    "entr",
-    "reflex",
-    "air",
-    "gow",
-    "wgo",
-    "modd",
-    "CompileDaemon",
-    "watchmedo",
-    "watchfiles",
-    "watchman-make",
-    "guard",
-    "rerun",
-    "chokidar",
-    "onchange",
-    "supervisord",
-    "supervise",
-    "circusd",
-    "honcho",
-    "foreman",
-    "overmind",
-    "hivemind",
-    "goreman",
-    "process-compose",
-    "mprocs",
-    "immortal",
-    "monit",
-];
-
-/// Run one command for somebody and end with it.
-const WRAPPERS: &[&str] = &[
-    "npm",
-    "npm-cli",
-    "npx",
-    "npx-cli",
-    "yarn",
-    "yarnpkg",
-    "pnpm",
-    "pnpx",
-    "bun",
-    "bunx",
-    "deno",
-    "corepack",
-    "cargo",
-    "go",
-    "make",
-    "gmake",
-    "just",
-    "task",
-    "rake",
-    "mix",
-    "poetry",
-    "pipenv",
-    "pdm",
-    "uv",
-    "uvx",
-    "hatch",
-    "rye",
-    "tini",
-    "dumb-init",
-    "catatonit",
-    "timeout",
-    "time",
-    "script",
-    "unbuffer",
-    "dotenv",
-    "dotenvx",
-    "cross-env",
-    "cross-env-shell",
-    "env-cmd",
-    "nx",
-    "turbo",
-    "doppler",
-    "direnv",
-    "mise",
-    "concurrently",
-    "gradle",
-    "mvn",
-    "xvfb-run",
-    "setpriv",
-    "nohup",
-    "setsid",
-    "flock",
-];
+use crate::port::shell_loop::{self, Course};
+use crate::port::tool::{self, base, tool};
+use crate::port::{PortError, describe, descriptors, proc_file, protect, sockets, work};
 
 const SHELLS: &[&str] = &[
     "sh", "bash", "dash", "zsh", "ash", "ksh", "mksh", "fish", "busybox", "yash",
-];
-
-const INTERPRETERS: &[&str] = &[
-    "node", "nodejs", "python", "python2", "python3", "ruby", "perl",
-];
-
-/// Children that are no work of their own: filters at the end of a pipe, the pause of a loop.
-const ACCESSORIES: &[&str] = &[
-    "sleep",
-    "tee",
-    "cat",
-    "ts",
-    "logger",
-    "rotatelogs",
-    "multilog",
 ];
 
 /// What an ancestor is to the process below it.
@@ -138,15 +28,32 @@ enum Role {
     Wrapper,
     /// Neither, but may stand between it and one of those.
     Passage,
+    /// As a passage, and has work of its own after it, or may have: who only runs that is not there for the holder.
+    Script,
     /// Has a life of its own.
     Stranger,
 }
 
+/// Who is stopped first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Top {
+    pub(crate) pid: u32,
+    /// It would start the holder again; otherwise it merely runs it.
+    pub(crate) starts_again: bool,
+}
+
 /// The topmost ancestor of `holder` that exists only to keep it alive, or `holder` itself. `sharing` are
 /// the processes that hold the same socket: a master of several is a keeper whatever its name.
-pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> u32 {
-    let mut top = holder;
+///
+/// A wrapper never starts it again. So where it runs a script that goes on after the server, neither is stopped: they
+/// end, or do not, as the script says.
+pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> Top {
+    let mut top = Top {
+        pid: holder,
+        starts_again: false,
+    };
     let mut child = holder;
+    let mut goes_on = false;
     for ancestor in table.ancestors(holder) {
         let Some(facts) = process_facts(ancestor.pid) else {
             break;
@@ -157,17 +64,25 @@ pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> u32 {
         let shares = sharing.contains(&ancestor.pid);
         if !shares
             && (is_session_on_terminal(ancestor)
-                || has_other_work(table, ancestor.pid, child)
+                || work::has_other(table, &facts, child)
                 || serves(ancestor.pid))
         {
             break;
         }
         let below = process_facts(child);
-        match role(ancestor, &facts, below.as_ref()) {
-            _ if shares => top = ancestor.pid,
-            Role::Keeper | Role::Wrapper => top = ancestor.pid,
-            Role::Passage => {}
+        let role = role(ancestor, &facts, below.as_ref());
+        match role {
+            Role::Keeper => goes_on = false,
+            Role::Wrapper | Role::Passage => {}
+            Role::Script => goes_on = true,
+            Role::Stranger if shares => {}
             Role::Stranger => break,
+        }
+        if shares || role == Role::Keeper || (role == Role::Wrapper && !goes_on) {
+            top = Top {
+                pid: ancestor.pid,
+                starts_again: top.starts_again || shares || role == Role::Keeper,
+            };
         }
         child = ancestor.pid;
     }
@@ -259,6 +174,11 @@ fn explain(new: &ProcessFacts) -> (String, Option<String>) {
                 Some(format!("wharf -p {project} stop")),
             );
         }
+        // Between a service and its supervisor.
+        if facts.name == "keeper" && protect::is_wharf(&facts) {
+            child = ancestor.pid;
+            continue;
+        }
         let below = process_facts(child);
         let role = role(ancestor, &facts, below.as_ref());
         let looping = is_shell(&facts)
@@ -290,7 +210,7 @@ fn kept_by_wharf(facts: &ProcessFacts) -> Option<&str> {
 }
 
 fn hint(table: &Table, keeper: &Stat, child: u32, facts: &ProcessFacts) -> String {
-    if let Some(command) = tool(facts).and_then(|name| own_command(name, facts)) {
+    if let Some(command) = tool(facts).and_then(|name| tool::own_command(name, facts)) {
         return format!("stop it where it is kept: {command}");
     }
     if let Some(reason) = protect::reason(facts) {
@@ -305,7 +225,7 @@ fn hint(table: &Table, keeper: &Stat, child: u32, facts: &ProcessFacts) -> Strin
             keeper.pid
         );
     }
-    let others = other_work(table, keeper.pid, child);
+    let others = work::others(table, facts, child);
     let others = if others.is_empty() {
         String::new()
     } else {
@@ -321,31 +241,6 @@ fn hint(table: &Table, keeper: &Stat, child: u32, facts: &ProcessFacts) -> Strin
     format!("stop what keeps it{others}: {sudo}kill {}", keeper.pid)
 }
 
-/// How a supervisor is told to stop one of its programs and to leave the others alone.
-fn own_command(name: &str, facts: &ProcessFacts) -> Option<String> {
-    let directory = || {
-        let cwd = facts.cwd.as_deref().map(describe::directory);
-        cwd.unwrap_or_else(|| "DIRECTORY".to_owned())
-    };
-    Some(match name {
-        "pm2" | "PM2" => "pm2 stop NAME (see pm2 list)".to_owned(),
-        "supervisord" => "supervisorctl stop PROGRAM (see supervisorctl status)".to_owned(),
-        "circusd" => "circusctl stop NAME (see circusctl status)".to_owned(),
-        "overmind" => "overmind stop NAME (see overmind status)".to_owned(),
-        "goreman" => "goreman run stop NAME (see goreman run list)".to_owned(),
-        "process-compose" => {
-            "process-compose process stop NAME (see process-compose process list)".to_owned()
-        }
-        "immortal" => "immortalctl stop NAME (see immortalctl)".to_owned(),
-        "monit" => "monit stop NAME (see monit summary)".to_owned(),
-        // Both work in the directory of the service.
-        "runsv" => format!("sv down {}", directory()),
-        "s6-supervise" => format!("s6-svc -d {}", directory()),
-        "supervise" => format!("svc -d {}", directory()),
-        _ => return None,
-    })
-}
-
 /// Who ends all its programs as soon as one of them has ended, by its own rule.
 const ENDS_ALL: &[&str] = &["honcho", "foreman", "hivemind", "overmind"];
 
@@ -354,7 +249,7 @@ pub(crate) fn ends_with_it(table: &Table, holder: u32) -> Option<String> {
     let mut child = holder;
     for ancestor in table.ancestors(holder) {
         let facts = process_facts(ancestor.pid)?;
-        let others = other_work(table, ancestor.pid, child);
+        let others = work::others(table, &facts, child);
         // Some have a process of their own kind above each program.
         if let Some(name) = tool(&facts).filter(|name| ENDS_ALL.contains(name))
             && !others.is_empty()
@@ -370,16 +265,47 @@ pub(crate) fn ends_with_it(table: &Table, holder: u32) -> Option<String> {
     None
 }
 
+/// The supervisor above a process that keeps other programs, too: which, and how it is told to stop one of them.
+/// `is_of_it` says which ancestors are asked about.
+pub(super) fn keeps_others(
+    table: &Table,
+    pid: u32,
+    is_of_it: impl Fn(u32) -> bool,
+) -> Option<(String, String)> {
+    let mut child = pid;
+    for ancestor in table.ancestors(pid) {
+        if !is_of_it(ancestor.pid) {
+            return None;
+        }
+        let facts = process_facts(ancestor.pid)?;
+        let others = work::others(table, &facts, child);
+        if let Some(name) = tool(&facts).filter(|name| tool::KEEPERS.contains(name))
+            && !others.is_empty()
+        {
+            let who = format!(
+                "{name} (pid {}) keeps other programs, too: {}",
+                ancestor.pid,
+                others.join(", ")
+            );
+            let command = tool::own_command(name, &facts);
+            return Some((who, command.unwrap_or_else(|| format!("kill {pid}"))));
+        }
+        child = ancestor.pid;
+    }
+    None
+}
+
 fn role(stat: &Stat, facts: &ProcessFacts, below: Option<&ProcessFacts>) -> Role {
     if is_shell(facts) {
         return shell_role(stat, facts, below);
     }
-    if below.is_some_and(|below| repeats_itself(facts, below)) || watches(facts) {
+    if below.is_some_and(|below| repeats_itself(facts, below)) || tool::watches(facts) {
         return Role::Keeper;
     }
     match tool(facts) {
-        Some(name) if KEEPERS.contains(&name) => Role::Keeper,
-        Some(name) if WRAPPERS.contains(&name) => Role::Wrapper,
+        Some(name) if tool::KEEPERS.contains(&name) => Role::Keeper,
+        Some(name) if tool::WRAPPERS.contains(&name) => Role::Wrapper,
+        Some(name) if tool::RUNNERS.contains(&name) => Role::Script,
         _ => Role::Stranger,
     }
 }
@@ -389,10 +315,11 @@ fn shell_role(stat: &Stat, facts: &ProcessFacts, below: Option<&ProcessFacts>) -
         // It reads commands from a person or a pipe.
         return Role::Stranger;
     };
-    match (shell_loop::restarts(&text, below), stat.terminal) {
-        (true, 0) => Role::Keeper,
-        (true, _) => Role::Stranger,
-        (false, _) => Role::Passage,
+    match (shell_loop::course(&text, below), stat.terminal) {
+        (Course::Repeats, 0) => Role::Keeper,
+        (Course::Repeats, _) => Role::Stranger,
+        (Course::Ends, _) => Role::Passage,
+        (Course::GoesOn, _) => Role::Script,
     }
 }
 
@@ -451,79 +378,6 @@ fn serves(pid: u32) -> bool {
     !descriptors::pids_holding(&inodes, Some(&[pid])).is_empty()
 }
 
-/// `node --watch`, `deno run --watch`, `bun --hot`.
-fn watches(facts: &ProcessFacts) -> bool {
-    let runtime = facts
-        .command
-        .first()
-        .map(|word| base(word))
-        .is_some_and(|name| matches!(name, "node" | "nodejs" | "deno" | "bun"));
-    runtime
-        && facts
-            .command
-            .iter()
-            .skip(1)
-            .any(|word| word == "--watch" || word == "--hot" || word.starts_with("--watch-path"))
-}
-
-/// Parts of the paths under which package managers put the scripts of tools.
-const PACKAGES: &[&str] = &[
-    "node_modules",
-    "site-packages",
-    "dist-packages",
-    "gems",
-    "pnpm",
-    "corepack",
-];
-
-/// The tool a process is: the program, or the script that an interpreter runs. The names of many tools are plain
-/// words, so what a project calls its own programs is none: a script counts where packages put it, a program
-/// where it is not one that was built below the directory it runs in.
-fn tool(facts: &ProcessFacts) -> Option<&str> {
-    let first = facts.command.first()?;
-    // A title such as `npm run dev` or `PM2 v5.3.0: God Daemon` stands in one word.
-    let program = base(first.split(' ').next()?);
-    let plain =
-        program.trim_end_matches(|character: char| character.is_ascii_digit() || character == '.');
-    if !INTERPRETERS.contains(&program) && !INTERPRETERS.contains(&plain) {
-        return (!is_built_here(facts)).then_some(program);
-    }
-    let mut words = facts.command.iter().skip(1);
-    while let Some(word) = words.next() {
-        if word == "-m" {
-            return words.next().map(String::as_str);
-        }
-        if !word.starts_with('-') {
-            let directory = word.rsplit_once('/').map_or("", |(directory, _)| directory);
-            let mut parts = directory.split('/');
-            if parts.any(|part| PACKAGES.contains(&part)) {
-                let name = base(word);
-                return [".js", ".cjs", ".mjs", ".py", ".rb"]
-                    .iter()
-                    .find_map(|extension| name.strip_suffix(extension))
-                    .or(Some(name));
-            }
-            // A launcher has no suffix.
-            let is_launcher = matches!(base(directory), "bin" | ".bin" | "sbin");
-            return is_launcher.then(|| base(word));
-        }
-    }
-    None
-}
-
-fn is_built_here(facts: &ProcessFacts) -> bool {
-    let (Some(exe), Some(cwd)) = (&facts.exe, &facts.cwd) else {
-        return false;
-    };
-    let mut parts = exe.components();
-    cwd.components().count() > 1
-        && exe.starts_with(cwd)
-        && !parts.any(|part| {
-            let part = part.as_os_str().to_str();
-            part.is_some_and(|part| PACKAGES.contains(&part) || part == ".bin")
-        })
-}
-
 pub(super) fn is_shell(facts: &ProcessFacts) -> bool {
     facts
         .command
@@ -532,50 +386,8 @@ pub(super) fn is_shell(facts: &ProcessFacts) -> bool {
         .is_some_and(|name| SHELLS.contains(&name))
 }
 
-fn base(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
 fn is_session_on_terminal(stat: &Stat) -> bool {
     stat.session == stat.pid && stat.terminal != 0
-}
-
-fn has_other_work(table: &Table, pid: u32, child: u32) -> bool {
-    works_beside(table, pid, child).next().is_some()
-}
-
-fn works_beside(table: &Table, pid: u32, child: u32) -> impl Iterator<Item = &Stat> {
-    table.children(pid).filter(move |other| {
-        other.pid != child && other.is_alive() && !ACCESSORIES.contains(&other.name.as_str())
-    })
-}
-
-/// What a process was started for: below it there may be others, each with nothing but the next.
-fn innermost<'a>(table: &'a Table, outer: &'a Stat) -> &'a Stat {
-    let mut at = outer;
-    // A table is read piece by piece, so it may have a ring where a pid was given again.
-    for _ in 0..8 {
-        let mut below = table.children(at.pid);
-        let (Some(only), None) = (below.next(), below.next()) else {
-            break;
-        };
-        at = only;
-    }
-    at
-}
-
-/// The other programs that a process keeps, in words; the first few.
-fn other_work(table: &Table, pid: u32, child: u32) -> Vec<String> {
-    const SHOWN: usize = 4;
-    let mut others: Vec<String> = works_beside(table, pid, child)
-        .map(|other| innermost(table, other))
-        .map(|other| format!("{} (pid {})", other.name, other.pid))
-        .collect();
-    if others.len() > SHOWN {
-        others.truncate(SHOWN);
-        others.push("…".to_owned());
-    }
-    others
 }
 
 #[cfg(test)]
@@ -599,33 +411,6 @@ mod tests {
             threads: 1,
             start_time: 1,
         }
-    }
-
-    #[test]
-    fn a_supervisor_is_told_to_stop_one_program() {
-        let of = |words: &[&str], cwd: Option<&str>| {
-            let facts = ProcessFacts {
-                cwd: cwd.map(Into::into),
-                ..facts(words)
-            };
-            own_command(tool(&facts).unwrap(), &facts)
-        };
-        let python = ["/usr/bin/python3", "/usr/bin/supervisord", "-n"];
-        assert_eq!(
-            of(&python, None).unwrap(),
-            "supervisorctl stop PROGRAM (see supervisorctl status)"
-        );
-        assert_eq!(
-            of(&["runsv", "web"], Some("/etc/service/web")).unwrap(),
-            "sv down /etc/service/web"
-        );
-        assert_eq!(
-            of(&["s6-supervise", "web"], Some("/run/service/web")).unwrap(),
-            "s6-svc -d /run/service/web"
-        );
-        // No command of theirs stops one program.
-        assert_eq!(of(&["honcho", "start"], None), None);
-        assert_eq!(of(&["nodemon", "ws.js"], None), None);
     }
 
     #[test]
@@ -661,6 +446,7 @@ mod tests {
             (&["npm run dev"], Role::Wrapper),
             (&["node", "/usr/bin/npm", "start"], Role::Wrapper),
             (&["cargo", "run"], Role::Wrapper),
+            (&["make", "serve"], Role::Script),
             (&["python3", "orchestra.py"], Role::Stranger),
             (&["vim", "nodemon"], Role::Stranger),
         ] {
@@ -678,14 +464,14 @@ mod tests {
             let facts = ProcessFacts {
                 exe: Some(exe.into()),
                 cwd: Some(cwd.into()),
-                ..facts(&["task", "serve"])
+                ..facts(&["npx", "serve"])
             };
             role(&stat(0), &facts, None)
         };
-        assert_eq!(built("/src/app/bin/task", "/src/app"), Role::Stranger);
-        assert_eq!(built("/usr/local/bin/task", "/src/app"), Role::Wrapper);
-        assert_eq!(built("/usr/bin/task", "/"), Role::Wrapper);
-        let local = "/src/app/node_modules/.bin/task";
+        assert_eq!(built("/src/app/bin/npx", "/src/app"), Role::Stranger);
+        assert_eq!(built("/usr/local/bin/npx", "/src/app"), Role::Wrapper);
+        assert_eq!(built("/usr/bin/npx", "/"), Role::Wrapper);
+        let local = "/src/app/node_modules/.bin/npx";
         assert_eq!(built(local, "/src/app"), Role::Wrapper);
     }
 
@@ -699,7 +485,8 @@ mod tests {
         for (command, expected) in [
             (&["bash", "-ec", "until ws; do :; done"][..], Role::Keeper),
             (&["/bin/sh", "-c", "ws --for-ever for"], Role::Passage),
-            (&["sh", "-c", "ws; echo done"], Role::Passage),
+            (&["sh", "-c", "ws; exit"], Role::Passage),
+            (&["sh", "-c", "ws; echo done"], Role::Script),
             (&["-bash"], Role::Stranger),
             (&["bash", "-i"], Role::Stranger),
             (&["bash", "/dev/fd/3"], Role::Stranger),

@@ -2,6 +2,7 @@
 //!
 //! Speaks to systemd through `systemctl` alone, and only where systemd runs and a unit is in question.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,9 +17,9 @@ use crate::port::cgroup::{self, Tenant};
 use crate::port::claim::Protocol;
 use crate::port::handle::Handle;
 use crate::port::holder::{Holder, ListeningSocket, ProcessFacts, Who};
-use crate::port::process::{pids, process_facts};
+use crate::port::process::{Table, pids, process_facts};
 use crate::port::release::Stopped;
-use crate::port::{PortError, describe, protect};
+use crate::port::{PortError, describe, protect, supervisor, work};
 
 /// Exists while systemd is the service manager (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
@@ -87,24 +88,48 @@ fn manager(of_user: bool, process: Option<&ProcessFacts>) -> Vec<String> {
     words
 }
 
-/// Why a unit must not be stopped as a whole: what runs in it beside what has the port.
-pub(crate) fn protected_inside(name: &str, main: Option<&ProcessFacts>) -> Option<String> {
-    let unit = cgroup::tenant_of(main?.pid);
+/// The processes of the unit that one of them is in; none where it is in none.
+fn members(main: &ProcessFacts) -> BTreeSet<u32> {
+    let unit = cgroup::tenant_of(main.pid);
     if !matches!(unit, Tenant::Service { .. }) {
-        return None;
+        return BTreeSet::new();
     }
-    pids()
-        .into_iter()
-        .filter(|pid| cgroup::tenant_of(*pid) == unit)
-        .filter_map(process_facts)
-        .find_map(|facts| {
-            let reason = protect::reason(&facts)?;
-            let who = &facts.name;
-            Some(format!(
-                "{who} (pid {}) runs in {name}, and {reason}",
-                facts.pid
-            ))
-        })
+    let mut all: BTreeSet<u32> = pids().into_iter().collect();
+    all.retain(|pid| cgroup::tenant_of(*pid) == unit);
+    all
+}
+
+/// Why a unit must not be stopped as a whole: what runs in it beside what has the port. A supervisor's other programs
+/// are work that nobody has asked about, and it stops a single one.
+pub(crate) fn protected_inside(name: &str, main: Option<&ProcessFacts>) -> Option<String> {
+    let main = main?;
+    let members = members(main);
+    let protected = members.iter().copied().filter_map(process_facts);
+    let protected = protected.filter_map(|facts| {
+        let reason = protect::reason(&facts)?;
+        let who = &facts.name;
+        Some(format!(
+            "{who} (pid {}) runs in {name}, and {reason}",
+            facts.pid
+        ))
+    });
+    let mut reasons = protected.chain(
+        supervisor::keeps_others(&Table::read(), main.pid, |pid| members.contains(&pid)).map(
+            |(who, command)| format!("{who}; {name} would stop them all: {command}"),
+        ),
+    );
+    reasons.next()
+}
+
+/// What ends with a unit beside the process that has the port and what is above that, in words.
+pub(crate) fn ends_with_it(name: &str, main: Option<&ProcessFacts>) -> Option<String> {
+    let main = main?;
+    let members = members(main);
+    let table = Table::read();
+    let is_above = |pid: u32| main.ancestors.iter().any(|(above, _)| *above == pid);
+    let others = members.iter().filter(|pid| **pid != main.pid && !is_above(**pid));
+    let others = work::in_words(others.filter_map(|pid| table.get(*pid)));
+    (!others.is_empty()).then(|| format!("{name} ends as a whole, with {}", others.join(", ")))
 }
 
 pub(crate) fn is_socket(name: &str) -> bool {
@@ -239,6 +264,7 @@ pub fn stop_unit(holder: &Holder) -> Result<Stopped, PortError> {
         supervisor: None,
         pids: main.iter().map(|facts| facts.pid).collect(),
         killed: false,
+        lives: false,
         took: begin.elapsed(),
     })
 }

@@ -203,6 +203,7 @@ mod tests {
             protected: None,
             orphan: false,
             service: None,
+            carries: Vec::new(),
         }
     }
 

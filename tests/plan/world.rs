@@ -150,6 +150,7 @@ pub(crate) fn python(port: u16, run_id: Option<&str>) -> Holder {
         protected: None,
         orphan: false,
         service: None,
+        carries: Vec::new(),
     }
 }
 
@@ -171,6 +172,7 @@ pub(crate) fn container(port: u16) -> Holder {
         protected: None,
         orphan: false,
         service: None,
+        carries: Vec::new(),
     }
 }
 

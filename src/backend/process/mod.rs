@@ -7,6 +7,7 @@
 mod attach;
 mod attributes;
 pub mod cgroup;
+mod carried;
 pub mod child;
 mod choices;
 mod client;

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 /// An open file that is one of the sockets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Met {
-    pub(super) inode: u64,
+pub(crate) struct Met {
+    pub(crate) inode: u64,
     pub(super) pid: u32,
     pub(super) descriptor: u32,
 }
@@ -26,7 +26,7 @@ pub(super) enum Scan {
 
 impl Met {
     /// Whether it is still what it was.
-    pub(super) fn lasts(&self) -> bool {
+    pub(crate) fn lasts(&self) -> bool {
         let Ok(directory) = open_directory(&format!("/proc/{}/fd", self.pid)) else {
             return false;
         };

@@ -15,6 +15,8 @@ use crate::port::process;
 use comparison::by_comparison;
 use links::{Scan, read_links};
 
+pub(crate) use links::Met as Seat;
+
 /// Which processes hold which inode, and whether all could be looked into.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holding {
@@ -55,6 +57,14 @@ pub(crate) fn holding(inodes: &[u64], among: Option<&[u32]>) -> Holding {
     };
     found.pairs.sort_unstable_by_key(|(_, pid)| *pid);
     found
+}
+
+/// Under which descriptors a process has the sockets open, each socket once.
+pub(crate) fn seats(pid: u32, inodes: &[u64]) -> Vec<Seat> {
+    let mut seats = Vec::new();
+    // Who shows nobody its descriptors has none.
+    read_links(pid, inodes, &mut seats, &|| false);
+    seats
 }
 
 /// With more sockets than this, comparing each costs more than reading a link.

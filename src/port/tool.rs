@@ -1,0 +1,248 @@
+//! Which of the known tools a process is: those that start their program again, those that only run it, and how a
+//! supervisor is told to stop one of its programs. Names and places alone; what it does is judged elsewhere.
+
+use crate::port::describe;
+use crate::port::holder::ProcessFacts;
+
+/// Start their child again when it ends.
+pub(super) const KEEPERS: &[&str] = &[
+    "nodemon",
+    "node-dev",
+    "ts-node-dev",
+    "tsx",
+    "forever",
+    "pm2",
+    "PM2",
+    "supervisor",
+    "watchexec",
+    "cargo-watch",
+    "bacon",
+    "entr",
+    "reflex",
+    "air",
+    "gow",
+    "wgo",
+    "modd",
+    "CompileDaemon",
+    "watchmedo",
+    "watchfiles",
+    "watchman-make",
+    "guard",
+    "rerun",
+    "chokidar",
+    "onchange",
+    "supervisord",
+    "supervise",
+    "circusd",
+    "honcho",
+    "foreman",
+    "overmind",
+    "hivemind",
+    "goreman",
+    "process-compose",
+    "mprocs",
+    "immortal",
+    "monit",
+];
+
+/// Run one command and end with it.
+pub(super) const WRAPPERS: &[&str] = &[
+    "npm",
+    "npm-cli",
+    "npx",
+    "npx-cli",
+    "yarn",
+    "yarnpkg",
+    "pnpm",
+    "pnpx",
+    "bun",
+    "bunx",
+    "deno",
+    "corepack",
+    "cargo",
+    "go",
+    "poetry",
+    "pipenv",
+    "pdm",
+    "uv",
+    "uvx",
+    "hatch",
+    "rye",
+    "tini",
+    "dumb-init",
+    "catatonit",
+    "timeout",
+    "time",
+    "script",
+    "unbuffer",
+    "dotenv",
+    "dotenvx",
+    "cross-env",
+    "cross-env-shell",
+    "env-cmd",
+    "doppler",
+    "direnv",
+    "mise",
+    "xvfb-run",
+    "setpriv",
+    "nohup",
+    "setsid",
+    "flock",
+];
+
+/// Run one step after the other: what comes after the server is in their files.
+pub(super) const RUNNERS: &[&str] = &[
+    "make",
+    "gmake",
+    "just",
+    "task",
+    "rake",
+    "mix",
+    "nx",
+    "turbo",
+    "concurrently",
+    "gradle",
+    "mvn",
+];
+
+const INTERPRETERS: &[&str] = &[
+    "node", "nodejs", "python", "python2", "python3", "ruby", "perl",
+];
+
+/// Parts of the paths under which package managers put the scripts of tools.
+const PACKAGES: &[&str] = &[
+    "node_modules",
+    "site-packages",
+    "dist-packages",
+    "gems",
+    "pnpm",
+    "corepack",
+];
+
+/// The tool a process is: the program, or the script that an interpreter runs. The names of many tools are plain
+/// words, so what a project calls its own programs is none: a script counts where packages put it, a program
+/// where it is not one that was built below the directory it runs in.
+pub(super) fn tool(facts: &ProcessFacts) -> Option<&str> {
+    let first = facts.command.first()?;
+    // A title such as `npm run dev` or `PM2 v5.3.0: God Daemon` stands in one word.
+    let program = base(first.split(' ').next()?);
+    let plain =
+        program.trim_end_matches(|character: char| character.is_ascii_digit() || character == '.');
+    if !INTERPRETERS.contains(&program) && !INTERPRETERS.contains(&plain) {
+        return (!is_built_here(facts)).then_some(program);
+    }
+    let mut words = facts.command.iter().skip(1);
+    while let Some(word) = words.next() {
+        if word == "-m" {
+            return words.next().map(String::as_str);
+        }
+        if !word.starts_with('-') {
+            let directory = word.rsplit_once('/').map_or("", |(directory, _)| directory);
+            let mut parts = directory.split('/');
+            if parts.any(|part| PACKAGES.contains(&part)) {
+                let name = base(word);
+                return [".js", ".cjs", ".mjs", ".py", ".rb"]
+                    .iter()
+                    .find_map(|extension| name.strip_suffix(extension))
+                    .or(Some(name));
+            }
+            // A launcher has no suffix.
+            let is_launcher = matches!(base(directory), "bin" | ".bin" | "sbin");
+            return is_launcher.then(|| base(word));
+        }
+    }
+    None
+}
+
+fn is_built_here(facts: &ProcessFacts) -> bool {
+    let (Some(exe), Some(cwd)) = (&facts.exe, &facts.cwd) else {
+        return false;
+    };
+    let mut parts = exe.components();
+    cwd.components().count() > 1
+        && exe.starts_with(cwd)
+        && !parts.any(|part| {
+            let part = part.as_os_str().to_str();
+            part.is_some_and(|part| PACKAGES.contains(&part) || part == ".bin")
+        })
+}
+
+/// `node --watch`, `deno run --watch`, `bun --hot`.
+pub(super) fn watches(facts: &ProcessFacts) -> bool {
+    let runtime = facts
+        .command
+        .first()
+        .map(|word| base(word))
+        .is_some_and(|name| matches!(name, "node" | "nodejs" | "deno" | "bun"));
+    runtime
+        && facts
+            .command
+            .iter()
+            .skip(1)
+            .any(|word| word == "--watch" || word == "--hot" || word.starts_with("--watch-path"))
+}
+
+/// How a supervisor is told to stop one of its programs and to leave the others alone.
+pub(super) fn own_command(name: &str, facts: &ProcessFacts) -> Option<String> {
+    let directory = || {
+        let cwd = facts.cwd.as_deref().map(describe::directory);
+        cwd.unwrap_or_else(|| "DIRECTORY".to_owned())
+    };
+    Some(match name {
+        "pm2" | "PM2" => "pm2 stop NAME (see pm2 list)".to_owned(),
+        "supervisord" => "supervisorctl stop PROGRAM (see supervisorctl status)".to_owned(),
+        "circusd" => "circusctl stop NAME (see circusctl status)".to_owned(),
+        "overmind" => "overmind stop NAME (see overmind status)".to_owned(),
+        "goreman" => "goreman run stop NAME (see goreman run list)".to_owned(),
+        "process-compose" => {
+            "process-compose process stop NAME (see process-compose process list)".to_owned()
+        }
+        "immortal" => "immortalctl stop NAME (see immortalctl)".to_owned(),
+        "monit" => "monit stop NAME (see monit summary)".to_owned(),
+        // Both work in the directory of the service.
+        "runsv" => format!("sv down {}", directory()),
+        "s6-supervise" => format!("s6-svc -d {}", directory()),
+        "supervise" => format!("svc -d {}", directory()),
+        _ => return None,
+    })
+}
+
+pub(super) fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(command: &[&str]) -> ProcessFacts {
+        ProcessFacts::of_words(command)
+    }
+
+    #[test]
+    fn a_supervisor_is_told_to_stop_one_program() {
+        let of = |words: &[&str], cwd: Option<&str>| {
+            let facts = ProcessFacts {
+                cwd: cwd.map(Into::into),
+                ..facts(words)
+            };
+            own_command(tool(&facts).unwrap(), &facts)
+        };
+        let python = ["/usr/bin/python3", "/usr/bin/supervisord", "-n"];
+        assert_eq!(
+            of(&python, None).unwrap(),
+            "supervisorctl stop PROGRAM (see supervisorctl status)"
+        );
+        assert_eq!(
+            of(&["runsv", "web"], Some("/etc/service/web")).unwrap(),
+            "sv down /etc/service/web"
+        );
+        assert_eq!(
+            of(&["s6-supervise", "web"], Some("/run/service/web")).unwrap(),
+            "s6-svc -d /run/service/web"
+        );
+        // No command of theirs stops one program.
+        assert_eq!(of(&["honcho", "start"], None), None);
+        assert_eq!(of(&["nodemon", "ws.js"], None), None);
+    }
+}
