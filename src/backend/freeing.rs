@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::backend::{Backend as _, BackendError};
 use crate::backend::router::Backends;
+use crate::backend::{Backend as _, BackendError};
 use crate::event::{Event, Events};
 use crate::port::audit::{Entry, Log, Outcome};
 use crate::port::claim::Claim;
@@ -235,7 +235,11 @@ impl Backends {
         instance: &Instance,
     ) -> Result<(), BackendError> {
         let is_kill = freeing.signal == Some(Signal::KILL.as_raw());
-        let grace = if is_kill { Duration::ZERO } else { freeing.grace };
+        let grace = if is_kill {
+            Duration::ZERO
+        } else {
+            freeing.grace
+        };
         let (project, name) = (&instance.project, &instance.name);
         self.processes.stop(project, name, Some(grace)).await
     }
@@ -272,7 +276,10 @@ impl Backends {
         let stopped =
             blocking(move || release::stop_process_with(&holder, &claim, signal, grace)).await?;
         let (how, outcome) = match (stopped.pids.is_empty(), stopped.killed) {
-            _ if stopped.lives => ("let go of the port, asked to end, and lives:", Outcome::Stopped),
+            _ if stopped.lives => (
+                "let go of the port, asked to end, and lives:",
+                Outcome::Stopped,
+            ),
             (true, _) => ("gone by itself:", Outcome::Gone),
             (false, true) if signal == Signal::KILL => ("killed", Outcome::Killed),
             (false, true) if signal == Signal::TERM => {
@@ -306,7 +313,9 @@ async fn told(
     if blocking(move || release::still_there(&holder, &claim)).await? {
         return Ok(Done {
             outcome: Outcome::Failed,
-            ..Done::stopped(format!("{name} was told to stop, and its socket is still there"))
+            ..Done::stopped(format!(
+                "{name} was told to stop, and its socket is still there"
+            ))
         });
     }
     Ok(Done::stopped(done))

@@ -205,7 +205,11 @@ fn may_be_freed(seen: &Seen) -> Result<()> {
 
 /// Nobody has said yet that the holder may be stopped.
 fn undecided(seen: &Seen) -> Error {
-    described(seen).hint(format!(
+    let mut error = described(seen);
+    error
+        .details
+        .extend(consequences(&seen.holders, &seen.claim));
+    error.hint(format!(
         "wharf free {}{} --force",
         seen.claim.port,
         match seen.claim.protocol {

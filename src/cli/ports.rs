@@ -160,7 +160,7 @@ async fn look_up(
         .filter(here)
         .map(|wanted| wanted.claim.clone())
         .collect();
-    let mut seen = look(context, Depth::Excluding, &local).await?;
+    let mut seen = look(context, Depth::Everybody, &local).await?;
     leave_out_own(context, project, &mut seen).await?;
     Ok(rows_of(wanted, &seen, instances))
 }

@@ -129,7 +129,7 @@ pub(super) async fn look(context: &Context, depth: Depth, claims: &[Claim]) -> R
 
 /// The same without asking engines about ports that nobody listens on: for stacks that need no engine.
 pub(super) async fn look_without_engines(context: &Context, claims: &[Claim]) -> Result<Vec<Seen>> {
-    let held = context.backends()?.held(Depth::Excluding, claims).await?;
+    let held = context.backends()?.held(Depth::Everybody, claims).await?;
     let look = Look {
         held,
         ..Look::default()

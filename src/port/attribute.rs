@@ -14,7 +14,7 @@ use crate::state::Held;
 ///
 /// A container is matched on host address, protocol and port together. One that publishes a claim without
 /// any listening socket (no userland proxy) is a holder too, so a claim may be held here that
-/// [`LookUp::held`] did not list.
+/// [`LookUp::held`] did not list; not so where its engine forwards from a network namespace of its own.
 pub fn attribute(
     look_up: LookUp,
     published: &[Published],
@@ -41,7 +41,7 @@ pub fn attribute(
         for (holder, id) in before.into_iter().zip(ids) {
             place(holder, id.as_deref(), &publishers, containers, &mut holders);
         }
-        for publisher in publishers {
+        for publisher in publishers.into_iter().filter(|it| !it.forwarded) {
             let who = Who::Container(Box::new(publisher.container.clone()));
             Holder::join(
                 &mut holders,
@@ -70,6 +70,13 @@ fn place(
         holders.push(holder);
         return;
     }
+    // A proxy is in the namespace of its engine.
+    let is_proxy = matches!(&holder.who, Who::Process(facts) if protect::is_port_proxy(facts));
+    let publishers: Vec<&Published> = publishers
+        .iter()
+        .filter(|publisher| !(publisher.forwarded && is_proxy))
+        .copied()
+        .collect();
     // One daemon may hold sockets for several containers, and sockets of its own.
     let mut rest = Vec::new();
     for socket in &holder.sockets {

@@ -126,7 +126,9 @@ fn is_shell_left(before: &[Holder]) -> bool {
 fn restarter(before: &[Holder], since: Moment) -> Option<ProcessFacts> {
     let mut asked = BTreeSet::new();
     before.iter().find_map(|holder| match &holder.who {
-        Who::Process(facts) if holder.service.is_none() && holder.carries.is_empty() => nearest(facts, since, &mut asked),
+        Who::Process(facts) if holder.service.is_none() && holder.carries.is_empty() => {
+            nearest(facts, since, &mut asked)
+        }
         // Its engine, its manager or wharf was told to stop it.
         Who::Process(_)
         | Who::Container(_)

@@ -17,7 +17,9 @@ impl Holder {
         match &self.who {
             Who::Process(facts) => match (&self.service, self.carries.first()) {
                 (Some(of), _) => format!("{of}: {}", process(facts)),
-                (None, Some(_)) => format!("the forwarder for {}: {}", self.carried(), process(facts)),
+                (None, Some(_)) => {
+                    format!("the forwarder for {}: {}", self.carried(), process(facts))
+                }
                 (None, None) => process(facts),
             },
             Who::Container(facts) => container(facts),

@@ -222,4 +222,7 @@ pub struct Published {
     pub protocol: Protocol,
     /// Why stopping the container would not release the port, if that is so: Swarm starts another one.
     pub kept: Option<String>,
+    /// Its engine has a network namespace of its own, from which a process here forwards: without a socket it is not
+    /// published here.
+    pub forwarded: bool,
 }

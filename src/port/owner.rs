@@ -52,7 +52,8 @@ pub enum Depth {
     /// What keeps a server from it that sets `SO_REUSEADDR`, as servers do. Whether somebody has it, and who: a holder
     /// in the cgroup in which the socket was made is enough.
     Excluding,
-    /// The same sockets with all their holders, in whatever cgroup: what must be known before one is stopped.
+    /// All of these sockets with all their holders, in whatever cgroup: what must be known before one is stopped. Beside
+    /// a listener that is also who has another address to itself without listening there.
     Everybody,
     /// That, and a socket which is bound with `SO_REUSEADDR` and does not listen: a server without that option
     /// cannot have the port.

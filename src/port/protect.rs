@@ -166,14 +166,15 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
     }
     if is_wharf(facts) {
         let mut words = facts.command.iter().skip_while(|word| *word != "--project");
-        return Some(match words.nth(1).map(|project| shell_words::quote(project)) {
-            Some(project) => format!(
-                "it is wharf itself, keeping services of project {project}: use `wharf -p {project} stop` or `wharf -p {project} down`"
-            ),
-            None => {
-                "it is wharf itself, keeping services: use `wharf stop` or `wharf down`".to_owned()
-            }
-        });
+        return Some(
+            match words.nth(1).map(|project| shell_words::quote(project)) {
+                Some(project) => format!(
+                    "it is wharf itself, keeping services of project {project}: use `wharf -p {project} stop` or `wharf -p {project} down`"
+                ),
+                None => "it is wharf itself, keeping services: use `wharf stop` or `wharf down`"
+                    .to_owned(),
+            },
+        );
     }
     if is_engine_part(facts) {
         return Some(

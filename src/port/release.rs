@@ -12,9 +12,9 @@ use rustix::process::Signal;
 
 use crate::port::claim::Claim;
 use crate::port::crew::{Crew, Member};
+use crate::port::descriptors::Seat;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Table, process_facts};
-use crate::port::descriptors::Seat;
 use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor, unit};
 
 pub use crate::port::describe::{how_released, how_started_again};
@@ -275,5 +275,30 @@ pub fn still_there(holder: &Holder, claim: &Claim) -> Result<bool, PortError> {
             return Ok(true);
         }
         std::thread::sleep(PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::port::claim::Protocol;
+
+    #[test]
+    fn who_lets_go_at_the_last_moment_has_it_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let claim = Claim::anywhere(port, Protocol::Tcp);
+        let own = std::process::id();
+        let hold = Hold::of(own, &claim).unwrap();
+        assert!(hold.lasts(&claim).unwrap());
+        assert!(hold.is_left_to(&[own], &claim).unwrap());
+        drop(listener);
+        assert!(!hold.lasts(&claim).unwrap());
+        // The port has another server by now, and the process another socket under that number.
+        let _other = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        assert!(!hold.lasts(&claim).unwrap());
+        assert!(!hold.is_left_to(&[own], &claim).unwrap());
     }
 }

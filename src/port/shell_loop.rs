@@ -34,7 +34,9 @@ pub(super) enum Course {
 }
 
 /// Commands that do nothing which could be lost.
-const IDLE: &[&str] = &["true", "false", ":", "exit", "return", "wait", "break", "continue"];
+const IDLE: &[&str] = &[
+    "true", "false", ":", "exit", "return", "wait", "break", "continue",
+];
 
 /// Words that only close what was opened.
 const CLOSERS: &[&str] = &["fi", "esac", "}", ")"];
@@ -336,10 +338,16 @@ mod tests {
             ("main() { ws 8003; }\nmain; cleanup", Course::GoesOn),
             ("trap cleanup EXIT; ws 8003", Course::GoesOn),
             ("while true; do ws 8003; sleep 1; done", Course::Repeats),
-            ("trap 'rm x' EXIT; while :; do ws || exit; done; exit", Course::Repeats),
+            (
+                "trap 'rm x' EXIT; while :; do ws || exit; done; exit",
+                Course::Repeats,
+            ),
             ("f() { until ws; do :; done; }\nf", Course::Repeats),
             ("for i in 1 2 3; do ws 8003; done; upload", Course::GoesOn),
-            ("while :; do ws; done; while :; do other; done", Course::GoesOn),
+            (
+                "while :; do ws; done; while :; do other; done",
+                Course::GoesOn,
+            ),
             // Nobody can tell.
             (". ./functions; start", Course::GoesOn),
         ] {
@@ -348,6 +356,9 @@ mod tests {
         // Under another name than it was called by, and alone.
         let renamed = process(&["next-server (v14.1)"]);
         assert_eq!(course("next dev -p 8003", Some(&renamed)), Course::Ends);
-        assert_eq!(course("next dev; echo x > y", Some(&renamed)), Course::GoesOn);
+        assert_eq!(
+            course("next dev; echo x > y", Some(&renamed)),
+            Course::GoesOn
+        );
     }
 }

@@ -54,7 +54,12 @@ impl Survey {
                 self.listening(claim)?
             };
             if !found.is_empty() {
-                return Ok(Some(found));
+                let is_wanted = depth == Depth::Everybody && self.may_be_bound(claim);
+                return Ok(Some(if is_wanted {
+                    with_exclusive(claim, found)?
+                } else {
+                    found
+                }));
             }
             // A socket that is bound and does not listen blocks only those who do not both set SO_REUSEADDR.
             if free::is_free(claim)? {
@@ -86,6 +91,26 @@ impl Survey {
                 .get(&claim.protocol)
                 .is_none_or(|by_port| by_port.contains_key(&claim.port))
     }
+}
+
+/// Those that listen, and those that are only bound, on other addresses, and exclude a server there, too. Whether one
+/// does is asked of the kernel: it lists no options. A bound socket on the address of a listener excludes nobody, or
+/// that would not listen there.
+fn with_exclusive(claim: &Claim, listening: Vec<Bound>) -> Result<Vec<Bound>, PortError> {
+    let mut all = listening.clone();
+    for bound in lastingly_bound(claim)? {
+        let alone = Claim {
+            addresses: vec![bound.socket.address.ip()],
+            ..claim.clone()
+        };
+        let is_beside = listening
+            .iter()
+            .all(|other| !alone.conflicts_with(other.socket.address.ip(), other.socket.only_v6));
+        if !bound.socket.listening && is_beside && !free::is_free(&alone)? {
+            all.push(bound);
+        }
+    }
+    Ok(all)
 }
 
 /// The sockets that listen, and those that are bound and still there at a second look.

@@ -114,9 +114,8 @@ pub(crate) fn protected_inside(name: &str, main: Option<&ProcessFacts>) -> Optio
         ))
     });
     let mut reasons = protected.chain(
-        supervisor::keeps_others(&Table::read(), main.pid, |pid| members.contains(&pid)).map(
-            |(who, command)| format!("{who}; {name} would stop them all: {command}"),
-        ),
+        supervisor::keeps_others(&Table::read(), main.pid, |pid| members.contains(&pid))
+            .map(|(who, command)| format!("{who}; {name} would stop them all: {command}")),
     );
     reasons.next()
 }
@@ -127,7 +126,9 @@ pub(crate) fn ends_with_it(name: &str, main: Option<&ProcessFacts>) -> Option<St
     let members = members(main);
     let table = Table::read();
     let is_above = |pid: u32| main.ancestors.iter().any(|(above, _)| *above == pid);
-    let others = members.iter().filter(|pid| **pid != main.pid && !is_above(**pid));
+    let others = members
+        .iter()
+        .filter(|pid| **pid != main.pid && !is_above(**pid));
     let others = work::in_words(others.filter_map(|pid| table.get(*pid)));
     (!others.is_empty()).then(|| format!("{name} ends as a whole, with {}", others.join(", ")))
 }

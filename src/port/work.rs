@@ -64,7 +64,11 @@ fn reads_from(table: &Table, reader: u32, writer: u32) -> bool {
     else {
         return false;
     };
-    let writes = |pid: u32| [1, 2].into_iter().any(|out| file(pid, out).as_ref() == Some(&pipe));
+    let writes = |pid: u32| {
+        [1, 2]
+            .into_iter()
+            .any(|out| file(pid, out).as_ref() == Some(&pipe))
+    };
     let is_below = |stat: &&Stat| {
         let above = table.ancestors(stat.pid);
         stat.pid == writer || above.iter().any(|ancestor| ancestor.pid == writer)

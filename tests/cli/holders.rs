@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Sandbox, free_port, python, ws_server};
+use crate::support::{Sandbox, eventually, free_port, python, ws_server};
 
 /// A compose file with plain TCP servers on these ports.
 fn servers(sandbox: &Sandbox, file: &str, ports: &[u16]) {
@@ -191,4 +191,114 @@ fn the_history_cannot_play_with_the_terminal() {
     let history = sandbox.wharf(&["ports", "--history"]).expect(0);
     assert!(history.stdout.contains("[31m port 1 is free"), "{history}");
     assert!(!history.stdout.contains('\u{1b}'), "{history}");
+}
+
+#[test]
+fn a_forwarder_closes_with_the_service_that_it_has_the_port_for() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let (one, other) = (
+        format!("{}a", sandbox.project()),
+        format!("{}b", sandbox.project()),
+    );
+    let (python, server) = (python(), ws_server());
+    let served =
+        format!("x-wharf: {{process: {{command: [{python}, '{server}', --port, '{port}']}}}}");
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  db:\n    ports: ['127.0.0.1:{port}:{port}']\n    {served}\n  app:\n    depends_on: [db]\n    environment: {{DB: 'db:{port}'}}\n    x-wharf: {{process: {{command: [sleep, '600'], names: environment}}}}\n"
+        ),
+    );
+    sandbox.write(
+        "other.yaml",
+        format!("services:\n  web:\n    ports: ['{port}:{port}']\n    {served}\n"),
+    );
+    let up = ["-p", &one, "up", "-d"];
+    sandbox.wharf(&up).expect(0);
+    let name = format!("the forwarder for service db of wharf project {one}");
+    let who = || sandbox.wharf(&["who", &text]).expect(1);
+    // It opens when the service is seen to listen.
+    eventually("the forwarder has the port", || {
+        who().stdout.contains(&name).then_some(())
+    });
+
+    let plan = sandbox
+        .wharf(&["--dry-run", "free", &text, "--force"])
+        .expect(0);
+    assert!(
+        plan.stdout.contains("to be stopped, which closes it"),
+        "{plan}"
+    );
+    let refused = sandbox
+        .wharf(&["-p", &other, "-f", "other.yaml", "up", "-d"])
+        .expect(5);
+    assert!(refused.stderr.contains(&name), "{refused}");
+    sandbox.wharf(&["free", &text, "--force"]).expect(0);
+    sandbox.wharf(&["who", &text]).expect(0);
+    let left = sandbox.wharf(&["-p", &one, "ps", "--services"]).expect(0);
+    assert_eq!(left.stdout, "app\n", "the others live");
+
+    sandbox.wharf(&up).expect(0);
+    eventually("the forwarder has the port", || {
+        who().stdout.contains(&name).then_some(())
+    });
+    sandbox
+        .wharf(&["-p", &other, "-f", "other.yaml", "up", "-d", "--force"])
+        .expect(0);
+    for project in [&one, &other] {
+        sandbox.wharf(&["-p", project, "down"]).expect(0);
+    }
+}
+
+#[test]
+fn a_service_that_an_editor_is_part_of_is_not_ended_for_a_port() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let (python, server) = (python(), ws_server());
+    // The editor, and a server that was begun in it.
+    let command = format!("{python} {server} --port {port} & exec -a code-server sleep 600");
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  ide:\n    x-wharf: {{process: {{command: [bash, -c, '{command}']}}}}\n"
+        ),
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    eventually("the server listens", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    let refused = sandbox.wharf(&["free", &text, "--force"]).expect(1);
+    let stop = format!("wharf -p {} stop ide", sandbox.project());
+    assert!(
+        refused.stderr.contains("belongs to an editor") && refused.stderr.contains(&stop),
+        "{refused}"
+    );
+    sandbox.wharf(&["who", &text]).expect(1);
+    sandbox
+        .wharf(&["-p", sandbox.project(), "stop", "ide"])
+        .expect(0);
+    sandbox.wharf(&["who", &text]).expect(0);
+    sandbox.wharf(&["down"]).expect(0);
+}
+
+#[test]
+fn a_signal_for_a_service_is_kept_to_or_said_to_be_none() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    servers(&sandbox, "compose.yaml", &[port]);
+    for (signal, said) in [
+        ("INT", "by its own stop signal: --signal is for others"),
+        ("KILL", "without a grace period"),
+    ] {
+        sandbox.wharf(&["up", "-d"]).expect(0);
+        let freed = sandbox
+            .wharf(&["free", &text, "--force", "--signal", signal])
+            .expect(0);
+        assert!(freed.stderr.contains(said), "{freed}");
+    }
+    sandbox.wharf(&["down"]).expect(0);
 }

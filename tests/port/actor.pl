@@ -181,6 +181,27 @@ elsif ($role eq 'backoff') {
         select(undef, undef, undef, $seconds);
     }
 }
+elsif ($role eq 'programs') {
+    # A supervisor of two programs: a server, which it starts again, and one that waits.
+    my ($ip, $port, $name) = @arguments;
+    my $script = $0;
+    $0 = $name;
+    my $other = fork();
+    if (!$other) { close STDOUT; exec 'sleep', '600'; }
+    while (1) {
+        my $server = fork();
+        if (!$server) { exec 'perl', $script, 'serve', $ip, $port; }
+        waitpid($server, 0);
+    }
+}
+elsif ($role eq 'drains') {
+    # Asked to end, it lets go of its port at once and finishes its work.
+    my ($ip, $port) = @arguments;
+    my $socket = listener($ip, $port);
+    $SIG{TERM} = sub { close $socket if $socket; undef $socket; ready(); };
+    ready();
+    stay();
+}
 elsif ($role eq 'watchdog') {
     # Looks after a server that is no child of its: starts it by two forks whenever the port is free.
     my ($ip, $port) = @arguments;

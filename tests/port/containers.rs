@@ -10,7 +10,7 @@ use wharf::port::attribute::attribute;
 use wharf::port::claim::Protocol;
 use wharf::port::holder::{ContainerFacts, Holder, Published, Who};
 use wharf::port::owner::{Depth, disown, look_up, look_up_to};
-use wharf::port::release::{await_free, how_released, stop_process, stop_unit};
+use wharf::port::release::{await_free, consequences, how_released, stop_process, stop_unit};
 
 use super::stage::{Actor, claim, free_port, holders, is_root, pids, script};
 
@@ -39,6 +39,7 @@ fn published(name: &str, ip: &str, port: u16) -> Published {
         port,
         protocol: Protocol::Tcp,
         kept: None,
+        forwarded: false,
     }
 }
 
@@ -457,4 +458,70 @@ fn activated(directory: &std::path::Path) {
         "{log}"
     );
     assert!(neighbour.is_alive());
+}
+
+#[test]
+fn what_an_engine_forwards_from_its_own_namespace_is_where_a_socket_is() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let rootless = Published {
+        forwarded: true,
+        ..published("web-1", "127.0.0.1", port)
+    };
+    let named = || {
+        let found = look_up(std::slice::from_ref(&wanted)).unwrap();
+        attribute(found, std::slice::from_ref(&rootless), &[])
+    };
+    assert!(named().is_empty(), "a bind works");
+    {
+        let proxy = Actor::play_as("docker-proxy", &["serve", "127.0.0.1", &port.to_string()]);
+        let held = named();
+        // Of an engine in this namespace.
+        assert_eq!(
+            names(&held.first().unwrap().holders),
+            [proxy.pid().to_string()]
+        );
+    }
+    let _forwarder = Actor::play_as("rootlesskit", &["serve", "127.0.0.1", &port.to_string()]);
+    let held = named();
+    assert_eq!(names(&held.first().unwrap().holders), ["web-1"]);
+}
+
+#[test]
+fn a_supervisor_in_a_unit_is_not_stopped_for_one_of_its_programs() {
+    let Some(unit) = Cgroup::make("supervisor.service") else {
+        return;
+    };
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let words = ["programs", "127.0.0.1", &port.to_string(), "supervisord"];
+    let supervisor = unit.play(&words);
+    let found = holders(&wanted);
+    assert_eq!(names(&found), ["supervisor.service"]);
+    let reason = found.first().unwrap().protected.clone().unwrap();
+    assert!(
+        reason.contains(&format!("supervisord (pid {})", supervisor.pid()))
+            && reason.contains("sleep (pid")
+            && reason.contains("supervisorctl stop PROGRAM"),
+        "{reason}"
+    );
+    let error = stop_unit(found.first().unwrap()).unwrap_err();
+    assert!(matches!(error, PortError::Protected { .. }), "{error:?}");
+}
+
+#[test]
+fn what_ends_with_a_unit_is_said_beforehand() {
+    let Some(unit) = Cgroup::make("web.service") else {
+        return;
+    };
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let _server = unit.play(&["serve", "127.0.0.1", &port.to_string()]);
+    let other = unit.play(&["idle"]);
+    let said = consequences(&holders(&wanted), &wanted);
+    let expected = format!(
+        "web.service ends as a whole, with perl (pid {})",
+        other.pid()
+    );
+    assert_eq!(said, [expected]);
 }

@@ -229,6 +229,29 @@ fn what_is_bound_beside_a_listener_is_named_and_stopped_with_it() {
 }
 
 #[test]
+fn who_has_another_address_to_himself_is_a_holder_beside_the_listener() {
+    let port = free_port();
+    let text = port.to_string();
+    let listens = Actor::play(&["serve", "127.0.0.1", &text]);
+    let exclusive = Actor::play(&["bind", "127.0.0.2", &text]);
+    // It lets a server have its address.
+    let _lax = Actor::play(&["lax", "127.0.0.3", &text]);
+    if !abilities().unwrap().bound {
+        println!("skipped: this kernel does not list sockets that are only bound");
+        return;
+    }
+    let wanted = claim(port, &["0.0.0.0", "::"]);
+    let named = |depth| {
+        let held = look_up_to(depth, std::slice::from_ref(&wanted)).unwrap();
+        pids(&held.held.first().unwrap().holders)
+    };
+    let mut expected = [listens.pid(), exclusive.pid()];
+    expected.sort_unstable();
+    assert_eq!(named(Depth::Everybody), expected);
+    assert_eq!(named(Depth::Excluding), [listens.pid()]);
+}
+
+#[test]
 fn many_ports_are_looked_up_as_each_of_them_is() {
     let held = [free_port(), free_port(), free_port()];
     let _listens = Actor::play(&["serve", "127.0.0.1", &held[0].to_string()]);

@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 use super::connect;
 use super::observe::{self, encoded};
 use super::reply::{Binding, Listed};
+use super::whereabouts::{self, Whereabouts};
 use super::{Containers, Engine, fault, labels, perform};
 use crate::backend::BackendError;
 use crate::port::holder::{ContainerFacts, Published};
@@ -52,7 +53,7 @@ const LEADING: [&str; 5] = [
 /// What the engines of this machine say about ports.
 #[derive(Clone, Debug, Default)]
 pub struct Census {
-    /// Every port that a running container or a Swarm service publishes.
+    /// Every port that a running container or a Swarm service publishes here.
     pub published: Vec<Published>,
     /// Every running container.
     pub running: Vec<ContainerFacts>,
@@ -100,10 +101,12 @@ impl Containers {
         let engine = self.engine().await?;
         let refused = |error| engine.refused("list containers", error);
         let running: Vec<Listed> = engine.get("/containers/json").await.map_err(refused)?;
+        let daemon = daemon(&engine.info.endpoint).await;
+        let place = whereabouts::of(daemon);
         let mut census = Census {
             // Podman has no proxies, and knows nothing of those that Docker has left.
             answered: usize::from(!engine.info.endpoint.contains("podman")),
-            daemons: daemon(&engine.info.endpoint).await.into_iter().collect(),
+            daemons: daemon.into_iter().collect(),
             ..Census::default()
         };
         for entry in running {
@@ -121,6 +124,7 @@ impl Containers {
                         port: Some(port.public_port).filter(|port| *port != 0)?,
                         protocol: observe::protocol(&port.protocol)?,
                         kept: kept.clone(),
+                        forwarded: place == Whereabouts::Forwarded,
                     })
                 }));
             census.running.push(facts);
@@ -134,6 +138,10 @@ impl Containers {
         }
         if reserved {
             census.reserved = engine.reserved().await.map_err(refused)?;
+        }
+        if place == Whereabouts::Elsewhere {
+            census.published.clear();
+            census.reserved.clear();
         }
         Ok(census)
     }
@@ -438,6 +446,7 @@ impl Configured {
                     port,
                     protocol,
                     kept: None,
+                    forwarded: false,
                 });
             }
         }
@@ -536,6 +545,7 @@ impl Service {
                 port: port.published_port,
                 protocol,
                 kept: Some(kept_by_swarm(&facts.name)),
+                forwarded: false,
             }));
         }
         ports

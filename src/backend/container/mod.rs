@@ -54,6 +54,7 @@ mod survey;
 mod sync;
 mod tls;
 mod usage;
+mod whereabouts;
 mod wire;
 
 use std::future::Future;

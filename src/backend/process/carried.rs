@@ -56,7 +56,9 @@ impl Processes {
 /// The service that stands at an address: by the values of an environment, or by the loopback address that it has for
 /// the others.
 fn service_at(records: &[Record], address: SocketAddr) -> Option<String> {
-    let forwards = records.iter().flat_map(|record| &record.spec.names.forwards);
+    let forwards = records
+        .iter()
+        .flat_map(|record| &record.spec.names.forwards);
     let mut forwards = forwards.filter(|forward| forward.listen == address);
     if let Some(forward) = forwards.next() {
         return Some(forward.service.clone());

@@ -6,8 +6,8 @@
 
 mod attach;
 mod attributes;
-pub mod cgroup;
 mod carried;
+pub mod cgroup;
 pub mod child;
 mod choices;
 mod client;
