@@ -309,8 +309,17 @@ async fn told(
     name: &str,
     done: String,
 ) -> Result<Done, BackendError> {
-    let (claim, holder) = (freeing.claim.clone(), holder.clone());
-    if blocking(move || release::still_there(&holder, &claim)).await? {
+    let inodes = |holder: &Holder| -> Vec<u64> {
+        let sockets = holder.sockets.iter();
+        sockets.map(|socket| socket.inode).collect()
+    };
+    // Those that have a socket with it, and are stopped after it, keep it until then.
+    let after = freeing.holders.iter().skip_while(|other| *other != holder);
+    let kept: Vec<u64> = after.skip(1).flat_map(inodes).collect();
+    let mut had = inodes(holder);
+    had.retain(|inode| !kept.contains(inode));
+    let claim = freeing.claim.clone();
+    if blocking(move || release::still_there(&had, &claim)).await? {
         return Ok(Done {
             outcome: Outcome::Failed,
             ..Done::stopped(format!(

@@ -258,11 +258,10 @@ impl Hold {
     }
 }
 
-/// Whether what a holder had is still there after it was told to stop, by whoever keeps it: waits for a moment.
-pub fn still_there(holder: &Holder, claim: &Claim) -> Result<bool, PortError> {
+/// Whether sockets are still there after who had them was told to stop, by whoever keeps it: waits for a moment.
+pub fn still_there(had: &[u64], claim: &Claim) -> Result<bool, PortError> {
     const MOMENT: Duration = Duration::from_secs(1);
     const PAUSE: Duration = Duration::from_millis(10);
-    let had: Vec<u64> = holder.sockets.iter().map(|socket| socket.inode).collect();
     let end = Instant::now() + MOMENT;
     loop {
         let there = sockets::there(claim)?;
