@@ -89,7 +89,12 @@ impl Backends {
         }
         let since = Moment::now();
         let mut stopped = Stopped::default();
-        for holder in &freeing.holders {
+        // A forwarder closes with its services, which may have the port themselves.
+        let (doors, others): (Vec<&Holder>, Vec<&Holder>) = freeing
+            .holders
+            .iter()
+            .partition(|holder| !holder.carries.is_empty());
+        for holder in others.into_iter().chain(doors) {
             let begin = Instant::now();
             let done = match stopped.took_along(holder) {
                 Some(done) => Ok(done),
@@ -214,15 +219,17 @@ impl Backends {
         }
         let project = carries.first().map(|of| of.project.as_str());
         let project = project.unwrap_or_default();
-        let said = if names.is_empty() {
-            format!("the forwarder of project {project} closes with it")
-        } else {
-            let names = names.join(", ");
-            format!(
-                "stopped {names} of project {project}, for which its forwarder had the port{}",
-                signal_of_services(freeing)
-            )
-        };
+        if names.is_empty() {
+            return Ok(Done {
+                outcome: Outcome::Gone,
+                ..Done::stopped(format!("the forwarder of project {project} closes with it"))
+            });
+        }
+        let said = format!(
+            "stopped {} of project {project}, for which its forwarder had the port{}",
+            names.join(", "),
+            signal_of_services(freeing)
+        );
         Ok(Done {
             runs,
             ..Done::stopped(said)

@@ -203,10 +203,15 @@ fn read_command(directory: &Path) -> Vec<String> {
 }
 
 pub(crate) fn run_id(directory: &Path) -> Option<String> {
+    variable(directory, RUN_ID)
+}
+
+/// The value of a variable in the environment with which a process was started; `name` ends with `=`.
+pub(crate) fn variable(directory: &Path, name: &[u8]) -> Option<String> {
     proc_file::read(directory.join("environ"))
         .ok()?
         .split(|byte| *byte == 0)
-        .find_map(|variable| variable.strip_prefix(RUN_ID))
+        .find_map(|variable| variable.strip_prefix(name))
         .map(|value| OsStr::from_bytes(value).to_string_lossy().into_owned())
 }
 

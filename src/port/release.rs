@@ -91,6 +91,15 @@ pub fn stop_process_with(
     let Some(held) = Member::take(facts.pid, facts.start_time) else {
         return Ok(nothing(who));
     };
+    // It may have become another program since it was looked at.
+    if let Some(now) = process_facts(facts.pid) {
+        if let Some(reason) = protection(&now) {
+            return Err(PortError::Protected { who, reason });
+        }
+        if !now.signalable {
+            return Err(not_permitted(holder));
+        }
+    }
     let hold = Hold::of(facts.pid, claim)?;
     let sharing = hold.sharing();
     if sharing.is_empty() {
@@ -111,14 +120,9 @@ pub fn stop_process_with(
     crew.grow(&table);
     crew.add(held);
     crew.grow(&table);
-    // It may have become another program since it was looked at.
-    if let Some(now) = process_facts(facts.pid) {
-        if let Some(reason) = protection(&now) {
-            return Err(PortError::Protected { who, reason });
-        }
-        if !now.signalable {
-            return Err(not_permitted(holder));
-        }
+    // It may have become another program while all that was looked at.
+    if let Some(reason) = process_facts(facts.pid).and_then(|now| protection(&now)) {
+        return Err(PortError::Protected { who, reason });
     }
     // Nothing comes between this and the signals.
     if !hold.lasts(claim)? {
@@ -209,6 +213,7 @@ fn not_permitted(holder: &Holder) -> PortError {
 
 /// The sockets of a claim that one process has open.
 struct Hold {
+    pid: u32,
     seats: Vec<Seat>,
     inodes: Vec<u64>,
 }
@@ -222,7 +227,7 @@ impl Hold {
             .collect();
         let seats = descriptors::seats(pid, &inodes);
         let inodes = seats.iter().map(|seat| seat.inode).collect();
-        Ok(Self { seats, inodes })
+        Ok(Self { pid, seats, inodes })
     }
 
     /// All who have one of them; nobody if the process itself has let go.
@@ -235,7 +240,9 @@ impl Hold {
     fn lasts(&self, claim: &Claim) -> Result<bool, PortError> {
         let there = self.there(claim)?;
         let mut seats = self.seats.iter();
-        Ok(seats.any(|seat| there.contains(&seat.inode) && seat.lasts()))
+        let lasts = seats.any(|seat| there.contains(&seat.inode) && seat.lasts());
+        // Under another descriptor by now, or in the table of a thread where the first one has ended.
+        Ok(lasts || !descriptors::seats(self.pid, &there).is_empty())
     }
 
     /// Whether one of these processes still has one of them.

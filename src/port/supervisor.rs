@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::port::cgroup::{self, Tenant};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, ProcessFacts, Who};
-use crate::port::process::{Stat, Table, process_facts};
+use crate::port::process::{self, Stat, Table, process_facts};
 use crate::port::shell_loop::{self, Course};
 use crate::port::tool::{self, base, tool};
 use crate::port::{PortError, describe, descriptors, proc_file, protect, sockets, work};
@@ -171,7 +171,7 @@ fn explain(new: &ProcessFacts) -> (String, Option<String>) {
         if let Some(project) = kept_by_wharf(&facts) {
             return (
                 format!("{who}, a service of project {project}, kept by wharf"),
-                Some(format!("wharf -p {project} stop")),
+                Some(stop_of_project(project, &facts)),
             );
         }
         // Between a service and its supervisor.
@@ -207,6 +207,28 @@ fn kept_by_wharf(facts: &ProcessFacts) -> Option<&str> {
     }
     words.find(|word| *word == "--project")?;
     words.next()
+}
+
+/// The command that stops a project: as the user of its supervisor, and where that keeps its state.
+fn stop_of_project(project: &str, supervisor: &ProcessFacts) -> String {
+    let mut command = format!("wharf -p {} stop", shell_words::quote(project));
+    for name in ["XDG_RUNTIME_DIR", "XDG_STATE_HOME"] {
+        let of = |place: String| {
+            process::variable(Path::new(&place), format!("{name}=").as_bytes())
+                .filter(|value| !value.contains(char::is_control))
+        };
+        if let Some(value) = of(format!("/proc/{}", supervisor.pid))
+            && Some(&value) != of("/proc/self".to_owned()).as_ref()
+        {
+            command = format!("{name}={} {command}", shell_words::quote(&value));
+        }
+    }
+    if let Some(user) = &supervisor.user
+        && supervisor.uid != rustix::process::geteuid().as_raw()
+    {
+        command = format!("sudo -u {} {command}", shell_words::quote(user));
+    }
+    command
 }
 
 fn hint(table: &Table, keeper: &Stat, child: u32, facts: &ProcessFacts) -> String {

@@ -67,9 +67,10 @@ impl Holder {
     /// A few words for a progress line: `python3 (pid 4711)`, `container web-1`.
     pub fn short(&self) -> String {
         match &self.who {
-            Who::Process(facts) => match &self.service {
-                Some(of) => format!("{of} (pid {})", facts.pid),
-                None => format!("{} (pid {})", facts.name, facts.pid),
+            Who::Process(facts) => match (&self.service, self.carries.first()) {
+                (Some(of), _) => format!("{of} (pid {})", facts.pid),
+                (None, Some(of)) => format!("the forwarder for {of}"),
+                (None, None) => format!("{} (pid {})", facts.name, facts.pid),
             },
             Who::Container(facts) => format!("container {}", facts.name),
             Who::Unit { name, .. } => name.clone(),

@@ -167,8 +167,10 @@ fn a_service_under_another_state_directory_is_met_when_it_comes_back() {
     let who = sandbox.wharf(&["who", &text]).expect(1);
     assert!(!who.stdout.contains("a service of wharf's"), "{who}");
     let freed = sandbox.wharf(&["free", &text, "--force"]).expect(1);
-    let keeper = format!("keeper of {}-ws-1", sandbox.project());
-    for said in ["is taken again", &keeper, "`wharf stop`"] {
+    let project = sandbox.project();
+    let kept = format!("a service of project {project}, kept by wharf");
+    let stop = format!("XDG_STATE_HOME={} wharf -p {project} stop", own.display());
+    for said in ["is taken again", &kept, &stop] {
         assert!(freed.stderr.contains(said), "{freed}");
     }
     sandbox.set("XDG_STATE_HOME", own);

@@ -648,7 +648,7 @@ fn a_script_does_what_it_says_after_its_server_whatever_runs_it() {
         let port = free_port();
         let wanted = claim(port, &["127.0.0.1"]);
         let text = format!(
-            "perl {} serve 127.0.0.1 {port}; echo ready $$; sleep 600; true",
+            "perl {} serve 127.0.0.1 {port}; echo ready $$; read line; true",
             script()
         );
         let (program, words) = wrapper.split_first().unwrap();
