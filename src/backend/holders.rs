@@ -37,13 +37,13 @@ impl Backends {
             Census::default()
         };
         let mut held = named(found, &census);
-        self.name_services(&mut held).await;
+        self.name_services(depth, &mut held).await;
         Ok(held)
     }
 
     /// Says of the processes that wharf started which service of which project they are. A run id that is not in
     /// the ledger says nothing: the process is anybody's.
-    async fn name_services(&self, held: &mut [Held]) {
+    async fn name_services(&self, depth: Depth, held: &mut [Held]) {
         let mut known: BTreeMap<String, Option<ServiceOf>> = BTreeMap::new();
         let mut foreign: BTreeSet<String> = BTreeSet::new();
         for holder in held.iter_mut().flat_map(|held| &mut held.holders) {
@@ -66,15 +66,12 @@ impl Backends {
                 known.insert(run.clone(), service);
             }
             holder.service = known.get(&run).cloned().flatten();
-            match &holder.service {
-                // Stopped as a whole, so what is part of it counts.
-                Some(of) if holder.protected.is_none() => {
-                    let reason = protect::reason_of_run(&run);
-                    holder.protected = reason.map(|reason| format!("{reason}; {}", stop(of)));
-                }
-                None if !foreign.contains(&run) => self.name_carried(&run, holder).await,
-                Some(_) | None => {}
+            if holder.service.is_none() && !foreign.contains(&run) {
+                self.name_carried(&run, holder).await;
             }
+        }
+        if depth != Depth::Excluding {
+            protect_runs(held);
         }
         if !foreign.is_empty() {
             owner::disown(held, |run| !foreign.contains(run));
@@ -130,7 +127,7 @@ impl Backends {
             self.containers.census(!all_held).await
         };
         let mut held = named(found, &census);
-        self.name_services(&mut held).await;
+        self.name_services(depth, &mut held).await;
         Ok(Look {
             held,
             reserved: census.reserved,
@@ -154,6 +151,26 @@ impl Backends {
             .map(Holder::describe)
             .collect();
         (!holders.is_empty()).then(|| holders.join("; "))
+    }
+}
+
+/// Protects services of which something is part that is never stopped: they are stopped as a whole.
+fn protect_runs(held: &mut [Held]) {
+    let mut services: Vec<(&mut Holder, String)> = Vec::new();
+    for holder in held.iter_mut().flat_map(|held| &mut held.holders) {
+        let Who::Process(facts) = &holder.who else {
+            continue;
+        };
+        if let (Some(run), Some(_), None) = (&facts.run_id, &holder.service, &holder.protected) {
+            let run = run.clone();
+            services.push((holder, run));
+        }
+    }
+    let runs = services.iter().map(|(_, run)| run.clone()).collect();
+    let reasons = protect::reasons_of_runs(&runs);
+    for (holder, run) in services {
+        let reason = reasons.get(&run).zip(holder.service.as_ref());
+        holder.protected = reason.map(|(reason, of)| format!("{reason}; {}", stop(of)));
     }
 }
 

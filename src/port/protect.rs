@@ -4,6 +4,7 @@
 //! recognised. A refusal costs a person one command; a wrong kill costs a login, a desktop or every
 //! container.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::port::holder::ProcessFacts;
@@ -199,17 +200,30 @@ fn people_work_in(facts: &ProcessFacts) -> Option<String> {
     None
 }
 
-/// Why a run of a service of wharf's is not ended for a port: an editor or a session is part of it.
-pub fn reason_of_run(run: &str) -> Option<String> {
-    let is_of_it = |pid: &u32| run_id(Path::new(&format!("/proc/{pid}"))).as_deref() == Some(run);
-    let members = pids().into_iter().filter(is_of_it);
-    members.filter_map(process_facts).find_map(|facts| {
-        let reason = people_work_in(&facts)?;
-        Some(format!(
-            "{} (pid {}) is part of it, and {reason}",
-            facts.name, facts.pid
-        ))
-    })
+/// Why runs of services of wharf's are not ended for a port: an editor or a session is part of them. By run id.
+pub fn reasons_of_runs(runs: &BTreeSet<String>) -> BTreeMap<String, String> {
+    let mut reasons = BTreeMap::new();
+    if runs.is_empty() {
+        return reasons;
+    }
+    for pid in pids() {
+        let Some(run) = run_id(Path::new(&format!("/proc/{pid}"))) else {
+            continue;
+        };
+        if !runs.contains(&run) || reasons.contains_key(&run) {
+            continue;
+        }
+        if let Some(facts) = process_facts(pid)
+            && let Some(reason) = people_work_in(&facts)
+        {
+            let name = &facts.name;
+            reasons.insert(
+                run,
+                format!("{name} (pid {pid}) is part of it, and {reason}"),
+            );
+        }
+    }
+    reasons
 }
 
 /// Whether it carries sessions (logins, terminals, desktops, a service manager): what ends in one of those is

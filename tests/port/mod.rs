@@ -2,6 +2,7 @@
 
 mod comeback;
 mod containers;
+mod keepers;
 mod look_up;
 mod release;
 mod stage;
