@@ -56,7 +56,7 @@ impl Survey {
             if !found.is_empty() {
                 let is_wanted = depth == Depth::Everybody && self.may_be_bound(claim);
                 return Ok(Some(if is_wanted {
-                    with_exclusive(claim, found)?
+                    with_exclusive(claim, &found)?
                 } else {
                     found
                 }));
@@ -96,8 +96,8 @@ impl Survey {
 /// Those that listen, and those that are only bound, on other addresses, and exclude a server there, too. Whether one
 /// does is asked of the kernel: it lists no options. A bound socket on the address of a listener excludes nobody, or
 /// that would not listen there.
-fn with_exclusive(claim: &Claim, listening: Vec<Bound>) -> Result<Vec<Bound>, PortError> {
-    let mut all = listening.clone();
+fn with_exclusive(claim: &Claim, listening: &[Bound]) -> Result<Vec<Bound>, PortError> {
+    let mut all = listening.to_vec();
     for bound in lastingly_bound(claim)? {
         let alone = Claim {
             addresses: vec![bound.socket.address.ip()],
