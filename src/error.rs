@@ -187,6 +187,10 @@ impl From<PlacementError> for Error {
                 Kind::Usage,
                 format!("add `image:` or `build:` to service `{name}`"),
             ),
+            PlacementError::Provided { name, .. } => (
+                Kind::Usage,
+                format!("leave `{name}` out of it, or take `provider:` out of the service"),
+            ),
             PlacementError::Both(_) => (Kind::Usage, "name it once".to_owned()),
             PlacementError::Unknown(_) => (Kind::Usage, "wharf config --services".to_owned()),
         };
@@ -203,6 +207,10 @@ impl From<BackendError> for Error {
             BackendError::EngineUnreachable { .. } => {
                 kind = Kind::Engine;
                 hints.push("docker info".to_owned());
+            }
+            BackendError::NoContext { .. } => {
+                kind = Kind::Engine;
+                hints.push("docker context ls".to_owned());
             }
             BackendError::Registry {
                 registry, source, ..

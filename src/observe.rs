@@ -167,6 +167,7 @@ async fn everything(
             instance.ending |=
                 instance.status == Status::Running && ending.contains(instance.id.0.as_str());
         }
+        backends.mark_ending(&project.name, &mut found);
         instances.extend(found);
     }
     Ok(instances)
@@ -230,6 +231,7 @@ async fn resources(
         networks,
         volumes,
         images,
+        labelled: false,
     };
     let mut found = backends.containers.resources(&project.name, &names).await?;
     // As if it was not there: what is there is for another platform.

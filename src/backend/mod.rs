@@ -10,6 +10,7 @@ pub mod happening;
 pub mod holders;
 pub mod merge;
 pub mod parcel;
+pub mod pending;
 pub mod process;
 pub mod provider;
 mod reachable;
@@ -140,6 +141,12 @@ pub enum BackendError {
         /// What the connection said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// `DOCKER_CONTEXT`, `--context` or the configuration names a context that does not exist.
+    #[error("there is no Docker context `{name}`")]
+    NoContext {
+        /// Its name.
+        name: String,
     },
     /// The engine refused.
     #[error("the engine refused to {action}")]

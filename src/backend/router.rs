@@ -114,7 +114,14 @@ impl Backend for Backends {
             | Action::RemoveImage { .. } => {}
         }
         let done = match backend_of(&step.action) {
-            BackendKind::Container => self.containers.perform(step, made, events).await,
+            BackendKind::Container => {
+                let note = self.note(&step.action, made);
+                let done = self.containers.perform(step, made, events).await;
+                if !matches!(done, Err(BackendError::EngineUnreachable { .. })) {
+                    note.answered();
+                }
+                done
+            }
             BackendKind::Process => self.processes.perform(step, made, events).await,
         };
         match (done, &step.action) {

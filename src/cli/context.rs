@@ -436,7 +436,9 @@ impl Named {
             ui.warn(note);
         }
         if self.in_engine(ui, backends, !instances.is_empty()).await? {
-            instances.extend(backends.containers.observe(self.name()).await?);
+            let mut containers = backends.containers.observe(self.name()).await?;
+            backends.mark_ending(self.name(), &mut containers);
+            instances.extend(containers);
         }
         Ok(instances)
     }

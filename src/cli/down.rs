@@ -66,7 +66,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
     let alone = context.lock(&backends, named.name()).await?;
-    let patience = if alone.follows_a_killed_command() {
+    let pending = backends.pending(named.name());
+    let patience = if alone.follows_a_killed_command() || pending.is_making() {
         LATE
     } else {
         Duration::ZERO
@@ -102,6 +103,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+    if !context.global.dry_run {
+        pending.forget_making();
     }
     if !has_ended {
         let name = named.name();
@@ -190,6 +194,7 @@ async fn look(
             networks: ending.networks.iter().cloned().collect(),
             volumes: ending.volumes.iter().cloned().collect(),
             images: ending.images.iter().cloned().collect(),
+            labelled: true,
         };
         let found = backends.containers.resources(named.name(), &names).await?;
         if context.is_by_name(named) {

@@ -319,6 +319,9 @@ pub(super) async fn with_images(
     mut policy: Policy,
     quiet: Quiet,
 ) -> Result<Settled> {
+    if placement.needs_engine() && !context.global.dry_run {
+        backends.await_made(&project.name).await?;
+    }
     let mut settled = settle(context, backends, project, placement, &mut policy).await?;
     let diverged = &settled.plan.diverged_volumes;
     if !diverged.is_empty() && !context.global.dry_run && context.ui.can_ask() {

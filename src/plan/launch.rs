@@ -88,10 +88,11 @@ pub fn start(observed: &Observed, launching: &Launching) -> Plan {
         .filter(|instance| can_start(instance))
         .collect();
     let first = along::begin(&mut plan, observed, &starting, "start");
+    let stops = await_ends(&mut plan, &starting);
     Launcher {
         launching,
         chosen: &chosen,
-        stops: &BTreeMap::new(),
+        stops: &stops,
         first,
         only_restarting: false,
         why: "start",
@@ -102,6 +103,22 @@ pub fn start(observed: &Observed, launching: &Launching) -> Plan {
     .launch(&mut plan, can_start);
     launching.note_unfinished(&mut plan, observed, &launching.started(observed));
     plan
+}
+
+/// An engine takes a container that is about to end for one that runs. To stop it is to wait for its end.
+fn await_ends(plan: &mut Plan, starting: &[&Instance]) -> BTreeMap<String, StepId> {
+    let mut stops = BTreeMap::new();
+    for instance in starting {
+        if instance.backend == BackendKind::Container && instance.status.is_alive() {
+            let stop = Action::Stop {
+                instance: existing(instance),
+                grace: None,
+            };
+            let step = plan.add(stop, Cause::Ending, Vec::new());
+            stops.insert(instance.id.0.clone(), step);
+        }
+    }
+    stops
 }
 
 /// It does not run, or will not in a moment: the start waits for that.

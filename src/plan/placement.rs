@@ -118,6 +118,16 @@ pub enum PlacementError {
     /// Named by both options.
     #[error("service `{0}` is named by both --local and --container")]
     Both(String),
+    /// Asked for locally or as a container, and neither: another program provides it.
+    #[error(
+        "service `{name}` comes from its provider `{kind}`, so neither --local nor --container can place it"
+    )]
+    Provided {
+        /// The service.
+        name: String,
+        /// `provider.type`
+        kind: String,
+    },
     /// Not in the project.
     #[error("no such service: {0}")]
     Unknown(String),
@@ -155,6 +165,13 @@ pub fn place(project: &Project, wishes: &Wishes) -> Result<Placement, PlacementE
             for name in names {
                 if !project.services.contains_key(name) && !project.disabled.contains(name) {
                     return Err(PlacementError::Unknown(name.clone()));
+                }
+                let service = project.services.get(name);
+                if let Some(provider) = service.and_then(|service| service.provider.as_ref()) {
+                    return Err(PlacementError::Provided {
+                        name: name.clone(),
+                        kind: provider.kind.clone(),
+                    });
                 }
             }
         }

@@ -156,6 +156,40 @@ fn an_interrupted_replacement_leaves_no_request_behind() {
     assert_eq!(inspect(&name)["State"]["Status"], "running");
 }
 
+/// The engine goes on with what it was asked for when nobody waits for its answer any more.
+#[test]
+fn a_start_after_a_killed_stop_outlives_that_stop() {
+    let lab = lab!();
+    let image = lab.busybox();
+    let stubborn = "trap 'echo told' TERM; while :; do sleep 1; done";
+    lab.write(&format!(
+        "services:\n  a: {{image: {image}, command: [sh, -c, \"{stubborn}\"], stop_grace_period: 3s}}\n"
+    ));
+    lab.succeeds(Tool::Wharf, UP);
+    let name = format!("{}-a-1", lab.project.name);
+    let told = || docker(&["logs", &name]).matches("told").count();
+    for (killed, next) in [
+        (&["restart"][..], &["start"][..]),
+        (&["stop"], &["up", "-d"]),
+        (&["up", "-d", "--force-recreate"], &["start", "a"]),
+    ] {
+        let before = inspect(&name)["State"]["StartedAt"].clone();
+        let heard = told();
+        let mut command = lab.command(Tool::Wharf, killed);
+        let mut stopping = command.stderr(Stdio::null()).spawn().unwrap();
+        eventually(|| told() > heard);
+        stopping.kill().unwrap();
+        stopping.wait().unwrap();
+        lab.succeeds(Tool::Wharf, next);
+        let state = inspect(&name)["State"].clone();
+        assert_eq!(state["Status"], "running", "{next:?}: {state}");
+        assert_ne!(
+            state["StartedAt"], before,
+            "{next:?}: the stop is still to come"
+        );
+    }
+}
+
 fn eventually(check: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_mins(1);
     while !check() {

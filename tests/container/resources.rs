@@ -61,6 +61,7 @@ async fn what_a_project_has_is_found_by_label_and_by_name() {
         networks: BTreeSet::from(["bridge".to_owned(), "no-such-network".to_owned()]),
         volumes: BTreeSet::from(["no-such-volume".to_owned()]),
         images: BTreeSet::from([busybox.clone(), "no/such:image".to_owned()]),
+        labelled: true,
     };
     let found = lab
         .containers

@@ -18,6 +18,7 @@ services:
   local-first: {image: x, x-wharf: {backend: process, process: {command: [x]}}}
   image-only: {image: x}
   process-only: {x-wharf: {process: {command: [x]}}}
+  provided: {provider: {type: some-cloud}}
 ";
 
 #[test]
@@ -59,6 +60,12 @@ fn wishes_that_cannot_be_met_are_refused() {
     assert_eq!(
         refused(&local("image-only")),
         PlacementError::NoProcessForm("image-only".to_owned())
+    );
+    let kind = "some-cloud".to_owned();
+    let name = "provided".to_owned();
+    assert_eq!(
+        refused(&local("provided")),
+        PlacementError::Provided { name, kind }
     );
     assert_eq!(
         refused(&local("nobody")),

@@ -128,6 +128,22 @@ pub(super) enum ConnectError {
     NoEndpoint(PathBuf),
 }
 
+impl ConnectError {
+    /// The context that does not exist, where that is the reason.
+    pub(super) fn missing_context(&self) -> Option<&str> {
+        match self {
+            Self::Context { name, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some(name)
+            }
+            Self::Scheme(_)
+            | Self::Pipe(_)
+            | Self::Ssh(_)
+            | Self::Context { .. }
+            | Self::NoEndpoint(_) => None,
+        }
+    }
+}
+
 /// Finds the engine's address.
 pub(super) fn endpoint(env: &Env) -> Result<Endpoint, ConnectError> {
     let configuration = directory(env);

@@ -6,7 +6,7 @@
 //! credentials: a registry's refusal alone would send people to `docker login`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,12 @@ const HELPER: Duration = Duration::from_secs(15);
 
 /// The user name by which a helper says that the secret is an identity token.
 const TOKEN: &str = "<token>";
+
+/// What a helper says of a server that it does not know (`docker-credential-helpers`, `errors.go`).
+const UNKNOWN: &str = "credentials not found in native keychain";
+
+/// How many lines of a failed helper are repeated.
+const LINES: usize = 3;
 
 /// What the configuration says.
 #[derive(Debug, Default, Deserialize)]
@@ -239,7 +245,7 @@ impl Credentials {
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true);
         if let Some(path) = &self.path {
             command.env("PATH", path);
@@ -275,17 +281,37 @@ impl Credentials {
             ));
             return None;
         };
-        let output = output.ok()?;
+        let by_hand = format!("echo {server} | {program} get");
+        let output = match output {
+            Ok(output) => output,
+            Err(error) => {
+                self.complain(format!(
+                    "cannot read what {program} answers for {server} ({error}), {without}: {by_hand}"
+                ));
+                return None;
+            }
+        };
         if !output.status.success() {
             // The words for a server that it does not know are the protocol's.
-            let said = String::from_utf8_lossy(&output.stdout);
-            let said = said.trim();
-            if !said.is_empty() && !said.contains("credentials not found") {
-                self.complain(format!("{program} failed for {server} ({said}), {without}"));
+            if !String::from_utf8_lossy(&output.stdout).contains(UNKNOWN) {
+                let why = failure(&output);
+                self.complain(format!(
+                    "{program} failed for {server} ({why}), {without}: {by_hand}"
+                ));
             }
             return None;
         }
-        let told: Told = serde_json::from_slice(&output.stdout).ok()?;
+        let told: Told = match serde_json::from_slice(&output.stdout) {
+            Ok(told) => told,
+            Err(error) => {
+                // What it answered may be a secret.
+                self.complain(format!(
+                    "the answer of {program} for {server} is not what the protocol asks for ({error}), {without}: \
+                     {by_hand}"
+                ));
+                return None;
+            }
+        };
         let serveraddress = server.to_owned();
         Some(if told.username == TOKEN {
             Identity {
@@ -302,6 +328,28 @@ impl Credentials {
             }
         })
     }
+}
+
+/// How a helper ended, and what it said: on either stream, in one line.
+fn failure(output: &Output) -> String {
+    let said: Vec<String> = [&output.stderr, &output.stdout]
+        .iter()
+        .flat_map(|stream| {
+            let text = String::from_utf8_lossy(stream);
+            let lines = text.lines().map(|line| in_one_line(line.trim()));
+            lines.filter(|line| !line.is_empty()).collect::<Vec<_>>()
+        })
+        .take(LINES)
+        .collect();
+    match said.as_slice() {
+        [] => output.status.to_string(),
+        said => format!("{}: {}", output.status, said.join("; ")),
+    }
+}
+
+/// Control characters are not for the terminal.
+fn in_one_line(line: &str) -> String {
+    line.chars().filter(|char| !char.is_control()).collect()
 }
 
 fn header(value: &impl Serialize) -> Option<String> {
@@ -376,11 +424,15 @@ mod tests {
 
     /// A helper that knows one server.
     fn helper(directory: &Path, name: &str, server: &str, user: &str, secret: &str) {
-        let path = directory.join(format!("docker-credential-{name}"));
         let script = format!(
             "#!/bin/sh\nread server\n[ \"$1 $server\" = 'get {server}' ] || exit 1\n\
              echo '{{\"Username\":\"{user}\",\"Secret\":\"{secret}\"}}'\n"
         );
+        program(directory, name, &script);
+    }
+
+    fn program(directory: &Path, name: &str, script: &str) {
+        let path = directory.join(format!("docker-credential-{name}"));
         // Written by another process: a child that is forked here while the file is open for writing
         // would make it busy.
         let draft = directory.join(format!("{name}.draft"));
@@ -467,6 +519,36 @@ mod tests {
         let env = Env::default();
         assert_eq!(told(&env, "busybox").await, None);
         assert_eq!(Credentials::load(&env).for_build().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_fails_is_named_with_its_words() {
+        let (home, env) = home(r#"{"credsStore": "broken"}"#);
+        let script = "#!/bin/sh\nread server\n[ $server = odd.example ] && echo nothing && exit 0\n\
+                      [ $server = new.example ] && echo credentials not found in native keychain && exit 1\n\
+                      echo 'vault is locked' >&2\nexit 3\n";
+        program(home.path(), "broken", script);
+        let mut said = Vec::new();
+        for image in ["one.example/a", "odd.example/a", "new.example/a"] {
+            let credentials = Credentials::load(&env);
+            let (events, mut receiver) = Events::channel();
+            assert_eq!(credentials.for_image(image).await, None);
+            credentials.tell(&events);
+            said.push(match receiver.try_recv() {
+                Ok(Event::Warning(why)) => why,
+                _ => String::new(),
+            });
+        }
+        for part in [
+            "docker-credential-broken",
+            "one.example",
+            "exit status: 3",
+            "vault is locked",
+        ] {
+            assert!(said[0].contains(part), "{}", said[0]);
+        }
+        assert!(said[1].contains("odd.example"), "{}", said[1]);
+        assert_eq!(said[2], "", "one that it does not know is no failure");
     }
 
     #[tokio::test]

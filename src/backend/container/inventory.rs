@@ -19,6 +19,8 @@ pub struct Names {
     pub volumes: BTreeSet<String>,
     /// Images, by reference.
     pub images: BTreeSet<String>,
+    /// Whether what has the project's label is asked for where nothing is named.
+    pub labelled: bool,
 }
 
 /// What exists of a project besides its containers.
@@ -48,12 +50,18 @@ impl Containers {
         let engine = self.engine().await?;
         let ((networks, network_hashes, doubled), (volumes, volume_hashes, _), images) = tokio::try_join!(
             async {
+                if names.networks.is_empty() && !names.labelled {
+                    return Ok(Chosen::default());
+                }
                 let all = engine.get::<Vec<Named>>("/networks");
                 all.await
                     .map(|all| chosen(all, project, &names.networks))
                     .map_err(|error| engine.refused("list networks", error))
             },
             async {
+                if names.volumes.is_empty() && !names.labelled {
+                    return Ok(Chosen::default());
+                }
                 let all = engine.get::<Volumes>("/volumes");
                 all.await
                     .map(|all| chosen(all.volumes, project, &names.volumes))

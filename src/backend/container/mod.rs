@@ -173,6 +173,10 @@ impl Containers {
 impl Engine {
     async fn connect(env: &Env) -> Result<Self, BackendError> {
         let endpoint = connect::endpoint(env).map_err(|error| {
+            if let Some(name) = error.missing_context() {
+                let name = name.to_owned();
+                return BackendError::NoContext { name };
+            }
             let asked = env.get("DOCKER_HOST").map(str::to_owned).or_else(|| {
                 env.get("DOCKER_CONTEXT")
                     .map(|name| format!("context {name}"))

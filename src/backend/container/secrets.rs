@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bollard::models::{Mount, MountBindOptions, MountType};
 use bollard::query_parameters::UploadToContainerOptionsBuilder;
@@ -33,6 +34,9 @@ pub(super) struct Written {
     uid: u64,
     gid: u64,
     mode: u32,
+    /// Whether it names an owner: then the engine is told to give it to the container's own user, as Docker Compose
+    /// does; without one of its own the file keeps the owner that it names.
+    is_owned: bool,
 }
 
 /// Whose secrets and configs.
@@ -165,6 +169,7 @@ fn place(
         uid: number(&mount.uid, "uid")?,
         gid: number(&mount.gid, "gid")?,
         mode: mount.mode.unwrap_or(DEFAULT_MODE),
+        is_owned: mount.uid.is_some() || mount.gid.is_some(),
     });
     Ok(())
 }
@@ -176,25 +181,38 @@ pub(super) async fn write(
     name: &str,
     files: &[Written],
 ) -> Result<(), BackendError> {
-    if files.is_empty() {
-        return Ok(());
+    let modified = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs());
+    for is_owned in [false, true] {
+        let files: Vec<&Written> = files
+            .iter()
+            .filter(|file| file.is_owned == is_owned)
+            .collect();
+        if files.is_empty() {
+            continue;
+        }
+        let archive = archive(&files, modified).map_err(|source| BackendError::State {
+            action: format!("cannot pack secrets and configs of {name}"),
+            source,
+        })?;
+        let mut options = UploadToContainerOptionsBuilder::new().path("/");
+        if is_owned {
+            options = options.copy_uidgid("true");
+        }
+        let body = bollard::body_full(archive.into());
+        engine
+            .docker
+            .upload_to_container(id, Some(options.build()), body)
+            .await
+            .map_err(|error| {
+                engine.refused(format!("write secrets and configs into {name}"), error)
+            })?;
     }
-    let archive = archive(files).map_err(|source| BackendError::State {
-        action: format!("cannot pack secrets and configs of {name}"),
-        source,
-    })?;
-    let options = UploadToContainerOptionsBuilder::new()
-        .path("/")
-        .copy_uidgid("true")
-        .build();
-    engine
-        .docker
-        .upload_to_container(id, Some(options), bollard::body_full(archive.into()))
-        .await
-        .map_err(|error| engine.refused(format!("write secrets and configs into {name}"), error))
+    Ok(())
 }
 
-fn archive(files: &[Written]) -> std::io::Result<Vec<u8>> {
+fn archive(files: &[&Written], modified: u64) -> std::io::Result<Vec<u8>> {
     let mut archive = Builder::new(Vec::new());
     for file in files {
         let mut header = Header::new_gnu();
@@ -202,6 +220,7 @@ fn archive(files: &[Written]) -> std::io::Result<Vec<u8>> {
         header.set_uid(file.uid);
         header.set_gid(file.gid);
         header.set_mode(file.mode);
+        header.set_mtime(modified);
         let path = file.path.trim_start_matches('/');
         archive.append_data(&mut header, path, file.content.as_bytes())?;
     }

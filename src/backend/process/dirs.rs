@@ -9,6 +9,7 @@
 //!     supervisor.json                who it is and where it listens
 //!     supervisor.log                 what it had to say
 //!     choices.json                   where services run because a command line said so
+//!     pending/REQUEST                what an engine was asked for and has not answered yet
 //!     instances/NAME/instance.json   the ledger entry
 //!     instances/NAME/run             what the keeper of the present run notes about it
 //!     instances/NAME/keeper.lock     held by that keeper for its whole life
@@ -142,6 +143,19 @@ impl ProjectDir {
     /// Where services run because a command line said so.
     pub fn choices(&self) -> PathBuf {
         self.root.join("choices.json")
+    }
+
+    /// A file for each request to an engine that has no answer yet.
+    pub fn pending(&self) -> PathBuf {
+        self.root.join("pending")
+    }
+
+    /// Makes the directory of these, for this user alone.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create_pending(&self) -> io::Result<()> {
+        private_dir(&self.pending())
     }
 
     /// Locked by the one command that changes the project.

@@ -212,6 +212,7 @@ impl From<BackendError> for Failure {
             BackendError::Unkillable { left, .. } => Self::Unkillable { left },
             BackendError::Remains { left, group, .. } => Self::Remains { left, group },
             other @ (BackendError::EngineUnreachable { .. }
+            | BackendError::NoContext { .. }
             | BackendError::Engine { .. }
             | BackendError::Registry { .. }
             | BackendError::PortTaken { .. }
