@@ -38,11 +38,13 @@ impl Halt {
         self.0.send_replace(true);
     }
 
-    fn is_set(&self) -> bool {
+    /// Whether it was told to.
+    pub fn is_set(&self) -> bool {
         *self.0.borrow()
     }
 
-    async fn set(&self) {
+    /// Waits until it is told to.
+    pub async fn set(&self) {
         // The sender lives as long as `self`.
         drop(self.0.subscribe().wait_for(|is_set| *is_set).await);
     }

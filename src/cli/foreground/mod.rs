@@ -20,7 +20,7 @@ use crate::cli::carry_out::{Quiet, forget_shown, outcome};
 use crate::cli::context::Context;
 use crate::cli::menu::{self, Key, Keys};
 use crate::cli::signals::Signals;
-use crate::cli::watch::{self, Watch, Watching};
+use crate::cli::watch::{self, Reins, Watch, Watching};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::execute::{self, Halt, Report};
@@ -161,6 +161,7 @@ pub(in crate::cli) async fn run(
     ));
     let mut report: Option<Report> = None;
     let mut wants_watch = options.watch;
+    let reins = Reins::default();
     let mut watching: Option<Watching<'_>> = None;
     let mut again: Option<Again<'_>> = None;
     // Whether what is being looked for now was begun after everything was over.
@@ -176,6 +177,7 @@ pub(in crate::cli) async fn run(
                 context,
                 backends,
                 watcher,
+                &reins,
                 events.clone(),
                 renewed.clone(),
             )));
@@ -257,7 +259,20 @@ pub(in crate::cli) async fn run(
             }
         }
     };
-    drop((watching, again));
+    reins.pull();
+    // What is copied at this moment comes whole.
+    if let Some(mut watching) = watching
+        && reins.is_busy()
+    {
+        reins.tell(context.ui);
+        tokio::select! {
+            biased;
+            () = signals.next() => {}
+            // It is over, well or not.
+            _ = &mut watching => {}
+        }
+    }
+    drop(again);
     // Lines that were read before the end are shown before the end. What cannot be followed any more is
     // stopped all the same.
     while let Ok(event) = receiver.try_recv() {

@@ -4,16 +4,21 @@
 //! goes on, because the next change is what mends it. Waiting for a restarted service to answer is given up
 //! when the next batch comes.
 
+mod hands;
+mod reins;
+
 use std::fs;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
-use std::process::Stdio;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep_until};
 
+use self::hands::Hands;
+pub(super) use self::reins::Reins;
 use crate::backend::router::Backends;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::Context;
@@ -22,20 +27,16 @@ use crate::cli::signals::Signals;
 use crate::cli::up::with_images;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Events};
-use crate::observe;
-use crate::plan::Plan;
-use crate::plan::launch::{self, Launching};
-use crate::plan::placement::{Placement, Wishes, in_form};
-use crate::plan::policy::{Policy, Recreate};
-use crate::plan::step::{Action, Step};
-use crate::project::model::{BuildContext, Hook, MountKind, Project, Reaction, Service, Trigger};
-use crate::state::{BackendKind, Instance, Observed, Status};
+use crate::plan::placement::{Placement, Wishes};
+use crate::plan::policy::Policy;
+use crate::project::model::{BuildContext, MountKind, Project, Reaction, Service, Trigger};
+use crate::state::BackendKind;
 use crate::ui::logs::LogWriter;
-use crate::ui::{NAME, report};
+use crate::ui::report;
 use crate::watch::batch::Batch;
-use crate::watch::files::{Files, WatchError, at_first};
+use crate::watch::files::{Files, WatchError};
 use crate::watch::gitignore::as_dockerignore;
-use crate::watch::rules::{IgnoreFile, Pair, Rule, Work, work};
+use crate::watch::rules::{IgnoreFile, Rule, work};
 
 /// How long it must have been quiet.
 const QUIET: Duration = Duration::from_millis(100);
@@ -108,22 +109,35 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
         .collect();
     let writer = LogWriter::new(&project.name, names.iter().map(String::as_str));
     let (renewed, _renewals) = tokio::sync::mpsc::unbounded_channel();
+    let reins = Reins::default();
     let mut working: Watching<'_> = Box::pin(async {
         let project = if args.no_up {
             project.clone()
         } else {
-            start(context, &backends, &watch).await?
+            start(context, &backends, &watch, &reins).await?
         };
         let watch = Watch {
             project: &project,
             ..watch
         };
-        run(context, &backends, &watch, events, renewed).await
+        run(context, &backends, &watch, &reins, events, renewed).await
     });
+    let mut is_interrupted = false;
     loop {
         tokio::select! {
             biased;
-            () = signals.next() => return Err(Error::interrupted()),
+            () = signals.next() => {
+                if is_interrupted {
+                    return Err(Error::interrupted());
+                }
+                is_interrupted = true;
+                reins.pull();
+                // Where nothing is under way, there is nothing to be said of it.
+                if let Poll::Ready(result) = futures_util::poll!(&mut working) {
+                    return result;
+                }
+                reins.tell(context.ui);
+            }
             Some(event) = receiver.recv() => {
                 if let Event::Log { name, stream, time, line } = &event {
                     drop(writer.line(name, *stream, *time, line));
@@ -135,7 +149,12 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
 }
 
 /// Builds and starts everything, as `up -d --build` where something is rebuilt; the project as it is then.
-async fn start(context: &Context, backends: &Backends, watch: &Watch<'_>) -> Result<Project> {
+async fn start(
+    context: &Context,
+    backends: &Backends,
+    watch: &Watch<'_>,
+    reins: &Reins,
+) -> Result<Project> {
     let is_rebuilt = |rule: &Rule| rule.trigger.reaction == Reaction::Rebuild;
     let mut policy = Policy {
         build: watch.rules.iter().any(is_rebuilt),
@@ -143,10 +162,12 @@ async fn start(context: &Context, backends: &Backends, watch: &Watch<'_>) -> Res
         ignore_orphans: context.is_on("COMPOSE_IGNORE_ORPHANS"),
         ..Policy::default()
     };
-    let _alone = context.lock(backends, &watch.project.name).await?;
+    let locking = context.lock(backends, &watch.project.name);
+    let _alone = reins.unless_pulled(locking).await?;
     let (project, placement, quiet) = (watch.project.clone(), watch.placement, watch.quiet);
     let project = provide(context, backends, project, placement, &mut policy, quiet).await?;
-    let settled = with_images(context, backends, &project, placement, policy, quiet).await?;
+    let settling = with_images(context, backends, &project, placement, policy, quiet);
+    let settled = reins.unless_pulled(settling).await?;
     for note in &settled.plan.notes {
         context.ui.note(note);
     }
@@ -268,11 +289,12 @@ fn ignore_file(service: &Service) -> Option<IgnoreFile> {
     })
 }
 
-/// Watches until it fails. `renewed` hears when instances may have started anew.
+/// Watches until it fails, or the reins are pulled. `renewed` hears when instances may have started anew.
 pub(super) async fn run(
     context: &Context,
     backends: &Backends,
     watch: &Watch<'_>,
+    reins: &Reins,
     events: Events,
     renewed: UnboundedSender<()>,
 ) -> Result<()> {
@@ -283,6 +305,7 @@ pub(super) async fn run(
         context: &context,
         backends,
         watch,
+        reins,
         events,
     };
     let mut files = Files::watch(&watch.rules).map_err(unwatchable)?;
@@ -299,6 +322,7 @@ pub(super) async fn run(
     loop {
         let due = batch.due_at().map(|due| began + due);
         tokio::select! {
+            () = reins.pulled() => return Err(Error::interrupted()),
             changed = files.changed(&watch.rules) => {
                 let now = began.elapsed();
                 for path in changed.map_err(unwatchable)? {
@@ -342,259 +366,5 @@ fn unwatchable(error: WatchError) -> Error {
         error.hint("sudo sysctl fs.inotify.max_user_watches=524288")
     } else {
         error
-    }
-}
-
-/// Does what changed files ask for.
-struct Hands<'a> {
-    context: &'a Context,
-    backends: &'a Backends,
-    watch: &'a Watch<'a>,
-    events: Events,
-}
-
-impl Hands<'_> {
-    fn tell(&self, text: &str) {
-        self.context
-            .ui
-            .status(format!("{NAME}watch:{NAME:#} {text}"));
-    }
-
-    /// Brings containers up to date whose triggers ask for it.
-    async fn first_sync(&self) -> Result<()> {
-        for rule in &self.watch.rules {
-            let is_container = self.watch.placement.of(&rule.service) == BackendKind::Container;
-            if !(rule.trigger.initial_sync && rule.trigger.reaction.syncs() && is_container) {
-                continue;
-            }
-            let pairs: Vec<Pair> = at_first(rule)
-                .iter()
-                .filter_map(|path| rule.pair(path))
-                .collect();
-            self.sync(&rule.service, &pairs).await?;
-        }
-        Ok(())
-    }
-
-    /// Does the work; what is left is to wait for answers.
-    async fn act(&self, work: Work) -> Result<Plan> {
-        let project = self.watch.project;
-        let _alone = self.context.lock(self.backends, &project.name).await?;
-        let mut waits = Plan::default();
-        let mut restart = work.restart;
-        for name in &work.rebuild {
-            let Some(service) = project.services.get(name) else {
-                continue;
-            };
-            if self.watch.placement.of(name) == BackendKind::Process {
-                self.tell(&format!("{name}: rebuilding"));
-                self.build_process(service).await?;
-                restart.insert(name.clone());
-            } else {
-                self.tell(&format!("{name}: rebuilding"));
-                self.rebuild(service).await?;
-            }
-        }
-        for (name, pairs) in &work.sync {
-            if self.watch.placement.of(name) == BackendKind::Container {
-                let pairs: Vec<Pair> = pairs.iter().cloned().collect();
-                self.sync(name, &pairs).await?;
-            }
-        }
-        if !restart.is_empty() {
-            let names: Vec<&str> = restart.iter().map(String::as_str).collect();
-            self.tell(&format!("{}: restarting", names.join(", ")));
-            let observed = Observed {
-                instances: self.instances().await?,
-                ..Observed::default()
-            };
-            let launching = Launching {
-                services: restart,
-                ..Launching::default()
-            };
-            let mut plan = launch::restart(&observed, &launching);
-            let is_wait = |step: &Step| matches!(step.action, Action::AwaitReady { .. });
-            waits.steps = plan
-                .steps
-                .iter()
-                .filter(|step| is_wait(step))
-                .cloned()
-                .collect();
-            for step in &mut waits.steps {
-                step.needs.clear();
-            }
-            plan.steps.retain(|step| !is_wait(step));
-            carry_out(self.context, self.backends, &plan).await?;
-        }
-        for (name, hooks) in &work.exec {
-            for hook in hooks {
-                self.exec(name, hook).await?;
-            }
-        }
-        Ok(waits)
-    }
-
-    async fn instances(&self) -> Result<Vec<Instance>> {
-        let (project, placement) = (self.watch.project, self.watch.placement);
-        Ok(observe::instances(self.backends, project, placement).await?)
-    }
-
-    /// The running containers of a service.
-    async fn containers(&self, service: &str) -> Result<Vec<Instance>> {
-        let mut instances = self.instances().await?;
-        instances.retain(|instance| {
-            instance.service == service
-                && !instance.one_off
-                && instance.backend == BackendKind::Container
-                && instance.status == Status::Running
-        });
-        Ok(instances)
-    }
-
-    async fn sync(&self, service: &str, pairs: &[Pair]) -> Result<()> {
-        if pairs.is_empty() {
-            return Ok(());
-        }
-        let files = if pairs.len() == 1 { "file" } else { "files" };
-        self.tell(&format!("{service}: syncing {} {files}", pairs.len()));
-        // What is mounted below a path would go with it.
-        let mounts = self.watch.project.services.get(service);
-        let holds_mount = |inside: &str| {
-            let mut targets = mounts.iter().flat_map(|service| &service.volumes);
-            targets.any(|mount| Path::new(&mount.target).starts_with(inside))
-        };
-        let spared = |pair: &&Pair| {
-            let gone = fs::symlink_metadata(&pair.host).is_err();
-            let keep = gone && (pair.inside.is_empty() || holds_mount(&pair.inside));
-            if keep {
-                let path = pair.host.display();
-                self.tell(&format!(
-                    "{service}: {path} is gone; {} stays in the container, because something is mounted in it",
-                    pair.inside
-                ));
-            }
-            !keep
-        };
-        let pairs: Vec<(PathBuf, String)> = pairs
-            .iter()
-            .filter(spared)
-            .map(|pair| (pair.host.clone(), pair.inside.clone()))
-            .collect();
-        for container in self.containers(service).await? {
-            let (id, name) = (&container.id.0, &container.name);
-            self.backends
-                .containers
-                .sync(id, name, &pairs, &self.events)
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// `up` for one service, with its image built.
-    async fn rebuild(&self, service: &Service) -> Result<()> {
-        let all = self.watch.project;
-        let mut alone = all.clone();
-        alone.services.retain(|name, _| *name == service.name);
-        // The others are no orphans.
-        let others = all.services.keys().filter(|name| **name != service.name);
-        alone.disabled.extend(others.cloned());
-        let policy = Policy {
-            build: true,
-            recreate: Recreate::Always("watch"),
-            ignore_orphans: true,
-            ..Policy::default()
-        };
-        let (context, backends) = (self.context, self.backends);
-        let (placement, quiet) = (self.watch.placement, self.watch.quiet);
-        let settled = with_images(context, backends, &alone, placement, policy, quiet).await?;
-        carry_out_quietly(context, backends, &settled.plan, quiet).await?;
-        if self.watch.prune {
-            backends.containers.prune_images(&all.name).await?;
-        }
-        Ok(())
-    }
-
-    /// Runs `x-wharf.process.build`, where there is one.
-    async fn build_process(&self, service: &Service) -> Result<()> {
-        let form = service.wharf.process.as_ref();
-        match form.and_then(|form| form.build.as_ref()) {
-            Some(argv) => self.run_here(service, argv, None, "build").await,
-            None => Ok(()),
-        }
-    }
-
-    async fn exec(&self, service: &str, hook: &Hook) -> Result<()> {
-        if self.watch.placement.of(service) == BackendKind::Process {
-            return match self.watch.project.services.get(service) {
-                Some(service) => {
-                    self.run_here(service, &hook.command, Some(hook), "exec")
-                        .await
-                }
-                None => Ok(()),
-            };
-        }
-        for container in self.containers(service).await? {
-            let (id, name) = (&container.id.0, &container.name);
-            self.backends
-                .containers
-                .run_hook(id, name, "watch", hook, &self.events)
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Runs a command of a process service as the service itself would be run.
-    async fn run_here(
-        &self,
-        service: &Service,
-        argv: &[String],
-        hook: Option<&Hook>,
-        what: &str,
-    ) -> Result<()> {
-        let form = in_form(&std::sync::Arc::new(service.clone()), BackendKind::Process);
-        let Some((program, arguments)) = argv.split_first() else {
-            return Ok(());
-        };
-        let mut directory: PathBuf = self.watch.project.directory.clone();
-        for path in [
-            form.working_dir.as_deref(),
-            hook.and_then(|hook| hook.working_dir.as_deref()),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            directory = directory.join(Path::new(path));
-        }
-        let more = hook.iter().flat_map(|hook| &hook.environment);
-        let more = more.filter_map(|entry| entry.split_once('='));
-        self.tell(&format!("{}: {}", service.name, argv.join(" ")));
-        let mut command = tokio::process::Command::new(program);
-        command
-            .args(arguments)
-            .current_dir(&directory)
-            .env_clear()
-            .envs(&self.context.env.variables)
-            .envs(&form.environment)
-            .envs(more)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        if self.watch.quiet.builds {
-            command.stdout(Stdio::null());
-        } else {
-            command.stdout(std::io::stderr());
-        }
-        let ended = command.status().await.map_err(|error| {
-            Error::failed(error)
-                .detail(format!("running `{program}` in {}", directory.display()))
-                .hint(format!("check that `{program}` is installed and on PATH"))
-        })?;
-        if ended.success() {
-            return Ok(());
-        }
-        Err(Error::failed(format!(
-            "service `{}`: its {what} command ended with {ended}; it is left as it was",
-            service.name
-        ))
-        .hint("save a file again to repeat it"))
     }
 }
