@@ -302,9 +302,13 @@ impl From<BackendError> for Error {
                 }
             }
             BackendError::Engine { .. }
+            | BackendError::Stuck { .. }
             | BackendError::Provider { .. }
             | BackendError::AnsweredByOther { .. }
             | BackendError::Unsupported(_) => {}
+        }
+        if is_engine_full(&error) {
+            hints.push("docker system df; docker system prune frees what nothing uses".to_owned());
         }
         Self {
             details,
@@ -312,6 +316,19 @@ impl From<BackendError> for Error {
             ..Self::new(kind, error)
         }
     }
+}
+
+/// Whether the engine has no room on its disk.
+fn is_engine_full(error: &BackendError) -> bool {
+    const WORDS: &str = "no space left on device";
+    if let BackendError::Build { message, .. } = error {
+        return message.contains(WORDS);
+    }
+    let (BackendError::Engine { source, .. } | BackendError::Registry { source, .. }) = error
+    else {
+        return false;
+    };
+    source.to_string().contains(WORDS)
 }
 
 impl From<PortError> for Error {
@@ -397,5 +414,24 @@ fn port_error(error: &PortError, message: String) -> Error {
         PortError::Unkillable { .. }
         | PortError::Protected { .. }
         | PortError::NoServiceManager { command: None, .. } => converted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_of_the_engine_has_a_hint() {
+        let hints = |why: &str| {
+            let error = BackendError::Engine {
+                action: "create p-a-1".to_owned(),
+                source: why.to_owned().into(),
+            };
+            Error::from(error).hints
+        };
+        let full = "mkdir /var/lib/docker/overlay2/1: no space left on device";
+        assert!(hints(full)[0].starts_with("docker system df"));
+        assert!(hints("no such image").is_empty());
     }
 }

@@ -157,6 +157,18 @@ pub enum BackendError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The engine was killed while it started a container, and cannot start it any more; it is removed.
+    #[error(
+        "the engine refused to start {name}, which it was starting when it was ended: it is removed, the same command \
+         again makes it anew"
+    )]
+    Stuck {
+        /// The container.
+        name: String,
+        /// What the engine said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A registry refused, or the engine cannot reach it.
     #[error("{action}")]
     Registry {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args as _, FromArgMatches as _, ValueEnum};
 
+use crate::backend::BackendError;
 use crate::backend::router::Backends;
 use crate::cli::await_up::await_up;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
@@ -14,6 +15,7 @@ use crate::cli::foreground::{self, Abort, Foreground, Scene};
 use crate::cli::grace::grace;
 use crate::cli::provide::provide;
 use crate::cli::settle::{Settled, settle};
+use crate::cli::shown::in_one_line;
 use crate::cli::watch::{self, Watch};
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
@@ -252,6 +254,15 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let quiet = args.quiet();
     let project = provide(context, &backends, project, &placement, &mut policy, quiet).await?;
+    let again = Policy {
+        recreate: match policy.recreate {
+            Recreate::Never => Recreate::Never,
+            Recreate::Diverged | Recreate::Always(_) => Recreate::Diverged,
+        },
+        build: false,
+        pull: false,
+        ..policy.clone()
+    };
     let settled = with_images(context, &backends, &project, &placement, policy, quiet).await?;
     for note in &settled.plan.notes {
         context.ui.note(note);
@@ -282,7 +293,18 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     if args.detaches() || args.no_start {
         let started = async {
-            carry_out_quietly(context, &backends, &settled.plan, quiet).await?;
+            let mut done = carry_out_quietly(context, &backends, &settled.plan, quiet).await;
+            for _ in 0..AGAIN {
+                let Some(stuck) = done.as_ref().err().and_then(stuck) else {
+                    break;
+                };
+                context.ui.warn(in_one_line(stuck));
+                let policy = again.clone();
+                let rest =
+                    with_images(context, &backends, &project, &placement, policy, quiet).await?;
+                done = carry_out_quietly(context, &backends, &rest.plan, quiet).await;
+            }
+            done?;
             let services = &settled.plan.reachable;
             Box::pin(backends.await_reachable(&project.name, services)).await?;
             if args.wait && !args.no_start {
@@ -344,6 +366,15 @@ pub(super) async fn with_images(
     carry_out_quietly(context, backends, &images, quiet).await?;
     policy.images_done = true;
     settle(context, backends, project, placement, &mut policy).await
+}
+
+/// How often what an engine that was killed has left is made anew: what depends on it can be next.
+const AGAIN: usize = 3;
+
+/// The reason of a failure, where the same again leads further.
+fn stuck(error: &Error) -> Option<&BackendError> {
+    let reason = error.source.downcast_ref::<BackendError>()?;
+    matches!(reason, BackendError::Stuck { .. }).then_some(reason)
 }
 
 /// How long a container without a healthcheck is looked at: one that ends sooner did not come up.

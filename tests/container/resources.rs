@@ -268,6 +268,39 @@ async fn secrets_and_configs_are_there_before_the_start() {
     assert_eq!(lab.observe().await.len(), 1);
 }
 
+/// As Docker Compose has it: root's, unless an owner is named; then it is the container's user who gets it.
+#[tokio::test]
+async fn a_value_belongs_to_root_also_where_the_container_has_a_user() {
+    let mut lab = lab!();
+    lab.default_network().await;
+    let mut service = lab.shell("web", "stat -c '%u:%g %a' /plain /owned");
+    service.user = Some("1000".to_owned());
+    let mount = |target: &str, uid: Option<&str>| StoreMount {
+        source: "content".to_owned(),
+        target: Some(target.to_owned()),
+        uid: uid.map(str::to_owned),
+        gid: None,
+        mode: None,
+    };
+    service.configs = vec![mount("plain", None), mount("owned", Some("7"))];
+    let mut spec = lab.spec(service);
+    let store = Store {
+        key: "content".to_owned(),
+        name: "content".to_owned(),
+        source: StoreSource::Content("from the compose file".to_owned()),
+    };
+    spec.configs = BTreeMap::from([("content".to_owned(), Arc::new(store))]);
+    let id = lab.up(spec).await.unwrap();
+    let instance = lab.target("web", &id);
+    lab.perform(Action::AwaitCompleted { instance })
+        .await
+        .unwrap();
+    assert_eq!(
+        lab.containers.last_lines(&id.0, 10).await.unwrap(),
+        ["0:0 444", "1000:1000 444"]
+    );
+}
+
 #[tokio::test]
 async fn a_replacement_inherits_name_and_anonymous_volumes() {
     let mut lab = lab!();

@@ -2,6 +2,8 @@
 //!
 //! bollard repeats the cause in its messages; here the engine's own words become the source, once.
 
+use std::io::{self, ErrorKind};
+
 use bollard::errors::Error;
 
 use super::wire::{Unconnected, is_unconnected};
@@ -60,9 +62,22 @@ fn is_cut_off(error: &Error) -> bool {
     let in_body = |text: String| text.starts_with("error reading a body from connection");
     if let Error::HyperResponseError { err } = error {
         let at_once = err.is_incomplete_message() || err.is_closed() || err.is_canceled();
-        return at_once || in_body(err.to_string());
+        return at_once || is_reset(err) || in_body(err.to_string());
     }
     matches!(error, Error::IOError { err } if in_body(err.to_string()))
+}
+
+/// Whether the system says so: a killed engine had requests that it had not read.
+fn is_reset(error: &(dyn std::error::Error + 'static)) -> bool {
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| {
+        matches!(
+            cause.kind(),
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe
+        )
+    })
 }
 
 /// Nobody answers at the endpoint.
@@ -88,4 +103,37 @@ pub(super) fn is_missing(error: &Error) -> bool {
 /// Whether the engine answered with this HTTP status.
 pub(super) fn has_status(error: &Error, status: u16) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code, .. } if *status_code == status)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Connection(io::Error);
+
+    impl fmt::Display for Connection {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("connection error")
+        }
+    }
+
+    impl std::error::Error for Connection {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_other_side_dropped_is_cut_off() {
+        for (kind, is_one) in [
+            (ErrorKind::ConnectionReset, true),
+            (ErrorKind::BrokenPipe, true),
+            (ErrorKind::InvalidData, false),
+        ] {
+            assert_eq!(is_reset(&Connection(kind.into())), is_one, "{kind:?}");
+        }
+    }
 }

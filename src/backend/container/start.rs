@@ -56,10 +56,8 @@ pub(super) fn removed(name: &str, error: BackendError) -> BackendError {
     let BackendError::Engine { source, .. } = error else {
         return error;
     };
-    BackendError::Engine {
-        action: format!(
-            "start {name}, which it was starting when it was ended: it is removed, the same command again makes it anew"
-        ),
+    BackendError::Stuck {
+        name: name.to_owned(),
         source,
     }
 }

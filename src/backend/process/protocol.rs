@@ -214,6 +214,7 @@ impl From<BackendError> for Failure {
             other @ (BackendError::EngineUnreachable { .. }
             | BackendError::NoContext { .. }
             | BackendError::Engine { .. }
+            | BackendError::Stuck { .. }
             | BackendError::Registry { .. }
             | BackendError::PortTaken { .. }
             | BackendError::Build { .. }
