@@ -300,8 +300,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
                 };
                 context.ui.warn(in_one_line(stuck));
                 let policy = again.clone();
-                let rest =
-                    with_images(context, &backends, &project, &placement, policy, quiet).await?;
+                let replanned =
+                    with_images(context, &backends, &project, &placement, policy, quiet);
+                let rest = Box::pin(replanned).await?;
                 done = carry_out_quietly(context, &backends, &rest.plan, quiet).await;
             }
             done?;
@@ -312,7 +313,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             }
             Ok(())
         };
-        return within(args.wait_timeout.filter(|_| args.wait), started).await;
+        return Box::pin(within(args.wait_timeout.filter(|_| args.wait), started)).await;
     }
     let scene = Scene {
         context,

@@ -190,7 +190,9 @@ impl Hands<'_> {
         };
         let (context, backends) = (self.context, self.backends);
         let (placement, quiet) = (self.watch.placement, self.watch.quiet);
-        let settling = with_images(context, backends, &alone, placement, policy, quiet);
+        let settling = Box::pin(with_images(
+            context, backends, &alone, placement, policy, quiet,
+        ));
         let settled = self.reins.unless_pulled(settling).await?;
         carry_out_quietly(context, backends, &settled.plan, quiet).await?;
         if self.watch.prune {

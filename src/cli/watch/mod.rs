@@ -166,7 +166,9 @@ async fn start(
     let _alone = reins.unless_pulled(locking).await?;
     let (project, placement, quiet) = (watch.project.clone(), watch.placement, watch.quiet);
     let project = provide(context, backends, project, placement, &mut policy, quiet).await?;
-    let settling = with_images(context, backends, &project, placement, policy, quiet);
+    let settling = Box::pin(with_images(
+        context, backends, &project, placement, policy, quiet,
+    ));
     let settled = reins.unless_pulled(settling).await?;
     for note in &settled.plan.notes {
         context.ui.note(note);
