@@ -8,6 +8,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use crate::backend::BackendError;
+use crate::backend::process::refusal::Refusal;
 use crate::backend::process::run::Survivor;
 use crate::plan::placement::PlacementError;
 use crate::port::PortError;
@@ -248,21 +249,8 @@ impl From<BackendError> for Error {
                 ));
                 details = last_words(last_lines);
             }
-            BackendError::Command {
-                command,
-                working_dir,
-                source,
-            } => {
-                hints.push(if !working_dir.is_dir() {
-                    let directory = working_dir.display();
-                    format!(
-                        "its directory {directory} is not there, or not to be entered: working_dir"
-                    )
-                } else if source.kind() == std::io::ErrorKind::NotFound {
-                    format!("check that `{command}` is installed and on PATH")
-                } else {
-                    format!("check the permissions of `{command}`, and those that its limits need")
-                });
+            BackendError::Command { source, .. } => {
+                hints.extend(Refusal::within(source).map(|refusal| refusal.hint.clone()));
             }
             BackendError::PortTaken { .. } => {
                 hints.push("`wharf up` names the holder and asks what to do".to_owned());

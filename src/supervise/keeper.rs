@@ -37,6 +37,7 @@ use crate::backend::process::dirs::{InstanceDir, failed};
 use crate::backend::process::lock;
 use crate::backend::process::notes::Notebook;
 use crate::backend::process::protocol::Failure;
+use crate::backend::process::refusal::shown;
 use crate::backend::process::run::{ProcessId, wall_clock};
 
 /// Pause after a failed attempt to record output (no space left, as a rule).
@@ -129,17 +130,7 @@ impl Outfit {
         } else {
             Way::Apart
         };
-        let ready = Launch {
-            command: &spec.command,
-            program: spec.program.as_deref(),
-            working_dir: &spec.working_dir,
-            environment: &spec.environment,
-            run_id: order.run_id,
-            user: spec.user.as_ref(),
-            descriptors: order.descriptors,
-            hosts: spec.names.hosts.as_deref(),
-        }
-        .ready(way, &Extras::of(attributes, door))
+        let ready = launch(spec, order.run_id, order.descriptors).ready(way, &Extras::of(attributes, door))
         .map_err(|error| cannot_run(spec, &error))?;
         Ok(Self {
             notebook,
@@ -162,11 +153,25 @@ impl Outfit {
     }
 }
 
+fn launch<'a>(spec: &'a Spec, run_id: &'a str, descriptors: Option<Rlimit>) -> Launch<'a> {
+    Launch {
+        command: &spec.command,
+        program: spec.program.as_deref(),
+        working_dir: &spec.working_dir,
+        environment: &spec.environment,
+        run_id,
+        user: spec.user.as_ref(),
+        descriptors,
+        hosts: spec.names.hosts.as_deref(),
+    }
+}
+
 fn cannot_run(spec: &Spec, error: &io::Error) -> Failure {
+    let attempt = launch(spec, "", None).attempt().explain(error);
     Failure::Command {
-        command: spec.command.join(" "),
+        command: shown(&spec.command),
         working_dir: spec.working_dir.clone(),
-        cause: error.into(),
+        cause: (&attempt).into(),
     }
 }
 

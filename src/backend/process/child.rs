@@ -18,8 +18,9 @@ use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 use super::attributes::{Attributes, Limit};
 use super::exec::Program;
-use super::ledger::Account;
+use super::ledger::{Account, Record};
 use super::namespace::Hosts;
+use super::refusal::Attempt;
 
 /// What to start.
 #[derive(Debug)]
@@ -81,6 +82,15 @@ impl Extras {
     }
 }
 
+impl Extras {
+    /// What another process of a service's run gets, as in a container: its limits, and its control group where it
+    /// has one, so that whatever is left behind ends with the run.
+    pub(crate) fn beside(record: &Record) -> Self {
+        let door = record.group().and_then(|group| group.door(false).ok());
+        Self::of(&record.spec.attributes, door)
+    }
+}
+
 impl Launch<'_> {
     /// Returns once the process runs its program, or with the reason why it cannot. It reads nothing.
     pub fn spawn(&self, stdout: Stdio, stderr: Stdio) -> io::Result<Child> {
@@ -129,6 +139,19 @@ impl Launch<'_> {
         )?;
         let inside = self.inside(way, extras)?;
         Ok(Ready { program, inside })
+    }
+
+    /// As an error about it needs it.
+    pub(crate) fn attempt(&self) -> Attempt<'_> {
+        let variables = self.environment.iter();
+        Attempt {
+            command: self.command,
+            program: self.program,
+            working_dir: self.working_dir,
+            path: self.environment.get("PATH").map(String::as_str),
+            environment: variables.map(|(name, value)| name.len() + value.len() + 2).sum(),
+            as_other: self.user.is_some(),
+        }
     }
 
     /// What it is called.
@@ -219,18 +242,21 @@ impl Inside {
     /// allocated before: nothing here may allocate or take a lock.
     #[expect(unsafe_code, reason = "signal dispositions have no safe interface")]
     fn enter(&self) -> io::Result<()> {
-        setsid()?;
+        let at = |part: Part| move |error: io::Error| part.mark(error);
+        setsid().map_err(|error| Part::Session.mark(error.into()))?;
         if self.way == Way::OnTerminal {
-            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())
+                .map_err(|error| Part::Terminal.mark(error.into()))?;
         }
         if let Some((procs, is_needed)) = &self.door {
             let entered = rustix::io::write(procs, b"0");
             if *is_needed {
-                entered?;
+                entered.map_err(|error| Part::Group.mark(error.into()))?;
             }
         }
         if let Some(value) = &self.oom_score_adj {
-            put(c"/proc/self/oom_score_adj", value.as_bytes())?;
+            put(c"/proc/self/oom_score_adj", value.as_bytes())
+                .map_err(|error| Part::Score.mark(error.into()))?;
         }
         for each in Signal::iterator() {
             // SAFETY: no handler is installed, the disposition becomes the default one. SIGKILL and SIGSTOP
@@ -238,19 +264,76 @@ impl Inside {
             let _ = unsafe { signal(each, SigHandler::SigDfl) };
         }
         SigSet::empty().thread_set_mask()?;
-        for (resource, limit) in &self.limits {
-            setrlimit(*resource, *limit)?;
-        }
         if let Some(hosts) = &self.hosts {
-            hosts.enter()?;
+            hosts.enter().map_err(at(Part::Names))?;
+        }
+        // After all that opens files, and as long as they may be raised.
+        for (resource, limit) in &self.limits {
+            setrlimit(*resource, *limit)
+                .map_err(|error| Part::Limit(name_of(*resource)).mark(error.into()))?;
         }
         // For this thread, which is all that there is; the C library would look for others.
         if let Some((uid, gid, groups)) = &self.user {
-            set_thread_groups(groups)?;
-            set_thread_gid(*gid)?;
-            set_thread_uid(*uid)?;
+            set_thread_groups(groups)
+                .and_then(|()| set_thread_gid(*gid))
+                .and_then(|()| set_thread_uid(*uid))
+                .map_err(|error| Part::User.mark(error.into()))?;
         }
         Ok(())
+    }
+}
+
+/// What was being done in the new process when it failed. Told in the upper half of the error number: that is all
+/// that comes back from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Session,
+    Terminal,
+    Group,
+    Score,
+    /// By the name of the compose specification.
+    Limit(&'static str),
+    Names,
+    User,
+}
+
+/// Above all error numbers.
+const MARK: i32 = 1 << 16;
+
+impl Part {
+    /// The parts but the limits, which follow in the order of [`RESOURCES`].
+    const PLAIN: [Self; 6] = [
+        Self::Session,
+        Self::Terminal,
+        Self::Group,
+        Self::Score,
+        Self::Names,
+        Self::User,
+    ];
+
+    /// The error, marked. Allocates nothing.
+    pub(super) fn mark(self, error: io::Error) -> io::Error {
+        let plain = Self::PLAIN.iter().position(|part| *part == self);
+        let limit = || {
+            let is_it = |(name, _): &(&'static str, Resource)| self == Self::Limit(name);
+            RESOURCES.iter().position(is_it).unwrap_or(0) + Self::PLAIN.len()
+        };
+        let number = plain.unwrap_or_else(limit) + 1;
+        let (Some(errno), Ok(number)) = (error.raw_os_error(), i32::try_from(number)) else {
+            return error;
+        };
+        io::Error::from_raw_os_error(errno | number * MARK)
+    }
+
+    /// The part and the error number that a marked number has in it.
+    pub(super) fn of(marked: i32) -> Option<(Self, i32)> {
+        let number = usize::try_from(marked / MARK).ok()?.checked_sub(1)?;
+        let limit = || {
+            let (name, _) = RESOURCES.get(number - Self::PLAIN.len())?;
+            Some(Self::Limit(name))
+        };
+        let part = Self::PLAIN.get(number).copied().or_else(limit)?;
+        Some((part, marked % MARK))
     }
 }
 
@@ -270,26 +353,34 @@ fn put(path: &CStr, text: &[u8]) -> rustix::io::Result<()> {
 }
 
 /// The names of the compose specification, which are those of `getrlimit(2)` without their prefix.
+const RESOURCES: [(&str, Resource); 16] = [
+    ("as", Resource::As),
+    ("core", Resource::Core),
+    ("cpu", Resource::Cpu),
+    ("data", Resource::Data),
+    ("fsize", Resource::Fsize),
+    ("locks", Resource::Locks),
+    ("memlock", Resource::Memlock),
+    ("msgqueue", Resource::Msgqueue),
+    ("nice", Resource::Nice),
+    ("nofile", Resource::Nofile),
+    ("nproc", Resource::Nproc),
+    ("rss", Resource::Rss),
+    ("rtprio", Resource::Rtprio),
+    ("rttime", Resource::Rttime),
+    ("sigpending", Resource::Sigpending),
+    ("stack", Resource::Stack),
+];
+
+/// The limit of this name.
 pub fn resource(name: &str) -> Option<Resource> {
-    Some(match name {
-        "as" => Resource::As,
-        "core" => Resource::Core,
-        "cpu" => Resource::Cpu,
-        "data" => Resource::Data,
-        "fsize" => Resource::Fsize,
-        "locks" => Resource::Locks,
-        "memlock" => Resource::Memlock,
-        "msgqueue" => Resource::Msgqueue,
-        "nice" => Resource::Nice,
-        "nofile" => Resource::Nofile,
-        "nproc" => Resource::Nproc,
-        "rss" => Resource::Rss,
-        "rtprio" => Resource::Rtprio,
-        "rttime" => Resource::Rttime,
-        "sigpending" => Resource::Sigpending,
-        "stack" => Resource::Stack,
-        _ => return None,
-    })
+    let found = RESOURCES.iter().find(|(known, _)| *known == name);
+    found.map(|(_, resource)| *resource)
+}
+
+fn name_of(resource: Resource) -> &'static str {
+    let found = RESOURCES.iter().find(|(_, known)| *known == resource);
+    found.map_or("", |(name, _)| name)
 }
 
 /// Children are waited for, also where the parent ignores SIGCHLD: that is inherited (`execve(2)`), and the

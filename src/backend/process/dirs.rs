@@ -19,8 +19,8 @@
 //!     instances/NAME/secrets, configs
 //!     instances/NAME/hosts           what it sees as /etc/hosts
 //!     relays/SERVICE/socket          where the relay of a service meets the forwarder
-//! RUNTIME/PROJECT.sock               mode 0600
-//! RUNTIME/PROJECT.names.sock         the forwarder's
+//!     names.sock                     where commands meet the forwarder
+//! RUNTIME/PROJECT.sock               where they meet the supervisor; mode 0600
 //! ```
 
 use std::fs::{self, DirBuilder};
@@ -47,7 +47,8 @@ pub struct Dirs {
 
 impl Dirs {
     /// `$XDG_STATE_HOME/wharf` and `$XDG_RUNTIME_DIR/wharf` (XDG Base Directory Specification 0.8;
-    /// relative values are ignored as it demands). Without them `~/.local/state/wharf`, and `run` in it.
+    /// relative values are ignored as it demands). Without them `~/.local/state/wharf`, and `run` in it: also
+    /// where the runtime directory has gone, as it does with the last login of a user whose programs go on.
     ///
     /// Fails when neither `XDG_STATE_HOME` nor `HOME` says where to put the state.
     pub fn from_env(env: &Env) -> Result<Self, BackendError> {
@@ -66,8 +67,9 @@ impl Dirs {
                 ),
             })?
             .join("wharf");
-        let runtime =
-            absolute("XDG_RUNTIME_DIR").map_or_else(|| state.join("run"), |run| run.join("wharf"));
+        let runtime = absolute("XDG_RUNTIME_DIR")
+            .filter(|run| run.is_dir())
+            .map_or_else(|| state.join("run"), |run| run.join("wharf"));
         Ok(Self { state, runtime })
     }
 
@@ -189,10 +191,10 @@ impl ProjectDir {
         self.runtime.join(format!("{}.sock", self.short_name()))
     }
 
-    /// Where the forwarder will listen.
+    /// Where the forwarder will listen: beside the ledger, so that it is found as long as that is, whatever
+    /// becomes of the runtime directory.
     pub fn names_socket(&self) -> PathBuf {
-        self.runtime
-            .join(format!("{}.names.sock", self.short_name()))
+        self.root.join("names.sock")
     }
 
     /// One entry for each relay.
@@ -398,13 +400,21 @@ mod tests {
 
     #[test]
     fn xdg_directories_win_over_home() {
-        let dirs = Dirs::from_env(&env(&[
-            ("HOME", "/home/a"),
-            ("XDG_STATE_HOME", "/s"),
-            ("XDG_RUNTIME_DIR", "/r"),
-        ]))
-        .unwrap();
-        assert_eq!(dirs, Dirs::new("/s/wharf".into(), "/r/wharf".into()));
+        let root = tempfile::tempdir().unwrap();
+        let run = root.path().display().to_string();
+        let dirs = || {
+            Dirs::from_env(&env(&[
+                ("HOME", "/home/a"),
+                ("XDG_STATE_HOME", "/s"),
+                ("XDG_RUNTIME_DIR", &run),
+            ]))
+            .unwrap()
+        };
+        let there = root.path().join("wharf");
+        assert_eq!(dirs(), Dirs::new("/s/wharf".into(), there));
+        // As after the last login of a user whose programs go on.
+        fs::remove_dir(root.path()).unwrap();
+        assert_eq!(dirs(), Dirs::new("/s/wharf".into(), "/s/wharf/run".into()));
     }
 
     #[test]

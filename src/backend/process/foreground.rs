@@ -20,6 +20,7 @@ use super::cgroup::{Group, View, controllers};
 use super::child::{Extras, Launch, Way};
 use super::ledger::{Account, Record, Run};
 use super::protocol::Request;
+use super::refusal::shown;
 use super::run::{ProcessId, boot_id, new_run_id, wall_clock};
 use super::tree::Snapshot;
 use super::{Processes, convert, stores, terminal};
@@ -144,7 +145,7 @@ impl Processes {
                 &plan.extras,
             )
             .map(drop)
-            .map_err(|error| plan.failed(error))
+            .map_err(|error| plan.failed(&error))
     }
 
     fn beside(&self, project: &str, name: &str, aside: &Aside) -> Result<Started, BackendError> {
@@ -188,10 +189,7 @@ impl Processes {
             run_id: record.id().to_owned(),
             hosts: record.spec.names.hosts.clone(),
             // A command that may not put anything into the group of the service runs it beside.
-            extras: Extras {
-                door: record.group().and_then(|group| group.door(false).ok()),
-                ..Extras::default()
-            },
+            extras: Extras::beside(&record),
         })
     }
 
@@ -338,11 +336,11 @@ impl Started {
         }
     }
 
-    fn failed(&self, source: io::Error) -> BackendError {
+    fn failed(&self, source: &io::Error) -> BackendError {
         BackendError::Command {
-            command: self.command.join(" "),
+            command: shown(&self.command),
             working_dir: self.working_dir.clone(),
-            source,
+            source: self.launch(&self.environment).attempt().explain(&source),
         }
     }
 }
@@ -371,5 +369,5 @@ fn launch(plan: &Started, face: &Face) -> Result<Foreground, BackendError> {
         let ends = [stdin, Stdio::inherit(), Stdio::inherit()];
         (launch.spawn_under(ends, Way::Apart, &plan.extras), None)
     };
-    Foreground::new(child.map_err(|error| plan.failed(error))?, terminal)
+    Foreground::new(child.map_err(|error| plan.failed(&error))?, terminal)
 }

@@ -10,6 +10,7 @@ use tokio::net::unix::pipe::Receiver;
 use super::attributes::HookCommand;
 use super::child::{Extras, Launch, Way};
 use super::ledger::Record;
+use super::refusal::shown;
 use super::run::wall_clock;
 use crate::backend::BackendError;
 use crate::event::{Event, Events, Stream};
@@ -26,7 +27,7 @@ pub(super) async fn run(
 ) -> Result<(), BackendError> {
     for hook in hooks {
         let cannot = |source| BackendError::Command {
-            command: hook.command.join(" "),
+            command: shown(&hook.command),
             working_dir: hook.working_dir.clone(),
             source,
         };
@@ -58,12 +59,7 @@ async fn execute(
     let program = (hook.command.first().map(String::as_str) == Some("wharf"))
         .then_some(spec.program.as_deref())
         .flatten();
-    // Where the run has a control group, whatever the hook leaves behind ends with the run.
-    let beside = Extras {
-        door: record.group().and_then(|group| group.door(false).ok()),
-        ..Extras::default()
-    };
-    let mut child = Launch {
+    let launch = Launch {
         command: &hook.command,
         program: program.map(Path::new),
         working_dir: &hook.working_dir,
@@ -72,8 +68,10 @@ async fn execute(
         user: hook.user.as_ref().or(spec.user.as_ref()),
         descriptors: None,
         hosts: spec.names.hosts.as_deref(),
-    }
-    .spawn_under([Stdio::null(), stdout, stderr], Way::Apart, &beside)?;
+    };
+    let ends = [Stdio::null(), stdout, stderr];
+    let child = launch.spawn_under(ends, Way::Apart, &Extras::beside(record));
+    let mut child = child.map_err(|error| launch.attempt().explain(&error))?;
     let mut last_lines = Vec::new();
     let mut tell = |stream, line: Vec<u8>| {
         if last_lines.len() == KEPT {

@@ -25,6 +25,9 @@ const BESIDE: Duration = Duration::from_secs(1);
 /// The first and the longest pause between two looks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
+/// How many addresses are named.
+const NAMED: usize = 4;
+
 impl Processes {
     /// Watches until the instance listens on all of `claims`, or cannot any more because somebody else does:
     /// that fails, with the name of who it is. An instance that ends by itself, or takes its time, is no
@@ -115,8 +118,14 @@ impl Processes {
         let instead = told
             .filter(|port| !is_heeded(port))
             .map_or_else(String::new, |port| format!(", not on its $PORT, {port}"));
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        Some(format!("it listens on {}{instead}", addresses.join(", ")))
+        let left = match addresses.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            left => format!(" and {left} more"),
+        };
+        let addresses = addresses.iter().take(NAMED);
+        let addresses: Vec<String> = addresses.map(ToString::to_string).collect();
+        let addresses = addresses.join(", ");
+        Some(format!("it listens on {addresses}{left}{instead}"))
     }
 
     /// The claims on which nothing of the instance listens.

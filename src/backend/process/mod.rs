@@ -34,6 +34,7 @@ mod output;
 mod perform;
 pub mod protocol;
 mod ready;
+pub mod refusal;
 pub mod remains;
 pub mod run;
 pub(crate) mod socket;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::refusal::Refusal;
 use super::run::{ProcessId, Survivor};
 use crate::backend::BackendError;
 
@@ -143,19 +144,31 @@ pub struct Cause {
     pub errno: Option<i32>,
     /// In words.
     pub message: String,
+    /// What to do about it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 impl From<&io::Error> for Cause {
     fn from(error: &io::Error) -> Self {
         Self {
-            errno: error.raw_os_error(),
+            errno: Refusal::within(error).map_or(error.raw_os_error(), |refusal| refusal.errno),
             message: error.to_string(),
+            hint: Refusal::within(error).map(|refusal| refusal.hint.clone()),
         }
     }
 }
 
 impl From<Cause> for io::Error {
     fn from(cause: Cause) -> Self {
+        if let Some(hint) = cause.hint {
+            return Refusal {
+                errno: cause.errno,
+                message: cause.message,
+                hint,
+            }
+            .into();
+        }
         cause
             .errno
             .map_or_else(|| Self::other(cause.message), Self::from_raw_os_error)

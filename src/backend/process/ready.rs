@@ -113,7 +113,9 @@ impl Processes {
                 name: name.to_owned(),
                 seconds: timeout.as_secs(),
                 last: match self.elsewhere(project, name) {
-                    Some(elsewhere) if miss == Miss::Refused => format!("{miss}; {elsewhere}"),
+                    Some(elsewhere) if miss == Miss::Refused => {
+                        format!("nobody listens on {}; {elsewhere}", readiness.address)
+                    }
                     Some(_) | None => miss.to_string(),
                 },
                 last_lines: self.last_lines(project, name),

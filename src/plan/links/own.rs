@@ -18,6 +18,9 @@ const MOUNTED: &str = "/run/wharf";
 /// Which engine a forwarder asks; not on one that asks none.
 const ENGINE: &str = "wharf.engine";
 
+/// Where commands meet the forwarder: one that listens elsewhere is replaced.
+const LISTENS: &str = "names.sock";
+
 /// They have nothing to save.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -156,7 +159,7 @@ pub(in crate::plan) fn forwarder(
         name: forwarder_name(&inputs.project.name),
         number: 1,
         // What it asks is compared by its label: one that asks the engine serves those that do not need it.
-        fingerprint: digest([env!("CARGO_PKG_VERSION")]),
+        fingerprint: digest([env!("CARGO_PKG_VERSION"), LISTENS]),
         image: String::new(),
         ports: Vec::new(),
         environment: BTreeMap::new(),

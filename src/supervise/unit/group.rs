@@ -24,11 +24,8 @@ impl Unit {
 
     /// What a healthcheck is put into, so that whatever it leaves behind ends with the run.
     pub(super) fn beside(&self) -> Extras {
-        Extras {
-            // Without a group, the children of ours that are nobody's are taken in.
-            door: self.record.group().and_then(|group| group.door(false).ok()),
-            ..Extras::default()
-        }
+        // Without a group, the children of ours that are nobody's are taken in.
+        Extras::beside(&self.record)
     }
 
     /// Whether it runs and its keeper does not: then its orphans are the supervisor's children.

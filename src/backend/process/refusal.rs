@@ -1,0 +1,470 @@
+//! Why a program could not be started, in words, and what to do about it. The system says one number for a
+//! missing file, a missing interpreter of a script and a missing loader of a program; a look at the file tells
+//! which. Looks at files after a start has failed; starts nothing.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
+use rustix::io::Errno;
+
+use super::child::Part;
+
+/// How much of a command an error shows, in characters.
+const SHOWN: usize = 200;
+
+/// The longest word that `execve(2)` takes, in bytes, with its NUL.
+const LONGEST_WORD: usize = 128 * 1024;
+
+/// How much of a file is read: the kernel reads as much (`BINPRM_BUF_SIZE`).
+const HEAD: u64 = 256;
+
+/// See the module. Travels as the inside of an [`io::Error`] of the same kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// `errno(3)`.
+    pub errno: Option<i32>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> Self {
+        let kind = refusal
+            .errno
+            .map_or(io::ErrorKind::Other, |raw| Self::from_raw_os_error(raw).kind());
+        Self::new(kind, refusal)
+    }
+}
+
+impl Refusal {
+    /// What an error has inside, if it is one.
+    pub fn within(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+/// What was to be started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt<'a> {
+    /// argv.
+    pub(crate) command: &'a [String],
+    /// The file to run instead of looking the first word up.
+    pub(crate) program: Option<&'a Path>,
+    /// Where.
+    pub(crate) working_dir: &'a Path,
+    /// `PATH` of its environment.
+    pub(crate) path: Option<&'a str>,
+    /// The bytes of its environment.
+    pub(crate) environment: usize,
+    /// Whether it was to run as somebody else: what may be entered is then not ours to try.
+    pub(crate) as_other: bool,
+}
+
+/// A command as an error shows it.
+pub(crate) fn shown(command: &[String]) -> String {
+    let whole = command.join(" ");
+    match whole.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &whole[..end]),
+        None => whole,
+    }
+}
+
+impl Attempt<'_> {
+    /// The error that tells why.
+    pub(crate) fn explain(&self, error: &io::Error) -> io::Error {
+        let raw = error.raw_os_error();
+        if let Some((part, errno)) = raw.and_then(Part::of) {
+            return within(part, errno).into();
+        }
+        let (message, hint) = match raw.map(Errno::from_raw_os_error) {
+            None => {
+                let message = if error.kind() == io::ErrorKind::InvalidInput {
+                    "a word of its command or of its environment has a NUL in it".to_owned()
+                } else {
+                    error.to_string()
+                };
+                (message, "correct `command` or `environment` of the service".to_owned())
+            }
+            Some(errno) => self.of_file(errno),
+        };
+        let errno = raw.or((error.kind() == io::ErrorKind::NotADirectory)
+            .then_some(Errno::NOTDIR.raw_os_error()));
+        Refusal {
+            errno,
+            message,
+            hint,
+        }
+        .into()
+    }
+
+    fn of_file(&self, errno: Errno) -> (String, String) {
+        let says = io::Error::from(errno).to_string();
+        let says = says
+            .split_once(" (os error")
+            .map_or(says.as_str(), |(words, _)| words);
+        if errno == Errno::TOOBIG {
+            return self.too_long(says);
+        }
+        if !self.as_other
+            && let Some(barred) = barred(self.working_dir)
+        {
+            return (
+                format!("its directory may not be entered: {}", barred.display()),
+                format!("ls -ld {}", barred.display()),
+            );
+        }
+        let first = self.command.first().map_or("", String::as_str);
+        if first.is_empty() && self.program.is_none() {
+            return (
+                "its first word is empty".to_owned(),
+                "name a program in `command`".to_owned(),
+            );
+        }
+        match errno {
+            Errno::NAMETOOLONG => {
+                return (
+                    format!("{says}: its first word, of {} bytes, is no path", first.len()),
+                    "write `command` as a list of words, or as `[sh, -c, \"…\"]`".to_owned(),
+                );
+            }
+            Errno::AGAIN => {
+                return (
+                    format!("{says}: its user has as many processes as it may have"),
+                    "raise `ulimits.nproc` of the service, or what the system allows: ulimit -u"
+                        .to_owned(),
+                );
+            }
+            _ => {}
+        }
+        let Some(file) = self.file(first) else {
+            return (
+                says.to_owned(),
+                format!(
+                    "check that `{first}` is installed and on PATH, which for this service is {}",
+                    self.path.unwrap_or("not set")
+                ),
+            );
+        };
+        let shown = file.display();
+        if let Some(found) = missing(&file) {
+            return match found {
+                Way::File(file) => (
+                    format!("{} is a file and no directory", file.display()),
+                    format!("ls -l {}", file.display()),
+                ),
+                Way::Nothing(place) => (
+                    format!("{says}: {} is not there", place.display()),
+                    format!("check `command` and `working_dir` of the service: ls -l {shown}"),
+                ),
+            };
+        }
+        match errno {
+            Errno::ACCESS => self.forbidden(&file, says),
+            Errno::NOENT | Errno::NOEXEC | Errno::NOTDIR => unfit(&file, says),
+            Errno::TXTBSY => (
+                format!("{says}: something is still writing {shown}"),
+                format!("fuser -v {shown}"),
+            ),
+            _ => (says.to_owned(), format!("ls -l {shown}")),
+        }
+    }
+
+    fn too_long(&self, says: &str) -> (String, String) {
+        let words: usize = self.command.iter().map(|word| word.len() + 1).sum();
+        let longest = self.command.iter().map(String::len).max().unwrap_or(0);
+        let which = if longest >= LONGEST_WORD {
+            format!("a word of its command has {longest} bytes, of {LONGEST_WORD} at most")
+        } else {
+            format!(
+                "its command has {words} bytes and its environment {}; a single word or variable may have {LONGEST_WORD}",
+                self.environment
+            )
+        };
+        (
+            format!("{says}: {which}"),
+            "hand long values over in a file: `configs` or `secrets` of the service".to_owned(),
+        )
+    }
+
+    /// The file that was to be run; `None` where no directory of `PATH` has it.
+    fn file(&self, first: &str) -> Option<PathBuf> {
+        if let Some(program) = self.program {
+            return Some(program.to_owned());
+        }
+        if first.contains('/') {
+            return Some(self.working_dir.join(first));
+        }
+        let path = self.path.unwrap_or("/bin:/usr/bin");
+        let places = path.split(':').map(|place| self.working_dir.join(place).join(first));
+        let mut found = places.filter(|place| fs::symlink_metadata(place).is_ok());
+        found.next()
+    }
+
+    fn forbidden(&self, file: &Path, says: &str) -> (String, String) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let shown = file.display();
+        if !self.as_other
+            && let Some(barred) = file.parent().and_then(barred)
+        {
+            let barred = barred.display();
+            return (
+                format!("{says}: the directory {barred} may not be entered"),
+                format!("ls -ld {barred}"),
+            );
+        }
+        let Ok(facts) = fs::metadata(file) else {
+            return (says.to_owned(), format!("ls -l {shown}"));
+        };
+        if facts.is_dir() {
+            return (
+                format!("{says}: {shown} is a directory"),
+                "name a program in `command`".to_owned(),
+            );
+        }
+        if facts.permissions().mode() & 0o111 == 0 {
+            return (
+                format!("{says}: {shown} is not executable"),
+                format!("chmod +x {shown}"),
+            );
+        }
+        let noexec = statvfs(file).is_ok_and(|it| it.f_flag.contains(StatVfsMountFlags::NOEXEC));
+        if noexec {
+            return (
+                format!("{says}: {shown} is on a file system that is mounted noexec"),
+                format!("findmnt -T {shown}"),
+            );
+        }
+        if let Some(interpreter) = interpreter(file) {
+            let interpreter = interpreter.trim_end().to_owned();
+            if access(interpreter.as_str(), Access::EXEC_OK).is_err() {
+                return (
+                    format!("{says}: {interpreter}, which {shown} is to be run by, may not be executed"),
+                    format!("ls -l {interpreter}"),
+                );
+            }
+        }
+        (
+            format!("{says}: its user may not execute {shown}, or not enter a directory above it"),
+            format!("namei -l {shown}"),
+        )
+    }
+}
+
+/// A file that is there, and that the system could not run.
+fn unfit(file: &Path, says: &str) -> (String, String) {
+    let shown = file.display();
+    let Some(interpreter) = interpreter(file) else {
+        return (
+            format!(
+                "{says}: {shown} is no program for this machine, or what loads it is not installed"
+            ),
+            format!("file {shown}"),
+        );
+    };
+    if interpreter.ends_with('\r') {
+        return (
+            format!("the first line of {shown} ends with a carriage return, as files of Windows do"),
+            format!("sed -i 's/\\r$//' {shown}"),
+        );
+    }
+    if interpreter.is_empty() {
+        return (
+            format!("{says}: the first line of {shown} names no interpreter"),
+            format!("head -n 1 {shown}"),
+        );
+    }
+    (
+        format!("{says}: {interpreter}, which {shown} is to be run by"),
+        format!("install {interpreter}, or correct the first line of {shown}"),
+    )
+}
+
+/// What the first line of a script names (`execve(2)`, "Interpreter scripts"), with the carriage return that
+/// may be there.
+fn interpreter(file: &Path) -> Option<String> {
+    let mut head = Vec::new();
+    let file = File::open(file).ok()?;
+    file.take(HEAD).read_to_end(&mut head).ok()?;
+    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let line = line.trim_start_matches([' ', '\t']);
+    let end = line.find([' ', '\t']).unwrap_or(line.len());
+    Some(line[..end].to_owned())
+}
+
+/// What is wrong with the way to a file.
+enum Way {
+    /// This is a file where a directory should be.
+    File(PathBuf),
+    /// This is not there.
+    Nothing(PathBuf),
+}
+
+/// The first part of a path that is not what it has to be.
+fn missing(file: &Path) -> Option<Way> {
+    let mut above: Vec<&Path> = file.ancestors().collect();
+    above.reverse();
+    for part in above {
+        match fs::metadata(part) {
+            Ok(facts) if !facts.is_dir() && part != file => return Some(Way::File(part.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let target = fs::read_link(part).ok();
+                let place = target.map_or_else(
+                    || part.to_owned(),
+                    |target| part.parent().unwrap_or(Path::new("/")).join(target),
+                );
+                return Some(Way::Nothing(place));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    None
+}
+
+/// The first of these directories, from the root on, that we may not enter.
+fn barred(directory: &Path) -> Option<PathBuf> {
+    let mut above: Vec<&Path> = directory.ancestors().collect();
+    above.reverse();
+    above
+        .into_iter()
+        .find(|part| access(*part, Access::EXEC_OK) == Err(Errno::ACCESS))
+        .map(Path::to_owned)
+}
+
+/// Why it never came to the program.
+fn within(part: Part, errno: i32) -> Refusal {
+    let says = io::Error::from_raw_os_error(errno).to_string();
+    let says = says
+        .split_once(" (os error")
+        .map_or(says.as_str(), |(words, _)| words);
+    let (what, hint) = match part {
+        Part::Session => ("cannot begin a session".to_owned(), "ps -o sid,args".to_owned()),
+        Part::Terminal => (
+            "cannot have its terminal".to_owned(),
+            "leave `tty` of the service out".to_owned(),
+        ),
+        Part::Group => (
+            "cannot enter its control group".to_owned(),
+            "leave the limits of the service out (`cpus`, `mem_limit`, `pids_limit`)".to_owned(),
+        ),
+        Part::Score => (
+            "cannot have its oom_score_adj".to_owned(),
+            "a value below that of the shell needs CAP_SYS_RESOURCE: cat /proc/$$/oom_score_adj"
+                .to_owned(),
+        ),
+        Part::Limit(name) => (
+            format!("cannot have its `ulimits.{name}`"),
+            "a value above the hard limit needs CAP_SYS_RESOURCE: cat /proc/$$/limits".to_owned(),
+        ),
+        Part::Names => (
+            "cannot have an /etc/hosts of its own".to_owned(),
+            "wharf doctor".to_owned(),
+        ),
+        Part::User => (
+            "cannot become its user".to_owned(),
+            "leave `user` of the service out, or run wharf as root".to_owned(),
+        ),
+    };
+    Refusal {
+        errno: Some(errno),
+        message: format!("{what}: {says}"),
+        hint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn explained(command: &[&str], directory: &Path, errno: Errno) -> (String, String) {
+        let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+        let attempt = Attempt {
+            command: &command,
+            program: None,
+            working_dir: directory,
+            path: Some("/nowhere"),
+            environment: 10,
+            as_other: false,
+        };
+        let error = attempt.explain(&errno.into());
+        let refusal = Refusal::within(&error).unwrap();
+        assert_eq!(refusal.errno, Some(errno.raw_os_error()));
+        assert_eq!(error.kind(), io::Error::from(errno).kind());
+        (refusal.message.clone(), refusal.hint.clone())
+    }
+
+    fn write(path: &Path, text: &str, mode: u32) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn each_obstacle_is_told_from_the_others() {
+        let root = tempfile::tempdir().unwrap();
+        let at = root.path();
+        write(&at.join("script"), "#! /no/such/thing -x\n", 0o755);
+        write(&at.join("dos"), "#!/bin/sh\r\necho\r\n", 0o755);
+        write(&at.join("plain"), "hello", 0o644);
+        write(&at.join("garbage"), "\x7fELF", 0o755);
+        std::os::unix::fs::symlink("/gone/away", at.join("link")).unwrap();
+        let long = "x".repeat(LONGEST_WORD);
+        for (command, errno, message, hint) in [
+            ("./script", Errno::NOENT, "/no/such/thing, which", "first line"),
+            ("./dos", Errno::NOENT, "carriage return", "sed -i"),
+            ("./garbage", Errno::NOENT, "what loads it", "file "),
+            ("./link", Errno::NOENT, "/gone is not there", "ls -l"),
+            ("./none/x", Errno::NOENT, "none is not there", "ls -l"),
+            ("./plain/x", Errno::NOTDIR, "plain is a file and no directory", "ls -l"),
+            ("./plain", Errno::ACCESS, "is not executable", "chmod +x"),
+            (".//", Errno::ACCESS, "is a directory", "name a program"),
+            ("none", Errno::NOENT, "No such file", "on PATH, which for this service is /nowhere"),
+            ("", Errno::NOENT, "first word is empty", "name a program"),
+            (long.as_str(), Errno::TOOBIG, "131072 bytes", "configs"),
+        ] {
+            let (said, advice) = explained(&[command], at, errno);
+            assert!(said.contains(message), "{command:.20}: {said}");
+            assert!(advice.contains(hint), "{command:.20}: {advice}");
+            assert!(said.len() + advice.len() < 1000);
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_way_is_named() {
+        let raw = Part::Limit("nofile").mark(Errno::PERM.into());
+        let attempt = Attempt {
+            command: &[],
+            program: None,
+            working_dir: Path::new("/"),
+            path: None,
+            environment: 0,
+            as_other: false,
+        };
+        let error = attempt.explain(&raw);
+        assert_eq!(
+            error.to_string(),
+            "cannot have its `ulimits.nofile`: Operation not permitted"
+        );
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn a_long_command_is_shown_in_part() {
+        let shown = shown(&["echo".to_owned(), "é".repeat(1000)]);
+        assert_eq!(shown.chars().count(), SHOWN + 1);
+    }
+}
