@@ -11,7 +11,7 @@ use crate::backend::router::Backends;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
 use crate::cli::grace::grace;
-use crate::cli::provide;
+use crate::cli::{hasten, provide};
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
 use crate::plan::step::Provision;
@@ -65,7 +65,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let alone = context.lock(&backends, named.name()).await?;
+    let alone = hasten::lock(context, &backends, &named, &ending(context, &named, args)).await?;
     let pending = backends.pending(named.name());
     let patience = if alone.follows_a_killed_command() || pending.is_making() {
         LATE

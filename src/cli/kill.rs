@@ -23,7 +23,8 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let _alone = context.lock(&backends, named.name()).await?;
+    // Not in turn: it is for what does not come to an end, which may be what another command waits for. A signal is
+    // one effect on one instance, and makes and removes nothing.
     let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
     let observed = Observed {

@@ -18,6 +18,7 @@ mod forward;
 mod free;
 mod grace;
 mod graph;
+mod hasten;
 mod images;
 mod invocation;
 mod kill;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
 use crate::cli::grace::grace;
-use crate::cli::provide::ending;
+use crate::cli::{hasten, provide};
 use crate::error::Result;
 use crate::plan::down::{self, Ending};
 use crate::plan::step::Provision;
@@ -25,13 +25,17 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let _alone = context.lock(&backends, named.name()).await?;
+    let ending = Ending {
+        timeout: args.timeout,
+        ..context.ending(&named, &args.services)
+    };
+    let _alone = hasten::lock(context, &backends, &named, &ending).await?;
     let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
     let ending = Ending {
-        timeout: args.timeout,
-        providers: ending(context, &backends, &named, &args.services, Provision::Stop).await,
-        ..context.ending(&named, &args.services)
+        providers: provide::ending(context, &backends, &named, &args.services, Provision::Stop)
+            .await,
+        ..ending
     };
     let plan = down::stop(
         &Observed {

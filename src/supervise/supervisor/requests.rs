@@ -47,7 +47,7 @@ impl Supervisor {
                 if waits || signal == rustix::process::Signal::KILL.as_raw() {
                     return self.end(id, &instance, around, Unit::kill);
                 }
-                self.signal(&instance, signal).map(|()| None)
+                self.signal(&instance, signal, around).map(|()| None)
             }
             Ok(Request::Pause { instance }) => {
                 self.running(&instance).and_then(Unit::pause).map(|()| None)
@@ -187,8 +187,9 @@ impl Supervisor {
                 Ok(Some(unit)) => {
                     self.units.insert(name.into(), unit);
                 }
+                // Removed a moment ago, by another command.
                 Ok(None) => {
-                    return self.control.answer(id, &Reply::Failed(unknown(name)));
+                    return self.control.answer(id, &Reply::Done { id: None });
                 }
                 Err(error) => {
                     return self.control.answer(id, &Reply::Failed(error.into()));
@@ -207,8 +208,17 @@ impl Supervisor {
         }
     }
 
-    fn signal(&mut self, name: &str, signal: i32) -> Result<(), Failure> {
-        self.running(name)?.signal(signal)
+    /// What has ended needs no signal: the command that asks may have seen it a moment before.
+    fn signal(
+        &mut self,
+        name: &str,
+        signal: i32,
+        around: &Surroundings,
+    ) -> Result<(), Failure> {
+        let Some(unit) = self.units.get_mut(name) else {
+            return Ok(());
+        };
+        unit.signal(signal, around)
     }
 
     fn running(&mut self, name: &str) -> Result<&mut Unit, Failure> {

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, WatchFlags};
-use rustix::process::{Pid, Rlimit};
+use rustix::process::{Pid, Rlimit, Signal};
 
 use super::capture::{Moved, Recorder};
 use super::health::Schedule;
@@ -344,26 +344,38 @@ impl Unit {
         matches!(self.life.phase(), Phase::Waiting { .. })
     }
 
-    /// Sends a signal to the main process alone.
-    pub(super) fn signal(&mut self, signal: i32) -> Result<(), Failure> {
+    /// Sends a signal to the main process alone; one that is frozen goes on, as a container does, since it could
+    /// not take it otherwise. One that has ended needs none.
+    pub(super) fn signal(
+        &mut self,
+        signal: i32,
+        around: &Surroundings,
+    ) -> Result<(), Failure> {
         if !is_signal(signal) {
             return Err(Failure::Refused {
                 message: format!("{signal} is not a signal"),
             });
         }
-        let main = self.main.ok_or_else(|| Failure::Refused {
-            message: format!("{} is not running", self.record.spec.name),
-        })?;
+        let Some(main) = self.main else {
+            return Ok(());
+        };
         // Before it can end of it: a successor must know, too.
         self.record.told = Some(signal);
         self.record.write(&self.dir)?;
-        match main.signal_number(signal) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Failure::State {
+        if let Err(error) = main.signal_number(signal) {
+            return Err(Failure::State {
                 action: format!("cannot signal {}", self.record.spec.name),
                 cause: (&error).into(),
-            }),
+            });
         }
+        let stops = [Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU];
+        if self.record.status == Status::Paused
+            && !stops.iter().any(|stop| stop.as_raw() == signal)
+            && !self.is_ending()
+        {
+            return self.unpause(around);
+        }
+        Ok(())
     }
 
     /// Draws the conclusions of what happened in this turn of the loop.
