@@ -339,3 +339,79 @@ fn what_is_left_of_an_interrupted_stop_is_the_instance() {
     assert_eq!(row.json_lines()[0]["ExitCode"], 3);
     sandbox.wharf(&["down"]).expect(0);
 }
+
+/// A service that does not end when asked, and says that it was.
+const STUBBORN: &str = "services:\n  slow:\n    stop_grace_period: 10m\n    x-wharf: {process: {command: [sh, -c, \
+    'trap \"echo asked\" TERM; echo up; while :; do sleep 0.05; done']}}\n";
+
+#[test]
+fn a_stop_under_way_is_cut_short_by_others() {
+    for shorter in [
+        &["kill"][..],
+        &["kill", "-s", "KILL", "slow"],
+        &["stop", "-t", "0"],
+        &["down", "-t", "0"],
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.write("compose.yaml", STUBBORN);
+        sandbox.wharf(&["up", "-d"]).expect(0);
+        let logs = sandbox.spawn(&["logs", "-f", "--no-log-prefix"]);
+        logs.wait_for_line("up");
+        let stopping = sandbox.spawn(&["stop"]);
+        logs.wait_for_line("asked");
+        sandbox.wharf(shorter).expect(0);
+        stopping.wait().expect(0);
+        logs.wait();
+        sandbox.wharf(&["down"]).expect(0);
+    }
+}
+
+#[test]
+fn commands_work_without_the_runtime_directory() {
+    let sandbox = Sandbox::new();
+    let sleeper = "{x-wharf: {process: {command: [sleep, '600']}}}";
+    sandbox.write(
+        "compose.yaml",
+        format!("services:\n  a: {sleeper}\n  b: {sleeper}\n"),
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let run = sandbox.path().parent().unwrap().join("run");
+    let ids = |sandbox: &Sandbox| sandbox.wharf(&["ps", "-q"]).expect(0).stdout;
+    for command in [
+        &["restart", "b"][..],
+        &["stop", "a"],
+        &["up", "-d"],
+        &["up", "-d", "--force-recreate"],
+    ] {
+        // What a cleaner of temporary files takes, and what goes with the last login.
+        std::fs::remove_dir_all(run.join("wharf")).unwrap();
+        sandbox.wharf(command).expect(0);
+        std::fs::remove_dir_all(&run).unwrap();
+        sandbox.wharf(command).expect(0);
+        std::fs::create_dir(&run).unwrap();
+        sandbox.wharf(command).expect(0);
+        std::fs::create_dir_all(run.join("wharf")).unwrap();
+    }
+    assert_eq!(ids(&sandbox).lines().count(), 2);
+    std::fs::remove_dir_all(&run).unwrap();
+    sandbox.wharf(&["down"]).expect(0);
+    assert!(sandbox.processes().is_empty());
+}
+
+#[test]
+fn what_runs_beside_a_service_has_its_limits() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    ulimits: {nofile: 123}\n    oom_score_adj: 321\n    \
+         post_start: [{command: [sh, -c, 'ulimit -n > hook']}]\n    \
+         x-wharf: {process: {command: [sleep, '600']}}\n",
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let script = "ulimit -n; cat /proc/self/oom_score_adj";
+    let exec = sandbox.wharf(&["exec", "-T", "a", "sh", "-c", script]).expect(0);
+    assert_eq!(exec.stdout, "123\n321\n");
+    let hook = std::fs::read_to_string(sandbox.path().join("hook")).unwrap();
+    assert_eq!(hook, "123\n");
+    sandbox.wharf(&["down"]).expect(0);
+}

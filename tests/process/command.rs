@@ -43,6 +43,40 @@ async fn a_file_that_is_no_program_is_an_error_with_its_cause() {
 }
 
 #[tokio::test]
+async fn the_interpreter_of_a_script_is_told_from_the_script() {
+    let stage = Stage::new();
+    let path = stage.root.path().join("tool");
+    std::fs::write(&path, "#!/no/such/thing\n").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&path, executable).unwrap();
+    let error = stage.up(command("web", &["./tool"])).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("/no/such/thing, which"), "{source}");
+    let hints = wharf::error::Error::from(error).hints;
+    assert!(hints[0].starts_with("install /no/such/thing"), "{hints:?}");
+    assert_eq!(stage.instance("web").await.status, exited(127));
+}
+
+#[tokio::test]
+async fn the_limit_that_cannot_be_set_is_named() {
+    let stage = Stage::new();
+    let mut service = command("web", &["sleep", "600"]);
+    let limit = wharf::project::model::Ulimit {
+        soft: i64::MAX,
+        hard: i64::MAX,
+    };
+    service.ulimits = BTreeMap::from([("nofile".into(), limit)]);
+    let error = stage.up(service).await.unwrap_err();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    assert!(text.contains("nofile"), "{text}");
+}
+
+#[tokio::test]
 async fn a_missing_directory_is_named() {
     let stage = Stage::new();
     let mut service = command("web", &["true"]);

@@ -104,6 +104,28 @@ async fn a_paused_service_is_frozen_and_ends_politely() {
 }
 
 #[tokio::test]
+async fn a_signal_lets_a_paused_service_go_on() {
+    let stage = Stage::new();
+    let script = "trap 'exit 7' USR1; echo up; while :; do sleep 0.05; done";
+    stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "up").await;
+    let send = |signal: &str| Action::Kill {
+        instance: target("web"),
+        signal: signal.to_owned(),
+    };
+    let pause = Action::Pause {
+        instance: target("web"),
+    };
+    stage.act(pause).await.unwrap();
+    stage.act(send("STOP")).await.unwrap();
+    assert_eq!(stage.instance("web").await.status, Status::Paused);
+    stage.act(send("USR1")).await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 7);
+    // What has ended needs no signal.
+    stage.act(send("USR1")).await.unwrap();
+}
+
+#[tokio::test]
 async fn limits_are_set_or_named() {
     let mut stage = Stage::new();
     let mut service = shell("web", "exec sleep 600");

@@ -225,3 +225,24 @@ async fn the_second_command_waits_for_the_first_and_says_so() {
     drop(second.unwrap());
     assert!(stage.receiver.try_recv().is_err());
 }
+
+#[tokio::test]
+async fn without_its_ledger_it_starts_nothing_again_and_ends() {
+    let stage = Stage::new();
+    let go = stage.root.path().join("go");
+    let script = format!("echo up; until [ -e {} ]; do sleep 0.05; done", go.display());
+    let mut service = shell("web", &script);
+    service.restart = wharf::project::model::Restart::Always;
+    stage.up(service).await.unwrap();
+    stage.line("web", "up").await;
+    let supervisor = stage.supervisor().unwrap();
+    let ended = supervisor.open().unwrap();
+    let main = stage.record("web").process().unwrap();
+    std::fs::remove_dir_all(stage.dirs().state()).unwrap();
+    assert!(main.is_alive() && supervisor.is_alive());
+    std::fs::write(&go, "").unwrap();
+    tokio::task::spawn_blocking(move || crate::stage::until_readable(&ended))
+        .await
+        .unwrap();
+    assert!(!main.is_alive());
+}

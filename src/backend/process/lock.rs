@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -47,6 +47,14 @@ pub(super) async fn exclusive(path: &Path, held: impl FnOnce()) -> io::Result<Fi
         .map_err(io::Error::from)
 }
 
+/// Whether a file that is open is still the one at its path.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |facts: std::fs::Metadata| (facts.dev(), facts.ino());
+    let ours = file.metadata().map(identity);
+    let there = std::fs::metadata(path).map(identity);
+    matches!((ours, there), (Ok(ours), Ok(there)) if ours == there)
+}
+
 /// Whether somebody has the lock of a file; nobody has one that is not there.
 pub(super) fn is_held(path: &Path) -> bool {
     let Ok(file) = File::open(path) else {
@@ -74,6 +82,10 @@ mod tests {
         .unwrap();
         assert!(told);
         assert!(is_held(&path));
+        assert!(is_at(&second, &path));
+        std::fs::rename(&path, root.path().join("aside")).unwrap();
+        assert!(!is_at(&second, &path));
+        std::fs::rename(root.path().join("aside"), &path).unwrap();
         drop(second);
         assert!(!is_held(&path));
     }

@@ -26,7 +26,7 @@ use super::unit::{Settled, Surroundings, Unit};
 use crate::backend::BackendError;
 use crate::backend::process::dirs::ProjectDir;
 use crate::backend::process::protocol::Reply;
-use crate::backend::process::{Record, names};
+use crate::backend::process::{Record, lock, names};
 
 /// How long it waits for the command that started it to connect.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub(super) struct Supervisor {
     descriptors: Rlimit,
     dismissed: bool,
     /// Held for life; the kernel lets go of it.
-    _lock: File,
+    lock: File,
 }
 
 /// What a descriptor in the poll set stands for.
@@ -93,7 +93,7 @@ impl Supervisor {
             origin: Instant::now(),
             descriptors,
             dismissed: false,
-            _lock: lock,
+            lock,
         }
     }
 
@@ -319,8 +319,11 @@ impl Supervisor {
 
     /// Leaves so that nobody finds a socket without a supervisor behind it.
     pub(super) fn leave(self) {
-        drop(std::fs::remove_file(self.dir.supervisor_card()));
-        self.control.close();
+        // Where the project's directory was removed and made anew, card and socket are another one's.
+        if lock::is_at(&self.lock, &self.dir.supervisor_lock()) {
+            drop(std::fs::remove_file(self.dir.supervisor_card()));
+            self.control.close();
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::chase::chase;
 use super::{GROUP_RETRY, Settled, Surroundings, Unit};
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::remains::Remains;
@@ -157,6 +158,13 @@ impl Unit {
             // One that is frozen would not notice.
             drop(send(&fd, Signal::CONT.as_raw()));
             self.watched.push((*id, fd));
+        }
+        // Where what was known has been killed and there are others: they come faster than they are found.
+        let is_new = |id: &ProcessId| !self.known.contains(id);
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| !polite)
+            && tree.iter().any(is_new)
+        {
+            chase(keeper.id);
         }
         self.known = tree;
         None

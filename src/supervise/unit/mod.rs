@@ -1,6 +1,7 @@
 //! One instance in the supervisor's hands: carries out what its lifecycle decides, on the real process, its
 //! keeper and its ledger entry. Decides nothing itself.
 
+mod chase;
 mod ending;
 mod freeze;
 mod group;
@@ -418,6 +419,7 @@ impl Unit {
         if self.record.told.is_some_and(is_end) {
             self.life.dismiss();
         }
+        self.forsake();
         self.known = around.tree(self, id.or_else(|| self.record.process()));
         if let Some(run) = &mut self.record.run {
             run.code = Some(code);
@@ -432,6 +434,14 @@ impl Unit {
             self.sweep(around, id)
         } else {
             self.perform(action, around, id)
+        }
+    }
+
+    /// Without its place in the ledger, which somebody has removed, it ends as it likes and is not started again: no
+    /// command could know of it.
+    fn forsake(&mut self) {
+        if !self.dir.path().is_dir() {
+            self.life.dismiss();
         }
     }
 

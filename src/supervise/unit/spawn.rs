@@ -90,6 +90,7 @@ impl Unit {
             run.code = Some(code);
             run.finished = Some(wall_clock());
         }
+        self.forsake();
         drop(self.apply(Event::SpawnFailed, around));
     }
 
