@@ -50,8 +50,14 @@ async fn look(
     ending: &Ending,
     told: &mut BTreeSet<InstanceId>,
 ) {
-    let mut instances = named.instances(context.ui, backends).await.unwrap_or_default();
-    if instances.iter().any(|each| each.backend == BackendKind::Container) {
+    let mut instances = named
+        .instances(context.ui, backends)
+        .await
+        .unwrap_or_default();
+    if instances
+        .iter()
+        .any(|each| each.backend == BackendKind::Container)
+    {
         let about = backends.containers.about_to_end(named.name()).await;
         let about = about.unwrap_or_default();
         for instance in &mut instances {

@@ -130,8 +130,9 @@ impl Outfit {
         } else {
             Way::Apart
         };
-        let ready = launch(spec, order.run_id, order.descriptors).ready(way, &Extras::of(attributes, door))
-        .map_err(|error| cannot_run(spec, &error))?;
+        let ready = launch(spec, order.run_id, order.descriptors)
+            .ready(way, &Extras::of(attributes, door))
+            .map_err(|error| cannot_run(spec, &error))?;
         Ok(Self {
             notebook,
             streams,

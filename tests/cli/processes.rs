@@ -409,7 +409,9 @@ fn what_runs_beside_a_service_has_its_limits() {
     );
     sandbox.wharf(&["up", "-d"]).expect(0);
     let script = "ulimit -n; cat /proc/self/oom_score_adj";
-    let exec = sandbox.wharf(&["exec", "-T", "a", "sh", "-c", script]).expect(0);
+    let exec = sandbox
+        .wharf(&["exec", "-T", "a", "sh", "-c", script])
+        .expect(0);
     assert_eq!(exec.stdout, "123\n321\n");
     let hook = std::fs::read_to_string(sandbox.path().join("hook")).unwrap();
     assert_eq!(hook, "123\n");

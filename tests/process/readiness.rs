@@ -106,8 +106,7 @@ async fn a_server_on_another_port_is_told_from_none() {
     let BackendError::NotReady { last, .. } = error else {
         panic!("{error}");
     };
-    let wanted =
-        format!("nobody listens on 127.0.0.1:{elsewhere}; it listens on 127.0.0.1:{port}");
+    let wanted = format!("nobody listens on 127.0.0.1:{elsewhere}; it listens on 127.0.0.1:{port}");
     assert_eq!(last, wanted);
     stage.stop("web", None).await.unwrap();
 }

@@ -230,7 +230,10 @@ async fn the_second_command_waits_for_the_first_and_says_so() {
 async fn without_its_ledger_it_starts_nothing_again_and_ends() {
     let stage = Stage::new();
     let go = stage.root.path().join("go");
-    let script = format!("echo up; until [ -e {} ]; do sleep 0.05; done", go.display());
+    let script = format!(
+        "echo up; until [ -e {} ]; do sleep 0.05; done",
+        go.display()
+    );
     let mut service = shell("web", &script);
     service.restart = wharf::project::model::Restart::Always;
     stage.up(service).await.unwrap();

@@ -149,7 +149,9 @@ impl Launch<'_> {
             program: self.program,
             working_dir: self.working_dir,
             path: self.environment.get("PATH").map(String::as_str),
-            environment: variables.map(|(name, value)| name.len() + value.len() + 2).sum(),
+            environment: variables
+                .map(|(name, value)| name.len() + value.len() + 2)
+                .sum(),
             as_other: self.user.is_some(),
         }
     }

@@ -42,9 +42,9 @@ impl std::error::Error for Refusal {}
 
 impl From<Refusal> for io::Error {
     fn from(refusal: Refusal) -> Self {
-        let kind = refusal
-            .errno
-            .map_or(io::ErrorKind::Other, |raw| Self::from_raw_os_error(raw).kind());
+        let kind = refusal.errno.map_or(io::ErrorKind::Other, |raw| {
+            Self::from_raw_os_error(raw).kind()
+        });
         Self::new(kind, refusal)
     }
 }
@@ -96,12 +96,16 @@ impl Attempt<'_> {
                 } else {
                     error.to_string()
                 };
-                (message, "correct `command` or `environment` of the service".to_owned())
+                (
+                    message,
+                    "correct `command` or `environment` of the service".to_owned(),
+                )
             }
             Some(errno) => self.of_file(errno),
         };
-        let errno = raw.or((error.kind() == io::ErrorKind::NotADirectory)
-            .then_some(Errno::NOTDIR.raw_os_error()));
+        let errno = raw
+            .or((error.kind() == io::ErrorKind::NotADirectory)
+                .then_some(Errno::NOTDIR.raw_os_error()));
         Refusal {
             errno,
             message,
@@ -136,7 +140,10 @@ impl Attempt<'_> {
         match errno {
             Errno::NAMETOOLONG => {
                 return (
-                    format!("{says}: its first word, of {} bytes, is no path", first.len()),
+                    format!(
+                        "{says}: its first word, of {} bytes, is no path",
+                        first.len()
+                    ),
                     "write `command` as a list of words, or as `[sh, -c, \"…\"]`".to_owned(),
                 );
             }
@@ -208,7 +215,9 @@ impl Attempt<'_> {
             return Some(self.working_dir.join(first));
         }
         let path = self.path.unwrap_or("/bin:/usr/bin");
-        let places = path.split(':').map(|place| self.working_dir.join(place).join(first));
+        let places = path
+            .split(':')
+            .map(|place| self.working_dir.join(place).join(first));
         let mut found = places.filter(|place| fs::symlink_metadata(place).is_ok());
         found.next()
     }
@@ -251,7 +260,9 @@ impl Attempt<'_> {
             let interpreter = interpreter.trim_end().to_owned();
             if access(interpreter.as_str(), Access::EXEC_OK).is_err() {
                 return (
-                    format!("{says}: {interpreter}, which {shown} is to be run by, may not be executed"),
+                    format!(
+                        "{says}: {interpreter}, which {shown} is to be run by, may not be executed"
+                    ),
                     format!("ls -l {interpreter}"),
                 );
             }
@@ -276,7 +287,9 @@ fn unfit(file: &Path, says: &str) -> (String, String) {
     };
     if interpreter.ends_with('\r') {
         return (
-            format!("the first line of {shown} ends with a carriage return, as files of Windows do"),
+            format!(
+                "the first line of {shown} ends with a carriage return, as files of Windows do"
+            ),
             format!("sed -i 's/\\r$//' {shown}"),
         );
     }
@@ -298,7 +311,10 @@ fn interpreter(file: &Path) -> Option<String> {
     let mut head = Vec::new();
     let file = File::open(file).ok()?;
     file.take(HEAD).read_to_end(&mut head).ok()?;
-    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = head
+        .strip_prefix(b"#!")?
+        .split(|byte| *byte == b'\n')
+        .next()?;
     let line = String::from_utf8_lossy(line);
     let line = line.trim_start_matches([' ', '\t']);
     let end = line.find([' ', '\t']).unwrap_or(line.len());
@@ -319,7 +335,9 @@ fn missing(file: &Path) -> Option<Way> {
     above.reverse();
     for part in above {
         match fs::metadata(part) {
-            Ok(facts) if !facts.is_dir() && part != file => return Some(Way::File(part.to_owned())),
+            Ok(facts) if !facts.is_dir() && part != file => {
+                return Some(Way::File(part.to_owned()));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let target = fs::read_link(part).ok();
                 let place = target.map_or_else(
@@ -351,7 +369,10 @@ fn within(part: Part, errno: i32) -> Refusal {
         .split_once(" (os error")
         .map_or(says.as_str(), |(words, _)| words);
     let (what, hint) = match part {
-        Part::Session => ("cannot begin a session".to_owned(), "ps -o sid,args".to_owned()),
+        Part::Session => (
+            "cannot begin a session".to_owned(),
+            "ps -o sid,args".to_owned(),
+        ),
         Part::Terminal => (
             "cannot have its terminal".to_owned(),
             "leave `tty` of the service out".to_owned(),
@@ -424,15 +445,30 @@ mod tests {
         std::os::unix::fs::symlink("/gone/away", at.join("link")).unwrap();
         let long = "x".repeat(LONGEST_WORD);
         for (command, errno, message, hint) in [
-            ("./script", Errno::NOENT, "/no/such/thing, which", "first line"),
+            (
+                "./script",
+                Errno::NOENT,
+                "/no/such/thing, which",
+                "first line",
+            ),
             ("./dos", Errno::NOENT, "carriage return", "sed -i"),
             ("./garbage", Errno::NOENT, "what loads it", "file "),
-            ("./link", Errno::NOENT, "/gone is not there", "ls -l"),
+            ("./link", Errno::NOENT, "/gone/away is not there", "ls -l"),
             ("./none/x", Errno::NOENT, "none is not there", "ls -l"),
-            ("./plain/x", Errno::NOTDIR, "plain is a file and no directory", "ls -l"),
+            (
+                "./plain/x",
+                Errno::NOTDIR,
+                "plain is a file and no directory",
+                "ls -l",
+            ),
             ("./plain", Errno::ACCESS, "is not executable", "chmod +x"),
             (".//", Errno::ACCESS, "is a directory", "name a program"),
-            ("none", Errno::NOENT, "No such file", "on PATH, which for this service is /nowhere"),
+            (
+                "none",
+                Errno::NOENT,
+                "No such file",
+                "on PATH, which for this service is /nowhere",
+            ),
             ("", Errno::NOENT, "first word is empty", "name a program"),
             (long.as_str(), Errno::TOOBIG, "131072 bytes", "configs"),
         ] {

@@ -209,12 +209,7 @@ impl Supervisor {
     }
 
     /// What has ended needs no signal: the command that asks may have seen it a moment before.
-    fn signal(
-        &mut self,
-        name: &str,
-        signal: i32,
-        around: &Surroundings,
-    ) -> Result<(), Failure> {
+    fn signal(&mut self, name: &str, signal: i32, around: &Surroundings) -> Result<(), Failure> {
         let Some(unit) = self.units.get_mut(name) else {
             return Ok(());
         };

@@ -347,11 +347,7 @@ impl Unit {
 
     /// Sends a signal to the main process alone; one that is frozen goes on, as a container does, since it could
     /// not take it otherwise. One that has ended needs none.
-    pub(super) fn signal(
-        &mut self,
-        signal: i32,
-        around: &Surroundings,
-    ) -> Result<(), Failure> {
+    pub(super) fn signal(&mut self, signal: i32, around: &Surroundings) -> Result<(), Failure> {
         if !is_signal(signal) {
             return Err(Failure::Refused {
                 message: format!("{signal} is not a signal"),
