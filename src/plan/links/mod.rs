@@ -3,6 +3,7 @@
 
 pub(super) mod along;
 mod own;
+mod pairs;
 mod rewrite;
 mod steps;
 
@@ -231,7 +232,11 @@ fn meets_containers(inputs: &Inputs<'_>, service: &Service) -> bool {
         .collect();
     planned
         || inputs.observed.instances.iter().any(|instance| {
+            // Orphans that go at this command need no names any more.
+            let stays =
+                !inputs.policy.remove_orphans || project.disabled.contains(&instance.service);
             instance.backend == BackendKind::Container
+                && stays
                 && !project.services.contains_key(&instance.service)
                 && instance
                     .networks

@@ -2,11 +2,14 @@
 //! hosts file of their own.
 //!
 //! Only what is clearly a host is replaced: with a port (`db:5432`), in an address with a scheme
-//! (`postgres://user:pw@db/x`), or as the whole value of a variable that says it is a host (`DB_HOST`).
+//! (`postgres://user:pw@db/x`), in a connection string of pairs (`Host=db;Port=5432`), or as the whole value, or a list
+//! that is the whole value, of a variable that says it is a host (`DB_HOST`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 
+use super::pairs::{self, Host};
 use crate::naming::Forward;
 
 /// A service as an environment may mention it.
@@ -53,6 +56,7 @@ const DEFAULT_PORTS: &[(&str, u16)] = &[
     ("memcached", 11211),
     ("mongodb", 27017),
     ("mqtt", 1883),
+    ("mssql", 1433),
     ("mysql", 3306),
     ("nats", 4222),
     ("postgres", 5432),
@@ -60,6 +64,7 @@ const DEFAULT_PORTS: &[(&str, u16)] = &[
     ("redis", 6379),
     ("rediss", 6379),
     ("smtp", 25),
+    ("sqlserver", 1433),
     ("ws", 80),
     ("wss", 443),
 ];
@@ -77,13 +82,13 @@ pub(super) fn rewrite(
     for (variable, value) in environment {
         let mut scan = Scan {
             variable,
-            text: value,
             names,
             first_port,
             forwards: BTreeSet::new(),
             refused: BTreeSet::new(),
         };
-        let to = scan.whole().unwrap_or_else(|| scan.parts());
+        let named = scan.named(value);
+        let to = scan.parts(named.as_deref().unwrap_or(value));
         if to != *value {
             outcome.values.push(Rewritten {
                 variable: variable.clone(),
@@ -100,7 +105,6 @@ pub(super) fn rewrite(
 /// One value on its way.
 struct Scan<'a> {
     variable: &'a str,
-    text: &'a str,
     names: &'a BTreeMap<String, Mentioned>,
     first_port: u16,
     forwards: BTreeSet<Forward>,
@@ -108,25 +112,71 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// A value that is a name and nothing else, where the variable says that it is a host.
-    fn whole(&mut self) -> Option<String> {
-        let mentioned = self.names.get(self.text)?.clone();
-        if !is_host_variable(self.variable) {
-            return None;
+    /// The value with addresses for names that stand without a port: a list of hosts in a variable that says so, or
+    /// a string of pairs.
+    fn named(&mut self, text: &str) -> Option<String> {
+        let listed = pairs::list(text);
+        let is_hosts = if listed.len() == 1 {
+            is_host_variable(self.variable)
+        } else {
+            is_host_variable(self.variable) || is_hosts_variable(self.variable)
+        };
+        let is_mentioned = |host: &Host| {
+            let name = text.get(host.name.clone());
+            name.is_some_and(|name| self.names.contains_key(name))
+        };
+        let found = if is_hosts && listed.iter().any(is_mentioned) {
+            listed
+        } else {
+            pairs::hosts(text)
+        };
+        let is_of_several = found.len() > 1;
+        let mut changes: Vec<(Range<usize>, String)> = Vec::new();
+        for Host { name, port } in found {
+            let mentioned = text.get(name.clone()).and_then(|name| self.names.get(name));
+            let Some(mentioned) = mentioned.cloned() else {
+                continue;
+            };
+            match port {
+                // Another port would be that of the others, too.
+                Some((port, _)) if is_of_several && port < self.first_port => {
+                    self.lead(&mentioned, port, port);
+                    self.refused.insert((mentioned.service.clone(), port));
+                }
+                Some((port, place)) => {
+                    let to = self.listen(&mentioned, port);
+                    changes.push((place, to.to_string()));
+                }
+                None => self.lead_all(&mentioned),
+            }
+            changes.push((name, mentioned.address.to_string()));
         }
-        // Its port is in another variable, so all of them must be there, under their own numbers.
+        changes.sort_by_key(|(place, _)| place.start);
+        // One port may be that of several hosts.
+        changes.dedup();
+        let mut to = String::with_capacity(text.len());
+        let mut at = 0;
+        for (place, new) in changes {
+            to.push_str(text.get(at..place.start)?);
+            to.push_str(&new);
+            at = place.end;
+        }
+        to.push_str(text.get(at..)?);
+        Some(to)
+    }
+
+    /// The port is said elsewhere, so all of them must be there, under their own numbers.
+    fn lead_all(&mut self, mentioned: &Mentioned) {
         for port in &mentioned.ports {
-            self.lead(&mentioned, *port, *port);
+            self.lead(mentioned, *port, *port);
             if *port < self.first_port {
                 self.refused.insert((mentioned.service.clone(), *port));
             }
         }
-        Some(mentioned.address.to_string())
     }
 
     /// Names with a port, and names in addresses with a scheme.
-    fn parts(&mut self) -> String {
-        let text = self.text;
+    fn parts(&mut self, text: &str) -> String {
         let mut to = String::with_capacity(text.len());
         let mut at = 0;
         while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
@@ -167,7 +217,7 @@ impl Scan<'_> {
             return Some((format!("{}:{to}", mentioned.address), 1 + digits));
         }
         let scheme = scheme?;
-        let ends = after.is_empty() || after.starts_with(['/', '?', '#', ',', ' ', '"', '\'', ')']);
+        let ends = after.is_empty() || after.starts_with(ENDS);
         if !ends {
             return None;
         }
@@ -212,6 +262,9 @@ impl Scan<'_> {
 fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
+
+/// What may follow a host without a port; the semicolon as in `jdbc:sqlserver://db;databaseName=x`.
+const ENDS: [char; 9] = ['/', '?', '#', ',', ' ', '"', '\'', ')', ';'];
 
 /// What stands between the addresses of a value.
 const BETWEEN: [char; 11] = [',', ';', ' ', '\t', '\n', '=', '(', '[', '"', '\'', '|'];
@@ -264,15 +317,32 @@ fn port(after: &str) -> Option<(u16, usize)> {
 
 /// `DB_HOST`, `PGHOST`, `REDIS_HOSTNAME`, `MYSQL_SERVER` …
 fn is_host_variable(variable: &str) -> bool {
+    let ends = ["HOST", "HOSTNAME", "SERVER", "ADDR", "ADDRESS", "ENDPOINT"];
     let upper = variable.to_ascii_uppercase();
-    ["HOST", "HOSTNAME", "SERVER", "ADDR", "ADDRESS", "ENDPOINT"]
-        .iter()
-        .any(|end| {
-            upper
-                .strip_suffix(end)
-                .is_some_and(|rest| rest.is_empty() || rest.ends_with(['_', '.', '-']))
-                || *end == "HOST" && upper.ends_with("HOST")
-        })
+    upper.ends_with("HOST") || ends.iter().any(|end| is_last_word(&upper, end))
+}
+
+/// `DB_HOSTS`, `MEMCACHED_SERVERS` … but not those that say whose requests are answered (`ALLOWED_HOSTS`).
+fn is_hosts_variable(variable: &str) -> bool {
+    let ends = [
+        "HOSTS",
+        "HOSTNAMES",
+        "SERVERS",
+        "ENDPOINTS",
+        "BROKERS",
+        "NODES",
+    ];
+    let guards = [
+        "ALLOW", "TRUST", "PERMIT", "ACCEPT", "DENY", "VIRTUAL", "ORIGIN",
+    ];
+    let upper = variable.to_ascii_uppercase();
+    ends.iter().any(|end| is_last_word(&upper, end))
+        && !guards.iter().any(|guard| upper.contains(guard))
+}
+
+fn is_last_word(variable: &str, word: &str) -> bool {
+    let rest = variable.strip_suffix(word);
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with(['_', '.', '-']))
 }
 
 #[cfg(test)]
@@ -410,6 +480,56 @@ mod tests {
         }
         for variable in ["DB", "APP_NAME", "HOSTS", "GHOSTS_OF"] {
             assert_eq!(value(variable, "db", 1024).0, "db", "{variable}");
+        }
+    }
+
+    #[test]
+    fn connection_strings_of_pairs_have_hosts() {
+        check(
+            "Host=db;Port=5432;Database=db",
+            "Host=127.77.0.1;Port=5432;Database=db",
+        );
+        check(
+            "host=db port=5432 user=db",
+            "host=127.77.0.1 port=5432 user=db",
+        );
+        check("Host=proxy;Port=80", "Host=127.77.0.2;Port=20080");
+        check(
+            "host=db,kafka port=5432",
+            "host=127.77.0.1,127.77.0.4 port=5432",
+        );
+        check(
+            "Server=tcp:db,1433;Database=x",
+            "Server=tcp:127.77.0.1,1433;Database=x",
+        );
+        check("Host=db:5432;User=db", "Host=127.77.0.1:5432;User=db");
+        check(
+            "jdbc:sqlserver://db;databaseName=x",
+            "jdbc:sqlserver://127.77.0.1;databaseName=x",
+        );
+        let leads = value("X", "host=db port=6432", 1024).1;
+        assert_eq!(leads, ["127.77.0.1:6432 db:6432"]);
+        let leads = value("X", "Host=db;Database=x", 1024).1;
+        assert_eq!(leads, ["127.77.0.1:5432 db:5432"]);
+        for text in ["the host=db is down", "a host=db", "name=db;kind=db"] {
+            check(text, text);
+        }
+    }
+
+    #[test]
+    fn lists_of_hosts_count_where_the_variable_says_so() {
+        let both = "127.77.0.1,127.77.0.4";
+        for variable in ["PGHOST", "DB_HOSTS", "MEMCACHED_SERVERS", "kafka.brokers"] {
+            assert_eq!(value(variable, "db,kafka", 1024).0, both, "{variable}");
+        }
+        let mixed = value("DB_HOSTS", "db, other,kafka:9092", 1024).0;
+        assert_eq!(mixed, "127.77.0.1, other,127.77.0.4:9092");
+        for variable in ["ALLOWED_HOSTS", "TRUSTED_HOSTS", "NAMES", "SERVICES"] {
+            assert_eq!(
+                value(variable, "db,kafka", 1024).0,
+                "db,kafka",
+                "{variable}"
+            );
         }
     }
 
