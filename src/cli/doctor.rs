@@ -12,7 +12,7 @@ use crate::doctor::gather::gather;
 use crate::doctor::needs::{Hold, PortNeed, needs};
 use crate::doctor::{Finding, State};
 use crate::error::{Error, Result};
-use crate::plan::placement::{Wishes, place};
+use crate::plan::placement::{Wishes, place, place_without_engine};
 use crate::project::model::Project;
 use crate::project::{self, Disk, LoadErrorKind};
 use crate::ui::{BAD, DIM, GOOD, NAME, WARN, report};
@@ -115,7 +115,13 @@ async fn project_findings(
 ) -> Result<Vec<Finding>> {
     // A file of choices that cannot be read is found when `up` needs it.
     let wishes = with_choices(project, &Wishes::default(), backends).unwrap_or_default();
-    let placement = place(project, &wishes)?;
+    let wished = place(project, &wishes)?;
+    let needs_engine = wished.needs_engine() && machine.engine().is_none();
+    // As `up` would place them.
+    let placement = match place_without_engine(project, &wishes) {
+        Ok(placement) if needs_engine => placement,
+        Ok(_) | Err(_) => wished.clone(),
+    };
     // An unreadable ledger is a finding about the state directory, not a reason to say nothing.
     let mut instances = backends
         .processes
@@ -144,7 +150,7 @@ async fn project_findings(
         .filter(|row| row.state != PortState::Remote)
         .map(port_need)
         .collect();
-    let mut all = needs(project, &placement, machine, &ports);
+    let mut all = needs(project, &wished, &placement, machine, &ports);
     all.extend(unknown);
     Ok(all)
 }

@@ -34,23 +34,29 @@ pub struct Hold {
     pub releasable: bool,
 }
 
-/// What the project needs.
+/// Where processes and their output are kept.
+const LOCAL: &str = "a place for local services";
+
+/// What the project needs. `wished` is where its services are to run, `placement` where `up` runs them, which is
+/// another place for some where no engine answers.
 pub fn needs(
     project: &Project,
+    wished: &Placement,
     placement: &Placement,
     machine: &Machine,
     ports: &[PortNeed],
 ) -> Vec<Finding> {
     let mut all = Vec::new();
-    let services = |backend| -> Vec<&Service> {
+    let services = |placement: &Placement, backend| -> Vec<&Service> {
         let own = project.services.values();
         own.filter(|service| service.provider.is_none())
             .filter(|service| placement.of(&service.name) == backend)
             .map(AsRef::as_ref)
             .collect()
     };
-    let containers = services(BackendKind::Container);
-    let processes = services(BackendKind::Process);
+    let containers = services(wished, BackendKind::Container);
+    let processes = services(placement, BackendKind::Process);
+    let is_mixed = !services(placement, BackendKind::Container).is_empty() && !processes.is_empty();
     if !containers.is_empty() {
         all.push(engine(&containers, machine));
         if let Some((facts, abilities)) = machine.engine() {
@@ -63,7 +69,7 @@ pub fn needs(
         }
     }
     if !processes.is_empty() {
-        all.push(state(&processes, machine));
+        all.push(state(LOCAL, &processes, machine));
         let limited = |service: &&Service| {
             service.nano_cpus.is_some()
                 || service.mem_limit.is_some()
@@ -75,10 +81,15 @@ pub fn needs(
             machine,
         ));
     }
+    if processes.is_empty() && !containers.is_empty() {
+        // Every command that changes a project locks it there, and remembers what was chosen.
+        let place = state("a place for the project's state", &containers, machine);
+        all.extend(Some(place).filter(|finding| finding.state != super::State::Ok));
+    }
     let watched = project.services.values().map(AsRef::as_ref);
     let watched = watched.filter(|service: &&Service| !service.watch.is_empty());
     all.extend(as_found("inotify", watched, machine));
-    if !containers.is_empty() && !processes.is_empty() {
+    if is_mixed {
         all.extend(names(&processes, machine));
     }
     all.extend(holders(ports, placement, machine));
@@ -120,22 +131,24 @@ fn engine(containers: &[&Service], machine: &Machine) -> Finding {
         .copied()
         .filter(|service| !service.has_process_form())
         .collect();
+    // That of the engine that commands work with, which stands first.
+    let hint = super::findings::findings(machine)
+        .into_iter()
+        .find(|finding| finding.check.starts_with("engine"))
+        .and_then(|finding| finding.hint)
+        .unwrap_or_else(|| "sudo systemctl start docker".to_owned());
     if stuck.is_empty() {
         return Finding::reduced(
             CHECK,
             "none answers: `up` runs all services as local processes",
-            "sudo systemctl start docker",
+            hint,
         )
         .of(names);
     }
-    let hint = super::findings::findings(machine)
-        .into_iter()
-        .find(|finding| finding.check.starts_with("engine"))
-        .and_then(|finding| finding.hint);
     Finding::missing(
         CHECK,
         "none answers, and these services have no process form",
-        hint.unwrap_or_else(|| "sudo systemctl start docker".to_owned()),
+        hint,
     )
     .of(names_of(&stuck))
 }
@@ -299,9 +312,14 @@ fn remote_files(containers: &[&Service]) -> Option<Finding> {
     })
 }
 
-fn state(processes: &[&Service], machine: &Machine) -> Finding {
-    const CHECK: &str = "a place for local services";
-    let names = names_of(processes);
+fn state(check: &str, services: &[&Service], machine: &Machine) -> Finding {
+    let names = names_of(services);
+    // To a project of containers it is the commands that matter.
+    let detail = |words: String| {
+        let local = words.strip_suffix(": local services cannot run");
+        let local = local.filter(|_| check != LOCAL);
+        local.map_or(words.clone(), |fact| format!("{fact}: `up` fails"))
+    };
     let broken = super::findings::findings(machine)
         .into_iter()
         .find(|finding| {
@@ -309,10 +327,11 @@ fn state(processes: &[&Service], machine: &Machine) -> Finding {
         });
     match broken {
         Some(finding) => Finding {
-            check: CHECK.to_owned(),
+            check: check.to_owned(),
+            detail: detail(finding.detail),
             ..finding
         },
-        None => Finding::ok(CHECK, "state and sockets can be kept"),
+        None => Finding::ok(check, "state and sockets can be kept"),
     }
     .of(names)
 }
@@ -471,7 +490,7 @@ mod tests {
     use super::super::findings::tests::{engine as facts, fit};
     use super::*;
     use crate::backend::container::Answer;
-    use crate::plan::placement::{Wishes, place};
+    use crate::plan::placement::{Wishes, place, place_without_engine};
     use crate::project::model::{Mount, Port, ProcessForm, StoreSource};
 
     fn image(name: &str) -> Service {
@@ -512,8 +531,12 @@ mod tests {
 
     fn needed(services: Vec<Service>, machine: &Machine, ports: &[PortNeed]) -> Vec<Finding> {
         let project = project(services);
-        let placement = place(&project, &Wishes::default()).unwrap();
-        needs(&project, &placement, machine, ports)
+        let wished = place(&project, &Wishes::default()).unwrap();
+        let placement = match place_without_engine(&project, &Wishes::default()) {
+            Ok(placement) if machine.engine().is_none() => placement,
+            Ok(_) | Err(_) => wished.clone(),
+        };
+        needs(&project, &wished, &placement, machine, ports)
     }
 
     fn state(all: &[Finding], check: &str) -> Option<State> {
@@ -535,6 +558,28 @@ mod tests {
             Some(State::Missing)
         );
         assert_eq!(all[0].services, ["api"]);
+    }
+
+    #[test]
+    fn services_that_are_local_for_want_of_an_engine_need_a_place() {
+        let mut machine = fit();
+        machine.engines[0].answer = Answer::Absent;
+        machine.directories[0].problem = Some("closed".to_owned());
+        let both = || Service {
+            wharf: local("api").wharf,
+            ..image("api")
+        };
+        let all = needed(vec![both()], &machine, &[]);
+        assert_eq!(state(&all, "an engine"), Some(State::Reduced));
+        assert_eq!(state(&all, LOCAL), Some(State::Missing));
+        // With an engine it is a container, and the commands have nowhere to keep what they must know.
+        machine.engines = fit().engines;
+        let all = needed(vec![both()], &machine, &[]);
+        assert_eq!(state(&all, LOCAL), None);
+        let place = all.iter().find(|it| it.check.ends_with("project's state"));
+        let place = place.unwrap();
+        assert_eq!(place.state, State::Missing);
+        assert!(place.detail.ends_with("closed: `up` fails"), "{place:?}");
     }
 
     #[test]

@@ -137,6 +137,26 @@ fn nothing_works_where_no_engine_is_and_nothing_can_be_kept() {
 }
 
 #[test]
+fn services_that_are_local_for_want_of_an_engine_need_a_place() {
+    let mut sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  db: {image: busybox, x-wharf: {process: {command: [sleep, '60']}}}\n",
+    );
+    let (fit, code) = report(&sandbox);
+    assert_eq!(code, 0, "{fit:#}");
+    let file = sandbox.write("file", "");
+    sandbox.set("XDG_STATE_HOME", file.join("below"));
+    let (report, code) = report(&sandbox);
+    assert_eq!((code, &report["fit"]), (1, &json!(false)), "{report:#}");
+    let place = finding(&report["project"]["findings"], "a place for local services");
+    assert_eq!(
+        (&place["state"], &place["services"]),
+        (&json!("missing"), &json!(["db"]))
+    );
+}
+
+#[test]
 fn a_held_port_is_what_up_resolves_and_its_holder_is_named() {
     let sandbox = Sandbox::new();
     let port = free_port();

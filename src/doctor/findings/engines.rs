@@ -48,10 +48,11 @@ fn engine(engine: &EngineFacts) -> Finding {
         Answer::Absent => Finding::missing(
             check,
             format!("nobody listens there ({found}): services without a process form cannot run"),
-            if engine.unix {
+            // One that somebody named, and that is nowhere's usual place, is not what a service manager starts.
+            if engine.unix && !(is_by_variable(engine) && engine.found.len() == 1) {
                 format!("sudo systemctl start docker   # where it is installed, else: {INSTALL}")
             } else {
-                "docker context use default".to_owned()
+                another(engine).to_owned()
             },
         ),
         Answer::Silent => Finding::missing(
@@ -64,16 +65,24 @@ fn engine(engine: &EngineFacts) -> Finding {
             check,
             format!("on another machine ({found}); not the current one, so it was not asked"),
         ),
-        Answer::Failed(words) => Finding::missing(
-            check,
-            format!("{words} ({found})"),
-            if engine.found.iter().any(|found| found == "DOCKER_HOST") {
-                "unset DOCKER_HOST"
-            } else {
-                "docker context use default"
-            },
-        ),
+        Answer::Failed(words) => {
+            Finding::missing(check, format!("{words} ({found})"), another(engine))
+        }
     })
+}
+
+/// Whether the environment says that it is the current one, which no choice of a context changes.
+fn is_by_variable(engine: &EngineFacts) -> bool {
+    engine.found.iter().any(|found| found == "DOCKER_HOST")
+}
+
+/// What makes another engine the current one.
+fn another(engine: &EngineFacts) -> &'static str {
+    if is_by_variable(engine) {
+        "unset DOCKER_HOST"
+    } else {
+        "docker context use default"
+    }
 }
 
 fn works(check: String, engine: &EngineFacts, abilities: &Abilities, found: &str) -> Finding {
@@ -391,6 +400,28 @@ mod tests {
         assert_eq!(only(&machine, ENGINE).state, State::Reduced);
         machine.engines[0].answer = Answer::NotAsked;
         assert_eq!(only(&machine, ENGINE).state, State::Ok);
+    }
+
+    #[test]
+    fn an_engine_that_the_environment_names_is_left_by_changing_the_environment() {
+        let hint = |endpoint: &str, found: &[&str]| {
+            let mut machine = with(Answer::Absent);
+            machine.engines[0].endpoint = endpoint.to_owned();
+            machine.engines[0].unix = endpoint.starts_with("unix");
+            machine.engines[0].found = found.iter().map(|it| (*it).to_owned()).collect();
+            only(&machine, &format!("engine {endpoint}")).hint.unwrap()
+        };
+        let by_variable = ["DOCKER_HOST"];
+        assert_eq!(hint("tcp://127.0.0.1:1", &by_variable), "unset DOCKER_HOST");
+        assert_eq!(hint("unix:///x.sock", &by_variable), "unset DOCKER_HOST");
+        let usual = ["DOCKER_HOST", "its usual socket"];
+        let starts = |hint: &str| hint.starts_with("sudo systemctl start docker");
+        assert!(starts(&hint("unix:///var/run/docker.sock", &usual)));
+        let by_context = ["the current context"];
+        assert_eq!(
+            hint("tcp://127.0.0.1:1", &by_context),
+            "docker context use default"
+        );
     }
 
     #[test]
