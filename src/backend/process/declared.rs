@@ -80,8 +80,9 @@ pub(super) fn attributes(
     })
 }
 
-/// Attributes that are set and mean nothing for a process, by their names in the compose file.
-pub(super) fn without_effect(service: &Service) -> Vec<&'static str> {
+/// Attributes that are set and mean nothing for a process, by their names in the compose file. `is_named`: others find
+/// it by name, on its networks.
+pub(super) fn without_effect(service: &Service, is_named: bool) -> Vec<&'static str> {
     let own_network = |key: &String| key != "default";
     let mut networks = service.networks.values();
     let has_place = |place: &NetworkAttachment| {
@@ -114,7 +115,10 @@ pub(super) fn without_effect(service: &Service) -> Vec<&'static str> {
             service.user.is_none() && !service.group_add.is_empty(),
         ),
         ("tmpfs", !service.tmpfs.is_empty()),
-        ("networks", service.networks.keys().any(own_network)),
+        (
+            "networks",
+            !is_named && service.networks.keys().any(own_network),
+        ),
         ("network_mode", service.network_mode.is_some()),
         ("hostname", service.hostname.is_some()),
         ("domainname", service.domainname.is_some()),
@@ -348,8 +352,8 @@ mod tests {
             hostname: Some("web".into()),
             ..Service::default()
         };
-        assert_eq!(without_effect(&service), ["hostname", "privileged"]);
-        assert!(without_effect(&Service::default()).is_empty());
+        assert_eq!(without_effect(&service, false), ["hostname", "privileged"]);
+        assert!(without_effect(&Service::default(), false).is_empty());
     }
 
     #[test]
