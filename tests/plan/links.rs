@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use insta::assert_snapshot;
 use wharf::backend::Made;
@@ -13,7 +14,9 @@ use wharf::plan::Plan;
 use wharf::plan::down::{Ending, down, stop};
 use wharf::plan::launch::{Launching, start};
 use wharf::plan::placement::{Selection, Wishes, place};
-use wharf::plan::step::{Action, InstanceSpec};
+use wharf::plan::policy::Once;
+use wharf::plan::step::{Action, InstanceSpec, OneOff};
+use wharf::project::model::{Restart, Service};
 use wharf::state::{BackendKind, Status};
 
 use crate::world::{World, names};
@@ -163,7 +166,7 @@ fn a_second_up_has_nothing_to_do_and_only_what_changed_is_made_anew() {
 #[test]
 fn udp_that_containers_lose_is_said_once() {
     let mut world = world(&["api"]);
-    let api = std::sync::Arc::make_mut(world.project.services.get_mut("api").unwrap());
+    let api = Arc::make_mut(world.project.services.get_mut("api").unwrap());
     api.expose = vec!["53/udp".to_owned(), "9000".to_owned()];
     let first = world.up();
     let lost = "api runs as a local process, which containers reach by TCP only: not on 53/udp";
@@ -421,4 +424,80 @@ fn a_relay_that_ended_is_started_again() {
     assert!(plan.contains("shop-wharf-forwarder-1: start"), "{plan}");
     assert!(plan.contains("shop-api-wharf-relay-1: start"), "{plan}");
     assert!(!plan.contains("create"), "{plan}");
+}
+
+#[test]
+fn a_relay_has_the_names_of_all_replicas_and_is_made_anew_with_their_number() {
+    let mut world = world(&["db"]);
+    let plan = world.up();
+    carry_out(&mut world, &plan);
+    world.policy.scale.insert("db".to_owned(), 2);
+    let plan = world.up();
+    let relay = made(&plan, "shop-db-wharf-relay-1");
+    assert_eq!(
+        relay.networks[0].aliases,
+        ["shop-db-wharf-relay-1", "db", "shop-db-1", "shop-db-2"]
+    );
+    // An engine that ends in good order brings them back.
+    assert_eq!(relay.service.restart, Restart::UnlessStopped);
+    carry_out(&mut world, &plan);
+    assert_eq!(world.up().to_string(), "");
+}
+
+#[test]
+fn a_command_of_its_own_leaves_the_relay_of_its_service_alone() {
+    let mut world = world(&["api"]);
+    let plan = world.up();
+    carry_out(&mut world, &plan);
+    let service = Service {
+        container_name: Some("shop-api-run-1".to_owned()),
+        ports: Vec::new(),
+        ..Service::clone(&world.project.services["api"])
+    };
+    world.policy.once = Some(Once {
+        service: Arc::new(service),
+        one_off: OneOff {
+            slug: "1".to_owned(),
+            remove: true,
+            aliases: false,
+        },
+    });
+    let plan = world.up().to_string();
+    assert!(plan.contains("shop-api-run-1: create"), "{plan}");
+    assert!(!plan.contains("relay"), "{plan}");
+}
+
+#[test]
+fn a_forwarder_that_waits_to_be_started_again_is_started_at_once() {
+    let mut world = world(&["api"]);
+    let plan = world.up();
+    carry_out(&mut world, &plan);
+    let own = world.observed.own.iter_mut();
+    for forwarder in own.filter(|it| it.role() == Some(Role::Forwarder)) {
+        forwarder.status = Status::Restarting;
+    }
+    let plan = world.up().to_string();
+    assert!(
+        plan.contains("process shop-wharf-forwarder-1: start"),
+        "{plan}"
+    );
+}
+
+#[test]
+fn orphans_have_relays_to_meet_until_they_go() {
+    let mut world = world(&["api"]);
+    let plan = world.up();
+    carry_out(&mut world, &plan);
+    // The files have nothing but these two left, and the containers of the others are still there.
+    for name in ["proxy", "cache", "lonely"] {
+        world.project.services.remove(name);
+    }
+    place_locally(&mut world, &["api", "db"]);
+    let plan = world.up().to_string();
+    assert!(plan.contains("shop-db-wharf-relay-1: create"), "{plan}");
+    world.policy.remove_orphans = true;
+    let plan = world.up().to_string();
+    assert!(plan.contains("shop-proxy-1: remove"), "{plan}");
+    assert!(!plan.contains("relay-1: create"), "{plan}");
+    assert!(plan.contains("shop-api-wharf-relay-1: remove"), "{plan}");
 }

@@ -16,6 +16,7 @@ use super::observe::status;
 use super::protocol::Request;
 use super::{Processes, socket};
 use crate::backend::BackendError;
+use crate::state::Status;
 
 /// The version of the protocol: JSON, one message a line; each request has one answer.
 pub const NAMES_PROTOCOL: u32 = 1;
@@ -199,14 +200,15 @@ impl Processes {
         }
     }
 
-    /// Starts the forwarder again if it has ended: because nobody needed it a moment ago, or because a command
-    /// that was to remove it did not come to that.
+    /// Starts the forwarder again if it has ended: because nobody needed it a moment ago, because a command
+    /// that was to remove it did not come to that, or because it was killed so often that it waits.
     async fn revive_forwarder(&self, project: &str) {
         let name = crate::naming::forwarder_name(project);
         let Ok(record) = self.record(project, &name) else {
             return;
         };
-        if status(&record).is_alive() && record.wanted {
+        let status = status(&record);
+        if status.is_alive() && status != Status::Restarting && record.wanted {
             return;
         }
         let request = Request::Start {

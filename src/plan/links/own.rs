@@ -1,6 +1,6 @@
 //! The specifications of wharf's own instances: a relay and the forwarder, as services that no file declares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,11 +24,12 @@ const LISTENS: &str = "names.sock";
 /// They have nothing to save.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The relay of a local service.
+/// The relay of a local service with these instances.
 pub(in crate::plan) fn relay(
     inputs: &Inputs<'_>,
     identity: &Arc<ProjectIdentity>,
     service: &Service,
+    instances: &BTreeSet<String>,
 ) -> InstanceSpec {
     let (project, linkage) = (inputs.project, &inputs.observed.linkage);
     let name = relay_name(project, &service.name);
@@ -58,8 +59,9 @@ pub(in crate::plan) fn relay(
     };
     let mut networks = attachments(project, service, &name, false);
     for place in &mut networks {
-        let instance = service.instance_name(&project.name, 1);
-        place.aliases.push(instance);
+        let new = |name: &&String| !place.aliases.contains(*name);
+        let instances: Vec<String> = instances.iter().filter(new).cloned().collect();
+        place.aliases.extend(instances);
     }
     let made_from = format!(
         "{} {} {reach:?} {uid} {gid} {:?} {networks:?}",
@@ -87,7 +89,8 @@ pub(in crate::plan) fn relay(
             driver: Some("none".to_owned()),
             options: BTreeMap::new(),
         }),
-        restart: Restart::OnFailure(None),
+        // Also after a restart of the engine, which ends it in good order: the processes it stands for live on.
+        restart: Restart::UnlessStopped,
         restart_given: true,
         stop_grace_period: Some(GRACE),
         mac_address: service.mac_address.clone(),

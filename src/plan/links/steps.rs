@@ -10,6 +10,7 @@ use crate::plan::links::own;
 use crate::plan::spec::existing;
 use crate::plan::step::{Action, Cause, InstanceSpec, StepId, Target, Which};
 use crate::plan::up::Planner;
+use crate::project::model::Project;
 use crate::state::{BackendKind, Instance, Status};
 
 impl Planner<'_> {
@@ -27,7 +28,11 @@ impl Planner<'_> {
             .find(|instance| instance.role() == Some(Role::Forwarder));
         let starts = inputs.policy.once.is_some() || self.starts_processes();
         match there {
-            Some(instance) if own::serves(instance, &spec) && instance.status.is_alive() => {}
+            // One that waits to be started again is started at once: nobody is to wait for that, too.
+            Some(instance)
+                if own::serves(instance, &spec)
+                    && instance.status.is_alive()
+                    && instance.status != Status::Restarting => {}
             Some(instance) if own::serves(instance, &spec) => {
                 let due = starts.then(|| existing(instance));
                 self.forwarding =
@@ -61,6 +66,11 @@ impl Planner<'_> {
     pub(in crate::plan) fn relay(&mut self, decided: &Decided<'_>) {
         let service = &decided.service;
         let inputs = self.inputs;
+        let once = inputs.policy.once.as_ref();
+        if once.is_some_and(|once| once.service.name == service.name) {
+            // The service's own instances are left alone, and so is what stands for them.
+            return;
+        }
         let there = relay_of(inputs, &service.name);
         if !self.links.relays.contains(&service.name) {
             if let Some(relay) = there.filter(|_| decided.backend == BackendKind::Process) {
@@ -68,7 +78,8 @@ impl Planner<'_> {
             }
             return;
         }
-        let spec = own::relay(inputs, &self.project, service);
+        let names = instances(inputs.project, decided);
+        let spec = own::relay(inputs, &self.project, service, &names);
         // A container of the service has its names, too, and perhaps its addresses.
         let containers: Vec<StepId> = inputs
             .observed
@@ -82,6 +93,8 @@ impl Planner<'_> {
         let is_current = |instance: &Instance| {
             instance.fingerprint.as_ref() == Some(&spec.fingerprint)
                 && !matches!(instance.status, Status::Removing | Status::Dead)
+                // Something that was asked of the engine ends it all the same.
+                && !instance.ending
                 && !self.removals.contains_key(&instance.id.0)
                 && (!instance.status.is_alive()
                     || spec
@@ -246,6 +259,21 @@ impl Planner<'_> {
         }
         spec
     }
+}
+
+/// The names of the instances that a service has, or will have.
+fn instances(project: &Project, decided: &Decided<'_>) -> BTreeSet<String> {
+    let named = decided.decisions.iter().filter_map(|it| match it {
+        Decision::Keep(instance)
+        | Decision::Start(instance)
+        | Decision::Unpause(instance)
+        | Decision::Restart(instance, _) => Some(instance.name.clone()),
+        Decision::Create { number, .. } => {
+            Some(decided.service.instance_name(&project.name, *number))
+        }
+        Decision::Drop(..) => None,
+    });
+    named.collect()
 }
 
 /// The relay that a service has.
