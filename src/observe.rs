@@ -41,12 +41,13 @@ pub async fn observe(
     let (mut observed, ports_are_here) = if placement.needs_engine() {
         let local = backends.containers.reachable().await?.local;
         let (instances, found) = tokio::try_join!(
-            Box::pin(everything(backends, project, placement)),
+            Box::pin(everything(backends, project, placement, false)),
             Box::pin(resources(backends, project, placement, policy, &linkage))
         )?;
         (Observed { instances, ..found }, local)
     } else {
-        let instances = everything(backends, project, placement).await?;
+        let remains = policy.remove_orphans;
+        let instances = everything(backends, project, placement, remains).await?;
         // Containers that this command leaves as they are reach local services through relays all the same.
         let is_container = |instance: &Instance| instance.backend == BackendKind::Container;
         let found = if may_name && instances.iter().any(is_container) {
@@ -138,16 +139,18 @@ pub async fn instances(
     project: &Project,
     placement: &Placement,
 ) -> Result<Vec<Instance>, BackendError> {
-    let mut instances = everything(backends, project, placement).await?;
+    let mut instances = everything(backends, project, placement, false).await?;
     instances.retain(|instance| instance.role().is_none());
     Ok(instances)
 }
 
-/// The same, with relays and the forwarder.
+/// The same, with relays and the forwarder. `remains`: containers of services that are no longer there are wanted
+/// from any engine, also where nothing is known of some.
 async fn everything(
     backends: &Backends,
     project: &Project,
     placement: &Placement,
+    remains: bool,
 ) -> Result<Vec<Instance>, BackendError> {
     let mut instances = backends.processes.everything(&project.name).await?;
     let may_have_containers = project
@@ -155,10 +158,12 @@ async fn everything(
         .values()
         .any(|service| service.has_container_form());
     // An engine that does not answer has no running containers that could be in the way.
+    let containers = &backends.containers;
     let asks = placement.needs_engine()
-        || (may_have_containers && backends.containers.reachable().await.is_ok());
+        || (may_have_containers && containers.reachable().await.is_ok())
+        || ((remains || backends.processes.has_traces(&project.name))
+            && containers.answers_soon().await);
     if asks {
-        let containers = &backends.containers;
         // The list takes the engine some milliseconds, in which it can tell the rest.
         let found = containers.outlines(&project.name);
         let ending = Box::pin(containers.about_to_end(&project.name));

@@ -113,6 +113,9 @@ impl Backend for Backends {
             | Action::RemoveVolume { .. }
             | Action::RemoveImage { .. } => {}
         }
+        if let Some(project) = leaves_traces(&step.action) {
+            self.processes.leave_traces(project)?;
+        }
         let done = match backend_of(&step.action) {
             BackendKind::Container => {
                 let note = self.note(&step.action, made);
@@ -306,6 +309,19 @@ async fn explained(error: BackendError, readiness: &Readiness, instance: &Target
             code,
             last_lines,
         },
+    }
+}
+
+/// The project of which an action makes something in an engine.
+fn leaves_traces(action: &Action) -> Option<&str> {
+    match action {
+        Action::Create(spec) => {
+            (spec.backend == BackendKind::Container).then_some(spec.project.name.as_str())
+        }
+        Action::CreateNetwork { project, .. } | Action::CreateVolume { project, .. } => {
+            Some(project.name.as_str())
+        }
+        _ => None,
     }
 }
 

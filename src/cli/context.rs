@@ -443,6 +443,14 @@ impl Named {
         Ok(instances)
     }
 
+    /// Whether no service that the files name can be a container.
+    pub(super) fn is_local(&self) -> bool {
+        self.project().is_some_and(|project| {
+            let mut services = project.services.values();
+            services.all(|service| !service.has_container_form())
+        })
+    }
+
     /// Whether the project may have containers that can be seen: the engine answers. `others`: it has
     /// processes.
     pub(super) async fn in_engine(
@@ -451,14 +459,10 @@ impl Named {
         backends: &Backends,
         others: bool,
     ) -> Result<bool> {
-        let only_processes = self.project().is_some_and(|project| {
-            project
-                .services
-                .values()
-                .all(|service| !service.has_container_form())
-        });
-        if only_processes {
-            return Ok(false);
+        if self.is_local() {
+            // What an earlier version of the files had made there.
+            let has_traces = backends.processes.has_traces(self.name());
+            return Ok(has_traces && backends.containers.answers_soon().await);
         }
         let Err(error) = backends.containers.reachable().await else {
             return Ok(true);

@@ -80,6 +80,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             mut observed,
             ending,
             in_engine,
+            is_clean,
         } = look(context, &backends, &named, args, &seen).await?;
         let is_first = seen.looks == 0;
         seen.leave_new(&mut observed);
@@ -99,6 +100,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
         if plan.steps.is_empty() {
             if Instant::now() >= last {
+                if is_clean {
+                    backends.processes.forget_traces(named.name())?;
+                }
                 break;
             }
             tokio::time::sleep(PAUSE).await;
@@ -150,6 +154,8 @@ struct Look {
     ending: Ending,
     /// Whether any of it may be in an engine that answers.
     in_engine: bool,
+    /// Whether nothing is left there that a later command could find.
+    is_clean: bool,
 }
 
 async fn look(
@@ -159,11 +165,25 @@ async fn look(
     args: &Args,
     seen: &Seen,
 ) -> Result<Look> {
-    let instances = named.instances(context.ui, backends).await?;
+    let mut instances = named.instances(context.ui, backends).await?;
+    let mut ending = ending(context, named, args);
+    // Asked for by name: what nobody knows of here may be there all the same.
+    let asks_anyway = ending.remove_orphans
+        && named.is_local()
+        && !backends.processes.has_traces(named.name())
+        && backends.containers.answers_soon().await;
+    let mut own = backends.own(named.name()).await?;
+    if asks_anyway {
+        let found = backends.containers.outlines(named.name()).await?;
+        let (relays, others): (Vec<Instance>, Vec<Instance>) = found
+            .into_iter()
+            .partition(|instance| instance.role().is_some());
+        own.extend(relays);
+        instances.extend(others);
+    }
     if seen.looks == 0 {
         named.check_services(&args.services, &instances)?;
     }
-    let mut ending = ending(context, named, args);
     if seen.looks == 0 {
         let services = &args.services;
         ending.providers =
@@ -174,7 +194,7 @@ async fn look(
     }
     let mut observed = Observed {
         instances,
-        own: backends.own(named.name()).await?,
+        own,
         ..Observed::default()
     };
     let uses_engine = observed
@@ -182,13 +202,14 @@ async fn look(
         .iter()
         .chain(&observed.own)
         .any(|instance| instance.backend == BackendKind::Container)
-        || named.project().is_none_or(|project| {
-            project
-                .services
-                .values()
-                .any(|service| service.has_container_form())
-        });
-    let in_engine = uses_engine && backends.containers.reachable().await.is_ok();
+        || asks_anyway
+        || !named.is_local();
+    let has_remains = || backends.processes.has_traces(named.name());
+    let in_engine = if uses_engine {
+        backends.containers.reachable().await.is_ok()
+    } else {
+        has_remains() && backends.containers.answers_soon().await
+    };
     if in_engine {
         let names = Names {
             networks: ending.networks.iter().cloned().collect(),
@@ -208,10 +229,28 @@ async fn look(
         observed.volumes = found.volumes;
         observed.images = found.images;
     }
+    // Volumes that were not asked for are not seen.
+    let sees_all = args.services.is_empty()
+        && (args.volumes
+            || named.project().is_some_and(|project| {
+                let mut volumes = project.volumes.values();
+                volumes.all(|volume| volume.external)
+            }));
+    let is_container = |instance: &Instance| instance.backend == BackendKind::Container;
+    let is_clean = in_engine
+        && sees_all
+        && observed.networks.is_empty()
+        && observed.volumes.is_empty()
+        && !observed
+            .instances
+            .iter()
+            .chain(&observed.own)
+            .any(is_container);
     Ok(Look {
         observed,
         ending,
         in_engine,
+        is_clean,
     })
 }
 

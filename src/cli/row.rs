@@ -243,6 +243,7 @@ impl Row {
         if self.chosen {
             put("Chosen", json!(true));
         }
+        put("Chosen", json!(self.chosen));
         put("Command", json!(self.command(full)));
         put("Connections", json!(self.connections));
         put("CreatedAt", json!(created_at(self.created)));

@@ -342,7 +342,9 @@ pub(super) async fn with_images(
     mut policy: Policy,
     quiet: Quiet,
 ) -> Result<Settled> {
-    if placement.needs_engine() && !context.global.dry_run {
+    let may_come = placement.needs_engine()
+        || backends.pending(&project.name).is_making() && backends.containers.answers_soon().await;
+    if may_come && !context.global.dry_run {
         backends.await_made(&project.name).await?;
     }
     let mut settled = settle(context, backends, project, placement, &mut policy).await?;

@@ -457,6 +457,71 @@ fn relays_are_listed_with_all_that_there_is_and_nowhere_else() {
 }
 
 #[test]
+fn what_an_earlier_file_made_in_the_engine_is_found_and_removed() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let local = "services:\n  web: {x-wharf: {process: {command: [sleep, '600']}}}\n  \
+                 job: {x-wharf: {process: {command: [sleep, '600']}}}\n";
+    let both = format!(
+        "{local}  db: {{image: {}, pull_policy: never, init: true, command: [sleep, '600']}}\n",
+        engine.busybox()
+    );
+    let orphan = format!("{}-db-1", sandbox.project());
+    let of_project = |kind: &str| engine.of_project(kind, sandbox.project());
+    let left = || {
+        sandbox.write("compose.yaml", &both);
+        sandbox.wharf(&["up", "-d"]).expect(0);
+        sandbox.write("compose.yaml", local);
+    };
+    left();
+    let table = sandbox.wharf(&["ps"]).expect(0);
+    assert!(table.stdout.contains(&orphan), "{table}");
+    let up = sandbox.wharf(&["up", "-d"]).expect(0);
+    assert!(up.stderr.contains("orphans of this project"), "{up}");
+    sandbox
+        .wharf(&["up", "-d", "--remove-orphans", "-t", "0"])
+        .expect(0);
+    let removed = sandbox.wharf(&["ps"]).expect(0);
+    assert!(!removed.stdout.contains(&orphan), "{removed}");
+    sandbox.wharf(&["down"]).expect(0);
+    assert_eq!(of_project("container"), Vec::<String>::new());
+    assert_eq!(of_project("network"), Vec::<String>::new());
+    // Another tool's work, or that of another state directory: nothing is known of it here.
+    left();
+    let traces = |name: &str| {
+        let projects = sandbox.path().with_file_name("state/wharf/projects");
+        projects.join(sandbox.project()).join(name)
+    };
+    std::fs::remove_file(traces("traces")).unwrap();
+    std::fs::remove_dir_all(traces("relays")).unwrap();
+    let down = sandbox
+        .wharf(&["down", "--remove-orphans", "-t", "0"])
+        .expect(0);
+    assert_eq!(of_project("container"), Vec::<String>::new(), "{down}");
+    assert_eq!(of_project("network"), Vec::<String>::new(), "{down}");
+}
+
+#[test]
+fn a_forwarder_that_was_killed_often_is_there_when_up_has_ended() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    three_tiers(&sandbox, engine.busybox(), "");
+    place(&sandbox, &["api"]);
+    let forwarder = || {
+        let mut all = sandbox.processes().into_iter();
+        all.find(|process| process.command_line().contains("forward --project"))
+    };
+    // Each end doubles the pause before the next start; this many make it longer than anybody would wait.
+    for _ in 0..8 {
+        let process = eventually("a forwarder", forwarder);
+        process.signal(rustix::process::Signal::KILL);
+        process.wait_end();
+    }
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    assert!(ask(&sandbox, "proxy", "api", 8003).contains("101"));
+}
+
+#[test]
 fn the_choice_is_remembered_until_it_is_changed() {
     let engine = require_engine!();
     let sandbox = Sandbox::with_engine(&engine);
@@ -468,6 +533,10 @@ fn the_choice_is_remembered_until_it_is_changed() {
     assert_eq!(ids(&sandbox), before, "nothing changed");
     let table = sandbox.wharf(&["ps"]).expect(0);
     assert!(table.stdout.contains("(process, --local)"), "{table}");
+    let rows = sandbox.wharf(&["ps", "--format", "json"]).expect(0);
+    for row in rows.json_lines() {
+        assert_eq!(row["Chosen"], row["Service"] == "db", "{row}");
+    }
     sandbox.wharf(&["down"]).expect(0);
     sandbox.wharf(&["up", "-d"]).expect(0);
     assert_eq!(ids(&sandbox)["db"].0, "process");

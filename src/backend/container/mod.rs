@@ -86,6 +86,9 @@ pub use survey::{Abilities, Answer, EngineFacts, Helper, SocketFacts};
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);
 
+/// The same where nothing but remains of the project can be in it.
+const SOON: Duration = Duration::from_secs(2);
+
 /// How long a look at what is there may take.
 const LOOK: Duration = Duration::from_mins(1);
 
@@ -160,6 +163,12 @@ impl Containers {
     /// [`BackendError::EngineUnreachable`] when there is no engine, or none that wharf can talk to.
     pub async fn reachable(&self) -> Result<EngineInfo, BackendError> {
         Ok(self.engine().await?.info.clone())
+    }
+
+    /// Whether an engine answers without making anybody wait who could do without it.
+    pub async fn answers_soon(&self) -> bool {
+        let asked = tokio::time::timeout(SOON, self.engine()).await;
+        asked.is_ok_and(|engine| engine.is_ok())
     }
 
     async fn engine(&self) -> Result<&Engine, BackendError> {

@@ -9,6 +9,7 @@
 //!     supervisor.json                who it is and where it listens
 //!     supervisor.log                 what it had to say
 //!     choices.json                   where services run because a command line said so
+//!     traces                         something of the project was made in an engine
 //!     pending/REQUEST                what an engine was asked for and has not answered yet
 //!     instances/NAME/instance.json   the ledger entry
 //!     instances/NAME/run             what the keeper of the present run notes about it
@@ -145,6 +146,11 @@ impl ProjectDir {
     /// Where services run because a command line said so.
     pub fn choices(&self) -> PathBuf {
         self.root.join("choices.json")
+    }
+
+    /// There when something of the project was made in an engine.
+    pub fn traces(&self) -> PathBuf {
+        self.root.join("traces")
     }
 
     /// A file for each request to an engine that has no answer yet.

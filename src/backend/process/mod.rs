@@ -41,6 +41,7 @@ pub(crate) mod socket;
 pub mod stores;
 pub mod summon;
 pub(crate) mod terminal;
+mod traces;
 pub mod tree;
 mod usage;
 mod watch;
