@@ -241,6 +241,9 @@ async fn without_its_ledger_it_starts_nothing_again_and_ends() {
     let supervisor = stage.supervisor().unwrap();
     let ended = supervisor.open().unwrap();
     let main = stage.record("web").process().unwrap();
+    let mut stage = stage;
+    // It stays as long as anybody is connected.
+    stage.processes = stage.another();
     std::fs::remove_dir_all(stage.dirs().state()).unwrap();
     assert!(main.is_alive() && supervisor.is_alive());
     std::fs::write(&go, "").unwrap();

@@ -324,7 +324,7 @@ impl Part {
         let (Some(errno), Ok(number)) = (error.raw_os_error(), i32::try_from(number)) else {
             return error;
         };
-        io::Error::from_raw_os_error(errno | number * MARK)
+        io::Error::from_raw_os_error(errno | (number * MARK))
     }
 
     /// The part and the error number that a marked number has in it.

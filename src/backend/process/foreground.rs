@@ -340,7 +340,7 @@ impl Started {
         BackendError::Command {
             command: shown(&self.command),
             working_dir: self.working_dir.clone(),
-            source: self.launch(&self.environment).attempt().explain(&source),
+            source: self.launch(&self.environment).attempt().explain(source),
         }
     }
 }
