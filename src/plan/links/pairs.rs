@@ -48,7 +48,7 @@ pub(super) fn hosts(text: &str) -> Vec<Host> {
         if key.trim().is_empty() || !key.chars().all(is_word) {
             return Vec::new();
         }
-        let key = key.chars().filter(|c| c.is_ascii_alphanumeric());
+        let key = key.chars().filter(char::is_ascii_alphanumeric);
         let begin = part.end - value.len();
         pairs.push((
             key.collect::<String>().to_ascii_lowercase(),
