@@ -314,15 +314,14 @@ async fn explained(error: BackendError, readiness: &Readiness, instance: &Target
 
 /// The project of which an action makes something in an engine.
 fn leaves_traces(action: &Action) -> Option<&str> {
-    match action {
-        Action::Create(spec) => {
-            (spec.backend == BackendKind::Container).then_some(spec.project.name.as_str())
-        }
-        Action::CreateNetwork { project, .. } | Action::CreateVolume { project, .. } => {
-            Some(project.name.as_str())
-        }
-        _ => None,
+    if let Action::Create(spec) = action {
+        let is_container = spec.backend == BackendKind::Container;
+        return is_container.then_some(spec.project.name.as_str());
     }
+    if let Action::CreateNetwork { project, .. } | Action::CreateVolume { project, .. } = action {
+        return Some(project.name.as_str());
+    }
+    None
 }
 
 /// The backend that performs an action that is not about ports.
