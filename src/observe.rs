@@ -172,7 +172,7 @@ async fn everything(
             instance.ending |=
                 instance.status == Status::Running && ending.contains(instance.id.0.as_str());
         }
-        backends.mark_ending(&project.name, &mut found);
+        backends.mark_ending(&project.name, &mut found).await;
         instances.extend(found);
     }
     Ok(instances)

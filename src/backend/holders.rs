@@ -26,6 +26,9 @@ pub struct Look {
     pub silent: Vec<String>,
 }
 
+/// For how long an engine may be about to start the container of a proxy, in seconds.
+const STARTING: u64 = 60;
+
 impl Backends {
     /// The claims that somebody holds, with their holders named. Without an engine that answers, a holder keeps
     /// the name the kernel gives it.
@@ -37,8 +40,38 @@ impl Backends {
             Census::default()
         };
         let mut held = named(found, &census);
+        self.reconsider_orphans(&mut held).await;
         self.name_services(depth, &mut held).await;
         Ok(held)
+    }
+
+    /// A proxy is there before its container runs: until then no list of running ones has it.
+    async fn reconsider_orphans(&self, held: &mut [Held]) {
+        let is_young = |holder: &Holder| match &holder.who {
+            Who::Process(facts) => holder.orphan && facts.age_seconds < STARTING,
+            Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => false,
+        };
+        let mut all = held.iter().flat_map(|held| &held.holders);
+        if !all.any(is_young) {
+            return;
+        }
+        let census = self.containers.census(true).await;
+        for held in held {
+            let claim = &held.claim;
+            let mut known = census.published.iter().chain(&census.reserved);
+            let of = known.find(|it| it.port == claim.port && it.protocol == claim.protocol);
+            let Some(of) = of.filter(|_| census.silent.is_empty()) else {
+                continue;
+            };
+            let name = &of.container.name;
+            for holder in held.holders.iter_mut().filter(|holder| is_young(holder)) {
+                holder.orphan = false;
+                holder.protected = Some(format!(
+                    "container {name} is being started, for which it keeps the port: look again in a moment, or docker stop {}",
+                    shell_words::quote(name)
+                ));
+            }
+        }
     }
 
     /// Says of the processes that wharf started which service of which project they are. A run id that is not in
@@ -127,6 +160,7 @@ impl Backends {
             self.containers.census(!all_held).await
         };
         let mut held = named(found, &census);
+        self.reconsider_orphans(&mut held).await;
         self.name_services(depth, &mut held).await;
         Ok(Look {
             held,

@@ -50,10 +50,9 @@ impl Note {
 /// Requests of earlier commands without an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
-    /// Containers that are being stopped, by id.
-    stops: BTreeMap<String, PathBuf>,
-    /// Containers that are being made, by the name they are to have, and when they were asked for (Unix time in
-    /// seconds).
+    /// Containers that are being stopped, by id, and when they were asked to (Unix time in seconds).
+    stops: BTreeMap<String, (PathBuf, i64)>,
+    /// Containers that are being made, by the name they are to have, and when they were asked for.
     making: BTreeMap<String, (PathBuf, i64)>,
 }
 
@@ -71,12 +70,14 @@ impl Pending {
             // A clock that was set back makes a note young.
             if now.duration_since(noted).unwrap_or_default() > patience {
                 drop(fs::remove_file(&path));
-            } else if let Some(id) = name.strip_prefix(STOP) {
-                pending.stops.insert(id.to_owned(), path);
+                continue;
+            }
+            let since = noted.duration_since(SystemTime::UNIX_EPOCH);
+            let seconds = since.map_or(0, |since| since.as_secs());
+            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+            if let Some(id) = name.strip_prefix(STOP) {
+                pending.stops.insert(id.to_owned(), (path, seconds));
             } else if let Some(name) = name.strip_prefix(MAKE) {
-                let noted = noted.duration_since(SystemTime::UNIX_EPOCH);
-                let seconds = noted.map_or(0, |noted| noted.as_secs());
-                let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
                 pending.making.insert(name.to_owned(), (path, seconds));
             }
         }
@@ -88,13 +89,16 @@ impl Pending {
         !self.making.is_empty()
     }
 
-    /// Marks what is about to end. Notes about what does not run are void.
+    /// Marks what is about to end. Notes about what does not run are void, and about what was started since: whoever
+    /// did that did it after the stop.
     fn mark(&self, instances: &mut [Instance]) {
         for instance in instances {
-            let Some(path) = self.stops.get(&instance.id.0) else {
+            let Some((path, noted)) = self.stops.get(&instance.id.0) else {
                 continue;
             };
-            if matches!(instance.status, Status::Running | Status::Paused) {
+            if instance.started.is_some_and(|started| started > *noted) {
+                drop(fs::remove_file(path));
+            } else if matches!(instance.status, Status::Running | Status::Paused) {
                 instance.ending = true;
             } else if instance.status != Status::Restarting {
                 drop(fs::remove_file(path));
@@ -129,8 +133,11 @@ fn read(path: &Path) -> Option<(String, SystemTime, Duration)> {
     let name = path.file_name()?.to_str()?.to_owned();
     let noted = fs::metadata(path).ok()?.modified().ok()?;
     let text = fs::read_to_string(path).ok()?;
-    // One that was cut off while it was written says nothing.
-    let seconds = text.trim().parse().unwrap_or(LONG.as_secs());
+    // One that was cut off while it was written: nothing was asked for yet.
+    let Some(seconds) = text.strip_suffix('\n').and_then(|text| text.parse().ok()) else {
+        drop(fs::remove_file(path));
+        return None;
+    };
     Some((name, noted, Duration::from_secs(seconds)))
 }
 
@@ -145,6 +152,10 @@ fn write(dirs: &Dirs, project: &str, name: &str, patience: Duration) -> Note {
     if written.is_err() && dir.create_pending().is_ok() {
         written = fs::write(&path, &text);
     }
+    if written.is_err() {
+        // A full disk has room for its name.
+        drop(fs::remove_file(&path));
+    }
     Note(written.is_ok().then_some(path))
 }
 
@@ -152,7 +163,7 @@ fn write(dirs: &Dirs, project: &str, name: &str, patience: Duration) -> Note {
 fn is_deadly(signal: &str) -> bool {
     let signal = signal.to_ascii_uppercase();
     let name = signal.strip_prefix("SIG").unwrap_or(&signal);
-    ["INT", "QUIT", "KILL", "TERM", "2", "3", "9", "15"].contains(&name)
+    ["KILL", "TERM", "9", "15"].contains(&name)
 }
 
 impl Backends {
@@ -193,8 +204,15 @@ impl Backends {
     }
 
     /// Marks those instances as ending that an earlier command has asked to end.
-    pub fn mark_ending(&self, project: &str, instances: &mut [Instance]) {
-        self.pending(project).mark(instances);
+    pub async fn mark_ending(&self, project: &str, instances: &mut [Instance]) {
+        let pending = self.pending(project);
+        for instance in instances.iter_mut() {
+            // A list does not tell. Whom the engine does not answer about is taken at the note's word.
+            if instance.started.is_none() && pending.stops.contains_key(&instance.id.0) {
+                instance.started = self.containers.started(&instance.id.0).await;
+            }
+        }
+        pending.mark(instances);
     }
 
     /// Waits for the containers that an earlier command has asked for, as long as they may still come.
@@ -232,6 +250,35 @@ mod tests {
         Pending::read(&dirs.project("p").unwrap(), now)
     }
 
+    fn running(id: &str, started: i64) -> Instance {
+        Instance {
+            id: InstanceId(id.to_owned()),
+            name: "p-a-1".to_owned(),
+            project: "p".to_owned(),
+            service: "a".to_owned(),
+            number: 1,
+            backend: BackendKind::Container,
+            fingerprint: None,
+            status: Status::Running,
+            health: None,
+            pid: None,
+            image: String::new(),
+            command: Vec::new(),
+            created: 0,
+            started: Some(started),
+            finished: None,
+            publishers: Vec::new(),
+            asked_ports: Vec::new(),
+            ending: false,
+            labels: BTreeMap::new(),
+            networks: Vec::new(),
+            volumes: Vec::new(),
+            one_off: false,
+            stop_grace: None,
+            readiness: None,
+        }
+    }
+
     #[test]
     fn what_was_not_answered_is_left_for_as_long_as_it_may_take() {
         let root = tempfile::tempdir().unwrap();
@@ -251,13 +298,33 @@ mod tests {
     }
 
     #[test]
-    fn a_note_that_was_cut_off_counts() {
+    fn a_note_that_was_cut_off_says_nothing() {
         let root = tempfile::tempdir().unwrap();
         let dirs = dirs(root.path());
         let dir = dirs.project("p").unwrap();
         dir.create_pending().unwrap();
-        fs::write(dir.pending().join("stop-a"), "").unwrap();
-        assert!(pending(&dirs, SystemTime::now()).stops.contains_key("a"));
+        for text in ["", "1", "x\n"] {
+            fs::write(dir.pending().join("stop-a"), text).unwrap();
+            assert_eq!(pending(&dirs, SystemTime::now()), Pending::default());
+            assert!(!dir.pending().join("stop-a").exists());
+        }
+    }
+
+    #[test]
+    fn what_was_started_after_it_was_to_stop_is_not_ending() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = dirs(root.path());
+        drop(write(&dirs, "p", "stop-a", HOUR));
+        let now = jiff::Timestamp::now().as_second();
+        let is_ending = |started| {
+            let mut instances = [running("a", started)];
+            pending(&dirs, SystemTime::now()).mark(&mut instances);
+            instances[0].ending
+        };
+        assert!(is_ending(now - 60));
+        assert!(!is_ending(now + 60));
+        // The note has gone with it.
+        assert!(!is_ending(now - 60));
     }
 
     #[test]
@@ -274,7 +341,7 @@ mod tests {
         for signal in ["SIGTERM", "term", "9"] {
             assert!(is_deadly(signal), "{signal}");
         }
-        for signal in ["HUP", "SIGUSR1", "1"] {
+        for signal in ["HUP", "SIGUSR1", "1", "QUIT"] {
             assert!(!is_deadly(signal), "{signal}");
         }
     }

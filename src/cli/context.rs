@@ -437,7 +437,7 @@ impl Named {
         }
         if self.in_engine(ui, backends, !instances.is_empty()).await? {
             let mut containers = backends.containers.observe(self.name()).await?;
-            backends.mark_ending(self.name(), &mut containers);
+            backends.mark_ending(self.name(), &mut containers).await;
             instances.extend(containers);
         }
         Ok(instances)

@@ -210,6 +210,12 @@ async fn look(
     } else {
         has_remains() && backends.containers.answers_soon().await
     };
+    if in_engine && !asks_anyway && !backends.processes.has_relays(named.name())? {
+        // What knew of them here may be gone.
+        let found = backends.containers.outlines(named.name()).await?;
+        let relays = found.into_iter().filter(|it| it.role().is_some());
+        observed.own.extend(relays);
+    }
     if in_engine {
         let names = Names {
             networks: ending.networks.iter().cloned().collect(),

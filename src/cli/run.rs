@@ -538,7 +538,8 @@ impl Ready<'_> {
             return Ok(());
         }
         let face = face(self.context, self.wanted.tty, self.wanted.stdin);
-        let started = match processes.start_one_off(project, name, &face) {
+        let named = processes.await_names(project, name).await;
+        let started = match named.and_then(|()| processes.start_one_off(project, name, &face)) {
             Ok(started) => started,
             Err(error) => {
                 processes.end_one_off(project, name, 127, true).await?;

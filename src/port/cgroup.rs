@@ -6,6 +6,7 @@
 use std::fs;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::port::proc_file;
 
@@ -27,8 +28,38 @@ pub(crate) enum Tenant {
     Other,
 }
 
+/// The part of a cgroup path that is another machine's, with an init of its own: systemd-nspawn, LXC, libvirt. Its
+/// units are none of ours, however they are called.
+pub(crate) fn machine(path: &str) -> Option<&str> {
+    let mut end = 0;
+    for component in path.split('/') {
+        end += component.len();
+        let is_machine = ["systemd-nspawn@", "lxc.payload.", "lxc.monitor."]
+            .iter()
+            .any(|begin| component.starts_with(begin))
+            || (component.starts_with("machine-") && component.ends_with(".scope"));
+        if is_machine {
+            return path.get(..end);
+        }
+        end += 1;
+    }
+    None
+}
+
+/// As [`machine`], where that is not the one that this command runs in.
+pub(crate) fn foreign_machine(path: &str) -> Option<&str> {
+    static OWN: OnceLock<Vec<String>> = OnceLock::new();
+    let machine = machine(path)?;
+    let own = OWN.get_or_init(|| paths_of(std::process::id()));
+    let is_ours = own.iter().any(|own| self::machine(own) == Some(machine));
+    (!is_ours).then_some(machine)
+}
+
 /// Reads a cgroup path, the innermost meaning first.
 pub(crate) fn tenant(path: &str) -> Tenant {
+    if foreign_machine(path).is_some() {
+        return Tenant::Other;
+    }
     for component in path.rsplit('/') {
         if let Some(id) = container_id(component) {
             return Tenant::Container(id.to_owned());
@@ -84,7 +115,7 @@ fn container_id(component: &str) -> Option<&str> {
 /// Services in whose cgroups other people's processes live: stopping the service because of one of them
 /// would end a login, a desktop or all containers.
 fn hosts_sessions(service: &str) -> bool {
-    const NAMES: [&str; 21] = [
+    const NAMES: [&str; 31] = [
         "ssh",
         "sshd",
         "dropbear",
@@ -106,10 +137,27 @@ fn hosts_sessions(service: &str) -> bool {
         "tmux",
         "screen",
         "code-server",
+        "gnome-terminal-server",
+        "xrdp",
+        "xrdp-sesman",
+        "gnome-remote-desktop",
+        "jupyterhub",
+        "rstudio-server",
+        "lxc",
+        "lxd",
+        "incus",
+        "libvirtd",
     ];
     let name = service.split('@').next().unwrap_or(service);
     // Desktops start applications, terminals among them, as `app-NAME@ID.service`.
-    NAMES.contains(&name) || name.starts_with("app-")
+    let is_engine = ["dockerd", "containerd", "podman", "lxd"]
+        .iter()
+        .any(|daemon| name.starts_with("snap.") && name.ends_with(daemon));
+    NAMES.contains(&name)
+        || is_engine
+        || name.starts_with("app-")
+        // Whoever runs the jobs of a repository.
+        || name.starts_with("actions.runner.")
 }
 
 /// The cgroups of a process: the v2 path first, then v1 paths (a container engine on a hybrid system may
@@ -228,6 +276,34 @@ fn cgroup2_mount(line: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn units_of_another_machine_are_none_of_ours() {
+        for (path, expected) in [
+            (
+                "/machine.slice/systemd-nspawn@deb.service/payload/system.slice/nginx.service",
+                "/machine.slice/systemd-nspawn@deb.service",
+            ),
+            (
+                "/machine.slice/machine-deb.scope/payload/system.slice/nginx.service",
+                "/machine.slice/machine-deb.scope",
+            ),
+            (
+                "/lxc.payload.c1/system.slice/nginx.service",
+                "/lxc.payload.c1",
+            ),
+        ] {
+            assert_eq!(machine(path), Some(expected));
+            assert_eq!(tenant(path), Tenant::Other, "{path}");
+        }
+        // Of podman's containers, and of this machine.
+        for path in [
+            "/machine.slice/libpod-conmon-1.scope",
+            "/system.slice/nginx.service",
+        ] {
+            assert_eq!(machine(path), None, "{path}");
+        }
+    }
 
     const ID: &str = "9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e";
 

@@ -4,6 +4,7 @@
 //! each that joins.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -29,6 +30,8 @@ pub(super) struct Member {
     session: u32,
     /// Whether it leads its process group: then the group is its own.
     leads: bool,
+    /// Its words and its executable.
+    program: (Vec<String>, Option<PathBuf>),
     gone: bool,
 }
 
@@ -38,27 +41,39 @@ impl Member {
         let handle = Handle::open(pid)?;
         // After opening: whoever has this start time now had the number when it was opened, too.
         let stat = Stat::read(pid)?;
+        let program = process_facts(pid).map(|facts| (facts.command, facts.exe));
         (stat.start_time == start_time && stat.is_alive()).then_some(Self {
             handle,
             pid,
             start_time,
             session: stat.session,
             leads: stat.group == pid,
+            program: program.unwrap_or_default(),
             gone: false,
         })
     }
 
-    /// Whether a process of the table is its child or in its group. The number alone says nothing once
-    /// the member may have been reaped: it may be somebody else's by now.
+    /// Whether a process of the table is its child, or was forked from it and left to the system. The number alone
+    /// says nothing once the member may have been reaped: it may be somebody else's by now.
     fn is_above(&self, stat: &Stat, table: &Table) -> bool {
         let now = table.get(self.pid);
         let is_it = |now: &Stat| now.start_time == self.start_time;
-        let is_child = stat.parent == self.pid && now.is_some_and(is_it);
-        let in_group = self.leads
-            && stat.group == self.pid
-            && stat.session == self.session
-            && now.is_none_or(is_it);
-        (is_child || in_group) && stat.start_time >= self.start_time
+        let is_child = || stat.parent == self.pid && now.is_some_and(is_it);
+        // What a script has left in the background before it became the server is in its group, too.
+        let is_orphan = || {
+            self.leads
+                && stat.group == self.pid
+                && stat.session == self.session
+                && now.is_none_or(is_it)
+                && self.is_repeated_by(stat.pid)
+        };
+        stat.start_time >= self.start_time && (is_child() || is_orphan())
+    }
+
+    /// Whether another process runs the same program with the same words: a fork does, until it runs another one.
+    fn is_repeated_by(&self, pid: u32) -> bool {
+        process_facts(pid)
+            .is_some_and(|other| (&other.command, &other.exe) == (&self.program.0, &self.program.1))
     }
 }
 
@@ -92,7 +107,7 @@ impl Crew {
             .any(|member| member.pid == pid && member.start_time == start_time)
     }
 
-    /// Adds all descendants of members and the process groups that members lead.
+    /// Adds all descendants of members, and what was forked from them and left to the system.
     pub(super) fn grow(&mut self, table: &Table) {
         let mut next = 0;
         while let Some(member) = self.members.get(next) {

@@ -86,9 +86,9 @@ pub enum PortError {
         /// What to do about it.
         hint: Option<String>,
     },
-    /// The holder is gone and the port is still not free.
+    /// The holder was stopped, or told to, and the port is still not free.
     #[error(
-        "{claim} is still not free {seconds} s after its holder ended{}",
+        "{claim} is still not free {seconds} s after its holder was told to stop{}",
         held_by(.by)
     )]
     NotFree {

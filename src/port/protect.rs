@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use crate::port::cgroup;
 use crate::port::holder::ProcessFacts;
 use crate::port::process::{Stat, pids, process_facts, run_id};
 
@@ -50,6 +51,10 @@ const ENGINE_PARTS: &[&str] = &[
     "wslrelay.exe",
     "wslhost",
     "multipassd",
+    "lxd",
+    "incusd",
+    "lxc-start",
+    "forkproxy",
     "VBoxHeadless",
     "VBoxNetNAT",
 ];
@@ -98,6 +103,15 @@ const KEEPERS_OF_SESSIONS: &[(&str, &str)] = &[
         "it is the AirPlay receiver: switch that off in the system settings",
     ),
     ("Xorg", "a desktop depends on it"),
+    ("Xvnc", "it is a desktop"),
+    ("Xtigervnc", "it is a desktop"),
+    ("Xtightvnc", "it is a desktop"),
+    ("x11vnc", "it shows a desktop"),
+    ("wayvnc", "it shows a desktop"),
+    ("xrdp", "it carries desktops"),
+    ("xrdp-sesman", "it carries desktops"),
+    ("gnome-remote-desktop-daemon", "it carries a desktop"),
+    ("gnome-remote-de", "it carries a desktop"),
     ("Xwayland", "a desktop depends on it"),
     ("gnome-shell", "it is the desktop"),
     ("plasmashell", "it is the desktop"),
@@ -129,7 +143,33 @@ const EDITORS: &[&str] = &[
     "clion",
     "rustrover",
     "sublime_text",
+    "phpstorm",
+    "rubymine",
+    "datagrip",
+    "dataspell",
+    "studio",
+    "theia",
+    "rserver",
+    "rsession",
+    "vi",
+    "view",
+    "vimdiff",
+    "gvim",
+    "vim.basic",
+    "vim.tiny",
+    "vim.nox",
+    "vim.gtk3",
+    "nano",
+    "hx",
+    "helix",
+    "emacs-nox",
+    "emacs-gtk",
+    "emacs-lucid",
     "jupyter-lab",
+    "jupyter-notebook",
+    "jupyter-server",
+    "jupyterhub",
+    "marimo",
 ];
 
 /// Parts of paths under which editors keep the servers that they put on remote machines.
@@ -183,7 +223,21 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
                 .to_owned(),
         );
     }
+    if let Some(machine) = foreign_machine(facts.pid) {
+        return Some(format!(
+            "it is part of the machine {machine} (a container or virtual machine with an init of its own): stop it in there"
+        ));
+    }
     people_work_in(facts)
+}
+
+/// The other machine that a process is part of, by its control group.
+fn foreign_machine(pid: u32) -> Option<String> {
+    cgroup::paths_of(pid).iter().find_map(|path| {
+        let machine = cgroup::foreign_machine(path)?;
+        let name = machine.rsplit('/').next().unwrap_or(machine);
+        Some(name.to_owned())
+    })
 }
 
 /// Why a process is not stopped for what people have in it: sessions, unsaved work.

@@ -2,7 +2,9 @@
 //! with what else it says. A loop that only waits for something, before a server or after it, keeps nothing alive.
 //!
 //! Reads words, not the whole grammar: a function that a loop calls, or an `eval`, is not looked into. Where it is not
-//! plain what follows, a script goes on. Who is missed here is named when the port is taken again.
+//! plain what follows, a script goes on: a loop over a list or over what it reads runs the next one and not this one
+//! again, and what stands after the server in its loop would be lost. Who is missed here is named when the port is
+//! taken again.
 
 use crate::port::holder::ProcessFacts;
 
@@ -38,6 +40,9 @@ const IDLE: &[&str] = &[
     "true", "false", ":", "exit", "return", "wait", "break", "continue",
 ];
 
+/// Commands of which nothing is lost when a loop ends before them: they say something, or pass time.
+const PAUSES: &[&str] = &["sleep", "echo", "printf", "date", "test", "[", "[["];
+
 /// Words that only close what was opened.
 const CLOSERS: &[&str] = &["fi", "esac", "}", ")"];
 
@@ -48,6 +53,8 @@ struct Command<'a> {
     next: &'a [String],
     /// Which of the outermost loops it stands in.
     inside: Option<u32>,
+    /// Whether one of its loops is over a list.
+    counted: bool,
     /// Whether it reads what the one before it writes, and so runs beside it.
     piped: bool,
 }
@@ -57,6 +64,11 @@ impl Command<'_> {
         is_command_of(self.word, self.next, &below.command)
     }
 
+    /// Whether only a variable says what it runs: `"$@"`, `$SERVER`.
+    fn is_open(&self) -> bool {
+        base(self.word).contains('$')
+    }
+
     /// Whether it is the head of a function: `name() {`.
     fn defines(&self) -> bool {
         self.next.first().is_some_and(|word| word == "(")
@@ -64,42 +76,73 @@ impl Command<'_> {
     }
 }
 
+/// Those that run what `below` runs: by their words, or where none does, those that may run anything.
+fn candidates(commands: &[Command<'_>], below: &ProcessFacts) -> Vec<usize> {
+    let all = |is_it: &dyn Fn(&Command<'_>) -> bool| -> Vec<usize> {
+        let found = commands.iter().enumerate().filter(|(_, one)| is_it(one));
+        found.map(|(at, _)| at).collect()
+    };
+    let named = all(&|command| !command.is_open() && command.runs(below));
+    if named.is_empty() {
+        all(&|command| command.is_open())
+    } else {
+        named
+    }
+}
+
 /// Whether a loop of the script runs what `below` runs; `below` is missing where it cannot be seen.
 pub(super) fn restarts(text: &str, below: Option<&ProcessFacts>) -> bool {
     let words = words(text);
     let commands = commands(&words);
-    let mut inside = commands.iter().filter(|command| command.inside.is_some());
-    below.is_some_and(|below| inside.any(|command| command.runs(below)))
+    below.is_some_and(|below| {
+        let found = candidates(&commands, below);
+        let mut found = found.iter().filter_map(|at| commands.get(*at));
+        found.any(|command| command.inside.is_some())
+    })
 }
 
 /// What becomes of the script when `below` has ended, which it runs.
 pub(super) fn course(text: &str, below: Option<&ProcessFacts>) -> Course {
     let words = words(text);
     let commands = commands(&words);
-    let found = below.and_then(|below| commands.iter().rposition(|command| command.runs(below)));
-    let Some(at) = found else {
-        // A program may give itself another name; where there is no other one, it is that.
-        let mut serious = commands.iter().filter(|command| !command.is_idle());
-        return match (serious.next(), serious.next()) {
-            (Some(only), None) if only.inside.is_none() => Course::Ends,
-            _ => Course::GoesOn,
-        };
-    };
+    let found = below.map_or_else(Vec::new, |below| candidates(&commands, below));
+    let mut courses = found.iter().map(|at| course_from(&commands, *at));
+    match courses.next() {
+        // Where several may be it, nobody can tell which.
+        Some(first) if courses.all(|other| other == first) => first,
+        Some(_) => Course::GoesOn,
+        None => {
+            // A program may give itself another name; where there is no other one, it is that.
+            let mut serious = commands.iter().filter(|command| !command.is_idle());
+            match (serious.next(), serious.next()) {
+                (Some(only), None) if only.inside.is_none() => Course::Ends,
+                _ => Course::GoesOn,
+            }
+        }
+    }
+}
+
+/// What becomes of a script after the command in this place.
+fn course_from(commands: &[Command<'_>], at: usize) -> Course {
     let (before, from) = commands.split_at(at);
-    let inside = from.first().and_then(|command| command.inside);
+    let Some((server, after)) = from.split_first() else {
+        return Course::GoesOn;
+    };
+    let inside = server.inside;
     // The function that it stands in is called later, for its sake.
     let function = before.iter().rfind(|command| command.defines());
-    let follows = from
+    let in_loop = |command: &&Command<'_>| inside.is_some() && command.inside == inside;
+    let follows = after
         .iter()
-        .skip(1)
         .skip_while(|command| command.piped)
-        .filter(|command| inside.is_none() || command.inside != inside)
         .filter(|command| function.is_none_or(|function| function.word != command.word))
-        .any(|command| !command.is_idle());
+        .any(|command| !command.is_idle() && !(in_loop(&command) && command.pauses()));
     // A loop is stopped by a signal, for which a trap is made; any other end would come to it as well.
     let is_trapped = || commands.iter().any(|command| command.word == "trap");
+    let reads = || commands.iter().filter(in_loop).any(|it| it.word == "read");
     match inside {
         _ if follows => Course::GoesOn,
+        Some(_) if server.counted || reads() => Course::GoesOn,
         Some(_) => Course::Repeats,
         None if is_trapped() => Course::GoesOn,
         None => Course::Ends,
@@ -110,26 +153,32 @@ impl Command<'_> {
     fn is_idle(&self) -> bool {
         IDLE.contains(&self.word)
     }
+
+    fn pauses(&self) -> bool {
+        PAUSES.contains(&self.word)
+    }
 }
 
 /// The simple commands of a script, in the order in which they stand there.
 fn commands(words: &[String]) -> Vec<Command<'_>> {
     let mut found = Vec::new();
-    let mut depth = 0_u32;
+    // Of each loop that is open, whether it is over a list.
+    let mut open: Vec<bool> = Vec::new();
     let mut loops = 0_u32;
     let mut begins = true;
     let mut piped = false;
     let mut prefixed = false;
     for (at, word) in words.iter().enumerate() {
         if begins && matches!(word.as_str(), "while" | "until" | "for" | "select") {
-            loops += u32::from(depth == 0);
-            depth += 1;
+            loops += u32::from(open.is_empty());
             // The name of a `for`'s variable and its list are no commands.
             begins = !matches!(word.as_str(), "for" | "select");
+            let is_endless = words.get(at + 1).is_some_and(|next| next == "(");
+            open.push(!begins && !is_endless);
             continue;
         }
         if begins && word == "done" {
-            depth = depth.saturating_sub(1);
+            open.pop();
             begins = false;
             continue;
         }
@@ -158,7 +207,8 @@ fn commands(words: &[String]) -> Vec<Command<'_>> {
             found.push(Command {
                 word,
                 next: words.get(at + 1..).unwrap_or_default(),
-                inside: (depth > 0).then_some(loops),
+                inside: (!open.is_empty()).then_some(loops),
+                counted: open.contains(&true),
                 piped,
             });
         }
@@ -167,32 +217,47 @@ fn commands(words: &[String]) -> Vec<Command<'_>> {
     found
 }
 
-/// Whether a command of the script, its first word and those after it, is what a process runs.
+/// Whether a command of the script, its first word and those after it, is what a process runs: word by word, up to the
+/// first that only the shell can tell.
 fn is_command_of(word: &str, next: &[String], command: &[String]) -> bool {
-    // "$@", $SERVER: whatever it is, it is run in the loop.
-    if word.starts_with('$') {
-        return true;
+    // A title such as `npm run dev` stands in one word.
+    let (title, rest) = command
+        .split_first()
+        .map_or(("", command), |(first, rest)| {
+            let is_title = rest.iter().all(String::is_empty);
+            (first.as_str(), if is_title { &[] } else { rest })
+        });
+    let mut run: Vec<&str> = title.split(' ').collect();
+    if !rest.is_empty() {
+        run = vec![title];
+        run.extend(rest.iter().map(String::as_str));
     }
-    let mut run = command.iter().map(|word| base(word));
-    let Some(first) = run.next() else {
+    let Some((first, mut arguments)) = run.split_first() else {
         return false;
     };
+    let first = base(first);
     let is_runner = RUNNERS.contains(&first) || RUNNERS.contains(&plain(first));
     if plain(base(word)) != plain(first) {
         // A script with a first line of its own: the interpreter, then the script.
-        return is_runner && run.find(|word| !word.starts_with('-')) == Some(base(word));
+        let script = arguments.iter().position(|word| !word.starts_with('-'));
+        let Some(script) = script.filter(|_| is_runner) else {
+            return false;
+        };
+        if arguments
+            .get(script)
+            .is_none_or(|it| base(it) != base(word))
+        {
+            return false;
+        }
+        arguments = arguments.get(script + 1..).unwrap_or_default();
     }
-    if !is_runner {
-        return true;
-    }
-    let wanted: Vec<&str> = run.collect();
-    let mut arguments = next
+    let said = next
         .iter()
-        .take_while(|word| !OPENERS.contains(&word.as_str()))
-        .filter(|word| !word.starts_with('-'));
-    arguments
-        .next()
-        .is_none_or(|word| word.contains('$') || wanted.contains(&base(word)))
+        .map(String::as_str)
+        .take_while(|word| !OPENERS.contains(word) && !CLOSERS.contains(word))
+        .take_while(|word| !word.contains(['<', '>', '$', '*', '?', '`', '~']));
+    said.zip(arguments.iter().map(Some).chain(std::iter::repeat(None)))
+        .all(|(said, run)| run.is_some_and(|run| base(run) == base(said)))
 }
 
 /// The words of a script, without quotes; separators are words of their own, a line's end is `;`.
@@ -270,7 +335,7 @@ mod tests {
             ("while true; do ws 8003; sleep 1; done", &["ws", "8003"][..]),
             (
                 "while :\ndo\n  PORT=1 exec ./bin/ws --x\ndone",
-                &["/app/bin/ws"],
+                &["/app/bin/ws", "--x"],
             ),
             ("until ws; do :; done", &["ws"]),
             ("while true; do \"$@\"; done", &["anything"]),
@@ -343,6 +408,33 @@ mod tests {
                 Course::Repeats,
             ),
             ("f() { until ws; do :; done; }\nf", Course::Repeats),
+            (
+                "while make; do ws 8003; echo over; sleep 1; done",
+                Course::Repeats,
+            ),
+            ("for ((;;)); do ws 8003; done", Course::Repeats),
+            // It runs the next one, and not this one again.
+            ("for p in \"$@\"; do ws $p; done", Course::GoesOn),
+            (
+                "while :; do for p in 1 2; do ws $p; done; done",
+                Course::GoesOn,
+            ),
+            ("while read job; do ws $job; done < jobs", Course::GoesOn),
+            (
+                "while :; do ws 8003; publish; sleep 60; done",
+                Course::GoesOn,
+            ),
+            // Another program, or the same one for something else.
+            (
+                "ws 8003 & while sleep 1; do \"$DIR\"/sync.sh; done",
+                Course::GoesOn,
+            ),
+            ("ws 8003 & while sleep 1; do ws gc; done", Course::GoesOn),
+            ("ws 8003; \"$DIR\"/cleanup.sh", Course::GoesOn),
+            (
+                "while :; do $A; done; while :; do $B; other; done",
+                Course::GoesOn,
+            ),
             ("for i in 1 2 3; do ws 8003; done; upload", Course::GoesOn),
             (
                 "while :; do ws; done; while :; do other; done",

@@ -13,7 +13,7 @@ use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{self, Stat, Table, process_facts};
 use crate::port::shell_loop::{self, Course};
 use crate::port::tool::{self, base, tool};
-use crate::port::{PortError, describe, descriptors, proc_file, protect, sockets, work};
+use crate::port::{PortError, describe, descriptors, protect, sockets, work};
 
 const SHELLS: &[&str] = &[
     "sh", "bash", "dash", "zsh", "ash", "ksh", "mksh", "fish", "busybox", "yash",
@@ -73,6 +73,8 @@ pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> Top {
         let role = role(ancestor, &facts, below.as_ref());
         match role {
             Role::Keeper => goes_on = false,
+            // What only runs another program answers nobody.
+            Role::Wrapper if !shares && answers(ancestor.pid) => break,
             Role::Wrapper | Role::Passage => {}
             Role::Script => goes_on = true,
             Role::Stranger if shares => {}
@@ -381,14 +383,22 @@ pub(super) fn shell_text(facts: &ProcessFacts) -> Option<String> {
     None
 }
 
-/// A server that restarts itself on changes runs the same command twice, one below the other, and tells
-/// the lower one by a variable. A mere fork has the same variables, and a parent with its own life.
+/// What tells the lower one of two processes with the same command that the upper one starts it again on changes.
+const RELOADED: &[&str] = &["RUN_MAIN=", "WERKZEUG_RUN_MAIN="];
+
+/// A server that restarts itself on changes runs the same command twice, one below the other. So does one that forks
+/// a part of itself, which is not started again.
 fn repeats_itself(facts: &ProcessFacts, below: &ProcessFacts) -> bool {
-    let variables = |pid: u32| proc_file::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let is_told = |pid: u32| {
+        let place = format!("/proc/{pid}");
+        let mut names = RELOADED.iter();
+        names.any(|name| process::variable(Path::new(&place), name.as_bytes()).is_some())
+    };
     !facts.command.is_empty()
         && below.command == facts.command
         && below.exe == facts.exe
-        && variables(facts.pid) != variables(below.pid)
+        && is_told(below.pid)
+        && !is_told(facts.pid)
 }
 
 /// Whether a process listens on a TCP port by itself: then it has work of its own, whatever it is called.
@@ -398,6 +408,39 @@ fn serves(pid: u32) -> bool {
     };
     let inodes: Vec<u64> = all.iter().map(|socket| socket.inode).collect();
     !descriptors::pids_holding(&inodes, Some(&[pid])).is_empty()
+}
+
+/// Whether a process has a UDP port, or listens on a Unix socket.
+fn answers(pid: u32) -> bool {
+    let Ok(own) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    let own: Vec<String> = own
+        .filter_map(|entry| {
+            let target = fs::read_link(entry.ok()?.path()).ok()?;
+            let target = target.to_str()?;
+            let inode = target.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    if own.is_empty() {
+        return false;
+    }
+    // Of the process's own namespace. The column of the inode, and what else must be so (proc_pid_net(5)).
+    let listens = |fields: &[&str]| fields.get(3) == Some(&"00010000");
+    let tables: [(&str, usize, &dyn Fn(&[&str]) -> bool); 3] = [
+        ("unix", 6, &listens),
+        ("udp", 9, &|_| true),
+        ("udp6", 9, &|_| true),
+    ];
+    tables.iter().any(|(table, column, is_it)| {
+        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        text.lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let has = |inode: &&str| own.iter().any(|own| own == inode);
+            fields.get(*column).is_some_and(has) && is_it(&fields)
+        })
+    })
 }
 
 pub(super) fn is_shell(facts: &ProcessFacts) -> bool {

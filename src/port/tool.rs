@@ -105,6 +105,16 @@ pub(super) const RUNNERS: &[&str] = &[
     "mvn",
 ];
 
+/// Scripts, and as the names of programs plain words.
+const ONLY_SCRIPTS: &[&str] = &[
+    "supervisor",
+    "forever",
+    "guard",
+    "rerun",
+    "onchange",
+    "chokidar",
+];
+
 const INTERPRETERS: &[&str] = &[
     "node", "nodejs", "python", "python2", "python3", "ruby", "perl",
 ];
@@ -129,7 +139,8 @@ pub(super) fn tool(facts: &ProcessFacts) -> Option<&str> {
     let plain =
         program.trim_end_matches(|character: char| character.is_ascii_digit() || character == '.');
     if !INTERPRETERS.contains(&program) && !INTERPRETERS.contains(&plain) {
-        return (!is_built_here(facts)).then_some(program);
+        let is_known = !ONLY_SCRIPTS.contains(&program) && !is_program_of(program, facts);
+        return (is_known && !is_built_here(facts)).then_some(program);
     }
     let mut words = facts.command.iter().skip(1);
     while let Some(word) = words.next() {
@@ -152,6 +163,19 @@ pub(super) fn tool(facts: &ProcessFacts) -> Option<&str> {
         }
     }
     None
+}
+
+/// Whether a runtime that can also run tasks runs a program in its own process: `bun server.ts`, `deno run x.ts`.
+fn is_program_of(runtime: &str, facts: &ProcessFacts) -> bool {
+    let mut words = facts.command.iter().skip(1).map(String::as_str);
+    let mut words = words.by_ref().filter(|word| !word.starts_with('-'));
+    match (runtime, words.next(), words.next()) {
+        ("deno", verb, _) => verb != Some("task"),
+        ("bun", Some("x"), _) => false,
+        ("bun", Some("run"), Some(what)) => what.contains(['.', '/']),
+        ("bun", ..) => true,
+        _ => false,
+    }
 }
 
 fn is_built_here(facts: &ProcessFacts) -> bool {
@@ -241,6 +265,22 @@ mod tests {
             of(&["s6-supervise", "web"], Some("/run/service/web")).unwrap(),
             "s6-svc -d /run/service/web"
         );
+        // A runtime is a tool only where it runs a task.
+        for (words, is_tool) in [
+            (&["bun", "run", "dev"][..], true),
+            (&["bun", "--silent", "run", "dev"], true),
+            (&["bun", "run", "src/server.ts"], false),
+            (&["bun", "server.ts"], false),
+            (&["deno", "task", "dev"], true),
+            (&["deno", "run", "-A", "main.ts"], false),
+            (&["supervisor", "8003"], false),
+            (
+                &["node", "/usr/lib/node_modules/supervisor/supervisor"],
+                true,
+            ),
+        ] {
+            assert_eq!(tool(&facts(words)).is_some(), is_tool, "{words:?}");
+        }
         // No command of theirs stops one program.
         assert_eq!(of(&["honcho", "start"], None), None);
         assert_eq!(of(&["nodemon", "ws.js"], None), None);

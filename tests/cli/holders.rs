@@ -20,15 +20,17 @@ fn servers(sandbox: &Sandbox, file: &str, ports: &[u16]) {
     sandbox.write(file, format!("services:\n{}", services.concat()));
 }
 
+fn two_projects(sandbox: &Sandbox) -> (String, String) {
+    let name = |letter| format!("{}{letter}", sandbox.project());
+    (name('a'), name('b'))
+}
+
 #[test]
 fn a_service_of_another_project_is_named_as_one() {
     let sandbox = Sandbox::new();
     let port = free_port();
     let text = port.to_string();
-    let (one, other) = (
-        format!("{}a", sandbox.project()),
-        format!("{}b", sandbox.project()),
-    );
+    let (one, other) = two_projects(&sandbox);
     servers(&sandbox, "compose.yaml", &[port]);
     sandbox.wharf(&["-p", &one, "up", "-d"]).expect(0);
     let name = format!("service s0 (replica 1) of wharf project {one}");
@@ -200,10 +202,7 @@ fn a_forwarder_closes_with_the_service_that_it_has_the_port_for() {
     let sandbox = Sandbox::new();
     let port = free_port();
     let text = port.to_string();
-    let (one, other) = (
-        format!("{}a", sandbox.project()),
-        format!("{}b", sandbox.project()),
-    );
+    let (one, other) = two_projects(&sandbox);
     let (python, server) = (python(), ws_server());
     let served =
         format!("x-wharf: {{process: {{command: [{python}, '{server}', --port, '{port}']}}}}");

@@ -128,16 +128,21 @@ fn a_container_that_was_never_finished_is_not_started() {
     assert_eq!(states, [("P-a-1", "running")]);
 }
 
-#[test]
-fn an_interrupted_replacement_leaves_no_request_behind() {
-    let lab = lab!();
+/// Starts a service that says `told` when it is to stop and does not; its container's name.
+fn stubborn(lab: &Lab) -> String {
     let image = lab.busybox();
     let stubborn = "trap 'echo told' TERM; while :; do sleep 1; done";
     lab.write(&format!(
         "services:\n  a: {{image: {image}, command: [sh, -c, \"{stubborn}\"], stop_grace_period: 3s}}\n"
     ));
     lab.succeeds(Tool::Wharf, UP);
-    let name = format!("{}-a-1", lab.project.name);
+    format!("{}-a-1", lab.project.name)
+}
+
+#[test]
+fn an_interrupted_replacement_leaves_no_request_behind() {
+    let lab = lab!();
+    let name = stubborn(&lab);
     let mut command = lab.command(Tool::Wharf, &["up", "-d", "--force-recreate"]);
     let mut up = command
         .stdout(Stdio::null())
@@ -160,13 +165,7 @@ fn an_interrupted_replacement_leaves_no_request_behind() {
 #[test]
 fn a_start_after_a_killed_stop_outlives_that_stop() {
     let lab = lab!();
-    let image = lab.busybox();
-    let stubborn = "trap 'echo told' TERM; while :; do sleep 1; done";
-    lab.write(&format!(
-        "services:\n  a: {{image: {image}, command: [sh, -c, \"{stubborn}\"], stop_grace_period: 3s}}\n"
-    ));
-    lab.succeeds(Tool::Wharf, UP);
-    let name = format!("{}-a-1", lab.project.name);
+    let name = stubborn(&lab);
     let told = || docker(&["logs", &name]).matches("told").count();
     for (killed, next) in [
         (&["restart"][..], &["start"][..]),

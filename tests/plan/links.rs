@@ -427,10 +427,8 @@ fn a_relay_that_ended_is_started_again() {
 }
 
 #[test]
-fn a_relay_has_the_names_of_all_replicas_and_is_made_anew_with_their_number() {
+fn a_relay_has_the_names_of_all_replicas_and_outlives_a_change_of_their_number() {
     let mut world = world(&["db"]);
-    let plan = world.up();
-    carry_out(&mut world, &plan);
     world.policy.scale.insert("db".to_owned(), 2);
     let plan = world.up();
     let relay = made(&plan, "shop-db-wharf-relay-1");
@@ -441,7 +439,12 @@ fn a_relay_has_the_names_of_all_replicas_and_is_made_anew_with_their_number() {
     // An engine that ends in good order brings them back.
     assert_eq!(relay.service.restart, Restart::UnlessStopped);
     carry_out(&mut world, &plan);
-    assert_eq!(world.up().to_string(), "");
+    for number in [3, 1] {
+        world.policy.scale.insert("db".to_owned(), number);
+        let plan = world.up();
+        assert!(!plan.to_string().contains("relay-1"), "{plan}");
+        carry_out(&mut world, &plan);
+    }
 }
 
 #[test]

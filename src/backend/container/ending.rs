@@ -1,12 +1,12 @@
 //! Which containers are on their way to their end: the engine was asked to stop them, perhaps by a command that was
 //! cut off since, and does so in its own time. Its lists show them as running; its events tell.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 
-use super::Containers;
+use super::{Containers, observe};
 use crate::backend::BackendError;
 use crate::backend::happening::{Happening, Span};
 
@@ -16,8 +16,19 @@ const BACK: Duration = Duration::from_mins(1);
 /// How long the engine may take to tell. One whose clock is behind ours would go on until it is no more.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Signals that end a container, as events have them: INT, QUIT, KILL, TERM. Others are often for a reload.
-const ENDING: [&str; 4] = ["2", "3", "9", "15"];
+/// Signals that end a container, as events have them: KILL, TERM.
+const ENDING: [&str; 2] = ["9", "15"];
+
+/// Those that do where they are the container's own stop signal; elsewhere they are for a reload, a dump of threads,
+/// a log.
+const OWN: [(&str, &str); 6] = [
+    ("1", "HUP"),
+    ("2", "INT"),
+    ("3", "QUIT"),
+    ("10", "USR1"),
+    ("12", "USR2"),
+    ("28", "WINCH"),
+];
 
 impl Containers {
     /// The containers of a project that are about to end, by id.
@@ -43,20 +54,46 @@ impl Containers {
             })
             .await,
         );
-        Ok(ending(&all).into_iter().map(str::to_owned).collect())
+        let mut found = BTreeSet::new();
+        for (id, signal) in ending(&all) {
+            if ENDING.contains(&signal) || self.stops_by(id, signal).await {
+                found.insert(id.to_owned());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a signal, as events have it, is a container's own stop signal.
+    async fn stops_by(&self, id: &str, signal: &str) -> bool {
+        let Ok(engine) = self.engine().await else {
+            return false;
+        };
+        let inspected = observe::inspect(engine, id).await;
+        let Ok(Some(inspected)) = inspected else {
+            return false;
+        };
+        let own = inspected.config.stop_signal.to_ascii_uppercase();
+        let own = own.strip_prefix("SIG").unwrap_or(&own);
+        own == signal || OWN.contains(&(signal, own))
     }
 }
 
-/// The containers that were last heard to be sent a signal that ends them.
-fn ending(happenings: &[Happening]) -> BTreeSet<&str> {
-    let mut ending = BTreeSet::new();
+/// The containers that were last heard to be sent a signal that ends them, or may, with the signal.
+fn ending(happenings: &[Happening]) -> BTreeMap<&str, &str> {
+    let mut ending = BTreeMap::new();
     for happening in happenings {
         let signal = happening.attributes.get("signal").map(String::as_str);
-        match happening.action.as_str() {
-            "kill" if signal.is_some_and(|signal| ENDING.contains(&signal)) => {
-                ending.insert(happening.id.as_str());
+        match (happening.action.as_str(), signal) {
+            ("kill", Some(signal)) => {
+                // One that surely ends it is not made doubtful by another.
+                if !ending
+                    .get(happening.id.as_str())
+                    .is_some_and(|it| ENDING.contains(it))
+                {
+                    ending.insert(happening.id.as_str(), signal);
+                }
             }
-            "die" | "stop" | "start" | "restart" => drop(ending.remove(happening.id.as_str())),
+            ("die" | "stop" | "start" | "restart", _) => drop(ending.remove(happening.id.as_str())),
             _ => {}
         }
     }
@@ -65,8 +102,6 @@ fn ending(happenings: &[Happening]) -> BTreeSet<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::state::BackendKind;
 
@@ -92,7 +127,12 @@ mod tests {
             told("b", "die", ""),
             told("b", "start", ""),
             told("c", "kill", "1"),
+            told("d", "kill", "15"),
+            told("d", "kill", "3"),
         ];
-        assert_eq!(ending(&all), BTreeSet::from(["a"]));
+        assert_eq!(
+            ending(&all),
+            BTreeMap::from([("a", "15"), ("c", "1"), ("d", "15")])
+        );
     }
 }

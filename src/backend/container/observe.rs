@@ -45,6 +45,15 @@ pub(super) async fn project(
     Ok(instances)
 }
 
+impl Containers {
+    /// When the present run of a container has begun, in seconds of Unix time; `None` where the engine does not tell.
+    pub(in crate::backend) async fn started(&self, id: &str) -> Option<i64> {
+        let engine = self.engine().await.ok()?;
+        let inspected = inspect(engine, id).await.ok().flatten()?;
+        unix_seconds(&inspected.state.started_at)
+    }
+}
+
 /// Lists the containers that have all these labels, whatever their state.
 pub(super) async fn list(engine: &Engine, having: &[&str]) -> Result<Vec<Listed>, Error> {
     let filters = serde_json::json!({ "label": having }).to_string();

@@ -148,6 +148,8 @@ pub(super) struct Config {
     #[serde(default, deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
     pub stop_timeout: Option<i64>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub stop_signal: String,
     pub healthcheck: Option<Healthcheck>,
     #[serde(default, deserialize_with = "or_default")]
     pub shell: Vec<String>,

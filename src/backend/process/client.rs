@@ -238,8 +238,12 @@ impl Client {
 
     /// Connects to the supervisor that the project's card names.
     async fn connect(&self, dir: &ProjectDir) -> Result<Met, BackendError> {
-        // Without a card it is where it usually is.
+        // Without a card it is where it usually is. What is there may have had another ledger, which somebody has
+        // removed: then it does not have this one's lock, and is left to its runs.
         let card = card(dir);
+        if card.is_none() && !lock::is_held(&dir.supervisor_lock()) {
+            return Ok(Met::Nobody);
+        }
         let place = card
             .as_ref()
             .map_or_else(|| dir.socket(), |card| card.socket.clone());

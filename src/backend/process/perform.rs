@@ -34,14 +34,7 @@ impl Processes {
             Action::Create(spec) => self.create(spec, events).await.map(Some),
             Action::Start { instance } => {
                 let record = self.record(&instance.project, &instance.name)?;
-                if let Some(path) = record.spec.names.hosts.as_deref().filter(|it| !it.exists()) {
-                    own_hosts(path)?;
-                }
-                if record.spec.names.way != Way::Off && self.has_forwarder(&instance.project)? {
-                    // What it depends on may have come up a moment ago.
-                    self.sync_for_start(&instance.project, &instance.name)
-                        .await?;
-                }
+                self.names_for_start(&instance.project, &record).await?;
                 let request = Request::Start {
                     instance: instance.name.clone(),
                     before: Some(record.id().to_owned()),
@@ -167,6 +160,28 @@ impl Processes {
     }
 
     /// Writes the ledger entry, in place of one of the same name that has ended; its output goes with it.
+    /// Sees to it that what is about to start finds others by their names.
+    async fn names_for_start(&self, project: &str, record: &Record) -> Result<(), BackendError> {
+        let names = &record.spec.names;
+        if let Some(path) = names.hosts.as_deref().filter(|it| !it.exists()) {
+            own_hosts(path)?;
+        }
+        if names.way != Way::Off && self.has_forwarder(project)? {
+            // What it depends on may have come up a moment ago.
+            self.sync_for_start(project, &record.spec.name).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`names_for_start`](Self::names_for_start), for an instance that its command starts by itself.
+    ///
+    /// # Errors
+    /// There is no such instance, or its names cannot be had.
+    pub async fn await_names(&self, project: &str, name: &str) -> Result<(), BackendError> {
+        let record = self.record(project, name)?;
+        self.names_for_start(project, &record).await
+    }
+
     async fn create(
         &self,
         spec: &InstanceSpec,

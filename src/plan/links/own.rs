@@ -58,17 +58,22 @@ pub(in crate::plan) fn relay(
         Reach::Stream => (vec!["relay".to_owned(), "--idle".to_owned()], Vec::new()),
     };
     let mut networks = attachments(project, service, &name, false);
+    let first = service.instance_name(&project.name, 1);
     for place in &mut networks {
-        let new = |name: &&String| !place.aliases.contains(*name);
-        let instances: Vec<String> = instances.iter().filter(new).cloned().collect();
-        place.aliases.extend(instances);
+        place.aliases.push(first.clone());
     }
+    // Without the names of further replicas: to make it anew for them would end the connections of all.
     let made_from = format!(
         "{} {} {reach:?} {uid} {gid} {:?} {networks:?}",
         env!("CARGO_PKG_VERSION"),
         linkage.relay_image,
         service.networks
     );
+    for place in &mut networks {
+        let new = |name: &&String| !place.aliases.contains(*name);
+        let instances: Vec<String> = instances.iter().filter(new).cloned().collect();
+        place.aliases.extend(instances);
+    }
     let relay = Service {
         name: service.name.clone(),
         place: service.place.clone(),
