@@ -37,7 +37,7 @@ pub(crate) fn machine(path: &str) -> Option<&str> {
         let is_machine = ["systemd-nspawn@", "lxc.payload.", "lxc.monitor."]
             .iter()
             .any(|begin| component.starts_with(begin))
-            || (component.starts_with("machine-") && component.ends_with(".scope"));
+            || (component.starts_with("machine-") && component.strip_suffix(".scope").is_some());
         if is_machine {
             return path.get(..end);
         }

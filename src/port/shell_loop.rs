@@ -136,7 +136,7 @@ fn course_from(commands: &[Command<'_>], at: usize) -> Course {
         .iter()
         .skip_while(|command| command.piped)
         .filter(|command| function.is_none_or(|function| function.word != command.word))
-        .any(|command| !command.is_idle() && !(in_loop(&command) && command.pauses()));
+        .any(|command| !(command.is_idle() || in_loop(&command) && command.pauses()));
     // A loop is stopped by a signal, for which a trap is made; any other end would come to it as well.
     let is_trapped = || commands.iter().any(|command| command.word == "trap");
     let reads = || commands.iter().filter(in_loop).any(|it| it.word == "read");

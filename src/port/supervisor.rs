@@ -426,21 +426,19 @@ fn answers(pid: u32) -> bool {
     if own.is_empty() {
         return false;
     }
-    // Of the process's own namespace. The column of the inode, and what else must be so (proc_pid_net(5)).
-    let listens = |fields: &[&str]| fields.get(3) == Some(&"00010000");
-    let tables: [(&str, usize, &dyn Fn(&[&str]) -> bool); 3] = [
-        ("unix", 6, &listens),
-        ("udp", 9, &|_| true),
-        ("udp6", 9, &|_| true),
-    ];
-    tables.iter().any(|(table, column, is_it)| {
-        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
-        text.lines().any(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let has = |inode: &&str| own.iter().any(|own| own == inode);
-            fields.get(*column).is_some_and(has) && is_it(&fields)
+    // Of the process's own namespace. The column of the inode (proc_pid_net(5)).
+    [("unix", 6), ("udp", 9), ("udp6", 9)]
+        .iter()
+        .any(|(table, column)| {
+            let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+            text.lines().any(|line| {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                // Of Unix sockets, those that listen (`__SO_ACCEPTCON`).
+                let is_open = *table != "unix" || fields.get(3) == Some(&"00010000");
+                let has = |inode: &&str| own.iter().any(|own| own == inode);
+                is_open && fields.get(*column).is_some_and(has)
+            })
         })
-    })
 }
 
 pub(super) fn is_shell(facts: &ProcessFacts) -> bool {

@@ -84,14 +84,13 @@ fn ending(happenings: &[Happening]) -> BTreeMap<&str, &str> {
     for happening in happenings {
         let signal = happening.attributes.get("signal").map(String::as_str);
         match (happening.action.as_str(), signal) {
-            ("kill", Some(signal)) => {
-                // One that surely ends it is not made doubtful by another.
-                if !ending
+            // One that surely ends it is not made doubtful by another.
+            ("kill", Some(_))
+                if ending
                     .get(happening.id.as_str())
-                    .is_some_and(|it| ENDING.contains(it))
-                {
-                    ending.insert(happening.id.as_str(), signal);
-                }
+                    .is_some_and(|it| ENDING.contains(it)) => {}
+            ("kill", Some(signal)) => {
+                ending.insert(happening.id.as_str(), signal);
             }
             ("die" | "stop" | "start" | "restart", _) => drop(ending.remove(happening.id.as_str())),
             _ => {}

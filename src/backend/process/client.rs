@@ -219,6 +219,11 @@ impl Client {
         })
     }
 
+    /// Says something when the command next asks what there is to say.
+    pub(super) fn note(&self, text: String) {
+        self.notes.borrow_mut().push(text);
+    }
+
     fn pooled(&self, project: &str) -> Option<Connection> {
         self.idle.borrow_mut().get_mut(project)?.pop()
     }

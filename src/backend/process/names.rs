@@ -173,8 +173,9 @@ impl Processes {
             version: NAMES_PROTOCOL,
             sync: wanted,
         };
-        let deadline = Instant::now() + COMING;
+        let mut deadline = Instant::now() + COMING;
         let mut pause = FIRST_PAUSE;
+        let mut is_replaced = false;
         loop {
             let asked = tokio::time::timeout(ANSWERING, ask(&path, &request));
             let error = match asked.await {
@@ -182,12 +183,15 @@ impl Processes {
                 Ok(Ok(NamesReply::Error(text))) => return Err(io::Error::other(text)),
                 // Not there, or killed meanwhile: the next one is on its way.
                 Ok(Err(error)) => error,
-                Err(_) => {
-                    let text = "the forwarder does not answer";
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-                }
+                Err(_) => io::Error::new(io::ErrorKind::TimedOut, "it does not answer"),
             };
             if Instant::now() >= deadline {
+                if !is_replaced && self.replace_forwarder(project).await {
+                    is_replaced = true;
+                    deadline = Instant::now() + COMING;
+                    pause = FIRST_PAUSE;
+                    continue;
+                }
                 let text = format!(
                     "the forwarder cannot be reached at {}: {error}",
                     path.display()
@@ -198,6 +202,30 @@ impl Processes {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Ends a forwarder that lives and cannot be reached: it is hung, or somebody has removed its socket. Whether there
+    /// was one; the next look starts another.
+    async fn replace_forwarder(&self, project: &str) -> bool {
+        let name = crate::naming::forwarder_name(project);
+        let Ok(record) = self.record(project, &name) else {
+            return false;
+        };
+        if !status(&record).is_alive() {
+            return false;
+        }
+        let request = Request::Kill {
+            instance: name,
+            signal: rustix::process::Signal::KILL.as_raw(),
+        };
+        let is_ended = self.client.ask(project, &request).await.is_ok();
+        if is_ended {
+            self.client.note(format!(
+                "the forwarder of project {project} could not be reached for {} s and was replaced",
+                COMING.as_secs()
+            ));
+        }
+        is_ended
     }
 
     /// Starts the forwarder again if it has ended: because nobody needed it a moment ago, because a command
