@@ -165,7 +165,8 @@ pub(super) fn tool(facts: &ProcessFacts) -> Option<&str> {
     None
 }
 
-/// Whether a runtime that can also run tasks runs a program in its own process: `bun server.ts`, `deno run x.ts`.
+/// Whether a tool that can run one program does something else: a runtime that runs a program in its own process
+/// (`bun server.ts`, `deno run x.ts`), a builder that tests.
 fn is_program_of(runtime: &str, facts: &ProcessFacts) -> bool {
     let mut words = facts.command.iter().skip(1).map(String::as_str);
     let mut words = words.by_ref().filter(|word| !word.starts_with('-'));
@@ -174,6 +175,10 @@ fn is_program_of(runtime: &str, facts: &ProcessFacts) -> bool {
         ("bun", Some("x"), _) => false,
         ("bun", Some("run"), Some(what)) => what.contains(['.', '/']),
         ("bun", ..) => true,
+        (_, Some("test" | "t" | "bench" | "nextest"), _) => {
+            // The tests of other parts come after those that run.
+            matches!(runtime, "cargo" | "go" | "npm" | "yarn" | "pnpm")
+        }
         _ => false,
     }
 }
@@ -274,6 +279,8 @@ mod tests {
             (&["deno", "task", "dev"], true),
             (&["deno", "run", "-A", "main.ts"], false),
             (&["supervisor", "8003"], false),
+            (&["cargo", "run"], true),
+            (&["cargo", "test"], false),
             (
                 &["node", "/usr/lib/node_modules/supervisor/supervisor"],
                 true,

@@ -173,7 +173,7 @@ impl Processes {
         Ok(())
     }
 
-    /// As [`names_for_start`](Self::names_for_start), for an instance that its command starts by itself.
+    /// Sees to it that an instance that its command starts by itself finds others by their names.
     ///
     /// # Errors
     /// There is no such instance, or its names cannot be had.
