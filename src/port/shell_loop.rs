@@ -220,18 +220,11 @@ fn commands(words: &[String]) -> Vec<Command<'_>> {
 /// Whether a command of the script, its first word and those after it, is what a process runs: word by word, up to the
 /// first that only the shell can tell.
 fn is_command_of(word: &str, next: &[String], command: &[String]) -> bool {
-    // A title such as `npm run dev` stands in one word.
-    let (title, rest) = command
-        .split_first()
-        .map_or(("", command), |(first, rest)| {
-            let is_title = rest.iter().all(String::is_empty);
-            (first.as_str(), if is_title { &[] } else { rest })
-        });
-    let mut run: Vec<&str> = title.split(' ').collect();
-    if !rest.is_empty() {
-        run = vec![title];
-        run.extend(rest.iter().map(String::as_str));
-    }
+    let run: Vec<&str> = match command.split_first() {
+        // A title such as `npm run dev` stands in one word.
+        Some((title, rest)) if rest.iter().all(String::is_empty) => title.split(' ').collect(),
+        _ => command.iter().map(String::as_str).collect(),
+    };
     let Some((first, mut arguments)) = run.split_first() else {
         return false;
     };

@@ -412,33 +412,21 @@ fn serves(pid: u32) -> bool {
 
 /// Whether a process has a UDP port, or listens on a Unix socket.
 fn answers(pid: u32) -> bool {
-    let Ok(own) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return false;
-    };
-    let own: Vec<String> = own
-        .filter_map(|entry| {
-            let target = fs::read_link(entry.ok()?.path()).ok()?;
-            let target = target.to_str()?;
-            let inode = target.strip_prefix("socket:[")?.strip_suffix(']')?;
-            Some(inode.to_owned())
-        })
-        .collect();
-    if own.is_empty() {
-        return false;
-    }
     // Of the process's own namespace. The column of the inode (proc_pid_net(5)).
-    [("unix", 6), ("udp", 9), ("udp6", 9)]
-        .iter()
-        .any(|(table, column)| {
+    let tables = [("unix", 6), ("udp", 9), ("udp6", 9)].into_iter();
+    let inodes: Vec<u64> = tables
+        .flat_map(|(table, column)| {
             let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
-            text.lines().any(|line| {
+            let inode = |line: &str| {
                 let fields: Vec<&str> = line.split_whitespace().collect();
                 // Of Unix sockets, those that listen (`__SO_ACCEPTCON`).
-                let is_open = *table != "unix" || fields.get(3) == Some(&"00010000");
-                let has = |inode: &&str| own.iter().any(|own| own == inode);
-                is_open && fields.get(*column).is_some_and(has)
-            })
+                let is_open = table != "unix" || fields.get(3) == Some(&"00010000");
+                fields.get(column).filter(|_| is_open)?.parse().ok()
+            };
+            text.lines().filter_map(inode).collect::<Vec<u64>>()
         })
+        .collect();
+    !descriptors::pids_holding(&inodes, Some(&[pid])).is_empty()
 }
 
 pub(super) fn is_shell(facts: &ProcessFacts) -> bool {
