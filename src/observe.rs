@@ -108,6 +108,19 @@ async fn held(
         held.retain(|held| !foreign.contains(&held.claim));
         held.extend(plan::without(all, &observed.own));
     }
+    // What happens to the project's own is known.
+    let mut foreign = plan::without(held.clone(), &observed.instances);
+    backends.tell_removals(&mut foreign).await;
+    for known in foreign {
+        if let Some(held) = held.iter_mut().find(|held| held.claim == known.claim) {
+            for holder in known.holders {
+                let mut same = held.holders.iter_mut();
+                if let Some(same) = same.find(|it| it.is_same(&holder)) {
+                    *same = holder;
+                }
+            }
+        }
+    }
     Ok(held)
 }
 

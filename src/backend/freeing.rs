@@ -186,17 +186,14 @@ impl Backends {
             .at(&facts.engine)
             .stop_foreign(&facts.id, freeing.signal, grace)
             .await?;
-        let project = facts
-            .project
-            .as_ref()
-            .map(|project| {
-                format!(
-                    " of project {project}; `{}` brings it back",
-                    release::how_started_again(facts)
-                )
-            })
-            .unwrap_or_default();
-        let done = format!("stopped container {}{project}", facts.name);
+        let project = facts.project.as_ref();
+        let of = project.map_or_else(String::new, |project| format!(" of project {project}"));
+        let after = if project.is_some() || facts.removal.is_some() {
+            format!("; {}", release::after_a_stop(facts))
+        } else {
+            String::new()
+        };
+        let done = format!("stopped container {}{of}{after}", facts.name);
         told(freeing, holder, &holder.short(), done).await
     }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use futures_util::future::join_all;
 use crate::backend::BackendError;
 use crate::backend::container::Census;
 use crate::backend::router::Backends;
@@ -43,6 +44,26 @@ impl Backends {
         self.reconsider_orphans(&mut held).await;
         self.name_services(depth, &mut held).await;
         Ok(held)
+    }
+
+    /// Asks the engines what a stop of containers takes along: lists do not tell.
+    pub async fn tell_removals(&self, held: &mut [Held]) {
+        let containers = held
+            .iter_mut()
+            .flat_map(|held| &mut held.holders)
+            .filter_map(|holder| match &mut holder.who {
+                Who::Container(facts) if holder.protected.is_none() => Some(facts),
+                Who::Container(_)
+                | Who::Process(_)
+                | Who::Unit { .. }
+                | Who::Unknown { .. }
+                | Who::Kernel => None,
+            });
+        join_all(containers.map(|facts| async {
+            let engine = self.containers.at(&facts.engine);
+            facts.removal = engine.removal(&facts.id).await;
+        }))
+        .await;
     }
 
     /// A proxy is there before its container runs: until then no list of running ones has it.
@@ -162,6 +183,7 @@ impl Backends {
         let mut held = named(found, &census);
         self.reconsider_orphans(&mut held).await;
         self.name_services(depth, &mut held).await;
+        self.tell_removals(&mut held).await;
         Ok(Look {
             held,
             reserved: census.reserved,

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::port::holder::{Holder, Who};
 use crate::port::owner::Depth;
-use crate::port::release::{consequences, how_released};
+use crate::port::release::how_released;
 use crate::ui::progress::Progress;
 use crate::ui::question;
 use crate::ui::report;
@@ -109,13 +109,13 @@ fn rehearse(context: &Context, args: &Args, seen: &Seen) -> Result<()> {
     if seen.holders.is_empty() {
         say(format!("port {} is free", seen.claim));
     }
-    for holder in &seen.holders {
+    for (holder, consequences) in seen.each() {
         say(format!(
             "port {}: would stop {}",
             seen.claim,
             holder.describe()
         ));
-        for line in consequences(std::slice::from_ref(holder), &seen.claim) {
+        for line in consequences {
             say(format!("  {line}"));
         }
         say(format!("  {}", released(&seen.claim, holder)));
@@ -148,7 +148,7 @@ async fn free(context: &Context, args: &Args, backends: &Backends, seen: &Seen) 
         return Err(undecided(seen));
     } else if context
         .ui
-        .ask_to_stop(claim, &seen.holders, &consequences(&seen.holders, claim))
+        .ask_to_stop(claim, &seen.holders, &seen.consequences())
     {
         "your answer"
     } else {
@@ -206,9 +206,7 @@ fn may_be_freed(seen: &Seen) -> Result<()> {
 /// Nobody has said yet that the holder may be stopped.
 fn undecided(seen: &Seen) -> Error {
     let mut error = described(seen);
-    error
-        .details
-        .extend(consequences(&seen.holders, &seen.claim));
+    error.details.extend(seen.consequences());
     error.hint(format!(
         "wharf free {}{} --force",
         seen.claim.port,

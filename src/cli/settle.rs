@@ -101,6 +101,10 @@ fn unanswered(questions: &[Question]) -> Error {
             error.details.push(taken(question));
         }
         error.details.extend(question::plain(&question.holders));
+        if question.obstacle.is_none() {
+            let notes = consequences(&question.holders, &question.claim);
+            error.details.extend(notes);
+        }
         if let Some(obstacle) = &question.obstacle {
             error
                 .details

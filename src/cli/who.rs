@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{ContainerFacts, Holder};
 use crate::port::owner::Depth;
-use crate::port::release::how_released;
+use crate::port::release::{consequences, how_released};
 use crate::port::report::{Means, PortReport};
 
 /// Show who has a port and how it would be released
@@ -113,6 +113,8 @@ pub(super) struct Seen {
     pub(super) in_use: bool,
     /// Stopped containers that take it when they are started.
     pub(super) reserved: Vec<ContainerFacts>,
+    /// Of each holder, what else its release means, in words.
+    consequences: Vec<Vec<String>>,
 }
 
 /// Looks all claims up, with the containers of every engine of this machine.
@@ -159,6 +161,7 @@ fn seen(claims: &[Claim], look: &Look) -> Vec<Seen> {
             Seen {
                 claim: claim.clone(),
                 in_use: holders.is_empty() && of_claim.next().is_some(),
+                consequences: consequences_of(claim, &holders),
                 holders,
                 reserved,
             }
@@ -166,16 +169,41 @@ fn seen(claims: &[Claim], look: &Look) -> Vec<Seen> {
         .collect()
 }
 
+fn consequences_of(claim: &Claim, holders: &[Holder]) -> Vec<Vec<String>> {
+    let mut said = BTreeSet::new();
+    let each = holders.iter().map(|holder| {
+        let mut lines = consequences(std::slice::from_ref(holder), claim);
+        // What keeps one of several workers keeps all of them.
+        lines.retain(|line| said.insert(line.clone()));
+        lines
+    });
+    each.collect()
+}
+
 impl Seen {
     pub(super) fn is_free(&self) -> bool {
         self.holders.is_empty() && !self.in_use
     }
 
+    /// The holders, each with what else its release means.
+    pub(super) fn each(&self) -> impl Iterator<Item = (&Holder, &Vec<String>)> {
+        self.holders.iter().zip(&self.consequences)
+    }
+
+    /// What else the release of all of them means.
+    pub(super) fn consequences(&self) -> Vec<String> {
+        self.consequences.concat()
+    }
+
     pub(super) fn report(&self) -> PortReport {
-        PortReport {
+        let mut report = PortReport {
             reserved: self.reserved.iter().map(Into::into).collect(),
             ..PortReport::of(&self.claim, &self.holders)
+        };
+        for (holder, lines) in report.holders.iter_mut().zip(&self.consequences) {
+            holder.consequences.clone_from(lines);
         }
+        report
     }
 
     fn lines(&self) -> Vec<String> {
@@ -188,9 +216,10 @@ impl Seen {
         } else if self.holders.is_empty() {
             lines.push(format!("port {claim} is free"));
         }
-        for holder in &self.holders {
+        for (holder, consequences) in self.each() {
             lines.push(format!("port {claim} is held by {}", holder.describe()));
             lines.extend(holder.facts().into_iter().map(|fact| format!("  {fact}")));
+            lines.extend(consequences.iter().map(|line| format!("  {line}")));
             lines.push(format!("  {}", released(claim, holder)));
         }
         for container in &self.reserved {

@@ -180,8 +180,12 @@ fn decide<'a>(
     } else {
         by
     };
+    // Of data that is lost a person decides, not a file that somebody wrote for another day.
+    let needs_word = asked.is_none()
+        && inputs.policy.on_conflict.is_none()
+        && holders.iter().any(Holder::loses_data);
     match (wanted, &obstacle, next) {
-        (Some(Choice::Replace), None, _) => {
+        (Some(Choice::Replace), None, _) if !needs_word => {
             let rule = format!("held by {names}; replaced because of {by}");
             Verdict::Replace {
                 claim,
@@ -202,7 +206,7 @@ fn decide<'a>(
                 choices.push(Choice::Move);
             }
             choices.push(Choice::Abort);
-            let settled = (rule != Conflict::Ask).then_some(by);
+            let settled = (rule != Conflict::Ask && !(needs_word && obstacle.is_none())).then_some(by);
             Verdict::Open(Question {
                 claim,
                 holders,

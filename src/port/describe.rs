@@ -120,8 +120,50 @@ pub fn how_released(holder: &Holder) -> String {
     }
 }
 
+/// What a stop of a container takes along beside it, in words; `None` where it can be started again.
+pub(crate) fn removed_by_a_stop(facts: &ContainerFacts) -> Option<String> {
+    let removal = facts.removal.as_ref()?;
+    let volumes: Vec<String> = removal
+        .volumes
+        .iter()
+        .map(|volume| {
+            let name = volume.name.get(..12).unwrap_or(&volume.name);
+            format!("{} ({name})", volume.target)
+        })
+        .collect();
+    let along = match volumes.as_slice() {
+        [] => String::new(),
+        [one] => format!(", and its anonymous volume {one} with it"),
+        more => format!(", and its anonymous volumes {} with it", more.join(", ")),
+    };
+    Some(format!(
+        "container {} was started with --rm: its engine removes it when it stops{along}",
+        facts.name
+    ))
+}
+
+/// What became of a container after its stop, and how it comes back.
+pub fn after_a_stop(facts: &ContainerFacts) -> String {
+    let Some(removal) = &facts.removal else {
+        return format!("`{}` brings it back", how_started_again(facts));
+    };
+    let volumes: Vec<&str> = removal
+        .volumes
+        .iter()
+        .map(|volume| volume.target.as_str())
+        .collect();
+    if volumes.is_empty() {
+        "it was started with --rm, so its engine removes it".to_owned()
+    } else {
+        format!(
+            "it was started with --rm, so its engine removes it with its anonymous volumes ({})",
+            volumes.join(", ")
+        )
+    }
+}
+
 /// The command that starts a container again, at the engine that it is of.
-pub fn how_started_again(facts: &ContainerFacts) -> String {
+fn how_started_again(facts: &ContainerFacts) -> String {
     format!("{} start {}", client_of(&facts.engine), facts.name)
 }
 
@@ -254,6 +296,7 @@ mod tests {
             service: None,
             created: 0,
             engine: engine.into(),
+            removal: None,
         };
         for (engine, command) in [
             ("unix:///var/run/docker.sock", "docker start web"),

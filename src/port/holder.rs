@@ -41,6 +41,16 @@ impl Holder {
         }
     }
 
+    /// Whether both are the same one, whatever else is known of it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.who.is_same(&other.who)
+    }
+
+    /// Whether data that nobody else has is lost when it is stopped.
+    pub fn loses_data(&self) -> bool {
+        matches!(&self.who, Who::Container(facts) if facts.loses_volumes())
+    }
+
     /// Adds a holder to others; the sockets of one that is among them go to that.
     pub(super) fn join(holders: &mut Vec<Self>, holder: Self) {
         match holders.iter_mut().find(|it| it.who.is_same(&holder.who)) {
@@ -207,6 +217,33 @@ pub struct ContainerFacts {
     pub created: i64,
     /// Where its engine listens, e.g. `unix:///var/run/docker.sock`.
     pub engine: String,
+    /// Where its engine removes it when it stops (`--rm`): what it takes along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<Removal>,
+}
+
+/// What is lost with a container that is removed when it stops.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Removal {
+    /// Its anonymous volumes.
+    pub volumes: Vec<AnonymousVolume>,
+}
+
+/// A volume without a name of its own: it is removed with its container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AnonymousVolume {
+    /// Where it is mounted in the container.
+    pub target: String,
+    /// What the engine calls it.
+    pub name: String,
+}
+
+impl ContainerFacts {
+    /// Whether data that nobody else has is lost with its stop.
+    pub fn loses_volumes(&self) -> bool {
+        let removal = self.removal.as_ref();
+        removal.is_some_and(|removal| !removal.volumes.is_empty())
+    }
 }
 
 /// A port that a container or a Swarm service publishes, as the engine reports it.

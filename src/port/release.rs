@@ -6,6 +6,7 @@
 //! nobody to stop for it. Whether a holder may be stopped was decided by the planner; what must never be stopped is
 //! refused here again.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -17,7 +18,7 @@ use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Table, process_facts};
 use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor, unit};
 
-pub use crate::port::describe::{how_released, how_started_again};
+pub use crate::port::describe::{after_a_stop, how_released};
 pub use crate::port::free::{
     Barrier, await_free, barrier, first_permitted, is_free, next_free, taken_again,
 };
@@ -165,9 +166,9 @@ pub fn stop_process_with(
 
 /// Who would be stopped before a process that has the claim, in words with the reason; `None` if it would be the first
 /// itself.
-fn stopped_first(facts: &ProcessFacts, claim: &Claim) -> Option<String> {
+fn stopped_first(table: &Table, facts: &ProcessFacts, claim: &Claim) -> Option<String> {
     let sharing = Hold::of(facts.pid, claim).ok()?.sharing();
-    let top = supervisor::topmost(&Table::read(), facts.pid, &sharing);
+    let top = supervisor::topmost(table, facts.pid, &sharing);
     let first = process_facts(top.pid).filter(|_| top.pid != facts.pid)?;
     let reason = if top.starts_again {
         "it would start it again"
@@ -181,21 +182,25 @@ fn stopped_first(facts: &ProcessFacts, claim: &Claim) -> Option<String> {
 /// What else an end of these holders means, in words: what would be stopped first because it keeps them running,
 /// and what their supervisor would end by its own rule.
 pub fn consequences(holders: &[Holder], claim: &Claim) -> Vec<String> {
-    let mut lines = Vec::new();
-    for holder in holders.iter().filter(|holder| holder.protected.is_none()) {
+    let mut lines: Vec<String> = Vec::new();
+    let mut table = None;
+    for holder in holders.iter().filter(|it| it.obstacle(true).is_none()) {
         match &holder.who {
             Who::Process(_) if !holder.carries.is_empty() => lines.push(holder.ends_with_it()),
             // Wharf's supervisor is told to stop it.
             Who::Process(_) if holder.service.is_some() => {}
             Who::Process(facts) => {
-                lines.extend(stopped_first(facts, claim));
-                lines.extend(supervisor::ends_with_it(&Table::read(), facts.pid));
+                let table = table.get_or_insert_with(Table::read);
+                lines.extend(stopped_first(table, facts, claim));
+                lines.extend(supervisor::ends_with_it(table, facts.pid));
             }
             Who::Unit { name, main } => lines.extend(unit::ends_with_it(name, main.as_deref())),
-            Who::Container(_) | Who::Unknown { .. } | Who::Kernel => {}
+            Who::Container(facts) => lines.extend(describe::removed_by_a_stop(facts)),
+            Who::Unknown { .. } | Who::Kernel => {}
         }
     }
-    lines.dedup();
+    let mut said = BTreeSet::new();
+    lines.retain(|line| said.insert(line.clone()));
     lines
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::port::claim::{Claim, Protocol};
-use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, ServiceOf, Who};
+use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Removal, ServiceOf, Who};
 
 /// A port and all who have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,10 @@ pub struct HolderReport {
     /// The service of wharf's that it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceOf>,
+    /// What else its release means, in words: who is stopped first, what ends with it, what is removed. Where
+    /// that was looked up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consequences: Vec<String>,
 }
 
 /// What a holder is.
@@ -108,6 +112,9 @@ pub struct ContainerReport {
     pub service: Option<String>,
     /// Where its engine listens.
     pub engine: String,
+    /// Where its engine removes it when it stops (`--rm`): what it takes along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<Removal>,
 }
 
 impl PortReport {
@@ -152,6 +159,7 @@ impl HolderReport {
             reason: holder.obstacle(true),
             release: Means::of(holder),
             service: holder.service.as_ref().or(holder.carries.first()).cloned(),
+            consequences: Vec::new(),
         };
         match &holder.who {
             Who::Process(facts) => Self {
@@ -224,6 +232,7 @@ impl From<&ContainerFacts> for ContainerReport {
             project: facts.project.clone(),
             service: facts.service.clone(),
             engine: facts.engine.clone(),
+            removal: facts.removal.clone(),
         }
     }
 }

@@ -165,6 +165,7 @@ pub(crate) fn container(port: u16) -> Holder {
         service: Some("web".to_owned()),
         created: 0,
         engine: "unix:///var/run/docker.sock".to_owned(),
+        removal: None,
     };
     Holder {
         who: Who::Container(Box::new(facts)),

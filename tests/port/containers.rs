@@ -29,6 +29,7 @@ fn container(id: &str, name: &str) -> ContainerFacts {
         service: Some("web".into()),
         created: 0,
         engine: "unix:///var/run/docker.sock".into(),
+        removal: None,
     }
 }
 

@@ -23,7 +23,7 @@ use super::reply::{Binding, Listed};
 use super::whereabouts::{self, Whereabouts};
 use super::{Containers, Engine, fault, labels, perform};
 use crate::backend::BackendError;
-use crate::port::holder::{ContainerFacts, Published};
+use crate::port::holder::{AnonymousVolume, ContainerFacts, Published, Removal};
 use crate::port::one_line;
 use crate::project::Env;
 
@@ -154,6 +154,15 @@ impl Containers {
             .find(|(other, _)| *other == endpoint)
             .and_then(|(_, env)| env)
             .map_or_else(|| self.clone(), |env| Self::new(&env))
+    }
+
+    /// What a stop of a container takes along, where its engine then removes it; `None` where it stays, and where
+    /// the engine does not tell.
+    pub async fn removal(&self, id: &str) -> Option<Removal> {
+        let engine = self.engine().await.ok()?;
+        let path = format!("/containers/{}/json", encoded(id));
+        let found: Configured = engine.get(&path).await.ok()?;
+        found.removal()
     }
 
     /// Stops a container that is not of this project, as `docker stop` does: its stop signal, its grace
@@ -303,6 +312,7 @@ pub(super) fn facts(entry: &Listed, endpoint: &str) -> ContainerFacts {
         service: label(labels::SERVICE),
         created: entry.created,
         engine: endpoint.to_owned(),
+        removal: None,
     }
 }
 
@@ -416,6 +426,20 @@ pub(super) fn contexts(env: &Env) -> Vec<String> {
 struct Configured {
     #[serde(default)]
     host_config: HostConfig,
+    #[serde(default)]
+    mounts: Vec<Mount>,
+}
+
+/// What is mounted in a container.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Mount {
+    #[serde(rename = "Type", default)]
+    kind: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    destination: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -423,9 +447,34 @@ struct Configured {
 struct HostConfig {
     #[serde(default)]
     port_bindings: Option<BTreeMap<String, Option<Vec<Binding>>>>,
+    #[serde(default)]
+    auto_remove: bool,
+    /// `SOURCE:TARGET[:OPTIONS]`; a volume that stands here was given by its name.
+    #[serde(default)]
+    binds: Option<Vec<String>>,
 }
 
 impl Configured {
+    fn removal(self) -> Option<Removal> {
+        let binds = self.host_config.binds.unwrap_or_default();
+        // The engine makes up such names, of 64 hexadecimal digits.
+        let is_anonymous = |mount: &Mount| {
+            mount.kind == "volume"
+                && mount.name.len() == 64
+                && mount.name.bytes().all(|byte| byte.is_ascii_hexdigit())
+                && !binds.iter().any(|bind| bind.starts_with(&mount.name))
+        };
+        let volumes = self.mounts.into_iter().filter(is_anonymous);
+        self.host_config.auto_remove.then(|| Removal {
+            volumes: volumes
+                .map(|mount| AnonymousVolume {
+                    target: one_line(&mount.destination),
+                    name: mount.name,
+                })
+                .collect(),
+        })
+    }
+
     fn published(self, container: &ContainerFacts) -> Vec<Published> {
         let mut ports = Vec::new();
         for (port, bindings) in self.host_config.port_bindings.unwrap_or_default() {
@@ -526,6 +575,7 @@ impl Service {
             service: Some(self.spec.name),
             created: 0,
             engine: engine.to_owned(),
+            removal: None,
         };
         let any = [
             IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -607,6 +657,7 @@ mod tests {
             service: None,
             created: 0,
             engine: String::new(),
+            removal: None,
         };
         let ports: Vec<(String, u16)> = configured
             .published(&facts)
