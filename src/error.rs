@@ -376,8 +376,21 @@ fn last_words(lines: &[String]) -> Vec<String> {
 }
 
 fn port_error(error: &PortError, message: String) -> Error {
-    let converted = Error::failed(message);
+    let converted = match error {
+        // As where the other one had been faster by a second.
+        PortError::Outrun { .. } => Error::new(Kind::Question, message),
+        _ => Error::failed(message),
+    };
     match error {
+        PortError::Outrun {
+            project, service, ..
+        } => converted
+            .hint(format!(
+                "wharf -p {} stop {}",
+                shell_words::quote(project),
+                shell_words::quote(service)
+            ))
+            .hint("--on-conflict move publishes on another port instead".to_owned()),
         PortError::NotPermitted { command, .. }
         | PortError::NoServiceManager {
             command: Some(command),

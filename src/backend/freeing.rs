@@ -17,6 +17,7 @@ use crate::port::claim::Claim;
 use crate::port::comeback::{self, Moment};
 use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, ServiceOf, Who};
 use crate::port::owner::{self, Depth};
+use crate::port::process::process_facts;
 use crate::port::report::{HolderReport, Means};
 use crate::port::turn::Turn;
 use crate::port::{PortError, release};
@@ -28,6 +29,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// What is to become free, how, and by whose word.
 #[derive(Clone, Debug)]
 pub struct Freeing {
+    /// The project that needs it; `None` where nobody does.
+    pub project: Option<String>,
     /// What must become free.
     pub claim: Claim,
     /// Who has it.
@@ -80,6 +83,9 @@ impl Backends {
     /// Releases all holders and waits for the port itself. Says of each what was done.
     pub async fn free(&self, freeing: &Freeing, events: &Events) -> Result<(), BackendError> {
         let turn = self.turn(&freeing.claim).await?;
+        if let Some(outrun) = self.outrun(freeing).await? {
+            return Err(outrun.into());
+        }
         if turn.as_ref().is_some_and(|turn| turn.waited) && freeing.is_done()? {
             let claim = &freeing.claim;
             events.send(Event::Note(format!(
@@ -126,6 +132,47 @@ impl Backends {
             Ok(())
         })
         .await
+    }
+
+    /// Whether another project's command has stopped these holders since this one began: the port is that one's
+    /// then, although it may not listen there yet.
+    async fn outrun(&self, freeing: &Freeing) -> Result<Option<PortError>, BackendError> {
+        let Some(project) = &freeing.project else {
+            return Ok(None);
+        };
+        let begun = process_facts(std::process::id()).map_or(i64::MAX, |own| own.started);
+        // A log that cannot be read tells of nobody.
+        let entries = self.releases().read().unwrap_or_default();
+        let taken = entries.iter().rev().find_map(|entry| {
+            let other = entry.project.as_ref().filter(|other| *other != project)?;
+            let is_since = entry.time.parse().is_ok_and(|time: jiff::Timestamp| {
+                // Both are cut to seconds, or derived from such.
+                time.as_second() + 1 >= begun
+            });
+            let is_it = (entry.port, entry.protocol)
+                == (freeing.claim.port, freeing.claim.protocol)
+                && entry.outcome != Outcome::Failed
+                && freeing.holders.iter().any(|it| entry.holder.is_of(it));
+            (is_since && is_it).then_some((other, entry))
+        });
+        let Some((project, entry)) = taken else {
+            return Ok(None);
+        };
+        let claim = std::slice::from_ref(&freeing.claim);
+        let held = self.held(Depth::Everybody, claim).await?;
+        let mut now = held.iter().flat_map(|held| &held.holders);
+        // It came back since, and is whom this command was about all along.
+        if now.any(|now| freeing.holders.iter().any(|before| before.is_same(now))) {
+            return Ok(None);
+        }
+        let now = held.iter().flat_map(|held| &held.holders);
+        Ok(Some(PortError::Outrun {
+            claim: freeing.claim.clone(),
+            project: project.clone(),
+            service: entry.service.clone().unwrap_or_default(),
+            by: entry.by.clone(),
+            now: now.map(Holder::describe).collect(),
+        }))
     }
 
     /// Waits until no other command is about to stop who has the port; none where there is nothing to wait by.
@@ -421,6 +468,7 @@ fn entry(
         port: claim.port,
         protocol: claim.protocol,
         addresses: claim.addresses.clone(),
+        project: freeing.project.clone(),
         service: Some(claim.service.clone()).filter(|service| !service.is_empty()),
         holder: HolderReport::of(holder),
         supervisor,

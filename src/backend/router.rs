@@ -40,11 +40,13 @@ impl Backend for Backends {
     ) -> Result<Option<InstanceId>, BackendError> {
         match &step.action {
             Action::FreePort {
+                project,
                 claim,
                 holders,
                 grace,
             } => {
                 let freeing = Freeing {
+                    project: Some(project.clone()),
                     claim: claim.clone(),
                     holders: holders.clone(),
                     grace: *grace,

@@ -155,6 +155,7 @@ async fn free(context: &Context, args: &Args, backends: &Backends, seen: &Seen) 
         return Err(Error::failed(format!("port {claim} was left alone")));
     };
     let freeing = Freeing {
+        project: None,
         claim: claim.clone(),
         holders: seen.holders.clone(),
         grace: Duration::from_secs(args.timeout),

@@ -37,6 +37,8 @@ pub struct Step {
 pub enum Action {
     /// Stop who holds a claim, then wait until the port itself is free.
     FreePort {
+        /// The project that needs it.
+        project: String,
         /// What must become free.
         claim: Claim,
         /// Who has it; each was judged stoppable by the planner.

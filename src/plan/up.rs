@@ -481,6 +481,7 @@ impl Planner<'_> {
                 let grace = self.inputs.policy.timeout.unwrap_or(HOLDER_GRACE);
                 let port = claim.port;
                 let free = Action::FreePort {
+                    project: self.inputs.project.name.clone(),
                     claim,
                     holders,
                     grace,

@@ -35,6 +35,9 @@ pub struct Entry {
     pub protocol: Protocol,
     /// The addresses it was needed on.
     pub addresses: Vec<IpAddr>,
+    /// The project that needed it; `None` for `wharf free`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
     /// The service that needed it; `None` for `wharf free`.
     pub service: Option<String>,
     /// Who had it: command line, directory, age, container.
@@ -200,6 +203,7 @@ mod tests {
             port,
             protocol: Protocol::Tcp,
             addresses: Vec::new(),
+            project: None,
             service: None,
             holder: HolderReport {
                 kind: Kind::Process,
@@ -217,6 +221,7 @@ mod tests {
                 reason: None,
                 release: Means::Signal,
                 service: None,
+                consequences: Vec::new(),
             },
             supervisor: None,
             release: Means::Signal,

@@ -86,6 +86,23 @@ pub enum PortError {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// Another command, for another project, stopped the same holder first.
+    #[error(
+        "{claim} went to service `{service}` of project {project}, which released it first (`{by}`){}",
+        held_now(.now)
+    )]
+    Outrun {
+        /// The claim.
+        claim: Claim,
+        /// The project that it went to.
+        project: String,
+        /// The service.
+        service: String,
+        /// The command, as the log has it.
+        by: String,
+        /// Who listens there by now.
+        now: Vec<String>,
+    },
     /// The holder was stopped, or told to, and the port is still not free.
     #[error(
         "{claim} is still not free {seconds} s after its holder was told to stop{}",
@@ -99,6 +116,14 @@ pub enum PortError {
         /// Who has it now, where somebody can be named.
         by: Vec<String>,
     },
+}
+
+fn held_now(holders: &[String]) -> String {
+    if holders.is_empty() {
+        String::new()
+    } else {
+        format!(": it has {}", holders.join("; "))
+    }
 }
 
 fn held_by(holders: &[String]) -> String {

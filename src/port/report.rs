@@ -190,6 +190,15 @@ impl HolderReport {
         }
     }
 
+    /// Whether it tells of this very holder: the same process, container or unit.
+    pub fn is_of(&self, holder: &Holder) -> bool {
+        let other = Self::of(holder);
+        let id = |it: &Self| it.container.as_ref().map(|container| container.id.clone());
+        self.kind == other.kind
+            && (self.pid, &self.started, &self.unit) == (other.pid, &other.started, &other.unit)
+            && id(self) == id(&other)
+    }
+
     fn with(self, facts: &ProcessFacts) -> Self {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         Self {
