@@ -20,7 +20,7 @@ use crate::port::owner::{self, Depth};
 use crate::port::process::process_facts;
 use crate::port::report::{HolderReport, Means};
 use crate::port::turn::Turn;
-use crate::port::{PortError, release};
+use crate::port::{PortError, one_line, release};
 use crate::state::Instance;
 
 /// How long the port itself may take to become free after its holders ended.
@@ -116,7 +116,7 @@ impl Backends {
                     "the release is not in {path}: {error}"
                 )));
             }
-            events.send(Event::Note(done?.said));
+            events.send(Event::Note(one_line(&done?.said)));
         }
         drop(turn);
         let (claim, holders) = (freeing.claim.clone(), freeing.holders.clone());

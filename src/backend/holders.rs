@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use futures_util::future::join_all;
 use crate::backend::BackendError;
 use crate::backend::container::Census;
 use crate::backend::router::Backends;
@@ -15,6 +14,7 @@ use crate::port::holder::{Holder, Published, ServiceOf, Who};
 use crate::port::owner::{self, Depth};
 use crate::port::protect;
 use crate::state::Held;
+use futures_util::future::join_all;
 
 /// The holders of ports, the containers among them and the ports that stopped containers will take.
 #[derive(Clone, Debug, Default)]
@@ -26,9 +26,6 @@ pub struct Look {
     /// Engines that did not answer: their containers are not named.
     pub silent: Vec<String>,
 }
-
-/// For how long an engine may be about to start the container of a proxy, in seconds.
-const STARTING: u64 = 60;
 
 impl Backends {
     /// The claims that somebody holds, with their holders named. Without an engine that answers, a holder keeps
@@ -66,32 +63,15 @@ impl Backends {
         .await;
     }
 
-    /// A proxy is there before its container runs: until then no list of running ones has it.
+    /// Asks the engines once more where a proxy without a container may be one whose container is being started.
     async fn reconsider_orphans(&self, held: &mut [Held]) {
-        let is_young = |holder: &Holder| match &holder.who {
-            Who::Process(facts) => holder.orphan && facts.age_seconds < STARTING,
-            Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => false,
-        };
-        let mut all = held.iter().flat_map(|held| &held.holders);
-        if !all.any(is_young) {
+        if !attribute::has_young_orphans(held) {
             return;
         }
         let census = self.containers.census(true).await;
-        for held in held {
-            let claim = &held.claim;
-            let mut known = census.published.iter().chain(&census.reserved);
-            let of = known.find(|it| it.port == claim.port && it.protocol == claim.protocol);
-            let Some(of) = of.filter(|_| census.silent.is_empty()) else {
-                continue;
-            };
-            let name = &of.container.name;
-            for holder in held.holders.iter_mut().filter(|holder| is_young(holder)) {
-                holder.orphan = false;
-                holder.protected = Some(format!(
-                    "container {name} is being started, for which it keeps the port: look again in a moment, or docker stop {}",
-                    shell_words::quote(name)
-                ));
-            }
+        if census.silent.is_empty() {
+            let known = census.published.iter().chain(&census.reserved);
+            attribute::spare_young_orphans(held, known, &census.choosing);
         }
     }
 

@@ -71,6 +71,7 @@ impl Backend for Backends {
                     return Ok(None);
                 }
                 return Err(PortError::TakenAgain {
+                    again: false,
                     claim: moved,
                     who: "somebody who was faster".to_owned(),
                     hint: Some("run the same command again".to_owned()),

@@ -11,7 +11,7 @@ use crate::cli::context::Context;
 use crate::cli::who::{self, Ports, Seen, look, released};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
-use crate::port::holder::{Holder, Who};
+use crate::port::holder::Holder;
 use crate::port::owner::Depth;
 use crate::port::release::how_released;
 use crate::ui::progress::Progress;
@@ -141,8 +141,8 @@ async fn free(context: &Context, args: &Args, backends: &Backends, seen: &Seen) 
     may_be_freed(seen)?;
     let answer = if args.force {
         "--force"
-    } else if seen.holders.iter().any(is_unit) {
-        // To be started again by its manager, for its own reasons: not a matter of one letter.
+    } else if seen.holders.iter().any(Holder::needs_flag) {
+        // A unit is started by its manager for its own reasons, and more than it may end with a namespace.
         return Err(undecided(seen));
     } else if !context.ui.can_ask() {
         return Err(undecided(seen));
@@ -179,10 +179,6 @@ async fn free(context: &Context, args: &Args, backends: &Backends, seen: &Seen) 
     result?;
     say(format!("port {claim} is free"));
     Ok(())
-}
-
-fn is_unit(holder: &Holder) -> bool {
-    matches!(holder.who, Who::Unit { .. })
 }
 
 /// Fails with the reason if a holder may not be stopped, or there is nobody to stop: all or nothing.

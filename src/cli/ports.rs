@@ -327,14 +327,21 @@ fn holder(entry: &Entry) -> String {
     if let Some(of) = &found.service {
         text = format!("{of}: {text}");
     }
-    if let Some(first) = &entry.supervisor {
-        text = format!("{text}, after {first}");
-    }
     if let Some(pid) = found.pid {
         text = format!("pid {pid}: {text}");
     }
     if let (Some(cwd), Means::Signal) = (&found.cwd, entry.release) {
-        text = format!("{text} (in {cwd})");
+        let place = format!(" (in {cwd})");
+        text.push_str(&place);
+        if let Some(first) = &entry.supervisor {
+            // Most run in the same directory.
+            let first = first.strip_suffix(&place).unwrap_or(first);
+            text = format!("{text}, after {first}");
+        }
+        return text;
+    }
+    if let Some(first) = &entry.supervisor {
+        text = format!("{text}, after {first}");
     }
     text
 }

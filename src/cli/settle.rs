@@ -134,8 +134,7 @@ fn unanswered(questions: &[Question]) -> Error {
     }
     // What needs a person's word is no answer among others, and yet one way out.
     let needs_consent = |question: &Question| {
-        let units = |holder: &Holder| matches!(holder.who, Who::Unit { .. });
-        question.holders.iter().any(units)
+        question.holders.iter().any(Holder::needs_flag)
             && question
                 .holders
                 .iter()
@@ -146,9 +145,18 @@ fn unanswered(questions: &[Question]) -> Error {
             .iter()
             .all(|question| question.settled.is_none() && !question.own)
     {
-        error
-            .hints
-            .push("--force (or --on-conflict replace) stops the unit by systemctl".to_owned());
+        let is_unit = |holder: &Holder| matches!(holder.who, Who::Unit { .. });
+        let all = || questions.iter().flat_map(|question| &question.holders);
+        let (what, how) = match (
+            all().any(is_unit),
+            all().all(|it| is_unit(it) || !it.needs_flag()),
+        ) {
+            (true, true) => ("the unit", " by systemctl"),
+            _ => ("it", ", and what ends with it"),
+        };
+        error.hints.push(format!(
+            "--force (or --on-conflict replace) stops {what}{how}"
+        ));
     }
     match questions {
         [question] => {

@@ -206,7 +206,8 @@ fn decide<'a>(
                 choices.push(Choice::Move);
             }
             choices.push(Choice::Abort);
-            let settled = (rule != Conflict::Ask && !(needs_word && obstacle.is_none())).then_some(by);
+            let settled =
+                (rule != Conflict::Ask && !(needs_word && obstacle.is_none())).then_some(by);
             Verdict::Open(Question {
                 claim,
                 holders,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::port::claim::{Claim, overlaps};
+use crate::port::claim::{Claim, Protocol, overlaps};
 use crate::port::holder::{ContainerFacts, Holder, ListeningSocket, Published, Who};
 use crate::port::owner::{LookUp, is_engines, process_facts};
 use crate::port::protect;
@@ -140,6 +140,131 @@ pub fn mark_orphans(held: &mut [Held], daemons: &BTreeSet<u32>) {
         if protect::is_port_proxy(facts) && facts.ancestors.first().is_none_or(stray) {
             holder.orphan = true;
             holder.protected = protect::reason_of_orphan(facts);
+        }
+    }
+}
+
+/// For how long an engine may be about to start the container of a proxy, in seconds.
+const STARTING: u64 = 60;
+
+/// A port of a container that does not run yet, or not any more, for which its engine chooses one of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choosing {
+    /// The container.
+    pub container: ContainerFacts,
+    /// The port in the container.
+    pub port: u16,
+    /// The transport.
+    pub protocol: Protocol,
+}
+
+fn is_young_orphan(holder: &Holder) -> bool {
+    match &holder.who {
+        Who::Process(facts) => holder.orphan && facts.age_seconds < STARTING,
+        Who::Container(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => false,
+    }
+}
+
+/// Whether a proxy that no engine has a running container for is so young that its container may be on its way: a
+/// proxy is there before its container runs.
+pub fn has_young_orphans(held: &[Held]) -> bool {
+    held.iter()
+        .flat_map(|held| &held.holders)
+        .any(is_young_orphan)
+}
+
+/// Takes young proxies out of the orphans where a container fits that is there and does not run: `known` are all
+/// ports that containers publish or are configured to, `choosing` those for which an engine chooses the port.
+pub fn spare_young_orphans<'a>(
+    held: &mut [Held],
+    known: impl Iterator<Item = &'a Published>,
+    choosing: &[Choosing],
+) {
+    let known: Vec<&Published> = known.collect();
+    for held in held {
+        let claim = &held.claim;
+        let fixed = known
+            .iter()
+            .find(|it| it.port == claim.port && it.protocol == claim.protocol)
+            .map(|it| &it.container);
+        for holder in held.holders.iter_mut().filter(|it| is_young_orphan(it)) {
+            let inner = port_inside(holder);
+            let chosen = || {
+                let mut choosing = choosing.iter();
+                choosing
+                    .find(|it| it.protocol == claim.protocol && Some(it.port) == inner)
+                    .map(|it| &it.container)
+            };
+            let Some(container) = fixed.or_else(chosen) else {
+                continue;
+            };
+            let name = &container.name;
+            holder.orphan = false;
+            holder.protected = Some(format!(
+                "container {name} is being started, for which it keeps the port: look again in a moment, or docker stop {}",
+                shell_words::quote(name)
+            ));
+        }
+    }
+}
+
+/// The port in the container, by the words of a proxy.
+fn port_inside(holder: &Holder) -> Option<u16> {
+    let Who::Process(facts) = &holder.who else {
+        return None;
+    };
+    let mut words = facts.command.iter();
+    words.find(|word| word.trim_start_matches('-') == "container-port")?;
+    words.next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::holder::ProcessFacts;
+
+    fn proxy(age_seconds: u64) -> Vec<Held> {
+        let words = "docker-proxy -proto tcp -host-ip 0.0.0.0 -host-port 49153 -container-ip 172.17.0.2 -container-port 80";
+        let words: Vec<&str> = words.split(' ').collect();
+        let facts = ProcessFacts {
+            age_seconds,
+            ..ProcessFacts::of_words(&words)
+        };
+        let mut holder = Holder::of(Who::Process(Box::new(facts)), Vec::new(), None);
+        holder.orphan = true;
+        vec![Held {
+            claim: Claim::anywhere(49_153, Protocol::Tcp),
+            holders: vec![holder],
+        }]
+    }
+
+    #[test]
+    fn a_young_proxy_is_no_orphan_where_a_container_waits_for_a_port_that_is_chosen() {
+        let choosing = |port| Choosing {
+            container: ContainerFacts {
+                id: "a".into(),
+                name: "web".into(),
+                image: String::new(),
+                command: String::new(),
+                project: None,
+                service: None,
+                created: 0,
+                engine: String::new(),
+                removal: None,
+            },
+            port,
+            protocol: Protocol::Tcp,
+        };
+        for (age, port, is_orphan) in [(1, 80, false), (1, 81, true), (3600, 80, true)] {
+            let mut held = proxy(age);
+            spare_young_orphans(&mut held, std::iter::empty(), &[choosing(port)]);
+            let holder = &held[0].holders[0];
+            assert_eq!(holder.orphan, is_orphan, "{age} s, port {port}");
+            assert_eq!(
+                holder.protected.is_none(),
+                is_orphan,
+                "{age} s, port {port}"
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::port::proc_file;
+use crate::port::{proc_file, refused};
 
 /// Who a cgroup belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub(crate) fn tenant(path: &str) -> Tenant {
             return Tenant::Other;
         }
         if let Some(name) = service(component) {
-            if hosts_sessions(name) {
+            if refused::hosts_sessions(name) {
                 return Tenant::Other;
             }
             return Tenant::Service {
@@ -110,54 +110,6 @@ fn container_id(component: &str) -> Option<&str> {
     let id = name.rsplit(['-', ':']).next()?;
     let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_id.then_some(id)
-}
-
-/// Services in whose cgroups other people's processes live: stopping the service because of one of them
-/// would end a login, a desktop or all containers.
-fn hosts_sessions(service: &str) -> bool {
-    const NAMES: [&str; 31] = [
-        "ssh",
-        "sshd",
-        "dropbear",
-        "cron",
-        "crond",
-        "atd",
-        "docker",
-        "containerd",
-        "podman",
-        "dbus",
-        "dbus-broker",
-        "gdm",
-        "gdm3",
-        "sddm",
-        "lightdm",
-        "display-manager",
-        "getty",
-        "serial-getty",
-        "tmux",
-        "screen",
-        "code-server",
-        "gnome-terminal-server",
-        "xrdp",
-        "xrdp-sesman",
-        "gnome-remote-desktop",
-        "jupyterhub",
-        "rstudio-server",
-        "lxc",
-        "lxd",
-        "incus",
-        "libvirtd",
-    ];
-    let name = service.split('@').next().unwrap_or(service);
-    // Desktops start applications, terminals among them, as `app-NAME@ID.service`.
-    let is_engine = ["dockerd", "containerd", "podman", "lxd"]
-        .iter()
-        .any(|daemon| name.starts_with("snap.") && name.ends_with(daemon));
-    NAMES.contains(&name)
-        || is_engine
-        || name.starts_with("app-")
-        // Whoever runs the jobs of a repository.
-        || name.starts_with("actions.runner.")
 }
 
 /// The cgroups of a process: the v2 path first, then v1 paths (a container engine on a hybrid system may
@@ -367,6 +319,9 @@ mod tests {
             "/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-code-7.scope",
             "/system.slice/ssh.service",
             "/system.slice/cron.service",
+            "/system.slice/system-vncserver.slice/vncserver@:1.service",
+            "/system.slice/tailscaled.service",
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/code-tunnel.service",
         ] {
             assert_eq!(tenant(path), Tenant::Other, "{path}");
         }

@@ -13,7 +13,13 @@ const COMMAND_WIDTH: usize = 160;
 
 impl Holder {
     /// One line, such as `python3 (pid 4711, user dev, 2 h 5 min): python3 ws.py --port 8003`.
+    ///
+    /// What others have named (units, projects, processes) has no control characters in it.
     pub fn describe(&self) -> String {
+        one_line(&self.described())
+    }
+
+    fn described(&self) -> String {
         match &self.who {
             Who::Process(facts) => match (&self.service, self.carries.first()) {
                 (Some(of), _) => format!("{of}: {}", process(facts)),
@@ -70,6 +76,10 @@ impl fmt::Display for ServiceOf {
 
 /// The command a person could give to release what this holder has; words where there is none.
 pub fn how_released(holder: &Holder) -> String {
+    one_line(&released_by(holder))
+}
+
+fn released_by(holder: &Holder) -> String {
     match &holder.who {
         Who::Process(facts) => {
             if let Some(reason) = &holder.protected {
@@ -118,6 +128,14 @@ pub fn how_released(holder: &Holder) -> String {
             None => "sudo ss -tulnp".to_owned(),
         },
     }
+}
+
+/// What the end of a pid namespace's first process means.
+pub(crate) fn ends_a_namespace(facts: &ProcessFacts) -> String {
+    format!(
+        "{} is the first process of a pid namespace: SIGTERM may not reach it, and SIGKILL ends everything in there",
+        called(facts)
+    )
 }
 
 /// What a stop of a container takes along beside it, in words; `None` where it can be started again.
@@ -188,8 +206,19 @@ fn client_of(engine: &str) -> String {
     }
 }
 
+/// The name of a process, or of its program where it has emptied that.
+pub(crate) fn called(facts: &ProcessFacts) -> String {
+    let exe = facts.exe.as_deref().and_then(Path::file_name);
+    let program = exe.map_or_else(
+        || "a process without a name".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    let name = facts.name.trim();
+    one_line(if name.is_empty() { &program } else { name })
+}
+
 pub(crate) fn process(facts: &ProcessFacts) -> String {
-    let mut line = format!("{} (pid {}", facts.name, facts.pid);
+    let mut line = format!("{} (pid {}", called(facts), facts.pid);
     match &facts.user {
         Some(user) => write!(line, ", user {user}"),
         None => write!(line, ", uid {}", facts.uid),

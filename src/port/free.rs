@@ -180,6 +180,7 @@ pub fn taken_again(claim: &Claim, before: &[Holder]) -> Result<Option<PortError>
                 .any(|again| again.socket.inode == inode)
             {
                 return Ok(Some(PortError::TakenAgain {
+                    again: !before.is_empty(),
                     claim: claim.clone(),
                     who: format!("a process of uid {}", found.socket.uid),
                     hint: None,

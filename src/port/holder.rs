@@ -174,6 +174,10 @@ pub struct ProcessFacts {
     pub run_id: Option<String>,
     /// Whether we may signal it (same user or privileged).
     pub signalable: bool,
+    /// Whether it is the first process of another pid namespace: the kernel keeps signals from it that it does not
+    /// ask for, and with its end all others in there are killed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub heads_namespace: bool,
 }
 
 #[cfg(test)]
@@ -194,6 +198,7 @@ impl ProcessFacts {
             ancestors: Vec::new(),
             run_id: None,
             signalable: true,
+            heads_namespace: false,
         }
     }
 }

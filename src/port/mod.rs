@@ -15,6 +15,7 @@ pub mod owner;
 pub(crate) mod proc_file;
 pub mod process;
 pub mod protect;
+mod refused;
 pub mod release;
 pub mod report;
 pub mod reserve;
@@ -76,9 +77,11 @@ pub enum PortError {
         /// How long was waited.
         seconds: u64,
     },
-    /// The port is held again after its holder was stopped.
-    #[error("{claim} is taken again, by {who}")]
+    /// The port is held again after its holder was stopped, or held since it was looked at.
+    #[error("{claim} is taken{}, by {who}", if *.again { " again" } else { "" })]
     TakenAgain {
+        /// Whether somebody had it before, and was stopped for it.
+        again: bool,
         /// The claim.
         claim: Claim,
         /// The new holder, and its supervisor where one was found.

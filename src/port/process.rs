@@ -167,6 +167,7 @@ pub fn process_facts(pid: u32) -> Option<ProcessFacts> {
         ancestors: ancestors(&stat),
         run_id: run_id(&directory),
         signalable: signalable(pid),
+        heads_namespace: heads_namespace(&directory),
     };
     // All of the above was read by number: it describes one process only if that one is still there.
     if Stat::read(pid)?.start_time != facts.start_time {
@@ -224,6 +225,14 @@ fn real_uid(directory: &Path) -> Option<u32> {
         .next()?
         .parse()
         .ok()
+}
+
+/// Whether a process is number 1 in a pid namespace below ours (`NSpid`, `proc_pid_status(5)`).
+fn heads_namespace(directory: &Path) -> bool {
+    let status = proc_file::read_text(directory.join("status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let mut numbers = numbers.unwrap_or_default().split_ascii_whitespace();
+    numbers.next().is_some() && numbers.last() == Some("1")
 }
 
 fn ancestors(stat: &Stat) -> Vec<(u32, String)> {

@@ -10,182 +10,7 @@ use std::path::Path;
 use crate::port::cgroup;
 use crate::port::holder::ProcessFacts;
 use crate::port::process::{Stat, pids, process_facts, run_id};
-
-/// Keeps a port open for a container or a virtual machine: the container is what to stop.
-const ENGINE_PARTS: &[&str] = &[
-    "docker-proxy",
-    "dockerd",
-    "dockerd-rootless",
-    "docker-containerd",
-    "docker-init",
-    "rootlesskit",
-    "rootlesskit-docker-proxy",
-    "rootlessport",
-    "rootlessport-child",
-    "containerd-rootlessport",
-    "containerd",
-    "containerd-shim",
-    "containerd-shim-runc-v2",
-    "conmon",
-    "pasta",
-    "pasta.avx2",
-    "passt",
-    "passt.avx2",
-    "slirp4netns",
-    "podman",
-    "crio",
-    "runc",
-    "crun",
-    "kubelet",
-    "k3s",
-    "k3s-server",
-    "com.docker.backend",
-    "com.docker.vpnkit",
-    "vpnkit",
-    "vpnkit-bridge",
-    "gvproxy",
-    "OrbStack Helper",
-    "limactl",
-    "colima",
-    "wslrelay",
-    "wslrelay.exe",
-    "wslhost",
-    "multipassd",
-    "lxd",
-    "incusd",
-    "lxc-start",
-    "forkproxy",
-    "VBoxHeadless",
-    "VBoxNetNAT",
-];
-
-/// Name, and what would be lost.
-const KEEPERS_OF_SESSIONS: &[(&str, &str)] = &[
-    ("sshd", "it carries remote logins"),
-    ("sshd-session", "it carries remote logins"),
-    ("sshd-auth", "it carries remote logins"),
-    ("dropbear", "it carries remote logins"),
-    ("mosh-server", "it carries a remote login"),
-    (
-        "ssh",
-        "it forwards this port through a tunnel: end that connection where it was opened",
-    ),
-    (
-        "systemd",
-        "it is a service manager: a .socket unit listens here, see `systemctl list-sockets`",
-    ),
-    ("systemd-logind", "it keeps logins"),
-    ("init", "it is the first process"),
-    ("login", "it carries a login"),
-    ("dbus-daemon", "a desktop depends on it"),
-    ("dbus-broker", "a desktop depends on it"),
-    ("tmux", "it keeps terminal sessions"),
-    ("tmux: server", "it keeps terminal sessions"),
-    ("screen", "it keeps terminal sessions"),
-    ("SCREEN", "it keeps terminal sessions"),
-    ("zellij", "it keeps terminal sessions"),
-    ("dtach", "it keeps a terminal session"),
-    ("abduco", "it keeps a terminal session"),
-    ("gnome-terminal-server", "it is a terminal"),
-    ("gnome-terminal-", "it is a terminal"),
-    ("ptyxis", "it is a terminal"),
-    ("konsole", "it is a terminal"),
-    ("xterm", "it is a terminal"),
-    ("kitty", "it is a terminal"),
-    ("alacritty", "it is a terminal"),
-    ("wezterm-gui", "it is a terminal"),
-    ("wezterm-mux-server", "it keeps terminal sessions"),
-    ("foot", "it is a terminal"),
-    ("ghostty", "it is a terminal"),
-    ("ttyd", "it is a terminal"),
-    (
-        "ControlCenter",
-        "it is the AirPlay receiver: switch that off in the system settings",
-    ),
-    ("Xorg", "a desktop depends on it"),
-    ("Xvnc", "it is a desktop"),
-    ("Xtigervnc", "it is a desktop"),
-    ("Xtightvnc", "it is a desktop"),
-    ("x11vnc", "it shows a desktop"),
-    ("wayvnc", "it shows a desktop"),
-    ("xrdp", "it carries desktops"),
-    ("xrdp-sesman", "it carries desktops"),
-    ("gnome-remote-desktop-daemon", "it carries a desktop"),
-    ("gnome-remote-de", "it carries a desktop"),
-    ("Xwayland", "a desktop depends on it"),
-    ("gnome-shell", "it is the desktop"),
-    ("plasmashell", "it is the desktop"),
-    ("kwin_wayland", "it is the desktop"),
-];
-
-/// Editors and their remote servers, which forward ports and keep unsaved work.
-const EDITORS: &[&str] = &[
-    "code",
-    "code-insiders",
-    "code-tunnel",
-    "code-server",
-    "codium",
-    "cursor",
-    "windsurf",
-    "openvscode-server",
-    "emacs",
-    "vim",
-    "nvim",
-    "zed",
-    "zed-editor",
-    "zed-remote-server",
-    "idea",
-    "remote-dev-server",
-    "rider",
-    "pycharm",
-    "webstorm",
-    "goland",
-    "clion",
-    "rustrover",
-    "sublime_text",
-    "phpstorm",
-    "rubymine",
-    "datagrip",
-    "dataspell",
-    "studio",
-    "theia",
-    "rserver",
-    "rsession",
-    "vi",
-    "view",
-    "vimdiff",
-    "gvim",
-    "vim.basic",
-    "vim.tiny",
-    "vim.nox",
-    "vim.gtk3",
-    "nano",
-    "hx",
-    "helix",
-    "emacs-nox",
-    "emacs-gtk",
-    "emacs-lucid",
-    "jupyter-lab",
-    "jupyter-notebook",
-    "jupyter-server",
-    "jupyterhub",
-    "marimo",
-];
-
-/// Parts of paths under which editors keep the servers that they put on remote machines.
-const EDITOR_PLACES: &[&str] = &[
-    "/.vscode-server/",
-    "/.vscode-server-insiders/",
-    "/.vscode-remote/",
-    "/.vscodium-server/",
-    "/.cursor-server/",
-    "/.windsurf-server/",
-    "/.zed_server/",
-    "/.openvscode-server/",
-    "/lib/code-server/",
-    "/JetBrains/Toolbox/",
-    "/JetBrains/RemoteDev/",
-];
+use crate::port::refused;
 
 /// Why this process must never be stopped; `None` if it may be.
 pub fn reason(facts: &ProcessFacts) -> Option<String> {
@@ -242,13 +67,10 @@ fn foreign_machine(pid: u32) -> Option<String> {
 
 /// Why a process is not stopped for what people have in it: sessions, unsaved work.
 fn people_work_in(facts: &ProcessFacts) -> Option<String> {
-    if let Some((name, why)) = KEEPERS_OF_SESSIONS
-        .iter()
-        .find(|(name, _)| has_name(facts, name))
-    {
+    if let Some((name, why)) = refused::sessions().find(|(name, _)| has_name(facts, name)) {
         return Some(format!("{name} is never stopped: {why}"));
     }
-    if EDITORS.iter().any(|name| has_name(facts, name)) || lives_in_editor(facts) {
+    if refused::EDITORS.iter().any(|name| has_name(facts, name)) || lives_in_editor(facts) {
         return Some("it belongs to an editor: close the port or the session there".to_owned());
     }
     None
@@ -283,9 +105,7 @@ pub fn reasons_of_runs(runs: &BTreeSet<String>) -> BTreeMap<String, String> {
 /// Whether it carries sessions (logins, terminals, desktops, a service manager): what ends in one of those is
 /// not started again by it.
 pub(crate) fn carries_sessions(facts: &ProcessFacts) -> bool {
-    KEEPERS_OF_SESSIONS
-        .iter()
-        .any(|(name, _)| has_name(facts, name))
+    refused::sessions().any(|(name, _)| has_name(facts, name))
 }
 
 /// Whether it is systemd, the system's or a user's: orphans become its children.
@@ -305,15 +125,7 @@ pub(crate) fn reason_of_orphan(facts: &ProcessFacts) -> Option<String> {
 pub fn reason_of_unit(name: &str) -> Option<String> {
     let (plain, _) = name.rsplit_once('.').unwrap_or((name, ""));
     let plain = plain.split('@').next().unwrap_or(plain);
-    let why = match plain {
-        "ssh" | "sshd" | "dropbear" => "it carries remote logins",
-        "docker" | "containerd" | "podman" | "crio" | "kubelet" | "k3s" => {
-            "it runs containers: stop the container instead"
-        }
-        "dbus" | "dbus-broker" => "a desktop depends on it",
-        _ if plain.starts_with("systemd-") => "the system depends on it",
-        _ => return None,
-    };
+    let why = refused::reason_of_service(plain)?;
     Some(format!("{name} is never stopped: {why}"))
 }
 
@@ -326,7 +138,9 @@ pub(crate) fn is_port_proxy(facts: &ProcessFacts) -> bool {
 
 /// Whether ports of this process are a container's or a virtual machine's in truth: an engine knows more.
 pub(crate) fn is_engine_part(facts: &ProcessFacts) -> bool {
-    ENGINE_PARTS.iter().any(|name| has_name(facts, name))
+    refused::ENGINE_PARTS
+        .iter()
+        .any(|name| has_name(facts, name))
         || has_prefix(facts, "containerd-shim")
         || has_prefix(facts, "qemu-system-")
 }
@@ -377,10 +191,11 @@ fn base(path: &str) -> &str {
 fn lives_in_editor(facts: &ProcessFacts) -> bool {
     let exe = facts.exe.as_deref().and_then(Path::to_str);
     let script = facts.command.get(1).map(String::as_str);
-    [exe, script]
-        .into_iter()
-        .flatten()
-        .any(|path| EDITOR_PLACES.iter().any(|place| path.contains(place)))
+    [exe, script].into_iter().flatten().any(|path| {
+        refused::EDITOR_PLACES
+            .iter()
+            .any(|place| path.contains(place))
+    })
 }
 
 /// A wharf that is no server of its own (`wharf serve` is one, and may be replaced as any other).
@@ -454,6 +269,7 @@ mod tests {
             ancestors: vec![(1, "systemd".into())],
             run_id: None,
             signalable: true,
+            heads_namespace: false,
         }
     }
 
@@ -530,10 +346,49 @@ mod tests {
             "sshd@1.service",
             "docker.service",
             "systemd-resolved.service",
+            "openvpn-client@home.service",
+            "wg-quick@wg0.service",
+            "k3s-agent.service",
+            "NetworkManager.service",
         ] {
             assert!(reason_of_unit(name).is_some(), "{name}");
         }
         assert_eq!(reason_of_unit("nginx.service"), None);
         assert_eq!(reason_of_unit("cups.socket"), None);
+    }
+
+    #[test]
+    fn every_name_of_the_table_is_refused_and_forwarders_for_one_port_are_not() {
+        let sessions = refused::sessions().map(|(name, _)| name);
+        let all = sessions
+            .chain(refused::ENGINE_PARTS.iter().copied())
+            .chain(refused::EDITORS.iter().copied());
+        let mut known = BTreeSet::new();
+        for name in all {
+            assert!(known.insert(name), "{name} stands there twice");
+            // The kernel's name is cut at 15 bytes; the others are whole.
+            let short = name.get(..15).unwrap_or(name);
+            let exe = format!("/usr/bin/{name}");
+            for facts in [
+                facts(short, "", &[]),
+                facts("x", &exe, &["x"]),
+                facts("x", "", &[&exe]),
+            ] {
+                assert!(reason(&facts).is_some(), "{name}: {facts:?}");
+            }
+        }
+        // They have a port for one thing alone, and whoever started them starts them again.
+        for command in [
+            &["kubectl", "port-forward", "svc/web", "8080:80"][..],
+            &["ngrok", "http", "8080"],
+            &["cloudflared", "tunnel"],
+            &["socat", "TCP-LISTEN:80", "TCP:far:80"],
+            &["minikube", "tunnel"],
+            &["systemd-socket-activate", "-l", "8080", "./ws"],
+            &["Xvfb", ":99"],
+            &["dnsmasq"],
+        ] {
+            assert_eq!(reason(&facts(command[0], "", command)), None, "{command:?}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::port::crew::{Crew, Member};
 use crate::port::descriptors::Seat;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Table, process_facts};
-use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor, unit};
+use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor, unit, work};
 
 pub use crate::port::describe::{after_a_stop, how_released};
 pub use crate::port::free::{
@@ -191,6 +191,14 @@ pub fn consequences(holders: &[Holder], claim: &Claim) -> Vec<String> {
             Who::Process(_) if holder.service.is_some() => {}
             Who::Process(facts) => {
                 let table = table.get_or_insert_with(Table::read);
+                if facts.heads_namespace {
+                    let mut line = describe::ends_a_namespace(facts);
+                    let inside = work::others(table, facts, facts.pid);
+                    if !inside.is_empty() {
+                        line = format!("{line}: {}", inside.join(", "));
+                    }
+                    lines.push(line);
+                }
                 lines.extend(stopped_first(table, facts, claim));
                 lines.extend(supervisor::ends_with_it(table, facts.pid));
             }
@@ -199,6 +207,7 @@ pub fn consequences(holders: &[Holder], claim: &Claim) -> Vec<String> {
             Who::Unknown { .. } | Who::Kernel => {}
         }
     }
+    let mut lines: Vec<String> = lines.iter().map(|line| describe::one_line(line)).collect();
     let mut said = BTreeSet::new();
     lines.retain(|line| said.insert(line.clone()));
     lines

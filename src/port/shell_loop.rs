@@ -155,7 +155,26 @@ impl Command<'_> {
     }
 
     fn pauses(&self) -> bool {
-        PAUSES.contains(&self.word)
+        PAUSES.contains(&self.word) && !self.writes()
+    }
+
+    /// Whether what it says goes into a file, where somebody reads it: not to the terminal, not to nobody.
+    fn writes(&self) -> bool {
+        let own = self.next.iter().take_while(|word| {
+            !OPENERS.contains(&word.as_str()) && !CLOSERS.contains(&word.as_str())
+        });
+        let words: Vec<&str> = own.map(String::as_str).collect();
+        words.iter().enumerate().any(|(at, word)| {
+            let Some((_, target)) = word.rsplit_once('>') else {
+                return false;
+            };
+            let target = if target.is_empty() {
+                words.get(at + 1).copied().unwrap_or_default()
+            } else {
+                target
+            };
+            !target.starts_with('&') && !target.starts_with("/dev/")
+        })
     }
 }
 

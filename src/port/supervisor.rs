@@ -117,6 +117,7 @@ pub(crate) fn explain_return(claim: &Claim, before: &[Holder], new: &ProcessFact
         }
     }
     PortError::TakenAgain {
+        again: !before.is_empty(),
         claim: claim.clone(),
         who,
         hint,
@@ -185,7 +186,8 @@ fn explain(new: &ProcessFacts) -> (String, Option<String>) {
         let role = role(ancestor, &facts, below.as_ref());
         let looping = is_shell(&facts)
             && shell_text(&facts).is_some_and(|text| shell_loop::restarts(&text, below.as_ref()));
-        let relation = if looping || role == Role::Keeper {
+        let is_steward = tool(&facts).is_some_and(|name| tool::STEWARDS.contains(&name));
+        let relation = if looping || is_steward || role == Role::Keeper {
             "kept running by"
         } else if role == Role::Stranger {
             "started by"
@@ -327,6 +329,9 @@ fn role(stat: &Stat, facts: &ProcessFacts, below: Option<&ProcessFacts>) -> Role
         return Role::Keeper;
     }
     match tool(facts) {
+        // It is told to stop one program, and keeps the others, which may not run just now.
+        Some(name) if tool::STEWARDS.contains(&name) => Role::Stranger,
+        Some(name) if tool::only_runs(name, facts) => Role::Wrapper,
         Some(name) if tool::KEEPERS.contains(&name) => Role::Keeper,
         Some(name) if tool::WRAPPERS.contains(&name) => Role::Wrapper,
         Some(name) if tool::RUNNERS.contains(&name) => Role::Script,
@@ -487,7 +492,9 @@ mod tests {
             (&["node", "script.js", "8003"], Role::Stranger),
             (&["python3", "task.py"], Role::Stranger),
             (&["node", "/home/dev/app/air.js"], Role::Stranger),
-            (&["PM2 v5.3.0: God Daemon (/home/dev/.pm2)"], Role::Keeper),
+            (&["PM2 v5.3.0: God Daemon (/home/dev/.pm2)"], Role::Stranger),
+            (&["tsx", "ws.ts"], Role::Wrapper),
+            (&["tsx", "watch", "ws.ts"], Role::Keeper),
             (&["python3.12", "-m", "watchfiles", "app"], Role::Keeper),
             (&["node", "--watch", "ws.js"], Role::Keeper),
             (

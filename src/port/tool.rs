@@ -1,6 +1,8 @@
 //! Which of the known tools a process is: those that start their program again, those that only run it, and how a
 //! supervisor is told to stop one of its programs. Names and places alone; what it does is judged elsewhere.
 
+use std::path::Path;
+
 use crate::port::describe;
 use crate::port::holder::ProcessFacts;
 
@@ -44,6 +46,9 @@ pub(super) const KEEPERS: &[&str] = &[
     "immortal",
     "monit",
 ];
+
+/// Keep what their configuration lists, which is not all that runs: programs that were stopped, or start at night.
+pub(super) const STEWARDS: &[&str] = &["pm2", "PM2", "supervisord", "circusd", "immortal", "monit"];
 
 /// Run one command and end with it.
 pub(super) const WRAPPERS: &[&str] = &[
@@ -171,6 +176,13 @@ fn is_program_of(runtime: &str, facts: &ProcessFacts) -> bool {
     let mut words = facts.command.iter().skip(1).map(String::as_str);
     let mut words = words.by_ref().filter(|word| !word.starts_with('-'));
     match (runtime, words.next(), words.next()) {
+        // A plain word; the tool is where Go puts what it installs.
+        ("air", ..) => !facts.exe.as_deref().is_some_and(|exe| {
+            let place = exe.parent().map(Path::to_path_buf).unwrap_or_default();
+            place.ends_with("go/bin") || place.ends_with("linuxbrew/bin")
+        }),
+        // The shell's word, and as a program one of a directory of the system.
+        ("time", ..) => facts.exe.as_deref() != Some(Path::new("/usr/bin/time")),
         ("deno", verb, _) => verb != Some("task"),
         ("bun", Some("x"), _) => false,
         ("bun", Some("run"), Some(what)) => what.contains(['.', '/']),
@@ -196,6 +208,15 @@ fn is_built_here(facts: &ProcessFacts) -> bool {
         })
 }
 
+/// Whether a tool starts its program again only when it is told to, and was not.
+pub(super) fn only_runs(name: &str, facts: &ProcessFacts) -> bool {
+    name == "tsx"
+        && !facts
+            .command
+            .iter()
+            .any(|word| word == "watch" || word == "--watch")
+}
+
 /// `node --watch`, `deno run --watch`, `bun --hot`.
 pub(super) fn watches(facts: &ProcessFacts) -> bool {
     let runtime = facts
@@ -215,7 +236,8 @@ pub(super) fn watches(facts: &ProcessFacts) -> bool {
 pub(super) fn own_command(name: &str, facts: &ProcessFacts) -> Option<String> {
     let directory = || {
         let cwd = facts.cwd.as_deref().map(describe::directory);
-        cwd.unwrap_or_else(|| "DIRECTORY".to_owned())
+        let quoted = cwd.map(|cwd| shell_words::quote(&cwd).into_owned());
+        quoted.unwrap_or_else(|| "DIRECTORY".to_owned())
     };
     Some(match name {
         "pm2" | "PM2" => "pm2 stop NAME (see pm2 list)".to_owned(),
@@ -267,6 +289,10 @@ mod tests {
             "sv down /etc/service/web"
         );
         assert_eq!(
+            of(&["runsv", "web two"], Some("/srv/web two")).unwrap(),
+            "sv down '/srv/web two'"
+        );
+        assert_eq!(
             of(&["s6-supervise", "web"], Some("/run/service/web")).unwrap(),
             "s6-svc -d /run/service/web"
         );
@@ -279,6 +305,8 @@ mod tests {
             (&["deno", "task", "dev"], true),
             (&["deno", "run", "-A", "main.ts"], false),
             (&["supervisor", "8003"], false),
+            (&["air"], false),
+            (&["time", "./ws"], false),
             (&["cargo", "run"], true),
             (&["cargo", "test"], false),
             (

@@ -66,11 +66,15 @@ impl Holder {
 
     /// A few words for a progress line: `python3 (pid 4711)`, `container web-1`.
     pub fn short(&self) -> String {
+        describe::one_line(&self.shortly())
+    }
+
+    fn shortly(&self) -> String {
         match &self.who {
             Who::Process(facts) => match (&self.service, self.carries.first()) {
                 (Some(of), _) => format!("{of} (pid {})", facts.pid),
                 (None, Some(of)) => format!("the forwarder for {of}"),
-                (None, None) => format!("{} (pid {})", facts.name, facts.pid),
+                (None, None) => format!("{} (pid {})", describe::called(facts), facts.pid),
             },
             Who::Container(facts) => format!("container {}", facts.name),
             Who::Unit { name, .. } => name.clone(),
@@ -84,9 +88,22 @@ impl Holder {
         }
     }
 
+    /// Whether it takes a flag to stop it, and not one letter at a question: more depends on it than the port.
+    pub fn needs_flag(&self) -> bool {
+        match &self.who {
+            Who::Unit { .. } => true,
+            Who::Process(facts) => facts.heads_namespace && self.service.is_none(),
+            Who::Container(_) | Who::Unknown { .. } | Who::Kernel => false,
+        }
+    }
+
     /// Why it cannot be replaced, if it cannot. `consent` is a person's word (an answer, `--force`) that it
     /// may be: without one, a systemd unit is not wharf's to stop.
     pub fn obstacle(&self, consent: bool) -> Option<String> {
+        Some(describe::one_line(&self.objection(consent)?))
+    }
+
+    fn objection(&self, consent: bool) -> Option<String> {
         if let Some(reason) = &self.protected {
             return Some(reason.clone());
         }
@@ -96,6 +113,9 @@ impl Holder {
         };
         match &self.who {
             Who::Container(_) => None,
+            Who::Process(facts) if facts.signalable && self.needs_flag() && !consent => {
+                Some(describe::ends_a_namespace(facts))
+            }
             Who::Process(facts) if facts.signalable => None,
             Who::Process(facts) => Some(format!(
                 "it belongs to {}, and you may not signal it: sudo kill {}",
@@ -156,7 +176,7 @@ impl Holder {
             | Who::Unknown { .. }
             | Who::Kernel => {}
         }
-        facts
+        facts.iter().map(|fact| describe::one_line(fact)).collect()
     }
 }
 
@@ -197,6 +217,7 @@ mod tests {
             ancestors: ancestors.iter().map(|pid| (*pid, "ws".into())).collect(),
             run_id: None,
             signalable: true,
+            heads_namespace: false,
         };
         Holder {
             who: Who::Process(Box::new(facts)),

@@ -143,6 +143,7 @@ pub(crate) fn python(port: u16, run_id: Option<&str>) -> Holder {
         ancestors: Vec::new(),
         run_id: run_id.map(str::to_owned),
         signalable: true,
+        heads_namespace: false,
     };
     Holder {
         who: Who::Process(Box::new(facts)),

@@ -408,20 +408,25 @@ fn another_users_process_is_not_signalled_and_the_command_is_named() {
 
 #[test]
 fn every_known_keeper_is_stopped_before_its_server() {
-    for name in [
-        "nodemon",
-        "watchexec",
-        "cargo-watch",
-        "npm run dev",
-        "PM2 v5.3.0: God Daemon",
-        "supervisord",
-    ] {
+    for name in ["nodemon", "watchexec", "cargo-watch", "npm run dev"] {
         let port = free_port();
         let words = [&script(), "watch", "127.0.0.1", &port.to_string(), name];
         let mut keeper = Actor::start_apart("perl", &words);
         let stopped = stop(&claim(port, &["127.0.0.1"]), LONG);
         assert_eq!(stopped.pids.first(), Some(&keeper.pid()), "{name}");
         assert!(!keeper.is_alive(), "{name}");
+    }
+}
+
+#[test]
+fn who_keeps_what_a_configuration_lists_is_not_stopped_for_one_program() {
+    for name in ["PM2 v5.3.0: God Daemon", "supervisord"] {
+        let port = free_port();
+        let words = [&script(), "watch", "127.0.0.1", &port.to_string(), name];
+        let mut steward = Actor::start_apart("perl", &words);
+        let stopped = stop(&claim(port, &["127.0.0.1"]), LONG);
+        assert!(!stopped.pids.contains(&steward.pid()), "{name}");
+        assert!(steward.is_alive(), "{name}");
     }
 }
 

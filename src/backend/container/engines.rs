@@ -23,6 +23,7 @@ use super::reply::{Binding, Listed};
 use super::whereabouts::{self, Whereabouts};
 use super::{Containers, Engine, fault, labels, perform};
 use crate::backend::BackendError;
+use crate::port::attribute::Choosing;
 use crate::port::holder::{AnonymousVolume, ContainerFacts, Published, Removal};
 use crate::port::one_line;
 use crate::project::Env;
@@ -59,6 +60,8 @@ pub struct Census {
     pub running: Vec<ContainerFacts>,
     /// Ports that stopped containers will publish when they are started; filled only where asked for.
     pub reserved: Vec<Published>,
+    /// Ports of stopped containers for which the engine chooses one; filled with those.
+    pub choosing: Vec<Choosing>,
     /// Where an engine should be that did not answer in time, or not to us.
     pub silent: Vec<String>,
     /// The processes behind the engines that answered, as their sockets tell.
@@ -137,11 +140,12 @@ impl Containers {
                 .extend(service.published(&engine.info.endpoint));
         }
         if reserved {
-            census.reserved = engine.reserved().await.map_err(refused)?;
+            (census.reserved, census.choosing) = engine.reserved().await.map_err(refused)?;
         }
         if place == Whereabouts::Elsewhere {
             census.published.clear();
             census.reserved.clear();
+            census.choosing.clear();
         }
         Ok(census)
     }
@@ -201,6 +205,9 @@ impl Census {
             .extend(one.published.into_iter().filter(&new));
         self.reserved.extend(one.reserved.into_iter().filter(&new));
         self.running.extend(one.running.into_iter().filter(is_new));
+        let waiting = one.choosing.into_iter();
+        self.choosing
+            .extend(waiting.filter(|it| is_new(&it.container)));
         seen.extend(ids);
         self.daemons.extend(one.daemons);
         self.answered += one.answered;
@@ -208,8 +215,8 @@ impl Census {
 }
 
 impl Engine {
-    /// The ports that stopped containers are configured to publish.
-    async fn reserved(&self) -> Result<Vec<Published>, bollard::errors::Error> {
+    /// The ports that stopped containers are configured to publish, and those for which the engine chooses one.
+    async fn reserved(&self) -> Result<(Vec<Published>, Vec<Choosing>), bollard::errors::Error> {
         let filters = serde_json::json!({ "status": ["created", "exited"] }).to_string();
         let stopped: Vec<Listed> = self
             .get(&format!(
@@ -221,10 +228,13 @@ impl Engine {
             let path = format!("/containers/{}/json", encoded(&entry.id));
             // One that was removed meanwhile reserves nothing.
             let configured = self.get::<Configured>(&path).await.ok()?;
-            Some(configured.published(&facts(entry, &self.info.endpoint)))
+            let facts = facts(entry, &self.info.endpoint);
+            let choosing = configured.choosing(&facts);
+            Some((configured.published(&facts), choosing))
         }))
         .await;
-        Ok(found.into_iter().flatten().flatten().collect())
+        let (fixed, chosen): (Vec<_>, Vec<_>) = found.into_iter().flatten().unzip();
+        Ok((fixed.concat(), chosen.concat()))
     }
 
     /// Sends a signal and waits until the container has ended, for `patience` at most; whether it has.
@@ -455,6 +465,25 @@ struct HostConfig {
 }
 
 impl Configured {
+    /// The ports inside for which no port of the host was given.
+    fn choosing(&self, container: &ContainerFacts) -> Vec<Choosing> {
+        let bindings = self.host_config.port_bindings.iter().flatten();
+        let open = bindings.filter(|(_, bindings)| {
+            let bindings = bindings.as_deref().unwrap_or_default();
+            let is_open = |it: &Binding| matches!(it.host_port.as_str(), "" | "0");
+            bindings.is_empty() || bindings.iter().any(is_open)
+        });
+        open.filter_map(|(inside, _)| {
+            let (port, protocol) = inside.split_once('/').unwrap_or((inside, "tcp"));
+            Some(Choosing {
+                container: container.clone(),
+                port: port.parse().ok()?,
+                protocol: observe::protocol(protocol)?,
+            })
+        })
+        .collect()
+    }
+
     fn removal(self) -> Option<Removal> {
         let binds = self.host_config.binds.unwrap_or_default();
         // The engine makes up such names, of 64 hexadecimal digits.
