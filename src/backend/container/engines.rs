@@ -17,14 +17,15 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
+use super::configured::Configured;
 use super::connect;
 use super::observe::{self, encoded};
-use super::reply::{Binding, Listed};
+use super::reply::Listed;
 use super::whereabouts::{self, Whereabouts};
 use super::{Containers, Engine, fault, labels, perform};
 use crate::backend::BackendError;
 use crate::port::attribute::Choosing;
-use crate::port::holder::{AnonymousVolume, ContainerFacts, Published, Removal};
+use crate::port::holder::{ContainerFacts, Published, Removal};
 use crate::port::one_line;
 use crate::project::Env;
 
@@ -428,108 +429,6 @@ pub(super) fn contexts(env: &Env) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// What `GET /containers/ID/json` says about a container that does not run.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Configured {
-    #[serde(default)]
-    host_config: HostConfig,
-    #[serde(default)]
-    mounts: Vec<Mount>,
-}
-
-/// What is mounted in a container.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Mount {
-    #[serde(rename = "Type", default)]
-    kind: String,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    destination: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct HostConfig {
-    #[serde(default)]
-    port_bindings: Option<BTreeMap<String, Option<Vec<Binding>>>>,
-    #[serde(default)]
-    auto_remove: bool,
-    /// `SOURCE:TARGET[:OPTIONS]`; a volume that stands here was given by its name.
-    #[serde(default)]
-    binds: Option<Vec<String>>,
-}
-
-impl Configured {
-    /// The ports inside for which no port of the host was given.
-    fn choosing(&self, container: &ContainerFacts) -> Vec<Choosing> {
-        let bindings = self.host_config.port_bindings.iter().flatten();
-        let open = bindings.filter(|(_, bindings)| {
-            let bindings = bindings.as_deref().unwrap_or_default();
-            let is_open = |it: &Binding| matches!(it.host_port.as_str(), "" | "0");
-            bindings.is_empty() || bindings.iter().any(is_open)
-        });
-        open.filter_map(|(inside, _)| {
-            let (port, protocol) = inside.split_once('/').unwrap_or((inside, "tcp"));
-            Some(Choosing {
-                container: container.clone(),
-                port: port.parse().ok()?,
-                protocol: observe::protocol(protocol)?,
-            })
-        })
-        .collect()
-    }
-
-    fn removal(self) -> Option<Removal> {
-        let binds = self.host_config.binds.unwrap_or_default();
-        // The engine makes up such names, of 64 hexadecimal digits.
-        let is_anonymous = |mount: &Mount| {
-            mount.kind == "volume"
-                && mount.name.len() == 64
-                && mount.name.bytes().all(|byte| byte.is_ascii_hexdigit())
-                && !binds.iter().any(|bind| bind.starts_with(&mount.name))
-        };
-        let volumes = self.mounts.into_iter().filter(is_anonymous);
-        self.host_config.auto_remove.then(|| Removal {
-            volumes: volumes
-                .map(|mount| AnonymousVolume {
-                    target: one_line(&mount.destination),
-                    name: mount.name,
-                })
-                .collect(),
-        })
-    }
-
-    fn published(self, container: &ContainerFacts) -> Vec<Published> {
-        let mut ports = Vec::new();
-        for (port, bindings) in self.host_config.port_bindings.unwrap_or_default() {
-            let protocol = port
-                .rsplit_once('/')
-                .map_or("tcp", |(_, protocol)| protocol);
-            let Some(protocol) = observe::protocol(protocol) else {
-                continue;
-            };
-            for binding in bindings.unwrap_or_default() {
-                let host_port = binding.host_port.parse().ok().filter(|port| *port != 0);
-                let (Some(port), Some(ip)) = (host_port, observe::address(&binding.host_ip)) else {
-                    continue;
-                };
-                ports.push(Published {
-                    container: container.clone(),
-                    ip,
-                    port,
-                    protocol,
-                    kept: None,
-                    forwarded: false,
-                });
-            }
-        }
-        ports
-    }
 }
 
 /// One entry of `GET /services`.

@@ -8,6 +8,7 @@ mod archive;
 mod attach;
 mod build;
 mod buildkit;
+mod configured;
 mod connect;
 mod context;
 mod control;
