@@ -94,6 +94,11 @@ impl Backends {
             return Ok(());
         }
         let since = Moment::now();
+        let behind = if freeing.left_free {
+            comeback::behind_clients(&freeing.claim, &freeing.holders)
+        } else {
+            Vec::new()
+        };
         let mut stopped = Stopped::default();
         // A forwarder closes with its services, which may have the port themselves.
         let (doors, others): (Vec<&Holder>, Vec<&Holder>) = freeing
@@ -122,16 +127,58 @@ impl Backends {
         let (claim, holders) = (freeing.claim.clone(), freeing.holders.clone());
         let left_free = freeing.left_free;
         let events = events.clone();
-        blocking(move || {
+        let waiting = behind.clone();
+        let result = blocking(move || {
             release::await_free(&claim, &holders, SETTLE)?;
             if left_free {
-                comeback::watch(&claim, &holders, since, |text| {
+                comeback::watch(&claim, &holders, &waiting, since, |text| {
                     events.send(Event::Note(text.to_owned()));
                 })?;
             }
             Ok(())
         })
-        .await
+        .await;
+        match result {
+            Err(error @ BackendError::Port(PortError::TakenAgain { .. })) if !behind.is_empty() => {
+                Err(self.explain_container(freeing, &behind, error).await)
+            }
+            other => other,
+        }
+    }
+
+    /// Names the container that has a port again, which was started through an engine's client, and who gave that
+    /// command. `fallback` is what the kernel tells: the engine's proxy.
+    async fn explain_container(
+        &self,
+        freeing: &Freeing,
+        behind: &[ProcessFacts],
+        fallback: BackendError,
+    ) -> BackendError {
+        let claim = std::slice::from_ref(&freeing.claim);
+        let held = self.held(Depth::Everybody, claim).await.unwrap_or_default();
+        let mut now = held.iter().flat_map(|held| &held.holders);
+        let container = now.find(|now| matches!(now.who, Who::Container(_)));
+        // As after a stop: an engine lists the ports of a container late.
+        let container = container.map_or_else(|| "a container".to_owned(), Holder::describe);
+        let left = behind.iter().find(|facts| {
+            process_facts(facts.pid).is_some_and(|now| now.start_time == facts.start_time)
+        });
+        let Some(keeper) = left else {
+            return fallback;
+        };
+        PortError::TakenAgain {
+            again: true,
+            claim: freeing.claim.clone(),
+            who: format!(
+                "{container}, which {} (pid {}) has started by its engine's client",
+                keeper.name, keeper.pid
+            ),
+            hint: Some(format!(
+                "stop what starts it, then the container: kill {}",
+                keeper.pid
+            )),
+        }
+        .into()
     }
 
     /// Whether another project's command has stopped these holders since this one began: the port is that one's

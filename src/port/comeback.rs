@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::port::claim::Claim;
 use crate::port::holder::{Holder, ProcessFacts, Who};
-use crate::port::process::{Stat, process_facts, ticks_now};
+use crate::port::process::{Stat, Table, process_facts, ticks_now};
 use crate::port::{PortError, describe, free, protect, supervisor};
 
 /// How long is watched: a pause of a second, and the start of a slow server after it.
@@ -36,15 +36,52 @@ impl Moment {
     }
 }
 
+/// Clients of engines whose container ends with them, or they with it.
+const CLIENTS: &[&str] = &["docker", "podman", "nerdctl"];
+
+/// Who waits for containers to end, through an engine's client that is attached to them (`docker run`), and may start
+/// them again: a loop in a script, or whatever else. To be asked before they are stopped, since the client ends, too.
+pub fn behind_clients(claim: &Claim, holders: &[Holder]) -> Vec<ProcessFacts> {
+    let containers = holders.iter().filter_map(|holder| match &holder.who {
+        Who::Container(facts) => Some(facts),
+        Who::Process(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => None,
+    });
+    let names: Vec<&str> = containers.map(|facts| facts.name.as_str()).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let port = claim.port.to_string();
+    let table = Table::read();
+    let clients = table
+        .all()
+        .filter(|stat| CLIENTS.contains(&stat.name.as_str()));
+    let starts_it = |stat: &&Stat| {
+        process_facts(stat.pid).is_some_and(|facts| {
+            let mut words = facts.command.iter().skip(1);
+            let is_run = words.any(|word| matches!(word.as_str(), "run" | "start"));
+            let mut about = words;
+            is_run
+                && about.any(|word| {
+                    names.contains(&word.as_str()) || word.split([':', '=']).any(|it| it == port)
+                })
+        })
+    };
+    clients
+        .filter(starts_it)
+        .filter_map(|stat| process_facts(stat.parent))
+        .collect()
+}
+
 /// Watches a port that was just released: [`PortError::TakenAgain`] as soon as somebody listens there, with
 /// who it is and what keeps it running.
 ///
-/// `before` are those who were stopped from `since` on. Returns at once where nobody is left who might start
+/// `before` are those who were stopped from `since` on, `behind` who waited for them. Returns at once where nobody is left who might start
 /// them again, after a second where nobody knows who started them (a daemon), and after three seconds
 /// otherwise. `waiting` is told, at most once, for whom is waited.
 pub fn watch(
     claim: &Claim,
     before: &[Holder],
+    behind: &[ProcessFacts],
     since: Moment,
     waiting: impl FnOnce(&str),
 ) -> Result<(), PortError> {
@@ -53,7 +90,7 @@ pub fn watch(
     let is_daemon = before.iter().any(was_left_to_the_system);
     loop {
         // Before the sockets: whoever starts it again and ends is seen by what it started.
-        let restarter = restarter(before, since);
+        let restarter = restarter(before, since).or_else(|| still_behind(behind, since));
         if let Some(error) = free::taken_again(claim, before)? {
             return Err(error);
         }
@@ -87,6 +124,17 @@ pub fn watch(
         }
         thread::sleep(PAUSE);
     }
+}
+
+/// One of those who waited for a container, if it is there and may start that again.
+fn still_behind(behind: &[ProcessFacts], since: Moment) -> Option<ProcessFacts> {
+    let is_left = |facts: &&ProcessFacts| {
+        let stat = Stat::read(facts.pid).filter(|stat| stat.start_time == facts.start_time);
+        stat.is_some_and(|stat| {
+            stat.pid != 1 && stat.is_alive() && may_restart(&stat, facts, since)
+        })
+    };
+    behind.iter().find(is_left).cloned()
 }
 
 /// Whether the first process became the parent of a holder because its own had ended: that is how daemons are
