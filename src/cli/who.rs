@@ -234,7 +234,10 @@ impl Seen {
 
 /// How a holder would be released, in words.
 pub(super) fn released(claim: &Claim, holder: &Holder) -> String {
-    let force = || format!("wharf free {}{}", claim.port, suffix(claim));
+    let force = || {
+        let flag = if holder.needs_flag() { " --force" } else { "" };
+        format!("wharf free {}{}{flag}", claim.port, suffix(claim))
+    };
     match (holder.obstacle(true), Means::of(holder)) {
         (None, Means::Signal) if holder.orphan => format!(
             "released by {}: no engine has a container for this proxy",
@@ -260,7 +263,7 @@ pub(super) fn released(claim: &Claim, holder: &Holder) -> String {
             how_released(holder)
         ),
         (None, Means::Systemctl) => {
-            format!("released by {} --force: {}", force(), how_released(holder))
+            format!("released by {}: {}", force(), how_released(holder))
         }
         (None, Means::None) => format!("released by: {}", how_released(holder)),
         (Some(reason), _) if holder.protected.is_some() => format!("never stopped: {reason}"),
