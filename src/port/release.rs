@@ -166,10 +166,11 @@ pub fn stop_process_with(
 
 /// Who would be stopped before a process that has the claim, in words with the reason; `None` if it would be the first
 /// itself.
-fn stopped_first(table: &Table, facts: &ProcessFacts, claim: &Claim) -> Option<String> {
-    let sharing = Hold::of(facts.pid, claim).ok()?.sharing();
-    let top = supervisor::topmost(table, facts.pid, &sharing);
-    let first = process_facts(top.pid).filter(|_| top.pid != facts.pid)?;
+fn stopped_first(table: &Table, facts: &ProcessFacts, sharing: &[u32]) -> Option<String> {
+    let top = supervisor::topmost(table, facts.pid, sharing);
+    // A master is a holder itself, and told as such.
+    let is_other = top.pid != facts.pid && !sharing.contains(&top.pid);
+    let first = process_facts(top.pid).filter(|_| is_other)?;
     let reason = if top.starts_again {
         "it would start it again"
     } else {
@@ -177,6 +178,13 @@ fn stopped_first(table: &Table, facts: &ProcessFacts, claim: &Claim) -> Option<S
     };
     let first = describe::process(&first);
     Some(format!("to be stopped first, since {reason}: {first}"))
+}
+
+/// What a holder has started and has no socket of its own on the port: it ends with it.
+fn started_by_it(table: &Table, facts: &ProcessFacts, sharing: &[u32]) -> Option<String> {
+    let below = table.children(facts.pid);
+    let words = work::in_words(below.filter(|it| it.is_alive() && !sharing.contains(&it.pid)));
+    (!words.is_empty()).then(|| format!("what it has started ends with it: {}", words.join(", ")))
 }
 
 /// What else an end of these holders means, in words: what would be stopped first because it keeps them running,
@@ -192,14 +200,12 @@ pub fn consequences(holders: &[Holder], claim: &Claim) -> Vec<String> {
             Who::Process(facts) => {
                 let table = table.get_or_insert_with(Table::read);
                 if facts.heads_namespace {
-                    let mut line = describe::ends_a_namespace(facts);
-                    let inside = work::others(table, facts, facts.pid);
-                    if !inside.is_empty() {
-                        line = format!("{line}: {}", inside.join(", "));
-                    }
-                    lines.push(line);
+                    lines.push(describe::ends_a_namespace(facts));
                 }
-                lines.extend(stopped_first(table, facts, claim));
+                let hold = Hold::of(facts.pid, claim);
+                let sharing = hold.map(|hold| hold.sharing()).unwrap_or_default();
+                lines.extend(stopped_first(table, facts, &sharing));
+                lines.extend(started_by_it(table, facts, &sharing));
                 lines.extend(supervisor::ends_with_it(table, facts.pid));
             }
             Who::Unit { name, main } => lines.extend(unit::ends_with_it(name, main.as_deref())),

@@ -563,6 +563,96 @@ fn of_two_projects_that_race_for_a_port_one_fails_and_names_the_other() {
     }
 }
 
+/// Says when it was told to end, and does so when it is told by another signal.
+const SLOW: &str = r#"
+import signal, socket, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("listening on", flush=True)
+while signal.sigwait({signal.SIGTERM, signal.SIGUSR1}) == signal.SIGTERM:
+    print("told", flush=True)
+"#;
+
+#[test]
+fn of_two_projects_that_free_one_port_the_second_ends_at_once() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    plain(&sandbox, port);
+    let server = sandbox.program(python(), &["-c", SLOW, &text]);
+    server.wait_for_line("listening on");
+    let first = sandbox.spawn(&["up", "-d", "--force"]);
+    server.wait_for_line("told");
+    let second = sandbox.spawn(&["-p", "another", "up", "-d", "--force"]);
+    // The kernel lists who waits for the first one's lock.
+    let byte = format!("{port} {port}");
+    let waits = || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let mut lines = locks.lines();
+        lines.any(|line| line.contains("-> OFDLCK") && line.trim_end().ends_with(&byte))
+    };
+    while !waits() {
+        std::thread::yield_now();
+    }
+    Process::open(server.pid()).unwrap().signal(Signal::USR1);
+    first.wait().expect(0);
+    let second = second.wait().expect(5);
+    let hint = format!("wharf -p {} stop ", sandbox.project());
+    assert!(second.stderr.contains("went to service"), "{second}");
+    assert!(second.stderr.contains(&hint), "{second}");
+    server.wait();
+    sandbox.wharf(&["-p", "another", "down"]).expect(0);
+    sandbox.wharf(&["down"]).expect(0);
+}
+
+#[test]
+fn what_is_lost_with_a_container_is_said_beforehand() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let proxy = proxy(&sandbox, "rootlessport", port);
+    let pid = proxy.pid();
+    let volume = "0123456789abcdef".repeat(4);
+    let _engine = EngineDouble::listen(
+        &runtime(&sandbox, "podman/podman.sock"),
+        Stock {
+            running: listed(port),
+            inspected: json!({
+                "Id": ID,
+                "State": {"Running": true},
+                "Config": {"StopTimeout": 3},
+                "HostConfig": {"AutoRemove": true},
+                "Mounts": [{"Type": "volume", "Name": volume, "Destination": "/data"}],
+            }),
+            on_stop: Some(Box::new(move || {
+                if let Some(process) = Process::open(pid) {
+                    process.signal(Signal::KILL);
+                }
+            })),
+            ..Stock::default()
+        },
+    );
+    let lost = "its engine removes it when it stops, and its anonymous volume /data (0123456789ab)";
+    let (held, _) = who(&sandbox, &text);
+    let holder = &held["holders"][0];
+    assert!(
+        holder["consequences"][0].as_str().unwrap().contains(lost),
+        "{holder}"
+    );
+    let refused = sandbox.wharf(&["free", &text]).expect(1);
+    assert!(refused.stderr.contains(lost), "{refused}");
+    // A file is no person's word for that.
+    let compose = format!(
+        "x-wharf: {{conflict: replace}}\nservices:\n  web:\n    ports: [\"127.0.0.1:{port}:{port}\"]\n    x-wharf: {{process: {{command: [sleep, \"9\"]}}}}\n"
+    );
+    sandbox.write("compose.yaml", &compose);
+    let up = sandbox.wharf(&["up", "-d"]).expect(5);
+    assert!(up.stderr.contains(lost), "{up}");
+    let freed = sandbox.wharf(&["free", &text, "--force"]).expect(0);
+    assert!(freed.stderr.contains("so its engine removes it"), "{freed}");
+    assert!(!freed.stderr.contains("start web"), "{freed}");
+}
+
 #[test]
 fn a_container_of_another_engine_is_named_and_stopped_there() {
     let sandbox = Sandbox::new();
