@@ -424,7 +424,9 @@ fn who_keeps_what_a_configuration_lists_is_not_stopped_for_one_program() {
         let port = free_port();
         let words = [&script(), "watch", "127.0.0.1", &port.to_string(), name];
         let mut steward = Actor::start_apart("perl", &words);
-        let stopped = stop(&claim(port, &["127.0.0.1"]), LONG);
+        let wanted = claim(port, &["127.0.0.1"]);
+        // It starts the next one at once.
+        let stopped = stop_process(&only(&wanted), &wanted, LONG).unwrap();
         assert!(!stopped.pids.contains(&steward.pid()), "{name}");
         assert!(steward.is_alive(), "{name}");
     }
