@@ -10,6 +10,7 @@ use crate::backend::container::Containers;
 use crate::backend::process::{Dirs, Processes, ProjectLock};
 use crate::backend::provider::Providers;
 use crate::backend::router::Backends;
+use crate::cli::invocation::in_words_of;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::plan;
@@ -220,12 +221,26 @@ pub(super) struct Context {
     pub(super) global: Global,
     /// Whether wharf was called by the name of Docker Compose.
     pub(super) stands_in: bool,
+    /// What users type to run it.
+    pub(super) program: String,
 }
 
 impl Context {
     /// The options for loading, for these services (empty: all enabled ones).
     pub(super) fn load_options(&self, services: &[String], no_deps: bool) -> LoadOptions {
         self.global.load_options(services, no_deps)
+    }
+
+    /// A text that names `wharf …` as something to type, with the name that was typed.
+    pub(super) fn typed(&self, text: &str) -> String {
+        in_words_of(&self.program, text)
+    }
+
+    /// Says what a plan has to say before it is carried out.
+    pub(super) fn note_all(&self, plan: &plan::Plan) {
+        for note in &plan.notes {
+            self.ui.note(self.typed(note));
+        }
     }
 
     /// Whether a variable switches something on.

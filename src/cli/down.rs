@@ -86,9 +86,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         seen.leave_new(&mut observed);
         let plan = down::down(&observed, &ending);
         if is_first {
-            for note in &plan.notes {
-                context.ui.note(note);
-            }
+            context.note_all(&plan);
         }
         if !plan.steps.is_empty() {
             carry_out(context, &backends, &plan).await?;
