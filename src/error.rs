@@ -288,7 +288,14 @@ impl From<BackendError> for Error {
                 if source.kind() == std::io::ErrorKind::StorageFull {
                     hints.push("make room on the disk; df -h shows what is full".to_owned());
                 }
+                if error.is_read_only() {
+                    hints.push(
+                        "export XDG_STATE_HOME=DIR   # a directory that can be written to"
+                            .to_owned(),
+                    );
+                }
             }
+            BackendError::ApiTooNew { .. } => hints.push("unset DOCKER_API_VERSION".to_owned()),
             BackendError::Engine { .. }
             | BackendError::Stuck { .. }
             | BackendError::Provider { .. }
@@ -298,6 +305,7 @@ impl From<BackendError> for Error {
         if is_engine_full(&error) {
             hints.push("docker system df; docker system prune frees what nothing uses".to_owned());
         }
+        hints.extend(taken_name(&error));
         Self {
             details,
             hints,
@@ -317,6 +325,21 @@ fn is_engine_full(error: &BackendError) -> bool {
         return false;
     };
     source.to_string().contains(WORDS)
+}
+
+/// What to do about a container of somebody else that has the name of one to be made.
+fn taken_name(error: &BackendError) -> Option<String> {
+    let BackendError::Engine { source, .. } = error else {
+        return None;
+    };
+    let message = source.to_string();
+    let (_, rest) = message.split_once("container name \"/")?;
+    let (name, rest) = rest.split_once('"')?;
+    rest.starts_with(" is already in use").then(|| {
+        format!(
+            "docker rm {name}   # if nobody needs it; or give the service another `container_name`"
+        )
+    })
 }
 
 impl From<PortError> for Error {

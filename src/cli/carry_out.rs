@@ -178,7 +178,8 @@ pub(super) fn outcome(plan: &Plan, report: Report) -> Result<()> {
         error.hints.extend(new);
     }
     let list = |ids: &mut dyn Iterator<Item = StepId>| -> Vec<String> {
-        listed(ids.filter_map(|id| plan.steps.iter().find(|step| step.id == id)))
+        let steps = ids.filter_map(|id| plan.steps.iter().find(|step| step.id == id));
+        listed(steps.filter(|step| !step.action.is_own()))
     };
     let done = list(&mut done.into_iter());
     if !done.is_empty() {

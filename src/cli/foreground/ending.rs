@@ -138,7 +138,7 @@ impl Run<'_> {
         } = self.scene;
         let names = self.names();
         let mut lost = Ok(());
-        let mut own = Vec::new();
+        let mut own;
         let instances = match observe(self.scene, &names).await {
             Ok(instances) => {
                 // Others of the project may go on, and then need the forwarder, which otherwise ends by itself.
@@ -147,6 +147,8 @@ impl Run<'_> {
             }
             Err(error) if error.kind == Kind::Engine => {
                 lost = Err(error);
+                own = backends.processes.everything(project).await?;
+                own.retain(|instance| instance.role().is_some());
                 let mut processes = backends.processes.observe(project).await?;
                 processes.retain(|instance| names.contains_key(&instance.name));
                 processes

@@ -19,6 +19,7 @@ use crate::backend::{BackendError, Made};
 use crate::cli::carry_out::{Quiet, forget_shown, outcome};
 use crate::cli::context::Context;
 use crate::cli::menu::{self, Key, Keys};
+use crate::cli::shown::in_one_line;
 use crate::cli::signals::Signals;
 use crate::cli::watch::{self, Reins, Watch, Watching};
 use crate::error::{Error, Result};
@@ -317,7 +318,12 @@ pub(in crate::cli) async fn run(
             .await;
     }
     match (end, report) {
-        (End::Interrupted, _) => stopped.and(Err(Error::interrupted())),
+        (End::Interrupted, report) => {
+            for (_, error) in report.iter().flat_map(|report| &report.failed) {
+                context.ui.warn(in_one_line(error));
+            }
+            stopped.and(Err(Error::interrupted()))
+        }
         (End::Lost(error), _) => Err(run.with_what_is_left(error, stopped)),
         (End::Failed, Some(mut report)) => {
             forget_shown(&mut report, context.ui, options.quiet);

@@ -317,11 +317,13 @@ pub(super) async fn run(
     };
     let mut files = Files::watch(watch.rules).map_err(unwatchable)?;
     hands.first_sync().await?;
-    let paths: Vec<String> = watch
-        .rules
-        .iter()
-        .map(|rule| rule.trigger.path.display().to_string())
-        .collect();
+    let mut paths: Vec<String> = Vec::new();
+    for rule in watch.rules {
+        let path = rule.trigger.path.display().to_string();
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
     hands.tell(&format!("on: {}", paths.join(", ")));
     let began = Instant::now();
     let mut batch = Batch::new(QUIET, LONGEST);
