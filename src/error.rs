@@ -444,5 +444,37 @@ mod tests {
         let full = "mkdir /var/lib/docker/overlay2/1: no space left on device";
         assert!(hints(full)[0].starts_with("docker system df"));
         assert!(hints("no such image").is_empty());
+        let taken = r#"Conflict. The container name "/db" is already in use by container "6d03". Remove it."#;
+        assert!(hints(taken)[0].starts_with("docker rm db "));
+    }
+
+    #[test]
+    fn a_state_directory_that_takes_no_writing_has_a_hint() {
+        let error = |kind: std::io::ErrorKind| BackendError::State {
+            action: "cannot create /s".to_owned(),
+            source: kind.into(),
+        };
+        let read_only = error(std::io::ErrorKind::ReadOnlyFilesystem);
+        assert!(Error::from(read_only).hints[0].contains("XDG_STATE_HOME"));
+        assert!(
+            Error::from(error(std::io::ErrorKind::NotADirectory))
+                .hints
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_verdict_at_once_names_no_time() {
+        let told = |seconds| {
+            let error = BackendError::NotReady {
+                name: "p-a-1".to_owned(),
+                seconds,
+                last: "unhealthy".to_owned(),
+                last_lines: Vec::new(),
+            };
+            error.to_string()
+        };
+        assert_eq!(told(0), "p-a-1 is not ready: unhealthy");
+        assert_eq!(told(3), "p-a-1 is not ready after 3 s: unhealthy");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
+use crate::backend::BackendError;
 use crate::backend::container::Containers;
 use crate::backend::process::{Dirs, Processes, ProjectLock};
 use crate::backend::provider::Providers;
@@ -371,6 +372,10 @@ impl Context {
         let Err(unreachable) = backends.containers.reachable().await else {
             return Ok(wished);
         };
+        // It is there.
+        if matches!(unreachable, BackendError::ApiTooNew { .. }) {
+            return Err(unreachable.into());
+        }
         match place_without_engine(project, wishes) {
             Ok(placement) => {
                 let names: Vec<&str> = wished

@@ -88,12 +88,17 @@ impl<'a> Account<'a> {
         let started = all().any(|step| {
             self.done.contains(&step.id) && matches!(step.action, Action::Start { .. })
         });
-        let goes_on = if started {
-            "what was started goes on; `wharf ps` shows it"
-        } else {
-            "`wharf ps` shows what runs"
+        let concerns = |step: &Step| {
+            step.action.changes().is_some() || step.action.makes_or_starts().is_some()
         };
-        let mut lines = vec![format!("interrupted: {goes_on}")];
+        let first = if started {
+            "interrupted: what was started goes on; `wharf ps` shows it"
+        } else if all().any(concerns) {
+            "interrupted: `wharf ps` shows what runs"
+        } else {
+            "interrupted"
+        };
+        let mut lines = vec![first.to_owned()];
         let done = listed(all().filter(|step| self.done.contains(&step.id)));
         let under_way: Vec<String> = self.texts.values().cloned().collect();
         let open = listed(all().filter(is_open));
