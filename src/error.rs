@@ -288,7 +288,14 @@ impl From<BackendError> for Error {
                 if source.kind() == std::io::ErrorKind::StorageFull {
                     hints.push("make room on the disk; df -h shows what is full".to_owned());
                 }
+                if error.is_read_only() {
+                    hints.push(
+                        "export XDG_STATE_HOME=DIR   # a directory that can be written to"
+                            .to_owned(),
+                    );
+                }
             }
+            BackendError::ApiTooNew { .. } => hints.push("unset DOCKER_API_VERSION".to_owned()),
             BackendError::Engine { .. }
             | BackendError::Stuck { .. }
             | BackendError::Provider { .. }
@@ -298,6 +305,7 @@ impl From<BackendError> for Error {
         if is_engine_full(&error) {
             hints.push("docker system df; docker system prune frees what nothing uses".to_owned());
         }
+        hints.extend(taken_name(&error));
         Self {
             details,
             hints,
@@ -317,6 +325,21 @@ fn is_engine_full(error: &BackendError) -> bool {
         return false;
     };
     source.to_string().contains(WORDS)
+}
+
+/// What to do about a container of somebody else that has the name of one to be made.
+fn taken_name(error: &BackendError) -> Option<String> {
+    let BackendError::Engine { source, .. } = error else {
+        return None;
+    };
+    let message = source.to_string();
+    let (_, rest) = message.split_once("container name \"/")?;
+    let (name, rest) = rest.split_once('"')?;
+    rest.starts_with(" is already in use").then(|| {
+        format!(
+            "docker rm {name}   # if nobody needs it; or give the service another `container_name`"
+        )
+    })
 }
 
 impl From<PortError> for Error {
@@ -434,5 +457,37 @@ mod tests {
         let full = "mkdir /var/lib/docker/overlay2/1: no space left on device";
         assert!(hints(full)[0].starts_with("docker system df"));
         assert!(hints("no such image").is_empty());
+        let taken = r#"Conflict. The container name "/db" is already in use by container "6d03". Remove it."#;
+        assert!(hints(taken)[0].starts_with("docker rm db "));
+    }
+
+    #[test]
+    fn a_state_directory_that_takes_no_writing_has_a_hint() {
+        let error = |kind: std::io::ErrorKind| BackendError::State {
+            action: "cannot create /s".to_owned(),
+            source: kind.into(),
+        };
+        let read_only = error(std::io::ErrorKind::ReadOnlyFilesystem);
+        assert!(Error::from(read_only).hints[0].contains("XDG_STATE_HOME"));
+        assert!(
+            Error::from(error(std::io::ErrorKind::NotADirectory))
+                .hints
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_verdict_at_once_names_no_time() {
+        let told = |seconds| {
+            let error = BackendError::NotReady {
+                name: "p-a-1".to_owned(),
+                seconds,
+                last: "unhealthy".to_owned(),
+                last_lines: Vec::new(),
+            };
+            error.to_string()
+        };
+        assert_eq!(told(0), "p-a-1 is not ready: unhealthy");
+        assert_eq!(told(3), "p-a-1 is not ready after 3 s: unhealthy");
     }
 }

@@ -133,7 +133,7 @@ pub async fn execute_until<B: Backend>(
 }
 
 /// Whether a step does something, in contrast to waiting for something.
-fn works(action: &Action) -> bool {
+pub fn works(action: &Action) -> bool {
     !matches!(
         action,
         Action::AwaitReady { .. }

@@ -130,6 +130,22 @@ pub trait Backend {
     ) -> impl Future<Output = Result<(), BackendError>>;
 }
 
+impl BackendError {
+    /// Whether wharf's own files are on a file system that takes no writing.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::State { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+    }
+}
+
+/// How long was waited, where that says anything.
+fn after(seconds: u64) -> String {
+    if seconds == 0 {
+        String::new()
+    } else {
+        format!(" after {seconds} s")
+    }
+}
+
 /// Why a backend could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -266,7 +282,7 @@ pub enum BackendError {
         last_lines: Vec<String>,
     },
     /// The instance lives and does not answer.
-    #[error("{name} is not ready after {seconds} s: {last}")]
+    #[error("{name} is not ready{}: {last}", after(*seconds))]
     NotReady {
         /// The instance.
         name: String,
@@ -356,6 +372,18 @@ pub enum BackendError {
         service: String,
         /// The provider's type.
         kind: String,
+    },
+    /// `DOCKER_API_VERSION` asks for more than the engine has.
+    #[error(
+        "DOCKER_API_VERSION={asked} is too new: the Docker engine at {endpoint} speaks {newest} at most"
+    )]
+    ApiTooNew {
+        /// What the variable says.
+        asked: String,
+        /// What the engine says.
+        newest: String,
+        /// Where the engine is.
+        endpoint: String,
     },
     /// The step is not one of this backend.
     #[error("{0}")]

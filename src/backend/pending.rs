@@ -89,6 +89,11 @@ impl Pending {
         !self.making.is_empty()
     }
 
+    /// The names of the containers that were asked for.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.making.keys()
+    }
+
     /// Marks what is about to end. Notes about what does not run are void, and about what was started since: whoever
     /// did that did it after the stop.
     fn mark(&self, instances: &mut [Instance]) {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use crate::backend::router::Backends;
 use crate::backend::{BackendError, Made};
 use crate::cli::context::Context;
+use crate::cli::interrupted::{Account, listed};
 use crate::cli::shown::in_one_line;
 use crate::cli::signals::Signals;
 use crate::error::{Error, Result};
-use crate::event::{Event, Events};
+use crate::event::Events;
 use crate::execute::{self, Halt, Report};
 use crate::plan::Plan;
 use crate::plan::step::{Action, Step, StepId};
@@ -72,7 +73,7 @@ pub(super) async fn carry_out_quietly(
     let progress = Progress::new(context.ui).without(quiet.subjects(plan));
     let mut signals = Signals::new()?;
     let halt = Halt::default();
-    let mut running = Running::of(plan);
+    let mut account = Account::of(plan);
     let mut is_interrupted = false;
     let mut report = {
         let mut executing = std::pin::pin!(execute::execute_until(
@@ -87,12 +88,12 @@ pub(super) async fn carry_out_quietly(
             tokio::select! {
                 report = &mut executing => break report,
                 Some(event) = receiver.recv() => {
-                    running.note(&event);
+                    account.note(&event);
                     progress.show(&event);
                 }
                 () = signals.next() => {
                     if is_interrupted {
-                        return Err(interrupted(context));
+                        return Err(account.tell(context));
                     }
                     is_interrupted = true;
                     halt.now();
@@ -101,25 +102,26 @@ pub(super) async fn carry_out_quietly(
                         break report;
                     }
                     while let Ok(event) = receiver.try_recv() {
-                        running.note(&event);
+                        account.note(&event);
                         progress.show(&event);
                     }
                     context.ui.status(format!(
                         "interrupted: finishing {}; press Ctrl-C again to leave at once",
-                        running.named()
+                        account.under_way()
                     ));
                 }
             }
         }
     };
     while let Ok(event) = receiver.try_recv() {
+        account.note(&event);
         progress.show(&event);
     }
     if is_interrupted {
         for (_, error) in &report.failed {
             context.ui.warn(error.to_string());
         }
-        return Err(interrupted(context));
+        return Err(account.tell(context));
     }
     forget_shown(&mut report, context.ui, quiet);
     let silent =
@@ -133,51 +135,6 @@ pub(super) async fn carry_out_quietly(
         }
     })?;
     Ok(made)
-}
-
-fn interrupted(context: &Context) -> Error {
-    context
-        .ui
-        .status("interrupted: what was started so far goes on; `wharf ps` shows it");
-    Error::interrupted()
-}
-
-/// The steps under way, in their words.
-struct Running<'a> {
-    plan: &'a Plan,
-    texts: BTreeMap<StepId, String>,
-}
-
-/// How many steps are named one by one.
-const NAMED: usize = 3;
-
-impl<'a> Running<'a> {
-    fn of(plan: &'a Plan) -> Self {
-        let texts = BTreeMap::new();
-        Self { plan, texts }
-    }
-
-    /// Notes what is begun and ended of what is finished in any case.
-    fn note(&mut self, event: &Event) {
-        if let Event::StepStarted { id, text } = event {
-            let mut steps = self.plan.steps.iter();
-            if steps.any(|step| step.id == *id && !execute::can_be_cut_off(&step.action)) {
-                self.texts.insert(*id, text.clone());
-            }
-        } else if let Event::StepDone { id, .. } | Event::StepFailed { id, .. } = event {
-            self.texts.remove(id);
-        }
-    }
-
-    fn named(&self) -> String {
-        let mut names: Vec<String> = self.texts.values().take(NAMED).cloned().collect();
-        match self.texts.len().saturating_sub(NAMED) {
-            0 if names.is_empty() => return "what is under way".to_owned(),
-            0 => {}
-            more => names.push(format!("{more} more")),
-        }
-        names.join("; ")
-    }
 }
 
 /// Drops what builds wrote from their errors, where it was on the screen a moment ago.
@@ -221,9 +178,8 @@ pub(super) fn outcome(plan: &Plan, report: Report) -> Result<()> {
         error.hints.extend(new);
     }
     let list = |ids: &mut dyn Iterator<Item = StepId>| -> Vec<String> {
-        ids.filter_map(|id| plan.steps.iter().find(|step| step.id == id))
-            .map(|step| step.action.to_string())
-            .collect()
+        let steps = ids.filter_map(|id| plan.steps.iter().find(|step| step.id == id));
+        listed(steps.filter(|step| !step.action.is_own()))
     };
     let done = list(&mut done.into_iter());
     if !done.is_empty() {

@@ -27,36 +27,36 @@ pub(super) struct ConfigArgs {
     #[arg(long, value_name = "FORMAT", value_parser = ["yaml", "json"])]
     format: Option<String>,
     /// The names of the services alone
-    #[arg(long = "services", group = "what")]
+    #[arg(long = "services")]
     only_services: bool,
     /// The keys of the volumes alone
-    #[arg(long, group = "what")]
+    #[arg(long)]
     volumes: bool,
     /// The keys of the networks alone
-    #[arg(long, group = "what")]
+    #[arg(long)]
     networks: bool,
     /// The names of the images alone
-    #[arg(long, group = "what")]
+    #[arg(long)]
     images: bool,
     /// All profiles, enabled or not
-    #[arg(long, group = "what")]
+    #[arg(long)]
     profiles: bool,
     /// The models alone
-    #[arg(long, group = "what")]
+    #[arg(long)]
     models: bool,
     /// The configuration hashes of services, separated by commas; `*` for all
-    #[arg(long, value_name = "SERVICES", group = "what")]
+    #[arg(long, value_name = "SERVICES")]
     hash: Option<String>,
     /// The variables that the files use, with their defaults
-    #[arg(long, group = "what")]
+    #[arg(long)]
     variables: bool,
     /// The variables that interpolation sees
-    #[arg(long, group = "what")]
+    #[arg(long)]
     environment: bool,
     /// One service as it runs: where, by which command, with which environment, how it finds other services
-    #[arg(long, value_name = "SERVICE", group = "what")]
+    #[arg(long, value_name = "SERVICE", conflicts_with_all = ["only_services", "volumes", "networks", "images", "profiles", "models", "hash", "variables", "environment"])]
     effective: Option<String>,
-    /// Check only, print nothing
+    /// Check only, do not print the project
     #[arg(short, long)]
     quiet: bool,
     /// Write to a file instead of standard output
@@ -86,25 +86,35 @@ pub(super) struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// What is shown: where several are asked for, the first in Docker Compose's order.
     fn show(&self) -> Show {
+        let hash = self.hash.clone().map(Show::Hash);
         let choices = [
-            (self.only_services, Show::Services),
-            (self.volumes, Show::Volumes),
-            (self.networks, Show::Networks),
-            (self.images, Show::Images),
-            (self.profiles, Show::Profiles),
-            (self.models, Show::Models),
-            (self.variables, Show::Variables),
-            (self.environment, Show::Environment),
-            (self.lock_image_digests, Show::LockedImages),
+            self.only_services.then_some(Show::Services),
+            self.volumes.then_some(Show::Volumes),
+            self.networks.then_some(Show::Networks),
+            self.models.then_some(Show::Models),
+            hash,
+            self.profiles.then_some(Show::Profiles),
+            self.images.then_some(Show::Images),
+            self.variables.then_some(Show::Variables),
+            self.environment.then_some(Show::Environment),
+            self.lock_image_digests.then_some(Show::LockedImages),
         ];
-        if let Some(names) = &self.hash {
-            return Show::Hash(names.clone());
-        }
         choices
             .into_iter()
-            .find(|(asked, _)| *asked)
-            .map_or(Show::Project, |(_, show)| show)
+            .flatten()
+            .next()
+            .unwrap_or(Show::Project)
+    }
+
+    /// Whether nothing is printed: lists are, as in Docker Compose.
+    fn is_silent(&self) -> bool {
+        let is_whole = matches!(
+            self.show(),
+            Show::Project | Show::LockedImages | Show::Environment
+        );
+        self.quiet && is_whole
     }
 }
 
@@ -140,7 +150,7 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> Result<()> {
             report::diagnostic(warning);
         }
     }
-    if args.quiet {
+    if args.is_silent() {
         return Ok(());
     }
     if let Some(path) = &args.output {

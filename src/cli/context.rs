@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
+use crate::backend::BackendError;
 use crate::backend::container::Containers;
 use crate::backend::process::{Dirs, Processes, ProjectLock};
 use crate::backend::provider::Providers;
 use crate::backend::router::Backends;
+use crate::cli::invocation::in_words_of;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::plan;
@@ -220,12 +222,26 @@ pub(super) struct Context {
     pub(super) global: Global,
     /// Whether wharf was called by the name of Docker Compose.
     pub(super) stands_in: bool,
+    /// What users type to run it.
+    pub(super) program: String,
 }
 
 impl Context {
     /// The options for loading, for these services (empty: all enabled ones).
     pub(super) fn load_options(&self, services: &[String], no_deps: bool) -> LoadOptions {
         self.global.load_options(services, no_deps)
+    }
+
+    /// A text that names `wharf …` as something to type, with the name that was typed.
+    pub(super) fn typed(&self, text: &str) -> String {
+        in_words_of(&self.program, text)
+    }
+
+    /// Says what a plan has to say before it is carried out.
+    pub(super) fn note_all(&self, plan: &plan::Plan) {
+        for note in &plan.notes {
+            self.ui.note(self.typed(note));
+        }
     }
 
     /// Whether a variable switches something on.
@@ -356,6 +372,10 @@ impl Context {
         let Err(unreachable) = backends.containers.reachable().await else {
             return Ok(wished);
         };
+        // It is there.
+        if matches!(unreachable, BackendError::ApiTooNew { .. }) {
+            return Err(unreachable.into());
+        }
         match place_without_engine(project, wishes) {
             Ok(placement) => {
                 let names: Vec<&str> = wished

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use crate::backend::BackendError;
 use crate::backend::container::Names;
 use crate::backend::router::Backends;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
 use crate::cli::grace::grace;
 use crate::cli::{hasten, provide};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::down::{self, Ending};
 use crate::plan::step::Provision;
 use crate::project::model::{MountKind, Project, Service};
@@ -57,6 +58,16 @@ impl Args {
     }
 }
 
+/// The way around a provider that is not there any more: by its name alone, a project has none.
+fn without_providers(error: Error, project: &str) -> Error {
+    let reason = error.source.downcast_ref::<BackendError>();
+    if matches!(reason, Some(BackendError::NoProvider { .. })) {
+        error.hint(format!("wharf -p {project} down   # ends the rest"))
+    } else {
+        error
+    }
+}
+
 /// After a command that was killed, for how long and how often the engine is looked at for what that command had
 /// asked for.
 const LATE: Duration = Duration::from_secs(2);
@@ -86,12 +97,12 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         seen.leave_new(&mut observed);
         let plan = down::down(&observed, &ending);
         if is_first {
-            for note in &plan.notes {
-                context.ui.note(note);
-            }
+            context.note_all(&plan);
         }
         if !plan.steps.is_empty() {
-            carry_out(context, &backends, &plan).await?;
+            carry_out(context, &backends, &plan)
+                .await
+                .map_err(|error| without_providers(error, named.name()))?;
             has_ended = true;
             last = Instant::now() + patience;
         }

@@ -119,14 +119,19 @@ impl Invocation {
 
     /// A text that names `wharf …` as something to type, with the name that was typed.
     pub(super) fn in_its_words(&self, text: &str) -> String {
-        if self.program == "wharf" {
-            return text.to_owned();
-        }
-        let text = text.replace("`wharf ", &format!("`{} ", self.program));
-        match text.strip_prefix("wharf ") {
-            Some(rest) => format!("{} {rest}", self.program),
-            None => text,
-        }
+        in_words_of(&self.program, text)
+    }
+}
+
+/// A text that names `wharf …` as something to type, with the name of a program in its place.
+pub(super) fn in_words_of(program: &str, text: &str) -> String {
+    if program == "wharf" {
+        return text.to_owned();
+    }
+    let text = text.replace("`wharf ", &format!("`{program} "));
+    match text.strip_prefix("wharf ") {
+        Some(rest) => format!("{program} {rest}"),
+        None => text,
     }
 }
 

@@ -1,5 +1,6 @@
 //! WHAT WAS ASKED: the command line. One file per command: its arguments, its help text, one function.
 
+mod again;
 mod attach;
 mod await_up;
 mod build;
@@ -20,6 +21,7 @@ mod grace;
 mod graph;
 mod hasten;
 mod images;
+mod interrupted;
 mod invocation;
 mod kill;
 mod left_out;
@@ -327,6 +329,7 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation, told: &mut Ui) -> Re
         ui,
         global: cli.global,
         stands_in: invocation.stands_in,
+        program: invocation.program.clone(),
     };
     match command {
         Command::Up(args) => wait_for(up::run(&context, &args)),

@@ -40,9 +40,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ..context.launching(&named, &args.services)
     };
     let plan = launch::restart(&observed, &launching);
-    for note in &plan.notes {
-        context.ui.note(note);
-    }
+    context.note_all(&plan);
     if plan.steps.is_empty() {
         context.ui.status("nothing to restart");
         return Ok(());

@@ -247,9 +247,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             step.needs.retain(|need| left.contains(need));
         }
     }
-    for note in &settled.plan.notes {
-        context.ui.note(note);
-    }
+    context.note_all(&settled.plan);
     let (plan, target) = without_start(settled.plan)
         .ok_or_else(|| Error::failed("the plan makes no instance for this command"))?;
     let made = match carry_out(context, &backends, &plan).await {

@@ -42,9 +42,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         return Err(Error::failed(message).hint(format!("wharf unpause {}", paused.service)));
     }
     let plan = launch::start(&observed, &launching);
-    for note in &plan.notes {
-        context.ui.note(note);
-    }
+    context.note_all(&plan);
     carry_out(context, &backends, &plan).await?;
     drop(alone);
     if args.wait && !context.global.dry_run {

@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use clap::{Args as _, FromArgMatches as _, ValueEnum};
 
-use crate::backend::BackendError;
 use crate::backend::router::Backends;
+use crate::cli::again::{Rounds, once_more};
 use crate::cli::await_up::await_up;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::{Context, Named, with_choices};
-use crate::cli::foreground::{self, Abort, Foreground, Scene};
+use crate::cli::foreground::{Abort, Foreground};
 use crate::cli::grace::grace;
 use crate::cli::provide::provide;
 use crate::cli::settle::{Settled, settle};
-use crate::cli::shown::in_one_line;
-use crate::cli::watch::{self, Watch};
+use crate::cli::watch;
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
 use crate::plan::placement::{Placement, Selection, Wishes};
@@ -254,19 +253,16 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let quiet = args.quiet();
     let project = provide(context, &backends, project, &placement, &mut policy, quiet).await?;
-    let again = Policy {
-        recreate: match policy.recreate {
-            Recreate::Never => Recreate::Never,
-            Recreate::Diverged | Recreate::Always(_) => Recreate::Diverged,
-        },
-        build: false,
-        pull: false,
-        ..policy.clone()
+    let rounds = Rounds {
+        context,
+        backends: &backends,
+        project: &project,
+        placement: &placement,
+        policy: once_more(&policy),
+        quiet,
     };
     let settled = with_images(context, &backends, &project, &placement, policy, quiet).await?;
-    for note in &settled.plan.notes {
-        context.ui.note(note);
-    }
+    context.note_all(&settled.plan);
     let kept = kept(&settled.plan, &settled.observed.instances, &project);
     if context.ui.steps == Steps::Json {
         for instance in &kept {
@@ -293,19 +289,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     if args.detaches() || args.no_start {
         let started = async {
-            let mut done = carry_out_quietly(context, &backends, &settled.plan, quiet).await;
-            for _ in 0..AGAIN {
-                let Some(stuck) = done.as_ref().err().and_then(stuck) else {
-                    break;
-                };
-                context.ui.warn(in_one_line(stuck));
-                let policy = again.clone();
-                let replanned =
-                    with_images(context, &backends, &project, &placement, policy, quiet);
-                let rest = Box::pin(replanned).await?;
-                done = carry_out_quietly(context, &backends, &rest.plan, quiet).await;
-            }
-            done?;
+            Box::pin(rounds.detached(&settled.plan)).await?;
             let services = &settled.plan.reachable;
             Box::pin(backends.await_reachable(&project.name, services)).await?;
             if args.wait && !args.no_start {
@@ -315,21 +299,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         };
         return Box::pin(within(args.wait_timeout.filter(|_| args.wait), started)).await;
     }
-    let scene = Scene {
-        context,
-        backends: &backends,
-        plan: &settled.plan,
-        project: &project.name,
-        kept: &kept,
-    };
-    let watcher = Watch {
-        project: &project,
-        placement: &placement,
-        rules,
-        quiet,
-        prune: true,
-    };
-    foreground::run(scene, &options, alone, Some(watcher)).await
+    Box::pin(rounds.in_front(settled, &options, &rules, alone)).await
 }
 
 /// Observes and plans; where images are to be built or pulled anew, does that first: whether an instance is
@@ -342,8 +312,10 @@ pub(super) async fn with_images(
     mut policy: Policy,
     quiet: Quiet,
 ) -> Result<Settled> {
-    let may_come = placement.needs_engine()
-        || backends.pending(&project.name).is_making() && backends.containers.answers_soon().await;
+    let pending = backends.pending(&project.name);
+    policy.given.extend(pending.names().cloned());
+    let may_come =
+        placement.needs_engine() || pending.is_making() && backends.containers.answers_soon().await;
     if may_come && !context.global.dry_run {
         backends.await_made(&project.name).await?;
     }
@@ -369,15 +341,6 @@ pub(super) async fn with_images(
     carry_out_quietly(context, backends, &images, quiet).await?;
     policy.images_done = true;
     settle(context, backends, project, placement, &mut policy).await
-}
-
-/// How often what an engine that was killed has left is made anew: what depends on it can be next.
-const AGAIN: usize = 3;
-
-/// The reason of a failure, where the same again leads further.
-fn stuck(error: &Error) -> Option<&BackendError> {
-    let reason = error.source.downcast_ref::<BackendError>()?;
-    matches!(reason, BackendError::Stuck { .. }).then_some(reason)
 }
 
 /// How long a container without a healthcheck is looked at: one that ends sooner did not come up.
@@ -535,7 +498,7 @@ fn menu(context: &Context, asked: Option<bool>) -> bool {
 }
 
 /// Instances that the plan leaves as they are: they run, or will again when their pause is over.
-fn kept(plan: &Plan, instances: &[Instance], project: &Project) -> Vec<Instance> {
+pub(super) fn kept(plan: &Plan, instances: &[Instance], project: &Project) -> Vec<Instance> {
     let running = |instance: &&Instance| {
         matches!(instance.status, Status::Running | Status::Restarting)
             && !instance.one_off

@@ -161,9 +161,12 @@ fn decide_service<'a>(
     };
     let decide = |number, old| decide_replica(inputs, &service, backend, &made_from, number, old);
     let decisions = if only_containers {
-        by_count(&mine, replicas, decide, |instance| {
-            is_unnamed(inputs.project, &service, instance)
-        })
+        let was_given = |number| {
+            let name = service.instance_name(&inputs.project.name, number);
+            inputs.policy.given.contains(&name)
+        };
+        let is_unnamed = |instance: &Instance| is_unnamed(inputs.project, &service, instance);
+        by_count(&mine, replicas, decide, is_unnamed, was_given)
     } else {
         by_number(&mine, replicas, decide)
     };
@@ -197,12 +200,13 @@ fn by_number<'a>(
 }
 
 /// Docker Compose counts containers and keeps whatever numbers they have: those that are out of date go
-/// first, then the highest numbers; a new one gets the number after the highest.
+/// first, then the highest numbers; a new one gets the number after the highest, unless its own was given to it before.
 fn by_count<'a>(
     mine: &[&'a Instance],
     replicas: u32,
     decide: impl Fn(u32, Vec<&'a Instance>) -> Decision<'a>,
     is_unnamed: impl Fn(&Instance) -> bool,
+    was_given: impl Fn(u32) -> bool,
 ) -> Vec<Decision<'a>> {
     let mut all: Vec<(bool, &Instance, Decision<'a>)> = mine
         .iter()
@@ -232,10 +236,12 @@ fn by_count<'a>(
     }
     let highest = mine.iter().map(|instance| instance.number).max();
     let there = u32::try_from(mine.len()).unwrap_or(u32::MAX);
-    let missing = replicas.saturating_sub(there);
+    let missing = usize::try_from(replicas.saturating_sub(there)).unwrap_or(usize::MAX);
     let first = highest.unwrap_or(0).saturating_add(1);
-    decisions
-        .extend((first..first.saturating_add(missing)).map(|number| decide(number, Vec::new())));
+    let is_taken = |number: u32| mine.iter().any(|instance| instance.number == number);
+    let again = (1..first).filter(|number| was_given(*number) && !is_taken(*number));
+    let numbers = again.chain(first..u32::MAX).take(missing);
+    decisions.extend(numbers.map(|number| decide(number, Vec::new())));
     decisions
 }
 

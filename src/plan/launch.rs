@@ -115,6 +115,7 @@ fn await_ends(plan: &mut Plan, starting: &[&Instance]) -> BTreeMap<String, StepI
                 grace: None,
             };
             let step = plan.add(stop, Cause::Ending, Vec::new());
+            plan.note_end(instance, instance.stop_grace.map(Duration::from_secs));
             stops.insert(instance.id.0.clone(), step);
         }
     }

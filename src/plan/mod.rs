@@ -40,6 +40,7 @@ pub(crate) use spec::stores;
 pub use up::up;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::project::model::Project;
 use crate::state::{Instance, Observed};
@@ -90,6 +91,20 @@ pub struct Problem {
 }
 
 impl Plan {
+    /// Says that an end is waited for that somebody asked for before.
+    fn note_end(&mut self, instance: &Instance, grace: Option<Duration>) {
+        // More than a day is as long as it takes.
+        let limit = grace.filter(|grace| *grace <= Duration::from_hours(24));
+        let limit = limit.map_or_else(String::new, |grace| {
+            format!(", {} s at most", grace.as_secs())
+        });
+        self.notes.push(format!(
+            "{} {} is being stopped, as somebody asked before: waiting for its end{limit}; `wharf kill {}` ends it at \
+             once",
+            instance.backend, instance.name, instance.service
+        ));
+    }
+
     fn add(&mut self, action: Action, cause: Cause, needs: Vec<StepId>) -> StepId {
         let id = StepId(
             u32::try_from(self.steps.len())

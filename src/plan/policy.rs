@@ -49,6 +49,9 @@ pub struct Policy {
     pub no_start: bool,
     /// `-V`: do not inherit anonymous volumes.
     pub renew_volumes: bool,
+    /// Names that this command, or one that was cut off, has given already: an instance that is missing gets its own
+    /// again.
+    pub given: BTreeSet<String>,
     /// Services named on the command line: those that `recreate` is about. Empty: all.
     pub named: BTreeSet<String>,
     /// `run`: one service gets an instance for one command, and its replicas stay as they are.

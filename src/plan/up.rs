@@ -26,6 +26,9 @@ use crate::state::{BackendKind, Instance, PortSpan, Readiness, Status};
 /// How long a foreign holder gets to end by itself before SIGKILL, unless `-t` says otherwise.
 const HOLDER_GRACE: Duration = Duration::from_secs(10);
 
+/// Docker's grace period, where nobody says another.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
 /// Plans `up`.
 pub fn up(inputs: &Inputs<'_>) -> Plan {
     let decided = decide(inputs);
@@ -154,6 +157,12 @@ impl Planner<'_> {
                 Decision::Unpause(instance) => Some(self.unpause(instance)),
                 Decision::Start(instance) => self.start(decided, instance),
                 Decision::Restart(instance, cause) => {
+                    if *cause == Cause::Ending {
+                        let own = instance.stop_grace.map(Duration::from_secs);
+                        let own = own.or(decided.service.stop_grace_period);
+                        let grace = self.inputs.policy.timeout.or(own).unwrap_or(STOP_GRACE);
+                        self.plan.note_end(instance, Some(grace));
+                    }
                     let stop = self.stop(instance, cause.clone(), Vec::new());
                     Some(self.launch(
                         decided,

@@ -137,6 +137,36 @@ fn the_second_signal_to_both_kills() {
 }
 
 #[test]
+fn an_interrupted_restart_says_what_was_done_and_what_was_not() {
+    let mut sandbox = Sandbox::new();
+    let link = link(&mut sandbox);
+    sandbox.write("compose.yaml", RELUCTANT);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let has = |text: &str| {
+        eventually(text, || {
+            let logs = sandbox.wharf(&["logs"]).expect(0);
+            logs.stdout.contains(text).then_some(())
+        });
+    };
+    has("here");
+    let restart = sandbox.program(&link, &["compose", "restart"]);
+    has("ending");
+    restart.signal(rustix::process::Signal::INT);
+    restart.wait_for_line("again to leave at once");
+    sandbox.write("go", "");
+    let ended = restart.wait().expect(130);
+    let name = format!("process {}-a-1", sandbox.project());
+    for line in [
+        "interrupted: `docker compose ps` shows what runs".to_owned(),
+        format!("  done: {name}: stop"),
+        format!("  not done: {name}: start"),
+    ] {
+        assert!(ended.stderr.lines().any(|told| told == line), "{ended}");
+    }
+    assert!(!ended.stderr.contains("goes on"), "{ended}");
+}
+
+#[test]
 fn a_provider_says_json_lines_and_does_nothing_twice() {
     let sandbox = Sandbox::new();
     let call = |words: &[&str]| sandbox.wharf(&[&["compose"], words].concat());

@@ -1,8 +1,11 @@
 //! What a command leaves that was interrupted or killed, and that the next one deals with it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -254,4 +257,89 @@ fn what_was_made_and_not_started_gets_its_files() {
             "{command:?}"
         );
     }
+}
+
+/// A way to the engine that can be cut, as if the engine had been killed.
+struct Wire {
+    socket: PathBuf,
+    open: Arc<Mutex<Vec<UnixStream>>>,
+}
+
+impl Wire {
+    fn new(socket: &Path) -> Option<Self> {
+        let host = env().variables["DOCKER_HOST"].clone();
+        let engine = PathBuf::from(host.strip_prefix("unix://")?);
+        let listener = UnixListener::bind(socket).unwrap();
+        let open = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&open);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (Ok(client), Ok(engine)) = (client, UnixStream::connect(&engine)) else {
+                    break;
+                };
+                let pair = || (client.try_clone().unwrap(), engine.try_clone().unwrap());
+                for (mut from, mut to) in [pair(), (pair().1, pair().0)] {
+                    std::thread::spawn(move || {
+                        // Either side may go away first.
+                        drop(std::io::copy(&mut from, &mut to));
+                        drop(to.shutdown(Shutdown::Write));
+                    });
+                }
+                all.lock().unwrap().extend([client, engine]);
+            }
+        });
+        Some(Self {
+            socket: socket.to_owned(),
+            open,
+        })
+    }
+
+    fn cut(&self) {
+        std::fs::remove_file(&self.socket).unwrap();
+        for stream in self.open.lock().unwrap().iter() {
+            // It may be closed already.
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+}
+
+#[test]
+fn up_in_front_whose_engine_is_gone_stops_its_processes_and_says_what_it_could_not() {
+    let lab = lab!();
+    lab.write(&format!(
+        "{}  p: {{x-wharf: {{process: {{command: [sleep, '600']}}}}}}\n",
+        sleeper(&lab)
+    ));
+    let Some(wire) = Wire::new(&lab.directory.path().join("s")) else {
+        println!("skipped: the engine has no socket");
+        return;
+    };
+    let mut command = lab.command(Tool::Wharf, &["up"]);
+    command.env("DOCKER_HOST", format!("unix://{}", wire.socket.display()));
+    let up = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (container, process) = (format!("{}-a-1", lab.project.name), "-p-1");
+    let states = || {
+        lab.run(
+            Tool::Wharf,
+            &["ps", "-a", "--format", "{{.Name}} {{.State}}"],
+        )
+    };
+    let is = |name: &str, state: &str| {
+        let line = format!("{name} {state}");
+        states().stdout.lines().any(|told| told.ends_with(&line))
+    };
+    eventually(|| is(&container, "running") && is(process, "running"));
+    wire.cut();
+    let ended = up.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(4), "{told}");
+    assert!(told.contains("does not answer"), "{told}");
+    let left = format!("not stopped, the engine decides: {container}");
+    assert!(told.contains(&left), "{told}");
+    assert!(is(process, "exited"), "{told}");
+    lab.succeeds(Tool::Wharf, &["down", "-t", "0"]);
 }

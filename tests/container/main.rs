@@ -9,6 +9,8 @@ mod build;
 #[cfg(test)]
 mod buildkit;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod connect;
 #[cfg(test)]
 mod engine;

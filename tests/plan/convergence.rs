@@ -150,6 +150,31 @@ fn what_is_ending_ends_before_it_is_started_again() {
         at("stop").is_some() && at("stop") < at("start"),
         "{steps:?}"
     );
+    assert!(
+        plan.notes[0].contains("waiting for its end, 10 s at most; `wharf kill api`"),
+        "{:?}",
+        plan.notes
+    );
+}
+
+#[test]
+fn a_replica_that_was_lost_gets_its_own_number_again() {
+    let mut world = World::new("services:\n  a: {image: a, scale: 3}\n");
+    again(&mut world);
+    world
+        .observed
+        .instances
+        .retain(|instance| instance.number != 1);
+    assert!(
+        world
+            .up()
+            .to_string()
+            .contains("container shop-a-4: create")
+    );
+    world.policy.given.insert("shop-a-1".to_owned());
+    let plan = world.up().to_string();
+    assert!(plan.contains("container shop-a-1: create"), "{plan}");
+    assert!(!plan.contains("shop-a-4"), "{plan}");
 }
 
 #[test]

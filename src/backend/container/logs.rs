@@ -55,11 +55,29 @@ pub(super) async fn follow(
     done.map_err(|error| engine.refused("read the output of containers", error))
 }
 
-/// The last `n` lines of a container, both outputs.
+/// How much earlier than its start a container may write: the engine notes the start when it has happened.
+const EARLY: i64 = SECOND / 2;
+
+/// The last `n` lines of a container, both outputs: of its last run, where that wrote anything.
 pub(super) async fn last_lines(engine: &Engine, id: &str, n: u64) -> Result<Vec<String>, Error> {
+    let started = match observe::inspect(engine, id).await? {
+        Some(container) => container.state.started_at.parse::<jiff::Timestamp>().ok(),
+        None => None,
+    };
+    let since = started.and_then(|started| i64::try_from(started.as_nanosecond()).ok());
+    let since = since.map(|since| since.saturating_sub(EARLY));
+    let found = tail(engine, id, n, since).await?;
+    if found.is_empty() && since.is_some() {
+        return tail(engine, id, n, None).await;
+    }
+    Ok(found)
+}
+
+async fn tail(engine: &Engine, id: &str, n: u64, since: Option<i64>) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     let span = Span {
         tail: Some(n),
+        since,
         ..Span::default()
     };
     read(engine, id, span, |line| {

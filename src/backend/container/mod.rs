@@ -211,11 +211,15 @@ impl Engine {
                 ApiVersion::OLDEST
             )));
         }
-        let api = env
-            .get("DOCKER_API_VERSION")
-            .and_then(ApiVersion::parse)
-            .unwrap_or(newest)
-            .min(ApiVersion::NEWEST);
+        let asked = env.get("DOCKER_API_VERSION").and_then(ApiVersion::parse);
+        if let Some(asked) = asked.filter(|asked| *asked > newest) {
+            return Err(BackendError::ApiTooNew {
+                asked: asked.to_string(),
+                newest: newest.to_string(),
+                endpoint: name,
+            });
+        }
+        let api = asked.unwrap_or(newest).min(ApiVersion::NEWEST);
         wire.speak(api);
         let transport = {
             let wire = Arc::clone(&wire);

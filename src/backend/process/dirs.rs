@@ -127,6 +127,16 @@ impl ProjectDir {
         Ok(())
     }
 
+    /// The part of it that is not kept over a reboot, alone.
+    pub(super) fn create_runtime(&self) -> Result<(), BackendError> {
+        private_dir(&self.runtime).map_err(|source| failed("create", &self.runtime, source))
+    }
+
+    /// Held by a command that changes the project, where the state directory cannot be written to.
+    pub(super) fn spare_lock(&self) -> PathBuf {
+        self.runtime.join("command.lock")
+    }
+
     /// Whether anything was ever kept for the project.
     pub fn exists(&self) -> bool {
         self.root.is_dir()

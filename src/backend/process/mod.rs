@@ -189,16 +189,27 @@ impl Processes {
     /// Waits until no other command is changing the project; says so once if it has to wait.
     pub async fn lock(&self, project: &str, events: &Events) -> Result<ProjectLock, BackendError> {
         let dir = self.dirs().project(project)?;
-        dir.create()?;
-        let path = dir.command_lock();
-        lock::exclusive(&path, || {
-            events.send(Event::Note(format!(
-                "another wharf is working on project {project}: waiting for it"
-            )));
-        })
-        .await
-        .map(ProjectLock::of)
-        .map_err(|error| dirs::failed("lock", &path, error))
+        let take = async |path: PathBuf| {
+            lock::exclusive(&path, || {
+                events.send(Event::Note(format!(
+                    "another wharf is working on project {project}: waiting for it"
+                )));
+            })
+            .await
+            .map(ProjectLock::of)
+            .map_err(|error| dirs::failed("lock", &path, error))
+        };
+        let taken = match dir.create() {
+            Ok(()) => take(dir.command_lock()).await,
+            Err(error) => Err(error),
+        };
+        match taken {
+            // What runs in an engine alone needs no ledger.
+            Err(error) if error.is_read_only() && dir.create_runtime().is_ok() => {
+                take(dir.spare_lock()).await.map_err(|_| error)
+            }
+            taken => taken,
+        }
     }
 
     /// Sends a signal (by number): SIGKILL to everything of the instance, which is then gone and stays so;

@@ -242,6 +242,7 @@ impl From<BackendError> for Failure {
             | BackendError::Unrecorded { .. }
             | BackendError::Provider { .. }
             | BackendError::NoProvider { .. }
+            | BackendError::ApiTooNew { .. }
             | BackendError::Unsupported(_)) => Self::Refused {
                 message: other.to_string(),
             },

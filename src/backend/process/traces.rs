@@ -26,8 +26,14 @@ impl Processes {
         if path.exists() {
             return Ok(());
         }
-        dir.create()?;
-        fs::write(&path, "").map_err(|error| failed("write", &path, error))
+        let written = dir
+            .create()
+            .and_then(|()| fs::write(&path, "").map_err(|error| failed("write", &path, error)));
+        match written {
+            // Without it, only the services that have a container form now are looked for there.
+            Err(error) if error.is_read_only() => Ok(()),
+            written => written,
+        }
     }
 
     /// Nothing is left there.
@@ -41,7 +47,10 @@ impl Processes {
             (dir.relays(), fs::remove_dir_all(dir.relays())),
         ] {
             match removed {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error)
+                    if ![io::ErrorKind::NotFound, io::ErrorKind::ReadOnlyFilesystem]
+                        .contains(&error.kind()) =>
+                {
                     return Err(failed("remove", &path, error));
                 }
                 _ => {}

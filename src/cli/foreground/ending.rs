@@ -1,5 +1,6 @@
 //! The end of a run: what it started is stopped, and what it still writes is shown.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -8,15 +9,16 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::run::{Run, observe};
 use super::{Followed, Scene};
-use crate::backend::Made;
+use crate::backend::{Backend as _, Made};
 use crate::cli::carry_out::outcome;
+use crate::cli::shown::in_one_line;
 use crate::cli::signals::Signals;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::execute;
 use crate::plan::Plan;
 use crate::plan::down::{self, Ending};
-use crate::state::{Instance, Observed};
+use crate::state::{BackendKind, Instance, Observed};
 
 impl Run<'_> {
     /// Stops what this run started or attached to. The first signal asks, a second one kills.
@@ -35,7 +37,7 @@ impl Run<'_> {
         }
         let mut timeout = self.options.timeout;
         loop {
-            let plan = self.stop_plan(timeout).await?;
+            let (plan, lost) = self.stop_plan(timeout).await?;
             let made = Made::default();
             let events = self.events.clone();
             let mut stopping =
@@ -47,7 +49,7 @@ impl Run<'_> {
                     Some(event) = receiver.recv() => self.handle_late(&event),
                     report = &mut stopping => {
                         self.drain(receiver, followed).await;
-                        return outcome(&plan, report);
+                        return outcome(&plan, report).and(lost);
                     }
                     Some(_) = followed.next() => {}
                 }
@@ -108,13 +110,51 @@ impl Run<'_> {
         }
     }
 
-    pub(super) async fn stop_plan(&self, timeout: Option<Duration>) -> Result<Plan> {
-        let instances = observe(self.scene, &self.names()).await?;
+    /// A failure, and what of this run goes on because it could not be stopped.
+    pub(super) fn with_what_is_left(&self, error: Error, stopped: Result<()>) -> Error {
+        let Err(reason) = stopped else {
+            return error;
+        };
+        if reason.kind != Kind::Engine {
+            return error.detail(format!("also: {}", in_one_line(&reason)));
+        }
+        let ours = self.ours.iter();
+        let containers = ours.filter(|instance| instance.backend == BackendKind::Container);
+        let names: BTreeSet<&str> = containers.map(|instance| instance.name.as_str()).collect();
+        let error = if names.is_empty() {
+            error
+        } else {
+            let names = Vec::from_iter(names).join(", ");
+            error.detail(format!("not stopped, the engine decides: {names}"))
+        };
+        error.hint("wharf up   # once it answers: takes on what runs, starts the rest")
+    }
+
+    /// How what this run started or attached to is stopped. Where the engine is gone, what can be is stopped, and the
+    /// second value is the failure.
+    async fn stop_plan(&self, timeout: Option<Duration>) -> Result<(Plan, Result<()>)> {
         let Scene {
             backends, project, ..
         } = self.scene;
-        // Others of the project may go on, and then need the forwarder, which otherwise ends by itself.
-        let mut own = backends.own(project).await?;
+        let names = self.names();
+        let mut lost = Ok(());
+        let mut own;
+        let instances = match observe(self.scene, &names).await {
+            Ok(instances) => {
+                // Others of the project may go on, and then need the forwarder, which otherwise ends by itself.
+                own = backends.own(project).await?;
+                instances
+            }
+            Err(error) if error.kind == Kind::Engine => {
+                lost = Err(error);
+                own = backends.processes.everything(project).await?;
+                own.retain(|instance| instance.role().is_some());
+                let mut processes = backends.processes.observe(project).await?;
+                processes.retain(|instance| names.contains_key(&instance.name));
+                processes
+            }
+            Err(error) => return Err(error),
+        };
         own.retain(|own| {
             let of_service = |instance: &Instance| instance.service == own.service;
             instances.iter().any(of_service)
@@ -124,12 +164,10 @@ impl Run<'_> {
             own,
             ..Observed::default()
         };
-        Ok(down::stop(
-            &observed,
-            &Ending {
-                timeout,
-                ..Ending::default()
-            },
-        ))
+        let ending = Ending {
+            timeout,
+            ..Ending::default()
+        };
+        Ok((down::stop(&observed, &ending), lost))
     }
 }

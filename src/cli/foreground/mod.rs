@@ -19,6 +19,7 @@ use crate::backend::{BackendError, Made};
 use crate::cli::carry_out::{Quiet, forget_shown, outcome};
 use crate::cli::context::Context;
 use crate::cli::menu::{self, Key, Keys};
+use crate::cli::shown::in_one_line;
 use crate::cli::signals::Signals;
 use crate::cli::watch::{self, Reins, Watch, Watching};
 use crate::error::{Error, Result};
@@ -267,7 +268,7 @@ pub(in crate::cli) async fn run(
         reins.tell(context.ui);
         tokio::select! {
             biased;
-            () = signals.next() => {}
+            () = signals.next() => reins.tell_cut_off(context.ui),
             // It is over, well or not.
             _ = &mut watching => {}
         }
@@ -304,27 +305,31 @@ pub(in crate::cli) async fn run(
     }
     drop(keys);
     if matches!(end, End::Detached) {
-        context.ui.status(
+        context.ui.status(context.typed(
             "detached: the services go on; `wharf logs -f` shows their output, `wharf down` ends them",
-        );
+        ));
         return Ok(());
     }
+    let mut stopped = Ok(());
     if !matches!(end, End::AllExited) {
-        run.stop_all(
-            &mut receiver,
-            &mut followed,
-            &mut signals,
-            matches!(end, End::Interrupted),
-        )
-        .await?;
+        let is_interrupted = matches!(end, End::Interrupted);
+        stopped = run
+            .stop_all(&mut receiver, &mut followed, &mut signals, is_interrupted)
+            .await;
     }
     match (end, report) {
-        (End::Interrupted, _) => Err(Error::interrupted()),
-        (End::Lost(error), _) => Err(error),
+        (End::Interrupted, report) => {
+            for (_, error) in report.iter().flat_map(|report| &report.failed) {
+                context.ui.warn(in_one_line(error));
+            }
+            stopped.and(Err(Error::interrupted()))
+        }
+        (End::Lost(error), _) => Err(run.with_what_is_left(error, stopped)),
         (End::Failed, Some(mut report)) => {
             forget_shown(&mut report, context.ui, options.quiet);
-            outcome(plan, report)
+            outcome(plan, report).map_err(|error| run.with_what_is_left(error, stopped))
         }
+        _ if stopped.is_err() => stopped,
         _ if options.exit_code_from.is_some() && run.code != 0 => Err(Error::service(run.code)),
         (End::Aborted, _) if !run.is_answered => {
             let service = options.exit_code_from.as_deref().unwrap_or_default();

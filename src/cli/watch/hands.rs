@@ -9,7 +9,7 @@ use crate::backend::router::Backends;
 use crate::cli::carry_out::{carry_out, carry_out_quietly};
 use crate::cli::context::Context;
 use crate::cli::up::with_images;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::observe;
 use crate::plan::Plan;
@@ -41,7 +41,7 @@ impl Hands<'_> {
 
     /// Brings containers up to date whose triggers ask for it.
     pub(super) async fn first_sync(&self) -> Result<()> {
-        for rule in &self.watch.rules {
+        for rule in self.watch.rules {
             let is_container = self.watch.placement.of(&rule.service) == BackendKind::Container;
             if !(rule.trigger.initial_sync && rule.trigger.reaction.syncs() && is_container) {
                 continue;
@@ -193,7 +193,15 @@ impl Hands<'_> {
         let settling = Box::pin(with_images(
             context, backends, &alone, placement, policy, quiet,
         ));
-        let settled = self.reins.unless_pulled(settling).await?;
+        let settled = self.reins.unless_pulled(settling).await;
+        let settled = settled.inspect_err(|error| {
+            if error.kind == Kind::Interrupted {
+                let name = &service.name;
+                self.tell(&format!(
+                    "{name}: interrupted: its image was not rebuilt, and it was not started anew"
+                ));
+            }
+        })?;
         carry_out_quietly(context, backends, &settled.plan, quiet).await?;
         if self.watch.prune {
             backends.containers.prune_images(&all.name).await?;

@@ -41,6 +41,9 @@ use crate::watch::rules::{IgnoreFile, Rule, work};
 /// How long it must have been quiet.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// How long the work that heard of a second interrupt gets to say what it leaves.
+const ANSWER: Duration = Duration::from_millis(100);
+
 /// How long a burst may take before it is acted upon although it goes on.
 const LONGEST: Duration = Duration::from_secs(2);
 
@@ -66,7 +69,7 @@ pub(super) struct Args {
 pub(super) struct Watch<'a> {
     pub(super) project: &'a Project,
     pub(super) placement: &'a Placement,
-    pub(super) rules: Vec<Rule>,
+    pub(super) rules: &'a [Rule],
     /// What of the output of builds is not shown.
     pub(super) quiet: Quiet,
     /// Remove nameless images after a rebuild.
@@ -91,7 +94,7 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
     let watch = Watch {
         project: &project,
         placement: &placement,
-        rules,
+        rules: &rules,
         quiet: Quiet {
             builds: args.quiet,
             pulls: args.quiet,
@@ -128,7 +131,11 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
             biased;
             () = signals.next() => {
                 if is_interrupted {
-                    return Err(Error::interrupted());
+                    reins.tell_cut_off(context.ui);
+                    // A plan that is being carried out hears of it by itself, and answers for it.
+                    return tokio::time::timeout(ANSWER, &mut working)
+                        .await
+                        .unwrap_or_else(|_| Err(Error::interrupted()));
                 }
                 is_interrupted = true;
                 reins.pull();
@@ -170,9 +177,7 @@ async fn start(
         context, backends, &project, placement, policy, quiet,
     ));
     let settled = reins.unless_pulled(settling).await?;
-    for note in &settled.plan.notes {
-        context.ui.note(note);
-    }
+    context.note_all(&settled.plan);
     carry_out_quietly(context, backends, &settled.plan, quiet).await?;
     Ok(project)
 }
@@ -310,13 +315,15 @@ pub(super) async fn run(
         reins,
         events,
     };
-    let mut files = Files::watch(&watch.rules).map_err(unwatchable)?;
+    let mut files = Files::watch(watch.rules).map_err(unwatchable)?;
     hands.first_sync().await?;
-    let paths: Vec<String> = watch
-        .rules
-        .iter()
-        .map(|rule| rule.trigger.path.display().to_string())
-        .collect();
+    let mut paths: Vec<String> = Vec::new();
+    for rule in watch.rules {
+        let path = rule.trigger.path.display().to_string();
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
     hands.tell(&format!("on: {}", paths.join(", ")));
     let began = Instant::now();
     let mut batch = Batch::new(QUIET, LONGEST);
@@ -325,7 +332,7 @@ pub(super) async fn run(
         let due = batch.due_at().map(|due| began + due);
         tokio::select! {
             () = reins.pulled() => return Err(Error::interrupted()),
-            changed = files.changed(&watch.rules) => {
+            changed = files.changed(watch.rules) => {
                 let now = began.elapsed();
                 for path in changed.map_err(unwatchable)? {
                     batch.add(path, now);
@@ -334,7 +341,7 @@ pub(super) async fn run(
             () = sleep_until(due.unwrap_or(began)), if due.is_some() => {
                 let Some(paths) = batch.take(began.elapsed()) else { continue };
                 answering = None;
-                match hands.act(work(&watch.rules, &paths)).await {
+                match hands.act(work(watch.rules, &paths)).await {
                     Ok(waits) if waits.steps.is_empty() => {}
                     Ok(waits) => {
                         let hands = &hands;

@@ -43,6 +43,13 @@ impl Reins {
         }
     }
 
+    /// Says what is left in the middle.
+    pub(in crate::cli) fn tell_cut_off(&self, ui: Ui) {
+        if let Some(doing) = self.doing() {
+            ui.status(format!("interrupted: not finished: {doing}"));
+        }
+    }
+
     fn doing(&self) -> Option<String> {
         self.doing
             .lock()

@@ -1,0 +1,127 @@
+//! `up` once more, where an engine that was killed has left a container that it can never start: that one was removed,
+//! and the same again makes it anew. What depends on it can be the next.
+
+use crate::backend::BackendError;
+use crate::backend::process::ProjectLock;
+use crate::backend::router::Backends;
+use crate::cli::carry_out::{Quiet, carry_out_quietly};
+use crate::cli::context::Context;
+use crate::cli::foreground::{self, Foreground, Scene};
+use crate::cli::settle::Settled;
+use crate::cli::shown::in_one_line;
+use crate::cli::up::{kept, with_images};
+use crate::cli::watch::Watch;
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::plan::placement::Placement;
+use crate::plan::policy::{Policy, Recreate};
+use crate::project::model::Project;
+use crate::watch::rules::Rule;
+
+/// How often.
+const AGAIN: usize = 3;
+
+/// What `up` is planned from.
+pub(super) struct Rounds<'a> {
+    pub(super) context: &'a Context,
+    pub(super) backends: &'a Backends,
+    pub(super) project: &'a Project,
+    pub(super) placement: &'a Placement,
+    pub(super) policy: Policy,
+    pub(super) quiet: Quiet,
+}
+
+/// A policy that has been carried out in part: what it asked to be renewed is not renewed twice.
+pub(super) fn once_more(policy: &Policy) -> Policy {
+    Policy {
+        recreate: match policy.recreate {
+            Recreate::Never => Recreate::Never,
+            Recreate::Diverged | Recreate::Always(_) => Recreate::Diverged,
+        },
+        build: false,
+        pull: false,
+        ..policy.clone()
+    }
+}
+
+impl Rounds<'_> {
+    /// Carries a plan out, and what is left of it.
+    ///
+    /// # Errors
+    /// The first failed step of the last round.
+    pub(super) async fn detached(&self, plan: &Plan) -> Result<()> {
+        let mut done = carry_out_quietly(self.context, self.backends, plan, self.quiet).await;
+        for _ in 0..AGAIN {
+            let Some(stuck) = done.as_ref().err().and_then(stuck) else {
+                break;
+            };
+            let rest = Box::pin(self.replan(stuck, plan)).await?;
+            done = carry_out_quietly(self.context, self.backends, &rest.plan, self.quiet).await;
+        }
+        done.map(drop)
+    }
+
+    /// As [`Self::detached`] in front of the user; what was started for a round that failed has been stopped since, and
+    /// is started again.
+    ///
+    /// # Errors
+    /// As [`foreground::run`].
+    pub(super) async fn in_front(
+        &self,
+        mut settled: Settled,
+        options: &Foreground,
+        rules: &[Rule],
+        mut alone: ProjectLock,
+    ) -> Result<()> {
+        let mut rounds = AGAIN;
+        loop {
+            let scene = Scene {
+                context: self.context,
+                backends: self.backends,
+                plan: &settled.plan,
+                project: &self.project.name,
+                kept: &kept(&settled.plan, &settled.observed.instances, self.project),
+            };
+            let watcher = Watch {
+                project: self.project,
+                placement: self.placement,
+                rules,
+                quiet: self.quiet,
+                prune: true,
+            };
+            let done = Box::pin(foreground::run(scene, options, alone, Some(watcher))).await;
+            let stuck = done.as_ref().err().and_then(stuck);
+            let Some(stuck) = stuck.filter(|_| rounds > 0) else {
+                return done;
+            };
+            rounds -= 1;
+            alone = self.context.lock(self.backends, &self.project.name).await?;
+            settled = Box::pin(self.replan(stuck, &settled.plan)).await?;
+        }
+    }
+
+    async fn replan(&self, stuck: &BackendError, before: &Plan) -> Result<Settled> {
+        self.context.ui.warn(in_one_line(stuck));
+        let mut policy = self.policy.clone();
+        let started = before.steps.iter();
+        let started = started.filter_map(|step| step.action.makes_or_starts());
+        policy
+            .given
+            .extend(started.map(|(_, name)| name.to_owned()));
+        let Self {
+            context,
+            backends,
+            project,
+            placement,
+            quiet,
+            ..
+        } = *self;
+        with_images(context, backends, project, placement, policy, quiet).await
+    }
+}
+
+/// The reason of a failure, where the same again leads further.
+fn stuck(error: &Error) -> Option<&BackendError> {
+    let reason = error.source.downcast_ref::<BackendError>()?;
+    matches!(reason, BackendError::Stuck { .. }).then_some(reason)
+}
