@@ -10,6 +10,7 @@ use crate::backend::{BackendError, Made};
 use crate::cli::context::Context;
 use crate::cli::shown::in_one_line;
 use crate::cli::signals::Signals;
+use crate::cli::way::Way;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::execute::{self, Halt, Report};
@@ -74,7 +75,10 @@ pub(super) async fn carry_out_quietly(
     let halt = Halt::default();
     let mut running = Running::of(plan);
     let mut is_interrupted = false;
+    let way = Way::default();
+    let mut void = None;
     let mut report = {
+        let mut making_way = std::pin::pin!(way.make(backends, plan, &halt));
         let mut executing = std::pin::pin!(execute::execute_until(
             plan,
             backends,
@@ -86,6 +90,10 @@ pub(super) async fn carry_out_quietly(
         loop {
             tokio::select! {
                 report = &mut executing => break report,
+                error = &mut making_way, if void.is_none() => {
+                    void = Some(error);
+                    halt.now();
+                }
                 Some(event) = receiver.recv() => {
                     running.note(&event);
                     progress.show(&event);
@@ -121,17 +129,24 @@ pub(super) async fn carry_out_quietly(
         }
         return Err(interrupted(context));
     }
+    if let Some(error) = void.filter(|_| !report.skipped.is_empty()) {
+        return Err(way.explain(told(plan, error, report)));
+    }
     forget_shown(&mut report, context.ui, quiet);
     let silent =
         |(_, error): &(StepId, BackendError)| matches!(error, BackendError::NotReady { .. });
     let runs_on = report.failed.iter().any(silent);
     outcome(plan, report).map_err(|error| {
-        if runs_on {
+        way.explain(if runs_on {
             error.detail("it is left running, to be looked at and stopped")
         } else {
             error
-        }
+        })
     })?;
+    tokio::select! {
+        regained = way.end(backends) => regained?,
+        () = signals.next() => return Err(interrupted(context)),
+    }
     Ok(made)
 }
 
@@ -220,6 +235,20 @@ pub(super) fn outcome(plan: &Plan, report: Report) -> Result<()> {
         let new = other.hints.into_iter().filter(|hint| !known.contains(hint));
         error.hints.extend(new);
     }
+    Err(with_steps(plan, error, done, skipped))
+}
+
+/// A reason to go on no further, with what was done and what was not.
+pub(super) fn told(plan: &Plan, error: Error, report: Report) -> Error {
+    with_steps(plan, error, report.done, report.skipped)
+}
+
+fn with_steps(
+    plan: &Plan,
+    mut error: Error,
+    done: BTreeSet<StepId>,
+    skipped: Vec<StepId>,
+) -> Error {
     let list = |ids: &mut dyn Iterator<Item = StepId>| -> Vec<String> {
         ids.filter_map(|id| plan.steps.iter().find(|step| step.id == id))
             .map(|step| step.action.to_string())
@@ -235,7 +264,7 @@ pub(super) fn outcome(plan: &Plan, report: Report) -> Result<()> {
             .details
             .push(format!("not done: {}", skipped.join("; ")));
     }
-    Err(error)
+    error
 }
 
 /// How long the handshake may take that tells what kind of server a command is.

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::backend::BackendError;
 use crate::backend::container::Containers;
 use crate::backend::process::{Dirs, Processes, ProjectLock};
 use crate::backend::provider::Providers;
 use crate::backend::router::Backends;
 use crate::error::{Error, Result};
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::plan;
 use crate::plan::down::Ending;
 use crate::plan::launch::Launching;
@@ -329,9 +331,32 @@ impl Context {
 
     /// Waits until no other command changes the project, and says so if there is one.
     pub(super) async fn lock(&self, backends: &Backends, project: &str) -> Result<ProjectLock> {
-        let (events, mut receiver) = Events::channel();
+        let (events, receiver) = Events::channel();
+        let locking = backends.processes.lock(project, &events);
+        self.locked(locking, receiver).await
+    }
+
+    /// As [`Self::lock`], for what is not to wait for a command that only waits.
+    pub(super) async fn lock_soon(
+        &self,
+        backends: &Backends,
+        project: &str,
+    ) -> Result<ProjectLock> {
+        if self.global.dry_run {
+            return self.lock(backends, project).await;
+        }
+        let (events, receiver) = Events::channel();
+        let locking = backends.processes.lock_soon(project, &events);
+        self.locked(locking, receiver).await
+    }
+
+    async fn locked(
+        &self,
+        locking: impl Future<Output = std::result::Result<ProjectLock, BackendError>>,
+        mut receiver: UnboundedReceiver<Event>,
+    ) -> Result<ProjectLock> {
         let progress = Progress::new(self.ui);
-        let mut locking = std::pin::pin!(backends.processes.lock(project, &events));
+        let mut locking = std::pin::pin!(locking);
         loop {
             tokio::select! {
                 biased;

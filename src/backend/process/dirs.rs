@@ -171,6 +171,11 @@ impl ProjectDir {
         self.root.join("project.lock")
     }
 
+    /// Locked by the one command that asks the one that changes the project to let it in between.
+    pub fn asking_lock(&self) -> PathBuf {
+        self.root.join("asking.lock")
+    }
+
     /// Locked while a supervisor is being started.
     pub fn start_lock(&self) -> PathBuf {
         self.root.join("start.lock")

@@ -21,6 +21,7 @@ use crate::cli::context::Context;
 use crate::cli::menu::{self, Key, Keys};
 use crate::cli::signals::Signals;
 use crate::cli::watch::{self, Reins, Watch, Watching};
+use crate::cli::way::Way;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::execute::{self, Halt, Report};
@@ -159,6 +160,10 @@ pub(in crate::cli) async fn run(
         context.global.limit(),
         &halt
     ));
+    let way = Way::default();
+    // Gone with the plan: the turn is not to be taken back then.
+    let mut making_way: Option<Pin<Box<dyn Future<Output = Error> + '_>>> =
+        Some(Box::pin(way.make(backends, plan, &halt)));
     let mut report: Option<Report> = None;
     let mut wants_watch = options.watch;
     let reins = Reins::default();
@@ -213,11 +218,16 @@ pub(in crate::cli) async fn run(
             done = &mut executing, if !finished => {
                 let failed = !done.failed.is_empty();
                 report = Some(done);
+                making_way = None;
                 // What is up may be stopped or changed by other commands from here on.
                 drop(alone.take());
                 if failed {
                     break End::Failed;
                 }
+            }
+            error = poll(&mut making_way) => {
+                making_way = None;
+                break End::Lost(way.explain(error));
             }
             Some((name, result)) = followed.next() => {
                 run.following.remove(&name);
@@ -259,6 +269,7 @@ pub(in crate::cli) async fn run(
             }
         }
     };
+    drop(making_way);
     reins.pull();
     // What is copied at this moment comes whole.
     if let Some(mut watching) = watching
@@ -323,7 +334,7 @@ pub(in crate::cli) async fn run(
         (End::Lost(error), _) => Err(error),
         (End::Failed, Some(mut report)) => {
             forget_shown(&mut report, context.ui, options.quiet);
-            outcome(plan, report)
+            outcome(plan, report).map_err(|error| way.explain(error))
         }
         _ if options.exit_code_from.is_some() && run.code != 0 => Err(Error::service(run.code)),
         (End::Aborted, _) if !run.is_answered => {
