@@ -1,8 +1,8 @@
 //! Walks a plan by its edges and decides nothing.
 //!
 //! A step starts when all its needs have succeeded; independent steps run at the same time. The first
-//! failure stops new steps from starting, lets the running ones finish, and is returned with what was
-//! done and what was not.
+//! failure stops new steps from starting, lets the running ones finish but for those that may wait for ever, and is
+//! returned with what was done and what was not.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -33,6 +33,8 @@ pub struct Report {
 pub struct Halt {
     is_set: watch::Sender<bool>,
     pace: watch::Sender<Pace>,
+    /// Whether a step has failed: what waits without a limit waits for nothing any more.
+    failed: watch::Sender<bool>,
 }
 
 /// What an execution is about.
@@ -52,6 +54,11 @@ impl Halt {
     pub fn now(&self) {
         self.is_set.send_replace(true);
         self.let_go();
+    }
+
+    /// As if it had not been told.
+    pub fn revoke(&self) {
+        self.is_set.send_replace(false);
     }
 
     /// Whether it was told to.
@@ -88,6 +95,15 @@ impl Halt {
     /// Lets it go on.
     pub fn let_go(&self) {
         self.pace.send_replace(Pace::Working);
+    }
+
+    async fn has_failed(&self) {
+        drop(
+            self.failed
+                .subscribe()
+                .wait_for(|has_failed| *has_failed)
+                .await,
+        );
     }
 
     fn is_held(&self) -> bool {
@@ -193,7 +209,10 @@ pub async fn execute_until<B: Backend>(
                         events.send(Event::Warning(format!("{error}; it is not required")));
                         report.done.insert(step.id);
                     }
-                    Err(error) => report.failed.push((step.id, error)),
+                    Err(error) => {
+                        report.failed.push((step.id, error));
+                        halt.failed.send_replace(true);
+                    }
                 }
             }
             None => break,
@@ -212,6 +231,14 @@ fn works(action: &Action) -> bool {
             | Action::AwaitHealthy { .. }
             | Action::AwaitCompleted { .. }
             | Action::AwaitReachable { .. }
+    )
+}
+
+/// Whether a step may wait for ever.
+fn is_unlimited(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::AwaitHealthy { .. } | Action::AwaitCompleted { .. }
     )
 }
 
@@ -251,6 +278,7 @@ async fn perform<'a, B: Backend>(
             biased;
             result = backend.perform(step, made, events) => result,
             () = halt.set() => return (step, Ok(Performed::CutOff)),
+            () = halt.has_failed(), if is_unlimited(&step.action) => return (step, Ok(Performed::CutOff)),
         }
     } else {
         backend.perform(step, made, events).await

@@ -62,6 +62,35 @@ pub(super) async fn carry_out_quietly(
     plan: &Plan,
     quiet: Quiet,
 ) -> Result<Made> {
+    carry(context, backends, plan, quiet, First::Halts).await
+}
+
+/// As [`carry_out_quietly`], for what is not to be left half done: the first interrupt waits for the whole plan.
+pub(super) async fn carry_out_whole(
+    context: &Context,
+    backends: &Backends,
+    plan: &Plan,
+    quiet: Quiet,
+) -> Result<Made> {
+    carry(context, backends, plan, quiet, First::Waits).await
+}
+
+/// What the first interrupt does; the second leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    /// Nothing more is begun.
+    Halts,
+    /// All is finished.
+    Waits,
+}
+
+async fn carry(
+    context: &Context,
+    backends: &Backends,
+    plan: &Plan,
+    quiet: Quiet,
+    first: First,
+) -> Result<Made> {
     if context.global.dry_run {
         for step in &plan.steps {
             context.ui.data(step.to_string());
@@ -100,21 +129,29 @@ pub(super) async fn carry_out_quietly(
                 }
                 () = signals.next() => {
                     if is_interrupted {
+                        if first == First::Waits {
+                            context.ui.warn(format!("not done: {}", running.left()));
+                        }
                         return Err(interrupted(context));
                     }
                     is_interrupted = true;
-                    halt.now();
-                    // Where nothing is under way, there is nothing to be said of it.
-                    if let Poll::Ready(report) = futures_util::poll!(&mut executing) {
-                        break report;
+                    if first == First::Halts {
+                        halt.now();
+                        // Where nothing is under way, there is nothing to be said of it.
+                        if let Poll::Ready(report) = futures_util::poll!(&mut executing) {
+                            break report;
+                        }
                     }
                     while let Ok(event) = receiver.try_recv() {
                         running.note(&event);
                         progress.show(&event);
                     }
+                    let finished = match first {
+                        First::Halts => running.named(),
+                        First::Waits => running.left(),
+                    };
                     context.ui.status(format!(
-                        "interrupted: finishing {}; press Ctrl-C again to leave at once",
-                        running.named()
+                        "interrupted: finishing {finished}; press Ctrl-C again to leave at once"
                     ));
                 }
             }
@@ -126,6 +163,10 @@ pub(super) async fn carry_out_quietly(
     if is_interrupted {
         for (_, error) in &report.failed {
             context.ui.warn(error.to_string());
+        }
+        if first == First::Waits {
+            // It is as it would be without the interrupt.
+            return Err(Error::interrupted());
         }
         return Err(interrupted(context));
     }
@@ -161,6 +202,7 @@ fn interrupted(context: &Context) -> Error {
 struct Running<'a> {
     plan: &'a Plan,
     texts: BTreeMap<StepId, String>,
+    done: BTreeSet<StepId>,
 }
 
 /// How many steps are named one by one.
@@ -168,8 +210,11 @@ const NAMED: usize = 3;
 
 impl<'a> Running<'a> {
     fn of(plan: &'a Plan) -> Self {
-        let texts = BTreeMap::new();
-        Self { plan, texts }
+        Self {
+            plan,
+            texts: BTreeMap::new(),
+            done: BTreeSet::new(),
+        }
     }
 
     /// Notes what is begun and ended of what is finished in any case.
@@ -181,12 +226,25 @@ impl<'a> Running<'a> {
             }
         } else if let Event::StepDone { id, .. } | Event::StepFailed { id, .. } = event {
             self.texts.remove(id);
+            self.done.insert(*id);
         }
     }
 
     fn named(&self) -> String {
-        let mut names: Vec<String> = self.texts.values().take(NAMED).cloned().collect();
-        match self.texts.len().saturating_sub(NAMED) {
+        Self::list(self.texts.values().cloned().collect())
+    }
+
+    /// All that has not ended.
+    fn left(&self) -> String {
+        let is_left = |step: &&Step| !step.action.is_own() && !self.done.contains(&step.id);
+        let steps = self.plan.steps.iter().filter(is_left);
+        Self::list(steps.map(|step| step.action.to_string()).collect())
+    }
+
+    fn list(all: Vec<String>) -> String {
+        let total = all.len();
+        let mut names: Vec<String> = all.into_iter().take(NAMED).collect();
+        match total.saturating_sub(NAMED) {
             0 if names.is_empty() => return "what is under way".to_owned(),
             0 => {}
             more => names.push(format!("{more} more")),

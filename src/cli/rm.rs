@@ -57,8 +57,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 fn removed(plan: &Plan) -> Vec<&str> {
-    plan.steps
-        .iter()
+    // wharf's own instances are no business of the user's.
+    let steps = plan.steps.iter().filter(|step| !step.action.is_own());
+    steps
         .filter_map(|step| {
             let Action::Remove { instance, .. } = &step.action else {
                 return None;

@@ -200,7 +200,10 @@ pub(in crate::cli) async fn run(
                 Key::Watch if !watchable => context.ui.note("no service has a `develop.watch` section"),
                 Key::Watch => {
                     wants_watch = !wants_watch;
-                    if watching.take().is_some() {
+                    if watching.is_some() && reins.renews() {
+                        // It is off when that is done.
+                        reins.pull();
+                    } else if watching.take().is_some() {
                         context.ui.status("watch: off");
                     }
                 }
@@ -262,6 +265,12 @@ pub(in crate::cli) async fn run(
             }
             result = poll(&mut watching) => {
                 watching = None;
+                let was_pulled = reins.is_pulled();
+                reins.slacken();
+                if was_pulled {
+                    context.ui.status("watch: off");
+                    continue;
+                }
                 wants_watch = false;
                 if let Err(error) = result {
                     context.ui.warn(format!("watch: off: {error}"));
