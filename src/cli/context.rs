@@ -332,7 +332,11 @@ impl Context {
     /// Waits until no other command changes the project, and says so if there is one.
     pub(super) async fn lock(&self, backends: &Backends, project: &str) -> Result<ProjectLock> {
         let (events, receiver) = Events::channel();
-        let locking = backends.processes.lock(project, &events);
+        let locking = async {
+            let lock = backends.processes.lock(project, &events).await?;
+            self.end_lost(backends, project, &events).await?;
+            Ok(lock)
+        };
         self.locked(locking, receiver).await
     }
 
@@ -346,8 +350,25 @@ impl Context {
             return self.lock(backends, project).await;
         }
         let (events, receiver) = Events::channel();
-        let locking = backends.processes.lock_soon(project, &events);
+        let locking = async {
+            let lock = backends.processes.lock_soon(project, &events).await?;
+            self.end_lost(backends, project, &events).await?;
+            Ok(lock)
+        };
         self.locked(locking, receiver).await
+    }
+
+    /// No second copy beside what runs without its ledger.
+    async fn end_lost(
+        &self,
+        backends: &Backends,
+        project: &str,
+        events: &Events,
+    ) -> std::result::Result<(), BackendError> {
+        if self.global.dry_run {
+            return Ok(());
+        }
+        backends.processes.end_lost(project, events).await
     }
 
     async fn locked(
@@ -361,7 +382,12 @@ impl Context {
             tokio::select! {
                 biased;
                 Some(event) = receiver.recv() => progress.show(&event),
-                lock = &mut locking => return Ok(lock?),
+                lock = &mut locking => {
+                    while let Ok(event) = receiver.try_recv() {
+                        progress.show(&event);
+                    }
+                    return Ok(lock?);
+                }
             }
         }
     }

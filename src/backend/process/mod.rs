@@ -25,6 +25,7 @@ mod linkage;
 mod listening;
 pub(crate) mod lock;
 pub mod logs;
+mod lost;
 mod names;
 pub mod namespace;
 pub mod namespace_probe;

@@ -127,7 +127,8 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
         tokio::select! {
             biased;
             () = signals.next() => {
-                if is_interrupted {
+                // A plan that is finished as a whole hears of it by itself, and says what is not done.
+                if is_interrupted && (reins.is_busy() || !reins.renews()) {
                     return Err(Error::interrupted());
                 }
                 is_interrupted = true;
