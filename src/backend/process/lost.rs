@@ -1,8 +1,8 @@
-//! What runs of a project whose ledger was removed. It is recognised by its keeper, or the supervisor, which is told
-//! project and state directory on its command line, and by the run id. Nothing is known any more of how it is to be
-//! stopped, or what it was made from: so it is ended before anything else is made in its place.
+//! What runs of a project whose ledger was removed. It is recognised by its run id, and by the files of this state
+//! directory that it, its keeper or its supervisor still writes errors to. Nothing is known any more of how it is to
+//! be stopped, or what it was made from: so it is ended before anything else is made in its place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::remains::Remains;
-use super::run::{ProcessId, Survivor};
+use super::run::{ProcessId, Stat, Survivor};
 use super::tree::{Snapshot, read_run_id};
 use super::{Processes, names};
 use crate::backend::BackendError;
@@ -25,6 +25,9 @@ const KILLED: Duration = Duration::from_secs(10);
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// How the command line of a keeper begins.
+const TITLE: &[u8] = b"keeper of ";
 
 /// One run that the ledger does not know.
 #[derive(Debug)]
@@ -41,14 +44,15 @@ impl Processes {
     /// # Errors
     /// The ledger cannot be read, or something survives.
     pub async fn end_lost(&self, project: &str, events: &Events) -> Result<(), BackendError> {
-        if !names(&self.dirs().project(project)?)?.is_empty() {
+        let dir = self.dirs().project(project)?;
+        if !names(&dir)?.is_empty() {
             return Ok(());
         }
-        let keeps = keeping(project, self.dirs().state());
-        if keeps.is_empty() {
+        let writers = writers(&dir.instances());
+        if writers.is_empty() {
             return Ok(());
         }
-        let lost = lost(&look()?, &keeps);
+        let lost = lost(&look()?, &writers);
         if lost.is_empty() {
             return Ok(());
         }
@@ -120,87 +124,50 @@ fn look() -> Result<Snapshot, BackendError> {
     })
 }
 
-/// The supervisors and keepers of a project with this state directory, whatever runtime directory they have.
-fn keeping(project: &str, state: &Path) -> BTreeSet<u32> {
+/// The processes whose standard error is in a project's directory, which may have been removed since.
+fn writers(instances: &Path) -> BTreeSet<u32> {
+    // The kernel tells the way that it went.
+    let Some(directory) = instances.parent() else {
+        return BTreeSet::new();
+    };
+    let directory = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid| {
-        let line = proc_file::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        keeps(&line, project, state)
+        let file = fs::read_link(format!("/proc/{pid}/fd/2"));
+        file.is_ok_and(|file| file.starts_with(&directory))
     })
     .collect()
 }
 
-/// Whether a command line is that of a supervisor, which its keepers have, too.
-fn keeps(line: &[u8], project: &str, state: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt as _;
-    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-    let state = state.as_os_str().as_bytes();
-    let wanted: [&[u8]; 5] = [
-        b"supervise",
-        b"--project",
-        project.as_bytes(),
-        b"--state-dir",
-        state,
-    ];
-    words.get(1..6).is_some_and(|words| *words == wanted)
-}
-
-/// The runs that are kept, oldest first.
-fn lost(all: &Snapshot, keeps: &BTreeSet<u32>) -> Vec<Lost> {
-    let mut found = BTreeMap::new();
-    for pid in keeps {
-        let children = all.children_of(*pid);
-        // A supervisor is no keeper: its children are those of all runs.
-        let is_supervisor = children.iter().any(|child| keeps.contains(&child.pid));
-        for child in children.iter().filter(|child| !keeps.contains(&child.pid)) {
-            if let Some(run_id) = read_run_id(child.pid) {
-                let keeper = ProcessId::of(*pid).filter(|_| !is_supervisor);
-                found.entry(run_id).or_insert(keeper);
-            }
-        }
-    }
-    let mut lost: Vec<Lost> = found
+/// The runs of these processes and of their children, oldest first.
+fn lost(all: &Snapshot, writers: &BTreeSet<u32>) -> Vec<Lost> {
+    let children = writers.iter().flat_map(|pid| all.children_of(*pid));
+    let pids: BTreeSet<u32> = children
+        .map(|child| child.pid)
+        .chain(writers.iter().copied())
+        .collect();
+    let run_ids: BTreeSet<String> = pids.into_iter().filter_map(read_run_id).collect();
+    let mut lost: Vec<Lost> = run_ids
         .into_iter()
-        .map(|(run_id, keeper)| Lost {
-            main: all.main_of(&run_id),
-            run_id,
-            keeper,
+        .map(|run_id| {
+            let main = all.main_of(&run_id);
+            let keeper = main.and_then(|main| keeper(main, writers));
+            Lost {
+                run_id,
+                main,
+                keeper,
+            }
         })
         .collect();
     lost.sort_by_key(|one| one.main.map(|main| main.start_time));
     lost
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_keeper_is_known_by_project_and_state_directory() {
-        let state = Path::new("/s");
-        let line = |words: &[&str]| words.join("\0").into_bytes();
-        let of = |project, state| {
-            line(&[
-                "wharf",
-                "supervise",
-                "--project",
-                project,
-                "--state-dir",
-                state,
-                "--runtime-dir",
-                "/r",
-                "",
-            ])
-        };
-        assert!(keeps(&of("p", "/s"), "p", state));
-        assert!(!keeps(&of("q", "/s"), "p", state));
-        assert!(!keeps(&of("p", "/other"), "p", state));
-        assert!(!keeps(
-            &line(&["vim", "supervise", "--project", "p"]),
-            "p",
-            state
-        ));
-        assert!(!keeps(b"", "p", state));
-    }
+/// The parent of a main process, where that is its keeper and not the supervisor, whose children are of all runs.
+fn keeper(main: ProcessId, writers: &BTreeSet<u32>) -> Option<ProcessId> {
+    let parent = Stat::read(main.pid)?.parent;
+    let line = proc_file::read(format!("/proc/{parent}/cmdline")).ok()?;
+    let is_keeper = writers.contains(&parent) && line.starts_with(TITLE);
+    ProcessId::of(parent).filter(|_| is_keeper)
 }
