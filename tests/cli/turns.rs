@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::running::Running;
-use crate::support::{Process, Sandbox};
+use crate::support::{Process, Sandbox, eventually};
 
 /// `d` waits for `h`, which is healthy once there is a file `ok`.
 const WAITING: &str = "services:\n  h:\n    x-wharf: {process: {command: [sleep, '1000']}}\n    \
@@ -103,7 +103,10 @@ fn what_runs_without_its_ledger_is_ended_before_another_copy_starts() {
             keeper.signal(Signal::KILL);
             keeper.wait_end();
         }
-        std::fs::remove_dir_all(&state).unwrap();
+        // What is written at the same moment is in the way of its removal.
+        eventually("the state is removed", || {
+            std::fs::remove_dir_all(&state).ok()
+        });
         sandbox
             .wharf(&["up", "-d"])
             .expect(0)

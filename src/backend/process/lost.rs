@@ -65,7 +65,15 @@ impl Processes {
             // It may have ended by itself.
             drop(one.main.map(|main| main.signal(Signal::TERM)));
         }
+        // They would write of its end into the ledger that is there by then.
+        let attendants: Vec<ProcessId> = writers.iter().filter_map(|pid| attendant(*pid)).collect();
         if gone(&lost, GRACE, false).await? || gone(&lost, KILLED, true).await? {
+            for one in &attendants {
+                drop(one.signal(Signal::KILL));
+            }
+            while attendants.iter().any(|one| one.is_alive()) {
+                tokio::time::sleep(PAUSE).await;
+            }
             return Ok(());
         }
         let all = look()?;
@@ -138,6 +146,14 @@ fn writers(instances: &Path) -> BTreeSet<u32> {
         file.is_ok_and(|file| file.starts_with(&directory))
     })
     .collect()
+}
+
+/// A supervisor or keeper among them.
+fn attendant(pid: u32) -> Option<ProcessId> {
+    let process = ProcessId::of(pid)?;
+    let line = proc_file::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let supervises = || line.split(|byte| *byte == 0).nth(1) == Some(b"supervise");
+    (line.starts_with(TITLE) || supervises()).then_some(process)
 }
 
 /// The runs of these processes and of their children, oldest first.
