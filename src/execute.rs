@@ -1,8 +1,8 @@
 //! Walks a plan by its edges and decides nothing.
 //!
 //! A step starts when all its needs have succeeded; independent steps run at the same time. The first
-//! failure stops new steps from starting, lets the running ones finish, and is returned with what was
-//! done and what was not.
+//! failure stops new steps from starting, lets the running ones finish but for those that may wait for ever, and is
+//! returned with what was done and what was not.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -28,25 +28,107 @@ pub struct Report {
     pub skipped: Vec<StepId>,
 }
 
-/// Tells an execution to begin nothing any more.
+/// Tells an execution to begin nothing any more, or nothing for a while.
 #[derive(Debug, Default)]
-pub struct Halt(watch::Sender<bool>);
+pub struct Halt {
+    is_set: watch::Sender<bool>,
+    pace: watch::Sender<Pace>,
+    /// Whether a step has failed: what waits without a limit waits for nothing any more.
+    failed: watch::Sender<bool>,
+}
+
+/// What an execution is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Pace {
+    /// Something is being changed, or about to be.
+    #[default]
+    Working,
+    /// All that goes on changes nothing of the project.
+    Waiting,
+    /// The same, and nothing is begun until it is let go.
+    Held,
+}
 
 impl Halt {
     /// From now on.
     pub fn now(&self) {
-        self.0.send_replace(true);
+        self.is_set.send_replace(true);
+        self.let_go();
+    }
+
+    /// As if it had not been told.
+    pub fn revoke(&self) {
+        self.is_set.send_replace(false);
     }
 
     /// Whether it was told to.
     pub fn is_set(&self) -> bool {
-        *self.0.borrow()
+        *self.is_set.borrow()
     }
 
     /// Waits until it is told to.
     pub async fn set(&self) {
         // The sender lives as long as `self`.
-        drop(self.0.subscribe().wait_for(|is_set| *is_set).await);
+        drop(self.is_set.subscribe().wait_for(|is_set| *is_set).await);
+    }
+
+    /// Lets nothing begin until [`Self::let_go`], once the execution only waits. What waits goes on waiting.
+    pub async fn hold(&self) {
+        let is_waiting = |pace: &Pace| *pace == Pace::Waiting;
+        let mut pace = self.pace.subscribe();
+        loop {
+            drop(pace.wait_for(is_waiting).await);
+            // It may have gone on since.
+            let held = self.pace.send_if_modified(|pace| {
+                let holds = is_waiting(pace);
+                if holds {
+                    *pace = Pace::Held;
+                }
+                holds
+            });
+            if held {
+                return;
+            }
+        }
+    }
+
+    /// Lets it go on.
+    pub fn let_go(&self) {
+        self.pace.send_replace(Pace::Working);
+    }
+
+    async fn has_failed(&self) {
+        drop(
+            self.failed
+                .subscribe()
+                .wait_for(|has_failed| *has_failed)
+                .await,
+        );
+    }
+
+    fn is_held(&self) -> bool {
+        *self.pace.borrow() == Pace::Held
+    }
+
+    async fn gone(&self) {
+        let mut pace = self.pace.subscribe();
+        drop(pace.wait_for(|pace| *pace != Pace::Held).await);
+    }
+
+    /// Says whether the execution only waits, unless it is held.
+    fn note(&self, only_waits: bool) {
+        let new = if only_waits {
+            Pace::Waiting
+        } else {
+            Pace::Working
+        };
+        self.pace.send_if_modified(|pace| {
+            let changes = *pace != Pace::Held && *pace != new;
+            if changes {
+                *pace = new;
+            }
+            changes
+        });
     }
 }
 
@@ -81,6 +163,7 @@ pub async fn execute_until<B: Backend>(
     halt: &Halt,
 ) -> Report {
     let mut at_work = 0;
+    let mut changing = 0;
     let mut report = Report::default();
     let mut waiting: Vec<&Step> = plan.steps.iter().collect();
     let mut running = FuturesUnordered::new();
@@ -88,13 +171,15 @@ pub async fn execute_until<B: Backend>(
     // comes up.
     let mut own = FuturesUnordered::new();
     loop {
-        if report.failed.is_empty() && !halt.is_set() {
+        let goes_on = report.failed.is_empty() && !halt.is_set();
+        if goes_on && !halt.is_held() {
             waiting.retain(|step| {
                 let works = works(&step.action);
                 let room = !works || limit.is_none_or(|limit| at_work < limit.get());
                 let due = room && step.needs.iter().all(|need| report.done.contains(need));
                 if due {
                     at_work += usize::from(works);
+                    changing += usize::from(!can_be_cut_off(&step.action));
                     let all = if step.action.is_own() { &own } else { &running };
                     all.push(perform(step, backend, made, events, halt));
                 }
@@ -105,15 +190,18 @@ pub async fn execute_until<B: Backend>(
             // Steps that never wait would leave no time for what it waits for.
             tokio::task::yield_now().await;
         }
+        halt.note(changing == 0);
         let ended = tokio::select! {
             biased;
             Some(ended) = own.next() => Some(ended),
             Some(ended) = running.next() => Some(ended),
+            () = halt.gone(), if goes_on && halt.is_held() => continue,
             else => None,
         };
         match ended {
             Some((step, result)) => {
                 at_work -= usize::from(works(&step.action));
+                changing -= usize::from(!can_be_cut_off(&step.action));
                 match result {
                     Ok(Performed::Wholly) => drop(report.done.insert(step.id)),
                     Ok(Performed::CutOff) => report.skipped.push(step.id),
@@ -121,7 +209,10 @@ pub async fn execute_until<B: Backend>(
                         events.send(Event::Warning(format!("{error}; it is not required")));
                         report.done.insert(step.id);
                     }
-                    Err(error) => report.failed.push((step.id, error)),
+                    Err(error) => {
+                        report.failed.push((step.id, error));
+                        halt.failed.send_replace(true);
+                    }
                 }
             }
             None => break,
@@ -140,6 +231,14 @@ pub fn works(action: &Action) -> bool {
             | Action::AwaitHealthy { .. }
             | Action::AwaitCompleted { .. }
             | Action::AwaitReachable { .. }
+    )
+}
+
+/// Whether a step may wait for ever.
+fn is_unlimited(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::AwaitHealthy { .. } | Action::AwaitCompleted { .. }
     )
 }
 
@@ -179,6 +278,7 @@ async fn perform<'a, B: Backend>(
             biased;
             result = backend.perform(step, made, events) => result,
             () = halt.set() => return (step, Ok(Performed::CutOff)),
+            () = halt.has_failed(), if is_unlimited(&step.action) => return (step, Ok(Performed::CutOff)),
         }
     } else {
         backend.perform(step, made, events).await

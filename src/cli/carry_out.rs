@@ -11,6 +11,7 @@ use crate::cli::context::Context;
 use crate::cli::interrupted::{Account, listed};
 use crate::cli::shown::in_one_line;
 use crate::cli::signals::Signals;
+use crate::cli::way::Way;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::execute::{self, Halt, Report};
@@ -62,6 +63,35 @@ pub(super) async fn carry_out_quietly(
     plan: &Plan,
     quiet: Quiet,
 ) -> Result<Made> {
+    carry(context, backends, plan, quiet, First::Halts).await
+}
+
+/// As [`carry_out_quietly`], for what is not to be left half done: the first interrupt waits for the whole plan.
+pub(super) async fn carry_out_whole(
+    context: &Context,
+    backends: &Backends,
+    plan: &Plan,
+    quiet: Quiet,
+) -> Result<Made> {
+    carry(context, backends, plan, quiet, First::Waits).await
+}
+
+/// What the first interrupt does; the second leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    /// Nothing more is begun.
+    Halts,
+    /// All is finished.
+    Waits,
+}
+
+async fn carry(
+    context: &Context,
+    backends: &Backends,
+    plan: &Plan,
+    quiet: Quiet,
+    first: First,
+) -> Result<Made> {
     if context.global.dry_run {
         for step in &plan.steps {
             context.ui.data(step.to_string());
@@ -75,7 +105,10 @@ pub(super) async fn carry_out_quietly(
     let halt = Halt::default();
     let mut account = Account::of(plan);
     let mut is_interrupted = false;
+    let way = Way::default();
+    let mut void = None;
     let mut report = {
+        let mut making_way = std::pin::pin!(way.make(backends, plan, &halt));
         let mut executing = std::pin::pin!(execute::execute_until(
             plan,
             backends,
@@ -87,6 +120,10 @@ pub(super) async fn carry_out_quietly(
         loop {
             tokio::select! {
                 report = &mut executing => break report,
+                error = &mut making_way, if void.is_none() => {
+                    void = Some(error);
+                    halt.now();
+                }
                 Some(event) = receiver.recv() => {
                     account.note(&event);
                     progress.show(&event);
@@ -96,18 +133,23 @@ pub(super) async fn carry_out_quietly(
                         return Err(account.tell(context));
                     }
                     is_interrupted = true;
-                    halt.now();
-                    // Where nothing is under way, there is nothing to be said of it.
-                    if let Poll::Ready(report) = futures_util::poll!(&mut executing) {
-                        break report;
+                    if first == First::Halts {
+                        halt.now();
+                        // Where nothing is under way, there is nothing to be said of it.
+                        if let Poll::Ready(report) = futures_util::poll!(&mut executing) {
+                            break report;
+                        }
                     }
                     while let Ok(event) = receiver.try_recv() {
                         account.note(&event);
                         progress.show(&event);
                     }
+                    let finished = match first {
+                        First::Halts => account.under_way(),
+                        First::Waits => account.left(),
+                    };
                     context.ui.status(format!(
-                        "interrupted: finishing {}; press Ctrl-C again to leave at once",
-                        account.under_way()
+                        "interrupted: finishing {finished}; press Ctrl-C again to leave at once"
                     ));
                 }
             }
@@ -121,19 +163,30 @@ pub(super) async fn carry_out_quietly(
         for (_, error) in &report.failed {
             context.ui.warn(error.to_string());
         }
+        if first == First::Waits {
+            // It is as it would be without the interrupt.
+            return Err(Error::interrupted());
+        }
         return Err(account.tell(context));
+    }
+    if let Some(error) = void.filter(|_| !report.skipped.is_empty()) {
+        return Err(way.explain(told(plan, error, report)));
     }
     forget_shown(&mut report, context.ui, quiet);
     let silent =
         |(_, error): &(StepId, BackendError)| matches!(error, BackendError::NotReady { .. });
     let runs_on = report.failed.iter().any(silent);
     outcome(plan, report).map_err(|error| {
-        if runs_on {
+        way.explain(if runs_on {
             error.detail("it is left running, to be looked at and stopped")
         } else {
             error
-        }
+        })
     })?;
+    tokio::select! {
+        regained = way.end(backends) => regained?,
+        () = signals.next() => return Err(account.tell(context)),
+    }
     Ok(made)
 }
 
@@ -177,6 +230,20 @@ pub(super) fn outcome(plan: &Plan, report: Report) -> Result<()> {
         let new = other.hints.into_iter().filter(|hint| !known.contains(hint));
         error.hints.extend(new);
     }
+    Err(with_steps(plan, error, done, skipped))
+}
+
+/// A reason to go on no further, with what was done and what was not.
+pub(super) fn told(plan: &Plan, error: Error, report: Report) -> Error {
+    with_steps(plan, error, report.done, report.skipped)
+}
+
+fn with_steps(
+    plan: &Plan,
+    mut error: Error,
+    done: BTreeSet<StepId>,
+    skipped: Vec<StepId>,
+) -> Error {
     let list = |ids: &mut dyn Iterator<Item = StepId>| -> Vec<String> {
         let steps = ids.filter_map(|id| plan.steps.iter().find(|step| step.id == id));
         listed(steps.filter(|step| !step.action.is_own()))
@@ -191,7 +258,7 @@ pub(super) fn outcome(plan: &Plan, report: Report) -> Result<()> {
             .details
             .push(format!("not done: {}", skipped.join("; ")));
     }
-    Err(error)
+    error
 }
 
 /// How long the handshake may take that tells what kind of server a command is.

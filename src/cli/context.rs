@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::backend::BackendError;
 use crate::backend::container::Containers;
@@ -13,7 +14,7 @@ use crate::backend::provider::Providers;
 use crate::backend::router::Backends;
 use crate::cli::invocation::in_words_of;
 use crate::error::{Error, Result};
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::plan;
 use crate::plan::down::Ending;
 use crate::plan::launch::Launching;
@@ -345,14 +346,63 @@ impl Context {
 
     /// Waits until no other command changes the project, and says so if there is one.
     pub(super) async fn lock(&self, backends: &Backends, project: &str) -> Result<ProjectLock> {
-        let (events, mut receiver) = Events::channel();
+        let (events, receiver) = Events::channel();
+        let locking = async {
+            let lock = backends.processes.lock(project, &events).await?;
+            self.end_lost(backends, project, &events).await?;
+            Ok(lock)
+        };
+        self.locked(locking, receiver).await
+    }
+
+    /// As [`Self::lock`], for what is not to wait for a command that only waits.
+    pub(super) async fn lock_soon(
+        &self,
+        backends: &Backends,
+        project: &str,
+    ) -> Result<ProjectLock> {
+        if self.global.dry_run {
+            return self.lock(backends, project).await;
+        }
+        let (events, receiver) = Events::channel();
+        let locking = async {
+            let lock = backends.processes.lock_soon(project, &events).await?;
+            self.end_lost(backends, project, &events).await?;
+            Ok(lock)
+        };
+        self.locked(locking, receiver).await
+    }
+
+    /// No second copy beside what runs without its ledger.
+    async fn end_lost(
+        &self,
+        backends: &Backends,
+        project: &str,
+        events: &Events,
+    ) -> std::result::Result<(), BackendError> {
+        if self.global.dry_run {
+            return Ok(());
+        }
+        backends.processes.end_lost(project, events).await
+    }
+
+    async fn locked(
+        &self,
+        locking: impl Future<Output = std::result::Result<ProjectLock, BackendError>>,
+        mut receiver: UnboundedReceiver<Event>,
+    ) -> Result<ProjectLock> {
         let progress = Progress::new(self.ui);
-        let mut locking = std::pin::pin!(backends.processes.lock(project, &events));
+        let mut locking = std::pin::pin!(locking);
         loop {
             tokio::select! {
                 biased;
                 Some(event) = receiver.recv() => progress.show(&event),
-                lock = &mut locking => return Ok(lock?),
+                lock = &mut locking => {
+                    while let Ok(event) = receiver.try_recv() {
+                        progress.show(&event);
+                    }
+                    return Ok(lock?);
+                }
             }
         }
     }

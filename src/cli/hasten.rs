@@ -18,7 +18,7 @@ use crate::state::{BackendKind, InstanceId, Observed, Status};
 /// Between two looks: a stop goes from dependents to dependencies.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// As [`Context::lock`], for a command that ends what `ending` takes.
+/// As [`Context::lock_soon`], for a command that ends what `ending` takes.
 ///
 /// # Errors
 /// The project's lock cannot be had.
@@ -28,7 +28,7 @@ pub(super) async fn lock(
     named: &Named,
     ending: &Ending,
 ) -> Result<ProjectLock> {
-    let mut locking = std::pin::pin!(context.lock(backends, named.name()));
+    let mut locking = std::pin::pin!(context.lock_soon(backends, named.name()));
     if ending.timeout.is_none() || context.global.dry_run {
         return locking.await;
     }

@@ -59,13 +59,16 @@ impl<'a> Account<'a> {
 
     /// What is finished before the command ends.
     pub(super) fn under_way(&self) -> String {
-        let mut names: Vec<String> = self.texts.values().take(NAMED).cloned().collect();
-        match self.texts.len().saturating_sub(NAMED) {
-            0 if names.is_empty() => return "what is under way".to_owned(),
-            0 => {}
-            more => names.push(format!("{more} more")),
-        }
-        names.join("; ")
+        abridged(self.texts.values().cloned().collect())
+    }
+
+    /// All that has not ended.
+    pub(super) fn left(&self) -> String {
+        let is_left = |step: &&Step| {
+            let has_ended = self.done.contains(&step.id) || self.failed.contains(&step.id);
+            !step.action.is_own() && !has_ended
+        };
+        abridged(listed(self.plan.steps.iter().filter(is_left)))
     }
 
     /// Says how the command ends that was interrupted.
@@ -113,6 +116,17 @@ impl<'a> Account<'a> {
         }
         lines
     }
+}
+
+fn abridged(all: Vec<String>) -> String {
+    let total = all.len();
+    let mut names: Vec<String> = all.into_iter().take(NAMED).collect();
+    match total.saturating_sub(NAMED) {
+        0 if names.is_empty() => return "what is under way".to_owned(),
+        0 => {}
+        more => names.push(format!("{more} more")),
+    }
+    names.join("; ")
 }
 
 /// Steps in their words.

@@ -60,6 +60,7 @@ mod version;
 mod volumes;
 mod wait;
 mod watch;
+mod way;
 mod who;
 
 use std::ffi::OsString;

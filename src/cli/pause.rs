@@ -39,7 +39,7 @@ async fn run(
 ) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let _alone = context.lock(&backends, named.name()).await?;
+    let _alone = context.lock_soon(&backends, named.name()).await?;
     let instances = named.instances(context.ui, &backends).await?;
     named.check_services(services, &instances)?;
     let observed = Observed {

@@ -26,7 +26,7 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let _alone = context.lock(&backends, named.name()).await?;
+    let _alone = context.lock_soon(&backends, named.name()).await?;
     let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
     let observed = Observed {

@@ -28,7 +28,7 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let _alone = context.lock(&backends, named.name()).await?;
+    let _alone = context.lock_soon(&backends, named.name()).await?;
     let instances = named.instances(context.ui, &backends).await?;
     named.check_services(&args.services, &instances)?;
     let observed = Observed {
@@ -57,8 +57,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 fn removed(plan: &Plan) -> Vec<&str> {
-    plan.steps
-        .iter()
+    // wharf's own instances are no business of the user's.
+    let steps = plan.steps.iter().filter(|step| !step.action.is_own());
+    steps
         .filter_map(|step| {
             let Action::Remove { instance, .. } = &step.action else {
                 return None;

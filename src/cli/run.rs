@@ -202,7 +202,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }),
         ..Policy::default()
     };
-    let alone = context.lock(&backends, &project.name).await?;
+    let alone = context.lock_soon(&backends, &project.name).await?;
     let provided = provide::provide(
         context,
         &backends,

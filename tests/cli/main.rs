@@ -29,4 +29,5 @@ mod processes;
 mod providers;
 mod server;
 mod terminal;
+mod turns;
 mod watch;

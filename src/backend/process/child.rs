@@ -152,7 +152,7 @@ impl Launch<'_> {
             environment: variables
                 .map(|(name, value)| name.len() + value.len() + 2)
                 .sum(),
-            as_other: self.user.is_some(),
+            user: self.user,
         }
     }
 

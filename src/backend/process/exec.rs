@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, clone};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
@@ -186,6 +187,9 @@ impl Program {
         for place in &self.places {
             last = execve(place, &self.arguments.pointers, &self.environment.pointers);
             if last == Errno::ENOEXEC {
+                if !is_text(place) {
+                    return last;
+                }
                 if let Some(script) = self.by_shell.get_mut(1) {
                     *script = place.as_ptr();
                 }
@@ -198,6 +202,20 @@ impl Program {
         }
         if refused { Errno::EACCES } else { last }
     }
+}
+
+/// Whether a file may be a script without a first line that says so. As shells have it: a NUL before the first line
+/// ends is the mark of a program, which is one for another machine. An empty file is a script.
+fn is_text(place: &CStr) -> bool {
+    let mut head = [0; 128];
+    let read = rustix::fs::open(place, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| rustix::io::read(&file, &mut head));
+    // One that may be run and not read is the shell's to refuse.
+    let Ok(count) = read else {
+        return true;
+    };
+    let mut line = head.iter().take(count).take_while(|byte| **byte != b'\n');
+    line.all(|byte| *byte != 0)
 }
 
 /// Whether the next place is tried.
@@ -322,5 +340,22 @@ mod tests {
             rustix::process::getrlimit(rustix::process::Resource::Nofile),
             limit
         );
+    }
+
+    #[test]
+    fn a_program_for_another_machine_is_not_read_as_a_script() {
+        let root = tempfile::tempdir().unwrap();
+        let make = |name: &str, text: &[u8]| {
+            let path = root.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let foreign = make("foreign", b"\x7fELF\x02\x01\x01\0\0\0\0\0\necho it ran");
+        let error = run(program(&foreign, None, &["foreign"]), &|| Ok(())).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::ENOEXEC as i32));
+        let script = make("script", b"echo it ran");
+        let ran = run(program(&script, None, &["script"]), &|| Ok(())).unwrap();
+        assert_eq!(ran, ("it ran\n".to_owned(), 0));
     }
 }

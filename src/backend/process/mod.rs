@@ -25,6 +25,7 @@ mod linkage;
 mod listening;
 pub(crate) mod lock;
 pub mod logs;
+mod lost;
 mod names;
 pub mod namespace;
 pub mod namespace_probe;
@@ -43,6 +44,7 @@ pub mod summon;
 pub(crate) mod terminal;
 mod traces;
 pub mod tree;
+mod turn;
 mod usage;
 mod watch;
 
@@ -50,13 +52,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, Weak};
 use std::time::Duration;
 
 use client::Client;
 use protocol::Request;
 
 use crate::backend::{Backend, BackendError, LogOptions, Made};
-use crate::event::{Event, Events};
+use crate::event::Events;
 use crate::plan::step::Step;
 use crate::port::claim::Protocol;
 use crate::port::reserve::Reservations;
@@ -73,6 +76,7 @@ pub use ledger::{
 };
 pub use names::{LONGEST_LINE, NAMES_PROTOCOL, NamesReply, NamesRequest, NamesWanted};
 pub use observe::status;
+pub use turn::ProjectLock;
 
 /// The process backend.
 #[derive(Debug)]
@@ -85,47 +89,8 @@ pub struct Processes {
     /// The ports chosen by this command that nobody listens on yet.
     reservations: Reservations,
     together: names::Together,
-}
-
-/// Keeps other commands from changing the project as long as it lives.
-#[derive(Debug)]
-#[must_use]
-pub struct ProjectLock {
-    file: fs::File,
-    follows_a_killed_command: bool,
-}
-
-/// What the lock's file says while somebody has it.
-const AT_WORK: &[u8] = b"at work\n";
-
-impl ProjectLock {
-    fn of(mut file: fs::File) -> Self {
-        use std::io::{Read as _, Write as _};
-        let mut left = Vec::new();
-        let is_read = (&file).take(1).read_to_end(&mut left).is_ok();
-        let follows_a_killed_command = is_read && !left.is_empty();
-        if !follows_a_killed_command {
-            // Without this only a killed command is not noticed.
-            drop(file.write_all(AT_WORK));
-        }
-        Self {
-            file,
-            follows_a_killed_command,
-        }
-    }
-
-    /// Whether the command that had the lock before did not give it back: an engine may be still at work at what
-    /// it asked for.
-    pub fn follows_a_killed_command(&self) -> bool {
-        self.follows_a_killed_command
-    }
-}
-
-impl Drop for ProjectLock {
-    fn drop(&mut self) {
-        // As above.
-        drop(self.file.set_len(0));
-    }
+    /// The turn that this command has.
+    turn: Mutex<Weak<turn::Held>>,
 }
 
 impl Processes {
@@ -151,6 +116,7 @@ impl Processes {
             binary,
             reservations: Reservations::default(),
             together: names::Together::default(),
+            turn: Mutex::default(),
         }
     }
 
@@ -184,32 +150,6 @@ impl Processes {
         }
         found.sort();
         Ok(found)
-    }
-
-    /// Waits until no other command is changing the project; says so once if it has to wait.
-    pub async fn lock(&self, project: &str, events: &Events) -> Result<ProjectLock, BackendError> {
-        let dir = self.dirs().project(project)?;
-        let take = async |path: PathBuf| {
-            lock::exclusive(&path, || {
-                events.send(Event::Note(format!(
-                    "another wharf is working on project {project}: waiting for it"
-                )));
-            })
-            .await
-            .map(ProjectLock::of)
-            .map_err(|error| dirs::failed("lock", &path, error))
-        };
-        let taken = match dir.create() {
-            Ok(()) => take(dir.command_lock()).await,
-            Err(error) => Err(error),
-        };
-        match taken {
-            // What runs in an engine alone needs no ledger.
-            Err(error) if error.is_read_only() && dir.create_runtime().is_ok() => {
-                take(dir.spare_lock()).await.map_err(|_| error)
-            }
-            taken => taken,
-        }
     }
 
     /// Sends a signal (by number): SIGKILL to everything of the instance, which is then gone and stays so;

@@ -30,6 +30,9 @@ const AT_ONCE: usize = 200;
 /// How long a forwarder may take to come (back): the supervisor starts it.
 const COMING: Duration = Duration::from_secs(5);
 
+/// The same for one that another wharf has made: where it cannot be met now, it may listen elsewhere.
+const FOREIGN: Duration = Duration::from_millis(500);
+
 /// How long it may take to answer. It gives up by itself before.
 const ANSWERING: Duration = Duration::from_secs(15);
 
@@ -176,6 +179,9 @@ impl Processes {
         let mut deadline = Instant::now() + COMING;
         let mut pause = FIRST_PAUSE;
         let mut is_replaced = false;
+        if self.has_foreign_forwarder(project) {
+            deadline = Instant::now() + FOREIGN;
+        }
         loop {
             let asked = tokio::time::timeout(ANSWERING, ask(&path, &request));
             let error = match asked.await {
@@ -218,14 +224,33 @@ impl Processes {
             instance: name,
             signal: rustix::process::Signal::KILL.as_raw(),
         };
+        let is_foreign = self.has_foreign_forwarder(project);
         let is_ended = self.client.ask(project, &request).await.is_ok();
-        if is_ended {
+        if is_ended && is_foreign && self.adopt_forwarder(project).is_ok() {
+            let what = "was of another version of wharf and was replaced";
+            self.client
+                .note(format!("the forwarder of project {project} {what}"));
+        } else if is_ended {
             self.client.note(format!(
                 "the forwarder of project {project} could not be reached for {} s and was replaced",
                 COMING.as_secs()
             ));
         }
         is_ended
+    }
+
+    /// Whether another file than this program is the project's forwarder.
+    fn has_foreign_forwarder(&self, project: &str) -> bool {
+        let record = self.record(project, &crate::naming::forwarder_name(project));
+        record.is_ok_and(|record| record.spec.program.as_ref() != Some(&self.binary))
+    }
+
+    /// Makes this program the project's forwarder, which has ended: its supervisor has let go of the entry.
+    fn adopt_forwarder(&self, project: &str) -> Result<(), BackendError> {
+        let name = crate::naming::forwarder_name(project);
+        let mut record = self.record(project, &name)?;
+        record.spec.program = Some(self.binary.clone());
+        record.write(&self.dirs().project(project)?.instance(&name)?)
     }
 
     /// Starts the forwarder again if it has ended: because nobody needed it a moment ago, because a command

@@ -11,6 +11,7 @@ use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 use rustix::io::Errno;
 
 use super::child::Part;
+use super::ledger::Account;
 
 /// How much of a command an error shows, in characters.
 const SHOWN: usize = 200;
@@ -69,8 +70,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) path: Option<&'a str>,
     /// The bytes of its environment.
     pub(crate) environment: usize,
-    /// Whether it was to run as somebody else: what may be entered is then not ours to try.
-    pub(crate) as_other: bool,
+    /// Whom it was to run as, if somebody else: what may be entered is then not ours to try.
+    pub(crate) user: Option<&'a Account>,
 }
 
 /// A command as an error shows it.
@@ -90,6 +91,7 @@ impl Attempt<'_> {
             return within(part, errno).into();
         }
         let (message, hint) = match raw.map(Errno::from_raw_os_error) {
+            None if !self.working_dir.is_dir() => missing_directory(self.working_dir),
             None => {
                 let message = if error.kind() == io::ErrorKind::InvalidInput {
                     "a word of its command or of its environment has a NUL in it".to_owned()
@@ -122,11 +124,13 @@ impl Attempt<'_> {
         if errno == Errno::TOOBIG {
             return self.too_long(says);
         }
-        if !self.as_other
-            && let Some(barred) = barred(self.working_dir)
-        {
+        if let Some(barred) = self.barred(self.working_dir) {
             return (
-                format!("its directory may not be entered: {}", barred.display()),
+                format!(
+                    "its directory may not be entered{}: {}",
+                    self.whom(),
+                    barred.display()
+                ),
                 format!("ls -ld {}", barred.display()),
             );
         }
@@ -159,13 +163,30 @@ impl Attempt<'_> {
         let Some(file) = self.file(first) else {
             return (
                 says.to_owned(),
-                format!(
-                    "check that `{first}` is installed and on PATH, which for this service is {}",
-                    self.path.unwrap_or("not set")
-                ),
+                match self.path {
+                    Some("") => {
+                        "`PATH` of the service is empty: take it out of `environment`".to_owned()
+                    }
+                    path => format!(
+                        "check that `{first}` is installed and on PATH, which for this service is {}",
+                        path.unwrap_or("not set")
+                    ),
+                },
             );
         };
         let shown = file.display();
+        if errno == Errno::ACCESS
+            && let Some(barred) = file.parent().and_then(|directory| self.barred(directory))
+        {
+            let barred = barred.display();
+            return (
+                format!(
+                    "{says}: the directory {barred} may not be entered{}",
+                    self.whom()
+                ),
+                format!("ls -ld {barred}"),
+            );
+        }
         if let Some(found) = missing(&file) {
             return match found {
                 Way::File(file) => (
@@ -186,6 +207,25 @@ impl Attempt<'_> {
                 format!("fuser -v {shown}"),
             ),
             _ => (says.to_owned(), format!("ls -l {shown}")),
+        }
+    }
+
+    /// The first of these directories, from the root on, that whoever was to run it may not enter.
+    fn barred(&self, directory: &Path) -> Option<PathBuf> {
+        let Some(user) = self.user else {
+            return barred(directory);
+        };
+        let mut above: Vec<&Path> = directory.ancestors().collect();
+        above.reverse();
+        let closed = |part: &&Path| fs::metadata(part).is_ok_and(|facts| is_closed(user, &facts));
+        above.into_iter().find(closed).map(Path::to_owned)
+    }
+
+    /// To whom something is closed, where it is not ourselves.
+    fn whom(&self) -> String {
+        match self.user {
+            Some(user) => format!(" by its user (uid {})", user.uid),
+            None => String::new(),
         }
     }
 
@@ -225,15 +265,6 @@ impl Attempt<'_> {
     fn forbidden(&self, file: &Path, says: &str) -> (String, String) {
         use std::os::unix::fs::PermissionsExt as _;
         let shown = file.display();
-        if !self.as_other
-            && let Some(barred) = file.parent().and_then(barred)
-        {
-            let barred = barred.display();
-            return (
-                format!("{says}: the directory {barred} may not be entered"),
-                format!("ls -ld {barred}"),
-            );
-        }
         let Ok(facts) = fs::metadata(file) else {
             return (says.to_owned(), format!("ls -l {shown}"));
         };
@@ -352,6 +383,45 @@ fn missing(file: &Path) -> Option<Way> {
     None
 }
 
+/// Whether a user may not enter a directory, as its mode says (`path_resolution(7)`).
+fn is_closed(user: &Account, directory: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let is_of_group = user.gid == directory.gid() || user.groups.contains(&directory.gid());
+    let bit = match () {
+        () if user.uid == 0 => return false,
+        () if user.uid == directory.uid() => 0o100,
+        () if is_of_group => 0o010,
+        () => 0o001,
+    };
+    directory.is_dir() && directory.mode() & bit == 0
+}
+
+/// Why nothing can be run in a directory that is none.
+fn missing_directory(directory: &Path) -> (String, String) {
+    let shown = directory.display();
+    let correct = "correct `working_dir` of the service";
+    let file = match missing(directory) {
+        Some(Way::Nothing(place)) => {
+            return (
+                format!(
+                    "its directory {shown} is not there: {} is missing",
+                    place.display()
+                ),
+                format!("{correct}, or make it: mkdir -p {shown}"),
+            );
+        }
+        Some(Way::File(file)) => file,
+        None => directory.to_owned(),
+    };
+    (
+        format!(
+            "its directory {shown} cannot be entered: {} is no directory",
+            file.display()
+        ),
+        format!("{correct}: ls -ld {}", file.display()),
+    )
+}
+
 /// The first of these directories, from the root on, that we may not enter.
 fn barred(directory: &Path) -> Option<PathBuf> {
     let mut above: Vec<&Path> = directory.ancestors().collect();
@@ -420,7 +490,7 @@ mod tests {
             working_dir: directory,
             path: Some("/nowhere"),
             environment: 10,
-            as_other: false,
+            user: None,
         };
         let error = attempt.explain(&errno.into());
         let refusal = Refusal::within(&error).unwrap();
@@ -488,7 +558,7 @@ mod tests {
             working_dir: Path::new("/"),
             path: None,
             environment: 0,
-            as_other: false,
+            user: None,
         };
         let error = attempt.explain(&raw);
         assert_eq!(

@@ -186,7 +186,7 @@ impl Snapshot {
 
 /// The run id in the environment that a process was started with; `None` as well where it is not ours to
 /// read.
-fn read_run_id(pid: u32) -> Option<String> {
+pub(super) fn read_run_id(pid: u32) -> Option<String> {
     let text = proc_file::read(format!("/proc/{pid}/environ")).ok()?;
     text.split(|byte| *byte == 0).find_map(|entry| {
         let value = entry.strip_prefix(RUN_ID.as_bytes())?.strip_prefix(b"=")?;

@@ -22,6 +22,7 @@ use crate::cli::menu::{self, Key, Keys};
 use crate::cli::shown::in_one_line;
 use crate::cli::signals::Signals;
 use crate::cli::watch::{self, Reins, Watch, Watching};
+use crate::cli::way::Way;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::execute::{self, Halt, Report};
@@ -160,6 +161,10 @@ pub(in crate::cli) async fn run(
         context.global.limit(),
         &halt
     ));
+    let way = Way::default();
+    // Gone with the plan: the turn is not to be taken back then.
+    let mut making_way: Option<Pin<Box<dyn Future<Output = Error> + '_>>> =
+        Some(Box::pin(way.make(backends, plan, &halt)));
     let mut report: Option<Report> = None;
     let mut wants_watch = options.watch;
     let reins = Reins::default();
@@ -196,7 +201,10 @@ pub(in crate::cli) async fn run(
                 Key::Watch if !watchable => context.ui.note("no service has a `develop.watch` section"),
                 Key::Watch => {
                     wants_watch = !wants_watch;
-                    if watching.take().is_some() {
+                    if watching.is_some() && reins.renews() {
+                        // It is off when that is done.
+                        reins.pull();
+                    } else if watching.take().is_some() {
                         context.ui.status("watch: off");
                     }
                 }
@@ -214,11 +222,16 @@ pub(in crate::cli) async fn run(
             done = &mut executing, if !finished => {
                 let failed = !done.failed.is_empty();
                 report = Some(done);
+                making_way = None;
                 // What is up may be stopped or changed by other commands from here on.
                 drop(alone.take());
                 if failed {
                     break End::Failed;
                 }
+            }
+            error = poll(&mut making_way) => {
+                making_way = None;
+                break End::Lost(way.explain(error));
             }
             Some((name, result)) = followed.next() => {
                 run.following.remove(&name);
@@ -253,6 +266,12 @@ pub(in crate::cli) async fn run(
             }
             result = poll(&mut watching) => {
                 watching = None;
+                let was_pulled = reins.is_pulled();
+                reins.slacken();
+                if was_pulled {
+                    context.ui.status("watch: off");
+                    continue;
+                }
                 wants_watch = false;
                 if let Err(error) = result {
                     context.ui.warn(format!("watch: off: {error}"));
@@ -260,6 +279,7 @@ pub(in crate::cli) async fn run(
             }
         }
     };
+    drop(making_way);
     reins.pull();
     // What is copied at this moment comes whole.
     if let Some(mut watching) = watching
@@ -327,7 +347,8 @@ pub(in crate::cli) async fn run(
         (End::Lost(error), _) => Err(run.with_what_is_left(error, stopped)),
         (End::Failed, Some(mut report)) => {
             forget_shown(&mut report, context.ui, options.quiet);
-            outcome(plan, report).map_err(|error| run.with_what_is_left(error, stopped))
+            outcome(plan, report)
+                .map_err(|error| run.with_what_is_left(way.explain(error), stopped))
         }
         _ if stopped.is_err() => stopped,
         _ if options.exit_code_from.is_some() && run.code != 0 => Err(Error::service(run.code)),

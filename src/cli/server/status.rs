@@ -63,7 +63,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let held = backends.held(Depth::Everybody, &[claim]).await?;
     let holders: Vec<String> = held
         .iter()
-        .map(|held| question::plain(&held.holders).join("; "))
+        .flat_map(|held| question::plain(&held.holders))
         .collect();
     if args.format == "json" {
         let list: Vec<Value> = servers.iter().map(Server::json).collect();
@@ -95,8 +95,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         if held.is_empty() {
             context.ui.data(format!("port {port} is available"));
         }
-        for holder in &holders {
-            context.ui.data(format!("port {port} is {holder}"));
+        for line in &holders {
+            // What is known of a holder stands below it.
+            if line.starts_with(' ') {
+                context.ui.data(line);
+            } else {
+                context.ui.data(format!("port {port} is {line}"));
+            }
         }
     }
     if servers.iter().any(|server| server.state == "running") {

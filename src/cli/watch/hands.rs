@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use super::{Reins, Watch};
 use crate::backend::router::Backends;
-use crate::cli::carry_out::{carry_out, carry_out_quietly};
+use crate::cli::carry_out::carry_out_whole;
 use crate::cli::context::Context;
 use crate::cli::up::with_images;
 use crate::error::{Error, Kind, Result};
@@ -105,7 +105,9 @@ impl Hands<'_> {
             }
             plan.steps.retain(|step| !is_wait(step));
             self.reins.check()?;
-            carry_out(self.context, self.backends, &plan).await?;
+            let quiet = self.watch.quiet;
+            let restarting = carry_out_whole(self.context, self.backends, &plan, quiet);
+            self.reins.wholly(restarting).await?;
         }
         for (name, hooks) in &work.exec {
             for hook in hooks {
@@ -202,7 +204,9 @@ impl Hands<'_> {
                 ));
             }
         })?;
-        carry_out_quietly(context, backends, &settled.plan, quiet).await?;
+        self.reins.check()?;
+        let renewing = carry_out_whole(context, backends, &settled.plan, quiet);
+        self.reins.wholly(renewing).await?;
         if self.watch.prune {
             backends.containers.prune_images(&all.name).await?;
         }

@@ -4,6 +4,7 @@
 //! that is being carried out hears of the interrupt by itself.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
@@ -16,6 +17,8 @@ pub(in crate::cli) struct Reins {
     halt: Halt,
     /// What is being finished in any case.
     doing: Mutex<Option<String>>,
+    /// Whether services are being started anew, which are not to be left stopped.
+    renews: AtomicBool,
 }
 
 impl Reins {
@@ -24,9 +27,32 @@ impl Reins {
         self.halt.now();
     }
 
+    /// Watching may be begun again.
+    pub(in crate::cli) fn slacken(&self) {
+        self.halt.revoke();
+    }
+
+    /// Whether something would be left half done where watching alone ends, and services go on.
+    pub(in crate::cli) fn renews(&self) -> bool {
+        self.renews.load(Ordering::Relaxed) || self.is_busy()
+    }
+
+    /// Does what leaves services as they are to be only as a whole.
+    pub(super) async fn wholly<T>(&self, work: impl Future<Output = T>) -> T {
+        self.renews.store(true, Ordering::Relaxed);
+        let result = work.await;
+        self.renews.store(false, Ordering::Relaxed);
+        result
+    }
+
     /// Waits until they are pulled.
     pub(super) async fn pulled(&self) {
         self.halt.set().await;
+    }
+
+    /// Whether they were.
+    pub(in crate::cli) fn is_pulled(&self) -> bool {
+        self.halt.is_set()
     }
 
     /// Whether something is being finished.

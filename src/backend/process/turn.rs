@@ -1,0 +1,255 @@
+//! Whose turn it is to change a project: one command has it. One that only waits, for health or a build, hands it to
+//! another that asks, and takes it back afterwards.
+//!
+//! Both files are locks, so that whatever happens to their holders the kernel gives them back.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Processes, dirs, lock};
+use crate::backend::BackendError;
+use crate::event::{Event, Events};
+use crate::port::process::process_facts;
+
+/// Between two looks at whether somebody asks.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Between two tries to be the one who asks, and to see that nobody does any more.
+const TRY: Duration = Duration::from_millis(20);
+
+/// How long one who asks waits without a word: it is soon given the turn, if at all.
+const WORDLESS: Duration = Duration::from_millis(500);
+
+/// The longest command line that is shown whole, in characters.
+const LONGEST: usize = 80;
+
+/// Keeps other commands from changing the project as long as it lives.
+#[derive(Debug)]
+#[must_use]
+pub struct ProjectLock {
+    _held: Arc<Held>,
+    follows_a_killed_command: bool,
+}
+
+/// The turn of this command.
+#[derive(Debug)]
+pub(super) struct Held {
+    project: String,
+    path: PathBuf,
+    asking: PathBuf,
+    /// `None` while another command has it.
+    file: Mutex<Option<File>>,
+}
+
+impl ProjectLock {
+    /// Whether the command that had the lock before did not give it back: an engine may be still at work at what
+    /// it asked for.
+    pub fn follows_a_killed_command(&self) -> bool {
+        self.follows_a_killed_command
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl Held {
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<File>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn release(&self) {
+        if let Some(file) = self.slot().take() {
+            // Without this the next one takes this command for a killed one, and looks more often.
+            drop(file.set_len(0));
+        }
+    }
+}
+
+/// Writes into the file of a lock who has it. Whether it said something before.
+fn sign(mut file: &File) -> bool {
+    let mut left = Vec::new();
+    let said = file.take(1).read_to_end(&mut left).is_ok() && !left.is_empty();
+    // Without this only a killed command is not noticed, and the other's note says less.
+    let pid = std::process::id();
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(format!("{pid}\n").as_bytes()));
+    drop(written);
+    said
+}
+
+/// The command that has the lock of a file, in words: its command line and its pid.
+fn who(path: &Path) -> Option<String> {
+    let pid: u32 = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
+    let command = process_facts(pid)?.command;
+    let mut words = shell_words::join(&command);
+    if words.chars().count() > LONGEST {
+        words = words.chars().take(LONGEST).chain(['…']).collect();
+    }
+    Some(format!("`{words}` (pid {pid})"))
+}
+
+impl Processes {
+    /// Waits until no other command is changing the project; says so once if it has to wait.
+    pub async fn lock(&self, project: &str, events: &Events) -> Result<ProjectLock, BackendError> {
+        let path = self.prepare(project)?;
+        let file = lock::exclusive(&path, || events.send(waiting(project, &path))).await;
+        let file = file.map_err(|error| dirs::failed("lock", &path, error))?;
+        Ok(self.take(project, &path, file))
+    }
+
+    /// As [`Self::lock`], and asks a command that only waits to let this one in between.
+    pub async fn lock_soon(
+        &self,
+        project: &str,
+        events: &Events,
+    ) -> Result<ProjectLock, BackendError> {
+        let path = self.prepare(project)?;
+        let asking = asking(&path);
+        let mut locking = std::pin::pin!(lock::exclusive(&path, || {}));
+        let mut ask = std::pin::pin!(async {
+            let file = loop {
+                if let Some(file) = try_exclusive(&asking)? {
+                    break file;
+                }
+                tokio::time::sleep(TRY).await;
+            };
+            sign(&file);
+            // It is let go with the whole.
+            let _asked = file;
+            std::future::pending::<io::Result<()>>().await
+        });
+        let mut tell = std::pin::pin!(async {
+            tokio::time::sleep(WORDLESS).await;
+            events.send(waiting(project, &path));
+            std::future::pending::<()>().await;
+        });
+        let file = loop {
+            tokio::select! {
+                biased;
+                file = &mut locking => break file,
+                // One that cannot ask waits as others do.
+                Err(_) = &mut ask => break locking.await,
+                () = &mut tell => {}
+            }
+        };
+        let file = file.map_err(|error| dirs::failed("lock", &path, error))?;
+        Ok(self.take(project, &path, file))
+    }
+
+    /// Where the lock of a project is.
+    fn prepare(&self, project: &str) -> Result<PathBuf, BackendError> {
+        let dir = self.dirs().project(project)?;
+        let path = dir.command_lock();
+        let made = dir.create().and_then(|()| {
+            let opened = lock::open(&path);
+            opened.map_err(|error| dirs::failed("lock", &path, error))
+        });
+        match made {
+            Ok(_) => Ok(path),
+            // What runs in an engine alone needs no ledger.
+            Err(error) if error.is_read_only() && dir.create_runtime().is_ok() => {
+                let spare = dir.spare_lock();
+                lock::open(&spare).map(|_| spare).map_err(|_| error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take(&self, project: &str, path: &Path, file: File) -> ProjectLock {
+        let follows_a_killed_command = sign(&file);
+        let held = Arc::new(Held {
+            project: project.to_owned(),
+            asking: asking(path),
+            path: path.to_path_buf(),
+            file: Mutex::new(Some(file)),
+        });
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&held);
+        ProjectLock {
+            _held: held,
+            follows_a_killed_command,
+        }
+    }
+
+    fn turn(&self) -> Option<Arc<Held>> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        Weak::upgrade(&turn)
+    }
+
+    /// The project of which this command has the turn, or had when it let another one in.
+    pub fn turn_of(&self) -> Option<String> {
+        self.turn().map(|held| held.project.clone())
+    }
+
+    /// Waits until another command asks for this one's turn; says who. Never, where this one has none.
+    pub async fn asked(&self) -> String {
+        loop {
+            if let Some(held) = self.turn()
+                && held.slot().is_some()
+                && lock::is_held(&held.asking)
+            {
+                return who(&held.asking).unwrap_or_else(|| "another wharf".to_owned());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Lets those in who ask.
+    pub fn give_way(&self) {
+        if let Some(held) = self.turn() {
+            held.release();
+        }
+    }
+
+    /// Waits until it is this command's turn again.
+    ///
+    /// # Errors
+    /// The lock cannot be had.
+    pub async fn regain(&self) -> Result<(), BackendError> {
+        let Some(held) = self.turn() else {
+            return Ok(());
+        };
+        if held.slot().is_some() {
+            return Ok(());
+        }
+        while lock::is_held(&held.asking) {
+            tokio::time::sleep(TRY).await;
+        }
+        let file = lock::exclusive(&held.path, || {}).await;
+        let file = file.map_err(|error| dirs::failed("lock", &held.path, error))?;
+        sign(&file);
+        *held.slot() = Some(file);
+        Ok(())
+    }
+}
+
+/// The file that is locked by the one command that asks whoever has a project's lock to let it in between.
+fn asking(path: &Path) -> PathBuf {
+    path.with_file_name("asking.lock")
+}
+
+fn waiting(project: &str, path: &Path) -> Event {
+    let who = who(path).unwrap_or_else(|| "it".to_owned());
+    Event::Note(format!(
+        "another wharf is working on project {project}: waiting for {who}"
+    ))
+}
+
+/// Takes the lock of a file if nobody has it.
+fn try_exclusive(path: &Path) -> io::Result<Option<File>> {
+    let file = lock::open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,119 @@
+//! Two commands on one project: one that only waits lets the other in, and no second copy of a service runs.
+
+use rustix::process::Signal;
+
+use crate::support::running::Running;
+use crate::support::{Process, Sandbox, eventually};
+
+/// `d` waits for `h`, which is healthy once there is a file `ok`.
+const WAITING: &str = "services:\n  h:\n    x-wharf: {process: {command: [sleep, '1000']}}\n    \
+    healthcheck: {test: 'test -f ok', interval: 100ms, retries: 100000}\n  \
+    d: {x-wharf: {process: {command: [sleep, '1000']}}, depends_on: {h: {condition: service_healthy}}}\n";
+
+/// An `up -d` that waits for `h`.
+fn waiting(sandbox: &Sandbox) -> Running {
+    sandbox.write("compose.yaml", WAITING);
+    let up = sandbox.spawn(&["up", "-d"]);
+    up.wait_for_line("-h-1: start");
+    up
+}
+
+fn services(sandbox: &Sandbox) -> Vec<String> {
+    let rows = sandbox.wharf(&["ps", "--format", "json"]).expect(0);
+    let rows = rows.json_lines();
+    let name = |row: &serde_json::Value| row["Service"].as_str().unwrap().to_owned();
+    rows.iter().map(name).collect()
+}
+
+#[test]
+fn what_ends_services_gets_in_while_up_waits() {
+    for command in [
+        &["stop", "-t", "0", "h"][..],
+        &["stop"],
+        &["down"],
+        &["restart", "h"],
+        &["rm", "-sf", "h"],
+    ] {
+        let sandbox = Sandbox::new();
+        let up = waiting(&sandbox);
+        sandbox.wharf(command).expect(0);
+        let words = "another command has changed what this one was waiting for";
+        let up = up.wait().expect(1).expect_text(words);
+        let named = format!("{}` (pid ", command.join(" "));
+        assert!(up.stderr.contains(&named), "{up}");
+        assert!(!services(&sandbox).contains(&"d".to_owned()), "{up}");
+        sandbox.wharf(&["down", "-t", "0"]).expect(0);
+    }
+}
+
+#[test]
+fn an_up_goes_on_after_a_command_that_took_nothing_from_it() {
+    let sandbox = Sandbox::new();
+    let up = waiting(&sandbox);
+    sandbox
+        .wharf(&["run", "--rm", "--no-deps", "h", "true"])
+        .expect(0);
+    sandbox.write("ok", "");
+    up.wait().expect(0);
+    assert_eq!(services(&sandbox), ["d", "h"]);
+    sandbox.wharf(&["down", "-t", "0"]).expect(0);
+}
+
+#[test]
+fn who_has_to_wait_is_told_for_whom() {
+    let sandbox = Sandbox::new();
+    let up = waiting(&sandbox);
+    let second = sandbox.spawn(&["up", "-d"]);
+    let line = second.wait_for_line("another wharf is working on project");
+    assert!(
+        line.contains(&format!("up -d` (pid {})", up.pid())),
+        "{line}"
+    );
+    sandbox.write("ok", "");
+    up.wait().expect(0);
+    second.wait().expect(0);
+    sandbox.wharf(&["down", "-t", "0"]).expect(0);
+}
+
+#[test]
+fn what_runs_without_its_ledger_is_ended_before_another_copy_starts() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services: {a: {x-wharf: {process: {command: [sleep, '1000']}}}}\n",
+    );
+    let pid = || {
+        let rows = sandbox.wharf(&["ps", "--format", "json"]).expect(0);
+        let pid = rows.json_lines()[0]["Pid"].as_u64().unwrap();
+        u32::try_from(pid).unwrap()
+    };
+    for also_its_keeper in [false, true] {
+        sandbox.wharf(&["up", "-d"]).expect(0);
+        let first = Process::open(pid()).unwrap();
+        let state = sandbox
+            .path()
+            .with_file_name("state/wharf/projects")
+            .join(sandbox.project());
+        if also_its_keeper {
+            let named = format!("keeper of {}-a-1", sandbox.project());
+            let mut all = sandbox.processes().into_iter();
+            let keeper = all
+                .find(|one| one.command_line().starts_with(&named))
+                .unwrap();
+            keeper.signal(Signal::KILL);
+            keeper.wait_end();
+        }
+        // What is written at the same moment is in the way of its removal.
+        eventually("the state is removed", || {
+            std::fs::remove_dir_all(&state).ok()
+        });
+        sandbox
+            .wharf(&["up", "-d"])
+            .expect(0)
+            .expect_text("what it left is stopped: ")
+            .expect_text(&format!("a (pid {})", first.pid()));
+        assert!(first.ended());
+        assert_ne!(pid(), first.pid());
+        sandbox.wharf(&["down", "-t", "0"]).expect(0);
+    }
+}
