@@ -596,7 +596,7 @@ fn local_services_without_an_engine_find_each_other() {
 
 #[test]
 fn local_services_are_there_for_commands_without_an_engine() {
-    let sandbox = Sandbox::new();
+    let mut sandbox = Sandbox::new();
     sandbox.set("DOCKER_HOST", "unix:///nowhere.sock");
     sandbox.write(
         "compose.yaml",
