@@ -392,8 +392,8 @@ fn query_host(before: &str) -> Option<(&str, u16)> {
     if rest.contains(is_part) {
         return None;
     }
-    let words = head.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '+');
-    let scheme = words.into_iter().next()?.split('+').next()?;
+    let mut words = head.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '+');
+    let scheme = words.next()?.split('+').next()?;
     let port = match scheme.to_ascii_lowercase().as_str() {
         "postgres" | "postgresql" => 5432,
         "mysql" | "mariadb" => 3306,
