@@ -129,13 +129,12 @@ fn unquoted(text: &str, separates: impl Fn(char) -> bool) -> Option<Vec<Range<us
     for (at, c) in text.char_indices() {
         match quote {
             Some(open) if c == open && before != '\\' => quote = None,
-            Some(_) => {}
             None if matches!(c, '\'' | '"') && before == '=' => quote = Some(c),
             None if separates(c) => {
                 all.push(begin..at);
                 begin = at + c.len_utf8();
             }
-            None => {}
+            Some(_) | None => {}
         }
         // Around the sign of a pair there may be space.
         if before != '=' || !c.is_whitespace() {
