@@ -2,7 +2,7 @@
 //! forwarder acts on. Pure; looks nothing up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,20 @@ pub struct Names {
     pub addresses: BTreeMap<String, Ipv4Addr>,
     /// Where the values of its environment lead to; the forwarder listens there.
     pub forwards: Vec<Forward>,
+    /// Names that it alone has for services: `links`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<String, String>,
+    /// Names that it alone has for addresses: `extra_hosts`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra: Vec<(String, IpAddr)>,
+    /// Containers live in its relay's network namespace, so its names mean what listens there, too.
+    #[serde(skip_serializing_if = "is_false")]
+    pub shares: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl Names {

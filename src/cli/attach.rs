@@ -39,7 +39,9 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let instances = named.instances(context.ui, &backends).await?;
+    let services = std::slice::from_ref(&args.service);
+    let sight = named.sight(context.ui, &backends, services).await?;
+    let instances = sight.instances;
     let instance = running(&named, &instances, &args.service, args.index)?;
     match instance.backend {
         BackendKind::Container => to_container(&backends, instance, args).await,

@@ -64,8 +64,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     };
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let instances = named.instances(context.ui, &backends).await?;
-    let instance = running(&named, &instances, service, args.index)?;
+    let services = std::slice::from_ref(service);
+    let sight = named.sight(context.ui, &backends, services).await?;
+    let instance = running(&named, &sight.instances, service, args.index)?;
     let environment = variables(context, &args.env);
     let tty = !args.no_tty && std::io::stdout().is_terminal();
     let stdin = args.interactive;

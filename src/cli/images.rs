@@ -31,7 +31,9 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let mut found = rows(&named, context, &backends).await?;
+    let (mut found, rest) = rows(&named, context, &backends, &args.services).await?;
+    // Images are the engine's alone.
+    rest.done()?;
     found.retain(|row| {
         row.backend == BackendKind::Container
             && (args.services.is_empty() || args.services.contains(&row.service))

@@ -25,7 +25,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let backends = context.backends()?;
     // Not in turn: it is for what does not come to an end, which may be what another command waits for. A signal is
     // one effect on one instance, and makes and removes nothing.
-    let instances = named.instances(context.ui, &backends).await?;
+    let sight = named.sight(context.ui, &backends, &args.services).await?;
+    let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
     let observed = Observed {
         instances,
@@ -39,7 +40,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let plan = down::kill(&observed, &ending, &args.signal);
     if plan.steps.is_empty() {
         context.ui.status("nothing to kill: no instance runs");
-        return Ok(());
+        return rest.done();
     }
-    carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await?;
+    rest.done()
 }

@@ -60,7 +60,8 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let instances = named.instances(context.ui, &backends).await?;
+    let sight = named.sight(context.ui, &backends, &args.services).await?;
+    let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
     let instances = args.chosen(instances);
     if let Some(index) = args.index {
@@ -139,7 +140,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     match shown {
         // A reader that went away (`| head`) has seen what it wanted.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        shown => Ok(shown?),
+        shown => {
+            shown?;
+            rest.done()
+        }
     }
 }
 
@@ -316,9 +320,12 @@ impl Following<'_> {
     /// Those of the services that live now.
     async fn alive(&self) -> Result<Vec<Instance>, Failure> {
         let ui = self.screen.context.ui;
-        let mut found = self
-            .args
-            .chosen(self.named.instances(ui, self.backends).await?);
+        let mut found = self.args.chosen(
+            self.named
+                .sight(ui, self.backends, &self.args.services)
+                .await?
+                .instances,
+        );
         found.retain(|instance| instance.status.is_alive());
         Ok(found)
     }

@@ -49,6 +49,7 @@ mod server;
 mod session;
 mod settle;
 mod shown;
+mod sight;
 mod signals;
 mod start;
 mod stats;

@@ -40,7 +40,8 @@ async fn run(
     let named = context.name_or_project()?;
     let backends = context.backends()?;
     let _alone = context.lock_soon(&backends, named.name()).await?;
-    let instances = named.instances(context.ui, &backends).await?;
+    let sight = named.sight(context.ui, &backends, services).await?;
+    let (instances, rest) = sight.parts();
     named.check_services(services, &instances)?;
     let observed = Observed {
         instances,
@@ -51,7 +52,8 @@ async fn run(
         context
             .ui
             .status(format!("nothing to {what}: no instance runs"));
-        return Ok(());
+        return rest.done();
     }
-    carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await?;
+    rest.done()
 }

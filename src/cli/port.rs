@@ -42,8 +42,10 @@ enum Transport {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let instances = named.instances(context.ui, &backends).await?;
-    named.check_services(std::slice::from_ref(&args.service), &instances)?;
+    let services = std::slice::from_ref(&args.service);
+    let sight = named.sight(context.ui, &backends, services).await?;
+    let instances = sight.instances;
+    named.check_services(services, &instances)?;
     let wanted = |instance: &&Instance| {
         instance.service == args.service
             && !instance.one_off

@@ -76,7 +76,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let states = states(args)?;
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let mut found = rows(&named, context, &backends).await?;
+    let (mut found, rest) = rows(&named, context, &backends, &args.services).await?;
     if args.all && backends.processes.has_relays(named.name())? {
         add_relays(&mut found, named.name(), &backends).await?;
     }
@@ -93,14 +93,14 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     });
     if args.quiet {
         context.ui.lines(found.iter().map(|row| &row.id));
-        return Ok(());
+        return rest.done();
     }
     if args.only_services {
         let mut names: Vec<&str> = found.iter().map(|row| row.service.as_str()).collect();
         names.sort_unstable();
         names.dedup();
         context.ui.lines(names);
-        return Ok(());
+        return rest.done();
     }
     if format.shows(&args.format, ".Pid") {
         let containers = |row: &&Row| row.backend == BackendKind::Container && row.is_alive();
@@ -136,7 +136,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         })
         .map_err(template_error)?;
     context.ui.lines(lines);
-    Ok(())
+    rest.done()
 }
 
 /// Relays are instances of the services that they stand for, as `docker compose ps --all` shows them.

@@ -27,7 +27,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
     let _alone = context.lock_soon(&backends, named.name()).await?;
-    let instances = named.instances(context.ui, &backends).await?;
+    let sight = named.sight(context.ui, &backends, &args.services).await?;
+    let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
     let observed = Observed {
         instances,
@@ -43,7 +44,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     context.note_all(&plan);
     if plan.steps.is_empty() {
         context.ui.status("nothing to restart");
-        return Ok(());
+        return rest.done();
     }
-    carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await?;
+    rest.done()
 }

@@ -29,7 +29,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
     let _alone = context.lock_soon(&backends, named.name()).await?;
-    let instances = named.instances(context.ui, &backends).await?;
+    let sight = named.sight(context.ui, &backends, &args.services).await?;
+    let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
     let observed = Observed {
         instances,
@@ -43,7 +44,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let plan = down::remove(&observed, &ending, args.stop);
     if plan.steps.is_empty() {
         context.ui.status("nothing to remove: no stopped instances");
-        return Ok(());
+        return rest.done();
     }
     let what = format!("Going to remove {}", removed(&plan).join(", "));
     if context.global.dry_run {
@@ -53,7 +54,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     } else if !context.ui.confirm(&what) {
         return Ok(());
     }
-    carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await?;
+    rest.done()
 }
 
 fn removed(plan: &Plan) -> Vec<&str> {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::backend::container::Listing;
 use crate::backend::router::Backends;
 use crate::cli::context::{Context, Named};
+use crate::cli::sight::Rest;
 use crate::error::{Error, Result};
 use crate::port::claim::Protocol;
 use crate::port::sockets;
@@ -55,19 +56,20 @@ pub(super) struct Row {
     chosen: bool,
 }
 
-/// The instances of a project, by name.
+/// The instances of a project, by name, and what is out of sight of these services (none: all).
 pub(super) async fn rows(
     named: &Named,
     context: &Context,
     backends: &Backends,
-) -> Result<Vec<Row>> {
+    services: &[String],
+) -> Result<(Vec<Row>, Rest)> {
     use crate::backend::Backend as _;
     let processes = backends.processes.observe(named.name()).await?;
     let mut rows: Vec<Row> = processes.iter().map(Row::of_process).collect();
-    if named
-        .in_engine(context.ui, backends, !rows.is_empty())
-        .await?
-    {
+    let rest = named
+        .rest(context.ui, backends, services, &processes)
+        .await?;
+    if rest.in_engine {
         let containers = backends.containers.listed(Some(named.name())).await?;
         rows.extend(containers.into_iter().map(Row::of_container));
     }
@@ -76,7 +78,7 @@ pub(super) async fn rows(
         row.chosen = choices.get(&row.service) == Some(&row.backend);
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(rows)
+    Ok((rows, rest))
 }
 
 /// Fails on a service that neither the files nor the instances know; without files every name is fine.

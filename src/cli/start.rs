@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::cli::await_up::await_up;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
+use crate::cli::sight::Rest;
 use crate::error::{Error, Result};
 use crate::plan::launch;
 use crate::state::{Instance, Observed, Status};
@@ -27,9 +28,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project_of(&args.services)?;
     let backends = context.backends()?;
     let alone = context.lock(&backends, named.name()).await?;
-    let instances = named.instances(context.ui, &backends).await?;
+    let sight = named.sight(context.ui, &backends, &args.services).await?;
+    let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
-    check_instances(context, &named, &args.services, &instances)?;
+    check_instances(context, &named, &args.services, &instances, &rest)?;
     let launching = context.launching(&named, &args.services);
     let observed = Observed {
         instances,
@@ -49,7 +51,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         let limit = args.wait_timeout.map(Duration::from_secs);
         await_up(context, &backends, &named, &launching, limit).await?;
     }
-    Ok(())
+    rest.done()
 }
 
 /// Says which services have nothing that could be started; fails where the project has nothing at all, or
@@ -59,6 +61,7 @@ fn check_instances(
     named: &Named,
     services: &[String],
     instances: &[Instance],
+    rest: &Rest,
 ) -> Result<()> {
     let is_replica = |instance: &&Instance| !instance.one_off && !instance.is_unfinished();
     let replicas = || instances.iter().filter(is_replica);
@@ -70,7 +73,8 @@ fn check_instances(
         let wanted = project.services.values();
         let wanted = wanted.filter(|service| {
             // What another program provides never has one.
-            service.scale != Some(0) && service.provider.is_none() && none(&service.name)
+            let has_none = none(&service.name) && !rest.hides(&service.name);
+            service.scale != Some(0) && service.provider.is_none() && has_none
         });
         for service in wanted {
             let name = &service.name;

@@ -30,7 +30,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ..context.ending(&named, &args.services)
     };
     let _alone = hasten::lock(context, &backends, &named, &ending).await?;
-    let instances = named.instances(context.ui, &backends).await?;
+    let sight = named.sight(context.ui, &backends, &args.services).await?;
+    let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
     let ending = Ending {
         providers: provide::ending(context, &backends, &named, &args.services, Provision::Stop)
@@ -47,7 +48,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     );
     if plan.steps.is_empty() {
         context.ui.status("nothing to stop");
-        return Ok(());
+        return rest.done();
     }
-    carry_out(context, &backends, &plan).await.map(drop)
+    carry_out(context, &backends, &plan).await?;
+    rest.done()
 }

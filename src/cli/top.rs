@@ -20,6 +20,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let backends = context.backends()?;
     let processes = backends.processes.observe(named.name()).await?;
     let asked = |service: &String| args.services.is_empty() || args.services.contains(service);
+    let rest = named
+        .rest(context.ui, &backends, &args.services, &processes)
+        .await?;
     let processes: Vec<&Instance> = processes
         .iter()
         .filter(|instance| asked(&instance.service))
@@ -31,10 +34,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         .zip(&processes)
         .map(|(top, each)| (each.name.clone(), each.service.clone(), each.number, top))
         .collect();
-    if named
-        .in_engine(context.ui, &backends, !processes.is_empty())
-        .await?
-    {
+    if rest.in_engine {
         let mut containers = backends.containers.listed(Some(named.name())).await?;
         containers.retain(|each| {
             asked(&each.service) && matches!(each.state.as_str(), "running" | "paused")
@@ -62,7 +62,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
     }
     if titles.is_empty() {
-        return Ok(());
+        return rest.done();
     }
     let mut table = Table::new(["SERVICE", "#"]).narrow();
     table.head(titles.iter().map(|title| (*title).to_owned()));
@@ -85,5 +85,5 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
     }
     context.ui.lines(table.lines());
-    Ok(())
+    rest.done()
 }

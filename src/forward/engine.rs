@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::say;
+use super::{relay_containers, say};
 use crate::backend::BackendError;
 use crate::backend::container::{Acquaintances, Containers, Neighbourhood};
 
@@ -32,11 +32,13 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Begins to follow.
-    pub(super) fn follow(containers: Containers) -> Self {
+    pub(super) fn follow(containers: Containers, project: String) -> Self {
         let (asks, asked) = mpsc::unbounded_channel();
         let (shown, seen) = watch::channel(Neighbourhood::default());
         let follower = Follower {
             containers,
+            project,
+            was_away: false,
             acquaintances: Acquaintances::default(),
             networks: BTreeSet::new(),
             asked,
@@ -69,6 +71,9 @@ impl Engine {
 
 struct Follower {
     containers: Containers,
+    project: String,
+    /// Whether its events ended since the last look.
+    was_away: bool,
     acquaintances: Acquaintances,
     networks: BTreeSet<String>,
     asked: mpsc::UnboundedReceiver<Ask>,
@@ -84,6 +89,7 @@ impl Follower {
                 // Nobody asks any more.
                 Ok(()) => return,
                 Err(error) => {
+                    self.was_away = true;
                     if !said {
                         say(format_args!("{}", reason(&error)));
                         said = true;
@@ -102,6 +108,9 @@ impl Follower {
         let containers = self.containers.clone();
         let stirrings = containers.stirrings().await?;
         let mut stirrings = std::pin::pin!(stirrings);
+        if std::mem::take(&mut self.was_away) {
+            self.rouse().await;
+        }
         self.look().await?;
         (*pause, *said) = (PAUSES.0, false);
         loop {
@@ -126,6 +135,20 @@ impl Follower {
                 }
                 () = tokio::time::sleep(REGULARLY) => self.look().await?,
             }
+        }
+    }
+
+    /// Starts the project's relays that were there when the engine went away and have ended since. One that was killed
+    /// ends what its containers left when it comes back, and takes that for the wish of a user.
+    async fn rouse(&self) {
+        let relays = relay_containers(&self.shown.borrow(), &self.project);
+        let services: Vec<String> = relays.into_values().map(|(service, _)| service).collect();
+        if services.is_empty() {
+            return;
+        }
+        // Whatever fails here leaves names as they are: the next command looks again.
+        if let Err(error) = self.containers.rouse_relays(&self.project, &services).await {
+            say(format_args!("relays stay away: {}", reason(&error)));
         }
     }
 

@@ -170,7 +170,7 @@ impl Forwarder {
             ledger: Ledger::open(dir.clone()),
             entries: Vec::new(),
             hearing: Hearing::default(),
-            engine: containers.map(Engine::follow),
+            engine: containers.map(|containers| Engine::follow(containers, dir.name().to_owned())),
             base: Base::new(PathBuf::from("/etc/hosts")),
             files: Files::default(),
             meetings: Meetings::default(),

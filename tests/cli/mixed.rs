@@ -593,3 +593,90 @@ fn local_services_without_an_engine_find_each_other() {
         });
     }
 }
+
+#[test]
+fn local_services_are_there_for_commands_without_an_engine() {
+    let mut sandbox = Sandbox::new();
+    sandbox.set("DOCKER_HOST", "unix:///nowhere.sock");
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  db: {image: db}\n  api:\n    depends_on: [db]\n    stop_grace_period: 0s\n    \
+         x-wharf: {process: {command: [sh, -c, 'echo here; exec sleep 1000']}}\n",
+    );
+    sandbox.wharf(&["up", "-d", "--no-deps", "api"]).expect(0);
+    let said = "nothing is known of `db`";
+    for words in [
+        &["exec", "-T", "api", "true"][..],
+        &["ps", "api"],
+        &["logs", "api"],
+        &["top", "api"],
+        &["restart", "api"],
+        &["stop", "api"],
+        &["start", "api"],
+        &["pause", "api"],
+        &["unpause", "api"],
+        &["kill", "api"],
+        &["rm", "-f", "api"],
+    ] {
+        let done = sandbox.wharf(words).expect(0);
+        assert!(done.stderr.contains(said), "{words:?}: {done}");
+    }
+    sandbox.wharf(&["up", "-d", "--no-deps", "api"]).expect(0);
+    // What can be done is done; the rest was asked for, too.
+    let listed = sandbox.wharf(&["ps"]).expect(4);
+    assert!(listed.stdout.contains("-api-1"), "{listed}");
+    assert!(listed.stderr.contains(said), "{listed}");
+    let stopped = sandbox.wharf(&["stop"]).expect(4);
+    assert!(stopped.stderr.contains("-api-1: stop"), "{stopped}");
+    for words in [&["logs", "db"][..], &["exec", "-T", "db", "true"]] {
+        sandbox.wharf(words).expect(4);
+    }
+}
+
+#[test]
+fn links_extra_hosts_hostnames_and_shared_namespaces_go_along() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let image = engine.busybox();
+    let web = |name: &str| {
+        sandbox.write(&format!("www/{name}/who"), name);
+        format!(
+            "{{image: {image}, pull_policy: never, stop_grace_period: 0s, volumes: ['./www/{name}:/www:ro'], \
+             command: [httpd, -f, -p, '8090', -h, /www], "
+        )
+    };
+    let container = |name: &str, more: &str| format!("  {name}: {}{more}}}\n", web(name));
+    sandbox.write(
+        "compose.yaml",
+        [
+            "services:\n",
+            &container("db", "hostname: db-host, expose: ['8090']"),
+            &container("beside", "network_mode: 'service:web'"),
+            "  web:\n    hostname: web-host\n    links: ['db:database']\n    \
+             extra_hosts: ['far:10.0.0.9', 'host.docker.internal:host-gateway']\n    stop_grace_period: 0s\n    \
+             x-wharf: {process: {command: [sleep, '1000']}}\n",
+            "  job:\n    stop_grace_period: 0s\n    x-wharf: {process: {command: [sleep, '1000']}}\n",
+        ]
+        .concat(),
+    );
+    let up = sandbox.wharf(&["up", "-d"]).expect(0);
+    assert!(!up.stderr.contains("extra_hosts"), "{up}");
+    let has = |from: &str, name: &str| {
+        let line = format!("grep -E '[[:space:]]{name}( |$)' /etc/hosts");
+        beside(&sandbox, from, &line).stdout
+    };
+    assert!(has("web", "far").starts_with("10.0.0.9"));
+    assert!(has("web", "host[.]docker[.]internal").starts_with("127.0.0.1"));
+    assert_eq!(has("job", "far"), "");
+    let answers = |from: &str, name: &str, expected: &str| {
+        eventually("the name works", || {
+            (ask(&sandbox, from, name, 8090) == expected).then_some(())
+        });
+    };
+    answers("web", "database", "db");
+    answers("web", "db-host", "db");
+    // In the relay's namespace, by each of its names.
+    for (from, name) in [("job", "web"), ("job", "web-host"), ("db", "web-host")] {
+        answers(from, name, "beside");
+    }
+}

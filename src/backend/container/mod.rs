@@ -59,8 +59,9 @@ mod whereabouts;
 mod wire;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::sync::OnceCell;
@@ -106,6 +107,8 @@ pub struct Containers {
 struct Shared {
     env: Env,
     engine: OnceCell<Engine>,
+    /// It has had its time once, and has not answered.
+    is_late: AtomicBool,
     /// What was learnt about replaced containers while they existed.
     replaced: replace::Replaced,
     /// The hooks of the compose file.
@@ -152,6 +155,7 @@ impl Containers {
             shared: Arc::new(Shared {
                 env: env.clone(),
                 engine: OnceCell::new(),
+                is_late: AtomicBool::new(false),
                 replaced: replace::Replaced::default(),
                 declared: OnceLock::new(),
             }),
@@ -175,13 +179,27 @@ impl Containers {
     async fn engine(&self) -> Result<&Engine, BackendError> {
         self.shared
             .engine
-            .get_or_try_init(|| Engine::connect(&self.shared.env))
+            .get_or_try_init(|| async {
+                let is_late = &self.shared.is_late;
+                let patience = if is_late.load(Ordering::Relaxed) {
+                    SOON
+                } else {
+                    HELLO
+                };
+                let begun = Instant::now();
+                let engine = Engine::connect(&self.shared.env, patience).await;
+                is_late.store(
+                    engine.is_err() && begun.elapsed() >= patience,
+                    Ordering::Relaxed,
+                );
+                engine
+            })
             .await
     }
 }
 
 impl Engine {
-    async fn connect(env: &Env) -> Result<Self, BackendError> {
+    async fn connect(env: &Env, patience: Duration) -> Result<Self, BackendError> {
         let endpoint = connect::endpoint(env).map_err(|error| {
             if let Some(name) = error.missing_context() {
                 let name = name.to_owned();
@@ -200,7 +218,7 @@ impl Engine {
         let local = endpoint.is_local();
         let wire = Wire::new(endpoint, env);
         let unreachable = |error| fault::unreachable_engine(&name, error);
-        let (version, newest) = tokio::time::timeout(HELLO, wire.hello())
+        let (version, newest) = tokio::time::timeout(patience, wire.hello())
             .await
             .map_err(|_| unreachable(bollard::errors::Error::RequestTimeoutError))?
             .map_err(unreachable)?;

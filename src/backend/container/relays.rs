@@ -2,6 +2,8 @@
 
 use std::{fs, io};
 
+use bollard::query_parameters::RestartContainerOptionsBuilder;
+
 use super::reply::Info;
 use super::{Containers, RelayImage, start};
 use crate::backend::BackendError;
@@ -63,6 +65,31 @@ impl Containers {
             let is_one = relay.role() == Some(Role::Relay) && services.contains(&relay.service);
             if is_one && matches!(relay.status, Status::Exited { .. }) {
                 start::container(engine, &relay.id.0, &relay.name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Restarts the running relays of these services, which mounts their directories anew.
+    ///
+    /// # Errors
+    /// As [`Containers::rouse_relays`].
+    pub async fn restart_relays(
+        &self,
+        project: &str,
+        services: &[String],
+    ) -> Result<(), BackendError> {
+        let engine = self.engine().await?;
+        for relay in self.outlines(project).await? {
+            let is_one = relay.role() == Some(Role::Relay) && services.contains(&relay.service);
+            if is_one && relay.status == Status::Running {
+                let options = RestartContainerOptionsBuilder::new().t(1).build();
+                let restarted = engine
+                    .docker
+                    .restart_container(&relay.id.0, Some(options))
+                    .await;
+                restarted
+                    .map_err(|error| engine.refused(format!("restart {}", relay.name), error))?;
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups};
 use super::connect::{self, Endpoint};
 use super::credentials::Credentials;
 use super::engines::{PATIENCE, contexts, is_absent, leading, sockets};
-use super::{Containers, Engine, buildkit, reply};
+use super::{Containers, Engine, HELLO, buildkit, reply};
 use crate::backend::BackendError;
 use crate::project::Env;
 use crate::users;
@@ -236,7 +236,7 @@ async fn ask(place: Place) -> EngineFacts {
 }
 
 async fn answer(env: &Env) -> Result<Abilities, BackendError> {
-    let engine = Engine::connect(env).await?;
+    let engine = Engine::connect(env, HELLO).await?;
     let (info, buildkit, product) = tokio::join!(
         engine.get::<reply::Info>("/info"),
         buildkit::reach(&engine),

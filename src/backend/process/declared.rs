@@ -10,6 +10,7 @@ use super::attributes::{Attributes, HookCommand, Limit, Pacing, Rotation};
 use super::cgroup::{Place, Resources};
 use super::{child, convert};
 use crate::backend::BackendError;
+use crate::naming::{Names, Way};
 use crate::project::model::{Blkio, Hook, Logging, NetworkAttachment, RestartPacing, Service};
 
 /// The limits of the `local` logging driver of the engine.
@@ -80,9 +81,11 @@ pub(super) fn attributes(
     })
 }
 
-/// Attributes that are set and mean nothing for a process, by their names in the compose file. `is_named`: others find
-/// it by name, on its networks.
-pub(super) fn without_effect(service: &Service, is_named: bool) -> Vec<&'static str> {
+/// Attributes that are set and mean nothing for a process with these names, by their own names in the compose file.
+pub(super) fn without_effect(service: &Service, names: &Names) -> Vec<&'static str> {
+    // Others find it by name, on its networks.
+    let is_named = !names.places.is_empty();
+    let has_hosts = names.way == Way::Hosts;
     let own_network = |key: &String| key != "default";
     let mut networks = service.networks.values();
     let has_place = |place: &NetworkAttachment| {
@@ -120,10 +123,14 @@ pub(super) fn without_effect(service: &Service, is_named: bool) -> Vec<&'static 
             !is_named && service.networks.keys().any(own_network),
         ),
         ("network_mode", service.network_mode.is_some()),
-        ("hostname", service.hostname.is_some()),
+        ("hostname", !is_named && service.hostname.is_some()),
+        (
+            "hostname for itself",
+            is_named && service.hostname.is_some(),
+        ),
         ("domainname", service.domainname.is_some()),
         ("mac_address", service.mac_address.is_some()),
-        ("extra_hosts", !service.extra_hosts.is_empty()),
+        ("extra_hosts", !has_hosts && !service.extra_hosts.is_empty()),
         ("dns", !service.dns.is_empty()),
         ("dns_opt", !service.dns_opt.is_empty()),
         ("dns_search", !service.dns_search.is_empty()),
@@ -306,6 +313,7 @@ fn decimal_size(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::naming::Place as Network;
 
     fn logging(driver: Option<&str>, options: &[(&str, &str)]) -> Option<Rotation> {
         let logging = Logging {
@@ -347,13 +355,30 @@ mod tests {
 
     #[test]
     fn what_means_nothing_is_named() {
-        let service = Service {
+        let mut service = Service {
             privileged: true,
             hostname: Some("web".into()),
             ..Service::default()
         };
-        assert_eq!(without_effect(&service, false), ["hostname", "privileged"]);
-        assert!(without_effect(&Service::default(), false).is_empty());
+        let none = Names::default();
+        assert_eq!(without_effect(&service, &none), ["hostname", "privileged"]);
+        let named = Names {
+            way: Way::Hosts,
+            places: vec![Network {
+                network: "n".to_owned(),
+                aliases: Vec::new(),
+            }],
+            ..Names::default()
+        };
+        service.extra_hosts = vec!["x:10.0.0.1".to_owned()];
+        assert_eq!(
+            without_effect(&service, &named),
+            ["hostname for itself", "privileged"]
+        );
+        service.hostname = None;
+        let without = ["extra_hosts", "privileged"];
+        assert_eq!(without_effect(&service, &none), without);
+        assert!(without_effect(&Service::default(), &none).is_empty());
     }
 
     #[test]

@@ -239,7 +239,7 @@ impl Processes {
                 )));
             }
         }
-        let without_effect = declared::without_effect(&spec.service, !spec.names.places.is_empty());
+        let without_effect = declared::without_effect(&spec.service, &spec.names);
         if spec.number <= 1 && !without_effect.is_empty() {
             events.send(Event::Note(format!(
                 "{} runs as a local process, for which these have no effect: {}",

@@ -132,7 +132,8 @@ fn works(check: String, engine: &EngineFacts, abilities: &Abilities, found: &str
     let hint = if abilities.api < NEWEST_API {
         format!("sudo apt-get install docker-ce   # {NEWEST} or newer has all of it")
     } else {
-        "docker context use default   # a rootful engine of this machine has all of it".to_owned()
+        let current = another(engine);
+        format!("{current}   # a rootful engine of this machine has all of it")
     };
     Finding::reduced(check, detail, hint)
 }

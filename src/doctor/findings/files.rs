@@ -82,10 +82,16 @@ fn descriptors((soft, hard): (Option<u64>, Option<u64>)) -> Finding {
     let words = format!("{}, and {} where it is asked for", word(soft), word(hard));
     if soft.is_some_and(|soft| soft < DESCRIPTORS) {
         let raised = hard.map_or(DESCRIPTORS, |hard| hard.min(4096));
+        // Only root raises the second one, for a process that is there already, too.
+        let hint = if soft == hard {
+            format!("sudo prlimit --pid $$ --nofile={DESCRIPTORS}")
+        } else {
+            format!("ulimit -n {raised}")
+        };
         return Finding::reduced(
             CHECK,
             format!("{words}: many services or `watch` on large trees may reach it"),
-            format!("ulimit -n {raised}"),
+            hint,
         );
     }
     Finding::ok(CHECK, words)
@@ -132,6 +138,9 @@ mod tests {
             only(&machine, "open files").hint.as_deref(),
             Some("ulimit -n 512")
         );
+        machine.descriptors = (Some(200), Some(200));
+        let hint = only(&machine, "open files").hint.unwrap();
+        assert!(hint.starts_with("sudo prlimit --pid $$ "), "{hint}");
         machine.descriptors = (None, None);
         assert_eq!(only(&machine, "open files").state, State::Ok);
     }

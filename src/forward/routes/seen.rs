@@ -27,7 +27,8 @@ impl<'a> Making<'a> {
                 continue;
             }
             let (all, lines) = seen.entry(View::of(client)).or_insert_with(|| {
-                let all = self.seen_by(client);
+                let mut all = self.seen_by(client);
+                add_own(client, &mut all);
                 let lines = in_lines(&all);
                 (all, lines)
             });
@@ -104,7 +105,8 @@ impl<'a> Making<'a> {
                     || heard.ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
                     || heard.ip.is_unspecified()
             };
-            local.ports.iter().all(|(target, actual)| target == actual)
+            !local.names.shares
+                && local.ports.iter().all(|(target, actual)| target == actual)
                 && heard.all(|heard| is_here(heard) || is_elsewhere_too(local, heard.port))
         };
         let mut together: Vec<&Local> = self
@@ -152,6 +154,8 @@ struct View<'a> {
     networks: BTreeSet<&'a str>,
     scope: &'a str,
     addresses: &'a BTreeMap<String, Ipv4Addr>,
+    links: &'a BTreeMap<String, String>,
+    extra: &'a [(String, IpAddr)],
 }
 
 impl<'a> View<'a> {
@@ -161,7 +165,27 @@ impl<'a> View<'a> {
             networks: places.map(|place| place.network.as_str()).collect(),
             scope: &client.names.scope,
             addresses: &client.names.addresses,
+            links: &client.names.links,
+            extra: &client.names.extra,
         }
+    }
+}
+
+/// Adds the names that an instance alone has. Those with addresses come first, as in a container, whose hosts file has
+/// them.
+fn add_own<'a>(client: &'a Local, seen: &mut Seen<'a>) {
+    for (alias, service) in &client.names.links {
+        let names = seen.values_mut();
+        for names in names.filter(|names| names.contains(service.as_str())) {
+            names.insert(alias);
+        }
+    }
+    let extra = &client.names.extra;
+    for names in seen.values_mut() {
+        names.retain(|name| !extra.iter().any(|(other, _)| other == name));
+    }
+    for (name, address) in extra {
+        seen.entry(*address).or_default().insert(name);
     }
 }
 

@@ -336,6 +336,54 @@ fn replicas_share_their_service_and_those_that_listen_are_preferred() {
 }
 
 #[test]
+fn an_instance_has_names_of_its_own() {
+    let mut web = local("web", &[], &[]);
+    web.names.links = BTreeMap::from([("database".into(), "db".into())]);
+    web.names.extra = vec![
+        ("api".into(), "10.0.0.9".parse().unwrap()),
+        ("far".into(), "10.0.0.9".parse().unwrap()),
+        ("host.docker.internal".into(), "127.0.0.1".parse().unwrap()),
+    ];
+    let api = local("api", &[(8080, 8080)], &[]);
+    let db = member("db", "n", &["172.18.0.2"], &[]);
+    let found = routes(&world(true, vec![api, web], vec![db])).hosts;
+    let seen = |instance: &str, name: &str| -> Vec<String> {
+        let lines = found[instance].iter();
+        lines
+            .filter(|(_, names)| names.iter().any(|it| it == name))
+            .map(|(address, _)| address.to_string())
+            .collect()
+    };
+    assert_eq!(seen("p-web-1", "database"), ["172.18.0.2"]);
+    assert_eq!(seen("p-web-1", "db"), ["172.18.0.2"]);
+    assert_eq!(seen("p-web-1", "far"), ["10.0.0.9"]);
+    // As in a container's own hosts file, which comes before the network's names.
+    assert_eq!(seen("p-web-1", "api"), ["10.0.0.9"]);
+    assert_eq!(seen("p-web-1", "host.docker.internal"), ["127.0.0.1"]);
+    assert_eq!(seen("p-api-1", "api"), ["127.0.0.1"]);
+    for name in ["database", "far", "host.docker.internal"] {
+        assert_eq!(seen("p-api-1", name), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn what_lives_in_a_relays_namespace_is_met_at_its_address() {
+    let web = local("web", &[], &[]);
+    let mut api = local("api", &[(8080, 8080)], &["127.0.0.1:8080"]);
+    let beside = relay("api", "n", "172.18.0.5");
+    let seen = |api: &Local| {
+        let world = world(true, vec![api.clone(), web.clone()], vec![beside.clone()]);
+        let lines = routes(&world).hosts["p-web-1"].clone();
+        let mut lines = lines.iter();
+        let line = lines.find(|(_, names)| names.iter().any(|it| it == "api"));
+        line.map(|(address, _)| address.to_string())
+    };
+    assert_eq!(seen(&api).as_deref(), Some("127.0.0.1"));
+    api.names.shares = true;
+    assert_eq!(seen(&api).as_deref(), Some("172.18.0.5"));
+}
+
+#[test]
 fn addresses_in_an_environment_lead_to_where_the_service_is_now() {
     let forward = |service: &str, port: u16, listen: &str| Forward {
         listen: listen.parse().unwrap(),

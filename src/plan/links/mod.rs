@@ -8,7 +8,7 @@ mod rewrite;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::naming::{Names, Place, Reach, Way, loopback_addresses, moved};
@@ -66,7 +66,13 @@ impl Links {
     }
 
     /// What goes into the ledger entry of a local instance.
-    pub(super) fn names(&self, service: &Service, places: &[Attachment], way: Way) -> Names {
+    pub(super) fn names(
+        &self,
+        inputs: &Inputs<'_>,
+        service: &Service,
+        places: &[Attachment],
+        way: Way,
+    ) -> Names {
         if !self.forwarder {
             return Names::default();
         }
@@ -77,13 +83,18 @@ impl Links {
                 .iter()
                 .map(|place| Place {
                     network: place.network.clone(),
-                    aliases: place.aliases.clone(),
+                    aliases: [&place.aliases[..], service.hostname.as_slice()].concat(),
                 })
                 .collect(),
             exposed: exposed(service),
             scope: self.scope.clone(),
             addresses: self.addresses.clone(),
             forwards: Vec::new(),
+            links: aliased(service)
+                .map(|(alias, service)| (alias.to_owned(), service.to_owned()))
+                .collect(),
+            extra: extra_hosts(service),
+            shares: shares_its_namespace(inputs, service),
         }
     }
 
@@ -153,6 +164,11 @@ fn rewritten(inputs: &Inputs<'_>, service: &Service) -> Outcome {
         };
         for name in hosts(service, other) {
             names.insert(name.to_owned(), mentioned.clone());
+        }
+    }
+    for (alias, service) in aliased(service) {
+        if let Some(mentioned) = names.get(service).cloned() {
+            names.insert(alias.to_owned(), mentioned);
         }
     }
     rewrite(&service.environment, &names, inputs.observed.first_port)
@@ -269,7 +285,41 @@ fn hosts<'a>(service: &'a Service, other: &'a Service) -> impl Iterator<Item = &
     [other.name.as_str()]
         .into_iter()
         .chain(other.container_name.as_deref())
+        .chain(other.hostname.as_deref())
         .chain(aliases)
+}
+
+/// `links` that have another name than the service: the name, and the service.
+fn aliased(service: &Service) -> impl Iterator<Item = (&str, &str)> {
+    let links = service.links.iter();
+    links.filter_map(|link| {
+        let (service, alias) = link.split_once(':')?;
+        Some((alias, service))
+    })
+}
+
+/// `extra_hosts`. This machine is the one that the process runs on.
+fn extra_hosts(service: &Service) -> Vec<(String, IpAddr)> {
+    let entries = service.extra_hosts.iter();
+    entries
+        .filter_map(|entry| {
+            let (name, address) = entry.split_once(':')?;
+            let address = match address {
+                "host-gateway" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                text => text.trim_matches(['[', ']']).parse().ok()?,
+            };
+            Some((name.to_owned(), address))
+        })
+        .collect()
+}
+
+/// Whether containers have the network namespace of a local service, which is its relay's.
+fn shares_its_namespace(inputs: &Inputs<'_>, service: &Service) -> bool {
+    inputs.project.services.values().any(|other| {
+        let mode = other.network_mode.as_deref();
+        mode.and_then(|mode| mode.strip_prefix("service:")) == Some(service.name.as_str())
+            && inputs.placement.of(&other.name) == BackendKind::Container
+    })
 }
 
 fn addresses(project: &Project) -> BTreeMap<String, Ipv4Addr> {

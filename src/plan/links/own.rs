@@ -61,6 +61,7 @@ pub(in crate::plan) fn relay(
     let first = service.instance_name(&project.name, 1);
     for place in &mut networks {
         place.aliases.push(first.clone());
+        place.aliases.extend(service.hostname.clone());
     }
     // Without the names of further replicas: to make it anew for them would end the connections of all.
     let made_from = format!(

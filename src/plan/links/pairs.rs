@@ -37,7 +37,10 @@ pub(super) fn hosts(text: &str) -> Vec<Host> {
         }
     };
     let mut pairs: Vec<(String, Range<usize>)> = Vec::new();
-    for part in parts(text, 0..text.len(), separated) {
+    let Some(all) = unquoted(text, separated) else {
+        return Vec::new();
+    };
+    for part in all {
         let Some(text) = text.get(part.clone()) else {
             return Vec::new();
         };
@@ -106,6 +109,50 @@ pub(super) fn list(text: &str) -> Vec<Host> {
         .into_iter()
         .map(|name| Host { name, port: None })
         .collect()
+}
+
+/// The same, between spaces.
+pub(super) fn words(text: &str) -> Vec<Host> {
+    let named = parts(text, 0..text.len(), |c| c.is_ascii_whitespace());
+    named
+        .into_iter()
+        .map(|name| Host { name, port: None })
+        .collect()
+}
+
+/// The pairs of a text: what separates them does not count in a value between quotes. `None`: one is left open.
+fn unquoted(text: &str, separates: impl Fn(char) -> bool) -> Option<Vec<Range<usize>>> {
+    let mut quote = None;
+    let mut begin = 0;
+    let mut all = Vec::new();
+    let mut before = '\0';
+    for (at, c) in text.char_indices() {
+        match quote {
+            Some(open) if c == open && before != '\\' => quote = None,
+            None if matches!(c, '\'' | '"') && before == '=' => quote = Some(c),
+            None if separates(c) => {
+                all.push(begin..at);
+                begin = at + c.len_utf8();
+            }
+            Some(_) | None => {}
+        }
+        // Around the sign of a pair there may be space.
+        if before != '=' || !c.is_whitespace() {
+            before = c;
+        }
+    }
+    all.push(begin..text.len());
+    let is_something = |range: &Range<usize>| {
+        let text = text.get(range.clone());
+        text.is_some_and(|text| !text.trim().is_empty())
+    };
+    all.retain(is_something);
+    let trim = |range: Range<usize>| {
+        let piece = text.get(range.clone()).unwrap_or_default();
+        let begin = range.start + (piece.len() - piece.trim_start().len());
+        begin..begin + piece.trim().len()
+    };
+    quote.is_none().then(|| all.into_iter().map(trim).collect())
 }
 
 /// `tcp:db` of SQL Server.

@@ -80,6 +80,9 @@ pub(super) fn rewrite(
 ) -> Outcome {
     let mut outcome = Outcome::default();
     for (variable, value) in environment {
+        if says_who_i_am(variable) {
+            continue;
+        }
         let mut scan = Scan {
             variable,
             names,
@@ -87,8 +90,12 @@ pub(super) fn rewrite(
             forwards: BTreeSet::new(),
             refused: BTreeSet::new(),
         };
-        let named = scan.named(value);
-        let to = scan.parts(named.as_deref().unwrap_or(value));
+        let to = if variable.eq_ignore_ascii_case("NO_PROXY") {
+            scan.beside(value)
+        } else {
+            let named = scan.named(value);
+            scan.parts(named.as_deref().unwrap_or(value))
+        };
         if to != *value {
             outcome.values.push(Rewritten {
                 variable: variable.clone(),
@@ -112,10 +119,38 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
+    /// What a name stands for; hosts are the same in any case.
+    fn find(&self, name: &str) -> Option<&Mentioned> {
+        let found = self.names.get(name);
+        found.or_else(|| self.names.get(&name.to_ascii_lowercase()))
+    }
+
+    /// A list of hosts that no proxy is asked for, with the addresses beside the names that other values have now.
+    fn beside(&self, text: &str) -> String {
+        let listed = pairs::list(text);
+        let mut to = text.trim_end_matches([',', ' ']).to_owned();
+        let named = listed.iter().filter_map(|host| text.get(host.name.clone()));
+        let addresses: BTreeSet<Ipv4Addr> = named
+            .filter_map(|name| self.find(name))
+            .map(|mentioned| mentioned.address)
+            .collect();
+        if addresses.is_empty() {
+            return text.to_owned();
+        }
+        for address in addresses {
+            to.push(',');
+            to.push_str(&address.to_string());
+        }
+        to
+    }
+
     /// The value with addresses for names that stand without a port: a list of hosts in a variable that says so, or
     /// a string of pairs.
     fn named(&mut self, text: &str) -> Option<String> {
-        let listed = pairs::list(text);
+        let mut listed = pairs::list(text);
+        if listed.len() == 1 && is_hosts_variable(self.variable) {
+            listed = pairs::words(text);
+        }
         let is_hosts = if listed.len() == 1 {
             is_host_variable(self.variable)
         } else {
@@ -123,7 +158,7 @@ impl Scan<'_> {
         };
         let is_mentioned = |host: &Host| {
             let name = text.get(host.name.clone());
-            name.is_some_and(|name| self.names.contains_key(name))
+            name.is_some_and(|name| self.find(name).is_some())
         };
         let found = if is_hosts && listed.iter().any(is_mentioned) {
             listed
@@ -133,7 +168,7 @@ impl Scan<'_> {
         let is_of_several = found.len() > 1;
         let mut changes: Vec<(Range<usize>, String)> = Vec::new();
         for Host { name, port } in found {
-            let mentioned = text.get(name.clone()).and_then(|name| self.names.get(name));
+            let mentioned = text.get(name.clone()).and_then(|name| self.find(name));
             let Some(mentioned) = mentioned.cloned() else {
                 continue;
             };
@@ -204,8 +239,13 @@ impl Scan<'_> {
 
     /// What stands for a word, and how much of the text after it that replaces.
     fn host(&mut self, before: &str, word: &str, after: &str) -> Option<(String, usize)> {
-        let mentioned = self.names.get(word)?.clone();
         let scheme = scheme(before);
+        let (in_query, default) = query_host(before).unzip();
+        let mentioned = if scheme.is_some() || in_query.is_some() {
+            self.find(word)?.clone()
+        } else {
+            self.names.get(word)?.clone()
+        };
         if let Some((port, digits)) = port(after) {
             let end = after.get(1 + digits..).unwrap_or_default();
             // `scheme://db:1234@host`: a user and a password.
@@ -215,6 +255,9 @@ impl Scan<'_> {
             }
             let to = self.listen(&mentioned, port);
             return Some((format!("{}:{to}", mentioned.address), 1 + digits));
+        }
+        if let (Some(query), Some(default)) = (in_query, default) {
+            return self.in_query(&mentioned, query, after, default);
         }
         let scheme = scheme?;
         let ends = after.is_empty() || after.starts_with(ENDS);
@@ -236,6 +279,29 @@ impl Scan<'_> {
         } else {
             Some((format!("{address}:{to}"), 0))
         }
+    }
+
+    /// `?host=db` of an address of a database, whose port is said elsewhere or is the usual one.
+    fn in_query(
+        &mut self,
+        mentioned: &Mentioned,
+        query: &str,
+        after: &str,
+        default: u16,
+    ) -> Option<(String, usize)> {
+        if !(after.is_empty() || after.starts_with(['&', ',', '#', ' ', '"', '\''])) {
+            return None;
+        }
+        let ends = |c: char| matches!(c, '#' | ' ' | '"' | '\'');
+        let rest = after.split(ends).next().unwrap_or_default();
+        let mut said = query.split('&').chain(rest.split('&'));
+        let port = said.find_map(|pair| pair.strip_prefix("port=")?.parse().ok());
+        let port = port.unwrap_or(default);
+        self.lead(mentioned, port, port);
+        if port < self.first_port {
+            self.refused.insert((mentioned.service.clone(), port));
+        }
+        Some((mentioned.address.to_string(), 0))
     }
 
     /// The port at the address that leads to a service's port.
@@ -307,12 +373,63 @@ fn scheme(before: &str) -> Option<&str> {
     (!scheme.is_empty()).then_some(scheme)
 }
 
+/// The query of a database's address whose value of `host` begins after this text, and the database's usual port:
+/// `postgresql://u@/x?host=`.
+fn query_host(before: &str) -> Option<(&str, u16)> {
+    let (head, query) = before.rsplit_once('?')?;
+    let is_part = |c: char| matches!(c, ' ' | '"' | '\'' | '#');
+    let values = query.strip_prefix("host=").or_else(|| {
+        let (_, values) = query.rsplit_once("&host=")?;
+        Some(values)
+    })?;
+    if query.contains(is_part)
+        || values.contains('&')
+        || !(values.is_empty() || values.ends_with(','))
+    {
+        return None;
+    }
+    let (head, rest) = head.rsplit_once("://")?;
+    if rest.contains(is_part) {
+        return None;
+    }
+    let mut words = head.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '+');
+    let scheme = words.next()?.split('+').next()?;
+    let port = match scheme.to_ascii_lowercase().as_str() {
+        "postgres" | "postgresql" => 5432,
+        "mysql" | "mariadb" => 3306,
+        _ => return None,
+    };
+    Some((query, port))
+}
+
 /// `:5432`, and how many digits it has.
 fn port(after: &str) -> Option<(u16, usize)> {
     let rest = after.strip_prefix(':')?;
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let port = rest.get(..digits)?.parse().ok().filter(|port| *port != 0)?;
     Some((port, digits))
+}
+
+/// Whether a variable says by what names a service is called, or whose requests it answers: `HOSTNAME`,
+/// `VIRTUAL_HOST`, `SERVER_NAME`, `ALLOWED_HOSTS`, `CORS_ORIGINS`, `KAFKA_ADVERTISED_LISTENERS`. Others know it by
+/// those, so they stay as they are.
+fn says_who_i_am(variable: &str) -> bool {
+    const BEGINS: [&str; 7] = [
+        "ALLOW",
+        "TRUST",
+        "PERMIT",
+        "DENY",
+        "VIRTUAL",
+        "CORS",
+        "ADVERTISE",
+    ];
+    let upper = variable.to_ascii_uppercase();
+    let mut words = upper.split(['_', '.', '-']);
+    upper == "HOSTNAME"
+        || words.any(|word| BEGINS.iter().any(|begin| word.starts_with(begin)))
+        || ["SERVER_NAME", "SERVER_NAMES", "ORIGIN", "ORIGINS"]
+            .iter()
+            .any(|end| is_last_word(&upper, end))
 }
 
 /// `DB_HOST`, `PGHOST`, `REDIS_HOSTNAME`, `MYSQL_SERVER` …
@@ -322,7 +439,7 @@ fn is_host_variable(variable: &str) -> bool {
     upper.ends_with("HOST") || ends.iter().any(|end| is_last_word(&upper, end))
 }
 
-/// `DB_HOSTS`, `MEMCACHED_SERVERS` … but not those that say whose requests are answered (`ALLOWED_HOSTS`).
+/// `DB_HOSTS`, `MEMCACHED_SERVERS` … but not those that say whose requests are answered (`ACCEPTED_HOSTS`).
 fn is_hosts_variable(variable: &str) -> bool {
     let ends = [
         "HOSTS",
@@ -332,9 +449,7 @@ fn is_hosts_variable(variable: &str) -> bool {
         "BROKERS",
         "NODES",
     ];
-    let guards = [
-        "ALLOW", "TRUST", "PERMIT", "ACCEPT", "DENY", "VIRTUAL", "ORIGIN",
-    ];
+    let guards = ["ACCEPT", "ORIGIN"];
     let upper = variable.to_ascii_uppercase();
     ends.iter().any(|end| is_last_word(&upper, end))
         && !guards.iter().any(|guard| upper.contains(guard))
@@ -530,6 +645,82 @@ mod tests {
                 "db,kafka",
                 "{variable}"
             );
+        }
+    }
+
+    #[test]
+    fn what_a_service_is_called_stays() {
+        for (variable, text) in [
+            ("HOSTNAME", "db"),
+            ("VIRTUAL_HOST", "db"),
+            ("ALLOWED_HOST", "db"),
+            ("DJANGO_ALLOWED_HOSTS", "db,localhost"),
+            ("SERVER_NAME", "http://db:5432"),
+            ("CORS_ALLOW_ORIGIN", "http://proxy:3000"),
+            ("ORIGIN", "http://proxy:3000"),
+            ("KAFKA_ADVERTISED_LISTENERS", "PLAINTEXT://kafka:9092"),
+            ("TRUSTED_PROXIES", "proxy:80"),
+        ] {
+            assert_eq!(value(variable, text, 1024).0, text, "{variable}");
+        }
+        let url = value("ORIGIN_URL", "http://kafka:3000", 1024).0;
+        assert_eq!(url, "http://127.77.0.4:3000");
+    }
+
+    #[test]
+    fn addresses_stand_beside_the_names_that_no_proxy_is_asked_for() {
+        for variable in ["NO_PROXY", "no_proxy"] {
+            let (to, leads) = value(variable, "db, database,example.com,localhost", 1024);
+            assert_eq!(to, "db, database,example.com,localhost,127.77.0.1");
+            assert_eq!(leads, Vec::<String>::new());
+        }
+        assert_eq!(value("NO_PROXY", "localhost,", 1024).0, "localhost,");
+    }
+
+    #[test]
+    fn hosts_in_quotes_in_queries_and_in_capitals_are_found() {
+        check(
+            "host=db user=db password='a host=db b' dbname=db",
+            "host=127.77.0.1 user=db password='a host=db b' dbname=db",
+        );
+        check(
+            r"password='it\'s host=kafka' host='db'",
+            r"password='it\'s host=kafka' host='127.77.0.1'",
+        );
+        check(
+            "Password=\"a;Host=kafka\";Host=db",
+            "Password=\"a;Host=kafka\";Host=127.77.0.1",
+        );
+        check("HOST=DB;PORT=5432", "HOST=127.77.0.1;PORT=5432");
+        check("postgres://DB/x", "postgres://127.77.0.1/x");
+        check(
+            "postgresql://u@/x?host=db",
+            "postgresql://u@/x?host=127.77.0.1",
+        );
+        let leads = value(
+            "X",
+            "postgresql+psycopg://u@/x?user=u&host=db&port=6432",
+            1024,
+        );
+        assert_eq!(
+            leads.0,
+            "postgresql+psycopg://u@/x?user=u&host=127.77.0.1&port=6432"
+        );
+        assert_eq!(leads.1, ["127.77.0.1:6432 db:6432"]);
+        check(
+            "postgresql:///x?host=db,kafka",
+            "postgresql:///x?host=127.77.0.1,127.77.0.4",
+        );
+        let both = value("MEMCACHED_SERVERS", "db kafka", 1024).0;
+        assert_eq!(both, "127.77.0.1 127.77.0.4");
+        for text in [
+            "http://example.com/?host=db",
+            "postgresql:///x?host=db.example.com",
+            "postgresql:///x?myhost=db",
+            "DB:5432",
+            "host=db password='open",
+        ] {
+            check(text, text);
         }
     }
 

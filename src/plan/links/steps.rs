@@ -235,7 +235,9 @@ impl Planner<'_> {
             return spec;
         }
         let way = super::way(self.inputs, &spec.service);
-        spec.names = self.links.names(&spec.service, &spec.networks, way);
+        spec.names = self
+            .links
+            .names(self.inputs, &spec.service, &spec.networks, way);
         let mut refused = match way {
             Way::Hosts => self.links.refused(self.inputs, &spec.service),
             Way::Environment | Way::Off => BTreeSet::new(),

@@ -1,0 +1,142 @@
+//! What a command sees of a project, and how far it goes where the engine does not answer: what was asked for of local
+//! services is done, and what becomes of the rest is said.
+
+use std::collections::BTreeSet;
+
+use crate::backend::Backend as _;
+use crate::backend::router::Backends;
+use crate::cli::context::Named;
+use crate::error::{Error, Kind, Result};
+use crate::state::Instance;
+use crate::ui::Ui;
+
+/// What can be seen of what was asked for.
+#[derive(Debug)]
+pub(super) struct Sight {
+    pub(super) instances: Vec<Instance>,
+    rest: Rest,
+}
+
+/// What is out of sight.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    /// Whether the engine may have something and answers.
+    pub(super) in_engine: bool,
+    /// Services that may have containers which cannot be seen.
+    hidden: BTreeSet<String>,
+    /// Why the command fails when it has done the rest: some of them were asked for.
+    error: Option<Error>,
+}
+
+impl Rest {
+    /// Whether nobody knows what a service has.
+    pub(super) fn hides(&self, service: &str) -> bool {
+        self.hidden.contains(service)
+    }
+
+    /// The end of a command that has done what it could.
+    ///
+    /// # Errors
+    /// The engine does not answer, and something was asked for that it may have.
+    pub(super) fn done(self) -> Result<()> {
+        self.error.map_or(Ok(()), Err)
+    }
+}
+
+impl Sight {
+    /// The instances, and what is out of sight.
+    pub(super) fn parts(self) -> (Vec<Instance>, Rest) {
+        (self.instances, self.rest)
+    }
+}
+
+impl Named {
+    /// As [`Named::instances`], for a command that is about these services (none: all).
+    ///
+    /// # Errors
+    /// The engine does not answer, and nothing that was asked for runs as a process.
+    pub(super) async fn sight(
+        &self,
+        ui: Ui,
+        backends: &Backends,
+        services: &[String],
+    ) -> Result<Sight> {
+        if let Some(project) = self.project() {
+            backends.containers.declare(project);
+        }
+        let mut instances = backends.processes.observe(self.name()).await?;
+        for note in backends.processes.take_notes() {
+            ui.warn(note);
+        }
+        let rest = self.rest(ui, backends, services, &instances).await?;
+        if rest.in_engine {
+            let mut containers = backends.containers.observe(self.name()).await?;
+            backends.mark_ending(self.name(), &mut containers).await;
+            instances.extend(containers);
+        }
+        Ok(Sight { instances, rest })
+    }
+
+    /// What these processes leave out of sight.
+    ///
+    /// # Errors
+    /// As [`Named::sight`].
+    pub(super) async fn rest(
+        &self,
+        ui: Ui,
+        backends: &Backends,
+        services: &[String],
+        processes: &[Instance],
+    ) -> Result<Rest> {
+        let seen = self.in_engine(ui, backends, !processes.is_empty()).await;
+        let mut error = match (seen, self.project()) {
+            (Err(error), Some(_)) if error.kind == Kind::Engine => error,
+            (seen, _) => {
+                let in_engine = seen?;
+                return Ok(Rest {
+                    in_engine,
+                    ..Rest::default()
+                });
+            }
+        };
+        let local: BTreeSet<&str> = processes.iter().map(|it| it.service.as_str()).collect();
+        let declared = self.project().into_iter();
+        let hidden: BTreeSet<String> = declared
+            .flat_map(|project| project.services.values())
+            .filter(|it| it.has_container_form() && !local.contains(it.name.as_str()))
+            .map(|service| service.name.clone())
+            .collect();
+        let is_asked = |name: &str| services.is_empty() || services.iter().any(|it| it == name);
+        let asked: Vec<&str> = hidden
+            .iter()
+            .map(String::as_str)
+            .filter(|it| is_asked(it))
+            .collect();
+        if asked.is_empty() {
+            ui.note(format!(
+                "{}: nothing is known of {}",
+                error.source,
+                listed(hidden.iter().map(String::as_str))
+            ));
+            return Ok(Rest {
+                hidden,
+                ..Rest::default()
+            });
+        }
+        if !local.iter().any(|name| is_asked(name)) {
+            return Err(error);
+        }
+        let unknown = listed(asked.into_iter());
+        error.details.push(format!("nothing is known of {unknown}"));
+        Ok(Rest {
+            in_engine: false,
+            hidden,
+            error: Some(error),
+        })
+    }
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
