@@ -399,19 +399,18 @@ fn last_words(lines: &[String]) -> Vec<String> {
 }
 
 fn port_error(error: &PortError, message: String) -> Error {
-    let converted = match error {
+    let converted = if matches!(error, PortError::Outrun { .. }) {
         // As where the other one had been faster by a second.
-        PortError::Outrun { .. } => Error::new(Kind::Question, message),
-        _ => Error::failed(message),
+        Error::new(Kind::Question, message)
+    } else {
+        Error::failed(message)
     };
     match error {
-        PortError::Outrun {
-            project, service, ..
-        } => converted
+        PortError::Outrun { first, .. } => converted
             .hint(format!(
                 "wharf -p {} stop {}",
-                shell_words::quote(project),
-                shell_words::quote(service)
+                shell_words::quote(&first.project),
+                shell_words::quote(&first.service)
             ))
             .hint("--on-conflict move publishes on another port instead".to_owned()),
         PortError::NotPermitted { command, .. }

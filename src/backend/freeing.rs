@@ -20,7 +20,7 @@ use crate::port::owner::{self, Depth};
 use crate::port::process::process_facts;
 use crate::port::report::{HolderReport, Means};
 use crate::port::turn::Turn;
-use crate::port::{PortError, one_line, release};
+use crate::port::{First, PortError, one_line, release};
 use crate::state::Instance;
 
 /// How long the port itself may take to become free after its holders ended.
@@ -215,9 +215,11 @@ impl Backends {
         let now = held.iter().flat_map(|held| &held.holders);
         Ok(Some(PortError::Outrun {
             claim: freeing.claim.clone(),
-            project: project.clone(),
-            service: entry.service.clone().unwrap_or_default(),
-            by: entry.by.clone(),
+            first: Box::new(First {
+                project: project.clone(),
+                service: entry.service.clone().unwrap_or_default(),
+                by: entry.by.clone(),
+            }),
             now: now.map(Holder::describe).collect(),
         }))
     }

@@ -73,7 +73,7 @@ pub(super) async fn carry_out_whole(
     plan: &Plan,
     quiet: Quiet,
 ) -> Result<Made> {
-    carry(context, backends, plan, quiet, First::Waits).await
+    Box::pin(carry(context, backends, plan, quiet, First::Waits)).await
 }
 
 /// What the first interrupt does; the second leaves.

@@ -81,15 +81,18 @@ impl Way {
 }
 
 async fn ground(backends: &Backends, plan: &Plan, project: &str) -> Result<Ground> {
-    let is_container = |action: &Action| match action {
-        Action::Create(spec) => spec.backend == BackendKind::Container,
-        Action::AwaitReady { instance, .. }
+    let is_container = |action: &Action| {
+        let backend = if let Action::Create(spec) = action {
+            Some(spec.backend)
+        } else if let Action::AwaitReady { instance, .. }
         | Action::AwaitHealthy { instance }
-        | Action::AwaitCompleted { instance } => instance.backend == BackendKind::Container,
-        action => {
-            let target = action.changes();
-            target.is_some_and(|target| target.backend == BackendKind::Container)
-        }
+        | Action::AwaitCompleted { instance } = action
+        {
+            Some(instance.backend)
+        } else {
+            action.changes().map(|target| target.backend)
+        };
+        backend == Some(BackendKind::Container)
     };
     let mut instances = backends.processes.everything(project).await?;
     if plan.steps.iter().any(|step| is_container(&step.action)) {

@@ -91,18 +91,14 @@ pub enum PortError {
     },
     /// Another command, for another project, stopped the same holder first.
     #[error(
-        "{claim} went to service `{service}` of project {project}, which released it first (`{by}`){}",
-        held_now(.now)
+        "{claim} went to service `{}` of project {}, which released it first (`{}`){}",
+        .first.service, .first.project, .first.by, held_now(.now)
     )]
     Outrun {
         /// The claim.
         claim: Claim,
-        /// The project that it went to.
-        project: String,
-        /// The service.
-        service: String,
-        /// The command, as the log has it.
-        by: String,
+        /// To whom it went.
+        first: Box<First>,
         /// Who listens there by now.
         now: Vec<String>,
     },
@@ -119,6 +115,17 @@ pub enum PortError {
         /// Who has it now, where somebody can be named.
         by: Vec<String>,
     },
+}
+
+/// Who released a port before a command that was about to do the same.
+#[derive(Debug)]
+pub struct First {
+    /// The project that needed it.
+    pub project: String,
+    /// The service.
+    pub service: String,
+    /// The command, as the log has it.
+    pub by: String,
 }
 
 fn held_now(holders: &[String]) -> String {

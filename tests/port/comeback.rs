@@ -23,7 +23,7 @@ fn release(wanted: &Claim, found: &[Holder]) -> (Result<(), PortError>, Option<S
     await_free(wanted, found, LONG).unwrap();
     let mut said = None;
     let result = watch(wanted, found, &[], since, |text| {
-        said = Some(text.to_owned())
+        said = Some(text.to_owned());
     });
     (result, said)
 }

@@ -200,7 +200,7 @@ impl Attempt<'_> {
             };
         }
         match errno {
-            Errno::ACCESS => self.forbidden(&file, says),
+            Errno::ACCESS => forbidden(&file, says),
             Errno::NOENT | Errno::NOEXEC | Errno::NOTDIR => unfit(&file, says),
             Errno::TXTBSY => (
                 format!("{says}: something is still writing {shown}"),
@@ -261,48 +261,49 @@ impl Attempt<'_> {
         let mut found = places.filter(|place| fs::symlink_metadata(place).is_ok());
         found.next()
     }
+}
 
-    fn forbidden(&self, file: &Path, says: &str) -> (String, String) {
-        use std::os::unix::fs::PermissionsExt as _;
-        let shown = file.display();
-        let Ok(facts) = fs::metadata(file) else {
-            return (says.to_owned(), format!("ls -l {shown}"));
-        };
-        if facts.is_dir() {
-            return (
-                format!("{says}: {shown} is a directory"),
-                "name a program in `command`".to_owned(),
-            );
-        }
-        if facts.permissions().mode() & 0o111 == 0 {
-            return (
-                format!("{says}: {shown} is not executable"),
-                format!("chmod +x {shown}"),
-            );
-        }
-        let noexec = statvfs(file).is_ok_and(|it| it.f_flag.contains(StatVfsMountFlags::NOEXEC));
-        if noexec {
-            return (
-                format!("{says}: {shown} is on a file system that is mounted noexec"),
-                format!("findmnt -T {shown}"),
-            );
-        }
-        if let Some(interpreter) = interpreter(file) {
-            let interpreter = interpreter.trim_end().to_owned();
-            if access(interpreter.as_str(), Access::EXEC_OK).is_err() {
-                return (
-                    format!(
-                        "{says}: {interpreter}, which {shown} is to be run by, may not be executed"
-                    ),
-                    format!("ls -l {interpreter}"),
-                );
-            }
-        }
-        (
-            format!("{says}: its user may not execute {shown}, or not enter a directory above it"),
-            format!("namei -l {shown}"),
-        )
+/// A file that its user may not run.
+fn forbidden(file: &Path, says: &str) -> (String, String) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let shown = file.display();
+    let Ok(facts) = fs::metadata(file) else {
+        return (says.to_owned(), format!("ls -l {shown}"));
+    };
+    if facts.is_dir() {
+        return (
+            format!("{says}: {shown} is a directory"),
+            "name a program in `command`".to_owned(),
+        );
     }
+    if facts.permissions().mode() & 0o111 == 0 {
+        return (
+            format!("{says}: {shown} is not executable"),
+            format!("chmod +x {shown}"),
+        );
+    }
+    let noexec = statvfs(file).is_ok_and(|it| it.f_flag.contains(StatVfsMountFlags::NOEXEC));
+    if noexec {
+        return (
+            format!("{says}: {shown} is on a file system that is mounted noexec"),
+            format!("findmnt -T {shown}"),
+        );
+    }
+    if let Some(interpreter) = interpreter(file) {
+        let interpreter = interpreter.trim_end().to_owned();
+        if access(interpreter.as_str(), Access::EXEC_OK).is_err() {
+            return (
+                format!(
+                    "{says}: {interpreter}, which {shown} is to be run by, may not be executed"
+                ),
+                format!("ls -l {interpreter}"),
+            );
+        }
+    }
+    (
+        format!("{says}: its user may not execute {shown}, or not enter a directory above it"),
+        format!("namei -l {shown}"),
+    )
 }
 
 /// A file that is there, and that the system could not run.
