@@ -349,7 +349,7 @@ impl Context {
         let (events, receiver) = Events::channel();
         let locking = async {
             let lock = backends.processes.lock(project, &events).await?;
-            self.end_lost(backends, project, &events).await?;
+            self.end_lost(backends, project, &lock, &events).await?;
             Ok(lock)
         };
         self.locked(locking, receiver).await
@@ -367,7 +367,7 @@ impl Context {
         let (events, receiver) = Events::channel();
         let locking = async {
             let lock = backends.processes.lock_soon(project, &events).await?;
-            self.end_lost(backends, project, &events).await?;
+            self.end_lost(backends, project, &lock, &events).await?;
             Ok(lock)
         };
         self.locked(locking, receiver).await
@@ -378,9 +378,10 @@ impl Context {
         &self,
         backends: &Backends,
         project: &str,
+        lock: &ProjectLock,
         events: &Events,
     ) -> std::result::Result<(), BackendError> {
-        if self.global.dry_run {
+        if self.global.dry_run || !lock.may_have_lost() {
             return Ok(());
         }
         backends.processes.end_lost(project, events).await

@@ -34,6 +34,8 @@ const LONGEST: usize = 80;
 pub struct ProjectLock {
     _held: Arc<Held>,
     follows_a_killed_command: bool,
+    /// Whether there was no ledger when this command asked for its turn.
+    begins: bool,
 }
 
 /// The turn of this command.
@@ -51,6 +53,12 @@ impl ProjectLock {
     /// it asked for.
     pub fn follows_a_killed_command(&self) -> bool {
         self.follows_a_killed_command
+    }
+
+    /// Whether an earlier ledger may have been removed, with what it knew of: there was none, or whoever was to see
+    /// to that was killed.
+    pub fn may_have_lost(&self) -> bool {
+        self.begins || self.follows_a_killed_command
     }
 }
 
@@ -101,10 +109,10 @@ fn who(path: &Path) -> Option<String> {
 impl Processes {
     /// Waits until no other command is changing the project; says so once if it has to wait.
     pub async fn lock(&self, project: &str, events: &Events) -> Result<ProjectLock, BackendError> {
-        let path = self.prepare(project)?;
+        let (path, begins) = self.prepare(project)?;
         let file = lock::exclusive(&path, || events.send(waiting(project, &path))).await;
         let file = file.map_err(|error| dirs::failed("lock", &path, error))?;
-        Ok(self.take(project, &path, file))
+        Ok(self.take(project, &path, file, begins))
     }
 
     /// As [`Self::lock`], and asks a command that only waits to let this one in between.
@@ -113,7 +121,7 @@ impl Processes {
         project: &str,
         events: &Events,
     ) -> Result<ProjectLock, BackendError> {
-        let path = self.prepare(project)?;
+        let (path, begins) = self.prepare(project)?;
         let asking = asking(&path);
         let mut locking = std::pin::pin!(lock::exclusive(&path, || {}));
         let mut ask = std::pin::pin!(async {
@@ -143,29 +151,31 @@ impl Processes {
             }
         };
         let file = file.map_err(|error| dirs::failed("lock", &path, error))?;
-        Ok(self.take(project, &path, file))
+        Ok(self.take(project, &path, file, begins))
     }
 
-    /// Where the lock of a project is.
-    fn prepare(&self, project: &str) -> Result<PathBuf, BackendError> {
+    /// Where the lock of a project is, and whether its ledger is made only now.
+    fn prepare(&self, project: &str) -> Result<(PathBuf, bool), BackendError> {
         let dir = self.dirs().project(project)?;
         let path = dir.command_lock();
+        let begins = !dir.instances().is_dir();
         let made = dir.create().and_then(|()| {
             let opened = lock::open(&path);
             opened.map_err(|error| dirs::failed("lock", &path, error))
         });
         match made {
-            Ok(_) => Ok(path),
+            Ok(_) => Ok((path, begins)),
             // What runs in an engine alone needs no ledger.
             Err(error) if error.is_read_only() && dir.create_runtime().is_ok() => {
                 let spare = dir.spare_lock();
-                lock::open(&spare).map(|_| spare).map_err(|_| error)
+                let opened = lock::open(&spare).map(|_| (spare, false));
+                opened.map_err(|_| error)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn take(&self, project: &str, path: &Path, file: File) -> ProjectLock {
+    fn take(&self, project: &str, path: &Path, file: File, begins: bool) -> ProjectLock {
         let follows_a_killed_command = sign(&file);
         let held = Arc::new(Held {
             project: project.to_owned(),
@@ -177,6 +187,7 @@ impl Processes {
         ProjectLock {
             _held: held,
             follows_a_killed_command,
+            begins,
         }
     }
 
