@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
@@ -35,6 +36,8 @@ pub struct Halt {
     pace: watch::Sender<Pace>,
     /// Whether a step has failed: what waits without a limit waits for nothing any more.
     failed: watch::Sender<bool>,
+    /// The steps that are over.
+    ended: Mutex<BTreeSet<StepId>>,
 }
 
 /// What an execution is about.
@@ -94,7 +97,23 @@ impl Halt {
 
     /// Lets it go on.
     pub fn let_go(&self) {
-        self.pace.send_replace(Pace::Working);
+        self.pace.send_if_modified(|pace| {
+            let was_held = *pace == Pace::Held;
+            if was_held {
+                // It says by itself when something is begun; until then others may be let in again.
+                *pace = Pace::Waiting;
+            }
+            was_held
+        });
+    }
+
+    /// Whether a step is still to be done, or waited for.
+    pub fn is_open(&self, step: StepId) -> bool {
+        !self.over().contains(&step)
+    }
+
+    fn over(&self) -> MutexGuard<'_, BTreeSet<StepId>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn has_failed(&self) {
@@ -202,6 +221,7 @@ pub async fn execute_until<B: Backend>(
             Some((step, result)) => {
                 at_work -= usize::from(works(&step.action));
                 changing -= usize::from(!can_be_cut_off(&step.action));
+                halt.over().insert(step.id);
                 match result {
                     Ok(Performed::Wholly) => drop(report.done.insert(step.id)),
                     Ok(Performed::CutOff) => report.skipped.push(step.id),

@@ -72,6 +72,9 @@ impl Backends {
         if census.silent.is_empty() {
             let known = census.published.iter().chain(&census.reserved);
             attribute::spare_young_orphans(held, known, &census.choosing);
+        } else {
+            // An engine that is about to start a container may be too busy to say so.
+            attribute::spare_all_young_orphans(held);
         }
     }
 

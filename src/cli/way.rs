@@ -31,14 +31,14 @@ impl Way {
         loop {
             let who = backends.processes.asked().await;
             halt.hold().await;
-            let before = match ground(backends, plan, &project).await {
+            let before = match ground(backends, plan, halt, &project).await {
                 Ok(before) => before,
                 Err(error) => return error,
             };
             self.0.replace(Some(who));
             backends.processes.give_way();
             let after = match backends.processes.regain().await {
-                Ok(()) => ground(backends, plan, &project).await,
+                Ok(()) => ground(backends, plan, halt, &project).await,
                 Err(error) => return error.into(),
             };
             match after {
@@ -80,34 +80,41 @@ impl Way {
     }
 }
 
-async fn ground(backends: &Backends, plan: &Plan, project: &str) -> Result<Ground> {
-    let is_container = |action: &Action| {
-        let backend = if let Action::Create(spec) = action {
-            Some(spec.backend)
-        } else if let Action::AwaitReady { instance, .. }
-        | Action::AwaitHealthy { instance }
-        | Action::AwaitCompleted { instance } = action
-        {
-            Some(instance.backend)
-        } else {
-            action.changes().map(|target| target.backend)
-        };
-        backend == Some(BackendKind::Container)
-    };
+/// The instance that a step works on or waits for.
+fn subject(action: &Action) -> Option<(BackendKind, &str)> {
+    if let Action::Create(spec) = action {
+        Some((spec.backend, &spec.name))
+    } else if let Action::AwaitReady { instance, .. }
+    | Action::AwaitHealthy { instance }
+    | Action::AwaitCompleted { instance } = action
+    {
+        Some((instance.backend, &instance.name))
+    } else {
+        let target = action.changes()?;
+        Some((target.backend, &target.name))
+    }
+}
+
+/// Of what is still to be done. What becomes of the rest is for those to say who change it.
+async fn ground(backends: &Backends, plan: &Plan, halt: &Halt, project: &str) -> Result<Ground> {
+    let open = || plan.steps.iter().filter(|step| halt.is_open(step.id));
+    let subjects: BTreeMap<&str, BackendKind> = open()
+        .filter_map(|step| subject(&step.action))
+        .map(|(backend, name)| (name, backend))
+        .collect();
     let mut instances = backends.processes.everything(project).await?;
-    if plan.steps.iter().any(|step| is_container(&step.action)) {
+    if subjects.values().any(|it| *it == BackendKind::Container) {
         instances.extend(backends.containers.observe(project).await?);
     }
     // A job that is waited for is expected to end.
     let ends = |name: &str| {
-        let mut steps = plan.steps.iter();
-        steps.any(|step| {
+        open().any(|step| {
             matches!(&step.action, Action::AwaitCompleted { instance } if instance.name == name)
         })
     };
     let kept = instances
         .into_iter()
-        .filter(|one| !one.one_off && one.role().is_none());
+        .filter(|one| !one.one_off && subjects.contains_key(one.name.as_str()));
     Ok(kept
         .map(|one: Instance| {
             let lives = one.status.is_alive() && !one.ending || ends(&one.name);

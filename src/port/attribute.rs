@@ -208,6 +208,18 @@ pub fn spare_young_orphans<'a>(
     }
 }
 
+/// The same for all of them, where an engine did not answer whose container it could be.
+pub fn spare_all_young_orphans(held: &mut [Held]) {
+    let holders = held.iter_mut().flat_map(|held| &mut held.holders);
+    for holder in holders.filter(|holder| is_young_orphan(holder)) {
+        holder.orphan = false;
+        holder.protected = Some(
+            "it may keep the port for a container that an engine is starting, which does not answer: look again in a moment"
+                .to_owned(),
+        );
+    }
+}
+
 /// The port in the container, by the words of a proxy.
 fn port_inside(holder: &Holder) -> Option<u16> {
     let Who::Process(facts) = &holder.who else {
@@ -255,6 +267,11 @@ mod tests {
             port,
             protocol: Protocol::Tcp,
         };
+        for (age, is_orphan) in [(1, false), (3600, true)] {
+            let mut held = proxy(age);
+            spare_all_young_orphans(&mut held);
+            assert_eq!(held[0].holders[0].orphan, is_orphan, "{age} s");
+        }
         for (age, port, is_orphan) in [(1, 80, false), (1, 81, true), (3600, 80, true)] {
             let mut held = proxy(age);
             spare_young_orphans(&mut held, std::iter::empty(), &[choosing(port)]);

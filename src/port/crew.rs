@@ -197,7 +197,7 @@ impl Crew {
 }
 
 /// A descendant may be a session or an engine that only happened to be started here, or another user's.
-fn may_be_stopped(stat: &Stat) -> bool {
+pub(super) fn may_be_stopped(stat: &Stat) -> bool {
     process_facts(stat.pid)
         .is_some_and(|facts| facts.signalable && protect::reason(&facts).is_none())
 }

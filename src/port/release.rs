@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::port::claim::Claim;
-use crate::port::crew::{Crew, Member};
+use crate::port::crew::{Crew, Member, may_be_stopped};
 use crate::port::descriptors::Seat;
 use crate::port::holder::{Holder, ProcessFacts, Who};
-use crate::port::process::{Table, process_facts};
+use crate::port::process::{Stat, Table, process_facts};
 use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor, unit, work};
 
 pub use crate::port::describe::{after_a_stop, how_released};
@@ -183,7 +183,8 @@ fn stopped_first(table: &Table, facts: &ProcessFacts, sharing: &[u32]) -> Option
 /// What a holder has started and has no socket of its own on the port: it ends with it.
 fn started_by_it(table: &Table, facts: &ProcessFacts, sharing: &[u32]) -> Option<String> {
     let below = table.children(facts.pid);
-    let words = work::in_words(below.filter(|it| it.is_alive() && !sharing.contains(&it.pid)));
+    let goes = |it: &&Stat| it.is_alive() && !sharing.contains(&it.pid) && may_be_stopped(it);
+    let words = work::in_words(below.filter(goes));
     (!words.is_empty()).then(|| format!("what it has started ends with it: {}", words.join(", ")))
 }
 

@@ -5,10 +5,11 @@ use rustix::process::Signal;
 use crate::support::running::Running;
 use crate::support::{Process, Sandbox, eventually};
 
-/// `d` waits for `h`, which is healthy once there is a file `ok`.
+/// `d` waits for `h`, which is healthy once there is a file `ok`; `o` stands alone.
 const WAITING: &str = "services:\n  h:\n    x-wharf: {process: {command: [sleep, '1000']}}\n    \
     healthcheck: {test: 'test -f ok', interval: 100ms, retries: 100000}\n  \
-    d: {x-wharf: {process: {command: [sleep, '1000']}}, depends_on: {h: {condition: service_healthy}}}\n";
+    d: {x-wharf: {process: {command: [sleep, '1000']}}, depends_on: {h: {condition: service_healthy}}}\n  \
+    o: {x-wharf: {process: {command: [sleep, '1000']}}}\n";
 
 /// An `up -d` that waits for `h`.
 fn waiting(sandbox: &Sandbox) -> Running {
@@ -21,7 +22,7 @@ fn waiting(sandbox: &Sandbox) -> Running {
 fn services(sandbox: &Sandbox) -> Vec<String> {
     let rows = sandbox.wharf(&["ps", "--format", "json"]).expect(0);
     let rows = rows.json_lines();
-    let name = |row: &serde_json::Value| row["Service"].as_str().unwrap().to_owned();
+    let name = |row: &serde_json::Value| row["Service"].as_str().unwrap_or_default().to_owned();
     rows.iter().map(name).collect()
 }
 
@@ -53,6 +54,14 @@ fn an_up_goes_on_after_a_command_that_took_nothing_from_it() {
     sandbox
         .wharf(&["run", "--rm", "--no-deps", "h", "true"])
         .expect(0);
+    // Nobody waits for it, and whoever asks later gets in as the first one did.
+    for command in [
+        &["restart", "o"][..],
+        &["restart", "o"],
+        &["stop", "-t", "0", "o"],
+    ] {
+        sandbox.wharf(command).expect(0);
+    }
     sandbox.write("ok", "");
     up.wait().expect(0);
     assert_eq!(services(&sandbox), ["d", "h"]);

@@ -64,15 +64,31 @@ pub(crate) fn env() -> Env {
     }
 }
 
-/// Runs `docker`, which must succeed, and returns what it printed.
-#[track_caller]
-pub(crate) fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker")
+fn output_of(arguments: &[&str]) -> std::process::Output {
+    Command::new("docker")
         .args(arguments)
         .env("DOCKER_HOST", &env().variables["DOCKER_HOST"])
         .env("DOCKER_BUILDKIT", "0")
         .output()
-        .unwrap();
+        .unwrap()
+}
+
+/// Runs `docker` and returns what it printed; `None` if it speaks of something that is not there.
+#[track_caller]
+pub(crate) fn docker_if(arguments: &[&str]) -> Option<String> {
+    let output = output_of(arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    if error.contains("No such container") {
+        return None;
+    }
+    assert!(output.status.success(), "docker {arguments:?}: {error}");
+    Some(String::from_utf8(output.stdout).unwrap().trim().to_owned())
+}
+
+/// Runs `docker`, which must succeed, and returns what it printed.
+#[track_caller]
+pub(crate) fn docker(arguments: &[&str]) -> String {
+    let output = output_of(arguments);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "docker {arguments:?}: {error}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

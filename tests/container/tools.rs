@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::engine::{Lab, docker, env, variable};
+use crate::engine::{Lab, docker, docker_if, env, variable};
 
 /// Which tool runs a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,18 +101,20 @@ impl Lab {
         if ids.is_empty() {
             return BTreeMap::new();
         }
-        let ids: Vec<&str> = ids.lines().collect();
-        let text = docker(&[&["container", "inspect"], ids.as_slice()].concat());
-        let all: Vec<Value> = serde_json::from_str(&text).unwrap();
-        all.into_iter()
-            .map(|container| {
-                let name = container["Name"].as_str().unwrap_or_default();
-                let name = name
-                    .trim_start_matches('/')
-                    .replace(&self.project.name, "P");
-                (name, container)
-            })
-            .collect()
+        // Each by itself: one may be gone by then.
+        let all = ids.lines().filter_map(|id| {
+            let text = docker_if(&["container", "inspect", id])?;
+            let mut one: Vec<Value> = serde_json::from_str(&text).unwrap();
+            Some(one.remove(0))
+        });
+        all.map(|container| {
+            let name = container["Name"].as_str().unwrap_or_default();
+            let name = name
+                .trim_start_matches('/')
+                .replace(&self.project.name, "P");
+            (name, container)
+        })
+        .collect()
     }
 
     /// The ids and states of the project's containers, by name.

@@ -104,7 +104,17 @@ impl Containers {
     async fn count(&self, reserved: bool) -> Result<Census, BackendError> {
         let engine = self.engine().await?;
         let refused = |error| engine.refused("list containers", error);
+        // First what does not run: what begins to run in between is in both lists, and in neither the other way round.
+        let (mut kept_for, mut choosing) = (Vec::new(), Vec::new());
+        if reserved {
+            (kept_for, choosing) = engine.reserved().await.map_err(refused)?;
+        }
         let running: Vec<Listed> = engine.get("/containers/json").await.map_err(refused)?;
+        let publishes = |port: &Published| {
+            let mut same = running.iter().filter(|it| it.id == port.container.id);
+            same.any(|it| it.ports.iter().any(|it| it.public_port == port.port))
+        };
+        kept_for.retain(|port| !publishes(port));
         let daemon = daemon(&engine.info.endpoint).await;
         let place = whereabouts::of(daemon);
         let mut census = Census {
@@ -140,9 +150,7 @@ impl Containers {
                 .published
                 .extend(service.published(&engine.info.endpoint));
         }
-        if reserved {
-            (census.reserved, census.choosing) = engine.reserved().await.map_err(refused)?;
-        }
+        (census.reserved, census.choosing) = (kept_for, choosing);
         if place == Whereabouts::Elsewhere {
             census.published.clear();
             census.reserved.clear();
@@ -218,7 +226,9 @@ impl Census {
 impl Engine {
     /// The ports that stopped containers are configured to publish, and those for which the engine chooses one.
     async fn reserved(&self) -> Result<(Vec<Published>, Vec<Choosing>), bollard::errors::Error> {
-        let filters = serde_json::json!({ "status": ["created", "exited"] }).to_string();
+        // One that is restarted is listed among those that run, without its ports.
+        let filters =
+            serde_json::json!({ "status": ["created", "exited", "restarting"] }).to_string();
         let stopped: Vec<Listed> = self
             .get(&format!(
                 "/containers/json?all=true&filters={}",
