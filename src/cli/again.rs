@@ -1,5 +1,6 @@
 //! `up` once more, where an engine that was killed has left a container that it can never start: that one was removed,
-//! and the same again makes it anew. What depends on it can be the next.
+//! and the same again makes it anew. What depends on it can be the next. Or where another command has done a part of it
+//! while this one waited.
 
 use crate::backend::BackendError;
 use crate::backend::process::ProjectLock;
@@ -11,6 +12,7 @@ use crate::cli::settle::Settled;
 use crate::cli::shown::in_one_line;
 use crate::cli::up::{kept, with_images};
 use crate::cli::watch::Watch;
+use crate::cli::way::Voided;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::plan::placement::Placement;
@@ -52,10 +54,14 @@ impl Rounds<'_> {
     pub(super) async fn detached(&self, plan: &Plan) -> Result<()> {
         let mut done = carry_out_quietly(self.context, self.backends, plan, self.quiet).await;
         for _ in 0..AGAIN {
-            let Some(stuck) = done.as_ref().err().and_then(stuck) else {
-                break;
+            let rest = match &done {
+                Err(error) if let Some(stuck) = stuck(error) => {
+                    self.context.ui.warn(in_one_line(stuck));
+                    Box::pin(self.replan(plan)).await?
+                }
+                Err(error) if is_to_be_planned_again(error) => Box::pin(self.replan(plan)).await?,
+                Ok(_) | Err(_) => break,
             };
-            let rest = Box::pin(self.replan(stuck, plan)).await?;
             done = carry_out_quietly(self.context, self.backends, &rest.plan, self.quiet).await;
         }
         done.map(drop)
@@ -96,12 +102,12 @@ impl Rounds<'_> {
             };
             rounds -= 1;
             alone = self.context.lock(self.backends, &self.project.name).await?;
-            settled = Box::pin(self.replan(stuck, &settled.plan)).await?;
+            self.context.ui.warn(in_one_line(stuck));
+            settled = Box::pin(self.replan(&settled.plan)).await?;
         }
     }
 
-    async fn replan(&self, stuck: &BackendError, before: &Plan) -> Result<Settled> {
-        self.context.ui.warn(in_one_line(stuck));
+    async fn replan(&self, before: &Plan) -> Result<Settled> {
         let mut policy = self.policy.clone();
         let started = before.steps.iter();
         let started = started.filter_map(|step| step.action.makes_or_starts());
@@ -118,6 +124,12 @@ impl Rounds<'_> {
         } = *self;
         with_images(context, backends, project, placement, policy, quiet).await
     }
+}
+
+/// Whether somebody else has done a part of it.
+fn is_to_be_planned_again(error: &Error) -> bool {
+    let reason = error.source.downcast_ref::<Voided>();
+    reason.is_some_and(|reason| reason.leads_further)
 }
 
 /// The reason of a failure, where the same again leads further.

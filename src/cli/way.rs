@@ -1,8 +1,9 @@
 //! Making way: a command that only waits lets others in that ask (`stop`, `down`, `restart`), and goes on afterwards,
 //! if what it had planned still holds.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::backend::Backend as _;
 use crate::backend::router::Backends;
@@ -14,7 +15,20 @@ use crate::state::{BackendKind, Instance};
 
 /// Whom a command has let in.
 #[derive(Debug, Default)]
-pub(super) struct Way(RefCell<Option<String>>);
+pub(super) struct Way {
+    who: RefCell<Option<String>>,
+    /// Whether what they did was on this command's way, too.
+    leads_further: Cell<bool>,
+}
+
+/// A plan that does not hold any more.
+#[derive(Debug, thiserror::Error)]
+#[error("another command has changed what this one was waiting for: {by}")]
+pub(super) struct Voided {
+    by: String,
+    /// Whether a new plan is to be made: something was started, and nothing stopped or removed.
+    pub(super) leads_further: bool,
+}
 
 /// What a plan builds on: the instances by name, with what tells another one of that name, and whether it lives.
 type Ground = BTreeMap<String, (Option<String>, bool)>;
@@ -35,7 +49,7 @@ impl Way {
                 Ok(before) => before,
                 Err(error) => return error,
             };
-            self.0.replace(Some(who));
+            self.who.replace(Some(who));
             backends.processes.give_way();
             let after = match backends.processes.regain().await {
                 Ok(()) => ground(backends, plan, halt, &project).await,
@@ -44,7 +58,8 @@ impl Way {
             match after {
                 Ok(after) => {
                     if let Some(change) = change(&before, &after) {
-                        return Error::failed(change);
+                        self.leads_further.set(change.leads_further());
+                        return Error::failed(change.to_string());
                     }
                 }
                 Err(error) => return error,
@@ -55,13 +70,14 @@ impl Way {
 
     /// The same failure, with whom it may be owed to.
     pub(super) fn explain(&self, error: Error) -> Error {
-        let who = self.0.borrow();
+        let who = self.who.borrow();
         let Some(who) = who.as_ref() else {
             return error;
         };
-        let mut told = Error::failed(format!(
-            "another command has changed what this one was waiting for: {who}"
-        ));
+        let mut told = Error::failed(Voided {
+            by: who.clone(),
+            leads_further: self.leads_further.get(),
+        });
         told.details.push(error.to_string());
         told.details.extend(error.details);
         told.hints = error.hints;
@@ -73,7 +89,7 @@ impl Way {
     /// # Errors
     /// The lock cannot be had.
     pub(super) async fn end(&self, backends: &Backends) -> Result<()> {
-        if self.0.borrow().is_some() {
+        if self.who.borrow().is_some() {
             backends.processes.regain().await?;
         }
         Ok(())
@@ -125,19 +141,65 @@ async fn ground(backends: &Backends, plan: &Plan, halt: &Halt, project: &str) ->
         .collect())
 }
 
-/// What has become of the ground meanwhile, in words.
-fn change(before: &Ground, after: &Ground) -> Option<String> {
-    for (name, (id, lived)) in before {
-        match after.get(name) {
-            None => return Some(format!("{name} was removed")),
-            Some((other, _)) if other != id => return Some(format!("{name} was made anew")),
-            Some((_, lives)) if *lived && !lives => return Some(format!("{name} was stopped")),
-            Some((_, lives)) if !lived && *lives => return Some(format!("{name} was started")),
-            Some(_) => {}
+/// What has become of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Became {
+    Removed,
+    Stopped,
+    Started,
+    MadeAnew,
+    Made,
+}
+
+/// What has become of the ground meanwhile.
+#[derive(Debug, PartialEq, Eq)]
+struct Change<'a> {
+    name: &'a str,
+    became: Became,
+}
+
+impl Change<'_> {
+    fn leads_further(&self) -> bool {
+        match self.became {
+            Became::Removed | Became::Stopped => false,
+            Became::Started | Became::MadeAnew | Became::Made => true,
         }
     }
-    let new = after.keys().find(|name| !before.contains_key(*name))?;
-    Some(format!("{new} was made"))
+}
+
+impl fmt::Display for Change<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let became = match self.became {
+            Became::Removed => "removed",
+            Became::Stopped => "stopped",
+            Became::Started => "started",
+            Became::MadeAnew => "made anew",
+            Became::Made => "made",
+        };
+        write!(f, "{} was {became}", self.name)
+    }
+}
+
+/// What has become of the ground meanwhile; what was taken away counts before all else.
+fn change<'a>(before: &'a Ground, after: &'a Ground) -> Option<Change<'a>> {
+    let of_old = before.iter().filter_map(|(name, (id, lived))| {
+        let became = match after.get(name) {
+            None => Became::Removed,
+            Some((_, lives)) if *lived && !lives => Became::Stopped,
+            Some((other, _)) if other != id => Became::MadeAnew,
+            Some((_, lives)) if !lived && *lives => Became::Started,
+            Some(_) => return None,
+        };
+        Some(Change { name, became })
+    });
+    let new = after.keys().filter(|name| !before.contains_key(*name));
+    let made = new.map(|name| Change {
+        name,
+        became: Became::Made,
+    });
+    let mut all: Vec<Change<'_>> = of_old.chain(made).collect();
+    all.sort_by_key(Change::leads_further);
+    all.into_iter().next()
 }
 
 #[cfg(test)]
@@ -170,13 +232,19 @@ mod tests {
                 "b was made anew",
             ),
         ] {
-            assert_eq!(change(&before, &after).as_deref(), Some(words));
+            let found = change(&before, &after).unwrap();
+            assert_eq!(found.to_string(), words);
+            let is_taken = words.ends_with("removed") || words.ends_with("stopped");
+            assert_eq!(found.leads_further(), !is_taken, "{words}");
         }
         let more = ground(&[
             ("a", None, true),
             ("b", Some("1"), false),
             ("c", None, false),
         ]);
-        assert_eq!(change(&before, &more).as_deref(), Some("c was made"));
+        assert_eq!(change(&before, &more).unwrap().to_string(), "c was made");
+        // Whatever else happened.
+        let both = ground(&[("b", Some("2"), true), ("c", None, true)]);
+        assert_eq!(change(&before, &both).unwrap().to_string(), "a was removed");
     }
 }

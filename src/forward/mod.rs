@@ -442,15 +442,18 @@ impl Forwarder {
 
     /// What is not yet as somebody wants it.
     fn lacks(&self, waiting: &Waiting, unwritten: Option<&str>) -> Option<String> {
+        let wanted = &waiting.asked.wanted;
         match &waiting.looked {
             None => return Some("the engine does not answer".to_owned()),
+            // What is started is found by the names that were known last; the rest comes with the engine.
+            Some(Err(_)) if wanted.reachable.is_empty() && !wanted.instances.is_empty() => {}
             Some(Err(error)) => return Some(error.clone()),
             Some(Ok(())) => {}
         }
         if let Some(trouble) = unwritten {
             return Some(trouble.to_owned());
         }
-        let reachable = &waiting.asked.wanted.reachable;
+        let reachable = &wanted.reachable;
         let unconnected = reachable
             .iter()
             .find(|service| self.relays.of(service).is_empty());

@@ -112,6 +112,15 @@ fn what_runs_without_its_ledger_is_ended_before_another_copy_starts() {
             keeper.signal(Signal::KILL);
             keeper.wait_end();
         }
+        // Of another project, and with its errors in this one's directory.
+        let notes = std::fs::File::create(state.join("notes")).unwrap();
+        let mut bystander = std::process::Command::new("sleep")
+            .arg("1000")
+            .env("WHARF_RUN_ID", "bystander")
+            .env("WHARF_PROJECT", "other")
+            .stderr(notes)
+            .spawn()
+            .unwrap();
         // What is written at the same moment is in the way of its removal.
         eventually("the state is removed", || {
             std::fs::remove_dir_all(&state).ok()
@@ -123,6 +132,9 @@ fn what_runs_without_its_ledger_is_ended_before_another_copy_starts() {
             .expect_text(&format!("a (pid {})", first.pid()));
         assert!(first.ended());
         assert_ne!(pid(), first.pid());
+        assert!(bystander.try_wait().unwrap().is_none());
+        bystander.kill().unwrap();
+        bystander.wait().unwrap();
         sandbox.wharf(&["down", "-t", "0"]).expect(0);
     }
 }

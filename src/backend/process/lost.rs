@@ -52,7 +52,7 @@ impl Processes {
         if writers.is_empty() {
             return Ok(());
         }
-        let lost = lost(&look()?, &writers);
+        let lost = lost(&look()?, &writers, project);
         if lost.is_empty() {
             return Ok(());
         }
@@ -93,11 +93,8 @@ impl Lost {
             return format!("run {}", self.run_id);
         };
         let pid = main.pid;
-        let environment = proc_file::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let mut entries = environment.split(|byte| *byte == 0);
-        let service = entries.find_map(|entry| entry.strip_prefix(b"WHARF_SERVICE="));
-        match service {
-            Some(service) => format!("{} (pid {pid})", String::from_utf8_lossy(service)),
+        match variable(pid, b"WHARF_SERVICE=") {
+            Some(service) => format!("{service} (pid {pid})"),
             None => Survivor::of(pid).to_string(),
         }
     }
@@ -148,6 +145,14 @@ fn writers(instances: &Path) -> BTreeSet<u32> {
     .collect()
 }
 
+/// What a variable of a process's environment was set to when it began; `name` ends in `=`.
+fn variable(pid: u32, name: &[u8]) -> Option<String> {
+    let environment = proc_file::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut entries = environment.split(|byte| *byte == 0);
+    let value = entries.find_map(|entry| entry.strip_prefix(name))?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
 /// A supervisor or keeper among them.
 fn attendant(pid: u32) -> Option<ProcessId> {
     let process = ProcessId::of(pid)?;
@@ -157,13 +162,19 @@ fn attendant(pid: u32) -> Option<ProcessId> {
 }
 
 /// The runs of these processes and of their children, oldest first.
-fn lost(all: &Snapshot, writers: &BTreeSet<u32>) -> Vec<Lost> {
+fn lost(all: &Snapshot, writers: &BTreeSet<u32>, project: &str) -> Vec<Lost> {
     let children = writers.iter().flat_map(|pid| all.children_of(*pid));
     let pids: BTreeSet<u32> = children
         .map(|child| child.pid)
         .chain(writers.iter().copied())
         .collect();
-    let run_ids: BTreeSet<String> = pids.into_iter().filter_map(read_run_id).collect();
+    // Another project's command may write into a file that it found here.
+    let is_ours = |pid: &u32| variable(*pid, b"WHARF_PROJECT=").is_some_and(|it| it == project);
+    let run_ids: BTreeSet<String> = pids
+        .into_iter()
+        .filter(is_ours)
+        .filter_map(read_run_id)
+        .collect();
     let mut lost: Vec<Lost> = run_ids
         .into_iter()
         .map(|run_id| {

@@ -168,6 +168,7 @@ pub(in crate::cli) async fn run(
     let mut report: Option<Report> = None;
     let mut wants_watch = options.watch;
     let reins = Reins::default();
+    let mut detaches = false;
     let mut watching: Option<Watching<'_>> = None;
     let mut again: Option<Again<'_>> = None;
     // Whether what is being looked for now was begun after everything was over.
@@ -197,6 +198,11 @@ pub(in crate::cli) async fn run(
             biased;
             () = signals.next() => break End::Interrupted,
             Some(key) = menu::next(&mut keys) => match key {
+                Key::Detach if watching.is_some() && reins.renews() => {
+                    // What is started anew is not left stopped.
+                    detaches = true;
+                    reins.pull();
+                }
                 Key::Detach => break End::Detached,
                 Key::Watch if !watchable => context.ui.note("no service has a `develop.watch` section"),
                 Key::Watch => {
@@ -268,6 +274,9 @@ pub(in crate::cli) async fn run(
                 watching = None;
                 let was_pulled = reins.is_pulled();
                 reins.slacken();
+                if detaches {
+                    break End::Detached;
+                }
                 if was_pulled {
                     context.ui.status("watch: off");
                     continue;

@@ -83,7 +83,11 @@ impl Links {
                 .iter()
                 .map(|place| Place {
                     network: place.network.clone(),
-                    aliases: [&place.aliases[..], service.hostname.as_slice()].concat(),
+                    aliases: {
+                        let own = place.aliases.iter().cloned();
+                        own.chain(hostname(inputs.project, service).map(str::to_owned))
+                            .collect()
+                    },
                 })
                 .collect(),
             exposed: exposed(service),
@@ -162,7 +166,7 @@ fn rewritten(inputs: &Inputs<'_>, service: &Service) -> Outcome {
             address: *address,
             ports: declared_ports(&form),
         };
-        for name in hosts(service, other) {
+        for name in hosts(inputs.project, service, other) {
             names.insert(name.to_owned(), mentioned.clone());
         }
     }
@@ -275,8 +279,28 @@ fn neighbours<'a>(
     })
 }
 
+/// The `hostname` of a service, where others find it by that: neither what is always oneself, nor what another service
+/// is called.
+fn hostname<'a>(project: &'a Project, service: &'a Service) -> Option<&'a str> {
+    let name = service.hostname.as_deref()?;
+    let plain = name.trim_end_matches('.').to_ascii_lowercase();
+    let is_oneself =
+        plain == "localhost" || plain.ends_with(".localhost") || plain.parse::<IpAddr>().is_ok();
+    let mut others = project.services.values();
+    let is_taken = others.any(|other| {
+        let aliases = other.networks.values().flat_map(|place| &place.aliases);
+        let given = other.container_name.iter().chain(aliases);
+        other.name != service.name && given.chain([&other.name]).any(|given| *given == plain)
+    });
+    (!is_oneself && !is_taken).then_some(name)
+}
+
 /// The names by which `service` finds `other`.
-fn hosts<'a>(service: &'a Service, other: &'a Service) -> impl Iterator<Item = &'a str> {
+fn hosts<'a>(
+    project: &'a Project,
+    service: &'a Service,
+    other: &'a Service,
+) -> impl Iterator<Item = &'a str> {
     let shared = other
         .networks
         .iter()
@@ -285,7 +309,7 @@ fn hosts<'a>(service: &'a Service, other: &'a Service) -> impl Iterator<Item = &
     [other.name.as_str()]
         .into_iter()
         .chain(other.container_name.as_deref())
-        .chain(other.hostname.as_deref())
+        .chain(hostname(project, other))
         .chain(aliases)
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hostname;
 use crate::naming::{FORWARDER, Names, ROLE, Reach, Role, forwarder_name};
 use crate::plan::Inputs;
 use crate::plan::decide::digest;
@@ -61,7 +62,9 @@ pub(in crate::plan) fn relay(
     let first = service.instance_name(&project.name, 1);
     for place in &mut networks {
         place.aliases.push(first.clone());
-        place.aliases.extend(service.hostname.clone());
+        place
+            .aliases
+            .extend(hostname(project, service).map(str::to_owned));
     }
     // Without the names of further replicas: to make it anew for them would end the connections of all.
     let made_from = format!(
