@@ -2,7 +2,7 @@
 //! if what it had planned still holds.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::backend::Backend as _;
@@ -45,14 +45,16 @@ impl Way {
         loop {
             let who = backends.processes.asked().await;
             halt.hold().await;
-            let before = match ground(backends, plan, halt, &project).await {
+            // Waits may end meanwhile; they were open when the turn was given away.
+            let subjects = Subjects::of(plan, halt);
+            let before = match subjects.ground(backends, &project).await {
                 Ok(before) => before,
                 Err(error) => return error,
             };
             self.who.replace(Some(who));
             backends.processes.give_way();
             let after = match backends.processes.regain().await {
-                Ok(()) => ground(backends, plan, halt, &project).await,
+                Ok(()) => subjects.ground(backends, &project).await,
                 Err(error) => return error.into(),
             };
             match after {
@@ -111,34 +113,50 @@ fn subject(action: &Action) -> Option<(BackendKind, &str)> {
     }
 }
 
-/// Of what is still to be done. What becomes of the rest is for those to say who change it.
-async fn ground(backends: &Backends, plan: &Plan, halt: &Halt, project: &str) -> Result<Ground> {
-    let open = || plan.steps.iter().filter(|step| halt.is_open(step.id));
-    let subjects: BTreeMap<&str, BackendKind> = open()
-        .filter_map(|step| subject(&step.action))
-        .map(|(backend, name)| (name, backend))
-        .collect();
-    let mut instances = backends.processes.everything(project).await?;
-    if subjects.values().any(|it| *it == BackendKind::Container) {
-        instances.extend(backends.containers.observe(project).await?);
+/// The instances that what is still to be done is about. What becomes of the rest is for those to say who change it.
+struct Subjects {
+    backends: BTreeMap<String, BackendKind>,
+    /// Jobs that are waited for: they are expected to end.
+    jobs: BTreeSet<String>,
+}
+
+impl Subjects {
+    fn of(plan: &Plan, halt: &Halt) -> Self {
+        let open = || plan.steps.iter().filter(|step| halt.is_open(step.id));
+        let backends = open()
+            .filter_map(|step| subject(&step.action))
+            .map(|(backend, name)| (name.to_owned(), backend));
+        let jobs = open().filter_map(|step| {
+            let Action::AwaitCompleted { instance } = &step.action else {
+                return None;
+            };
+            Some(instance.name.clone())
+        });
+        Self {
+            backends: backends.collect(),
+            jobs: jobs.collect(),
+        }
     }
-    // A job that is waited for is expected to end.
-    let ends = |name: &str| {
-        open().any(|step| {
-            matches!(&step.action, Action::AwaitCompleted { instance } if instance.name == name)
-        })
-    };
-    let kept = instances
-        .into_iter()
-        .filter(|one| !one.one_off && subjects.contains_key(one.name.as_str()));
-    Ok(kept
-        .map(|one: Instance| {
-            let lives = one.status.is_alive() && !one.ending || ends(&one.name);
-            // A process has another id in each run.
-            let id = (one.backend == BackendKind::Container).then_some(one.id.0);
-            (one.name, (id, lives))
-        })
-        .collect())
+
+    async fn ground(&self, backends: &Backends, project: &str) -> Result<Ground> {
+        let mut instances = backends.processes.everything(project).await?;
+        let mut kinds = self.backends.values();
+        if kinds.any(|kind| *kind == BackendKind::Container) {
+            instances.extend(backends.containers.observe(project).await?);
+        }
+        let kept = instances
+            .into_iter()
+            .filter(|one| !one.one_off && self.backends.contains_key(&one.name));
+        Ok(kept
+            .map(|one: Instance| {
+                let is_job = self.jobs.contains(&one.name);
+                let lives = one.status.is_alive() && !one.ending || is_job;
+                // A process has another id in each run.
+                let id = (one.backend == BackendKind::Container).then_some(one.id.0);
+                (one.name, (id, lives))
+            })
+            .collect())
+    }
 }
 
 /// What has become of an instance.
