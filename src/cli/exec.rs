@@ -101,6 +101,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             };
             let (processes, project, name) =
                 (&backends.processes, &instance.project, &instance.name);
+            processes.catch_up(project, name).await;
             if args.detach {
                 return Ok(processes.exec_detached(project, name, &aside)?);
             }

@@ -417,3 +417,20 @@ fn what_runs_beside_a_service_has_its_limits() {
     assert_eq!(hook, "123\n");
     sandbox.wharf(&["down"]).expect(0);
 }
+
+#[test]
+fn a_command_beside_a_service_finds_what_started_at_the_same_time() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  x: {x-wharf: {process: {command: [sleep, '1000']}}}\n  \
+         job: {x-wharf: {process: {command: [sleep, '1000']}}}\n",
+    );
+    for _ in 0..5 {
+        sandbox.wharf(&["up", "-d"]).expect(0);
+        sandbox
+            .wharf(&["exec", "-T", "job", "grep", "-w", "x", "/etc/hosts"])
+            .expect(0);
+        sandbox.wharf(&["down", "-t", "0"]).expect(0);
+    }
+}

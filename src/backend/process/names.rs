@@ -33,6 +33,9 @@ const COMING: Duration = Duration::from_secs(5);
 /// The same for one that another wharf has made: where it cannot be met now, it may listen elsewhere.
 const FOREIGN: Duration = Duration::from_millis(500);
 
+/// How long a command waits that could do without.
+const CATCHING_UP: Duration = Duration::from_millis(500);
+
 /// How long it may take to answer. It gives up by itself before.
 const ANSWERING: Duration = Duration::from_secs(15);
 
@@ -167,6 +170,21 @@ impl Processes {
     pub async fn sync_names(&self, project: &str, wanted: NamesWanted) -> Result<(), BackendError> {
         let outcome = self.synced(project, wanted).await;
         outcome.map_err(|error| cannot(project, error))
+    }
+
+    /// Lets what is known by now be written into the hosts file of an instance, for a command that is about to look
+    /// there: others may have started a moment ago. What does not come soon is not waited for.
+    pub async fn catch_up(&self, project: &str, instance: &str) {
+        let record = self.record(project, instance);
+        let has_file = record.is_ok_and(|record| record.spec.names.hosts.is_some());
+        let (true, Ok(dir)) = (has_file, self.dirs().project(project)) else {
+            return;
+        };
+        let request = NamesRequest {
+            version: NAMES_PROTOCOL,
+            sync: NamesWanted::default(),
+        };
+        drop(tokio::time::timeout(CATCHING_UP, ask(&dir.names_socket(), &request)).await);
     }
 
     async fn synced(&self, project: &str, wanted: NamesWanted) -> io::Result<()> {
