@@ -425,12 +425,6 @@ pub(super) fn hosts_sessions(service: &str) -> bool {
         "drone-runner-exec",
         "pueued",
         "slurmd",
-        "supervisor",
-        "supervisord",
-        "circus",
-        "circusd",
-        "monit",
-        "immortal",
         "lxc",
         "lxd",
         "incus",
@@ -444,8 +438,6 @@ pub(super) fn hosts_sessions(service: &str) -> bool {
     NAMES.contains(&name)
         || is_engine
         || name.starts_with("app-")
-        // Programs of one user, one of which may be what is in the way.
-        || name.starts_with("pm2-")
         // Whoever runs the jobs of a repository.
         || name.starts_with("actions.runner.")
 }
