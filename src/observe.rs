@@ -109,18 +109,8 @@ async fn held(
         held.extend(plan::without(all, &observed.own));
     }
     // What happens to the project's own is known.
-    let mut foreign = plan::without(held.clone(), &observed.instances);
-    backends.tell_removals(&mut foreign).await;
-    for known in foreign {
-        if let Some(held) = held.iter_mut().find(|held| held.claim == known.claim) {
-            for holder in known.holders {
-                let mut same = held.holders.iter_mut();
-                if let Some(same) = same.find(|it| it.is_same(&holder)) {
-                    *same = holder;
-                }
-            }
-        }
-    }
+    let is_foreign = |holder: &Holder| !plan::has(&observed.instances, holder);
+    backends.tell_removals(&mut held, is_foreign).await;
     Ok(held)
 }
 

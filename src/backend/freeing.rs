@@ -191,16 +191,8 @@ impl Backends {
         // A log that cannot be read tells of nobody.
         let entries = self.releases().read().unwrap_or_default();
         let taken = entries.iter().rev().find_map(|entry| {
-            let other = entry.project.as_ref().filter(|other| *other != project)?;
-            let is_since = entry.time.parse().is_ok_and(|time: jiff::Timestamp| {
-                // Both are cut to seconds, or derived from such.
-                time.as_second() + 1 >= begun
-            });
-            let is_it = (entry.port, entry.protocol)
-                == (freeing.claim.port, freeing.claim.protocol)
-                && entry.outcome != Outcome::Failed
-                && freeing.holders.iter().any(|it| entry.holder.is_of(it));
-            (is_since && is_it).then_some((other, entry))
+            let other = entry.another_project(project, &freeing.claim, &freeing.holders, begun)?;
+            Some((other, entry))
         });
         let Some((project, entry)) = taken else {
             return Ok(None);
@@ -216,7 +208,7 @@ impl Backends {
         Ok(Some(PortError::Outrun {
             claim: freeing.claim.clone(),
             first: Box::new(First {
-                project: project.clone(),
+                project: project.to_owned(),
                 service: entry.service.clone().unwrap_or_default(),
                 by: entry.by.clone(),
             }),

@@ -43,11 +43,12 @@ impl Backends {
         Ok(held)
     }
 
-    /// Asks the engines what a stop of containers takes along: lists do not tell.
-    pub async fn tell_removals(&self, held: &mut [Held]) {
+    /// Asks the engines what a stop of those containers takes along that it `concerns`: lists do not tell.
+    pub async fn tell_removals(&self, held: &mut [Held], concerns: impl Fn(&Holder) -> bool) {
         let containers = held
             .iter_mut()
             .flat_map(|held| &mut held.holders)
+            .filter(|holder| concerns(holder))
             .filter_map(|holder| match &mut holder.who {
                 Who::Container(facts) if holder.protected.is_none() => Some(facts),
                 Who::Container(_)
@@ -166,7 +167,7 @@ impl Backends {
         let mut held = named(found, &census);
         self.reconsider_orphans(&mut held).await;
         self.name_services(depth, &mut held).await;
-        self.tell_removals(&mut held).await;
+        self.tell_removals(&mut held, |_| true).await;
         Ok(Look {
             held,
             reserved: census.reserved,

@@ -54,14 +54,13 @@ impl Rounds<'_> {
     pub(super) async fn detached(&self, plan: &Plan) -> Result<()> {
         let mut done = carry_out_quietly(self.context, self.backends, plan, self.quiet).await;
         for _ in 0..AGAIN {
-            let rest = match &done {
-                Err(error) if let Some(stuck) = stuck(error) => {
-                    self.context.ui.warn(in_one_line(stuck));
-                    Box::pin(self.replan(plan)).await?
-                }
-                Err(error) if is_to_be_planned_again(error) => Box::pin(self.replan(plan)).await?,
-                Ok(_) | Err(_) => break,
-            };
+            let Err(error) = &done else { break };
+            if let Some(stuck) = stuck(error) {
+                self.context.ui.warn(in_one_line(stuck));
+            } else if !is_to_be_planned_again(error) {
+                break;
+            }
+            let rest = Box::pin(self.replan(plan)).await?;
             done = carry_out_quietly(self.context, self.backends, &rest.plan, self.quiet).await;
         }
         done.map(drop)

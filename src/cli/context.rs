@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::backend::BackendError;
 use crate::backend::container::Containers;
@@ -14,7 +13,7 @@ use crate::backend::provider::Providers;
 use crate::backend::router::Backends;
 use crate::cli::invocation::in_words_of;
 use crate::error::{Error, Result};
-use crate::event::{Event, Events};
+use crate::event::Events;
 use crate::plan;
 use crate::plan::down::Ending;
 use crate::plan::launch::Launching;
@@ -346,13 +345,7 @@ impl Context {
 
     /// Waits until no other command changes the project, and says so if there is one.
     pub(super) async fn lock(&self, backends: &Backends, project: &str) -> Result<ProjectLock> {
-        let (events, receiver) = Events::channel();
-        let locking = async {
-            let lock = backends.processes.lock(project, &events).await?;
-            self.end_lost(backends, project, &lock, &events).await?;
-            Ok(lock)
-        };
-        self.locked(locking, receiver).await
+        self.locked(backends, project, false).await
     }
 
     /// As [`Self::lock`], for what is not to wait for a command that only waits.
@@ -361,39 +354,25 @@ impl Context {
         backends: &Backends,
         project: &str,
     ) -> Result<ProjectLock> {
-        if self.global.dry_run {
-            return self.lock(backends, project).await;
-        }
-        let (events, receiver) = Events::channel();
-        let locking = async {
-            let lock = backends.processes.lock_soon(project, &events).await?;
-            self.end_lost(backends, project, &lock, &events).await?;
-            Ok(lock)
-        };
-        self.locked(locking, receiver).await
+        self.locked(backends, project, !self.global.dry_run).await
     }
 
-    /// No second copy beside what runs without its ledger.
-    async fn end_lost(
-        &self,
-        backends: &Backends,
-        project: &str,
-        lock: &ProjectLock,
-        events: &Events,
-    ) -> std::result::Result<(), BackendError> {
-        if self.global.dry_run || !lock.may_have_lost() {
-            return Ok(());
-        }
-        backends.processes.end_lost(project, events).await
-    }
-
-    async fn locked(
-        &self,
-        locking: impl Future<Output = std::result::Result<ProjectLock, BackendError>>,
-        mut receiver: UnboundedReceiver<Event>,
-    ) -> Result<ProjectLock> {
+    async fn locked(&self, backends: &Backends, project: &str, asks: bool) -> Result<ProjectLock> {
+        let (events, mut receiver) = Events::channel();
+        let processes = &backends.processes;
+        let mut locking = std::pin::pin!(async {
+            let lock = if asks {
+                processes.lock_soon(project, &events).await?
+            } else {
+                processes.lock(project, &events).await?
+            };
+            // No second copy beside what runs without its ledger.
+            if lock.may_have_lost() && !self.global.dry_run {
+                processes.end_lost(project, &events).await?;
+            }
+            Ok::<_, BackendError>(lock)
+        });
         let progress = Progress::new(self.ui);
-        let mut locking = std::pin::pin!(locking);
         loop {
             tokio::select! {
                 biased;
@@ -490,28 +469,6 @@ impl Named {
             Self::Project(project) => Some(project),
             Self::Name(_) => None,
         }
-    }
-
-    /// Every observed instance, from the engine too where it may have some.
-    pub(super) async fn instances(
-        &self,
-        ui: Ui,
-        backends: &Backends,
-    ) -> Result<Vec<crate::state::Instance>> {
-        use crate::backend::Backend as _;
-        if let Some(project) = self.project() {
-            backends.containers.declare(project);
-        }
-        let mut instances = backends.processes.observe(self.name()).await?;
-        for note in backends.processes.take_notes() {
-            ui.warn(note);
-        }
-        if self.in_engine(ui, backends, !instances.is_empty()).await? {
-            let mut containers = backends.containers.observe(self.name()).await?;
-            backends.mark_ending(self.name(), &mut containers).await;
-            instances.extend(containers);
-        }
-        Ok(instances)
     }
 
     /// Whether no service that the files name can be a container.

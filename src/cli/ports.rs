@@ -330,18 +330,13 @@ fn holder(entry: &Entry) -> String {
     if let Some(pid) = found.pid {
         text = format!("pid {pid}: {text}");
     }
-    if let (Some(cwd), Means::Signal) = (&found.cwd, entry.release) {
-        let place = format!(" (in {cwd})");
-        text.push_str(&place);
-        if let Some(first) = &entry.supervisor {
-            // Most run in the same directory.
-            let first = first.strip_suffix(&place).unwrap_or(first);
-            text = format!("{text}, after {first}");
-        }
-        return text;
-    }
-    if let Some(first) = &entry.supervisor {
-        text = format!("{text}, after {first}");
-    }
-    text
+    let place = match (&found.cwd, entry.release) {
+        (Some(cwd), Means::Signal) => format!(" (in {cwd})"),
+        _ => String::new(),
+    };
+    let after = entry.supervisor.as_ref().map_or_else(String::new, |first| {
+        // Most run in the same directory.
+        format!(", after {}", first.strip_suffix(&place).unwrap_or(first))
+    });
+    text + &place + &after
 }

@@ -51,6 +51,38 @@ impl Sight {
 }
 
 impl Named {
+    /// Every observed instance, from the engine too where it may have some.
+    pub(super) async fn instances(&self, ui: Ui, backends: &Backends) -> Result<Vec<Instance>> {
+        let processes = self.processes(ui, backends).await?;
+        let in_engine = self.in_engine(ui, backends, !processes.is_empty()).await?;
+        self.with_containers(backends, processes, in_engine).await
+    }
+
+    async fn processes(&self, ui: Ui, backends: &Backends) -> Result<Vec<Instance>> {
+        if let Some(project) = self.project() {
+            backends.containers.declare(project);
+        }
+        let instances = backends.processes.observe(self.name()).await?;
+        for note in backends.processes.take_notes() {
+            ui.warn(note);
+        }
+        Ok(instances)
+    }
+
+    async fn with_containers(
+        &self,
+        backends: &Backends,
+        mut instances: Vec<Instance>,
+        in_engine: bool,
+    ) -> Result<Vec<Instance>> {
+        if in_engine {
+            let mut containers = backends.containers.observe(self.name()).await?;
+            backends.mark_ending(self.name(), &mut containers).await;
+            instances.extend(containers);
+        }
+        Ok(instances)
+    }
+
     /// As [`Named::instances`], for a command that is about these services (none: all).
     ///
     /// # Errors
@@ -61,19 +93,11 @@ impl Named {
         backends: &Backends,
         services: &[String],
     ) -> Result<Sight> {
-        if let Some(project) = self.project() {
-            backends.containers.declare(project);
-        }
-        let mut instances = backends.processes.observe(self.name()).await?;
-        for note in backends.processes.take_notes() {
-            ui.warn(note);
-        }
-        let rest = self.rest(ui, backends, services, &instances).await?;
-        if rest.in_engine {
-            let mut containers = backends.containers.observe(self.name()).await?;
-            backends.mark_ending(self.name(), &mut containers).await;
-            instances.extend(containers);
-        }
+        let processes = self.processes(ui, backends).await?;
+        let rest = self.rest(ui, backends, services, &processes).await?;
+        let instances = self
+            .with_containers(backends, processes, rest.in_engine)
+            .await?;
         Ok(Sight { instances, rest })
     }
 

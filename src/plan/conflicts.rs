@@ -297,13 +297,17 @@ pub fn own<'a>(instances: &'a [Instance], holder: &Holder) -> Option<&'a Instanc
     })
 }
 
+/// Whether a holder is one of these instances.
+pub fn has(instances: &[Instance], holder: &Holder) -> bool {
+    own(instances, holder).is_some()
+}
+
 /// What is held by others than these instances.
 pub fn without(held: Vec<Held>, instances: &[Instance]) -> Vec<Held> {
     held.into_iter()
         .filter_map(|mut held| {
             let before = held.holders.len();
-            held.holders
-                .retain(|holder| own(instances, holder).is_none());
+            held.holders.retain(|holder| !has(instances, holder));
             // An outgoing connection has no holder.
             (before == 0 || !held.holders.is_empty()).then_some(held)
         })

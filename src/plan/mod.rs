@@ -17,6 +17,7 @@ mod decide;
 mod diverged;
 pub mod down;
 mod gates;
+pub mod ground;
 pub mod images;
 pub mod launch;
 pub mod links;
@@ -34,7 +35,7 @@ mod text;
 mod up;
 
 pub use claims::{claims, of};
-pub use conflicts::{Question, without};
+pub use conflicts::{Question, has, without};
 pub use decide::fingerprint;
 pub(crate) use spec::stores;
 pub use up::up;

@@ -264,6 +264,21 @@ impl Action {
         waits_or_prepares || self.changes().is_some_and(|target| target.role.is_some())
     }
 
+    /// The instance that this works on or waits for.
+    pub fn subject(&self) -> Option<(BackendKind, &str)> {
+        if let Self::Create(spec) = self {
+            Some((spec.backend, &spec.name))
+        } else if let Self::AwaitReady { instance, .. }
+        | Self::AwaitHealthy { instance }
+        | Self::AwaitCompleted { instance } = self
+        {
+            Some((instance.backend, &instance.name))
+        } else {
+            let target = self.changes()?;
+            Some((target.backend, &target.name))
+        }
+    }
+
     /// The instance whose state this changes.
     pub fn changes(&self) -> Option<&Target> {
         if let Self::Start { instance }

@@ -253,17 +253,7 @@ mod tests {
     #[test]
     fn a_young_proxy_is_no_orphan_where_a_container_waits_for_a_port_that_is_chosen() {
         let choosing = |port| Choosing {
-            container: ContainerFacts {
-                id: "a".into(),
-                name: "web".into(),
-                image: String::new(),
-                command: String::new(),
-                project: None,
-                service: None,
-                created: 0,
-                engine: String::new(),
-                removal: None,
-            },
+            container: ContainerFacts::named("web"),
             port,
             protocol: Protocol::Tcp,
         };

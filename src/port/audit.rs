@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::port::claim::Protocol;
+use crate::port::claim::{Claim, Protocol};
+use crate::port::holder::Holder;
 use crate::port::report::{HolderReport, Means};
 
 /// A file that has grown beyond this many bytes becomes the older one.
@@ -59,6 +60,27 @@ pub struct Entry {
     pub directory: Option<String>,
     /// The answer or the rule that allowed it.
     pub answer: String,
+}
+
+impl Entry {
+    /// The other project than `project` for which one of these holders was stopped, at this port, since a moment (in
+    /// seconds of Unix time).
+    pub fn another_project(
+        &self,
+        project: &str,
+        claim: &Claim,
+        holders: &[Holder],
+        since: i64,
+    ) -> Option<&str> {
+        let other = self.project.as_deref().filter(|other| *other != project)?;
+        let time: jiff::Timestamp = self.time.parse().ok()?;
+        // Both are cut to seconds, or derived from such.
+        let is_since = time.as_second() + 1 >= since;
+        let is_it = (self.port, self.protocol) == (claim.port, claim.protocol)
+            && self.outcome != Outcome::Failed
+            && holders.iter().any(|it| self.holder.is_of(it));
+        (is_since && is_it).then_some(other)
+    }
 }
 
 /// What became of a holder.

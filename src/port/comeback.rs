@@ -75,9 +75,9 @@ pub fn behind_clients(claim: &Claim, holders: &[Holder]) -> Vec<ProcessFacts> {
 /// Watches a port that was just released: [`PortError::TakenAgain`] as soon as somebody listens there, with
 /// who it is and what keeps it running.
 ///
-/// `before` are those who were stopped from `since` on, `behind` who waited for them. Returns at once where nobody is left who might start
-/// them again, after a second where nobody knows who started them (a daemon), and after three seconds
-/// otherwise. `waiting` is told, at most once, for whom is waited.
+/// `before` are those who were stopped from `since` on, `behind` who waited for them. Returns at once where nobody is
+/// left who might start them again, after a second where nobody knows who started them (a daemon), and after three
+/// seconds otherwise. `waiting` is told, at most once, for whom is waited.
 pub fn watch(
     claim: &Claim,
     before: &[Holder],

@@ -317,15 +317,8 @@ mod tests {
     #[test]
     fn a_container_is_started_again_at_its_own_engine() {
         let at = |engine: &str| ContainerFacts {
-            id: String::new(),
-            name: "web".into(),
-            image: String::new(),
-            command: String::new(),
-            project: None,
-            service: None,
-            created: 0,
             engine: engine.into(),
-            removal: None,
+            ..ContainerFacts::named("web")
         };
         for (engine, command) in [
             ("unix:///var/run/docker.sock", "docker start web"),

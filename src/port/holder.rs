@@ -227,6 +227,24 @@ pub struct ContainerFacts {
     pub removal: Option<Removal>,
 }
 
+#[cfg(test)]
+impl ContainerFacts {
+    /// A container of which nothing but its name is known.
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            id: "a".into(),
+            name: name.into(),
+            image: String::new(),
+            command: String::new(),
+            project: None,
+            service: None,
+            created: 0,
+            engine: String::new(),
+            removal: None,
+        }
+    }
+}
+
 /// What is lost with a container that is removed when it stops.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Removal {

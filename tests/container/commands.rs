@@ -122,16 +122,20 @@ fn write(lab: &Lab) {
     lab.write(&FILE.replace("IMAGE", lab.busybox()));
 }
 
+fn bring_up(lab: &Lab) {
+    write(lab);
+    lab.succeeds(Tool::Wharf, &["up", "-d"]);
+    // Its end is seen by both.
+    lab.run(Tool::Wharf, &["wait", "job"]);
+}
+
 #[test]
 fn both_print_the_same_about_a_project() {
     let lab = lab!();
     if compose().is_none() {
         return;
     }
-    write(&lab);
-    lab.succeeds(Tool::Wharf, &["up", "-d"]);
-    // Its end is seen by both.
-    lab.run(Tool::Wharf, &["wait", "job"]);
+    bring_up(&lab);
     let mut differing = Vec::new();
     for arguments in SHOWN {
         let (ours, theirs) = (
@@ -177,9 +181,7 @@ fn both_list_the_same_objects() {
     if compose().is_none() {
         return;
     }
-    write(&lab);
-    lab.succeeds(Tool::Wharf, &["up", "-d"]);
-    lab.run(Tool::Wharf, &["wait", "job"]);
+    bring_up(&lab);
     let objects = |tool, arguments: &[&str]| {
         let told = lab.succeeds(tool, arguments).stdout;
         let lines = told.lines().map(|line| {

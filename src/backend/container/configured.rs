@@ -144,10 +144,7 @@ mod tests {
 
     #[test]
     fn ports_that_an_engine_chooses_are_told_by_the_port_inside() {
-        let container: ContainerFacts = serde_json::from_value(serde_json::json!({
-            "id": "a", "name": "web", "image": "", "command": "", "created": 0, "engine": ""
-        }))
-        .unwrap();
+        let container = ContainerFacts::named("web");
         let host = r#"{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":""}],"53/udp":null,"81/tcp":[{"HostIp":"","HostPort":"81"}]}}"#;
         let choosing = configured(host, "[]").choosing(&container);
         let ports: Vec<(u16, String)> = choosing

@@ -586,17 +586,7 @@ mod tests {
             r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}],"53/udp":[{"HostIp":"127.0.0.1","HostPort":"53"}],"81/tcp":null}}}"#,
         )
         .unwrap();
-        let facts = ContainerFacts {
-            id: "a".into(),
-            name: "web".into(),
-            image: String::new(),
-            command: String::new(),
-            project: None,
-            service: None,
-            created: 0,
-            engine: String::new(),
-            removal: None,
-        };
+        let facts = ContainerFacts::named("web");
         let ports: Vec<(String, u16)> = configured
             .published(&facts)
             .iter()

@@ -8,7 +8,7 @@ use super::reply::Info;
 use super::{Containers, RelayImage, start};
 use crate::backend::BackendError;
 use crate::naming::{Reach, Role};
-use crate::state::Status;
+use crate::state::{Instance, Status};
 
 /// Set to `socket` or `stream`, it decides how relays are reached.
 const ASKED: &str = "WHARF_RELAY";
@@ -61,13 +61,22 @@ impl Containers {
         services: &[String],
     ) -> Result<(), BackendError> {
         let engine = self.engine().await?;
-        for relay in self.outlines(project).await? {
-            let is_one = relay.role() == Some(Role::Relay) && services.contains(&relay.service);
-            if is_one && matches!(relay.status, Status::Exited { .. }) {
+        for relay in self.relays_of(project, services).await? {
+            if matches!(relay.status, Status::Exited { .. }) {
                 start::container(engine, &relay.id.0, &relay.name).await?;
             }
         }
         Ok(())
+    }
+
+    async fn relays_of(
+        &self,
+        project: &str,
+        services: &[String],
+    ) -> Result<Vec<Instance>, BackendError> {
+        let mut all = self.outlines(project).await?;
+        all.retain(|it| it.role() == Some(Role::Relay) && services.contains(&it.service));
+        Ok(all)
     }
 
     /// Restarts the running relays of these services, which mounts their directories anew.
@@ -80,9 +89,8 @@ impl Containers {
         services: &[String],
     ) -> Result<(), BackendError> {
         let engine = self.engine().await?;
-        for relay in self.outlines(project).await? {
-            let is_one = relay.role() == Some(Role::Relay) && services.contains(&relay.service);
-            if is_one && relay.status == Status::Running {
+        for relay in self.relays_of(project, services).await? {
+            if relay.status == Status::Running {
                 let options = RestartContainerOptionsBuilder::new().t(1).build();
                 let restarted = engine
                     .docker

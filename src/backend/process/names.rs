@@ -180,20 +180,14 @@ impl Processes {
         let (true, Ok(dir)) = (has_file, self.dirs().project(project)) else {
             return;
         };
-        let request = NamesRequest {
-            version: NAMES_PROTOCOL,
-            sync: NamesWanted::default(),
-        };
+        let request = request(NamesWanted::default());
         drop(tokio::time::timeout(CATCHING_UP, ask(&dir.names_socket(), &request)).await);
     }
 
     async fn synced(&self, project: &str, wanted: NamesWanted) -> io::Result<()> {
         let dir = self.dirs().project(project).map_err(io::Error::other)?;
         let path = dir.names_socket();
-        let request = NamesRequest {
-            version: NAMES_PROTOCOL,
-            sync: wanted,
-        };
+        let request = request(wanted);
         let mut deadline = Instant::now() + COMING;
         let mut pause = FIRST_PAUSE;
         let mut is_replaced = false;
@@ -295,6 +289,13 @@ fn instances(names: Vec<String>) -> NamesWanted {
     NamesWanted {
         instances: names,
         ..NamesWanted::default()
+    }
+}
+
+fn request(sync: NamesWanted) -> NamesRequest {
+    NamesRequest {
+        version: NAMES_PROTOCOL,
+        sync,
     }
 }
 

@@ -388,13 +388,14 @@ fn missing(file: &Path) -> Option<Way> {
 fn is_closed(user: &Account, directory: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let is_of_group = user.gid == directory.gid() || user.groups.contains(&directory.gid());
-    let bit = match () {
-        () if user.uid == 0 => return false,
-        () if user.uid == directory.uid() => 0o100,
-        () if is_of_group => 0o010,
-        () => 0o001,
+    let bit = if user.uid == directory.uid() {
+        0o100
+    } else if is_of_group {
+        0o010
+    } else {
+        0o001
     };
-    directory.is_dir() && directory.mode() & bit == 0
+    user.uid != 0 && directory.is_dir() && directory.mode() & bit == 0
 }
 
 /// Why nothing can be run in a directory that is none.

@@ -76,6 +76,7 @@ impl Links {
         if !self.forwarder {
             return Names::default();
         }
+        let hostname = hostname(inputs.project, service);
         Names {
             way,
             hosts: None,
@@ -84,9 +85,8 @@ impl Links {
                 .map(|place| Place {
                     network: place.network.clone(),
                     aliases: {
-                        let own = place.aliases.iter().cloned();
-                        own.chain(hostname(inputs.project, service).map(str::to_owned))
-                            .collect()
+                        let aliases = place.aliases.iter().map(String::as_str);
+                        aliases.chain(hostname).map(str::to_owned).collect()
                     },
                 })
                 .collect(),
