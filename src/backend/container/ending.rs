@@ -16,6 +16,10 @@ const BACK: Duration = Duration::from_mins(1);
 /// How long the engine may take to tell. One whose clock is behind ours would go on until it is no more.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// What is asked for. Nothing starts that has not ended, so a start tells nothing that its end did not; and where a
+/// stack has just come up, there is one for each container.
+const ACTIONS: [&str; 3] = ["kill", "die", "stop"];
+
 /// Signals that end a container, as events have them: KILL, TERM.
 const ENDING: [&str; 2] = ["9", "15"];
 
@@ -43,7 +47,7 @@ impl Containers {
             since: Some(nanoseconds(now.saturating_sub(BACK))),
             until: Some(nanoseconds(now)),
         };
-        let mut told = std::pin::pin!(self.happenings(project, span).await?);
+        let mut told = std::pin::pin!(self.happenings_of(project, span, &ACTIONS).await?);
         let mut all = Vec::new();
         // What has not been told by then is left out, as is the rest after something unreadable.
         drop(
@@ -92,7 +96,7 @@ fn ending(happenings: &[Happening]) -> BTreeMap<&str, &str> {
             ("kill", Some(signal)) => {
                 ending.insert(happening.id.as_str(), signal);
             }
-            ("die" | "stop" | "start" | "restart", _) => drop(ending.remove(happening.id.as_str())),
+            ("die" | "stop", _) => drop(ending.remove(happening.id.as_str())),
             _ => {}
         }
     }

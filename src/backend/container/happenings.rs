@@ -24,9 +24,22 @@ impl Containers {
         project: &str,
         span: Span,
     ) -> Result<impl Stream<Item = Result<Happening, BackendError>> + use<>, BackendError> {
+        self.happenings_of(project, span, &[]).await
+    }
+
+    /// The same for these actions alone, or for all where none is given.
+    pub(super) async fn happenings_of(
+        &self,
+        project: &str,
+        span: Span,
+        actions: &[&str],
+    ) -> Result<impl Stream<Item = Result<Happening, BackendError>> + use<>, BackendError> {
         let engine = self.engine().await?;
         let label = format!("{}={project}", labels::PROJECT);
-        let filters = serde_json::json!({ "type": ["container"], "label": [label] });
+        let mut filters = serde_json::json!({ "type": ["container"], "label": [label] });
+        if !actions.is_empty() {
+            filters["event"] = actions.into();
+        }
         let mut path = format!("/events?filters={}", encoded(&filters.to_string()));
         for (name, time) in [("since", span.since), ("until", span.until)] {
             if let Some(time) = time {

@@ -71,7 +71,11 @@ impl View {
                 .as_ref()
                 .is_none_or(|best| place.controllers.len() > best.controllers.len());
             if is_better {
+                let has_all = place.lacks.is_none();
                 best = Some(place);
+                if has_all {
+                    break;
+                }
             }
         }
         best
@@ -122,6 +126,14 @@ impl Default for View {
 
 /// What groups below `dir` can have.
 fn survey(dir: &Path, wanted: &BTreeSet<&'static str>) -> Place {
+    // Most services want none: each start would read the pids of all that is in our own group.
+    if wanted.is_empty() {
+        return Place {
+            dir: dir.to_owned(),
+            controllers: BTreeSet::new(),
+            lacks: None,
+        };
+    }
     let words = |file: &str| -> BTreeSet<String> {
         let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
         text.split_whitespace().map(str::to_owned).collect()
