@@ -295,6 +295,30 @@ impl From<BackendError> for Error {
                     );
                 }
             }
+            BackendError::NameTaken {
+                name,
+                owner,
+                runs,
+                is_chosen,
+                ..
+            } => {
+                let of = owner.as_ref().map_or_else(
+                    || "a container of no project".to_owned(),
+                    |(project, service)| format!("service {service} of project {project}"),
+                );
+                let state = if *runs { "runs" } else { "does not run" };
+                details.push(format!("{name} is {of}, and {state}"));
+                let mut hint = match owner {
+                    Some((project, service)) => format!("wharf -p {project} rm -sf {service}"),
+                    None if *runs => format!("docker rm -f {name}"),
+                    None => format!("docker rm {name}"),
+                };
+                hint.push_str("   # if nobody needs it");
+                if *is_chosen {
+                    hint.push_str("; or give the service another `container_name`");
+                }
+                hints.push(hint);
+            }
             BackendError::ApiTooNew { .. } => hints.push("unset DOCKER_API_VERSION".to_owned()),
             BackendError::Engine { .. }
             | BackendError::Stuck { .. }
@@ -305,7 +329,6 @@ impl From<BackendError> for Error {
         if is_engine_full(&error) {
             hints.push("docker system df; docker system prune frees what nothing uses".to_owned());
         }
-        hints.extend(taken_name(&error));
         Self {
             details,
             hints,
@@ -325,21 +348,6 @@ fn is_engine_full(error: &BackendError) -> bool {
         return false;
     };
     source.to_string().contains(WORDS)
-}
-
-/// What to do about a container of somebody else that has the name of one to be made.
-fn taken_name(error: &BackendError) -> Option<String> {
-    let BackendError::Engine { source, .. } = error else {
-        return None;
-    };
-    let message = source.to_string();
-    let (_, rest) = message.split_once("container name \"/")?;
-    let (name, rest) = rest.split_once('"')?;
-    rest.starts_with(" is already in use").then(|| {
-        format!(
-            "docker rm {name}   # if nobody needs it; or give the service another `container_name`"
-        )
-    })
 }
 
 impl From<PortError> for Error {
@@ -456,8 +464,29 @@ mod tests {
         let full = "mkdir /var/lib/docker/overlay2/1: no space left on device";
         assert!(hints(full)[0].starts_with("docker system df"));
         assert!(hints("no such image").is_empty());
-        let taken = r#"Conflict. The container name "/db" is already in use by container "6d03". Remove it."#;
-        assert!(hints(taken)[0].starts_with("docker rm db "));
+    }
+
+    #[test]
+    fn a_hint_for_a_taken_name_works_as_it_stands() {
+        let hint = |owner: Option<(&str, &str)>, runs, is_chosen| {
+            let owned = |(project, service): (&str, &str)| (project.to_owned(), service.to_owned());
+            let error = Error::from(BackendError::NameTaken {
+                name: "db".to_owned(),
+                owner: owner.map(owned),
+                runs,
+                is_chosen,
+                source: "Conflict".into(),
+            });
+            error.hints.join("")
+        };
+        assert_eq!(
+            hint(None, true, false),
+            "docker rm -f db   # if nobody needs it"
+        );
+        assert!(hint(None, false, true).starts_with("docker rm db "));
+        assert!(hint(None, false, true).ends_with("another `container_name`"));
+        let of_project = hint(Some(("p", "a")), true, false);
+        assert!(of_project.starts_with("wharf -p p rm -sf a "));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::backend::{Backend, BackendError, Made};
 use crate::event::{Event, Events};
 use crate::plan::Plan;
-use crate::plan::step::{Action, Step, StepId};
+use crate::plan::step::{Action, Cause, Step, StepId};
 
 /// How a plan ended.
 #[derive(Debug, Default)]
@@ -198,7 +198,7 @@ pub async fn execute_until<B: Backend>(
                 let due = room && step.needs.iter().all(|need| report.done.contains(need));
                 if due {
                     at_work += usize::from(works);
-                    changing += usize::from(!can_be_cut_off(&step.action));
+                    changing += usize::from(!can_be_cut_off(step));
                     let all = if step.action.is_own() { &own } else { &running };
                     all.push(perform(step, backend, made, events, halt));
                 }
@@ -220,7 +220,7 @@ pub async fn execute_until<B: Backend>(
         match ended {
             Some((step, result)) => {
                 at_work -= usize::from(works(&step.action));
-                changing -= usize::from(!can_be_cut_off(&step.action));
+                changing -= usize::from(!can_be_cut_off(step));
                 halt.over().insert(step.id);
                 match result {
                     Ok(Performed::Wholly) => drop(report.done.insert(step.id)),
@@ -263,12 +263,19 @@ fn is_unlimited(action: &Action) -> bool {
 }
 
 /// Whether what a step has asked for ends when nobody waits for it any more, or changes nothing.
-pub fn can_be_cut_off(action: &Action) -> bool {
+pub fn can_be_cut_off(step: &Step) -> bool {
+    let action = &step.action;
     !works(action)
+        || is_anothers(step)
         || matches!(
             action,
             Action::Build { .. } | Action::Pull { .. } | Action::AwaitListening { .. }
         )
+}
+
+/// Whether a step only waits for a stop that somebody else has asked for, and which goes on without it.
+pub fn is_anothers(step: &Step) -> bool {
+    matches!(step.action, Action::Stop { .. }) && step.cause == Cause::Ending
 }
 
 /// How far a step came that did not fail.
@@ -293,7 +300,7 @@ async fn perform<'a, B: Backend>(
             text: text.clone(),
         });
     }
-    let result = if can_be_cut_off(&step.action) {
+    let result = if can_be_cut_off(step) {
         tokio::select! {
             biased;
             result = backend.perform(step, made, events) => result,

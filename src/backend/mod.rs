@@ -173,6 +173,21 @@ pub enum BackendError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Another container has the name of one that was to be made.
+    #[error("the engine refused to create {name}")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The project and the service that the other one belongs to, if any.
+        owner: Option<(String, String)>,
+        /// Whether the other one runs.
+        runs: bool,
+        /// Whether the compose file gives the name, in `container_name`.
+        is_chosen: bool,
+        /// What the engine said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The engine was killed while it started a container, and cannot start it any more; it is removed.
     #[error(
         "the engine refused to start {name}, which it was starting when it was ended: it is removed, the same command \

@@ -7,7 +7,7 @@ use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
 use crate::cli::carry_out::{Quiet, carry_out_quietly};
 use crate::cli::context::Context;
-use crate::cli::foreground::{self, Foreground, Scene};
+use crate::cli::foreground::{self, Foreground, Scene, Shown};
 use crate::cli::settle::Settled;
 use crate::cli::shown::in_one_line;
 use crate::cli::up::{kept, with_images};
@@ -21,7 +21,7 @@ use crate::project::model::Project;
 use crate::watch::rules::Rule;
 
 /// How often.
-const AGAIN: usize = 3;
+pub(super) const AGAIN: usize = 3;
 
 /// What `up` is planned from.
 pub(super) struct Rounds<'a> {
@@ -57,7 +57,7 @@ impl Rounds<'_> {
             let Err(error) = &done else { break };
             if let Some(stuck) = stuck(error) {
                 self.context.ui.warn(in_one_line(stuck));
-            } else if !is_to_be_planned_again(error) {
+            } else if !leads_further(error) {
                 break;
             }
             let rest = Box::pin(self.replan(plan)).await?;
@@ -66,8 +66,8 @@ impl Rounds<'_> {
         done.map(drop)
     }
 
-    /// As [`Self::detached`] in front of the user; what was started for a round that failed has been stopped since, and
-    /// is started again.
+    /// As [`Self::detached`] in front of the user. What was started for a round that failed has been stopped since, and
+    /// is started again; what others were faster with goes on.
     ///
     /// # Errors
     /// As [`foreground::run`].
@@ -76,9 +76,11 @@ impl Rounds<'_> {
         mut settled: Settled,
         options: &Foreground,
         rules: &[Rule],
-        mut alone: ProjectLock,
+        alone: ProjectLock,
     ) -> Result<()> {
         let mut rounds = AGAIN;
+        let mut alone = Some(alone);
+        let shown = Shown::default();
         loop {
             let scene = Scene {
                 context: self.context,
@@ -86,6 +88,7 @@ impl Rounds<'_> {
                 plan: &settled.plan,
                 project: &self.project.name,
                 kept: &kept(&settled.plan, &settled.observed.instances, self.project),
+                shown: &shown,
             };
             let watcher = Watch {
                 project: self.project,
@@ -94,14 +97,20 @@ impl Rounds<'_> {
                 quiet: self.quiet,
                 prune: true,
             };
-            let done = Box::pin(foreground::run(scene, options, alone, Some(watcher))).await;
-            let stuck = done.as_ref().err().and_then(stuck);
-            let Some(stuck) = stuck.filter(|_| rounds > 0) else {
+            let running = foreground::run(scene, options, &mut alone, Some(watcher));
+            let done = Box::pin(running).await;
+            let Err(error) = &done else { return done };
+            let stuck = stuck(error);
+            if rounds == 0 || stuck.is_none() && !leads_further(error) {
                 return done;
-            };
+            }
             rounds -= 1;
-            alone = self.context.lock(self.backends, &self.project.name).await?;
-            self.context.ui.warn(in_one_line(stuck));
+            if alone.is_none() {
+                alone = Some(self.context.lock(self.backends, &self.project.name).await?);
+            }
+            if let Some(stuck) = stuck {
+                self.context.ui.warn(in_one_line(stuck));
+            }
             settled = Box::pin(self.replan(&settled.plan)).await?;
         }
     }
@@ -125,8 +134,8 @@ impl Rounds<'_> {
     }
 }
 
-/// Whether somebody else has done a part of it.
-fn is_to_be_planned_again(error: &Error) -> bool {
+/// Whether a plan failed because somebody else has done a part of it, so that a new one leads further.
+pub(super) fn leads_further(error: &Error) -> bool {
     let reason = error.source.downcast_ref::<Voided>();
     reason.is_some_and(|reason| reason.leads_further)
 }

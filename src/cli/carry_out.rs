@@ -63,7 +63,18 @@ pub(super) async fn carry_out_quietly(
     plan: &Plan,
     quiet: Quiet,
 ) -> Result<Made> {
-    carry(context, backends, plan, quiet, First::Halts).await
+    carry(context, backends, plan, plan, quiet, First::Halts).await
+}
+
+/// As [`carry_out_quietly`], for a part of a plan: the whole of it is what was not done when this is not.
+pub(super) async fn carry_out_part(
+    context: &Context,
+    backends: &Backends,
+    part: &Plan,
+    whole: &Plan,
+    quiet: Quiet,
+) -> Result<Made> {
+    carry(context, backends, part, whole, quiet, First::Halts).await
 }
 
 /// As [`carry_out_quietly`], for what is not to be left half done: the first interrupt waits for the whole plan.
@@ -73,7 +84,7 @@ pub(super) async fn carry_out_whole(
     plan: &Plan,
     quiet: Quiet,
 ) -> Result<Made> {
-    Box::pin(carry(context, backends, plan, quiet, First::Waits)).await
+    Box::pin(carry(context, backends, plan, plan, quiet, First::Waits)).await
 }
 
 /// What the first interrupt does; the second leaves.
@@ -89,6 +100,7 @@ async fn carry(
     context: &Context,
     backends: &Backends,
     plan: &Plan,
+    whole: &Plan,
     quiet: Quiet,
     first: First,
 ) -> Result<Made> {
@@ -103,7 +115,7 @@ async fn carry(
     let progress = Progress::new(context.ui).without(quiet.subjects(plan));
     let mut signals = Signals::new()?;
     let halt = Halt::default();
-    let mut account = Account::of(plan);
+    let mut account = Account::of(whole);
     let mut is_interrupted = false;
     let way = Way::default();
     let mut void = None;
@@ -159,6 +171,7 @@ async fn carry(
         account.note(&event);
         progress.show(&event);
     }
+    give_up_replacements(context, backends, &report).await;
     if is_interrupted {
         for (_, error) in &report.failed {
             context.ui.warn(error.to_string());
@@ -173,10 +186,13 @@ async fn carry(
         return Err(way.explain(told(plan, error, report)));
     }
     forget_shown(&mut report, context.ui, quiet);
+    let is_of_the_rest = |id: &StepId| !plan.steps.iter().any(|step| step.id == *id);
+    let all = whole.steps.iter().map(|step| step.id);
+    report.skipped.extend(all.filter(is_of_the_rest));
     let silent =
         |(_, error): &(StepId, BackendError)| matches!(error, BackendError::NotReady { .. });
     let runs_on = report.failed.iter().any(silent);
-    outcome(plan, report).map_err(|error| {
+    outcome(whole, report).map_err(|error| {
         way.explain(if runs_on {
             error.detail("it is left running, to be looked at and stopped")
         } else {
@@ -188,6 +204,18 @@ async fn carry(
         () = signals.next() => return Err(account.tell(context)),
     }
     Ok(made)
+}
+
+/// After a plan that was not carried out as a whole: what was made for the place of something that keeps it goes.
+pub(super) async fn give_up_replacements(context: &Context, backends: &Backends, report: &Report) {
+    if report.failed.is_empty() && report.skipped.is_empty() {
+        return;
+    }
+    for name in backends.containers.give_up_replacements().await {
+        context.ui.note(format!(
+            "{name} is not replaced: the container that was made for it is removed again"
+        ));
+    }
 }
 
 /// Drops what builds wrote from their errors, where it was on the screen a moment ago.

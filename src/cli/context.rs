@@ -12,6 +12,7 @@ use crate::backend::process::{Dirs, Processes, ProjectLock};
 use crate::backend::provider::Providers;
 use crate::backend::router::Backends;
 use crate::cli::invocation::in_words_of;
+use crate::cli::signals::Detour;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::plan;
@@ -373,10 +374,15 @@ impl Context {
             Ok::<_, BackendError>(lock)
         });
         let progress = Progress::new(self.ui);
+        let signals = Detour::new()?;
         loop {
             tokio::select! {
                 biased;
                 Some(event) = receiver.recv() => progress.show(&event),
+                () = signals.next() => {
+                    self.ui.status("interrupted: nothing was done, as it was another command's turn");
+                    return Err(Error::interrupted());
+                }
                 lock = &mut locking => {
                     while let Ok(event) = receiver.try_recv() {
                         progress.show(&event);

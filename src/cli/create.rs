@@ -80,5 +80,5 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     words.extend(args.scale.iter().map(|entry| format!("--scale={entry}")));
     words.push("--".to_owned());
     words.extend(args.services.iter().cloned());
-    up::run(context, &up::Args::of_words(&words)?).await
+    Box::pin(up::run(context, &up::Args::of_words(&words)?)).await
 }

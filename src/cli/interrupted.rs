@@ -36,7 +36,7 @@ impl<'a> Account<'a> {
         match event {
             Event::StepStarted { id, text } => {
                 let mut steps = self.plan.steps.iter();
-                if steps.any(|step| step.id == *id && !execute::can_be_cut_off(&step.action)) {
+                if steps.any(|step| step.id == *id && !execute::can_be_cut_off(step)) {
                     self.texts.insert(*id, text.clone());
                 }
             }
@@ -103,8 +103,10 @@ impl<'a> Account<'a> {
         };
         let mut lines = vec![first.to_owned()];
         let done = listed(all().filter(|step| self.done.contains(&step.id)));
-        let under_way: Vec<String> = self.texts.values().cloned().collect();
-        let open = listed(all().filter(is_open));
+        let mut under_way: Vec<String> = self.texts.values().cloned().collect();
+        let goes_on = |step: &&Step| execute::is_anothers(step);
+        under_way.extend(listed(all().filter(is_open).filter(goes_on)));
+        let open = listed(all().filter(is_open).filter(|step| !goes_on(step)));
         for (what, steps) in [
             ("done", done),
             ("still under way", under_way),

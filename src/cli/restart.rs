@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::cli::again::{AGAIN, leads_further};
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
 use crate::cli::grace::grace;
@@ -46,6 +47,24 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         context.ui.status("nothing to restart");
         return rest.done();
     }
-    carry_out(context, &backends, &plan).await?;
+    let mut done = carry_out(context, &backends, &plan).await;
+    for _ in 0..AGAIN {
+        if !done.as_ref().is_err_and(leads_further) {
+            break;
+        }
+        // All had been stopped before anything was waited for, and others have started a part of it.
+        let (instances, _) = named
+            .sight(context.ui, &backends, &args.services)
+            .await?
+            .parts();
+        let observed = Observed {
+            instances,
+            own: backends.own(named.name()).await?,
+            ..Observed::default()
+        };
+        let plan = launch::rest_of_restart(&observed, &launching);
+        done = carry_out(context, &backends, &plan).await;
+    }
+    done?;
     rest.done()
 }

@@ -35,5 +35,5 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     words.push("--".to_owned());
     words.extend(replicas.keys().map(|name| (*name).to_owned()));
-    up::run(context, &up::Args::of_words(&words)?).await
+    Box::pin(up::run(context, &up::Args::of_words(&words)?)).await
 }

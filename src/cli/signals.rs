@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Error, Result};
@@ -18,6 +21,9 @@ const SAME: Duration = Duration::from_secs(1);
 /// How long a signal is listened to: `timeout` passes on to its group what the group was sent. Nothing is said before,
 /// so what comes later may be an answer.
 const ECHO: Duration = Duration::from_millis(10);
+
+/// Between two looks at signals that were taken out of their way.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Whether the Docker client has ended this process by [`end_for_the_client`].
 static CLIENT_ENDED: AtomicBool = AtomicBool::new(false);
@@ -85,6 +91,42 @@ impl Signals {
         }
         self.heard_of_client = true;
         By::Client
+    }
+}
+
+/// The same signals, taken out of their usual way for as long as this lives: afterwards each does again what it did.
+/// (A listener of [`Signals`] would stay for good, and what nobody listens to then is lost.)
+pub(super) struct Detour {
+    signals: SignalFd,
+    before: SigSet,
+}
+
+impl Detour {
+    pub(super) fn new() -> Result<Self> {
+        let mut all = SigSet::empty();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            all.add(signal);
+        }
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&all, flags).map_err(Error::failed)?;
+        let before = all
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+            .map_err(Error::failed)?;
+        Ok(Self { signals, before })
+    }
+
+    /// The next time that somebody wants the command to end.
+    pub(super) async fn next(&self) {
+        while !matches!(self.signals.read_signal(), Ok(Some(_))) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for Detour {
+    fn drop(&mut self) {
+        // It fails for no mask that was one.
+        let _: nix::Result<()> = self.before.thread_set_mask();
     }
 }
 

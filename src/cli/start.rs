@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::cli::again::{AGAIN, leads_further};
 use crate::cli::await_up::await_up;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
@@ -27,25 +28,36 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project_of(&args.services)?;
     let backends = context.backends()?;
-    let alone = context.lock(&backends, named.name()).await?;
-    let sight = named.sight(context.ui, &backends, &args.services).await?;
-    let (instances, rest) = sight.parts();
-    named.check_services(&args.services, &instances)?;
-    check_instances(context, &named, &args.services, &instances, &rest)?;
-    let launching = context.launching(&named, &args.services);
-    let observed = Observed {
-        instances,
-        own: backends.own(named.name()).await?,
-        ..Observed::default()
+    let alone = context.lock_soon(&backends, named.name()).await?;
+    let mut rounds = AGAIN;
+    let (launching, rest) = loop {
+        let sight = named.sight(context.ui, &backends, &args.services).await?;
+        let (instances, rest) = sight.parts();
+        named.check_services(&args.services, &instances)?;
+        check_instances(context, &named, &args.services, &instances, &rest)?;
+        let launching = context.launching(&named, &args.services);
+        let observed = Observed {
+            instances,
+            own: backends.own(named.name()).await?,
+            ..Observed::default()
+        };
+        let is_paused = |instance: &&&Instance| instance.status == Status::Paused;
+        if let Some(paused) = launching.instances(&observed).iter().find(is_paused) {
+            let message = format!("cannot start {}: it is paused", paused.name);
+            return Err(Error::failed(message).hint(format!("wharf unpause {}", paused.service)));
+        }
+        let plan = launch::start(&observed, &launching);
+        context.note_all(&plan);
+        let done = carry_out(context, &backends, &plan).await;
+        match done {
+            // Others have started a part of it.
+            Err(error) if rounds > 0 && leads_further(&error) => rounds -= 1,
+            done => {
+                done?;
+                break (launching, rest);
+            }
+        }
     };
-    let is_paused = |instance: &&&Instance| instance.status == Status::Paused;
-    if let Some(paused) = launching.instances(&observed).iter().find(is_paused) {
-        let message = format!("cannot start {}: it is paused", paused.name);
-        return Err(Error::failed(message).hint(format!("wharf unpause {}", paused.service)));
-    }
-    let plan = launch::start(&observed, &launching);
-    context.note_all(&plan);
-    carry_out(context, &backends, &plan).await?;
     drop(alone);
     if args.wait && !context.global.dry_run {
         let limit = args.wait_timeout.map(Duration::from_secs);

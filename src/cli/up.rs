@@ -9,7 +9,7 @@ use clap::{Args as _, FromArgMatches as _, ValueEnum};
 use crate::backend::router::Backends;
 use crate::cli::again::{Rounds, once_more};
 use crate::cli::await_up::await_up;
-use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
+use crate::cli::carry_out::{Quiet, carry_out, carry_out_part};
 use crate::cli::context::{Context, Named, with_choices};
 use crate::cli::foreground::{Abort, Foreground};
 use crate::cli::grace::grace;
@@ -142,6 +142,11 @@ impl Args {
         self.detach || self.wait
     }
 
+    /// Whether it is not for all that another `up` of the project is at: it does not wait for what that one waits for.
+    fn is_for_some(&self) -> bool {
+        !self.services.is_empty() || self.no_start
+    }
+
     fn quiet(&self) -> Quiet {
         Quiet {
             builds: self.quiet_build,
@@ -247,7 +252,11 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         return Err(Error::failed("no service selected is set up for watching")
             .hint("develop: {watch: [{action: sync, path: ./src, target: /app/src}]}"));
     }
-    let alone = context.lock(&backends, &project.name).await?;
+    let alone = if args.is_for_some() {
+        context.lock_soon(&backends, &project.name).await?
+    } else {
+        context.lock(&backends, &project.name).await?
+    };
     if !context.global.dry_run {
         remember(&backends, &project, &wishes)?;
     }
@@ -338,7 +347,7 @@ pub(super) async fn with_images(
         return Ok(settled);
     }
     let images = settled.plan.only(is_image);
-    carry_out_quietly(context, backends, &images, quiet).await?;
+    carry_out_part(context, backends, &images, &settled.plan, quiet).await?;
     policy.images_done = true;
     settle(context, backends, project, placement, &mut policy).await
 }

@@ -166,7 +166,12 @@ fn decide_service<'a>(
             inputs.policy.given.contains(&name)
         };
         let is_unnamed = |instance: &Instance| is_unnamed(inputs.project, &service, instance);
-        by_count(&mine, replicas, decide, is_unnamed, was_given)
+        let (left, mine) = mine
+            .iter()
+            .partition::<Vec<&Instance>, _>(|instance| is_left(instance, &mine));
+        let mut decisions = by_count(&mine, replicas, decide, is_unnamed, was_given);
+        clear(&mut decisions, left);
+        decisions
     } else {
         by_number(&mine, replicas, decide)
     };
@@ -250,6 +255,28 @@ fn by_count<'a>(
 fn is_unnamed(project: &Project, service: &Service, instance: &Instance) -> bool {
     let name = service.instance_name(&project.name, instance.number);
     waits_for(&instance.name) == Some(&name)
+}
+
+/// Whether a container still waits for the name of another one that is there: it is no replica.
+fn is_left(instance: &Instance, all: &[&Instance]) -> bool {
+    waits_for(&instance.name).is_some_and(|name| all.iter().any(|other| other.name == name))
+}
+
+/// Puts the ends of those that wait for a name into the decisions about those that have it.
+fn clear<'a>(decisions: &mut Vec<Decision<'a>>, left: Vec<&'a Instance>) {
+    for instance in left {
+        let has_name = |old: &&Instance| waits_for(&instance.name) == Some(old.name.as_str());
+        let replacement = decisions.iter_mut().find_map(|decision| {
+            let Decision::Create { old, .. } = decision else {
+                return None;
+            };
+            old.iter().any(has_name).then_some(old)
+        });
+        match replacement {
+            Some(old) => old.push(instance),
+            None => decisions.push(Decision::Drop(instance, Cause::Leftover)),
+        }
+    }
 }
 
 /// Whether what the service is made from is not known yet: a provider has still to tell.

@@ -57,6 +57,14 @@ impl Launching {
         with_dependencies(&self.services, &observed.instances)
     }
 
+    /// The services that `restart` concerns.
+    fn restarted(&self, observed: &Observed) -> BTreeSet<String> {
+        if self.no_deps {
+            return self.services.clone();
+        }
+        with_restarted(&self.services, &observed.instances)
+    }
+
     /// The instances of `services`, of all services that take part if none is named.
     fn chosen<'a>(&self, observed: &'a Observed, services: &BTreeSet<String>) -> Vec<&'a Instance> {
         observed
@@ -131,11 +139,7 @@ fn can_start(instance: &Instance) -> bool {
 /// them with `restart: true`. Only such dependencies order the restart.
 pub fn restart(observed: &Observed, launching: &Launching) -> Plan {
     let mut plan = Plan::default();
-    let services = if launching.no_deps {
-        launching.services.clone()
-    } else {
-        with_restarted(&launching.services, &observed.instances)
-    };
+    let services = launching.restarted(observed);
     let chosen = launching.chosen(observed, &services);
     let ending = Ending {
         timeout: launching.timeout,
@@ -157,6 +161,16 @@ pub fn restart(observed: &Observed, launching: &Launching) -> Plan {
     .launch(&mut plan, |_| true);
     launching.note_unfinished(&mut plan, observed, &services);
     plan
+}
+
+/// What is left of a restart that has stopped all: to start what does not run.
+pub fn rest_of_restart(observed: &Observed, launching: &Launching) -> Plan {
+    let launching = Launching {
+        services: launching.restarted(observed),
+        no_deps: true,
+        ..launching.clone()
+    };
+    start(observed, &launching)
 }
 
 /// Waits for the verdict of every healthcheck that has none yet (`--wait`).

@@ -61,8 +61,9 @@ pub(super) fn specify(
         secrets: mounted(&project.secrets, &service.secrets),
         configs: mounted(&project.configs, &service.configs),
         replaces: old
-            .filter(|old| old.backend == decided.backend && !inputs.policy.renew_volumes)
+            .filter(|old| old.backend == decided.backend)
             .map(|old| old.id.clone()),
+        inherits: !inputs.policy.renew_volumes,
         one_off,
         names: Names::default(),
         name,

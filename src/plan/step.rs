@@ -396,8 +396,10 @@ pub struct InstanceSpec {
     pub secrets: BTreeMap<String, Arc<Store>>,
     /// The configs that the service mounts, by key.
     pub configs: BTreeMap<String, Arc<Store>>,
-    /// The instance it replaces, whose anonymous volumes it inherits.
+    /// The instance it replaces.
     pub replaces: Option<InstanceId>,
+    /// Whether the anonymous volumes of that one go over to it.
+    pub inherits: bool,
     /// How to tell that it answers, recorded with the instance.
     pub readiness: Option<Readiness>,
     /// What makes it an instance for one command (`run`); `None`: a replica.
@@ -487,6 +489,8 @@ pub enum Cause {
     Orphan,
     /// There are more replicas than asked for.
     ScaledDown,
+    /// It was to replace another one, and whoever made it for that was cut off.
+    Leftover,
     /// The service's protocol or a dependency asks for it.
     ReadyWhenAnswered,
 }

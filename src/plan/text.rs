@@ -87,6 +87,7 @@ impl fmt::Display for Cause {
             Self::Unneeded => f.write_str("no container names its service"),
             Self::Orphan => f.write_str("its service is no longer in the project"),
             Self::ScaledDown => f.write_str("more replicas than asked for"),
+            Self::Leftover => f.write_str("left over from a replacement that was cut off"),
             Self::ReadyWhenAnswered => f.write_str("ready means answered"),
         }
     }

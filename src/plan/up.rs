@@ -1,8 +1,9 @@
 //! The second pass of `up`: from decisions to steps and edges.
 //!
-//! Per new instance: image, network and volumes → stop and remove what it replaces → create → free or
-//! move its ports → wait for dependencies → start → wait until it answers. A holder is stopped as late
-//! as possible: after all that can fail without it.
+//! Per new instance: image, network and volumes → create → stop and remove what it replaces → free or
+//! move its ports → wait for dependencies → start → wait until it answers. What runs, a holder or an instance, is
+//! stopped as late as possible: after all that can fail without it. (A process has the place of the one that it
+//! replaces in the ledger, which goes first.)
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::plan::ports::{Need, moved_variables, needs, taken};
 use crate::plan::resources::Shared;
 use crate::plan::spec::{existing, identity, specify, stores};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
-use crate::plan::{Inputs, Plan, Problem};
+use crate::plan::{Inputs, Plan, Problem, makings};
 use crate::port::claim::{Claim, Protocol};
 use crate::project::model::{HealthTest, Port, Service};
 use crate::state::{BackendKind, Instance, PortSpan, Readiness, Status};
@@ -75,6 +76,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
     planner.pre_start();
     planner.plan.notes.extend(said(&planner.plan));
     planner.orphans();
+    makings::before_ends(&mut planner.plan);
     planner.plan
 }
 
@@ -94,7 +96,7 @@ pub(super) struct Planner<'a> {
     pub(super) project: Arc<ProjectIdentity>,
     pub(super) plan: Plan,
     pub(super) shared: Shared,
-    stops: BTreeMap<String, StepId>,
+    pub(super) stops: BTreeMap<String, StepId>,
     pub(super) removals: BTreeMap<String, StepId>,
     pub(super) outcomes: BTreeMap<String, Vec<Outcome>>,
     /// The steps that make a service's instances.
@@ -210,7 +212,7 @@ impl Planner<'_> {
         for need in &all {
             // It was made with one particular port: if that is to be another, so is the instance.
             if let Verdict::Move { rule, .. } =
-                self.judge(&decided.service, instance.number, need, &[])
+                self.judge(&decided.service, instance.number, need, &[instance])
             {
                 let cause = Cause::PortHeld(rule);
                 return self.create(decided, instance.number, &[instance], &cause);
@@ -232,7 +234,10 @@ impl Planner<'_> {
         let mut proof = None;
         let mut watched = Vec::new();
         for need in all {
-            if let Some((settled, steps)) = self.port(&decided.service, instance.number, &need, &[])
+            // The engine may be starting it already, for a command that was killed.
+            let own = [instance];
+            if let Some((settled, steps)) =
+                self.port(&decided.service, instance.number, &need, &own)
             {
                 watched.extend(watch(decided, instance.number, &need, &settled));
                 if !steps.is_empty() && !need.anywhere {
@@ -286,11 +291,10 @@ impl Planner<'_> {
             }
             freeing.extend(steps);
         }
-        let ended = self.end_dependents(&service.name, old, &before);
-        let first: Vec<StepId> = before.iter().copied().chain(ended).collect();
-        for instance in old {
-            before.push(self.discard(instance, cause.clone(), first.clone()));
-        }
+        let (aside, first): (Vec<&Instance>, Vec<&Instance>) = old
+            .iter()
+            .partition(|instance| self.stands_aside(decided.backend, instance, old));
+        before.extend(self.replaced(&service.name, &first, cause, &before));
         // What it shares must exist when it is made.
         let linked = service
             .links
@@ -314,7 +318,15 @@ impl Planner<'_> {
             .filter_map(|name| self.moved.get(name))
             .flatten()
             .cloned();
-        let old = old.first().copied();
+        let own = service.instance_name(&self.inputs.project.name, number);
+        let mut like = old
+            .iter()
+            .filter(|instance| instance.backend == decided.backend);
+        let old = like
+            .clone()
+            .find(|instance| instance.name == own)
+            .or_else(|| like.next())
+            .copied();
         let spec = self.named(specify(
             self.inputs,
             &self.project,
@@ -329,10 +341,11 @@ impl Planner<'_> {
         let made = self
             .plan
             .add(Action::Create(Box::new(spec)), cause.clone(), before);
-        self.made
-            .entry(service.name.clone())
-            .or_default()
-            .push(made);
+        let gone = self.replaced(&service.name, &aside, cause, &[made]);
+        // It has its name when the old one is gone.
+        let steps = self.made.entry(service.name.clone()).or_default();
+        steps.push(made);
+        steps.extend(&gone);
         let target = Target {
             backend: decided.backend,
             project: self.project.name.clone(),
@@ -345,6 +358,7 @@ impl Planner<'_> {
             return None;
         }
         let mut first = vec![made];
+        first.extend(gone);
         for pending in freeing {
             first.push(self.pend(pending, vec![made]));
         }
@@ -532,49 +546,6 @@ impl Planner<'_> {
                 self.discard(&instance, Cause::PortHeld(why), needs)
             }
         }
-    }
-
-    pub(super) fn stop(
-        &mut self,
-        instance: &Instance,
-        cause: Cause,
-        mut needs: Vec<StepId>,
-    ) -> StepId {
-        if let Some(step) = self.stops.get(&instance.id.0) {
-            return *step;
-        }
-        needs.extend(&self.images);
-        let stop = Action::Stop {
-            instance: existing(instance),
-            grace: self.inputs.policy.timeout,
-        };
-        let step = self.plan.add(stop, cause, needs);
-        self.stops.insert(instance.id.0.clone(), step);
-        step
-    }
-
-    /// Stop if it lives, then remove.
-    pub(super) fn discard(
-        &mut self,
-        instance: &Instance,
-        cause: Cause,
-        mut needs: Vec<StepId>,
-    ) -> StepId {
-        if let Some(step) = self.removals.get(&instance.id.0) {
-            return *step;
-        }
-        if instance.status.is_alive() {
-            needs = vec![self.stop(instance, cause.clone(), needs)];
-        } else {
-            needs.extend(&self.images);
-        }
-        let remove = Action::Remove {
-            instance: existing(instance),
-            volumes: false,
-        };
-        let step = self.plan.add(remove, cause, needs);
-        self.removals.insert(instance.id.0.clone(), step);
-        step
     }
 }
 

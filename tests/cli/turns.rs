@@ -69,6 +69,105 @@ fn an_up_goes_on_after_a_command_that_took_nothing_from_it() {
 }
 
 #[test]
+fn what_is_for_some_services_gets_in_too() {
+    let sandbox = Sandbox::new();
+    let up = waiting(&sandbox);
+    for command in [
+        &["scale", "o=2"][..],
+        &["stop", "-t", "0", "o"],
+        &["start", "o"],
+        &["create"],
+        &["up", "-d", "--force-recreate", "o"],
+    ] {
+        sandbox.wharf(command).expect(0);
+    }
+    sandbox.write("ok", "");
+    up.wait().expect(0);
+    assert_eq!(services(&sandbox), ["d", "h", "o"]);
+    sandbox.wharf(&["down", "-t", "0"]).expect(0);
+}
+
+#[test]
+fn whoever_waits_plans_again_when_another_one_has_done_a_part_of_it() {
+    let sandbox = Sandbox::new();
+    let text = WAITING.replace(
+        "d: {x-wharf: {process: {command: [sleep, '1000']}}",
+        "d: {x-wharf: {process: {command: [sh, -c, 'echo hello; exec sleep 1000']}}",
+    );
+    let text = text.replace("service_healthy}", "service_healthy, restart: true}");
+    sandbox.write("compose.yaml", &text);
+    sandbox.write("ok", "");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    for command in [
+        &["up"][..],
+        &["start"],
+        &["restart"],
+        &["scale", "d=1", "o=1"],
+    ] {
+        if command != ["restart"] {
+            sandbox.wharf(&["stop", "-t", "0"]).expect(0);
+        }
+        std::fs::remove_file(sandbox.path().join("ok")).unwrap();
+        let first = sandbox.spawn(command);
+        first.wait_for_line("-h-1: start");
+        let second = sandbox.spawn(&["up", "-d", "d"]);
+        second.wait_for_line("-h-1 is up to date");
+        sandbox.write("ok", "");
+        second.wait().expect(0);
+        if command == ["up"] {
+            // It goes on in front.
+            first.wait_for_line("hello");
+            first.signal(Signal::INT);
+            first.wait().expect(130);
+            assert!(services(&sandbox).is_empty());
+        } else {
+            first.wait().expect(0);
+            assert_eq!(services(&sandbox), ["d", "h", "o"], "{command:?}");
+        }
+    }
+    sandbox.wharf(&["down", "-t", "0"]).expect(0);
+}
+
+#[test]
+fn what_only_waits_for_others_ends_at_the_first_interrupt() {
+    let sandbox = Sandbox::new();
+    let up = waiting(&sandbox);
+    let second = sandbox.spawn(&["up", "-d"]);
+    second.wait_for_line("another wharf is working on project");
+    second.signal(Signal::INT);
+    second
+        .wait()
+        .expect(130)
+        .expect_text("interrupted: nothing was done");
+    sandbox.write("ok", "");
+    up.wait().expect(0);
+    sandbox.wharf(&["down", "-t", "0"]).expect(0);
+
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    stop_grace_period: 1h\n    x-wharf: {process: {command: [sh, -c, \"trap 'echo told' TERM; \
+        while :; do sleep 0.1; done\"]}}\n",
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let stop = sandbox.spawn(&["stop"]);
+    let logs = sandbox.spawn(&["logs", "-f"]);
+    logs.wait_for_line("told");
+    stop.signal(Signal::KILL);
+    stop.wait();
+    let up = sandbox.spawn(&["--progress", "json", "up", "-d"]);
+    up.wait_for_line("as somebody asked before");
+    up.wait_for_line("Stopping");
+    up.signal(Signal::INT);
+    up.wait()
+        .expect(130)
+        .expect_text("still under way: process [PROJECT]-a-1: stop")
+        .expect_text("not done: process [PROJECT]-a-1: start");
+    sandbox.wharf(&["kill"]).expect(0);
+    sandbox.wharf(&["down", "-t", "0"]).expect(0);
+    logs.wait();
+}
+
+#[test]
 fn who_has_to_wait_is_told_for_whom() {
     let sandbox = Sandbox::new();
     let up = waiting(&sandbox);

@@ -29,7 +29,7 @@ const SHOWN: [&[&str]; 44] = [
         "--format",
         "{{.Name}} {{.Service}} {{.State}} {{.ExitCode}} {{.Ports}}",
     ],
-    &["ls", "-q", "--filter", "name=wharftest"],
+    &["ls", "-q", "--filter", "name=PROJECT"],
     &["images", "-q"],
     &["port", "web", "80"],
     &["port", "--index", "2", "web", "80"],
@@ -138,10 +138,13 @@ fn both_print_the_same_about_a_project() {
     bring_up(&lab);
     let mut differing = Vec::new();
     for arguments in SHOWN {
-        let (ours, theirs) = (
-            lab.run(Tool::Wharf, arguments),
-            lab.run(Tool::Compose, arguments),
-        );
+        // Other tests have projects at the same time.
+        let given = arguments.iter();
+        let given: Vec<String> = given
+            .map(|word| word.replace("PROJECT", &lab.project.name))
+            .collect();
+        let given: Vec<&str> = given.iter().map(String::as_str).collect();
+        let (ours, theirs) = (lab.run(Tool::Wharf, &given), lab.run(Tool::Compose, &given));
         // A mistake on the command line has a code of its own.
         let is_same = match (ours.code, theirs.code) {
             (Some(2), Some(1)) => true,

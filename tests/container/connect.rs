@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -93,12 +94,39 @@ async fn an_engine_is_reached_through_ssh() {
     // One for all requests, one each for the build and its session.
     assert!(calls.lines().count() <= 4, "{calls}");
 
+    // The same, as a context of the Docker client has it.
+    let stored = context(&lab, "far", "host=ssh://me@far:2222");
+    let named = containers(&[
+        ("DOCKER_HOST", ""),
+        ("DOCKER_CONTEXT", "far"),
+        ("DOCKER_CONFIG", &stored),
+        ("PATH", &path),
+    ]);
+    assert!(!named.reachable().await.unwrap().local);
+    drop(named);
+    let calls = fs::read_to_string(&log).unwrap();
+    assert!(calls.lines().all(|call| call == wanted), "{calls}");
+
     let nowhere = containers(&[("DOCKER_HOST", "ssh://nowhere"), ("PATH", &path)]);
     let error = nowhere.reachable().await.unwrap_err();
     let BackendError::EngineUnreachable { source, .. } = &error else {
         panic!("{error:?}");
     };
     assert_eq!(source.to_string(), "no route to nowhere");
+}
+
+/// Has the Docker client keep a context; the directory of its configuration.
+fn context(lab: &Lab, name: &str, endpoint: &str) -> String {
+    let config = lab.directory.path().join("config").display().to_string();
+    let made = Command::new("docker")
+        .args(["context", "create", name, "--docker", endpoint])
+        .env("DOCKER_CONFIG", &config)
+        .env_remove("DOCKER_HOST")
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{error}");
+    config
 }
 
 /// Takes TLS off in front of the engine's socket, for clients with a certificate.
@@ -152,6 +180,33 @@ async fn an_engine_is_reached_through_tls() {
     let with =
         |directory: &str| containers(&[&secure[..], &[("DOCKER_CERT_PATH", directory)]].concat());
     use_it(&mut lab, with(CERTIFICATES)).await;
+
+    // The same, as a context of the Docker client has it.
+    let file = |name: &str| format!("{CERTIFICATES}/{name}.pem");
+    let (ca, cert, key) = (file("ca"), file("cert"), file("key"));
+    let stored = context(
+        &lab,
+        "secure",
+        &format!("host={host},ca={ca},cert={cert},key={key}"),
+    );
+    let named = containers(&[
+        ("DOCKER_HOST", ""),
+        ("DOCKER_CONTEXT", "secure"),
+        ("DOCKER_CONFIG", &stored),
+    ]);
+    let seen = named.observe(&lab.project.name).await.unwrap();
+    assert!(seen.is_empty(), "{seen:?}");
+    let bare = context(&lab, "bare", &format!("host={host}"));
+    let named = containers(&[
+        ("DOCKER_HOST", ""),
+        ("DOCKER_CONTEXT", "bare"),
+        ("DOCKER_CONFIG", &bare),
+    ]);
+    let error = named.reachable().await;
+    assert!(
+        matches!(error, Err(BackendError::EngineUnreachable { .. })),
+        "{error:?}"
+    );
 
     // Whose certificate is of another authority is not the engine.
     let strange = lab.directory.path().join("strange");

@@ -261,6 +261,7 @@ impl Lab {
             secrets: BTreeMap::new(),
             configs: BTreeMap::new(),
             replaces: None,
+            inherits: true,
             readiness: None,
             one_off: None,
             names: wharf::naming::Names::default(),

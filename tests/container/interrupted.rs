@@ -160,6 +160,8 @@ fn an_interrupted_replacement_leaves_no_request_behind() {
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
     assert_eq!(up.wait().unwrap().code(), Some(130), "{rest:?}");
     assert_eq!(inspect(&name)["State"]["Status"], "exited");
+    let left: Vec<String> = lab.states().into_keys().collect();
+    assert_eq!(left, ["P-a-1"], "{rest:?}");
     lab.succeeds(Tool::Wharf, UP);
     assert_eq!(inspect(&name)["State"]["Status"], "running");
 }

@@ -11,7 +11,7 @@ use crate::interop::comparable;
 use crate::tools::{Tool, changed, compose};
 
 /// Every attribute that engines of all versions take. `IMAGE` and `VOLUMES` are images of the tests.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     r#"
 x-b: &b {image: IMAGE, command: sleep 600, init: true}
 services:
@@ -72,6 +72,17 @@ services:
   a: {image: IMAGE, command: sleep 600, ports: ["23480:80", "127.0.0.1:23481:81", "82", "23490-23492:90-92", "23453:53/udp", "127.0.0.1::84", "23499:80/sctp"]}
   b: {image: IMAGE, command: sleep 600, ports: [{target: 80, published: "23482", protocol: tcp, host_ip: 127.0.0.1, mode: host, name: web, app_protocol: http}, "[::1]:23483:80"], expose: [1234]}
 "#,
+    r#"
+x-b: &b {image: IMAGE, command: sleep 600}
+services:
+  base: {<<: *b, environment: {A: "1"}, labels: {l: base}, cap_add: [NET_ADMIN]}
+  a: {extends: {service: base}, environment: {B: "2"}, labels: {m: own}, cap_add: [SYS_TIME], container_name: "${COMPOSE_PROJECT_NAME}-named", attach: false, networks: {six: {ipv4_address: 172.29.84.6, ipv6_address: "fd29:84::6", link_local_ips: [169.254.84.6, "fe80::84:6"]}}}
+  b: {extends: base, pull_policy: if_not_present, depends_on: [a], external_links: ["${COMPOSE_PROJECT_NAME}-named:x"], deploy: {restart_policy: {condition: on-failure, delay: 5s, max_attempts: 2, window: 10s}, resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: g, value: 2}}]}}}}
+  c: {<<: *b, pull_policy: daily}
+  d: {<<: *b, pull_policy: weekly}
+networks:
+  six: {enable_ipv6: true, ipam: {config: [{subnet: 172.29.84.0/24}, {subnet: "fd29:84::/64"}]}}
+"#,
 ];
 
 /// The subnet of this process in place of the one in the file: tests run at the same time, and what is of its
@@ -95,7 +106,9 @@ fn prepare(lab: &Lab, file: &str) {
     let directory = place("image").display().to_string();
     docker(&["build", "-q", "-t", &image, &directory]);
     let file = file.replace("IMAGE", busybox).replace("VOLUMES", &image);
-    lab.write(&file.replace("172.29.84.", &subnet()));
+    let file = file.replace("172.29.84.", &subnet());
+    let six = format!("fd29:{:x}:", std::process::id() % 0xffff);
+    lab.write(&file.replace("fd29:84:", &six));
 }
 
 /// What is to be the same: without ids, times and addresses.

@@ -154,6 +154,7 @@ impl Stage {
             configs: BTreeMap::new(),
             volumes: BTreeMap::new(),
             replaces: None,
+            inherits: false,
             readiness: None,
             one_off: None,
             names: Names {

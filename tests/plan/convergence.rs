@@ -9,10 +9,11 @@ use wharf::event::{Event, Events};
 use wharf::execute::{Report, execute, execute_at_most};
 use wharf::plan::Plan;
 use wharf::plan::step::{Action, Step};
+use wharf::port::holder::Who;
 use wharf::project::model::{Conflict, Volume};
 use wharf::state::{Fingerprint, Instance, Status};
 
-use crate::world::{World, load, python};
+use crate::world::{World, container, load, python};
 
 const STACK: &str = "
 services:
@@ -85,6 +86,98 @@ fn nothing_is_ended_before_all_images_are_there() {
     };
     let ends: Vec<bool> = ends.map(waits).collect();
     assert_eq!(ends, [true; 4], "{plan}");
+}
+
+#[test]
+fn nothing_is_ended_before_all_is_made_that_can_be() {
+    let mut world = World::new("services: {a: {image: a}, b: {image: b}}");
+    again(&mut world);
+    world.project = load(
+        "
+services:
+  a: {image: a, command: x}
+  b: {image: b, command: x}
+  c: {image: b}
+  d: {image: b, network_mode: 'service:a'}
+",
+    );
+    let plan = world.up();
+    let at = |text: &str| {
+        let mut steps = plan.steps.iter();
+        steps.position(|step| step.action.to_string() == text)
+    };
+    let of = |at: Option<usize>| &plan.steps[at.expect("it is planned")];
+    let creates = ["a", "b", "c"].map(|name| {
+        let text = format!("container shop-{name}-1: create");
+        of(at(&text)).id
+    });
+    for name in ["a", "b"] {
+        let stop = of(at(&format!("container shop-{name}-1: stop")));
+        assert_eq!(stop.needs, creates, "{plan}");
+    }
+    // What shares something of a container that is made anew is made from the new one.
+    let removal = of(at("container shop-a-1: remove")).id;
+    assert!(
+        of(at("container shop-d-1: create"))
+            .needs
+            .contains(&removal),
+        "{plan}"
+    );
+    let mut before = std::collections::BTreeSet::new();
+    for step in &plan.steps {
+        assert!(
+            step.needs.iter().all(|need| before.contains(need)),
+            "{plan}"
+        );
+        before.insert(step.id);
+    }
+    assert_eq!(again(&mut world).to_string(), "");
+}
+
+#[test]
+fn what_cannot_be_made_costs_nothing_that_runs() {
+    let mut world = World::new("services: {a: {image: a}, b: {image: b}}");
+    again(&mut world);
+    world.project = load("services: {a: {image: a, command: x}, b: {image: b, command: x}}");
+    let fake = Fake::new(world.observed.clone());
+    fake.fail("container shop-b-1: create");
+    let report = carry_out(&world.up(), &fake);
+    assert_eq!(report.failed.len(), 1);
+    let ends = ["stop", "remove"].map(|what| format!("container shop-a-1: {what}"));
+    assert!(!fake.performed().iter().any(|text| ends.contains(text)));
+}
+
+#[test]
+fn what_a_replacement_left_that_was_cut_off_is_no_replica() {
+    for is_outdated in [false, true] {
+        let mut world = World::new("services: {a: {image: a}}");
+        again(&mut world);
+        if is_outdated {
+            world.project = load("services: {a: {image: a, command: x}}");
+        }
+        let mut left = world.observed.instances[0].clone();
+        left.id = wharf::state::InstanceId("f00d".to_owned());
+        left.name = "0123456789ab_shop-a-1".to_owned();
+        left.status = Status::Created;
+        world.observed.instances.insert(0, left);
+        let plan = world.up();
+        let removal = "container 0123456789ab_shop-a-1: remove";
+        let texts: Vec<String> = plan
+            .steps
+            .iter()
+            .map(|step| step.action.to_string())
+            .collect();
+        if is_outdated {
+            // It may have the name under which the next one waits.
+            let create = "container shop-a-1: create";
+            assert_eq!(texts[..2], [removal, create], "{plan}");
+            assert_eq!(plan.steps[1].needs, [plan.steps[0].id]);
+        } else {
+            assert_eq!(texts, [removal], "{plan}");
+        }
+        assert_eq!(again(&mut world).to_string(), "");
+        assert_eq!(world.observed.instances.len(), 1);
+    }
 }
 
 #[test]
@@ -249,6 +342,23 @@ services:
         spec.ports.first().and_then(|port| port.published)
     });
     assert_eq!(moved, Some(8004), "{plan}");
+}
+
+#[test]
+fn what_an_engine_is_starting_already_is_not_in_its_own_way() {
+    let mut world = World::new("services: {web: {image: web, ports: ['8080:80']}}");
+    again(&mut world);
+    world.observed.instances[0].status = Status::Created;
+    let mut holder = container(8080);
+    if let Who::Container(facts) = &mut holder.who {
+        facts.id.clone_from(&world.observed.instances[0].id.0);
+        facts.project = Some("shop".to_owned());
+    }
+    world.hold(8080, vec![holder], &[]);
+    let plan = world.up();
+    assert!(plan.questions.is_empty(), "{:?}", plan.questions);
+    let texts = plan.steps.iter().map(|step| step.action.to_string());
+    assert_eq!(texts.collect::<Vec<_>>(), ["container shop-web-1: start"]);
 }
 
 #[test]

@@ -270,6 +270,7 @@ impl Stage {
             configs: BTreeMap::new(),
             volumes: BTreeMap::new(),
             replaces: None,
+            inherits: false,
             readiness: None,
             one_off: None,
             names: wharf::naming::Names::default(),

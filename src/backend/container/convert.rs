@@ -28,11 +28,22 @@ use crate::state::Fingerprint;
 /// Every capability.
 const ALL: &str = "ALL";
 
+/// What a container that is replaced is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Predecessor {
+    /// It has the name that its replacement is to have.
+    HasName,
+    /// It has another one.
+    HasAnother,
+}
+
 /// What is known about the engine and the other containers at the moment of creation.
 #[derive(Debug)]
 pub(super) struct Surroundings {
     /// The API version spoken.
     pub api: ApiVersion,
+    /// The container that is replaced, if it is there.
+    pub replaced: Option<Predecessor>,
     /// The image's id.
     pub image_id: String,
     /// `network_mode`, `ipc` and `pid` with services replaced by containers.

@@ -12,13 +12,13 @@ use bollard::query_parameters::{
 use http_body_util::BodyExt;
 use hyper::{Method, Request};
 
-use super::convert::{self, Security, Surroundings};
+use super::convert::{self, Predecessor, Security, Surroundings};
 use super::fault::{Refusal, has_status};
 use super::mounts::Inherited;
 use super::observe::{self, encoded};
 use super::references::References;
 use super::replace::{self, Heir};
-use super::{Containers, Engine, inventory, secrets};
+use super::{Containers, Engine, inventory, labels, secrets};
 use crate::backend::BackendError;
 use crate::naming::waiting_name;
 use crate::plan::step::InstanceSpec;
@@ -35,43 +35,70 @@ pub(super) async fn container(
     spec: &InstanceSpec,
 ) -> Result<InstanceId, BackendError> {
     let engine = containers.engine().await?;
+    match make(containers, spec).await {
+        Err(BackendError::Engine { source, .. }) if is_taken(&*source, &spec.name) => {
+            Err(taken(engine, spec, source).await)
+        }
+        made => made,
+    }
+}
+
+fn is_taken(error: &(dyn std::error::Error + 'static), name: &str) -> bool {
+    let words = format!("container name \"/{name}\" is already in use");
+    error.to_string().contains(&words)
+}
+
+/// Says whose container has the name.
+async fn taken(
+    engine: &Engine,
+    spec: &InstanceSpec,
+    source: Box<dyn std::error::Error + Send + Sync>,
+) -> BackendError {
+    let holder = observe::inspect(engine, &spec.name).await.ok().flatten();
+    let label = |name: &str| holder.as_ref()?.config.labels.get(name).cloned();
+    BackendError::NameTaken {
+        name: spec.name.clone(),
+        owner: label(labels::PROJECT).zip(label(labels::SERVICE)),
+        runs: holder.as_ref().is_some_and(|holder| holder.state.running),
+        is_chosen: spec.service.container_name.as_ref() == Some(&spec.name),
+        source,
+    }
+}
+
+async fn make(containers: &Containers, spec: &InstanceSpec) -> Result<InstanceId, BackendError> {
+    let engine = containers.engine().await?;
     let stores = secrets::of(engine, secrets::Wanted::of(spec)).await?;
     let around = surroundings(containers, engine, spec, &stores).await?;
     let request = convert::request(spec, &around)?;
     let platform = spec.service.platform.as_deref().unwrap_or_default();
     let refused = |error| engine.refused(format!("create {}", spec.name), error);
     let is_complete = request.connect.is_empty() && stores.files.is_empty();
-    let name = if is_complete {
-        spec.name.clone()
-    } else {
-        waiting_name(&around.fingerprint.0, &spec.name)
-    };
     // While the old one still has the name, this one waits for it under a temporary one.
-    let mut waits = None;
-    let id = match create(engine, &name, platform, &request).await {
-        Ok(id) => id,
-        Err(error) if !has_status(&error, 409) => return Err(refused(error)),
-        Err(error) => {
-            if let Some(old) = &spec.replaces {
-                let name = waiting_name(&old.0, &spec.name);
-                waits = Some(old);
-                create_anew(engine, &name, platform, &request)
-                    .await
-                    .map_err(refused)?
-            } else if !is_complete {
-                create_anew(engine, &name, platform, &request)
-                    .await
-                    .map_err(refused)?
-            } else if let Some(id) = made_before(engine, &name, &request).await {
-                id
-            } else {
-                return Err(refused(error));
+    let old = spec.replaces.as_ref().filter(|_| around.replaced.is_some());
+    let waits = around.replaced == Some(Predecessor::HasName);
+    let name = match old {
+        Some(old) if waits => waiting_name(&old.0, &spec.name),
+        _ if is_complete => spec.name.clone(),
+        _ => waiting_name(&around.fingerprint.0, &spec.name),
+    };
+    let id = if name == spec.name {
+        match create(engine, &name, platform, &request).await {
+            Ok(id) => id,
+            Err(error) if has_status(&error, 409) => {
+                let other = made_before(engine, &name, &request).await;
+                other.ok_or_else(|| refused(error))?
             }
+            Err(error) => return Err(refused(error)),
         }
+    } else {
+        create_anew(engine, &name, platform, &request)
+            .await
+            .map_err(refused)?
     };
     let heir = Heir {
         id: id.clone(),
         name: spec.name.clone(),
+        waits,
     };
     let completed = async {
         for (network, settings) in &request.connect {
@@ -88,16 +115,15 @@ pub(super) async fn container(
                 })?;
         }
         secrets::write(engine, &id, &spec.name, &stores.files).await?;
-        if !is_complete && waits.is_none() {
-            match (take_name(engine, &heir).await, &spec.replaces) {
-                (Ok(()), _) => {}
-                (Err(error), Some(old)) if has_status(&error, 409) => waits = Some(old),
-                (Err(error), _) if has_status(&error, 409) => {
+        if !is_complete && !waits {
+            match take_name(engine, &heir).await {
+                Ok(()) => {}
+                Err(error) if has_status(&error, 409) => {
                     // The name is the last thing that a container gets.
                     let other = made_before(engine, &spec.name, &request).await;
                     return other.map(Some).ok_or_else(|| refused(error));
                 }
-                (Err(error), _) => return Err(refused(error)),
+                Err(error) => return Err(refused(error)),
             }
         }
         Ok(None)
@@ -114,7 +140,7 @@ pub(super) async fn container(
             return Err(error);
         }
     }
-    if let Some(old) = waits {
+    if let Some(old) = old {
         containers.shared.replaced.remember_heir(&old.0, heir);
     }
     Ok(InstanceId(id))
@@ -245,16 +271,25 @@ async fn surroundings(
         });
     };
     let service = &*spec.service;
-    let mut inherited = match &spec.replaces {
-        Some(old) => match observe::inspect(engine, &old.0).await.map_err(refused)? {
-            Some(container) => replace::anonymous_volumes(&container),
-            None => containers
-                .shared
-                .replaced
-                .volumes(&old.0)
-                .unwrap_or_default(),
-        },
-        None => Vec::new(),
+    let old = match &spec.replaces {
+        Some(old) => observe::inspect(engine, &old.0).await.map_err(refused)?,
+        None => None,
+    };
+    let replaced = old.as_ref().map(|old| {
+        if old.name.trim_start_matches('/') == spec.name {
+            Predecessor::HasName
+        } else {
+            Predecessor::HasAnother
+        }
+    });
+    let mut inherited = match (&spec.replaces, &old) {
+        (Some(_), Some(container)) if spec.inherits => replace::anonymous_volumes(container),
+        (Some(old), None) if spec.inherits => containers
+            .shared
+            .replaced
+            .volumes(&old.0)
+            .unwrap_or_default(),
+        _ => Vec::new(),
     };
     inherited.retain(|volume: &Inherited| {
         let declared = service
@@ -269,6 +304,7 @@ async fn surroundings(
     let references = References::look_up(engine, spec).await?;
     Ok(Surroundings {
         api: engine.api,
+        replaced,
         image_id: image.id,
         network_mode: references.mode(service.network_mode.as_deref())?,
         ipc: references.mode(service.ipc.as_deref())?,

@@ -37,7 +37,7 @@ pub(super) const NUMBER: &str = "com.docker.compose.container-number";
 pub(super) const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 /// The image's id.
 pub(super) const IMAGE: &str = "com.docker.compose.image";
-/// On a container made in another one's place, the name (`service-N`) of what it replaced.
+/// On a container made in another one's place, the name (`service-N`, or `container_name`) of what it replaced.
 pub(super) const REPLACE: &str = "com.docker.compose.replace";
 /// A network's key.
 pub(super) const NETWORK: &str = "com.docker.compose.network";
@@ -79,7 +79,8 @@ pub(super) fn of_container(spec: &InstanceSpec, around: &Surroundings) -> BTreeM
     set(DEPENDS_ON, dependencies(&spec.service));
     set(IMAGE, around.image_id.clone());
     if spec.replaces.is_some() {
-        set(REPLACE, format!("{}-{}", spec.service.name, spec.number));
+        let own = format!("{}-{}", spec.service.name, spec.number);
+        set(REPLACE, spec.service.container_name.clone().unwrap_or(own));
     }
     if let Some(ready) = &spec.readiness
         && let Ok(text) = serde_json::to_string(ready)

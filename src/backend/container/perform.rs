@@ -316,8 +316,8 @@ async fn remove(
         }
     }
     match replaced.take_heir(id) {
-        Some(heir) => create::rename(engine, &heir).await,
-        None => Ok(()),
+        Some(heir) if heir.waits => create::rename(engine, &heir).await,
+        Some(_) | None => Ok(()),
     }
 }
 

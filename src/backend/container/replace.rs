@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::mounts::Inherited;
 use super::reply::Inspected;
+use super::{Containers, create};
 
 /// Knowledge about replaced containers, by their id.
 #[derive(Debug, Default)]
@@ -17,13 +18,15 @@ struct Known {
     heirs: BTreeMap<String, Heir>,
 }
 
-/// A container that waits under a temporary name.
+/// A container that takes another one's place.
 #[derive(Clone, Debug)]
 pub(super) struct Heir {
     /// Its id.
     pub id: String,
     /// The name it is to have.
     pub name: String,
+    /// Whether the other one has that name, so that this one waits under a temporary one.
+    pub waits: bool,
 }
 
 impl Replaced {
@@ -39,18 +42,43 @@ impl Replaced {
         self.known().volumes.get(id).cloned()
     }
 
-    /// Remembers who gets the name of a container once that is removed.
+    /// Remembers who takes the place of a container once that is removed.
     pub(super) fn remember_heir(&self, id: &str, heir: Heir) {
         self.known().heirs.insert(id.to_owned(), heir);
     }
 
-    /// Who gets the name of a removed container.
+    /// Who takes the place of a removed container.
     pub(super) fn take_heir(&self, id: &str) -> Option<Heir> {
         self.known().heirs.remove(id)
     }
 
+    fn take_heirs(&self) -> BTreeMap<String, Heir> {
+        std::mem::take(&mut self.known().heirs)
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Containers {
+    /// Removes the containers that were made to replace others which are still there, when nothing is under way any
+    /// more; the names that they waited for.
+    pub async fn give_up_replacements(&self) -> Vec<String> {
+        let heirs = self.shared.replaced.take_heirs();
+        let mut names = Vec::new();
+        if heirs.is_empty() {
+            return names;
+        }
+        // An engine that is gone keeps them; the next command finds them.
+        if let Ok(engine) = self.engine().await {
+            for heir in heirs.into_values() {
+                create::remove(engine, &heir.id).await;
+                names.push(heir.name);
+            }
+        }
+        names.sort();
+        names
     }
 }
 

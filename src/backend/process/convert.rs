@@ -323,6 +323,7 @@ mod tests {
             configs: BTreeMap::new(),
             volumes: BTreeMap::new(),
             replaces: None,
+            inherits: false,
             readiness: None,
             one_off: None,
             names: Names::default(),

@@ -228,6 +228,7 @@ impl From<BackendError> for Failure {
             | BackendError::NoContext { .. }
             | BackendError::Engine { .. }
             | BackendError::Stuck { .. }
+            | BackendError::NameTaken { .. }
             | BackendError::Registry { .. }
             | BackendError::PortTaken { .. }
             | BackendError::Build { .. }

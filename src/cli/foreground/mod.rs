@@ -3,6 +3,7 @@
 mod ending;
 mod run;
 
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
@@ -16,7 +17,8 @@ use self::run::Run;
 use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
 use crate::backend::{BackendError, Made};
-use crate::cli::carry_out::{Quiet, forget_shown, outcome};
+use crate::cli::again;
+use crate::cli::carry_out::{Quiet, forget_shown, give_up_replacements, outcome};
 use crate::cli::context::Context;
 use crate::cli::menu::{self, Key, Keys};
 use crate::cli::shown::in_one_line;
@@ -89,17 +91,53 @@ pub(in crate::cli) struct Scene<'a> {
     pub(in crate::cli) project: &'a str,
     /// Instances that run already and that the plan leaves alone.
     pub(in crate::cli) kept: &'a [Instance],
+    /// What of the output was shown.
+    pub(in crate::cli) shown: &'a Shown,
+}
+
+/// How far the output of instances was shown, also by an earlier run of the same command.
+#[derive(Debug)]
+pub(in crate::cli) struct Shown {
+    /// When the command began, in nanoseconds since the Unix epoch.
+    began: i64,
+    /// The time of the last line of each instance.
+    lines: RefCell<BTreeMap<String, i64>>,
+    /// Whether it was said whose output is shown.
+    is_said: Cell<bool>,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self {
+            began: now(),
+            lines: RefCell::default(),
+            is_said: Cell::default(),
+        }
+    }
+}
+
+impl Shown {
+    fn note(&self, name: &str, time: i64) {
+        self.lines.borrow_mut().insert(name.to_owned(), time);
+    }
+
+    /// From when on the output of an instance was not shown yet.
+    fn since(&self, name: &str) -> i64 {
+        let lines = self.lines.borrow();
+        lines.get(name).map_or(self.began, |last| last + 1)
+    }
 }
 
 /// Executes a plan in the foreground: shows output until every instance ended or the user interrupts,
-/// then leaves nothing running. The project is locked until the plan is carried out.
+/// then leaves nothing running. The project is locked until the plan is carried out. Where another command has done a
+/// part of the plan, the lock stays, all goes on, and the error says that a new plan leads further.
 ///
 /// Everything that is waited for is polled by one loop; nothing in it waits for the project's lock by
 /// itself, because watching needs the lock now and then.
 pub(in crate::cli) async fn run(
     scene: Scene<'_>,
     options: &Foreground,
-    alone: ProjectLock,
+    alone: &mut Option<ProjectLock>,
     watcher: Option<Watch<'_>>,
 ) -> Result<()> {
     let Scene {
@@ -108,12 +146,11 @@ pub(in crate::cli) async fn run(
         plan,
         project,
         kept,
+        shown,
     } = scene;
-    let mut alone = Some(alone);
     let (events, mut receiver) = Events::channel();
     let (renewed, mut renewals) = unbounded_channel();
     let made = Made::default();
-    let began = now();
     let mut run = Run {
         scene,
         made: &made,
@@ -129,11 +166,10 @@ pub(in crate::cli) async fn run(
         is_answered: options.exit_code_from.is_none(),
         changing: BTreeSet::new(),
         ended: None,
-        seen: BTreeMap::new(),
         following: BTreeMap::new(),
     };
     // A server without a file has no names.
-    if options.handshake.is_none() {
+    if options.handshake.is_none() && !shown.is_said.replace(true) {
         let attached: Vec<&str> = run.writer.names(|name| is_shown(plan, kept, options, name));
         if !attached.is_empty() {
             let ui = context.ui;
@@ -150,7 +186,7 @@ pub(in crate::cli) async fn run(
     }
     let mut followed: FuturesUnordered<Followed<'_>> = FuturesUnordered::new();
     for instance in kept {
-        followed.extend(run.follow(instance.clone(), began));
+        followed.extend(run.follow(instance.clone(), shown.since(&instance.name)));
     }
     let halt = Halt::default();
     let mut executing = std::pin::pin!(execute::execute_until(
@@ -217,7 +253,7 @@ pub(in crate::cli) async fn run(
             },
             Some(event) = receiver.recv() => {
                 match run.handle(&event).await {
-                    Ok(Some(instance)) => followed.extend(run.follow(instance, began)),
+                    Ok(Some(instance)) => followed.extend(run.follow(instance, shown.began)),
                     Ok(None) => {}
                     Err(error) => break End::Lost(error),
                 }
@@ -237,7 +273,12 @@ pub(in crate::cli) async fn run(
             }
             error = poll(&mut making_way) => {
                 making_way = None;
-                break End::Lost(way.explain(error));
+                let error = way.explain(error);
+                break if again::leads_further(&error) {
+                    End::Overtaken(error)
+                } else {
+                    End::Lost(error)
+                };
             }
             Some((name, result)) = followed.next() => {
                 run.following.remove(&name);
@@ -256,7 +297,7 @@ pub(in crate::cli) async fn run(
                     Ok(instances) => {
                         let instances = run.not_followed(instances);
                         for instance in instances {
-                            let since = run.seen.get(&instance.name).map_or(began, |last| last + 1);
+                            let since = shown.since(&instance.name);
                             followed.extend(run.follow(instance, since));
                         }
                         if conclusive && !run.goes_on() && watching.is_none() && receiver.is_empty() {
@@ -307,7 +348,7 @@ pub(in crate::cli) async fn run(
     // stopped all the same.
     while let Ok(event) = receiver.try_recv() {
         if let Ok(Some(instance)) = run.handle(&event).await {
-            followed.extend(run.follow(instance, began));
+            followed.extend(run.follow(instance, shown.began));
         }
     }
     // What is being started at this moment is ours too: its end is heard only by those who follow it. And what an
@@ -319,20 +360,23 @@ pub(in crate::cli) async fn run(
             () = signals.next() => break,
             Some(event) = receiver.recv() => {
                 if let Ok(Some(instance)) = run.handle(&event).await {
-                    followed.extend(run.follow(instance, began));
+                    followed.extend(run.follow(instance, shown.began));
                 }
             }
             done = &mut executing => {
                 report = Some(done);
                 while let Ok(event) = receiver.try_recv() {
                     if let Ok(Some(instance)) = run.handle(&event).await {
-                        followed.extend(run.follow(instance, began));
+                        followed.extend(run.follow(instance, shown.began));
                     }
                 }
             }
         }
     }
     drop(keys);
+    if let Some(report) = &report {
+        give_up_replacements(context, backends, report).await;
+    }
     if matches!(end, End::Detached) {
         context.ui.status(context.typed(
             "detached: the services go on; `wharf logs -f` shows their output, `wharf down` ends them",
@@ -340,7 +384,7 @@ pub(in crate::cli) async fn run(
         return Ok(());
     }
     let mut stopped = Ok(());
-    if !matches!(end, End::AllExited) {
+    if !matches!(end, End::AllExited | End::Overtaken(_)) {
         let is_interrupted = matches!(end, End::Interrupted);
         stopped = run
             .stop_all(&mut receiver, &mut followed, &mut signals, is_interrupted)
@@ -353,6 +397,7 @@ pub(in crate::cli) async fn run(
             }
             stopped.and(Err(Error::interrupted()))
         }
+        (End::Overtaken(error), _) => Err(error),
         (End::Lost(error), _) => Err(run.with_what_is_left(error, stopped)),
         (End::Failed, Some(mut report)) => {
             forget_shown(&mut report, context.ui, options.quiet);
@@ -387,6 +432,8 @@ enum End {
     Failed,
     /// What runs cannot be seen any more.
     Lost(Error),
+    /// Another command has done a part of it.
+    Overtaken(Error),
 }
 
 /// The names of all instances whose output may be shown, for the width of the prefix.

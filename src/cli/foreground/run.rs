@@ -29,9 +29,6 @@ pub(super) struct Run<'a> {
     pub(super) changing: BTreeSet<StepId>,
     /// How the last instance that ended did so: its exit code.
     pub(super) ended: Option<i32>,
-    /// The time of the last line of each instance, in nanoseconds since the Unix epoch: where to go on
-    /// with one that another command has started again.
-    pub(super) seen: BTreeMap<String, i64>,
     /// The instances whose output is read, and their services.
     pub(super) following: BTreeMap<String, String>,
 }
@@ -56,7 +53,7 @@ impl<'a> Run<'a> {
                 time,
                 line,
             } => {
-                self.seen.insert(name.clone(), *time);
+                self.scene.shown.note(name, *time);
                 self.line(name, *stream, *time, line);
             }
             Event::Exited {

@@ -9,7 +9,7 @@ use crate::backend::Backend as _;
 use crate::backend::router::Backends;
 use crate::cli::carry_out::{carry_out, say_what_it_is};
 use crate::cli::context::Context;
-use crate::cli::foreground::{self, Foreground, Scene};
+use crate::cli::foreground::{self, Foreground, Scene, Shown};
 use crate::cli::server::model::{self, Wanted};
 use crate::cli::settle::{self, Settled};
 use crate::cli::up::OnConflict;
@@ -96,8 +96,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         plan,
         project: model::PROJECT,
         kept: &[],
+        shown: &Shown::default(),
     };
-    foreground::run(scene, &foreground, alone, None).await
+    foreground::run(scene, &foreground, &mut Some(alone), None).await
 }
 
 /// Plans with the port asked for; if that moves, plans again for the port it moves to, so that a server
