@@ -159,6 +159,9 @@ async fn carry(
         account.note(&event);
         progress.show(&event);
     }
+    for note in backends.processes.take_notes() {
+        context.ui.warn(note);
+    }
     if is_interrupted {
         for (_, error) in &report.failed {
             context.ui.warn(error.to_string());

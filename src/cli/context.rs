@@ -367,8 +367,9 @@ impl Context {
                 processes.lock(project, &events).await?
             };
             // No second copy beside what runs without its ledger.
-            if lock.may_have_lost() && !self.global.dry_run {
-                processes.end_lost(project, &events).await?;
+            if !self.global.dry_run {
+                let begins = lock.may_have_lost();
+                processes.end_lost(project, begins, &events).await?;
             }
             Ok::<_, BackendError>(lock)
         });

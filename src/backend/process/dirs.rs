@@ -10,8 +10,11 @@
 //!     supervisor.log                 what it had to say
 //!     choices.json                   where services run because a command line said so
 //!     traces                         something of the project was made in an engine
+//!     unswept                        there may be runs that no entry names
 //!     pending/REQUEST                what an engine was asked for and has not answered yet
 //!     instances/NAME/instance.json   the ledger entry
+//!     instances/NAME/journal         commands in it and the like, for `events`
+//!     instances/NAME/over.RUN        that run has ended for good, and the entry could not say so
 //!     instances/NAME/run             what the keeper of the present run notes about it
 //!     instances/NAME/keeper.lock     held by that keeper for its whole life
 //!     instances/NAME/stdin.fifo      what an attached command types, where the service reads it
@@ -163,6 +166,11 @@ impl ProjectDir {
         self.root.join("traces")
     }
 
+    /// There when there may be runs that no entry names.
+    pub fn unswept(&self) -> PathBuf {
+        self.root.join("unswept")
+    }
+
     /// A file for each request to an engine that has no answer yet.
     pub fn pending(&self) -> PathBuf {
         self.root.join("pending")
@@ -287,6 +295,16 @@ impl InstanceDir {
             }
         }
         Ok(())
+    }
+
+    /// What happened beside it.
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    /// There when a run has ended for good and the entry could not say so.
+    pub fn over(&self, run_id: &str) -> PathBuf {
+        self.0.join(format!("over.{run_id}"))
     }
 
     /// The ledger entry.

@@ -93,6 +93,9 @@ pub enum Reply {
     Done {
         /// The id of the instance's run, for [`Request::Start`].
         id: Option<String>,
+        /// What the user should know.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<String>,
     },
     /// Not done.
     Failed(Failure),
@@ -246,6 +249,16 @@ impl From<BackendError> for Failure {
             | BackendError::Unsupported(_)) => Self::Refused {
                 message: other.to_string(),
             },
+        }
+    }
+}
+
+impl Reply {
+    /// Done, with nothing to tell.
+    pub fn done(id: Option<String>) -> Self {
+        Self::Done {
+            id,
+            notes: Vec::new(),
         }
     }
 }

@@ -122,6 +122,20 @@ fn copy(from: &Path, to: &Path, user: &Account) -> io::Result<()> {
     chown(to, Some(user.uid), Some(user.gid))
 }
 
+/// Whether the files of an instance can be written, as far as their contents go.
+pub(super) fn check(spec: &InstanceSpec) -> Result<(), BackendError> {
+    let service = &spec.service;
+    for (mounts, stores) in [
+        (&service.secrets, &spec.secrets),
+        (&service.configs, &spec.configs),
+    ] {
+        for mount in mounts {
+            content(spec, mount, stores.get(&mount.source))?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the files of an instance.
 pub(super) fn write(dir: &InstanceDir, spec: &InstanceSpec) -> Result<(), BackendError> {
     let service = &spec.service;
@@ -161,9 +175,15 @@ fn content(
         ))
     };
     match store.map(|store| &store.source) {
-        Some(StoreSource::File(file)) => {
-            fs::read(file).map_err(|error| failed("read", file, error))
-        }
+        Some(StoreSource::File(file)) => fs::read(file).map_err(|source| BackendError::State {
+            action: format!(
+                "service {}: cannot read {}, which {} is to come from",
+                spec.service.name,
+                file.display(),
+                mount.source
+            ),
+            source,
+        }),
         Some(StoreSource::Environment(_, Some(value))) => Ok(value.clone().into_bytes()),
         Some(StoreSource::Environment(name, None)) => Err(refuse(&format!(
             "comes from the variable {name}, which is not set"
