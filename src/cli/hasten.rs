@@ -19,6 +19,7 @@ use crate::state::{BackendKind, InstanceId, Observed, Status};
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// As [`Context::lock_soon`], for a command that ends what `ending` takes.
+/// Says what it has shortened, by name.
 ///
 /// # Errors
 /// The project's lock cannot be had.
@@ -27,29 +28,30 @@ pub(super) async fn lock(
     backends: &Backends,
     named: &Named,
     ending: &Ending,
-) -> Result<ProjectLock> {
+) -> Result<(ProjectLock, BTreeSet<String>)> {
     let mut locking = std::pin::pin!(context.lock_soon(backends, named.name()));
     if ending.timeout.is_none() || context.global.dry_run {
-        return locking.await;
+        return Ok((locking.await?, BTreeSet::new()));
     }
     let mut told = BTreeSet::new();
+    let mut names = BTreeSet::new();
     loop {
         tokio::select! {
             biased;
-            lock = &mut locking => return lock,
-            () = look(context, backends, named, ending, &mut told) => {}
+            lock = &mut locking => return Ok((lock?, names)),
+            shortened = look(context, backends, named, ending, &mut told) => names.extend(shortened),
         }
     }
 }
 
-/// Shortens what is being stopped and was not told so before. Whatever fails here is tried again in turn.
+/// Shortens what is being stopped and was not told so before; its names. Whatever fails here is tried again in turn.
 async fn look(
     context: &Context,
     backends: &Backends,
     named: &Named,
     ending: &Ending,
     told: &mut BTreeSet<InstanceId>,
-) {
+) -> Vec<String> {
     let mut instances = named
         .instances(context.ui, backends)
         .await
@@ -77,4 +79,6 @@ async fn look(
     let steps = plan.steps.iter();
     join_all(steps.map(|step| backends.perform(step, &made, &events))).await;
     tokio::time::sleep(PAUSE).await;
+    let targets = plan.steps.iter().filter_map(|step| step.action.changes());
+    targets.map(|target| target.name.clone()).collect()
 }

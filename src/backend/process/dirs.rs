@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::refusal::Refusal;
 use super::run::wall_clock;
 use crate::backend::BackendError;
 use crate::project::Env;
@@ -65,10 +66,13 @@ impl Dirs {
             .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
             .ok_or_else(|| BackendError::State {
                 action: "cannot tell where to keep the state of local processes".to_owned(),
-                source: io::Error::new(
-                    io::ErrorKind::NotFound,
-                    "neither XDG_STATE_HOME nor HOME is set to an absolute path",
-                ),
+                source: Refusal {
+                    errno: None,
+                    message: "neither XDG_STATE_HOME nor HOME is set to an absolute path"
+                        .to_owned(),
+                    hint: ELSEWHERE.to_owned(),
+                }
+                .into(),
             })?
             .join("wharf");
         let runtime = absolute("XDG_RUNTIME_DIR")
@@ -124,10 +128,9 @@ impl ProjectDir {
 
     /// Makes the directories that are missing, for this user alone.
     pub fn create(&self) -> Result<(), BackendError> {
-        for path in [self.instances(), self.runtime.clone()] {
-            private_dir(&path).map_err(|source| failed("create", &path, source))?;
-        }
-        Ok(())
+        let path = self.instances();
+        private_dir(&path).map_err(|source| failed("create", &path, elsewhere(source)))?;
+        self.create_runtime()
     }
 
     /// The part of it that is not kept over a reboot, alone.
@@ -246,6 +249,34 @@ impl ProjectDir {
             format!("{kept}-{hash:016x}")
         }
     }
+}
+
+/// What to do where the state cannot be kept.
+const ELSEWHERE: &str =
+    "export XDG_STATE_HOME=DIR   # an absolute path, to a directory that can be written to";
+
+/// A failure to make the state directory, with what to do about it, where it is for good.
+fn elsewhere(error: io::Error) -> io::Error {
+    let is_for_good = matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::PermissionDenied
+    );
+    if !is_for_good {
+        return error;
+    }
+    let message = error.to_string();
+    let message = message
+        .split_once(" (os error")
+        .map_or(&*message, |(words, _)| words);
+    Refusal {
+        errno: error.raw_os_error(),
+        message: message.to_owned(),
+        hint: ELSEWHERE.to_owned(),
+    }
+    .into()
 }
 
 /// What the directories of instances that are being removed are called first.
