@@ -1,6 +1,7 @@
 //! Waiting for one's turn with a grace period in hand: what another command is stopping at that moment gets no more
 //! time than this one would give it. Nothing else is touched before the turn has come.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -34,24 +35,26 @@ pub(super) async fn lock(
         return Ok((locking.await?, BTreeSet::new()));
     }
     let mut told = BTreeSet::new();
-    let mut names = BTreeSet::new();
+    let names = RefCell::new(BTreeSet::new());
     loop {
         tokio::select! {
             biased;
-            lock = &mut locking => return Ok((lock?, names)),
-            shortened = look(context, backends, named, ending, &mut told) => names.extend(shortened),
+            lock = &mut locking => return Ok((lock?, names.take())),
+            () = look(context, backends, named, ending, &mut told, &names) => {}
         }
     }
 }
 
-/// Shortens what is being stopped and was not told so before; its names. Whatever fails here is tried again in turn.
+/// Shortens what is being stopped and was not told so before, and adds its names. Whatever fails here is tried again
+/// in turn.
 async fn look(
     context: &Context,
     backends: &Backends,
     named: &Named,
     ending: &Ending,
     told: &mut BTreeSet<InstanceId>,
-) -> Vec<String> {
+    names: &RefCell<BTreeSet<String>>,
+) {
     let mut instances = named
         .instances(context.ui, backends)
         .await
@@ -73,12 +76,15 @@ async fn look(
         ..Observed::default()
     };
     let plan = down::hasten(&observed, ending);
+    let targets = plan.steps.iter().filter_map(|step| step.action.changes());
+    // Before it is done: the lock may come first.
+    names
+        .borrow_mut()
+        .extend(targets.map(|target| target.name.clone()));
     // What there is to say, the command itself says.
     let (events, _) = Events::channel();
     let made = Made::default();
     let steps = plan.steps.iter();
     join_all(steps.map(|step| backends.perform(step, &made, &events))).await;
     tokio::time::sleep(PAUSE).await;
-    let targets = plan.steps.iter().filter_map(|step| step.action.changes());
-    targets.map(|target| target.name.clone()).collect()
 }

@@ -433,6 +433,11 @@ pub(super) fn private_dir(path: &Path) -> io::Result<()> {
 
 /// A failure of the state directory, `cannot VERB PATH`.
 pub(crate) fn failed(verb: &str, path: &Path, source: io::Error) -> BackendError {
+    let source = if source.kind() == io::ErrorKind::NotADirectory {
+        elsewhere(source)
+    } else {
+        source
+    };
     BackendError::State {
         action: format!("cannot {verb} {}", path.display()),
         source,

@@ -62,12 +62,10 @@ impl Processes {
         events: &Events,
     ) -> Result<(), BackendError> {
         let dir = self.dirs().project(project)?;
+        // What it has in memory it writes again; one that has the lock and does not answer is about to go.
+        let is_supervised = lock::is_held(&dir.supervisor_lock())
+            && self.client.ask_if_there(project, &Request::Ping).await?;
         let is_marked = dir.unswept().exists();
-        let is_supervised = lock::is_held(&dir.supervisor_lock());
-        if is_supervised && (is_marked || names(&dir)?.is_empty()) {
-            // What it has in memory it writes again.
-            self.client.ask_if_there(project, &Request::Ping).await?;
-        }
         let is_new = names(&dir)?.is_empty();
         if !(is_marked || if is_new { begins } else { !is_supervised }) {
             return Ok(());
@@ -112,10 +110,10 @@ pub(super) fn unlisted(dirs: &Dirs, dir: &ProjectDir) -> Option<String> {
         return None;
     }
     Some(format!(
-        "{} of project {} runs without an entry in the ledger, which was removed meanwhile: `wharf up` or \
+        "what runs of project {} without an entry in the ledger, because that was removed: {}; `wharf up` or \
          `wharf down` ends it",
-        whom.join(", "),
-        dir.name()
+        dir.name(),
+        whom.join(", ")
     ))
 }
 

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::dirs::{InstanceDir, failed};
 use super::ledger::Account;
+use super::refusal::Refusal;
 use crate::backend::BackendError;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::{Store, StoreMount, StoreSource};
@@ -182,7 +183,12 @@ fn content(
                 file.display(),
                 mount.source
             ),
-            source,
+            source: Refusal {
+                errno: source.raw_os_error(),
+                message: source.to_string(),
+                hint: format!("make it, or correct `file` of `{}`", mount.source),
+            }
+            .into(),
         }),
         Some(StoreSource::Environment(_, Some(value))) => Ok(value.clone().into_bytes()),
         Some(StoreSource::Environment(name, None)) => Err(refuse(&format!(

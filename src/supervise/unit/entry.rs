@@ -38,8 +38,8 @@ impl Unit {
         }
         self.record_anew(now);
         Some(format!(
-            "the files of {whom} were removed while it ran: its entry is written again, its earlier output and its \
-             secrets and configs are gone; `wharf up` makes it anew"
+            "the files of {whom} were removed while it ran: its entry is written again, what else was there is \
+             gone; `wharf up` makes it anew"
         ))
     }
 
