@@ -20,6 +20,7 @@ use super::{Processes, lock, names};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::port::proc_file;
+use crate::project::Env;
 
 /// How long it gets after SIGTERM: as long as Compose gives a service that says nothing of it.
 const GRACE: Duration = Duration::from_secs(10);
@@ -223,7 +224,7 @@ fn writers(dirs: &Dirs, dir: &ProjectDir) -> BTreeSet<u32> {
         if let Some(root) = file.parent()
             && file.file_name() == dir.supervisor_log().file_name()
             && !roots.iter().any(|known| known == root)
-            && supervises(*pid, dirs, dir)
+            && (supervises(*pid, dirs, dir) || keeps(*pid, dirs, dir))
         {
             roots.push(root.to_owned());
         }
@@ -231,6 +232,28 @@ fn writers(dirs: &Dirs, dir: &ProjectDir) -> BTreeSet<u32> {
     let is_there = |file: &Path| roots.iter().any(|root| file.starts_with(root));
     let there = files.into_iter().filter(|(_, file)| is_there(file));
     there.map(|(pid, _)| pid).collect()
+}
+
+/// Whether a process is the keeper of a run of this project, with this state: its supervisor may have been killed. It
+/// has that one's environment.
+fn keeps(pid: u32, dirs: &Dirs, dir: &ProjectDir) -> bool {
+    let line = proc_file::read(format!("/proc/{pid}/cmdline"));
+    if !line.is_ok_and(|line| line.starts_with(TITLE)) {
+        return false;
+    }
+    let mut env = Env::default();
+    for name in ["XDG_STATE_HOME", "HOME"] {
+        let value = variable(pid, format!("{name}=").as_bytes());
+        env.variables
+            .extend(value.map(|value| (name.to_owned(), value)));
+    }
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    Dirs::from_env(&env).is_ok_and(|its| its.state() == dirs.state())
+        && children
+            .split_whitespace()
+            .filter_map(|child| child.parse().ok())
+            .any(|child| variable(child, b"WHARF_PROJECT=").is_some_and(|it| it == dir.name()))
 }
 
 /// Whether a process is a supervisor of this project with this state, by the words it was started with.
