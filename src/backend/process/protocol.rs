@@ -141,7 +141,7 @@ pub enum Failure {
 }
 
 /// An `io::Error` on its way to another process.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// `errno(3)`, where the error came from a system call.
     pub errno: Option<i32>,
