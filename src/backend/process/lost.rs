@@ -68,7 +68,8 @@ impl Processes {
             && self.client.ask_if_there(project, &Request::Ping).await?;
         let is_marked = dir.unswept().exists();
         let is_new = names(&dir)?.is_empty();
-        if !(is_marked || if is_new { begins } else { !is_supervised }) {
+        let may_have_lost = if is_new { begins } else { !is_supervised };
+        if !is_marked && !may_have_lost {
             return Ok(());
         }
         let Some(Found { lost, writers }) = find(self.dirs(), &dir)? else {
