@@ -28,6 +28,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long it may take to be gone after SIGKILL.
 const KILLED: Duration = Duration::from_secs(10);
 
+/// How long the supervisor is waited for here.
+const ANSWERING: Duration = Duration::from_millis(500);
+
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -64,8 +67,14 @@ impl Processes {
     ) -> Result<(), BackendError> {
         let dir = self.dirs().project(project)?;
         // What it has in memory it writes again; one that has the lock and does not answer is about to go.
-        let is_supervised = lock::is_held(&dir.supervisor_lock())
-            && self.client.ask_if_there(project, &Request::Ping).await?;
+        let mut is_supervised = lock::is_held(&dir.supervisor_lock());
+        if is_supervised {
+            let ping = self.client.ask_if_there(project, &Request::Ping);
+            // One that hangs is there; it is replaced when the command needs it.
+            if let Ok(answered) = tokio::time::timeout(ANSWERING, ping).await {
+                is_supervised = answered?;
+            }
+        }
         let is_marked = dir.unswept().exists();
         let is_new = names(&dir)?.is_empty();
         let may_have_lost = if is_new { begins } else { !is_supervised };
