@@ -224,8 +224,18 @@ impl From<BackendError> for Error {
                 details.extend(last_lines.iter().cloned());
                 details.push(message.clone());
             }
+            BackendError::Hook {
+                what,
+                service,
+                last_lines,
+                ..
+            } => {
+                if let Some(service) = service.as_ref().filter(|_| what == "pre_stop") {
+                    hints.push(format!("wharf kill {service}   # ends it without the hook"));
+                }
+                details = last_words(last_lines);
+            }
             BackendError::ExitedEarly { last_lines, .. }
-            | BackendError::Hook { last_lines, .. }
             | BackendError::NotReady { last_lines, .. } => details = last_words(last_lines),
             BackendError::Provider { last_lines, .. } if !last_lines.is_empty() => {
                 details = last_words(last_lines);
@@ -285,6 +295,7 @@ impl From<BackendError> for Error {
                 {
                     hints.push(format!("to set it aside: mv {path} {path}.damaged"));
                 }
+                hints.extend(Refusal::within(source).map(|refusal| refusal.hint.clone()));
                 if source.kind() == std::io::ErrorKind::StorageFull {
                     hints.push("make room on the disk; df -h shows what is full".to_owned());
                 }

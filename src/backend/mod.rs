@@ -289,6 +289,8 @@ pub enum BackendError {
         name: String,
         /// `post_start` or `pre_stop`.
         what: String,
+        /// Its service, where that is known.
+        service: Option<String>,
         /// The hook's command.
         command: String,
         /// Its exit code.

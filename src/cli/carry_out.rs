@@ -172,6 +172,9 @@ async fn carry(
         progress.show(&event);
     }
     give_up_replacements(context, backends, &report).await;
+    for note in backends.processes.take_notes() {
+        context.ui.warn(note);
+    }
     if is_interrupted {
         for (_, error) in &report.failed {
             context.ui.warn(error.to_string());

@@ -1,7 +1,7 @@
 //! What every command knows: the environment, the screen and the options before the command's name.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -337,6 +337,15 @@ impl Context {
     /// The backends; nothing is connected yet.
     pub(super) fn backends(&self) -> Result<Backends> {
         let dirs = Dirs::from_env(&self.env).map_err(Error::from)?;
+        if let Some(home) = self.env.get("XDG_STATE_HOME")
+            && !home.is_empty()
+            && !Path::new(home).is_absolute()
+        {
+            self.ui.note(format!(
+                "XDG_STATE_HOME is {home}, which is no absolute path: the state is kept in {}",
+                dirs.state().display()
+            ));
+        }
         Ok(Backends {
             containers: Containers::new(&self.env),
             processes: Processes::new(dirs, &self.env),
@@ -368,8 +377,9 @@ impl Context {
                 processes.lock(project, &events).await?
             };
             // No second copy beside what runs without its ledger.
-            if lock.may_have_lost() && !self.global.dry_run {
-                processes.end_lost(project, &events).await?;
+            if !self.global.dry_run {
+                let begins = lock.may_have_lost();
+                processes.end_lost(project, begins, &events).await?;
             }
             Ok::<_, BackendError>(lock)
         });

@@ -76,7 +76,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let alone = hasten::lock(context, &backends, &named, &ending(context, &named, args)).await?;
+    let (alone, _) =
+        hasten::lock(context, &backends, &named, &ending(context, &named, args)).await?;
     let pending = backends.pending(named.name());
     let patience = if alone.follows_a_killed_command() || pending.is_making() {
         LATE

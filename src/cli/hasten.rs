@@ -1,6 +1,7 @@
 //! Waiting for one's turn with a grace period in hand: what another command is stopping at that moment gets no more
 //! time than this one would give it. Nothing else is touched before the turn has come.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::state::{BackendKind, InstanceId, Observed, Status};
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// As [`Context::lock_soon`], for a command that ends what `ending` takes.
+/// Says what it has shortened, by name.
 ///
 /// # Errors
 /// The project's lock cannot be had.
@@ -27,28 +29,31 @@ pub(super) async fn lock(
     backends: &Backends,
     named: &Named,
     ending: &Ending,
-) -> Result<ProjectLock> {
+) -> Result<(ProjectLock, BTreeSet<String>)> {
     let mut locking = std::pin::pin!(context.lock_soon(backends, named.name()));
     if ending.timeout.is_none() || context.global.dry_run {
-        return locking.await;
+        return Ok((locking.await?, BTreeSet::new()));
     }
     let mut told = BTreeSet::new();
+    let names = RefCell::new(BTreeSet::new());
     loop {
         tokio::select! {
             biased;
-            lock = &mut locking => return lock,
-            () = look(context, backends, named, ending, &mut told) => {}
+            lock = &mut locking => return Ok((lock?, names.take())),
+            () = look(context, backends, named, ending, &mut told, &names) => {}
         }
     }
 }
 
-/// Shortens what is being stopped and was not told so before. Whatever fails here is tried again in turn.
+/// Shortens what is being stopped and was not told so before, and adds its names. Whatever fails here is tried again
+/// in turn.
 async fn look(
     context: &Context,
     backends: &Backends,
     named: &Named,
     ending: &Ending,
     told: &mut BTreeSet<InstanceId>,
+    names: &RefCell<BTreeSet<String>>,
 ) {
     let mut instances = named
         .instances(context.ui, backends)
@@ -71,6 +76,11 @@ async fn look(
         ..Observed::default()
     };
     let plan = down::hasten(&observed, ending);
+    let targets = plan.steps.iter().filter_map(|step| step.action.changes());
+    // Before it is done: the lock may come first.
+    names
+        .borrow_mut()
+        .extend(targets.map(|target| target.name.clone()));
     // What there is to say, the command itself says.
     let (events, _) = Events::channel();
     let made = Made::default();

@@ -116,6 +116,20 @@ impl<'a> Account<'a> {
                 lines.push(format!("  {what}: {}", steps.join("; ")));
             }
         }
+        let is_start = |step: &&Step| is_open(step) && matches!(step.action, Action::Start { .. });
+        let starts: BTreeSet<&str> = all()
+            .filter(is_start)
+            .filter_map(|step| step.action.changes())
+            .map(|target| target.service.as_str())
+            .collect();
+        if all().any(|step| matches!(step.action, Action::Create(_)) && is_told(&step)) {
+            if !starts.is_empty() {
+                lines.push("  to go on: `wharf up -d`".to_owned());
+            }
+        } else if !starts.is_empty() {
+            let services = Vec::from_iter(starts).join(" ");
+            lines.push(format!("  to go on: `wharf start {services}`"));
+        }
         lines
     }
 }
@@ -197,6 +211,7 @@ mod tests {
                 "interrupted: `wharf ps` shows what runs",
                 "  still under way: container p-a-1: stop",
                 "  not done: container p-a-1: start",
+                "  to go on: `wharf start a`",
             ]
         );
         ended(&mut account, 0);
@@ -206,6 +221,7 @@ mod tests {
                 "interrupted: `wharf ps` shows what runs",
                 "  done: container p-a-1: stop",
                 "  not done: container p-a-1: start",
+                "  to go on: `wharf start a`",
             ]
         );
     }

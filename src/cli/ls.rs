@@ -60,6 +60,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
                 .note(format!("project {project} is left out: {error}")),
         }
     }
+    backends.processes.note_unlisted()?;
+    for note in backends.processes.take_notes() {
+        context.ui.warn(note);
+    }
     match backends.containers.reachable().await {
         Ok(_) => {
             let containers = backends.containers.listed(None).await?;

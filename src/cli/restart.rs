@@ -6,7 +6,9 @@ use crate::cli::again::{AGAIN, leads_further};
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
 use crate::cli::grace::grace;
+use crate::cli::hasten;
 use crate::error::Result;
+use crate::plan::down::Ending;
 use crate::plan::launch::{self, Launching};
 use crate::state::Observed;
 
@@ -27,7 +29,11 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let _alone = context.lock_soon(&backends, named.name()).await?;
+    let ending = Ending {
+        timeout: args.timeout,
+        ..context.ending(&named, &args.services)
+    };
+    let (_alone, _) = hasten::lock(context, &backends, &named, &ending).await?;
     let sight = named.sight(context.ui, &backends, &args.services).await?;
     let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;

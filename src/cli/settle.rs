@@ -1,5 +1,6 @@
 //! Observe, plan, ask, and plan again, until nothing is open.
 
+use crate::backend::process::Infeasible;
 use crate::backend::router::Backends;
 use crate::cli::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -32,6 +33,9 @@ pub(super) async fn settle(
     policy: &mut Policy,
 ) -> Result<Settled> {
     let observed = observe(backends, project, placement, policy).await?;
+    for note in backends.processes.take_notes() {
+        context.ui.warn(note);
+    }
     loop {
         let plan = plan::up(&Inputs {
             project,
@@ -46,6 +50,13 @@ pub(super) async fn settle(
         }
         // One at a time: what is open to the next one depends on the answer.
         let Some(question) = plan.questions.first() else {
+            backends.processes.check_replacements(&plan.steps).map_err(
+                |Infeasible { service, error }| {
+                    Error::from(error).detail(format!(
+                        "nothing was changed: what runs of service {service} goes on"
+                    ))
+                },
+            )?;
             return Ok(Settled { plan, observed });
         };
         let choice = answer_one(context, question, &plan.questions)?;

@@ -29,7 +29,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         timeout: args.timeout,
         ..context.ending(&named, &args.services)
     };
-    let _alone = hasten::lock(context, &backends, &named, &ending).await?;
+    let (_alone, shortened) = hasten::lock(context, &backends, &named, &ending).await?;
     let sight = named.sight(context.ui, &backends, &args.services).await?;
     let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
@@ -47,7 +47,14 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         &ending,
     );
     if plan.steps.is_empty() {
-        context.ui.status("nothing to stop");
+        context.ui.status(if shortened.is_empty() {
+            "nothing to stop".to_owned()
+        } else {
+            let names = Vec::from_iter(shortened).join(", ");
+            format!(
+                "another command was stopping {names}, which got no more time than asked for here"
+            )
+        });
         return rest.done();
     }
     carry_out(context, &backends, &plan).await?;

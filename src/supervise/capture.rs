@@ -119,6 +119,21 @@ impl Recorder {
         Self::of(dir, rotation, sources)
     }
 
+    /// The recorder of pipes that are open already, in the order of [`STREAMS`]; reading them must not block.
+    pub(super) fn of_pipes(
+        dir: &InstanceDir,
+        rotation: Option<Rotation>,
+        pipes: [&File; 2],
+    ) -> Result<Self, BackendError> {
+        let mut sources = Vec::new();
+        for (stream, pipe) in STREAMS.into_iter().zip(pipes) {
+            let pipe = pipe.try_clone();
+            let pipe = pipe.map_err(|error| failed("open", &dir.fifo(stream), error))?;
+            sources.push((stream, Source::Pipe(pipe)));
+        }
+        Self::of(dir, rotation, sources)
+    }
+
     /// The recorder of what a terminal shows, given its master; reading it must not block.
     pub(super) fn of_terminal(
         dir: &InstanceDir,

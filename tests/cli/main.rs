@@ -23,6 +23,7 @@ mod holders;
 mod images;
 mod lifecycle;
 mod lists;
+mod lost;
 mod mixed;
 mod ports;
 mod processes;

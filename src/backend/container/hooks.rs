@@ -123,6 +123,7 @@ pub(super) async fn run(
             return Err(BackendError::Hook {
                 name: name.to_owned(),
                 what: what.to_owned(),
+                service: labels.get(labels::SERVICE).cloned(),
                 command,
                 code,
                 last_lines,

@@ -88,6 +88,7 @@ impl Containers {
         Err(BackendError::Hook {
             name: name.to_owned(),
             what: what.to_owned(),
+            service: None,
             command,
             code,
             last_lines,

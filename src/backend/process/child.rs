@@ -239,6 +239,9 @@ struct Inside {
     hosts: Option<Hosts>,
 }
 
+/// The signals that C libraries keep for their threads.
+const OF_THE_LIBRARY: [i32; 2] = [32, 33];
+
 impl Inside {
     /// In the new process. Only system calls that are async-signal-safe (signal-safety(7)), on memory that was
     /// allocated before: nothing here may allocate or take a lock.
@@ -264,6 +267,20 @@ impl Inside {
             // SAFETY: no handler is installed, the disposition becomes the default one. SIGKILL and SIGSTOP
             // refuse with EINVAL and are default anyway.
             let _ = unsafe { signal(each, SigHandler::SigDfl) };
+        }
+        for each in OF_THE_LIBRARY {
+            let default = [0_u64; 8];
+            // SAFETY: the kernel reads no more than that, and nothing but zeros is the default disposition; the C
+            // library refuses to set those that it may use itself, and its `posix_spawn(3)` leaves them ignored.
+            unsafe {
+                nix::libc::syscall(
+                    nix::libc::SYS_rt_sigaction,
+                    each,
+                    default.as_ptr(),
+                    std::ptr::null::<u64>(),
+                    size_of::<u64>(),
+                )
+            };
         }
         SigSet::empty().thread_set_mask()?;
         if let Some(hosts) = &self.hosts {

@@ -2,7 +2,7 @@
 //! and asks it. Holds no state that matters: a supervisor that was killed is replaced and asked again.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -71,6 +71,8 @@ pub(super) struct Client {
     idle: RefCell<BTreeMap<String, Vec<Connection>>>,
     /// What the user should know and no error says.
     notes: RefCell<Vec<String>>,
+    /// What was to be said before.
+    told: RefCell<BTreeSet<String>>,
 }
 
 /// What comes of connecting.
@@ -89,12 +91,15 @@ impl Client {
             binary,
             idle: RefCell::default(),
             notes: RefCell::default(),
+            told: RefCell::default(),
         }
     }
 
     /// What the user should know and no error says, once.
     pub(super) fn take_notes(&self) -> Vec<String> {
-        self.notes.take()
+        let mut notes = self.notes.take();
+        notes.retain(|note| self.told.borrow_mut().insert(note.clone()));
+        notes
     }
 
     /// Asks the supervisor of a project, which is started if need be.
@@ -113,7 +118,10 @@ impl Client {
                 Ok(reply) => {
                     self.give_back(project, connection);
                     return match reply {
-                        Reply::Done { id } => Ok(id),
+                        Reply::Done { id, notes } => {
+                            self.notes.borrow_mut().extend(notes);
+                            Ok(id)
+                        }
                         Reply::Failed(failure) => Err(failure.into_error(request.instance())),
                     };
                 }
@@ -169,7 +177,8 @@ impl Client {
             return Ok(false);
         };
         match connection.ask(request).await {
-            Ok(Reply::Done { .. }) => {
+            Ok(Reply::Done { notes, .. }) => {
+                self.notes.borrow_mut().extend(notes);
                 self.give_back(project, connection);
                 Ok(true)
             }

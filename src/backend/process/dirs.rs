@@ -10,8 +10,11 @@
 //!     supervisor.log                 what it had to say
 //!     choices.json                   where services run because a command line said so
 //!     traces                         something of the project was made in an engine
+//!     unswept                        there may be runs that no entry names
 //!     pending/REQUEST                what an engine was asked for and has not answered yet
 //!     instances/NAME/instance.json   the ledger entry
+//!     instances/NAME/journal         commands in it and the like, for `events`
+//!     instances/NAME/over.RUN        that run has ended for good, and the entry could not say so
 //!     instances/NAME/run             what the keeper of the present run notes about it
 //!     instances/NAME/keeper.lock     held by that keeper for its whole life
 //!     instances/NAME/stdin.fifo      what an attached command types, where the service reads it
@@ -31,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::refusal::Refusal;
 use super::run::wall_clock;
 use crate::backend::BackendError;
 use crate::project::Env;
@@ -62,10 +66,13 @@ impl Dirs {
             .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
             .ok_or_else(|| BackendError::State {
                 action: "cannot tell where to keep the state of local processes".to_owned(),
-                source: io::Error::new(
-                    io::ErrorKind::NotFound,
-                    "neither XDG_STATE_HOME nor HOME is set to an absolute path",
-                ),
+                source: Refusal {
+                    errno: None,
+                    message: "neither XDG_STATE_HOME nor HOME is set to an absolute path"
+                        .to_owned(),
+                    hint: ELSEWHERE.to_owned(),
+                }
+                .into(),
             })?
             .join("wharf");
         let runtime = absolute("XDG_RUNTIME_DIR")
@@ -121,10 +128,9 @@ impl ProjectDir {
 
     /// Makes the directories that are missing, for this user alone.
     pub fn create(&self) -> Result<(), BackendError> {
-        for path in [self.instances(), self.runtime.clone()] {
-            private_dir(&path).map_err(|source| failed("create", &path, source))?;
-        }
-        Ok(())
+        let path = self.instances();
+        private_dir(&path).map_err(|source| failed("create", &path, elsewhere(source)))?;
+        self.create_runtime()
     }
 
     /// The part of it that is not kept over a reboot, alone.
@@ -161,6 +167,11 @@ impl ProjectDir {
     /// There when something of the project was made in an engine.
     pub fn traces(&self) -> PathBuf {
         self.root.join("traces")
+    }
+
+    /// There when there may be runs that no entry names.
+    pub fn unswept(&self) -> PathBuf {
+        self.root.join("unswept")
     }
 
     /// A file for each request to an engine that has no answer yet.
@@ -240,6 +251,34 @@ impl ProjectDir {
     }
 }
 
+/// What to do where the state cannot be kept.
+const ELSEWHERE: &str =
+    "export XDG_STATE_HOME=DIR   # an absolute path, to a directory that can be written to";
+
+/// A failure to make the state directory, with what to do about it, where it is for good.
+fn elsewhere(error: io::Error) -> io::Error {
+    let is_for_good = matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::PermissionDenied
+    );
+    if !is_for_good {
+        return error;
+    }
+    let message = error.to_string();
+    let message = message
+        .split_once(" (os error")
+        .map_or(&*message, |(words, _)| words);
+    Refusal {
+        errno: error.raw_os_error(),
+        message: message.to_owned(),
+        hint: ELSEWHERE.to_owned(),
+    }
+    .into()
+}
+
 /// What the directories of instances that are being removed are called first.
 const REMOVED: &str = ".removed-";
 
@@ -287,6 +326,16 @@ impl InstanceDir {
             }
         }
         Ok(())
+    }
+
+    /// What happened beside it.
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    /// There when a run has ended for good and the entry could not say so.
+    pub fn over(&self, run_id: &str) -> PathBuf {
+        self.0.join(format!("over.{run_id}"))
     }
 
     /// The ledger entry.
@@ -384,6 +433,11 @@ pub(super) fn private_dir(path: &Path) -> io::Result<()> {
 
 /// A failure of the state directory, `cannot VERB PATH`.
 pub(crate) fn failed(verb: &str, path: &Path, source: io::Error) -> BackendError {
+    let source = if source.kind() == io::ErrorKind::NotADirectory {
+        elsewhere(source)
+    } else {
+        source
+    };
     BackendError::State {
         action: format!("cannot {verb} {}", path.display()),
         source,

@@ -18,12 +18,13 @@ use tokio::sync::oneshot;
 
 use super::cgroup::{Group, View, controllers};
 use super::child::{Extras, Launch, Way};
+use super::dirs::InstanceDir;
 use super::ledger::{Account, Record, Run};
 use super::protocol::Request;
 use super::refusal::shown;
 use super::run::{ProcessId, boot_id, new_run_id, wall_clock};
 use super::tree::Snapshot;
-use super::{Processes, convert, stores, terminal};
+use super::{Processes, convert, journal, stores, terminal};
 use crate::backend::BackendError;
 use crate::backend::streams::{Size, Streams};
 use crate::state::Status;
@@ -64,6 +65,35 @@ pub struct Foreground {
     end: oneshot::Receiver<io::Result<ExitStatus>>,
     /// Its terminal's streams, and the terminal itself.
     pub terminal: Option<(Streams, Arc<OwnedFd>)>,
+    /// Where its end is told, for a program beside an instance.
+    told: Option<Told>,
+}
+
+/// A program beside an instance, as `events` tells of it.
+#[derive(Debug)]
+pub(super) struct Told {
+    dir: InstanceDir,
+    id: String,
+}
+
+impl Told {
+    /// It has begun.
+    pub(super) fn begin(dir: InstanceDir, command: &[String]) -> Self {
+        // Without an id of its own it is told all the same.
+        let id = new_run_id().unwrap_or_default();
+        let shown = shown(command);
+        for action in ["exec_create", "exec_start"] {
+            journal::note(&dir, &format!("{action}: {shown}"), &[("execID", &id)]);
+        }
+        Self { dir, id }
+    }
+
+    /// It has ended.
+    pub(super) fn end(self, code: i32) {
+        let code = code.to_string();
+        let attributes = [("execID", self.id.as_str()), ("exitCode", &code)];
+        journal::note(&self.dir, "exec_die", &attributes);
+    }
 }
 
 impl Foreground {
@@ -82,7 +112,12 @@ impl Foreground {
                 action: format!("cannot wait for process {pid}"),
                 source,
             })?;
-        Ok(Self { id, end, terminal })
+        Ok(Self {
+            id,
+            end,
+            terminal,
+            told: None,
+        })
     }
 
     /// Its process.
@@ -96,10 +131,14 @@ impl Foreground {
     /// The system does not tell.
     pub async fn wait(&mut self) -> io::Result<i32> {
         let status = (&mut self.end).await.map_err(io::Error::other)??;
-        Ok(status
+        let code = status
             .code()
             .or_else(|| status.signal().map(|signal| 128 + signal))
-            .unwrap_or(super::UNKNOWN_CODE))
+            .unwrap_or(super::UNKNOWN_CODE);
+        if let Some(told) = self.told.take() {
+            told.end(code);
+        }
+        Ok(code)
     }
 }
 
@@ -124,7 +163,10 @@ impl Processes {
         face: &Face,
     ) -> Result<Foreground, BackendError> {
         let plan = self.beside(project, name, aside)?;
-        launch(&plan, face)
+        let mut foreground = launch(&plan, face)?;
+        let dir = self.dirs().project(project)?.instance(name)?;
+        foreground.told = Some(Told::begin(dir, &aside.command));
+        Ok(foreground)
     }
 
     /// As [`Processes::exec`], for a program that nobody watches.
@@ -144,8 +186,11 @@ impl Processes {
                 Way::Apart,
                 &plan.extras,
             )
-            .map(drop)
-            .map_err(|error| plan.failed(&error))
+            .map_err(|error| plan.failed(&error))?;
+        let dir = self.dirs().project(project)?.instance(name)?;
+        // Nobody sees its end.
+        drop(Told::begin(dir, &aside.command));
+        Ok(())
     }
 
     fn beside(&self, project: &str, name: &str, aside: &Aside) -> Result<Started, BackendError> {

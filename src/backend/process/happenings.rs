@@ -9,12 +9,13 @@ use std::io;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
+use rustix::process::Signal;
 use tokio::net::unix::pipe::Receiver;
 
 use super::dirs::{ProjectDir, failed};
 use super::observe::{catch_up, needs_supervisor};
 use super::run::wall_clock;
-use super::{Processes, Record, names};
+use super::{Processes, Record, journal, names};
 use crate::backend::BackendError;
 use crate::backend::happening::Happening;
 use crate::naming::Role;
@@ -27,6 +28,8 @@ pub struct Happenings {
     changes: Receiver,
     watched: BTreeSet<String>,
     seen: BTreeMap<String, Record>,
+    /// How much of each journal was told.
+    told: BTreeMap<String, u64>,
     untold: VecDeque<Happening>,
 }
 
@@ -60,6 +63,7 @@ impl Processes {
             changes,
             watched: BTreeSet::new(),
             seen: BTreeMap::new(),
+            told: BTreeMap::new(),
             untold: VecDeque::new(),
         };
         if happenings.read()?.values().any(needs_supervisor) {
@@ -120,6 +124,7 @@ impl Happenings {
             }
             // That a run has come to life is in the keeper's notes alone; they are made with the first one.
             let _ = inotify::add_watch(&self.changes, instance.notes(), WatchFlags::MODIFY);
+            let _ = inotify::add_watch(&self.changes, instance.journal(), WatchFlags::MODIFY);
             if let Some(record) = Record::read(&instance)?
                 && Role::of(&record.spec.labels).is_none()
             {
@@ -135,6 +140,24 @@ impl Happenings {
         let all: BTreeSet<&String> = self.seen.keys().chain(now.keys()).collect();
         for name in all {
             compare(self.seen.get(name), now.get(name), wall_clock(), &mut found);
+        }
+        self.told.retain(|name, _| now.contains_key(name));
+        for (name, record) in &now {
+            let is_new = self
+                .seen
+                .get(name)
+                .is_none_or(|seen| seen.created_id != record.created_id);
+            let from = self.told.entry(name.clone()).or_default();
+            if is_new {
+                *from = 0;
+            }
+            let (lines, end) = journal::after(&self.dir.instance(name)?, *from);
+            *from = end;
+            found.extend(lines.into_iter().map(|line| {
+                let mut happening = happening(record, line.time, &line.action, None);
+                happening.attributes.extend(line.attributes);
+                happening
+            }));
         }
         found.sort_by_key(|happening| happening.time);
         self.untold.extend(found);
@@ -158,6 +181,12 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
         }
         before => before,
     };
+    for (signal, time) in killed(before, record, now) {
+        let mut kill = happening(record, time, "kill", None);
+        kill.attributes
+            .insert("signal".to_owned(), signal.to_string());
+        found.push(kill);
+    }
     let mut tell = |time: i64, action: &str, code: Option<i32>| {
         found.push(happening(record, time, action, code));
     };
@@ -177,7 +206,8 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
             && same.is_none_or(|old| old.finished.is_none())
         {
             tell(finished, "die", run.code);
-            if !record.wanted {
+            let is_killed = record.told == Some(Signal::KILL.as_raw());
+            if !record.wanted && !is_killed {
                 tell(finished, "stop", None);
             }
         }
@@ -195,6 +225,28 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
             Some(Health::Starting) | None => {}
         }
     }
+}
+
+/// The signals that users have sent, and when at the latest: one of `kill`, and the stop signal.
+fn killed(before: Option<&Record>, record: &Record, now: i64) -> Vec<(i32, i64)> {
+    let Some(run) = &record.run else {
+        return Vec::new();
+    };
+    let time = run.finished.map_or(now, |finished| finished.min(now));
+    let same = before.filter(|before| before.run.as_ref().is_some_and(|old| old.id == run.id));
+    let mut signals = Vec::new();
+    let is_new = same.is_none_or(|same| same.told != record.told);
+    if let Some(told) = record.told.filter(|_| is_new) {
+        signals.push((told, time));
+    }
+    let was_wanted = same.is_some_and(|same| {
+        same.wanted && same.run.as_ref().is_some_and(|run| run.finished.is_none())
+    });
+    let is_killed = record.told == Some(Signal::KILL.as_raw());
+    if was_wanted && !record.wanted && !is_killed {
+        signals.push((record.spec.stop_signal, time));
+    }
+    signals
 }
 
 /// An entry that is there no more. If it was last seen alive, its end came and went in between.

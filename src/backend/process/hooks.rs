@@ -36,6 +36,7 @@ pub(super) async fn run(
             return Err(BackendError::Hook {
                 name: record.spec.name.clone(),
                 what: what.to_owned(),
+                service: Some(record.spec.service.clone()),
                 command: hook.command.join(" "),
                 code,
                 last_lines,

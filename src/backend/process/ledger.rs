@@ -207,6 +207,20 @@ impl Record {
         }
     }
 
+    /// Where its end could not be written.
+    fn end_for_good(&mut self, dir: &InstanceDir) {
+        if let Some(run) = self.run.as_ref().filter(|run| run.finished.is_some())
+            && self.status.is_alive()
+            && dir.over(&run.id).exists()
+        {
+            self.wanted = false;
+            self.health = None;
+            self.status = Status::Exited {
+                code: run.code.unwrap_or(UNKNOWN_CODE),
+            };
+        }
+    }
+
     /// Reads an entry, with what the keeper of its run has noted; `None` when there is none.
     pub fn read(dir: &InstanceDir) -> Result<Option<Self>, BackendError> {
         let path = dir.record();
@@ -223,6 +237,7 @@ impl Record {
         if let Some(run) = record.run.as_ref().filter(|run| run.finished.is_none()) {
             let notes = Notes::read(&dir.notes(), &run.id);
             record.learn(&notes);
+            record.end_for_good(dir);
         }
         Ok(Some(record))
     }

@@ -15,11 +15,13 @@ mod convert;
 mod declared;
 pub mod dirs;
 mod exec;
+mod feasible;
 mod follow;
 mod foreground;
 mod happenings;
 mod hooks;
 pub mod index;
+mod journal;
 mod ledger;
 mod linkage;
 mod listening;
@@ -60,7 +62,7 @@ use protocol::Request;
 
 use crate::backend::{Backend, BackendError, LogOptions, Made};
 use crate::event::Events;
-use crate::plan::step::Step;
+use crate::plan::step::{Action, Cause, Step};
 use crate::port::claim::Protocol;
 use crate::port::reserve::Reservations;
 use crate::project::Env;
@@ -70,6 +72,7 @@ pub use attach::{Attachment, Feed};
 pub use attributes::{Attributes, HookCommand, Limit, Pacing, Rotation};
 pub use client::READY;
 pub use dirs::Dirs;
+pub use feasible::Infeasible;
 pub use foreground::{Aside, Face, Foreground};
 pub use ledger::{
     Account, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, names, replace,
@@ -150,6 +153,26 @@ impl Processes {
         }
         found.sort();
         Ok(found)
+    }
+
+    /// Notes what runs of projects that have no instances here any more: whose supervisors' sockets are there.
+    ///
+    /// # Errors
+    /// The ledgers cannot be listed.
+    pub fn note_unlisted(&self) -> Result<(), BackendError> {
+        let listed = self.projects()?;
+        let sockets = fs::read_dir(self.dirs().runtime()).into_iter().flatten();
+        for socket in sockets.flatten() {
+            let name = socket.file_name();
+            let name = name.to_str().and_then(|name| name.strip_suffix(".sock"));
+            if let Some(name) = name.filter(|name| !listed.iter().any(|known| known == name))
+                && let Ok(dir) = self.dirs().project(name)
+                && let Some(note) = lost::unlisted(self.dirs(), &dir)
+            {
+                self.client.note(note);
+            }
+        }
+        Ok(())
     }
 
     /// Sends a signal (by number): SIGKILL to everything of the instance, which is then gone and stays so;
@@ -252,7 +275,14 @@ impl Backend for Processes {
         _made: &Made,
         events: &Events,
     ) -> Result<Option<InstanceId>, BackendError> {
-        self.act(&step.action, events).await
+        let done = self.act(&step.action, events).await?;
+        if let (Action::Start { instance }, Cause::Requested("restart")) =
+            (&step.action, &step.cause)
+        {
+            let dir = self.dirs().project(&instance.project)?;
+            journal::note(&dir.instance(&instance.name)?, "restart", &[]);
+        }
+        Ok(done)
     }
 
     async fn follow(

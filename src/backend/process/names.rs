@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::observe::status;
-use super::protocol::Request;
+use super::protocol::{Cause, Request};
+use super::refusal::Refusal;
 use super::{Processes, socket};
 use crate::backend::BackendError;
 use crate::state::Status;
@@ -38,6 +40,11 @@ const CATCHING_UP: Duration = Duration::from_millis(500);
 
 /// How long it may take to answer. It gives up by itself before.
 const ANSWERING: Duration = Duration::from_secs(15);
+
+/// How long it is waited for before it is asked whether it is there, and how long it may take to say so: it never does
+/// anything long without listening.
+const QUIET: Duration = Duration::from_secs(1);
+const SILENT: Duration = Duration::from_secs(2);
 
 /// Between two looks for it: soon at first, since a stack that comes up waits for it.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -81,8 +88,8 @@ pub(super) struct Together(Mutex<BTreeMap<String, Vec<Start>>>);
 #[derive(Debug)]
 struct Start {
     instance: String,
-    /// What came of it, as kind and words of an error.
-    done: oneshot::Sender<Result<(), (io::ErrorKind, String)>>,
+    /// What came of it.
+    done: oneshot::Sender<Result<(), Cause>>,
 }
 
 /// The first of them, who asks for all.
@@ -144,7 +151,7 @@ impl Processes {
                 let rest = starts.split_off(starts.len().min(AT_ONCE));
                 let names = starts.iter().map(|start| start.instance.clone());
                 let outcome = self.synced(project, instances(names.collect())).await;
-                let told = outcome.map_err(|error| (error.kind(), error.to_string()));
+                let told = outcome.map_err(|error| Cause::from(&error));
                 for start in starts {
                     // Who has gone meanwhile need not know.
                     drop(start.done.send(told.clone()));
@@ -153,7 +160,7 @@ impl Processes {
             }
         }
         let outcome = match told.await {
-            Ok(outcome) => outcome.map_err(|(kind, text)| io::Error::new(kind, text)),
+            Ok(outcome) => outcome.map_err(io::Error::from),
             // Who asked was cut off.
             Err(_) => {
                 self.synced(project, instances(vec![instance.to_owned()]))
@@ -195,16 +202,19 @@ impl Processes {
             deadline = Instant::now() + FOREIGN;
         }
         loop {
-            let asked = tokio::time::timeout(ANSWERING, ask(&path, &request));
-            let error = match asked.await {
-                Ok(Ok(NamesReply::Ok(_))) => return Ok(()),
-                Ok(Ok(NamesReply::Error(text))) => return Err(io::Error::other(text)),
+            let error = match answer(&path, &request).await {
+                Ok(NamesReply::Ok(_)) => return Ok(()),
+                Ok(NamesReply::Error(text)) => return Err(io::Error::other(text)),
                 // Not there, or killed meanwhile: the next one is on its way.
-                Ok(Err(error)) => error,
-                Err(_) => io::Error::new(io::ErrorKind::TimedOut, "it does not answer"),
+                Err(error) => error,
             };
-            if Instant::now() >= deadline {
-                if !is_replaced && self.replace_forwarder(project).await {
+            if path.is_dir() {
+                return Err(in_the_way(&path).into());
+            }
+            let is_silent = error.kind() == io::ErrorKind::TimedOut;
+            if is_silent || Instant::now() >= deadline {
+                let since = if is_silent { QUIET + SILENT } else { COMING };
+                if !is_replaced && self.replace_forwarder(project, since).await {
                     is_replaced = true;
                     deadline = Instant::now() + COMING;
                     pause = FIRST_PAUSE;
@@ -224,7 +234,7 @@ impl Processes {
 
     /// Ends a forwarder that lives and cannot be reached: it is hung, or somebody has removed its socket. Whether there
     /// was one; the next look starts another.
-    async fn replace_forwarder(&self, project: &str) -> bool {
+    async fn replace_forwarder(&self, project: &str, since: Duration) -> bool {
         let name = crate::naming::forwarder_name(project);
         let Ok(record) = self.record(project, &name) else {
             return false;
@@ -245,7 +255,7 @@ impl Processes {
         } else if is_ended {
             self.client.note(format!(
                 "the forwarder of project {project} could not be reached for {} s and was replaced",
-                COMING.as_secs()
+                since.as_secs()
             ));
         }
         is_ended
@@ -306,7 +316,42 @@ fn cannot(project: &str, source: io::Error) -> BackendError {
     }
 }
 
-async fn ask(path: &std::path::Path, request: &NamesRequest) -> io::Result<NamesReply> {
+/// What is at the place of the forwarder's socket, where it cannot be taken away as an old socket is.
+fn in_the_way(path: &Path) -> Refusal {
+    let shown = path.display();
+    Refusal {
+        errno: Some(rustix::io::Errno::ISDIR.raw_os_error()),
+        message: format!("the forwarder cannot listen at {shown}, which is a directory"),
+        hint: format!("to set it aside: mv {shown} {shown}.aside"),
+    }
+}
+
+/// The forwarder's answer, which may take long; `TimedOut` where it does not even say that it is there.
+async fn answer(path: &Path, request: &NamesRequest) -> io::Result<NamesReply> {
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
+    // No version has this number: it is refused at once.
+    let knock = NamesRequest {
+        version: 0,
+        sync: NamesWanted::default(),
+    };
+    let until = Instant::now() + ANSWERING;
+    let mut asking = std::pin::pin!(ask(path, request));
+    while Instant::now() < until {
+        tokio::select! {
+            biased;
+            reply = &mut asking => return reply,
+            () = tokio::time::sleep(QUIET) => {}
+        }
+        tokio::select! {
+            biased;
+            reply = &mut asking => return reply,
+            said = tokio::time::timeout(SILENT, ask(path, &knock)) => drop(said.map_err(|_| silent())?),
+        }
+    }
+    Err(silent())
+}
+
+async fn ask(path: &Path, request: &NamesRequest) -> io::Result<NamesReply> {
     let stream = socket::reach(path, |path| {
         let stream = std::os::unix::net::UnixStream::connect(path)?;
         stream.set_nonblocking(true)?;

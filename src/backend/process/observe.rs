@@ -3,6 +3,8 @@
 
 use super::client::Client;
 use super::ledger::{Record, Run, UNKNOWN_CODE};
+use super::lock;
+use super::lost;
 use super::protocol::Request;
 use super::run::{ProcessId, boot_id};
 use super::tree::Snapshot;
@@ -16,6 +18,13 @@ pub(super) async fn observe(client: &Client, project: &str) -> Result<Vec<Instan
     if records.iter().any(needs_supervisor) {
         catch_up(client, project).await;
         records = Record::read_all(&dir)?;
+    } else if lock::is_held(&dir.supervisor_lock()) {
+        // It has something that the ledger does not tell, or is about to leave.
+        drop(client.ask_if_there(project, &Request::Ping).await);
+        records = Record::read_all(&dir)?;
+    }
+    if let Some(note) = lost::unlisted(&client.dirs, &dir) {
+        client.note(note);
     }
     Ok(records.into_iter().map(instance).collect())
 }

@@ -220,14 +220,11 @@ impl Processes {
         }
         // Also what is left of one whose making was cut off.
         dir.remove()?;
-        dir.create()?;
-        stores::write(&dir, spec)?;
-        if record.spec.names.way == Way::Hosts {
-            let path = dir.hosts();
-            own_hosts(&path)?;
-            record.spec.names.hosts = Some(path);
+        if let Err(error) = fill(&dir, spec, &mut record) {
+            // Half of an instance is none; what is wrong with it the error says.
+            drop(dir.remove());
+            return Err(error);
         }
-        record.write(&dir)?;
         let resources = &record.spec.attributes.resources;
         let wanted = cgroup::controllers(&resources.settings());
         if spec.number <= 1 && !wanted.is_empty() {
@@ -270,6 +267,18 @@ impl Processes {
         }
         Ok(())
     }
+}
+
+/// Writes all that an instance has before its first run, its entry last.
+fn fill(dir: &InstanceDir, spec: &InstanceSpec, record: &mut Record) -> Result<(), BackendError> {
+    dir.create()?;
+    stores::write(dir, spec)?;
+    if record.spec.names.way == Way::Hosts {
+        let path = dir.hosts();
+        own_hosts(&path)?;
+        record.spec.names.hosts = Some(path);
+    }
+    record.write(dir)
 }
 
 /// Writes an instance's hosts file: what this machine has, until the forwarder adds the names of services.

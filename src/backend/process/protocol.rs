@@ -93,6 +93,9 @@ pub enum Reply {
     Done {
         /// The id of the instance's run, for [`Request::Start`].
         id: Option<String>,
+        /// What the user should know.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<String>,
     },
     /// Not done.
     Failed(Failure),
@@ -138,7 +141,7 @@ pub enum Failure {
 }
 
 /// An `io::Error` on its way to another process.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// `errno(3)`, where the error came from a system call.
     pub errno: Option<i32>,
@@ -247,6 +250,16 @@ impl From<BackendError> for Failure {
             | BackendError::Unsupported(_)) => Self::Refused {
                 message: other.to_string(),
             },
+        }
+    }
+}
+
+impl Reply {
+    /// Done, with nothing to tell.
+    pub fn done(id: Option<String>) -> Self {
+        Self::Done {
+            id,
+            notes: Vec::new(),
         }
     }
 }

@@ -116,6 +116,32 @@ impl Attempt<'_> {
         .into()
     }
 
+    /// Why it could not be run now, as far as a look at its files tells; what only the system knows shows later.
+    pub(crate) fn foresee(&self) -> Option<io::Error> {
+        if !self.working_dir.is_dir() {
+            return Some(self.explain(&io::ErrorKind::NotADirectory.into()));
+        }
+        let because = |errno: Errno| Some(self.explain(&errno.into()));
+        if self.barred(self.working_dir).is_some() {
+            return because(Errno::ACCESS);
+        }
+        let first = self.command.first().map_or("", String::as_str);
+        let Some(file) = self.file(first).filter(|file| missing(file).is_none()) else {
+            return because(Errno::NOENT);
+        };
+        let is_named = self.program.is_some() || first.contains('/');
+        let may_run = || {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::metadata(&file)
+                .is_ok_and(|facts| !facts.is_dir() && facts.permissions().mode() & 0o111 != 0)
+        };
+        // Where PATH is gone through, another place may have it, too.
+        if is_named && !may_run() {
+            return because(Errno::ACCESS);
+        }
+        None
+    }
+
     fn of_file(&self, errno: Errno) -> (String, String) {
         let says = io::Error::from(errno).to_string();
         let says = says

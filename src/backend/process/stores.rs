@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::dirs::{InstanceDir, failed};
 use super::ledger::Account;
+use super::refusal::Refusal;
 use crate::backend::BackendError;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::{Store, StoreMount, StoreSource};
@@ -122,6 +123,20 @@ fn copy(from: &Path, to: &Path, user: &Account) -> io::Result<()> {
     chown(to, Some(user.uid), Some(user.gid))
 }
 
+/// Whether the files of an instance can be written, as far as their contents go.
+pub(super) fn check(spec: &InstanceSpec) -> Result<(), BackendError> {
+    let service = &spec.service;
+    for (mounts, stores) in [
+        (&service.secrets, &spec.secrets),
+        (&service.configs, &spec.configs),
+    ] {
+        for mount in mounts {
+            content(spec, mount, stores.get(&mount.source))?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the files of an instance.
 pub(super) fn write(dir: &InstanceDir, spec: &InstanceSpec) -> Result<(), BackendError> {
     let service = &spec.service;
@@ -161,9 +176,20 @@ fn content(
         ))
     };
     match store.map(|store| &store.source) {
-        Some(StoreSource::File(file)) => {
-            fs::read(file).map_err(|error| failed("read", file, error))
-        }
+        Some(StoreSource::File(file)) => fs::read(file).map_err(|source| BackendError::State {
+            action: format!(
+                "service {}: cannot read {}, which {} is to come from",
+                spec.service.name,
+                file.display(),
+                mount.source
+            ),
+            source: Refusal {
+                errno: source.raw_os_error(),
+                message: source.to_string(),
+                hint: format!("make it, or correct `file` of `{}`", mount.source),
+            }
+            .into(),
+        }),
         Some(StoreSource::Environment(_, Some(value))) => Ok(value.clone().into_bytes()),
         Some(StoreSource::Environment(name, None)) => Err(refuse(&format!(
             "comes from the variable {name}, which is not set"

@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Between two tries to be the one who asks, and to see that nobody does any more.
 const TRY: Duration = Duration::from_millis(20);
 
+/// How often it is looked for the name of whoever has just got a lock.
+const SIGNING: u32 = 10;
+
 /// How long one who asks waits without a word: it is soon given the turn, if at all.
 const WORDLESS: Duration = Duration::from_millis(500);
 
@@ -208,7 +211,18 @@ impl Processes {
                 && held.slot().is_some()
                 && lock::is_held(&held.asking)
             {
-                return who(&held.asking).unwrap_or_else(|| "another wharf".to_owned());
+                let mut looks = 0;
+                loop {
+                    if let Some(who) = who(&held.asking) {
+                        return who;
+                    }
+                    // It signs when it has the lock, which may be a moment later.
+                    looks += 1;
+                    if looks == SIGNING {
+                        return "another wharf".to_owned();
+                    }
+                    tokio::time::sleep(TRY).await;
+                }
             }
             tokio::time::sleep(LOOK).await;
         }

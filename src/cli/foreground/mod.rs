@@ -20,6 +20,7 @@ use crate::backend::{BackendError, Made};
 use crate::cli::again;
 use crate::cli::carry_out::{Quiet, forget_shown, give_up_replacements, outcome};
 use crate::cli::context::Context;
+use crate::cli::interrupted::listed;
 use crate::cli::menu::{self, Key, Keys};
 use crate::cli::shown::in_one_line;
 use crate::cli::signals::Signals;
@@ -29,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::execute::{self, Halt, Report};
 use crate::plan::Plan;
-use crate::plan::step::Action;
+use crate::plan::step::{Action, Step};
 use crate::state::{Instance, ProbeKind};
 use crate::ui::logs::LogWriter;
 use crate::ui::progress::Progress;
@@ -381,6 +382,18 @@ pub(in crate::cli) async fn run(
         context.ui.status(context.typed(
             "detached: the services go on; `wharf logs -f` shows their output, `wharf down` ends them",
         ));
+        let is_left = |step: &&Step| {
+            let is_open = report.is_none() && halt.is_open(step.id);
+            let is_told = execute::works(&step.action) && !step.action.is_own();
+            is_open && is_told && !run.changing.contains(&step.id)
+        };
+        let left = listed(plan.steps.iter().filter(is_left));
+        if !left.is_empty() {
+            context.ui.status(context.typed(&format!(
+                "  not done: {}; `wharf up -d` goes on with it",
+                left.join("; ")
+            )));
+        }
         return Ok(());
     }
     let mut stopped = Ok(());

@@ -2,6 +2,7 @@
 //! to an instance is `unit`'s business.
 
 mod children;
+mod entries;
 mod requests;
 
 use std::collections::BTreeMap;
@@ -108,9 +109,11 @@ impl Supervisor {
     /// Takes over whatever the ledger says is alive.
     pub(super) fn adopt(&mut self) {
         let mut around = self.surroundings();
+        let mut follows_another = false;
         for name in names(&self.dir).unwrap_or_default() {
             match self.load(&name, &mut around) {
                 Ok(Some(mut unit)) if unit.is_active() => {
+                    follows_another = true;
                     if unit.is_unwanted() {
                         // Not settled for anybody: whoever asked has gone with the last supervisor.
                         drop(unit.stop(None, &mut around));
@@ -121,6 +124,10 @@ impl Supervisor {
                 Ok(_) => {}
                 Err(error) => say(&format!("cannot take over {name}: {error}")),
             }
+        }
+        if follows_another {
+            // It may have known of runs that the ledger does not.
+            drop(lock::open(&self.dir.unswept()));
         }
     }
 
@@ -293,7 +300,15 @@ impl Supervisor {
         let failure = settled.as_ref().and_then(|outcome| outcome.clone().err());
         if let Some(outcome) = settled {
             let reply = match outcome {
-                Ok(()) => Reply::Done { id: None },
+                Ok(()) => Reply::Done {
+                    id: None,
+                    notes: self
+                        .units
+                        .get_mut(name)
+                        .and_then(Unit::take_note)
+                        .into_iter()
+                        .collect(),
+                },
                 Err(failure) => Reply::Failed(failure),
             };
             let mut waiting = std::mem::take(&mut self.waiting);

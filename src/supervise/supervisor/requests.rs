@@ -57,7 +57,11 @@ impl Supervisor {
                 .and_then(|unit| unit.unpause(around))
                 .map(|()| None),
             Ok(Request::Remove { instance }) => self.remove(&instance).map(|()| None),
-            Ok(Request::Ping) => Ok(None),
+            Ok(Request::Ping) => {
+                let notes = self.restore_entries(around.now);
+                let reply = Reply::Done { id: None, notes };
+                return self.control.answer(id, &reply);
+            }
             Ok(Request::Shutdown) => {
                 self.dismissed = true;
                 Ok(None)
@@ -67,7 +71,7 @@ impl Supervisor {
             }),
         };
         let reply = match outcome {
-            Ok(id) => Reply::Done { id },
+            Ok(id) => Reply::done(id),
             Err(failure) => Reply::Failed(failure),
         };
         self.control.answer(id, &reply);
@@ -87,7 +91,7 @@ impl Supervisor {
                 client: id,
                 before: before.map(str::to_owned),
             }),
-            Ok(run) => self.control.answer(id, &Reply::Done { id: Some(run) }),
+            Ok(run) => self.control.answer(id, &Reply::done(Some(run))),
             Err(failure) => self.control.answer(id, &Reply::Failed(failure)),
         }
         self.conclude(name, None, around);
@@ -140,6 +144,9 @@ impl Supervisor {
         let Some(unit) = self.units.get_mut(name) else {
             return Err(unknown(name));
         };
+        if let Some(failure) = unit.superseded() {
+            return Err(failure);
+        }
         if let Some(id) = unit.ran_since(before) {
             return Ok(id);
         }
@@ -157,9 +164,7 @@ impl Supervisor {
         };
         let outcome = unit.on_report(around);
         let reply = match &outcome {
-            Ok(()) => Reply::Done {
-                id: Some(unit.id()),
-            },
+            Ok(()) => Reply::done(Some(unit.id())),
             Err(failure) => Reply::Failed(failure.clone()),
         };
         let (concerned, others) = std::mem::take(&mut self.starters)
@@ -189,7 +194,7 @@ impl Supervisor {
                 }
                 // Removed a moment ago, by another command.
                 Ok(None) => {
-                    return self.control.answer(id, &Reply::Done { id: None });
+                    return self.control.answer(id, &Reply::done(None));
                 }
                 Err(error) => {
                     return self.control.answer(id, &Reply::Failed(error.into()));

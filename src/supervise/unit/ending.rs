@@ -28,6 +28,10 @@ impl Unit {
 
     /// Kills it.
     pub(in crate::supervise) fn kill(&mut self, around: &mut Surroundings) -> Settled {
+        if self.main.is_some() && self.record.wanted {
+            // Written with the rest.
+            self.record.told = Some(Signal::KILL.as_raw());
+        }
         self.end(Event::Kill, around)
     }
 

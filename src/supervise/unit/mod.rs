@@ -3,6 +3,7 @@
 
 mod chase;
 mod ending;
+mod entry;
 mod freeze;
 mod group;
 mod spawn;
@@ -20,12 +21,14 @@ use super::health::Schedule;
 use super::keeper::Starting;
 use super::lifecycle::{Action, Event, Lifecycle, Moment, Phase};
 use crate::backend::BackendError;
-use crate::backend::process::dirs::InstanceDir;
+use crate::backend::process::dirs::{InstanceDir, failed};
+use crate::backend::process::lock;
 use crate::backend::process::notes::Notes;
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::run::{ProcessId, is_signal, wall_clock};
 use crate::backend::process::tree::Snapshot;
-use crate::backend::process::{Record, UNKNOWN_CODE};
+use crate::backend::process::{Record, RestartPolicy, UNKNOWN_CODE};
+use crate::event::Stream;
 use crate::state::Status;
 
 /// Pause after a failed attempt to record output (no space left, as a rule).
@@ -123,6 +126,8 @@ pub(super) struct Unit {
     look_again: Option<Moment>,
     health: Option<Schedule>,
     check: Option<u32>,
+    /// What the user should know and no error says.
+    note: Option<String>,
 }
 
 impl Unit {
@@ -233,7 +238,15 @@ impl Unit {
     fn recorder(&self) -> Result<Recorder, BackendError> {
         let user = self.record.spec.user.as_ref();
         let owner = user.map(|account| (account.uid, account.gid));
-        Recorder::open(&self.dir, self.record.spec.attributes.rotation, owner)
+        let rotation = self.record.spec.attributes.rotation;
+        let is_named = self.dir.fifo(Stream::Stdout).exists();
+        if let [stdout, stderr] = self.held.as_slice()
+            && !is_named
+        {
+            // Somebody has removed the names of its pipes.
+            return Recorder::of_pipes(&self.dir, rotation, [stdout, stderr]);
+        }
+        Recorder::open(&self.dir, rotation, owner)
     }
 
     /// Records the output that no keeper records.
@@ -491,7 +504,37 @@ impl Unit {
         self.look_again = None;
         self.remove_group();
         self.record.restarts = self.life.restarts();
-        self.write_end(status).map_err(Failure::from)
+        let Err(error) = self.write_end(status) else {
+            return Ok(());
+        };
+        self.end_unwritten(status, error).map_err(Failure::from)
+    }
+
+    /// The end is what counts, and without space readers see it in the keeper's notes. Only that it is to stay so they
+    /// do not have, which a mark without contents tells.
+    fn end_unwritten(&mut self, status: Status, error: BackendError) -> Result<(), BackendError> {
+        let is_over = matches!(status, Status::Exited { .. });
+        let is_full = matches!(&error, BackendError::State { source, .. } if source.kind() == std::io::ErrorKind::StorageFull);
+        if !is_over || !is_full {
+            return Err(error);
+        }
+        let path = self.dir.over(self.record.id());
+        if let Err(other) = lock::open(&path)
+            && self.record.spec.restart != RestartPolicy::No
+        {
+            return Err(failed("write", &path, other));
+        }
+        self.note = Some(format!(
+            "{} has ended, and its entry {} could not be written: no space is left on the disk",
+            self.record.spec.name,
+            self.dir.record().display()
+        ));
+        Ok(())
+    }
+
+    /// What the user should know and no error says, once.
+    pub(super) fn take_note(&mut self) -> Option<String> {
+        self.note.take()
     }
 
     fn write_end(&mut self, status: Status) -> Result<(), BackendError> {

@@ -47,6 +47,7 @@ impl Unit {
             look_again: None,
             health: None,
             check: None,
+            note: None,
             record,
         };
         let Some(run) = unit.record.run.clone() else {

@@ -1,0 +1,266 @@
+//! Entries of the ledger that are taken away while their runs live: no second copy, and nothing that no command ends.
+
+use std::fs;
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+
+use crate::support::{Process, Sandbox, eventually};
+
+const TWO: &str = "services:\n  a: {x-wharf: {process: {command: [sleep, '1000']}}}\n  \
+    b: {x-wharf: {process: {command: [sleep, '1000']}}}\n";
+
+fn state(sandbox: &Sandbox) -> PathBuf {
+    let projects = sandbox.path().with_file_name("state/wharf/projects");
+    projects.join(sandbox.project())
+}
+
+fn files_of(sandbox: &Sandbox, service: &str) -> PathBuf {
+    let name = format!("{}-{service}-1", sandbox.project());
+    state(sandbox).join("instances").join(name)
+}
+
+/// The processes of the services, by what really runs.
+fn running(sandbox: &Sandbox) -> Vec<Process> {
+    let all = sandbox.processes().into_iter();
+    all.filter(|process| process.command_line().starts_with("sleep"))
+        .collect()
+}
+
+fn process_of(sandbox: &Sandbox, service: &str) -> Process {
+    let rows = sandbox
+        .wharf(&["ps", "--format", "json", service])
+        .expect(0);
+    let pid = rows.json_lines()[0]["Pid"].as_u64().unwrap();
+    Process::open(u32::try_from(pid).unwrap()).unwrap()
+}
+
+fn supervisor(sandbox: &Sandbox) -> Process {
+    let all = sandbox.processes().into_iter();
+    let mut found = all.filter(|process| process.command_line().contains("supervise"));
+    found.next().unwrap()
+}
+
+fn remove(path: &std::path::Path) {
+    // What is written at the same moment is in the way of its removal.
+    eventually("the files are removed", || {
+        if path.is_dir() {
+            fs::remove_dir_all(path).ok()
+        } else {
+            fs::remove_file(path).ok()
+        }
+    });
+}
+
+#[test]
+fn an_instance_whose_files_are_removed_is_seen_and_can_be_ended() {
+    for (command, left) in [
+        (&["ps"][..], 2),
+        (&["up", "-d"], 2),
+        (&["restart", "a"], 2),
+        (&["stop"], 0),
+        (&["kill", "a"], 1),
+        (&["down"], 0),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.write("compose.yaml", TWO);
+        sandbox.wharf(&["up", "-d"]).expect(0);
+        let first = process_of(&sandbox, "a");
+        remove(&files_of(&sandbox, "a"));
+        let told = format!("-a-1 (pid {}) were removed while it ran", first.pid());
+        sandbox.wharf(command).expect(0).expect_text(&told);
+        assert_eq!(running(&sandbox).len(), left, "{command:?}");
+        assert_eq!(first.ended(), command != ["ps"], "{command:?}");
+        sandbox.wharf(&["down", "-t", "0"]).expect(0);
+    }
+}
+
+#[test]
+fn an_entry_that_is_removed_is_written_again() {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", TWO);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let first = process_of(&sandbox, "a");
+    remove(&files_of(&sandbox, "a").join("instance.json"));
+    sandbox
+        .wharf(&["up", "-d"])
+        .expect(0)
+        .expect_text("is written again");
+    assert_eq!(process_of(&sandbox, "a").pid(), first.pid());
+    sandbox.wharf(&["down", "-t", "0"]).expect(0);
+}
+
+#[test]
+fn what_a_killed_supervisor_knew_alone_is_ended() {
+    for command in [&["up", "-d"][..], &["stop"], &["down"]] {
+        let sandbox = Sandbox::new();
+        sandbox.write("compose.yaml", TWO);
+        sandbox.wharf(&["up", "-d"]).expect(0);
+        let first = process_of(&sandbox, "a");
+        remove(&files_of(&sandbox, "a"));
+        let supervisor = supervisor(&sandbox);
+        supervisor.signal(Signal::KILL);
+        supervisor.wait_end();
+        let told = format!("what it left is stopped: a (pid {})", first.pid());
+        sandbox.wharf(command).expect(0).expect_text(&told);
+        assert!(first.ended());
+        let left = if command[0] == "up" { 2 } else { 0 };
+        assert_eq!(running(&sandbox).len(), left, "{command:?}");
+        sandbox.wharf(&["down", "-t", "0"]).expect(0);
+    }
+}
+
+#[test]
+fn a_ledger_that_is_moved_away_starts_no_second_copy() {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", TWO);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let first = process_of(&sandbox, "a");
+    fs::rename(state(&sandbox), sandbox.path().join("moved")).unwrap();
+    let named = format!("a (pid {})", first.pid());
+    for command in ["ps", "ls"] {
+        sandbox.wharf(&[command]).expect(0).expect_text(&named);
+    }
+    assert!(!first.ended());
+    sandbox.wharf(&["up", "-d"]).expect(0).expect_text(&named);
+    assert!(first.ended());
+    assert_eq!(running(&sandbox).len(), 2);
+    sandbox.wharf(&["down", "-t", "0"]).expect(0);
+}
+
+#[test]
+fn what_cannot_be_made_does_not_end_what_runs() {
+    let sandbox = Sandbox::new();
+    let file = |more: &str, top: &str| {
+        let service = "services: {a: {x-wharf: {process: {command: [sleep, '1000']}}";
+        sandbox.write("compose.yaml", format!("{service}{more}}}}}\n{top}\n"));
+    };
+    file("", "");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let first = process_of(&sandbox, "a");
+    for (more, top, words) in [
+        (
+            ", secrets: [s]",
+            "secrets: {s: {file: ./none}}",
+            "which s is to come from",
+        ),
+        (
+            ", user: no-such-user",
+            "",
+            "there is no user `no-such-user`",
+        ),
+        (
+            ", working_dir: /no-such-directory",
+            "",
+            "/no-such-directory is missing",
+        ),
+        (", stop_signal: SIGNONE", "", "is not a signal"),
+    ] {
+        file(more, top);
+        sandbox
+            .wharf(&["up", "-d"])
+            .expect(1)
+            .expect_text(words)
+            .expect_text("nothing was changed: what runs of service a goes on");
+        assert!(!first.ended(), "{more}");
+    }
+    sandbox.write(
+        "compose.yaml",
+        "services: {a: {x-wharf: {process: {command: [no-such-program]}}}}\n",
+    );
+    sandbox
+        .wharf(&["up", "-d"])
+        .expect(1)
+        .expect_text("check that `no-such-program` is installed");
+    assert!(!first.ended());
+    file(", environment: {X: '1'}", "");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    assert!(first.ended());
+    sandbox.wharf(&["down", "-t", "0"]).expect(0);
+}
+
+#[test]
+fn events_tell_who_was_signalled_restarted_and_entered() {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", TWO);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let events = sandbox.spawn(&["events", "--json", "--since", "10m", "a"]);
+    events.wait_for_line("\"action\":\"start\"");
+    sandbox.wharf(&["restart", "a"]).expect(0);
+    sandbox
+        .wharf(&["exec", "-T", "a", "sh", "-c", "exit 3"])
+        .expect(3);
+    sandbox.wharf(&["kill", "a"]).expect(0);
+    events.wait_for_line("\"signal\":\"9\"");
+    sandbox.wharf(&["down"]).expect(0);
+    events.wait_for_line("\"action\":\"destroy\"");
+    events.signal(Signal::INT);
+    let told = events.wait().expect(130).json_lines();
+    let text = |event: &serde_json::Value, name: &str| {
+        event["attributes"][name]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let actions: Vec<String> = told
+        .iter()
+        .map(|event| {
+            let action = event["action"].as_str().unwrap_or_default();
+            format!(
+                "{action} {}{}",
+                text(event, "signal"),
+                text(event, "exitCode")
+            )
+        })
+        .collect();
+    assert_eq!(
+        actions,
+        [
+            "create ",
+            "start ",
+            "kill 15",
+            "die 143",
+            "stop ",
+            "start ",
+            "restart ",
+            "exec_create: sh -c exit 3 ",
+            "exec_start: sh -c exit 3 ",
+            "exec_die 3",
+            "kill 9",
+            "die 137",
+            "destroy ",
+        ]
+    );
+}
+
+#[test]
+fn a_restart_shortens_the_stop_that_is_under_way() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    x-wharf: {process: {command: [sh, -c, \"trap '' TERM; echo up; while :; do sleep 1; \
+         done\"]}}\n    stop_grace_period: 1h\n",
+    );
+    for (runs, command) in [
+        (1, &["restart", "-t", "0", "a"][..]),
+        (2, &["stop", "-t", "0", "a"]),
+    ] {
+        sandbox.wharf(&["up", "-d"]).expect(0);
+        eventually("its handler is set", || {
+            let logs = sandbox.wharf(&["logs", "a"]).expect(0);
+            (logs.stdout.matches("up").count() == runs).then_some(())
+        });
+        let stop = sandbox.spawn(&["stop"]);
+        eventually("it is being stopped", || {
+            let rows = sandbox.wharf(&["ps", "-a", "--format", "json"]).expect(0);
+            let entry = fs::read_to_string(files_of(&sandbox, "a").join("instance.json")).ok()?;
+            (rows.code() == 0 && entry.contains("\"wanted\":false")).then_some(())
+        });
+        let told = sandbox.wharf(command).expect(0);
+        stop.wait().expect(0);
+        if command[0] == "stop" {
+            told.expect_text("another command was stopping");
+        }
+    }
+    sandbox.wharf(&["down", "-t", "0"]).expect(0);
+}
