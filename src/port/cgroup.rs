@@ -46,7 +46,9 @@ pub(crate) fn machine(path: &str) -> Option<&str> {
             return path.get(..end);
         }
         // systemd-nspawn puts what it runs there, whatever the unit in which it was called (`--keep-unit`).
-        let in_unit = [".scope", ".service"].iter().any(|kind| before.ends_with(kind));
+        let in_unit = [".scope", ".service"]
+            .iter()
+            .any(|kind| before.ends_with(kind));
         if component == "payload" && in_unit {
             return path.get(..begin.saturating_sub(1));
         }

@@ -9,9 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::port::claim::Claim;
+use crate::port::free::Newcomer;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, Table, process_facts, ticks_now};
-use crate::port::free::Newcomer;
 use crate::port::{PortError, describe, free, protect, supervisor};
 
 /// How long is watched: a pause of a second, and the start of a slow server after it.

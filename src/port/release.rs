@@ -16,7 +16,9 @@ use crate::port::crew::{Crew, Member, may_be_stopped};
 use crate::port::descriptors::Seat;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, Table, process_facts};
-use crate::port::{PortError, describe, descriptors, protect, sockets, steward, supervisor, unit, work};
+use crate::port::{
+    PortError, describe, descriptors, protect, sockets, steward, supervisor, unit, work,
+};
 
 pub use crate::port::describe::{after_a_stop, how_released};
 pub use crate::port::free::{

@@ -280,7 +280,9 @@ fn role(stat: &Stat, facts: &ProcessFacts, below: Option<&ProcessFacts>) -> Role
         Some(name) if tool::only_runs(name, facts) => Role::Wrapper,
         Some(name) if steward::ENDS_ALL.contains(&name) => Role::Wrapper,
         Some(name) if tool::KEEPERS.contains(&name) => Role::Keeper,
-        Some(name) if tool::WRAPPERS.contains(&name) && verb::runs_one(name, facts) => Role::Wrapper,
+        Some(name) if tool::WRAPPERS.contains(&name) && verb::runs_one(name, facts) => {
+            Role::Wrapper
+        }
         Some(name) if tool::WRAPPERS.contains(&name) => Role::Script,
         Some(name) if tool::RUNNERS.contains(&name) => Role::Script,
         _ => Role::Stranger,

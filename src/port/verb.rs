@@ -182,7 +182,10 @@ mod tests {
             ("npm", false),
             ("node /usr/bin/npm start", true),
             ("node /usr/lib/node_modules/npm/bin/npm-cli.js ci", false),
-            ("node /usr/lib/node_modules/npm/bin/npm-cli.js run dev", true),
+            (
+                "node /usr/lib/node_modules/npm/bin/npm-cli.js run dev",
+                true,
+            ),
             ("yarn", false),
             ("yarn install", false),
             ("yarn dev", true),

@@ -78,7 +78,6 @@ use crate::state::{Instance, InstanceId};
 pub use archive::{Download, PathStat};
 pub use attach::{Ending, Given};
 pub use engines::Census;
-pub use unreached::Closed;
 pub use exec::{Exec, Executed};
 pub use inventory::{Names, Resources};
 pub(in crate::backend) use labels::dependencies;
@@ -86,6 +85,7 @@ pub use list::{ImageFacts, Listing, VolumeFacts};
 pub use neighbours::{Acquaintances, Neighbour, Neighbourhood, Spot, Surface};
 pub use relay_image::RelayImage;
 pub use survey::{Abilities, Answer, EngineFacts, Helper, SocketFacts};
+pub use unreached::Closed;
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);
