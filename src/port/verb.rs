@@ -113,8 +113,8 @@ fn is_one(name: &str, words: &[&str]) -> bool {
     let (mut options, mut rest) = (Vec::new(), Vec::new());
     let mut all = words.iter().copied();
     while let Some(word) = all.next() {
-        // What comes after the verb and its object is for the program.
-        if rest.len() >= 2 {
+        // What comes after the verb and its object is for the program; npm reads it all.
+        if rest.len() >= 2 && !matches!(name, "npm" | "npm-cli") {
             break;
         }
         if word.starts_with('-') {
