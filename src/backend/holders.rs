@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::backend::BackendError;
-use crate::backend::container::Census;
+use crate::backend::container::{Census, Closed};
 use crate::backend::router::Backends;
 use crate::port::attribute;
 use crate::port::claim::{Claim, Protocol};
@@ -25,6 +25,8 @@ pub struct Look {
     pub reserved: Vec<Published>,
     /// Engines that did not answer: their containers are not named.
     pub silent: Vec<String>,
+    /// Engines that this user may not ask.
+    pub closed: Vec<Closed>,
 }
 
 impl Backends {
@@ -70,7 +72,7 @@ impl Backends {
             return;
         }
         let census = self.containers.census(true).await;
-        if census.silent.is_empty() {
+        if census.is_complete() {
             let known = census.published.iter().chain(&census.reserved);
             attribute::spare_young_orphans(held, known, &census.choosing);
         } else {
@@ -172,6 +174,7 @@ impl Backends {
             held,
             reserved: census.reserved,
             silent: census.silent,
+            closed: census.closed,
         })
     }
 
@@ -237,7 +240,7 @@ fn named(found: owner::LookUp, census: &Census) -> Vec<Held> {
         &census.running,
     ));
     // A dead engine may have left containers that live on (`live-restore`), and their proxies.
-    if census.answered > 0 && census.silent.is_empty() && census.dead.is_empty() {
+    if census.answered > 0 && census.is_complete() && census.dead.is_empty() {
         attribute::mark_orphans(&mut held, &census.daemons);
     }
     held

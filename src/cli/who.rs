@@ -126,6 +126,15 @@ pub(super) async fn look(context: &Context, depth: Depth, claims: &[Claim]) -> R
             "the engine at {engine} does not answer: its containers are not named"
         ));
     }
+    for engine in &look.closed {
+        let group = engine.group.as_ref().map_or_else(String::new, |group| {
+            format!(", or join its group and log in again: sudo usermod -aG {group} \"$USER\"")
+        });
+        context.ui.note(format!(
+            "the engine at {} may not be asked by you (permission denied): its containers are not named; ask with sudo{group}",
+            engine.endpoint
+        ));
+    }
     Ok(seen(claims, &look))
 }
 

@@ -10,6 +10,7 @@ use crate::backend::process::run::ProcessId;
 use crate::backend::process::tree::Snapshot;
 use crate::port::holder::ListeningSocket;
 use crate::port::process::ticks_now;
+use crate::port::protect::is_forwarder;
 use crate::port::{owner, sockets};
 
 /// How long a run is looked at often, and how often.
@@ -130,9 +131,16 @@ fn owned(runs: &[Run], all: &[ListeningSocket]) -> Option<BTreeMap<String, Vec<H
     for run in runs {
         let tree = snapshot.tree(&run.id, run.main, run.keeper, &[]);
         let pids: Vec<u32> = tree.iter().map(|process| process.pid).collect();
-        let mine: BTreeSet<u64> = owner::holding(&inodes, Some(&pids))
-            .pairs
+        let held = owner::holding(&inodes, Some(&pids)).pairs;
+        // A service may be another project's `up`: its forwarder listens for others, and follows them as this one does.
+        let doors: BTreeSet<u32> = held
+            .iter()
+            .map(|(_, pid)| *pid)
+            .filter(|pid| owner::process_facts(*pid).is_some_and(|it| is_forwarder(&it)))
+            .collect();
+        let mine: BTreeSet<u64> = held
             .into_iter()
+            .filter(|(_, pid)| !doors.contains(pid))
             .map(|(inode, _)| inode)
             .collect();
         let mut found: Vec<Heard> = all

@@ -32,15 +32,27 @@ pub(crate) enum Tenant {
 /// units are none of ours, however they are called.
 pub(crate) fn machine(path: &str) -> Option<&str> {
     let mut end = 0;
+    let mut before = "";
     for component in path.split('/') {
+        let begin = end;
         end += component.len();
         let is_machine = ["systemd-nspawn@", "lxc.payload.", "lxc.monitor."]
             .iter()
             .any(|begin| component.starts_with(begin))
-            || (component.starts_with("machine-") && component.strip_suffix(".scope").is_some());
+            || (component.starts_with("machine-") && component.strip_suffix(".scope").is_some())
+            // Before LXC 4: one directory for all, in which each has its own.
+            || (matches!(before, "lxc" | "lxc.payload" | "lxc.monitor") && !component.is_empty());
         if is_machine {
             return path.get(..end);
         }
+        // systemd-nspawn puts what it runs there, whatever the unit in which it was called (`--keep-unit`).
+        let in_unit = [".scope", ".service"]
+            .iter()
+            .any(|kind| before.ends_with(kind));
+        if component == "payload" && in_unit {
+            return path.get(..begin.saturating_sub(1));
+        }
+        before = component;
         end += 1;
     }
     None
@@ -244,6 +256,16 @@ mod tests {
                 "/lxc.payload.c1/system.slice/nginx.service",
                 "/lxc.payload.c1",
             ),
+            (
+                "/machine.slice/my.scope/payload/system.slice/nginx.service",
+                "/machine.slice/my.scope",
+            ),
+            (
+                "/system.slice/box.service/payload/init.scope",
+                "/system.slice/box.service",
+            ),
+            ("/lxc/c1/system.slice/nginx.service", "/lxc/c1"),
+            ("/lxc.payload/c1/init.scope", "/lxc.payload/c1"),
         ] {
             assert_eq!(machine(path), Some(expected));
             assert_eq!(tenant(path), Tenant::Other, "{path}");
@@ -252,6 +274,8 @@ mod tests {
         for path in [
             "/machine.slice/libpod-conmon-1.scope",
             "/system.slice/nginx.service",
+            "/system.slice/payload/nginx.service",
+            "/lxc",
         ] {
             assert_eq!(machine(path), None, "{path}");
         }

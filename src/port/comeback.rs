@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::port::claim::Claim;
+use crate::port::free::Newcomer;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, Table, process_facts, ticks_now};
 use crate::port::{PortError, describe, free, protect, supervisor};
@@ -18,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long is watched for somebody who is none of its ancestors: a look each second, and the start.
 const STRANGER_PATIENCE: Duration = Duration::from_millis(1250);
+
+/// How long a forwarder of wharf's may take to see that what it follows is gone: it looks every three seconds.
+const DOOR_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A shell takes its terminal back, and a wrapper ends, before this: nothing is said for so short a time.
 const UNSAID: Duration = Duration::from_millis(250);
@@ -91,8 +95,14 @@ pub fn watch(
     loop {
         // Before the sockets: whoever starts it again and ends is seen by what it started.
         let restarter = restarter(before, since).or_else(|| still_behind(behind, since));
-        if let Some(error) = free::taken_again(claim, before)? {
-            return Err(error);
+        match free::newcomer(claim, before)? {
+            Some(Newcomer::Other(error)) => return Err(error),
+            Some(Newcomer::Door(error)) if begin.elapsed() >= DOOR_PATIENCE => return Err(error),
+            Some(Newcomer::Door(_)) => {
+                thread::sleep(PAUSE);
+                continue;
+            }
+            None => {}
         }
         let elapsed = begin.elapsed();
         let (patience, reason) = match restarter {

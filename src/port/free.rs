@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, Who};
 use crate::port::owner::{self, Depth};
-use crate::port::{PortError, descriptors, process, sockets, supervisor};
+use crate::port::{PortError, descriptors, process, protect, sockets, supervisor};
 
 /// The first and the longest pause between two probes.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
@@ -118,8 +118,8 @@ pub fn first_permitted() -> u16 {
 /// Waits until the claim is free.
 ///
 /// `before` are those who had it and were stopped. [`PortError::TakenAgain`] as soon as somebody else
-/// holds it (a supervisor's new child, or a thief): trying again would only go in circles.
-/// [`PortError::NotFree`] after `timeout`.
+/// holds it (a supervisor's new child, or a thief): trying again would only go in circles. Not at once for a
+/// forwarder of wharf's, which closes by itself when its service is gone. [`PortError::NotFree`] after `timeout`.
 pub fn await_free(claim: &Claim, before: &[Holder], timeout: Duration) -> Result<(), PortError> {
     let end = Instant::now() + timeout;
     let mut pause = PAUSES.0;
@@ -127,11 +127,16 @@ pub fn await_free(claim: &Claim, before: &[Holder], timeout: Duration) -> Result
         if is_free(claim)? {
             return Ok(());
         }
-        if let Some(error) = taken_again(claim, before)? {
-            return Err(error);
-        }
+        let door = match newcomer(claim, before)? {
+            Some(Newcomer::Other(error)) => return Err(error),
+            Some(Newcomer::Door(error)) => Some(error),
+            None => None,
+        };
         let now = Instant::now();
         if now >= end {
+            if let Some(error) = door {
+                return Err(error);
+            }
             return Err(PortError::NotFree {
                 claim: claim.clone(),
                 seconds: timeout.as_secs(),
@@ -151,11 +156,26 @@ pub fn await_free(claim: &Claim, before: &[Holder], timeout: Duration) -> Result
 /// Who listens where the claim wants to, other than `before`: [`PortError::TakenAgain`] with its
 /// supervisor, or `None`.
 pub fn taken_again(claim: &Claim, before: &[Holder]) -> Result<Option<PortError>, PortError> {
+    Ok(newcomer(claim, before)?.map(|(Newcomer::Other(error) | Newcomer::Door(error))| error))
+}
+
+/// Somebody who listens on a port that others had.
+pub(super) enum Newcomer {
+    /// Whoever it is: [`PortError::TakenAgain`].
+    Other(PortError),
+    /// A forwarder of wharf's: it follows services, a moment behind them, and closes when it sees that they are gone.
+    Door(PortError),
+}
+
+/// Who listens where the claim wants to, other than `before`. Anybody comes before a forwarder, which may stand in for
+/// him.
+pub(super) fn newcomer(claim: &Claim, before: &[Holder]) -> Result<Option<Newcomer>, PortError> {
     let known: BTreeSet<u64> = before
         .iter()
         .flat_map(|holder| &holder.sockets)
         .map(|socket| socket.inode)
         .collect();
+    let mut door = None;
     for found in sockets::listening(claim)? {
         let inode = found.socket.inode;
         if !found.socket.listening || known.contains(&inode) {
@@ -179,18 +199,22 @@ pub fn taken_again(claim: &Claim, before: &[Holder]) -> Result<Option<PortError>
                 .iter()
                 .any(|again| again.socket.inode == inode)
             {
-                return Ok(Some(PortError::TakenAgain {
+                return Ok(Some(Newcomer::Other(PortError::TakenAgain {
                     again: !before.is_empty(),
                     claim: claim.clone(),
                     who: format!("a process of uid {}", found.socket.uid),
                     hint: None,
-                }));
+                })));
             }
             continue;
         };
-        return Ok(Some(supervisor::explain_return(claim, before, &new)));
+        let error = supervisor::explain_return(claim, before, &new);
+        if !protect::is_forwarder(&new) {
+            return Ok(Some(Newcomer::Other(error)));
+        }
+        door.get_or_insert(Newcomer::Door(error));
     }
-    Ok(None)
+    Ok(door)
 }
 
 fn was_there(before: &[Holder], pid: u32, start_time: u64) -> bool {

@@ -21,11 +21,13 @@ pub mod report;
 pub mod reserve;
 mod shell_loop;
 pub mod sockets;
+mod steward;
 mod supervisor;
 mod survey;
 mod tool;
 pub mod turn;
 mod unit;
+mod verb;
 mod words;
 mod work;
 

@@ -210,6 +210,12 @@ pub(crate) fn is_wharf(facts: &ProcessFacts) -> bool {
         && !verb.is_some_and(|word| word == "serve" || word == "server")
 }
 
+/// Whether it is a forwarder of wharf's: what it listens on follows services, and is there for them alone.
+pub(crate) fn is_forwarder(facts: &ProcessFacts) -> bool {
+    let mut words = facts.command.iter().skip(1);
+    is_wharf(facts) && words.next().is_some_and(|word| word == "forward")
+}
+
 /// Whether this command was started by the run of a service that a process belongs to: that is stopped as a
 /// whole.
 fn runs_this(facts: &ProcessFacts) -> bool {

@@ -16,7 +16,9 @@ use crate::port::crew::{Crew, Member, may_be_stopped};
 use crate::port::descriptors::Seat;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, Table, process_facts};
-use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor, unit, work};
+use crate::port::{
+    PortError, describe, descriptors, protect, sockets, steward, supervisor, unit, work,
+};
 
 pub use crate::port::describe::{after_a_stop, how_released};
 pub use crate::port::free::{
@@ -207,7 +209,7 @@ pub fn consequences(holders: &[Holder], claim: &Claim) -> Vec<String> {
                 let sharing = hold.map(|hold| hold.sharing()).unwrap_or_default();
                 lines.extend(stopped_first(table, facts, &sharing));
                 lines.extend(started_by_it(table, facts, &sharing));
-                lines.extend(supervisor::ends_with_it(table, facts.pid));
+                lines.extend(steward::ends_with_it(table, facts.pid));
             }
             Who::Unit { name, main } => lines.extend(unit::ends_with_it(name, main.as_deref())),
             Who::Container(facts) => lines.extend(describe::removed_by_a_stop(facts)),

@@ -13,7 +13,7 @@ use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{self, Stat, Table, process_facts};
 use crate::port::shell_loop::{self, Course};
 use crate::port::tool::{self, base, tool};
-use crate::port::{PortError, describe, descriptors, protect, sockets, work};
+use crate::port::{PortError, describe, descriptors, protect, sockets, steward, verb, work};
 
 const SHELLS: &[&str] = &[
     "sh", "bash", "dash", "zsh", "ash", "ksh", "mksh", "fish", "busybox", "yash",
@@ -186,7 +186,7 @@ fn explain(new: &ProcessFacts) -> (String, Option<String>) {
         let role = role(ancestor, &facts, below.as_ref());
         let looping = is_shell(&facts)
             && shell_text(&facts).is_some_and(|text| shell_loop::restarts(&text, below.as_ref()));
-        let is_steward = tool(&facts).is_some_and(|name| tool::STEWARDS.contains(&name));
+        let is_steward = tool(&facts).is_some_and(steward::is_steward);
         let relation = if looping || is_steward || role == Role::Keeper {
             "kept running by"
         } else if role == Role::Stranger {
@@ -236,7 +236,7 @@ fn stop_of_project(project: &str, supervisor: &ProcessFacts) -> String {
 }
 
 fn hint(table: &Table, keeper: &Stat, child: u32, facts: &ProcessFacts) -> String {
-    if let Some(command) = tool(facts).and_then(|name| tool::own_command(name, facts)) {
+    if let Some(command) = tool(facts).and_then(|name| steward::own_command(name, facts, child)) {
         return format!("stop it where it is kept: {command}");
     }
     if let Some(reason) = protect::reason(facts) {
@@ -267,60 +267,6 @@ fn hint(table: &Table, keeper: &Stat, child: u32, facts: &ProcessFacts) -> Strin
     format!("stop what keeps it{others}: {sudo}kill {}", keeper.pid)
 }
 
-/// Who ends all its programs as soon as one of them has ended, by its own rule.
-const ENDS_ALL: &[&str] = &["honcho", "foreman", "hivemind", "overmind"];
-
-/// What else would end with a holder because its supervisor is one that ends all its programs with one.
-pub(crate) fn ends_with_it(table: &Table, holder: u32) -> Option<String> {
-    let mut child = holder;
-    for ancestor in table.ancestors(holder) {
-        let facts = process_facts(ancestor.pid)?;
-        let others = work::others(table, &facts, child);
-        // Some have a process of their own kind above each program.
-        if let Some(name) = tool(&facts).filter(|name| ENDS_ALL.contains(name))
-            && !others.is_empty()
-        {
-            return Some(format!(
-                "{name} (pid {}) ends its other programs when one of them has ended: {}",
-                ancestor.pid,
-                others.join(", ")
-            ));
-        }
-        child = ancestor.pid;
-    }
-    None
-}
-
-/// The supervisor above a process that keeps other programs, too: which, and how it is told to stop one of them.
-/// `is_of_it` says which ancestors are asked about.
-pub(super) fn keeps_others(
-    table: &Table,
-    pid: u32,
-    is_of_it: impl Fn(u32) -> bool,
-) -> Option<(String, String)> {
-    let mut child = pid;
-    for ancestor in table.ancestors(pid) {
-        if !is_of_it(ancestor.pid) {
-            return None;
-        }
-        let facts = process_facts(ancestor.pid)?;
-        let others = work::others(table, &facts, child);
-        if let Some(name) = tool(&facts).filter(|name| tool::KEEPERS.contains(name))
-            && !others.is_empty()
-        {
-            let who = format!(
-                "{name} (pid {}) keeps other programs, too: {}",
-                ancestor.pid,
-                others.join(", ")
-            );
-            let command = tool::own_command(name, &facts);
-            return Some((who, command.unwrap_or_else(|| format!("kill {pid}"))));
-        }
-        child = ancestor.pid;
-    }
-    None
-}
-
 fn role(stat: &Stat, facts: &ProcessFacts, below: Option<&ProcessFacts>) -> Role {
     if is_shell(facts) {
         return shell_role(stat, facts, below);
@@ -330,10 +276,14 @@ fn role(stat: &Stat, facts: &ProcessFacts, below: Option<&ProcessFacts>) -> Role
     }
     match tool(facts) {
         // It is told to stop one program, and keeps the others, which may not run just now.
-        Some(name) if tool::STEWARDS.contains(&name) => Role::Stranger,
+        Some(name) if steward::is_steward(name) => Role::Stranger,
         Some(name) if tool::only_runs(name, facts) => Role::Wrapper,
+        Some(name) if steward::ENDS_ALL.contains(&name) => Role::Wrapper,
         Some(name) if tool::KEEPERS.contains(&name) => Role::Keeper,
-        Some(name) if tool::WRAPPERS.contains(&name) => Role::Wrapper,
+        Some(name) if tool::WRAPPERS.contains(&name) && verb::runs_one(name, facts) => {
+            Role::Wrapper
+        }
+        Some(name) if tool::WRAPPERS.contains(&name) => Role::Script,
         Some(name) if tool::RUNNERS.contains(&name) => Role::Script,
         _ => Role::Stranger,
     }

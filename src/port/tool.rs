@@ -1,9 +1,8 @@
-//! Which of the known tools a process is: those that start their program again, those that only run it, and how a
-//! supervisor is told to stop one of its programs. Names and places alone; what it does is judged elsewhere.
+//! Which of the known tools a process is: those that start their program again, and those that only run it. Names and
+//! places alone; what it does is judged elsewhere.
 
 use std::path::Path;
 
-use crate::port::describe;
 use crate::port::holder::ProcessFacts;
 
 /// Start their child again when it ends.
@@ -13,8 +12,6 @@ pub(super) const KEEPERS: &[&str] = &[
     "ts-node-dev",
     "tsx",
     "forever",
-    "pm2",
-    "PM2",
     "supervisor",
     "watchexec",
     "cargo-watch",
@@ -33,22 +30,7 @@ pub(super) const KEEPERS: &[&str] = &[
     "rerun",
     "chokidar",
     "onchange",
-    "supervisord",
-    "supervise",
-    "circusd",
-    "honcho",
-    "foreman",
-    "overmind",
-    "hivemind",
-    "goreman",
-    "process-compose",
-    "mprocs",
-    "immortal",
-    "monit",
 ];
-
-/// Keep what their configuration lists, which is not all that runs: programs that were stopped, or start at night.
-pub(super) const STEWARDS: &[&str] = &["pm2", "PM2", "supervisord", "circusd", "immortal", "monit"];
 
 /// Run one command and end with it.
 pub(super) const WRAPPERS: &[&str] = &[
@@ -232,32 +214,6 @@ pub(super) fn watches(facts: &ProcessFacts) -> bool {
             .any(|word| word == "--watch" || word == "--hot" || word.starts_with("--watch-path"))
 }
 
-/// How a supervisor is told to stop one of its programs and to leave the others alone.
-pub(super) fn own_command(name: &str, facts: &ProcessFacts) -> Option<String> {
-    let directory = || {
-        let cwd = facts.cwd.as_deref().map(describe::directory);
-        let quoted = cwd.map(|cwd| shell_words::quote(&cwd).into_owned());
-        quoted.unwrap_or_else(|| "DIRECTORY".to_owned())
-    };
-    Some(match name {
-        "pm2" | "PM2" => "pm2 stop NAME (see pm2 list)".to_owned(),
-        "supervisord" => "supervisorctl stop PROGRAM (see supervisorctl status)".to_owned(),
-        "circusd" => "circusctl stop NAME (see circusctl status)".to_owned(),
-        "overmind" => "overmind stop NAME (see overmind status)".to_owned(),
-        "goreman" => "goreman run stop NAME (see goreman run list)".to_owned(),
-        "process-compose" => {
-            "process-compose process stop NAME (see process-compose process list)".to_owned()
-        }
-        "immortal" => "immortalctl stop NAME (see immortalctl)".to_owned(),
-        "monit" => "monit stop NAME (see monit summary)".to_owned(),
-        // Both work in the directory of the service.
-        "runsv" => format!("sv down {}", directory()),
-        "s6-supervise" => format!("s6-svc -d {}", directory()),
-        "supervise" => format!("svc -d {}", directory()),
-        _ => return None,
-    })
-}
-
 pub(super) fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
@@ -271,32 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_supervisor_is_told_to_stop_one_program() {
-        let of = |words: &[&str], cwd: Option<&str>| {
-            let facts = ProcessFacts {
-                cwd: cwd.map(Into::into),
-                ..facts(words)
-            };
-            own_command(tool(&facts).unwrap(), &facts)
-        };
-        let python = ["/usr/bin/python3", "/usr/bin/supervisord", "-n"];
-        assert_eq!(
-            of(&python, None).unwrap(),
-            "supervisorctl stop PROGRAM (see supervisorctl status)"
-        );
-        assert_eq!(
-            of(&["runsv", "web"], Some("/etc/service/web")).unwrap(),
-            "sv down /etc/service/web"
-        );
-        assert_eq!(
-            of(&["runsv", "web two"], Some("/srv/web two")).unwrap(),
-            "sv down '/srv/web two'"
-        );
-        assert_eq!(
-            of(&["s6-supervise", "web"], Some("/run/service/web")).unwrap(),
-            "s6-svc -d /run/service/web"
-        );
-        // A runtime is a tool only where it runs a task.
+    fn a_runtime_is_a_tool_only_where_it_runs_a_task() {
         for (words, is_tool) in [
             (&["bun", "run", "dev"][..], true),
             (&["bun", "--silent", "run", "dev"], true),
@@ -316,8 +247,5 @@ mod tests {
         ] {
             assert_eq!(tool(&facts(words)).is_some(), is_tool, "{words:?}");
         }
-        // No command of theirs stops one program.
-        assert_eq!(of(&["honcho", "start"], None), None);
-        assert_eq!(of(&["nodemon", "ws.js"], None), None);
     }
 }

@@ -19,7 +19,7 @@ use crate::port::handle::Handle;
 use crate::port::holder::{Holder, ListeningSocket, ProcessFacts, Who};
 use crate::port::process::{Table, pids, process_facts};
 use crate::port::release::Stopped;
-use crate::port::{PortError, describe, protect, supervisor, work};
+use crate::port::{PortError, describe, protect, steward, work};
 
 /// Exists while systemd is the service manager (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
@@ -114,21 +114,18 @@ pub(crate) fn protected_inside(name: &str, main: Option<&ProcessFacts>) -> Optio
         ))
     });
     let mut reasons = protected.chain(
-        supervisor::keeps_others(&Table::read(), main.pid, |pid| members.contains(&pid))
+        steward::of_unit(&Table::read(), main, &members)
             .map(|(who, command)| format!("{who}; {name} would stop them all: {command}")),
     );
     reasons.next()
 }
 
-/// What ends with a unit beside the process that has the port and what is above that, in words.
+/// What ends with a unit beside the process that has the port, in words: what runs that, too.
 pub(crate) fn ends_with_it(name: &str, main: Option<&ProcessFacts>) -> Option<String> {
     let main = main?;
     let members = members(main);
     let table = Table::read();
-    let is_above = |pid: u32| main.ancestors.iter().any(|(above, _)| *above == pid);
-    let others = members
-        .iter()
-        .filter(|pid| **pid != main.pid && !is_above(**pid));
+    let others = members.iter().filter(|pid| **pid != main.pid);
     let others = work::in_words(others.filter_map(|pid| table.get(*pid)));
     (!others.is_empty()).then(|| format!("{name} ends as a whole, with {}", others.join(", ")))
 }

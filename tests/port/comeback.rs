@@ -1,6 +1,9 @@
 //! Holders that are started again after their port was released.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use wharf::port::PortError;
@@ -127,4 +130,41 @@ fn a_watchdog_that_is_no_ancestor_is_met_and_its_session_named() {
     let hint = hint.unwrap_or_default();
     assert!(hint.contains(&format!("pid {},", watchdog.pid())), "{hint}");
     assert!(is_alive(second) && watchdog.is_alive());
+}
+
+/// A process that looks as a forwarder of wharf's does.
+fn forwarder(directory: &Path, port: u16) -> Actor {
+    let perl = ["/usr/bin/perl", "/bin/perl"];
+    let perl = perl.into_iter().find(|path| Path::new(path).exists());
+    let program = directory.join("wharf");
+    fs::copy(perl.unwrap(), &program).unwrap();
+    fs::copy(script(), directory.join("forward")).unwrap();
+    let mut command = Command::new(&program);
+    command
+        .args(["forward", "serve", "127.0.0.1", &port.to_string()])
+        .current_dir(directory);
+    Actor::start(command)
+}
+
+#[test]
+fn a_forwarder_that_closes_by_itself_is_no_comeback() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let door = forwarder(directory.path(), port);
+    // One that stays is told as anybody is.
+    let error = await_free(&wanted, &[], Duration::ZERO).unwrap_err();
+    assert!(
+        matches!(&error, PortError::TakenAgain { who, .. } if who.contains("wharf (pid")),
+        "{error:?}"
+    );
+    let (asked, begun) = (wanted.clone(), Arc::new(Barrier::new(2)));
+    let there = Arc::clone(&begun);
+    let waiting = std::thread::spawn(move || {
+        there.wait();
+        await_free(&asked, &[], LONG)
+    });
+    begun.wait();
+    drop(door);
+    waiting.join().unwrap().unwrap();
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use wharf::port::PortError;
 use wharf::port::attribute::attribute;
-use wharf::port::claim::Protocol;
+use wharf::port::claim::{Claim, Protocol};
 use wharf::port::holder::{ContainerFacts, Holder, Published, Who};
 use wharf::port::owner::{Depth, disown, look_up, look_up_to};
 use wharf::port::release::{await_free, consequences, how_released, stop_process, stop_unit};
@@ -508,6 +508,61 @@ fn a_supervisor_in_a_unit_is_not_stopped_for_one_of_its_programs() {
     );
     let error = stop_unit(found.first().unwrap()).unwrap_err();
     assert!(matches!(error, PortError::Protected { .. }), "{error:?}");
+}
+
+#[test]
+fn the_unit_of_a_steward_is_not_stopped_for_its_only_program() {
+    for (name, command) in [
+        ("supervisord", "supervisorctl stop PROGRAM"),
+        ("PM2 v5.3.0: God Daemon", "pm2 stop NAME"),
+        ("circusd", "circusctl stop NAME"),
+    ] {
+        let Some(unit) = Cgroup::make("steward.service") else {
+            return;
+        };
+        let port = free_port();
+        let wanted = claim(port, &["127.0.0.1"]);
+        let steward = unit.play(&["watch", "127.0.0.1", &port.to_string(), name]);
+        is_refused(&wanted, "steward.service", steward.pid(), command);
+    }
+    // monit starts daemons: they are beside it.
+    let Some(unit) = Cgroup::make("monit.service") else {
+        return;
+    };
+    let (port, other) = (free_port(), free_port());
+    let wanted = claim(port, &["127.0.0.1"]);
+    let _daemon = unit.play(&["serve", "127.0.0.1", &port.to_string()]);
+    let monit = unit.play(&["watch", "127.0.0.1", &other.to_string(), "monit"]);
+    is_refused(&wanted, "monit.service", monit.pid(), "monit stop NAME");
+}
+
+fn is_refused(wanted: &Claim, unit: &str, steward: u32, command: &str) {
+    let found = holders(wanted);
+    assert_eq!(names(&found), [unit]);
+    let holder = found.first().unwrap();
+    let reason = holder.obstacle(true).unwrap();
+    assert!(
+        reason.contains(&format!("(pid {steward})")) && reason.contains(command),
+        "{reason}"
+    );
+    let error = stop_unit(holder).unwrap_err();
+    assert!(matches!(error, PortError::Protected { .. }), "{error:?}");
+}
+
+#[test]
+fn who_runs_the_holder_is_said_to_end_with_its_unit() {
+    let Some(unit) = Cgroup::make("web.service") else {
+        return;
+    };
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let master = unit.play(&["watch", "127.0.0.1", &port.to_string(), "gunicorn"]);
+    let said = consequences(&holders(&wanted), &wanted).concat();
+    assert!(
+        said.starts_with("web.service ends as a whole, with ")
+            && said.contains(&format!("gunicorn (pid {})", master.pid())),
+        "{said}"
+    );
 }
 
 #[test]

@@ -21,6 +21,7 @@ use super::configured::Configured;
 use super::connect;
 use super::observe::{self, encoded};
 use super::reply::Listed;
+use super::unreached::{Closed, is_absent, is_closed, was_there};
 use super::whereabouts::{self, Whereabouts};
 use super::{Containers, Engine, fault, labels, perform};
 use crate::backend::BackendError;
@@ -63,14 +64,23 @@ pub struct Census {
     pub reserved: Vec<Published>,
     /// Ports of stopped containers for which the engine chooses one; filled with those.
     pub choosing: Vec<Choosing>,
-    /// Where an engine should be that did not answer in time, or not to us.
+    /// Where an engine should be that did not answer in time.
     pub silent: Vec<String>,
+    /// Where the socket of an engine is that this user may not ask.
+    pub closed: Vec<Closed>,
     /// The processes behind the engines that answered, as their sockets tell.
     pub daemons: BTreeSet<u32>,
     /// How many of Docker's engines answered.
     pub answered: usize,
     /// Engines that are not there although their socket is.
     pub dead: Vec<String>,
+}
+
+impl Census {
+    /// Whether every engine that may be there has answered.
+    pub fn is_complete(&self) -> bool {
+        self.silent.is_empty() && self.closed.is_empty()
+    }
 }
 
 impl Containers {
@@ -94,6 +104,7 @@ impl Containers {
                         census.dead.push(endpoint.clone());
                     }
                 }
+                Ok(Err(error)) if is_closed(&error) => census.closed.push(Closed::at(endpoint)),
                 Ok(Err(_)) | Err(_) => census.silent.push(endpoint.clone()),
             }
         }
@@ -278,30 +289,6 @@ impl Engine {
         }
         Ok(false)
     }
-}
-
-/// Whether there was an engine once: it refuses connections, or its socket is still there.
-fn was_there(error: &BackendError) -> bool {
-    let BackendError::EngineUnreachable { source, .. } = error else {
-        return false;
-    };
-    let cause = source.downcast_ref::<std::io::Error>();
-    cause.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
-}
-
-/// Whether nobody listens there at all: no engine, rather than one that does not answer.
-pub(super) fn is_absent(error: &BackendError) -> bool {
-    let BackendError::EngineUnreachable { source, .. } = error else {
-        return false;
-    };
-    source
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| {
-            matches!(
-                error.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
-            )
-        })
 }
 
 /// Who listens on an engine's socket: the process that made it listen.

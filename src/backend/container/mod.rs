@@ -54,6 +54,7 @@ mod start;
 mod survey;
 mod sync;
 mod tls;
+mod unreached;
 mod usage;
 mod whereabouts;
 mod wire;
@@ -84,6 +85,7 @@ pub use list::{ImageFacts, Listing, VolumeFacts};
 pub use neighbours::{Acquaintances, Neighbour, Neighbourhood, Spot, Surface};
 pub use relay_image::RelayImage;
 pub use survey::{Abilities, Answer, EngineFacts, Helper, SocketFacts};
+pub use unreached::Closed;
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);

@@ -14,7 +14,8 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups};
 
 use super::connect::{self, Endpoint};
 use super::credentials::Credentials;
-use super::engines::{PATIENCE, contexts, is_absent, leading, sockets};
+use super::engines::{PATIENCE, contexts, leading, sockets};
+use super::unreached::is_absent;
 use super::{Containers, Engine, HELLO, buildkit, reply};
 use crate::backend::BackendError;
 use crate::project::Env;

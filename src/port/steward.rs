@@ -1,0 +1,299 @@
+//! Supervisors of several programs: which of them stands above a holder or beside it in its unit, and how it is told
+//! to stop one program and to leave the others alone.
+//!
+//! Words and names alone; what follows from them is decided elsewhere. Stops nobody.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::port::holder::ProcessFacts;
+use crate::port::process::{Table, process_facts, variable};
+use crate::port::tool::{self, tool};
+use crate::port::{describe, work};
+
+/// Keep what their configuration lists, which is not all that runs: programs that were stopped, or start at night.
+const STEWARDS: &[&str] = &[
+    "pm2",
+    "PM2",
+    "supervisord",
+    "circusd",
+    "immortal",
+    "monit",
+    "process-compose",
+    "goreman",
+    "mprocs",
+    "runsv",
+    "s6-supervise",
+    "supervise",
+    "perpd",
+    "dinit",
+    "god",
+    "eye",
+    "bluepilld",
+    "horust",
+];
+
+/// End all their programs as soon as one of them has ended, by their own rule, and start none again.
+pub(super) const ENDS_ALL: &[&str] = &["honcho", "foreman", "hivemind", "overmind"];
+
+/// Whether a tool keeps what its configuration lists.
+pub(super) fn is_steward(name: &str) -> bool {
+    STEWARDS.contains(&name)
+}
+
+/// What else would end with a holder because its supervisor is one that ends all its programs with one.
+pub(crate) fn ends_with_it(table: &Table, holder: u32) -> Option<String> {
+    let mut child = holder;
+    for ancestor in table.ancestors(holder) {
+        let facts = process_facts(ancestor.pid)?;
+        let others = work::others(table, &facts, child);
+        // Some have a process of their own kind above each program.
+        if let Some(name) = tool(&facts).filter(|name| ENDS_ALL.contains(name))
+            && !others.is_empty()
+        {
+            return Some(format!(
+                "{name} (pid {}) ends its other programs when one of them has ended: {}",
+                ancestor.pid,
+                others.join(", ")
+            ));
+        }
+        child = ancestor.pid;
+    }
+    None
+}
+
+/// Why a unit is not stopped for one of its processes: a supervisor in it has other programs, or may have. Who it is,
+/// and how it is told to stop this one.
+pub(super) fn of_unit(
+    table: &Table,
+    main: &ProcessFacts,
+    members: &BTreeSet<u32>,
+) -> Option<(String, String)> {
+    let mut child = main.pid;
+    for ancestor in table.ancestors(main.pid) {
+        if !members.contains(&ancestor.pid) {
+            break;
+        }
+        let facts = process_facts(ancestor.pid)?;
+        let found = tool(&facts);
+        let others = work::others(table, &facts, child);
+        if let Some(name) =
+            found.filter(|name| tool::KEEPERS.contains(name) || ENDS_ALL.contains(name))
+            && !others.is_empty()
+        {
+            let command = own_command(name, &facts, main.pid);
+            let who = format!(
+                "{name} (pid {}) keeps other programs, too: {}",
+                ancestor.pid,
+                others.join(", ")
+            );
+            return Some((who, command.unwrap_or_else(|| format!("kill {}", main.pid))));
+        }
+        if let Some(name) = found.filter(|name| is_steward(name)) {
+            return Some(kept(name, &facts, &others, main.pid));
+        }
+        child = ancestor.pid;
+    }
+    // What a program leaves to the system is still in the unit of who started it.
+    let is_below = |pid: u32| {
+        let above = table.ancestors(pid);
+        pid == main.pid || above.iter().any(|ancestor| ancestor.pid == main.pid)
+    };
+    members
+        .iter()
+        .filter(|pid| !is_below(**pid))
+        .find_map(|pid| {
+            let facts = process_facts(*pid)?;
+            let name = tool(&facts).filter(|name| is_steward(name))?;
+            Some(kept(name, &facts, &[], main.pid))
+        })
+}
+
+fn kept(name: &str, steward: &ProcessFacts, others: &[String], pid: u32) -> (String, String) {
+    let others = if others.is_empty() {
+        "what its configuration lists, whether that runs just now or not".to_owned()
+    } else {
+        format!("other programs, too: {}", others.join(", "))
+    };
+    let who = format!("{name} (pid {}) keeps {others}", steward.pid);
+    let command = own_command(name, steward, pid);
+    (who, command.unwrap_or_else(|| format!("kill {pid}")))
+}
+
+/// How a supervisor is told to stop one of its programs and to leave the others alone. `program` is one of that
+/// program's processes: some find their name in their environment.
+pub(super) fn own_command(name: &str, steward: &ProcessFacts, program: u32) -> Option<String> {
+    let directory = || {
+        let cwd = steward.cwd.as_deref().map(describe::directory);
+        let quoted = cwd.map(|cwd| shell_words::quote(&cwd).into_owned());
+        quoted.unwrap_or_else(|| "DIRECTORY".to_owned())
+    };
+    let of = |name: &str| {
+        variable(Path::new(&format!("/proc/{program}")), name.as_bytes())
+            .filter(|value| !value.is_empty() && !value.contains(char::is_control))
+    };
+    let command = match name {
+        "pm2" | "PM2" => match of("pm_id=").map(|id| of("name=").unwrap_or(id)) {
+            Some(name) => format!("pm2 stop {}", shell_words::quote(&name)),
+            None => "pm2 stop NAME (see pm2 list)".to_owned(),
+        },
+        "supervisord" => {
+            let client = supervisorctl(steward);
+            match (of("SUPERVISOR_GROUP_NAME="), of("SUPERVISOR_PROCESS_NAME=")) {
+                (Some(group), Some(name)) if group != name => {
+                    let both = format!("{group}:{name}");
+                    format!("{client} stop {}", shell_words::quote(&both))
+                }
+                (_, Some(name)) => format!("{client} stop {}", shell_words::quote(&name)),
+                (_, None) => format!("{client} stop PROGRAM (see {client} status)"),
+            }
+        }
+        "circusd" => "circusctl stop NAME (see circusctl status)".to_owned(),
+        "overmind" => "overmind stop NAME (see overmind status)".to_owned(),
+        "goreman" => "goreman run stop NAME (see goreman run list)".to_owned(),
+        "process-compose" => {
+            "process-compose process stop NAME (see process-compose process list)".to_owned()
+        }
+        "immortal" => "immortalctl stop NAME (see immortalctl)".to_owned(),
+        "monit" => "monit stop NAME (see monit summary)".to_owned(),
+        "perpd" => "perpctl d NAME (see perpls)".to_owned(),
+        "dinit" => "dinitctl stop NAME (see dinitctl list)".to_owned(),
+        "god" => "god stop NAME (see god status)".to_owned(),
+        "eye" => "eye stop NAME (see eye info)".to_owned(),
+        "bluepilld" => "bluepill stop NAME (see bluepill status)".to_owned(),
+        "horust" => "horustctl stop NAME (see horustctl status)".to_owned(),
+        // These work in the directory of the service.
+        "runsv" => format!("sv down {}", directory()),
+        "s6-supervise" => format!("s6-svc -d {}", directory()),
+        "supervise" => format!("svc -d {}", directory()),
+        _ => return None,
+    };
+    Some(match &steward.user {
+        _ if steward.signalable => command,
+        Some(user) if matches!(name, "pm2" | "PM2") => {
+            format!("sudo -u {} {command}", shell_words::quote(user))
+        }
+        _ => format!("sudo {command}"),
+    })
+}
+
+/// supervisord's client, with the file that it was told to read.
+fn supervisorctl(steward: &ProcessFacts) -> String {
+    let mut words = steward.command.iter();
+    let mut file = None;
+    while let Some(word) = words.next() {
+        if word == "-c" || word == "--configuration" {
+            file = words.next().cloned();
+        } else if let Some(value) = word.strip_prefix("--configuration=") {
+            file = Some(value.to_owned());
+        }
+    }
+    let file = file.map(|file| match &steward.cwd {
+        Some(cwd) => describe::directory(&cwd.join(&file)),
+        None => file,
+    });
+    match file.filter(|file| !file.contains(char::is_control)) {
+        Some(file) => format!("supervisorctl -c {}", shell_words::quote(&file)),
+        None => "supervisorctl".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn of(words: &[&str], cwd: Option<&str>, program: u32) -> Option<String> {
+        let facts = ProcessFacts {
+            cwd: cwd.map(Into::into),
+            signalable: true,
+            ..ProcessFacts::of_words(words)
+        };
+        own_command(tool(&facts).unwrap(), &facts, program)
+    }
+
+    #[test]
+    fn a_supervisor_is_told_to_stop_one_program() {
+        let nobody = u32::MAX;
+        for (words, cwd, expected) in [
+            (
+                &["/usr/bin/python3", "/usr/bin/supervisord", "-n"][..],
+                None,
+                "supervisorctl stop PROGRAM (see supervisorctl status)",
+            ),
+            (
+                &["runsv", "web"],
+                Some("/etc/service/web"),
+                "sv down /etc/service/web",
+            ),
+            (
+                &["runsv", "web two"],
+                Some("/srv/web two"),
+                "sv down '/srv/web two'",
+            ),
+            (
+                &["s6-supervise", "web"],
+                Some("/run/service/web"),
+                "s6-svc -d /run/service/web",
+            ),
+        ] {
+            assert_eq!(of(words, cwd, nobody).as_deref(), Some(expected));
+        }
+        // No command of theirs stops one program.
+        assert_eq!(of(&["honcho", "start"], None, nobody), None);
+        assert_eq!(of(&["nodemon", "ws.js"], None, nobody), None);
+    }
+
+    #[test]
+    fn a_program_is_called_as_its_environment_says() {
+        for (variables, words, expected) in [
+            (
+                &[
+                    ("SUPERVISOR_GROUP_NAME", "web"),
+                    ("SUPERVISOR_PROCESS_NAME", "web"),
+                ][..],
+                &["supervisord", "-c", "dev.conf"][..],
+                "supervisorctl -c /srv/dev.conf stop web",
+            ),
+            (
+                &[
+                    ("SUPERVISOR_GROUP_NAME", "workers"),
+                    ("SUPERVISOR_PROCESS_NAME", "w 0"),
+                ],
+                &["supervisord"],
+                "supervisorctl stop 'workers:w 0'",
+            ),
+            (
+                &[("pm_id", "0"), ("name", "api")],
+                &["PM2 v5.3.0: God Daemon"],
+                "pm2 stop api",
+            ),
+            // Anybody may have a variable of that name.
+            (
+                &[("name", "api")],
+                &["PM2 v5.3.0: God Daemon"],
+                "pm2 stop NAME (see pm2 list)",
+            ),
+        ] {
+            let mut child = Command::new("sh")
+                .args(["-c", "echo up; read line"])
+                .env_clear()
+                .envs(variables.iter().copied())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            // While execve is under way, /proc does not show its variables.
+            let mut said = String::new();
+            BufReader::new(child.stdout.take().unwrap())
+                .read_line(&mut said)
+                .unwrap();
+            let command = of(words, Some("/srv"), child.id());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(command.as_deref(), Some(expected));
+        }
+    }
+}
