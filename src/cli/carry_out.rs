@@ -187,7 +187,19 @@ async fn carry(
         regained = way.end(backends) => regained?,
         () = signals.next() => return Err(account.tell(context)),
     }
+    catch_up(backends, plan).await;
     Ok(made)
+}
+
+/// Lets the neighbours of what was started have its names before the command returns.
+async fn catch_up(backends: &Backends, plan: &Plan) {
+    let started = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Start { instance } => Some(instance.project.as_str()),
+        _ => None,
+    });
+    for project in started.collect::<BTreeSet<_>>() {
+        backends.processes.catch_up_all(project).await;
+    }
 }
 
 /// Drops what builds wrote from their errors, where it was on the screen a moment ago.

@@ -15,8 +15,8 @@ use crate::naming::Forward;
 /// A service as an environment may mention it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mentioned {
-    /// The service.
-    pub service: String,
+    /// The service; `None` of an address that the file gives, where nothing is to be forwarded.
+    pub service: Option<String>,
     /// What stands for it.
     pub address: Ipv4Addr,
     /// The TCP ports that its file declares.
@@ -121,8 +121,13 @@ struct Scan<'a> {
 impl Scan<'_> {
     /// What a name stands for; hosts are the same in any case.
     fn find(&self, name: &str) -> Option<&Mentioned> {
-        let found = self.names.get(name);
-        found.or_else(|| self.names.get(&name.to_ascii_lowercase()))
+        let found = self.exactly(name);
+        found.or_else(|| self.exactly(&name.to_ascii_lowercase()))
+    }
+
+    /// What a name as it is written stands for; a dot at its end says that it is the whole name.
+    fn exactly(&self, name: &str) -> Option<&Mentioned> {
+        self.names.get(name.strip_suffix('.').unwrap_or(name))
     }
 
     /// A list of hosts that no proxy is asked for, with the addresses beside the names that other values have now.
@@ -176,7 +181,7 @@ impl Scan<'_> {
                 // Another port would be that of the others, too.
                 Some((port, _)) if is_of_several && port < self.first_port => {
                     self.lead(&mentioned, port, port);
-                    self.refused.insert((mentioned.service.clone(), port));
+                    self.refuse(&mentioned, port);
                 }
                 Some((port, place)) => {
                     let to = self.listen(&mentioned, port);
@@ -205,7 +210,7 @@ impl Scan<'_> {
         for port in &mentioned.ports {
             self.lead(mentioned, *port, *port);
             if *port < self.first_port {
-                self.refused.insert((mentioned.service.clone(), *port));
+                self.refuse(mentioned, *port);
             }
         }
     }
@@ -244,7 +249,7 @@ impl Scan<'_> {
         let mentioned = if scheme.is_some() || in_query.is_some() {
             self.find(word)?.clone()
         } else {
-            self.names.get(word)?.clone()
+            self.exactly(word)?.clone()
         };
         if let Some((port, digits)) = port(after) {
             let end = after.get(1 + digits..).unwrap_or_default();
@@ -299,14 +304,14 @@ impl Scan<'_> {
         let port = port.unwrap_or(default);
         self.lead(mentioned, port, port);
         if port < self.first_port {
-            self.refused.insert((mentioned.service.clone(), port));
+            self.refuse(mentioned, port);
         }
         Some((mentioned.address.to_string(), 0))
     }
 
     /// The port at the address that leads to a service's port.
     fn listen(&mut self, mentioned: &Mentioned, port: u16) -> u16 {
-        let listen = if port < self.first_port {
+        let listen = if port < self.first_port && mentioned.service.is_some() {
             port.saturating_add(ABOVE)
         } else {
             port
@@ -316,11 +321,19 @@ impl Scan<'_> {
     }
 
     fn lead(&mut self, mentioned: &Mentioned, listen: u16, port: u16) {
+        let Some(service) = mentioned.service.clone() else {
+            return;
+        };
         self.forwards.insert(Forward {
             listen: SocketAddr::new(IpAddr::V4(mentioned.address), listen),
-            service: mentioned.service.clone(),
+            service,
             port,
         });
+    }
+
+    fn refuse(&mut self, mentioned: &Mentioned, port: u16) {
+        let service = mentioned.service.clone();
+        self.refused.extend(service.map(|service| (service, port)));
     }
 }
 
@@ -466,7 +479,7 @@ mod tests {
 
     fn names() -> BTreeMap<String, Mentioned> {
         let one = |service: &str, last, ports: &[u16]| Mentioned {
-            service: service.to_owned(),
+            service: Some(service.to_owned()),
             address: Ipv4Addr::new(127, 77, 0, last),
             ports: ports.to_vec(),
         };
@@ -538,6 +551,41 @@ mod tests {
             r#"["http://db:5001","http://kafka:5002"]"#,
             r#"["http://127.77.0.1:5001","http://127.77.0.4:5002"]"#,
         );
+    }
+
+    #[test]
+    fn a_dot_at_the_end_is_part_of_no_name() {
+        check("db.:5432", "127.77.0.1:5432");
+        check("http://proxy./x", "http://127.77.0.2:20080/x");
+        check("Host=db.;Port=5432", "Host=127.77.0.1;Port=5432");
+        assert_eq!(value("DB_HOST", "db.", 1024).0, "127.77.0.1");
+        check("db..:5432", "db..:5432");
+        check("db.x:5432", "db.x:5432");
+    }
+
+    #[test]
+    fn an_address_of_the_files_own_is_where_it_is() {
+        let given = Mentioned {
+            service: None,
+            address: Ipv4Addr::new(127, 0, 0, 8),
+            ports: Vec::new(),
+        };
+        let names = BTreeMap::from([("db".to_owned(), given)]);
+        for (variable, text, expected) in [
+            ("X", "db:80", "127.0.0.8:80"),
+            ("X", "http://db/", "http://127.0.0.8/"),
+            ("X", "host=db port=81", "host=127.0.0.8 port=81"),
+            ("DB_HOST", "db", "127.0.0.8"),
+        ] {
+            let environment = BTreeMap::from([(variable.to_owned(), text.to_owned())]);
+            let outcome = rewrite(&environment, &names, 1024);
+            assert_eq!(outcome.values[0].to, expected);
+            assert_eq!(
+                (outcome.forwards.len(), outcome.refused.len()),
+                (0, 0),
+                "{text}"
+            );
+        }
     }
 
     #[test]
