@@ -10,11 +10,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::ForkResult;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, setrlimit};
@@ -32,8 +32,11 @@ use crate::naming::Role;
 /// A supervisor that lived so long was not at fault.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// So many in succession that did not live so long are given up on; the next command starts one.
+/// So many in succession that did not live so long are followed at once; further ones after pauses that double.
 const MOST: u32 = 5;
+
+/// The first of these pauses and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// Leaves an heir where the forwarder that was kept has been killed. `lock` is the keeper's, who is about to go.
 pub(super) fn leave_heir(order: &Order<'_>, lock: &File) {
@@ -74,6 +77,11 @@ fn stand_by(order: &Order<'_>) -> Option<()> {
         if let Some(mut ended) = started.take() {
             drop(ended.wait());
         }
+        let is_its = card(&dir)?.process == last;
+        let (number, pause) = next(count, is_its.then(|| age(&dir)).flatten());
+        if !rest(order, pause, &news) {
+            return None;
+        }
         let lock = start_lock(&dir)?;
         // Without a card it has left by itself, which ends this.
         let there = card(&dir)?.process;
@@ -85,8 +93,7 @@ fn stand_by(order: &Order<'_>) -> Option<()> {
         if !is_wanted(order) {
             return None;
         }
-        let age = (there == last).then(|| age(&dir)).flatten();
-        count = next(count, age)?;
+        count = number;
         let child = summon(order, (&dirs, &dir), count, lock)?;
         last = ProcessId::of(child.id())?;
         started = Some(child);
@@ -103,16 +110,34 @@ fn is_missed(order: &Order<'_>, supervisor: ProcessId, news: &OwnedFd) -> bool {
         let Some(end) = supervisor.open() else {
             return true;
         };
-        let mut fds = [
-            PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(news.as_fd(), PollFlags::IN),
-        ];
-        // What an interrupted wait has missed is seen by the next look.
-        let _ = poll(&mut fds, None);
-        let mut buffer = [MaybeUninit::uninit(); 1024];
-        let mut events = inotify::Reader::new(news, &mut buffer);
-        while events.next().is_ok() {}
+        let end = PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN);
+        wait(news, Some(end), None);
     }
+}
+
+/// Lets time pass; `false` as for [`is_missed`].
+fn rest(order: &Order<'_>, pause: Duration, news: &OwnedFd) -> bool {
+    let end = Instant::now() + pause;
+    loop {
+        if has_another(order) {
+            return false;
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        wait(news, None, Timespec::try_from(left).ok());
+    }
+}
+
+/// Until there is news, or something else. What an interrupted wait has missed is seen by the next look.
+fn wait(news: &OwnedFd, other: Option<PollFd<'_>>, timeout: Option<Timespec>) {
+    let news_come = PollFd::from_borrowed_fd(news.as_fd(), PollFlags::IN);
+    let mut fds: Vec<PollFd<'_>> = std::iter::once(news_come).chain(other).collect();
+    let _ = poll(&mut fds, timeout.as_ref());
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut events = inotify::Reader::new(news, &mut buffer);
+    while events.next().is_ok() {}
 }
 
 /// Whether the notes are about another run, or have been removed. While they are empty a keeper is on its way.
@@ -182,14 +207,16 @@ fn before() -> u32 {
         .unwrap_or(0)
 }
 
-/// The number of the next one after one that lived for `age`; `None` when there were enough.
-fn next(before: u32, age: Option<Duration>) -> Option<u32> {
-    let before = if age.is_some_and(|age| age >= STABLE) {
-        0
-    } else {
-        before
-    };
-    (before < MOST).then_some(before + 1)
+/// The number of the next one after one that lived for `age`, and the pause before it.
+fn next(before: u32, age: Option<Duration>) -> (u32, Duration) {
+    if age.is_some_and(|age| age >= STABLE) {
+        return (1, Duration::ZERO);
+    }
+    let pause = before.checked_sub(MOST).map(|more| {
+        let times = 1_u32.checked_shl(more).unwrap_or(u32::MAX);
+        PAUSES.0.saturating_mul(times).min(PAUSES.1)
+    });
+    (before.saturating_add(1), pause.unwrap_or_default())
 }
 
 /// Waits while somebody else is starting a supervisor.
@@ -211,18 +238,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_supervisor_that_dies_at_once_is_given_up_on() {
+    fn supervisors_that_die_at_once_follow_each_other_more_and_more_slowly() {
         let brief = Some(Duration::from_millis(20));
         let mut count = 0;
-        let mut started = 0;
-        while let Some(more) = next(count, brief) {
-            count = more;
-            started += 1;
-            assert!(started <= MOST);
-        }
-        assert_eq!(started, MOST);
+        let pauses: Vec<u64> = (0..13)
+            .map(|_| {
+                let (number, pause) = next(count, brief);
+                assert_eq!(number, count + 1);
+                count = number;
+                pause.as_secs()
+            })
+            .collect();
+        assert_eq!(pauses, [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60]);
         // One that lived long enough begins a new succession; of one whose age nobody knows, that is not known.
-        assert_eq!(next(MOST, Some(STABLE)), Some(1));
-        assert_eq!(next(MOST, None), None);
+        assert_eq!(next(count, Some(STABLE)), (1, Duration::ZERO));
+        assert_eq!(next(MOST, None), (MOST + 1, PAUSES.0));
+        assert_eq!(next(u32::MAX, None), (u32::MAX, PAUSES.1));
     }
 }

@@ -405,9 +405,9 @@ fn names_survive_the_loss_of_the_directories_of_relays() {
     forwarder.wait_end();
     // No command of wharf's is run before they are back.
     let proxy = format!("{}-proxy-1", sandbox.project());
-    let line = "wget -q -T 5 -O - http://db:8080/who";
+    let line = "busybox timeout 10 busybox wget -q -O - http://db:8080/who";
     eventually("names work again", || {
-        let asked = engine.docker(&["exec", &proxy, "sh", "-c", line]);
+        let asked = engine.docker(&["exec", &proxy, "busybox", "sh", "-c", line]);
         (asked.stdout.trim() == "db").then_some(())
     });
     assert_eq!(ids(&sandbox), before);
