@@ -193,9 +193,11 @@ async fn carry(
 
 /// Lets the neighbours of what was started have its names before the command returns.
 async fn catch_up(backends: &Backends, plan: &Plan) {
-    let started = plan.steps.iter().filter_map(|step| match &step.action {
-        Action::Start { instance } => Some(instance.project.as_str()),
-        _ => None,
+    let started = plan.steps.iter().filter_map(|step| {
+        let Action::Start { instance } = &step.action else {
+            return None;
+        };
+        Some(instance.project.as_str())
     });
     for project in started.collect::<BTreeSet<_>>() {
         backends.processes.catch_up_all(project).await;
