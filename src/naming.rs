@@ -94,14 +94,6 @@ pub struct Names {
     /// Names that it alone has for addresses: `extra_hosts`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<(String, IpAddr)>,
-    /// Containers live in its relay's network namespace, so its names mean what listens there, too.
-    #[serde(skip_serializing_if = "is_false")]
-    pub shares: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_false(value: &bool) -> bool {
-    !*value
 }
 
 impl Names {

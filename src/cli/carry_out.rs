@@ -206,6 +206,7 @@ async fn carry(
         regained = way.end(backends) => regained?,
         () = signals.next() => return Err(account.tell(context)),
     }
+    catch_up(backends, plan).await;
     Ok(made)
 }
 
@@ -218,6 +219,19 @@ pub(super) async fn give_up_replacements(context: &Context, backends: &Backends,
         context.ui.note(format!(
             "{name} is not replaced: the container that was made for it is removed again"
         ));
+    }
+}
+
+/// Lets the neighbours of what was started have its names before the command returns.
+async fn catch_up(backends: &Backends, plan: &Plan) {
+    let started = plan.steps.iter().filter_map(|step| {
+        let Action::Start { instance } = &step.action else {
+            return None;
+        };
+        Some(instance.project.as_str())
+    });
+    for project in started.collect::<BTreeSet<_>>() {
+        backends.processes.catch_up_all(project).await;
     }
 }
 

@@ -14,6 +14,7 @@ use crate::cli::context::{Context, Named};
 use crate::cli::grace::grace;
 use crate::cli::{hasten, provide};
 use crate::error::{Error, Result};
+use crate::observe::{self, Knowledge, Remains};
 use crate::plan::down::{self, Ending};
 use crate::plan::step::Provision;
 use crate::project::model::{MountKind, Project, Service};
@@ -179,20 +180,22 @@ async fn look(
 ) -> Result<Look> {
     let mut instances = named.instances(context.ui, backends).await?;
     let mut ending = ending(context, named, args);
-    // Asked for by name: what nobody knows of here may be there all the same.
-    let asks_anyway = ending.remove_orphans
-        && named.is_local()
-        && !backends.processes.has_traces(named.name())
-        && backends.containers.answers_soon().await;
     let mut own = backends.own(named.name()).await?;
-    if asks_anyway {
-        let found = backends.containers.outlines(named.name()).await?;
-        let (relays, others): (Vec<Instance>, Vec<Instance>) = found
-            .into_iter()
-            .partition(|instance| instance.role().is_some());
-        own.extend(relays);
-        instances.extend(others);
-    }
+    let is_container = |instance: &Instance| instance.backend == BackendKind::Container;
+    let known = Knowledge {
+        project: named.name(),
+        may_have_containers: !named.is_local(),
+        has_containers: instances.iter().chain(&own).any(is_container),
+        thoroughly: ending.remove_orphans,
+    };
+    let remains = observe::remains(backends, known).await?;
+    let in_engine = remains.is_some();
+    let Remains {
+        instances: unknown,
+        relays,
+    } = remains.unwrap_or_default();
+    instances.extend(unknown);
+    own.extend(relays);
     if seen.looks == 0 {
         named.check_services(&args.services, &instances)?;
     }
@@ -209,25 +212,6 @@ async fn look(
         own,
         ..Observed::default()
     };
-    let uses_engine = observed
-        .instances
-        .iter()
-        .chain(&observed.own)
-        .any(|instance| instance.backend == BackendKind::Container)
-        || asks_anyway
-        || !named.is_local();
-    let has_remains = || backends.processes.has_traces(named.name());
-    let in_engine = if uses_engine {
-        backends.containers.reachable().await.is_ok()
-    } else {
-        has_remains() && backends.containers.answers_soon().await
-    };
-    if in_engine && !asks_anyway && !backends.processes.has_relays(named.name())? {
-        // What knew of them here may be gone.
-        let found = backends.containers.outlines(named.name()).await?;
-        let relays = found.into_iter().filter(|it| it.role().is_some());
-        observed.own.extend(relays);
-    }
     if in_engine {
         let names = Names {
             networks: ending.networks.iter().cloned().collect(),
@@ -254,7 +238,6 @@ async fn look(
                 let mut volumes = project.volumes.values();
                 volumes.all(|volume| volume.external)
             }));
-    let is_container = |instance: &Instance| instance.backend == BackendKind::Container;
     let is_clean = in_engine
         && sees_all
         && observed.networks.is_empty()

@@ -184,7 +184,7 @@ impl Follower {
 }
 
 /// An error and its causes in one line.
-fn reason(error: &BackendError) -> String {
+pub(super) fn reason(error: &BackendError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

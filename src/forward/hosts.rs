@@ -60,8 +60,20 @@ impl Base {
     }
 
     /// A file with these names in it. What the machine says about the same names is
-    /// left out: resolvers differ in which of two answers they take.
+    /// left out: resolvers differ in which of two answers they take. They compare letter by letter, so what is asked
+    /// for with a dot at its end stands there, too: in lines of its own, after the others, since the first line of an
+    /// address says how that is called.
     pub(super) fn with(&self, lines: &[Line]) -> String {
+        let plain = |name: &String| name.trim_end_matches('.').to_owned();
+        let lines: Vec<Line> = lines
+            .iter()
+            .map(|(address, names)| (*address, names.iter().map(plain).collect()))
+            .collect();
+        let whole = |name: &String| format!("{name}.");
+        let wholes = lines
+            .iter()
+            .map(|(address, names)| (*address, names.iter().map(whole).collect::<Vec<_>>()));
+        let lines: Vec<Line> = lines.iter().cloned().chain(wholes).collect();
         let ours: BTreeSet<&str> = lines
             .iter()
             .flat_map(|(_, names)| names.iter().map(String::as_str))
@@ -73,7 +85,7 @@ impl Base {
                 text.push('\n');
             }
         }
-        for (address, names) in lines {
+        for (address, names) in &lines {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{address}\t{}", names.join(" "));
         }
@@ -194,7 +206,8 @@ mod tests {
         ];
         assert_eq!(
             base.with(&lines),
-            "# mine\n127.0.0.1 localhost\n10.0.0.9\tdb.example\n172.18.0.2\tdb p-db-1\nfd00::2\tdb\n127.0.0.1\tapi\n"
+            "# mine\n127.0.0.1 localhost\n10.0.0.9\tdb.example\n172.18.0.2\tdb p-db-1\nfd00::2\tdb\n127.0.0.1\tapi\n\
+             172.18.0.2\tdb. p-db-1.\nfd00::2\tdb.\n127.0.0.1\tapi.\n"
         );
         assert_eq!(base.with(&[]), base.text);
     }

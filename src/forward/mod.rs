@@ -22,6 +22,7 @@ mod relays;
 mod routes;
 pub mod single;
 mod socket;
+mod strangers;
 pub mod stream;
 mod world;
 
@@ -52,6 +53,7 @@ use ledger::Ledger;
 use reach::Reach;
 use relays::{Meetings, Relays};
 use routes::{Door, Routes};
+use strangers::Strangers;
 use world::{Entry, Life, World};
 
 /// How long somebody who waits for names is kept waiting.
@@ -129,6 +131,8 @@ struct Forwarder {
     files: Files,
     relays: Relays,
     meetings: Meetings,
+    strangers: Strangers,
+    containers: Option<Containers>,
     /// In place of meetings, where relays are reached through the engine.
     calls: Option<(Calls, Containers)>,
     doors: Doors,
@@ -170,7 +174,11 @@ impl Forwarder {
             ledger: Ledger::open(dir.clone()),
             entries: Vec::new(),
             hearing: Hearing::default(),
-            engine: containers.map(|containers| Engine::follow(containers, dir.name().to_owned())),
+            engine: containers
+                .clone()
+                .map(|containers| Engine::follow(containers, dir.name().to_owned())),
+            strangers: Strangers::default(),
+            containers,
             base: Base::new(PathBuf::from("/etc/hosts")),
             files: Files::default(),
             meetings: Meetings::default(),
@@ -363,9 +371,36 @@ impl Forwarder {
             calls.set(relays, containers, &self.events);
         } else if self.engine.is_some() {
             self.meetings.set(self.relay_directories(), &self.events);
+            self.restart_strangers(&picture);
         }
         self.doors.set(&self.routes.doors);
         self.answer(unwritten.as_deref());
+    }
+
+    /// Relays that look for us where we are not mount our directory anew.
+    fn restart_strangers(&mut self, picture: &Neighbourhood) {
+        let directories = self.relay_directories();
+        let missing = relay_containers(picture, self.dir.name())
+            .into_values()
+            .map(|(service, _)| service)
+            .filter(|service| directories.contains_key(service))
+            .filter(|service| self.relays.of(service).is_empty())
+            .collect();
+        let due = self.strangers.due(missing, Instant::now());
+        let Some(containers) = self.containers.clone().filter(|_| !due.is_empty()) else {
+            return;
+        };
+        let project = self.dir.name().to_owned();
+        tokio::spawn(async move {
+            for service in &due {
+                say(format_args!(
+                    "the relay of {service} runs and does not connect: it is restarted"
+                ));
+            }
+            if let Err(error) = containers.restart_relays(&project, &due).await {
+                say(format_args!("relays stay away: {}", engine::reason(&error)));
+            }
+        });
     }
 
     /// Where the relays of local services with names connect.

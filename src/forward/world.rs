@@ -126,6 +126,8 @@ pub(super) struct Member {
     pub(super) service: Option<String>,
     /// It is the relay of that service.
     pub(super) is_relay: bool,
+    /// Other containers live in its network namespace.
+    pub(super) lends: bool,
     /// Its TCP ports.
     pub(super) exposed: Vec<u16>,
     /// Its addresses and names, by network.
@@ -167,6 +169,7 @@ impl World {
                 Member {
                     service: ours.then(|| neighbour.service.clone()),
                     is_relay: ours && Role::of(&neighbour.labels) == Some(Role::Relay),
+                    lends: neighbour.lends,
                     exposed: neighbour.exposed.clone(),
                     places: neighbour
                         .places

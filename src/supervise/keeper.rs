@@ -238,9 +238,9 @@ impl Starting {
 }
 
 #[expect(unsafe_code, reason = "forking has no safe interface")]
-fn fork() -> nix::Result<ForkResult> {
-    // SAFETY: the supervisor has one thread, so no lock is held by another one at the moment of the fork and
-    // the child may do whatever the parent may.
+pub(super) fn fork() -> nix::Result<ForkResult> {
+    // SAFETY: the supervisor has one thread, and so has its keeper. So no lock is held by another one at the moment of
+    // the fork, and the child may do whatever the parent may.
     unsafe { nix::unistd::fork() }
 }
 
@@ -283,7 +283,8 @@ fn attend(order: &Order<'_>, outfit: Outfit, lock: &File, mut report: File) {
     drop(report);
     if let Ok((signals, kept)) = begun {
         watch_over(&signals, kept);
-        revival::if_both_were_killed(order);
+        drop(signals);
+        revival::leave_heir(order, lock);
     }
 }
 

@@ -33,6 +33,11 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// The same for what has outlived SIGKILL before.
 const SECOND_PATIENCE: Duration = Duration::from_secs(1);
 
+/// The code of a process that SIGKILL has ended.
+const KILLED: i32 = 128 + 9;
+/// How often in succession one that is [undaunted](Lifecycle::undaunted) is started again without a pause.
+const MOST_KILLS: u32 = 10;
+
 /// A moment: time since any fixed origin that does not jump.
 pub type Moment = Duration;
 
@@ -131,6 +136,9 @@ pub struct Lifecycle {
     /// Restarts that count towards the policy's limit.
     attempts: u32,
     pauses: u32,
+    /// Restarts without a pause.
+    kills: u32,
+    is_undaunted: bool,
     code: i32,
     /// A user has ended it: whatever its policy says.
     is_dismissed: bool,
@@ -146,6 +154,8 @@ impl Lifecycle {
             restarts: 0,
             attempts: 0,
             pauses: 0,
+            kills: 0,
+            is_undaunted: false,
             code: 0,
             is_dismissed: false,
         }
@@ -155,6 +165,15 @@ impl Lifecycle {
     #[must_use]
     pub fn paced(self, pacing: Pacing) -> Self {
         Self { pacing, ..self }
+    }
+
+    /// The same, where SIGKILL is no fault of its own and others wait for it: then it is started again at once.
+    #[must_use]
+    pub fn undaunted(self, is_undaunted: bool) -> Self {
+        Self {
+            is_undaunted,
+            ..self
+        }
     }
 
     /// Its policy does not start it again until a command has.
@@ -228,6 +247,7 @@ impl Lifecycle {
                 self.restarts = 0;
                 self.attempts = 0;
                 self.pauses = 0;
+                self.kills = 0;
                 self.is_dismissed = false;
                 self.enter(Phase::Starting, Action::Spawn)
             }
@@ -256,6 +276,7 @@ impl Lifecycle {
                 let lasted = now.saturating_sub(since);
                 if lasted >= STABLE {
                     self.pauses = 0;
+                    self.kills = 0;
                 }
                 if self.pacing.window.is_some_and(|window| lasted >= window) {
                     self.attempts = 0;
@@ -328,6 +349,10 @@ impl Lifecycle {
             };
         if !again {
             return self.enter(Phase::Idle, Action::Over);
+        }
+        if self.is_undaunted && self.code == KILLED && self.kills < MOST_KILLS {
+            self.kills += 1;
+            return self.enter(Phase::Waiting { until: now }, Action::Pause);
         }
         let pause = self.pacing.delay.unwrap_or_else(|| pause(self.pauses));
         let until = now.saturating_add(pause);
@@ -446,6 +471,33 @@ mod tests {
         };
         assert_eq!(end(&mut life, 1, since + ms(1)), Action::Over);
         assert_eq!(life.restarts(), 4);
+    }
+
+    #[test]
+    fn one_that_others_wait_for_and_that_is_killed_comes_back_at_once_a_few_times() {
+        let policy = RestartPolicy::OnFailure { max: None };
+        let mut life = running(policy).undaunted(true);
+        let mut kill = |lasting| {
+            let Phase::Running { since } = life.phase() else {
+                panic!("it does not run");
+            };
+            let now = since + lasting;
+            assert_eq!(end(&mut life, KILLED, now), Action::Pause);
+            let until = life.deadline().unwrap();
+            assert_eq!(life.on_event(Event::Due, until), Action::Spawn);
+            assert_eq!(life.on_event(Event::Spawned, until), Action::None);
+            until.saturating_sub(now)
+        };
+        for _ in 0..MOST_KILLS {
+            assert_eq!(kill(ms(1)), Duration::ZERO);
+        }
+        assert_eq!(kill(ms(1)), FIRST_PAUSE);
+        assert_eq!(kill(STABLE), Duration::ZERO);
+        // Its own failure is one as ever, and so is another program's death by SIGKILL.
+        assert_eq!(pauses(&mut life, ms(1), 2), [100, 200]);
+        let mut other = running(policy);
+        assert_eq!(end(&mut other, KILLED, ms(1)), Action::Pause);
+        assert_eq!(other.deadline(), Some(ms(101)));
     }
 
     #[test]

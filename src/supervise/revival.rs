@@ -1,21 +1,25 @@
-//! What the keeper of a project's forwarder does last: where the supervisor was killed too, it starts another one,
-//! which takes the project over and starts the forwarder again. Else names would be dead until the next command.
+//! The heir of a forwarder's keeper: what that leaves behind where the forwarder was killed. It stays until another
+//! keeper of the forwarder is at work, and starts a supervisor if the one before it is killed meanwhile, which takes
+//! the project over and starts the forwarder again. Else names would be dead until the next command.
 //!
-//! There is one forwarder in a project and so one keeper that does this; the start lock decides between it and
-//! a command. A supervisor that left by itself has taken its card with it and is not missed.
+//! There is one forwarder in a project and so one heir at a time; the start lock decides between it and a command. A
+//! supervisor that left by itself has taken its card with it and is not missed.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, SystemTime};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::ForkResult;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, setrlimit};
 
-use super::keeper::Order;
+use super::keeper::{Order, fork};
 use crate::backend::process::Record;
 use crate::backend::process::dirs::{Dirs, ProjectDir};
 use crate::backend::process::lock;
@@ -25,45 +29,133 @@ use crate::backend::process::run::ProcessId;
 use crate::backend::process::summon::{REVIVED, supervisor};
 use crate::naming::Role;
 
-/// Who kills both does not do it at the same moment.
-const AFTER_THE_FORWARDER: Duration = Duration::from_millis(50);
-
 /// A supervisor that lived so long was not at fault.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// So many in succession that did not live so long are given up on; the next command starts one.
+/// So many in succession that did not live so long are followed at once; further ones after pauses that double.
 const MOST: u32 = 5;
 
-/// Starts a supervisor if the forwarder that was kept and the supervisor have both been killed.
-pub(super) fn if_both_were_killed(order: &Order<'_>) {
+/// The first of these pauses and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// Leaves an heir where the forwarder that was kept has been killed. `lock` is the keeper's, who is about to go.
+pub(super) fn leave_heir(order: &Order<'_>, lock: &File) {
     if Role::of(&order.spec.labels) != Some(Role::Forwarder) || !was_killed(order) {
         return;
     }
+    // The heir has it open, too, and nothing of the run is left.
+    if flock(lock, FlockOperation::Unlock).is_err() {
+        return;
+    }
     // Nobody is there who could be told of a failure; the next command starts a supervisor, as ever.
-    let _ = revive(order);
+    if matches!(fork(), Ok(ForkResult::Child)) {
+        let _ = stand_by(order);
+    }
 }
 
 /// Whether it ended neither by itself nor by a stop.
 fn was_killed(order: &Order<'_>) -> bool {
     let exit = Notes::read(&order.dir.notes(), order.run_id).exit;
-    let is_wanted =
-        || Record::read(order.dir).is_ok_and(|record| record.is_some_and(|it| it.wanted));
-    exit.is_some_and(|(code, _)| code != 0) && is_wanted()
+    exit.is_some_and(|(code, _)| code != 0) && is_wanted(order)
 }
 
-fn revive(order: &Order<'_>) -> Option<()> {
+fn is_wanted(order: &Order<'_>) -> bool {
+    Record::read(order.dir).is_ok_and(|record| record.is_some_and(|it| it.wanted))
+}
+
+/// Until another keeper is at work, or nobody wants one.
+fn stand_by(order: &Order<'_>) -> Option<()> {
     let (dirs, dir) = place(order)?;
-    let last = card(&dir)?;
-    if !is_over(last.process, AFTER_THE_FORWARDER) {
-        return None;
+    let news = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
+    let kinds = WatchFlags::MODIFY | WatchFlags::DELETE_SELF;
+    inotify::add_watch(&news, order.dir.notes(), kinds).ok()?;
+    let mut count = before();
+    let mut last = card(&dir)?.process;
+    // The one that was started here.
+    let mut started: Option<Child> = None;
+    while is_missed(order, last, &news) {
+        if let Some(mut ended) = started.take() {
+            drop(ended.wait());
+        }
+        let is_its = card(&dir)?.process == last;
+        let (number, pause) = next(count, is_its.then(|| age(&dir)).flatten());
+        if !rest(order, pause, &news) {
+            return None;
+        }
+        let lock = start_lock(&dir)?;
+        // Without a card it has left by itself, which ends this.
+        let there = card(&dir)?.process;
+        if there.is_alive() {
+            // A command was faster.
+            last = there;
+            continue;
+        }
+        if !is_wanted(order) {
+            return None;
+        }
+        count = number;
+        let child = summon(order, (&dirs, &dir), count, lock)?;
+        last = ProcessId::of(child.id())?;
+        started = Some(child);
     }
-    let count = succession(&dir)?;
-    let lock = start_lock(&dir)?;
-    // Somebody else may have started one meanwhile.
-    if card(&dir)?.process != last.process {
-        return None;
+    None
+}
+
+/// Waits until the supervisor ends; `false` when the forwarder has another keeper by then, or its place is gone.
+fn is_missed(order: &Order<'_>, supervisor: ProcessId, news: &OwnedFd) -> bool {
+    loop {
+        if has_another(order) {
+            return false;
+        }
+        let Some(end) = supervisor.open() else {
+            return true;
+        };
+        let end = PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN);
+        wait(news, Some(end), None);
     }
-    let mut command = supervisor(Path::new("/proc/self/exe"), &dirs, &dir).ok()?;
+}
+
+/// Lets time pass; `false` as for [`is_missed`].
+fn rest(order: &Order<'_>, pause: Duration, news: &OwnedFd) -> bool {
+    let end = Instant::now() + pause;
+    loop {
+        if has_another(order) {
+            return false;
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        wait(news, None, Timespec::try_from(left).ok());
+    }
+}
+
+/// Until there is news, or something else. What an interrupted wait has missed is seen by the next look.
+fn wait(news: &OwnedFd, other: Option<PollFd<'_>>, timeout: Option<Timespec>) {
+    let news_come = PollFd::from_borrowed_fd(news.as_fd(), PollFlags::IN);
+    let mut fds: Vec<PollFd<'_>> = std::iter::once(news_come).chain(other).collect();
+    let _ = poll(&mut fds, timeout.as_ref());
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut events = inotify::Reader::new(news, &mut buffer);
+    while events.next().is_ok() {}
+}
+
+/// Whether the notes are about another run, or have been removed. While they are empty a keeper is on its way.
+fn has_another(order: &Order<'_>) -> bool {
+    let path = order.dir.notes();
+    match Notes::last(&path) {
+        Some((run_id, _)) => run_id != order.run_id,
+        None => !path.exists(),
+    }
+}
+
+fn summon(
+    order: &Order<'_>,
+    (dirs, dir): (&Dirs, &ProjectDir),
+    count: u32,
+    lock: File,
+) -> Option<Child> {
+    let mut command = supervisor(Path::new("/proc/self/exe"), dirs, dir).ok()?;
     // It is to begin as the first one did, not as we have become.
     if let Some(limit) = order.descriptors {
         let _ = setrlimit(Resource::Nofile, limit);
@@ -75,7 +167,6 @@ fn revive(order: &Order<'_>) -> Option<()> {
         .stdout(Stdio::null())
         .spawn()
         .ok()
-        .map(drop)
 }
 
 /// The project's files, from where the instance's are and where the last supervisor listened.
@@ -97,45 +188,41 @@ fn card(dir: &ProjectDir) -> Option<Card> {
     serde_json::from_slice(&fs::read(dir.supervisor_card()).ok()?).ok()
 }
 
-/// Whether a process has ended, or does so in this time.
-fn is_over(process: ProcessId, patience: Duration) -> bool {
-    let Some(end) = process.open() else {
-        return true;
-    };
-    let timeout = Timespec::try_from(patience).ok();
-    let mut fds = [PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN)];
-    poll(&mut fds, timeout.as_ref()) == Ok(1)
+/// How long ago the supervisor's card was written.
+fn age(dir: &ProjectDir) -> Option<Duration> {
+    let begun = fs::metadata(dir.supervisor_card()).and_then(|card| card.modified());
+    SystemTime::now().duration_since(begun.ok()?).ok()
 }
 
-/// The number of the next supervisor among those that no command started; `None` when there were enough.
-fn succession(dir: &ProjectDir) -> Option<u32> {
-    let begun = fs::metadata(dir.supervisor_card()).and_then(|card| card.modified());
-    let age = begun
-        .ok()
-        .and_then(|begun| SystemTime::now().duration_since(begun).ok());
+/// How many supervisors that no command started there were in succession.
+fn before() -> u32 {
     #[expect(
         clippy::disallowed_methods,
         reason = "what the supervisor before told by its keepers' environment, which is no user's"
     )]
-    let before = std::env::var(REVIVED)
+    let before = std::env::var(REVIVED);
+    before
         .ok()
-        .and_then(|count| count.parse().ok());
-    next(before.unwrap_or(0), age)
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0)
 }
 
-fn next(before: u32, age: Option<Duration>) -> Option<u32> {
-    let before = if age.is_some_and(|age| age >= STABLE) {
-        0
-    } else {
-        before
-    };
-    (before < MOST).then_some(before + 1)
+/// The number of the next one after one that lived for `age`, and the pause before it.
+fn next(before: u32, age: Option<Duration>) -> (u32, Duration) {
+    if age.is_some_and(|age| age >= STABLE) {
+        return (1, Duration::ZERO);
+    }
+    let pause = before.checked_sub(MOST).map(|more| {
+        let times = 1_u32.checked_shl(more).unwrap_or(u32::MAX);
+        PAUSES.0.saturating_mul(times).min(PAUSES.1)
+    });
+    (before.saturating_add(1), pause.unwrap_or_default())
 }
 
-/// `None` while somebody else is starting a supervisor.
+/// Waits while somebody else is starting a supervisor.
 fn start_lock(dir: &ProjectDir) -> Option<File> {
     let file = lock::open(&dir.start_lock()).ok()?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+    flock(&file, FlockOperation::LockExclusive).ok()?;
     Some(file)
 }
 
@@ -151,29 +238,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_supervisor_that_dies_at_once_is_given_up_on() {
+    fn supervisors_that_die_at_once_follow_each_other_more_and_more_slowly() {
         let brief = Some(Duration::from_millis(20));
         let mut count = 0;
-        let mut started = 0;
-        while let Some(more) = next(count, brief) {
-            count = more;
-            started += 1;
-            assert!(started <= MOST);
-        }
-        assert_eq!(started, MOST);
+        let pauses: Vec<u64> = (0..13)
+            .map(|_| {
+                let (number, pause) = next(count, brief);
+                assert_eq!(number, count + 1);
+                count = number;
+                pause.as_secs()
+            })
+            .collect();
+        assert_eq!(pauses, [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60]);
         // One that lived long enough begins a new succession; of one whose age nobody knows, that is not known.
-        assert_eq!(next(MOST, Some(STABLE)), Some(1));
-        assert_eq!(next(MOST, None), None);
-    }
-
-    #[test]
-    fn a_process_that_lives_is_not_over() {
-        let me = ProcessId::of(std::process::id()).unwrap();
-        assert!(!is_over(me, Duration::from_millis(1)));
-        let gone = ProcessId {
-            start_time: me.start_time + 1,
-            ..me
-        };
-        assert!(is_over(gone, Duration::from_millis(1)));
+        assert_eq!(next(count, Some(STABLE)), (1, Duration::ZERO));
+        assert_eq!(next(MOST, None), (MOST + 1, PAUSES.0));
+        assert_eq!(next(u32::MAX, None), (u32::MAX, PAUSES.1));
     }
 }

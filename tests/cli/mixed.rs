@@ -387,6 +387,68 @@ fn names_survive_a_kill_of_the_forwarder_and_of_a_relay() {
 }
 
 #[test]
+fn names_survive_the_loss_of_the_directories_of_relays() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    three_tiers(&sandbox, engine.busybox(), "");
+    place(&sandbox, &["db"]);
+    let before = ids(&sandbox);
+    let home = sandbox.path().parent().unwrap().join("state/wharf");
+    let relays = home.join("projects").join(sandbox.project()).join("relays");
+    std::fs::remove_dir_all(relays.join("db")).unwrap();
+    let forwarder = sandbox
+        .processes()
+        .into_iter()
+        .find(|process| process.command_line().contains("forward --project"))
+        .expect("a forwarder");
+    forwarder.signal(rustix::process::Signal::KILL);
+    forwarder.wait_end();
+    // No command of wharf's is run before they are back.
+    let proxy = format!("{}-proxy-1", sandbox.project());
+    let line = "busybox timeout 10 busybox wget -q -O - http://db:8080/who";
+    eventually("names work again", || {
+        let asked = engine.docker(&["exec", &proxy, "busybox", "sh", "-c", line]);
+        (asked.stdout.trim() == "db").then_some(())
+    });
+    assert_eq!(ids(&sandbox), before);
+}
+
+#[test]
+fn what_starts_together_has_all_names_when_up_has_ended() {
+    let sandbox = Sandbox::new();
+    let services = ["a", "b", "c"];
+    let lines = services.map(|name| {
+        format!("  {name}: {{x-wharf: {{process: {{command: [sleep, '1000']}}}}, stop_grace_period: 0s}}\n")
+    });
+    sandbox.write("compose.yaml", format!("services:\n{}", lines.concat()));
+    let state = sandbox.path().parent().unwrap().join("state/wharf");
+    let instances = state
+        .join("projects")
+        .join(sandbox.project())
+        .join("instances");
+    let has_all = |case: &str| {
+        for service in services {
+            let name = format!("{}-{service}-1", sandbox.project());
+            let file = instances.join(name).join("hosts");
+            // Not by a command, which would let the forwarder catch up.
+            let text = std::fs::read_to_string(file).unwrap();
+            for other in services {
+                let is_it = |word: &str| word == other;
+                let has = text.split_whitespace().any(is_it);
+                assert!(has, "{case}: {service} lacks {other}: {text}");
+            }
+        }
+    };
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    has_all("up");
+    sandbox.wharf(&["stop", "b"]).expect(0);
+    sandbox.wharf(&["start", "b"]).expect(0);
+    has_all("start");
+    sandbox.wharf(&["restart"]).expect(0);
+    has_all("restart");
+}
+
+#[test]
 fn two_projects_with_the_same_services_do_not_meet() {
     let engine = require_engine!();
     let (one, other) = (Sandbox::with_engine(&engine), Sandbox::with_engine(&engine));
@@ -511,8 +573,8 @@ fn a_forwarder_that_was_killed_often_is_there_when_up_has_ended() {
         let mut all = sandbox.processes().into_iter();
         all.find(|process| process.command_line().contains("forward --project"))
     };
-    // Each end doubles the pause before the next start; this many make it longer than anybody would wait.
-    for _ in 0..8 {
+    // Ten ends without a pause; then each doubles the pause before the next start.
+    for _ in 0..16 {
         let process = eventually("a forwarder", forwarder);
         process.signal(rustix::process::Signal::KILL);
         process.wait_end();
@@ -679,4 +741,18 @@ fn links_extra_hosts_hostnames_and_shared_namespaces_go_along() {
     for (from, name) in [("job", "web"), ("job", "web-host"), ("db", "web-host")] {
         answers(from, name, "beside");
     }
+    // Also where a command did not have the container that lives there in view.
+    for arguments in [
+        &["up", "-d", "--force-recreate", "--no-deps", "web"][..],
+        &["restart", "web"],
+    ] {
+        sandbox.wharf(arguments).expect(0);
+        answers("job", "web", "beside");
+    }
+    sandbox.wharf(&["down"]).expect(0);
+    sandbox.wharf(&["up", "-d", "web", "job"]).expect(0);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    answers("job", "web", "beside");
+    // With the dot at its end that says that it is the whole name.
+    answers("job", "db.", "db");
 }

@@ -105,7 +105,7 @@ fn stop_keeps_the_instance_and_start_brings_it_back() {
 }
 
 #[test]
-fn names_come_back_when_supervisor_and_forwarder_are_killed_at_once() {
+fn names_come_back_however_supervisor_and_forwarder_are_killed() {
     let sandbox = Sandbox::new();
     sandbox.write(
         "compose.yaml",
@@ -135,6 +135,23 @@ fn names_come_back_when_supervisor_and_forwarder_are_killed_at_once() {
         for words in [supervise, forward] {
             eventually(words, || running(words));
         }
+    }
+    // The supervisor alone, before it has started the forwarder again, and its successors as soon as they are there.
+    let kill = |words: &str| {
+        let process = eventually(words, || running(words));
+        process.signal(Signal::KILL);
+        process.wait_end();
+    };
+    kill(forward);
+    for _ in 0..3 {
+        kill(supervise);
+        if let Some(forwarder) = running(forward) {
+            forwarder.signal(Signal::KILL);
+            forwarder.wait_end();
+        }
+    }
+    for words in [supervise, forward] {
+        eventually(words, || running(words));
     }
     sandbox.wharf(&["down"]).expect(0);
     for words in [supervise, forward] {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::observe::encoded;
 use super::{Containers, Engine, fault, labels, wire};
 use crate::backend::BackendError;
+use crate::naming::Role;
 
 /// Inspections under way at once.
 const WIDTH: usize = 16;
@@ -49,6 +50,8 @@ pub struct Neighbour {
     pub arguments: Vec<String>,
     /// The TCP ports that its image or its configuration says it has, ascending.
     pub exposed: Vec<u16>,
+    /// Other containers of its project live in its network namespace. Only looked at for relays.
+    pub lends: bool,
     /// Its places, by the network's name.
     pub places: BTreeMap<String, Spot>,
 }
@@ -112,6 +115,7 @@ impl Containers {
                 },
             );
         }
+        lend(engine, &mut found).await?;
         Ok(found)
     }
 
@@ -139,6 +143,37 @@ impl Containers {
             .map_ok(drop)
             .map_err(refused))
     }
+}
+
+/// Finds the relays whose network namespace other containers live in (`network_mode: service:X`). These are on no
+/// network of their own, so no network tells of them.
+async fn lend(engine: &Engine, found: &mut Neighbourhood) -> Result<(), BackendError> {
+    let is_relay = |it: &&mut Neighbour| Role::of(&it.labels) == Some(Role::Relay);
+    let relays = found.neighbours.values_mut().filter(is_relay);
+    let projects: BTreeSet<String> = relays.map(|it| it.project.clone()).collect();
+    for project in projects {
+        let label = format!("{}={project}", labels::PROJECT);
+        let filters = serde_json::json!({ "label": [label] }).to_string();
+        let path = format!("/containers/json?filters={}", encoded(&filters));
+        let listed: Vec<Value> = engine
+            .get(&path)
+            .await
+            .map_err(|error| engine.refused("list containers", error))?;
+        for container in &listed {
+            if let Some(id) = lender(container)
+                && let Some(relay) = found.neighbours.get_mut(id)
+            {
+                relay.lends = true;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The container in whose network namespace one of the list lives.
+fn lender(listed: &Value) -> Option<&str> {
+    let mode = listed["HostConfig"]["NetworkMode"].as_str()?;
+    mode.strip_prefix("container:")
 }
 
 impl Acquaintances {
@@ -286,6 +321,7 @@ fn neighbour(inspected: &Value) -> Neighbour {
         name,
         labels: all_labels,
         exposed,
+        lends: false,
         places,
     }
 }

@@ -85,7 +85,6 @@ pub(super) fn attributes(
 pub(super) fn without_effect(service: &Service, names: &Names) -> Vec<&'static str> {
     // Others find it by name, on its networks.
     let is_named = !names.places.is_empty();
-    let has_hosts = names.way == Way::Hosts;
     let own_network = |key: &String| key != "default";
     let mut networks = service.networks.values();
     let has_place = |place: &NetworkAttachment| {
@@ -130,7 +129,15 @@ pub(super) fn without_effect(service: &Service, names: &Names) -> Vec<&'static s
         ),
         ("domainname", service.domainname.is_some()),
         ("mac_address", service.mac_address.is_some()),
-        ("extra_hosts", !has_hosts && !service.extra_hosts.is_empty()),
+        ("links", names.way == Way::Off && !service.links.is_empty()),
+        (
+            "extra_hosts",
+            names.way == Way::Off && !service.extra_hosts.is_empty(),
+        ),
+        (
+            "extra_hosts but in values of the environment",
+            names.way == Way::Environment && !service.extra_hosts.is_empty(),
+        ),
         ("dns", !service.dns.is_empty()),
         ("dns_opt", !service.dns_opt.is_empty()),
         ("dns_search", !service.dns_search.is_empty()),
@@ -377,6 +384,9 @@ mod tests {
         );
         service.hostname = None;
         let without = ["extra_hosts", "privileged"];
+        assert_eq!(without_effect(&service, &none), without);
+        service.links = vec!["db:database".to_owned()];
+        let without = ["links", "extra_hosts", "privileged"];
         assert_eq!(without_effect(&service, &none), without);
         assert!(without_effect(&Service::default(), &none).is_empty());
     }

@@ -183,12 +183,26 @@ impl Processes {
     /// there: others may have started a moment ago. What does not come soon is not waited for.
     pub async fn catch_up(&self, project: &str, instance: &str) {
         let record = self.record(project, instance);
-        let has_file = record.is_ok_and(|record| record.spec.names.hosts.is_some());
-        let (true, Ok(dir)) = (has_file, self.dirs().project(project)) else {
-            return;
-        };
-        let request = request(NamesWanted::default());
-        drop(tokio::time::timeout(CATCHING_UP, ask(&dir.names_socket(), &request)).await);
+        if record.is_ok_and(|record| record.spec.names.hosts.is_some()) {
+            self.catch_up_soon(project).await;
+        }
+    }
+
+    /// Lets what a command has started be known to its neighbours, whose hosts files a start does not wait for. What
+    /// does not come soon is not waited for, and a project without a forwarder has nothing to write.
+    pub async fn catch_up_all(&self, project: &str) {
+        let forwarder = self.record(project, &crate::naming::forwarder_name(project));
+        if forwarder.is_ok_and(|record| status(&record).is_alive()) {
+            self.catch_up_soon(project).await;
+        }
+    }
+
+    async fn catch_up_soon(&self, project: &str) {
+        if let Ok(dir) = self.dirs().project(project) {
+            let (path, request) = (dir.names_socket(), request(NamesWanted::default()));
+            let asked = ask(&path, &request);
+            drop(tokio::time::timeout(CATCHING_UP, asked).await);
+        }
     }
 
     async fn synced(&self, project: &str, wanted: NamesWanted) -> io::Result<()> {

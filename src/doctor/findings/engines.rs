@@ -77,7 +77,7 @@ fn is_by_variable(engine: &EngineFacts) -> bool {
 }
 
 /// What makes another engine the current one.
-fn another(engine: &EngineFacts) -> &'static str {
+pub(super) fn another(engine: &EngineFacts) -> &'static str {
     if is_by_variable(engine) {
         "unset DOCKER_HOST"
     } else {

@@ -1,6 +1,6 @@
 //! How services reach each other where one is a container and the other a process.
 
-use super::engines::is_virtual;
+use super::engines::{another, is_virtual};
 use crate::backend::process::namespace_probe::{Refusal, Way};
 use crate::doctor::Finding;
 use crate::doctor::facts::Machine;
@@ -137,7 +137,7 @@ fn how_containers_find_local_services(machine: &Machine) -> Option<Finding> {
     Some(Finding::reduced(
         CHECK,
         format!("engine exec stream, because {why}: slower, and otherwise the same"),
-        "docker context use default   # a rootful engine of this machine",
+        format!("{}   # a rootful engine of this machine", another(engine)),
     ))
 }
 
@@ -247,6 +247,15 @@ mod tests {
             }
         });
         assert!(rootless.contains("rootless"), "{rootless}");
+        // No choice of a context changes what the environment says.
+        let hint = |found: &str| {
+            let mut machine = fit();
+            machine.engines[0].local = false;
+            machine.engines[0].found = vec![found.to_owned()];
+            only(&machine, CHECK).hint.unwrap()
+        };
+        assert!(hint("DOCKER_HOST").starts_with("unset DOCKER_HOST"));
+        assert!(hint("context `far`").starts_with("docker context use"));
         let mut machine = fit();
         machine.engines.clear();
         assert!(how_containers_find_local_services(&machine).is_none());

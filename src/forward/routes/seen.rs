@@ -96,6 +96,15 @@ impl<'a> Making<'a> {
 
     /// Where a local instance sees another one, or itself.
     fn addresses_of(&mut self, client: &Local, other: &'a Local) -> Vec<IpAddr> {
+        let is_its_relay =
+            |member: &&Member| member.is_relay && member.service.as_ref() == Some(&other.service);
+        // What lives there has the service's names, too.
+        let lends = self
+            .world
+            .members
+            .iter()
+            .filter(is_its_relay)
+            .any(|it| it.lends);
         let is_direct = |local: &Local| {
             let mut heard = local.heard.iter();
             // What only IPv6 has cannot be reached at 127.0.0.1, and can at ::1.
@@ -105,7 +114,7 @@ impl<'a> Making<'a> {
                     || heard.ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
                     || heard.ip.is_unspecified()
             };
-            !local.names.shares
+            !lends
                 && local.ports.iter().all(|(target, actual)| target == actual)
                 && heard.all(|heard| is_here(heard) || is_elsewhere_too(local, heard.port))
         };
@@ -132,7 +141,7 @@ impl<'a> Making<'a> {
             .world
             .members
             .iter()
-            .filter(|member| member.is_relay && member.service.as_ref() == Some(&other.service))
+            .filter(is_its_relay)
             .flat_map(|member| shared_places(client, member))
             .filter(|(network, _)| self.is_near(network))
             .flat_map(|(_, (addresses, _))| addresses.iter().copied())

@@ -54,6 +54,7 @@ fn member(service: &str, network: &str, addresses: &[&str], exposed: &[u16]) -> 
     Member {
         service: Some(service.into()),
         is_relay: false,
+        lends: false,
         exposed: exposed.to_vec(),
         places: BTreeMap::from([(
             network.into(),
@@ -369,18 +370,18 @@ fn an_instance_has_names_of_its_own() {
 #[test]
 fn what_lives_in_a_relays_namespace_is_met_at_its_address() {
     let web = local("web", &[], &[]);
-    let mut api = local("api", &[(8080, 8080)], &["127.0.0.1:8080"]);
-    let beside = relay("api", "n", "172.18.0.5");
-    let seen = |api: &Local| {
+    let api = local("api", &[(8080, 8080)], &["127.0.0.1:8080"]);
+    let mut beside = relay("api", "n", "172.18.0.5");
+    let seen = |beside: &Member| {
         let world = world(true, vec![api.clone(), web.clone()], vec![beside.clone()]);
         let lines = routes(&world).hosts["p-web-1"].clone();
         let mut lines = lines.iter();
         let line = lines.find(|(_, names)| names.iter().any(|it| it == "api"));
         line.map(|(address, _)| address.to_string())
     };
-    assert_eq!(seen(&api).as_deref(), Some("127.0.0.1"));
-    api.names.shares = true;
-    assert_eq!(seen(&api).as_deref(), Some("172.18.0.5"));
+    assert_eq!(seen(&beside).as_deref(), Some("127.0.0.1"));
+    beside.lends = true;
+    assert_eq!(seen(&beside).as_deref(), Some("172.18.0.5"));
 }
 
 #[test]

@@ -98,7 +98,6 @@ impl Links {
                 .map(|(alias, service)| (alias.to_owned(), service.to_owned()))
                 .collect(),
             extra: extra_hosts(service),
-            shares: shares_its_namespace(inputs, service),
         }
     }
 
@@ -147,7 +146,7 @@ fn rewritten(inputs: &Inputs<'_>, service: &Service) -> Outcome {
         .iter()
         .filter_map(|name| {
             let mentioned = Mentioned {
-                service: name.clone(),
+                service: Some(name.clone()),
                 address: *addresses.get(name)?,
                 ports: Vec::new(),
             };
@@ -162,7 +161,7 @@ fn rewritten(inputs: &Inputs<'_>, service: &Service) -> Outcome {
         };
         let form = in_form(other, inputs.placement.of(&other.name));
         let mentioned = Mentioned {
-            service: other.name.clone(),
+            service: Some(other.name.clone()),
             address: *address,
             ports: declared_ports(&form),
         };
@@ -173,6 +172,18 @@ fn rewritten(inputs: &Inputs<'_>, service: &Service) -> Outcome {
     for (alias, service) in aliased(service) {
         if let Some(mentioned) = names.get(service).cloned() {
             names.insert(alias.to_owned(), mentioned);
+        }
+    }
+    // As in a container, whose hosts file comes before the network's names.
+    for (name, address) in extra_hosts(service) {
+        names.remove(&name);
+        if let IpAddr::V4(address) = address {
+            let given = Mentioned {
+                service: None,
+                address,
+                ports: Vec::new(),
+            };
+            names.insert(name, given);
         }
     }
     rewrite(&service.environment, &names, inputs.observed.first_port)
@@ -335,15 +346,6 @@ fn extra_hosts(service: &Service) -> Vec<(String, IpAddr)> {
             Some((name.to_owned(), address))
         })
         .collect()
-}
-
-/// Whether containers have the network namespace of a local service, which is its relay's.
-fn shares_its_namespace(inputs: &Inputs<'_>, service: &Service) -> bool {
-    inputs.project.services.values().any(|other| {
-        let mode = other.network_mode.as_deref();
-        mode.and_then(|mode| mode.strip_prefix("service:")) == Some(service.name.as_str())
-            && inputs.placement.of(&other.name) == BackendKind::Container
-    })
 }
 
 fn addresses(project: &Project) -> BTreeMap<String, Ipv4Addr> {

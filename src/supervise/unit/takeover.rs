@@ -9,6 +9,7 @@ use crate::backend::process::notes::Notes;
 use crate::backend::process::run::{ProcessId, boot_id, wall_clock};
 use crate::backend::process::tree::Snapshot;
 use crate::backend::process::{Record, UNKNOWN_CODE};
+use crate::naming::Role;
 use crate::state::{Health, Status};
 use crate::supervise::capture::hold;
 use crate::supervise::health::Schedule;
@@ -28,8 +29,11 @@ impl Unit {
         dir.create()?;
         let policy = record.spec.restart;
         let pacing = record.spec.attributes.pacing;
+        // Neighbours wait for names.
+        let is_undaunted = Role::of(&record.spec.labels) == Some(Role::Forwarder);
+        let shaped = |life: Lifecycle| life.paced(pacing).undaunted(is_undaunted);
         let mut unit = Self {
-            life: Lifecycle::new(policy).paced(pacing),
+            life: shaped(Lifecycle::new(policy)),
             dir,
             starting: None,
             main: None,
@@ -63,8 +67,8 @@ impl Unit {
             return Ok(unit);
         }
         if unit.record.status == Status::Restarting {
-            unit.life =
-                Lifecycle::adopted_waiting(policy, unit.record.restarts, around.now).paced(pacing);
+            let restarts = unit.record.restarts;
+            unit.life = shaped(Lifecycle::adopted_waiting(policy, restarts, around.now));
             return Ok(unit);
         }
         if run.finished.is_some() && !unit.record.status.is_alive() {
@@ -72,7 +76,7 @@ impl Unit {
         }
         let age = u64::try_from(wall_clock().saturating_sub(run.started)).unwrap_or_default();
         let since = around.now.saturating_sub(Duration::from_nanos(age));
-        unit.life = Lifecycle::adopted(policy, unit.record.restarts, since).paced(pacing);
+        unit.life = shaped(Lifecycle::adopted(policy, unit.record.restarts, since));
         unit.find_keeper(&run.id)?;
         unit.main = unit
             .record

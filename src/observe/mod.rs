@@ -1,5 +1,7 @@
 //! Gathers what the planner needs to know: instances, resources, and who holds the claimed ports.
 
+mod remains;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +19,8 @@ use crate::port::release;
 use crate::project::model::{MountKind, Project, PullPolicy};
 use crate::project::platform::fits;
 use crate::state::{BackendKind, Held, Instance, Observed, Status};
+
+pub use remains::{Knowledge, Remains, remains};
 
 /// How many free ports to offer for each held one.
 const OFFERS: usize = 8;
