@@ -52,7 +52,7 @@ pub(super) async fn settle(
         let Some(question) = plan.questions.first() else {
             backends.processes.check_replacements(&plan.steps).map_err(
                 |Infeasible { service, error }| {
-                    Error::from(error).detail(format!(
+                    Error::from(*error).detail(format!(
                         "nothing was changed: what runs of service {service} goes on"
                     ))
                 },

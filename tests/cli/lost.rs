@@ -31,14 +31,15 @@ fn process_of(sandbox: &Sandbox, service: &str) -> Process {
     let rows = sandbox
         .wharf(&["ps", "--format", "json", service])
         .expect(0);
-    let pid = rows.json_lines()[0]["Pid"].as_u64().unwrap();
-    Process::open(u32::try_from(pid).unwrap()).unwrap()
+    let pid = rows.json_lines()[0]["Pid"].as_u64();
+    let pid = pid.and_then(|pid| u32::try_from(pid).ok());
+    Process::open(pid.expect("ps tells the pid")).expect("it lives")
 }
 
 fn supervisor(sandbox: &Sandbox) -> Process {
     let all = sandbox.processes().into_iter();
     let mut found = all.filter(|process| process.command_line().contains("supervise"));
-    found.next().unwrap()
+    found.next().expect("there is a supervisor")
 }
 
 fn remove(path: &std::path::Path) {

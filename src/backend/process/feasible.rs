@@ -17,7 +17,7 @@ pub struct Infeasible {
     /// Its service.
     pub service: String,
     /// Why.
-    pub error: BackendError,
+    pub error: Box<BackendError>,
 }
 
 impl Processes {
@@ -28,9 +28,11 @@ impl Processes {
     pub fn check_replacements(&self, steps: &[Step]) -> Result<(), Infeasible> {
         let stopped: BTreeSet<&str> = steps
             .iter()
-            .filter_map(|step| match &step.action {
-                Action::Stop { instance, .. } => Some(instance.service.as_str()),
-                _ => None,
+            .filter_map(|step| {
+                let Action::Stop { instance, .. } = &step.action else {
+                    return None;
+                };
+                Some(instance.service.as_str())
             })
             .collect();
         if stopped.is_empty() {
@@ -53,7 +55,7 @@ impl Processes {
             self.check(spec, !may_make_files)
                 .map_err(|error| Infeasible {
                     service: spec.service.name.clone(),
-                    error,
+                    error: Box::new(error),
                 })?;
         }
         Ok(())

@@ -109,7 +109,8 @@ impl Processes {
 pub(super) fn unlisted(dirs: &Dirs, dir: &ProjectDir) -> Option<String> {
     let is_marked = dir.unswept().exists();
     let has_socket = || dir.socket().exists() && !lock::is_held(&dir.supervisor_lock());
-    if !is_marked && !(names(dir).is_ok_and(|names| names.is_empty()) && has_socket()) {
+    let has_no_entry = || names(dir).is_ok_and(|names| names.is_empty());
+    if !(is_marked || has_no_entry() && has_socket()) {
         return None;
     }
     let found = find(dirs, dir).ok()??;

@@ -78,9 +78,8 @@ impl Unit {
                 // That it ends shows on its descriptor.
                 let _ = rustix::process::pidfd_send_signal(&keeper.end, Signal::KILL);
             }
-            Some(_) => {}
             None if self.main.is_some() => self.record_here(now),
-            None => {}
+            Some(_) | None => {}
         }
     }
 
