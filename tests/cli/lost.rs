@@ -187,12 +187,17 @@ fn events_tell_who_was_signalled_restarted_and_entered() {
     sandbox.wharf(&["up", "-d"]).expect(0);
     let events = sandbox.spawn(&["events", "--json", "--since", "10m", "a"]);
     events.wait_for_line("\"action\":\"start\"");
+    // Each is told before the next one makes it the past.
+    sandbox.wharf(&["stop", "a"]).expect(0);
+    events.wait_for_line("\"action\":\"stop\"");
     sandbox.wharf(&["restart", "a"]).expect(0);
+    events.wait_for_line("\"action\":\"restart\"");
     sandbox
         .wharf(&["exec", "-T", "a", "sh", "-c", "exit 3"])
         .expect(3);
+    events.wait_for_line("\"action\":\"exec_die\"");
     sandbox.wharf(&["kill", "a"]).expect(0);
-    events.wait_for_line("\"signal\":\"9\"");
+    events.wait_for_line("\"exitCode\":\"137\"");
     sandbox.wharf(&["down"]).expect(0);
     events.wait_for_line("\"action\":\"destroy\"");
     events.signal(Signal::INT);
