@@ -131,6 +131,13 @@ impl State {
                 "IPAM": {"Config": [{"Gateway": self.gateway}]}, "Containers": containers,
             }));
         }
+        // Of the containers of a project, it is only asked in whose network namespace each lives: here in its own.
+        if path.starts_with("containers/json?") {
+            let listed = self.members.iter().map(|(name, ..)| {
+                json!({"Id": format!("{name}-id"), "HostConfig": {"NetworkMode": NETWORK}})
+            });
+            return Some(listed.collect());
+        }
         let id = path.strip_prefix("containers/")?.strip_suffix("/json")?;
         let (name, service, _, exposed, is_relay) = self
             .members
