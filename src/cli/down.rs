@@ -186,6 +186,8 @@ async fn look(
         project: named.name(),
         may_have_containers: !named.is_local(),
         has_containers: instances.iter().chain(&own).any(is_container),
+        // Whatever else is wharf's own is a process.
+        has_relays: own.iter().any(is_container),
         thoroughly: ending.remove_orphans,
     };
     let remains = observe::remains(backends, known).await?;

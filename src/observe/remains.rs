@@ -14,6 +14,8 @@ pub struct Knowledge<'a> {
     pub may_have_containers: bool,
     /// Instances that are known of are containers.
     pub has_containers: bool,
+    /// Relays are among them. Where none is, what knew of them here may be gone.
+    pub has_relays: bool,
     /// What nobody knows of is wanted, too.
     pub thoroughly: bool,
 }
@@ -31,7 +33,7 @@ pub struct Remains {
 /// waited for where only an earlier version of the files may have left something there.
 ///
 /// # Errors
-/// The engine refuses, or the project's directory cannot be read.
+/// The engine refuses.
 pub async fn remains(
     backends: &Backends,
     known: Knowledge<'_>,
@@ -48,9 +50,7 @@ pub async fn remains(
         return Ok(None);
     }
     let mut found = Remains::default();
-    // What knew of relays here may be gone.
-    let has_relays = processes.has_relays(known.project)?;
-    if is_unknown || !has_relays {
+    if is_unknown || !known.has_relays {
         let all = containers.outlines(known.project).await?;
         (found.relays, found.instances) = all
             .into_iter()
@@ -58,7 +58,7 @@ pub async fn remains(
         if !is_unknown {
             found.instances.clear();
         }
-        if has_relays {
+        if known.has_relays {
             found.relays.clear();
         }
     }
