@@ -106,13 +106,13 @@ fn a_holder_whose_supervisor_restarts_it_goes_with_its_supervisor() {
         websocket::connect(port, "/").unwrap();
     } else {
         // Where the supervisor cannot be told from a program with work of its own, the return of the
-        // holder is reported once, with its name.
+        // holder is reported once, with its name: before the new server starts, or when that was slower.
         let finished = finished.expect(1);
-        assert!(finished.stderr.contains("taken again"), "{finished}");
-        assert!(
-            finished.stderr.contains(&keeper.pid().to_string()),
-            "{finished}"
-        );
+        let returned = ["is taken again", "is taken, by"];
+        let is_told = returned.iter().any(|words| finished.stderr.contains(words));
+        assert!(is_told, "{finished}");
+        let hint = format!("stop what keeps it: kill {}", keeper.pid());
+        assert!(finished.stderr.contains(&hint), "{finished}");
         keeper.signal(Signal::TERM);
         drop(keeper.wait());
     }
