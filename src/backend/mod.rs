@@ -406,3 +406,14 @@ pub enum BackendError {
     #[error("{0}")]
     Unsupported(String),
 }
+
+/// An error and its causes in one line.
+pub fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
+}

@@ -2,14 +2,13 @@
 //! and the same again makes it anew. What depends on it can be the next. Or where another command has done a part of it
 //! while this one waited.
 
-use crate::backend::BackendError;
 use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
+use crate::backend::{BackendError, in_one_line};
 use crate::cli::carry_out::{Quiet, carry_out_quietly};
 use crate::cli::context::Context;
 use crate::cli::foreground::{self, Foreground, Scene, Shown};
 use crate::cli::settle::Settled;
-use crate::cli::shown::in_one_line;
 use crate::cli::up::{kept, with_images};
 use crate::cli::watch::Watch;
 use crate::cli::way::Voided;

@@ -6,10 +6,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::backend::router::Backends;
-use crate::backend::{BackendError, Made};
+use crate::backend::{BackendError, Made, in_one_line};
 use crate::cli::context::Context;
 use crate::cli::interrupted::{Account, listed};
-use crate::cli::shown::in_one_line;
 use crate::cli::signals::Signals;
 use crate::cli::way::Way;
 use crate::error::{Error, Result};
@@ -172,9 +171,7 @@ async fn carry(
         progress.show(&event);
     }
     give_up_replacements(context, backends, &report).await;
-    for note in backends.processes.take_notes() {
-        context.ui.warn(note);
-    }
+    context.ui.warn_all(backends.processes.take_notes());
     if is_interrupted {
         for (_, error) in &report.failed {
             context.ui.warn(error.to_string());

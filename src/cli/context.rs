@@ -1,5 +1,6 @@
 //! What every command knows: the environment, the screen and the options before the command's name.
 
+use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -370,12 +371,14 @@ impl Context {
     async fn locked(&self, backends: &Backends, project: &str, asks: bool) -> Result<ProjectLock> {
         let (events, mut receiver) = Events::channel();
         let processes = &backends.processes;
+        let is_ours = Cell::new(false);
         let mut locking = std::pin::pin!(async {
             let lock = if asks {
                 processes.lock_soon(project, &events).await?
             } else {
                 processes.lock(project, &events).await?
             };
+            is_ours.set(true);
             // No second copy beside what runs without its ledger.
             if !self.global.dry_run {
                 let begins = lock.may_have_lost();
@@ -390,7 +393,11 @@ impl Context {
                 biased;
                 Some(event) = receiver.recv() => progress.show(&event),
                 () = signals.next() => {
-                    self.ui.status("interrupted: nothing was done, as it was another command's turn");
+                    self.ui.status(if is_ours.get() {
+                        "interrupted: of what runs without an entry, some may have been stopped; nothing else was done"
+                    } else {
+                        "interrupted: nothing was done, as it was another command's turn"
+                    });
                     return Err(Error::interrupted());
                 }
                 lock = &mut locking => {

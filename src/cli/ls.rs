@@ -61,9 +61,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
     }
     backends.processes.note_unlisted()?;
-    for note in backends.processes.take_notes() {
-        context.ui.warn(note);
-    }
+    context.ui.warn_all(backends.processes.take_notes());
     match backends.containers.reachable().await {
         Ok(_) => {
             let containers = backends.containers.listed(None).await?;

@@ -14,7 +14,7 @@ use clap::{Args as _, Subcommand};
 use serde_json::{Value, json};
 
 use crate::backend::router::Backends;
-use crate::backend::{Backend as _, Made};
+use crate::backend::{Backend as _, Made, in_one_line};
 use crate::cli::carry_out::outcome;
 use crate::cli::context::Context;
 use crate::cli::settle::settle;
@@ -93,12 +93,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     };
     let done = act(context, args, action, wanted).await;
     if let Err(error) = &done {
-        let mut message = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(source) = cause {
-            message = format!("{message}: {source}");
-            cause = source.source();
-        }
+        let mut message = in_one_line(error);
         for line in error.details.iter().chain(&error.hints) {
             message = format!("{message}\n{line}");
         }

@@ -7,10 +7,10 @@ use std::time::Instant;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use crate::backend::BackendError;
 use crate::backend::container::{Containers, Names};
+use crate::backend::{BackendError, in_one_line};
 use crate::cli::context::Context;
-use crate::cli::shown::{in_one_line, shown, tell};
+use crate::cli::shown::{shown, tell};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::project::model::{Project, PullPolicy, Service};

@@ -65,9 +65,7 @@ pub(super) async fn rows(
 ) -> Result<(Vec<Row>, Rest)> {
     use crate::backend::Backend as _;
     let processes = backends.processes.observe(named.name()).await?;
-    for note in backends.processes.take_notes() {
-        context.ui.warn(note);
-    }
+    context.ui.warn_all(backends.processes.take_notes());
     let mut rows: Vec<Row> = processes.iter().map(Row::of_process).collect();
     let rest = named
         .rest(context.ui, backends, services, &processes)

@@ -1,12 +1,12 @@
 //! Observe, plan, ask, and plan again, until nothing is open.
 
-use crate::backend::process::Infeasible;
 use crate::backend::router::Backends;
 use crate::cli::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::observe::observe;
 use crate::plan::placement::Placement;
 use crate::plan::policy::{Choice, Policy};
+use crate::plan::replacing::Replacement;
 use crate::plan::{self, Inputs, Plan, Question};
 use crate::port::holder::{Holder, Who};
 use crate::port::release::{consequences, how_released};
@@ -33,9 +33,7 @@ pub(super) async fn settle(
     policy: &mut Policy,
 ) -> Result<Settled> {
     let observed = observe(backends, project, placement, policy).await?;
-    for note in backends.processes.take_notes() {
-        context.ui.warn(note);
-    }
+    context.ui.warn_all(backends.processes.take_notes());
     loop {
         let plan = plan::up(&Inputs {
             project,
@@ -50,13 +48,15 @@ pub(super) async fn settle(
         }
         // One at a time: what is open to the next one depends on the answer.
         let Some(question) = plan.questions.first() else {
-            backends.processes.check_replacements(&plan.steps).map_err(
-                |Infeasible { service, error }| {
-                    Error::from(*error).detail(format!(
-                        "nothing was changed: what runs of service {service} goes on"
+            for Replacement { spec, has_files } in plan.replacements() {
+                let foreseen = backends.processes.foresee(spec, has_files);
+                foreseen.map_err(|error| {
+                    Error::from(error).detail(format!(
+                        "nothing was changed: what runs of service {} goes on",
+                        spec.service.name
                     ))
-                },
-            )?;
+                })?;
+            }
             return Ok(Settled { plan, observed });
         };
         let choice = answer_one(context, question, &plan.questions)?;

@@ -41,14 +41,3 @@ pub(super) fn tell(events: &Events, text: String, succeeded: bool, took: Duratio
         Event::StepFailed { id, text }
     });
 }
-
-/// An error and its causes in one line.
-pub(super) fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
-}

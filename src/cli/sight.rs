@@ -63,9 +63,7 @@ impl Named {
             backends.containers.declare(project);
         }
         let instances = backends.processes.observe(self.name()).await?;
-        for note in backends.processes.take_notes() {
-            ui.warn(note);
-        }
+        ui.warn_all(backends.processes.take_notes());
         Ok(instances)
     }
 

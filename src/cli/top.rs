@@ -19,9 +19,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
     let processes = backends.processes.observe(named.name()).await?;
-    for note in backends.processes.take_notes() {
-        context.ui.warn(note);
-    }
+    context.ui.warn_all(backends.processes.take_notes());
     let asked = |service: &String| args.services.is_empty() || args.services.contains(service);
     let rest = named
         .rest(context.ui, &backends, &args.services, &processes)

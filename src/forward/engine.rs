@@ -8,8 +8,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{relay_containers, say};
-use crate::backend::BackendError;
 use crate::backend::container::{Acquaintances, Containers, Neighbourhood};
+use crate::backend::{BackendError, in_one_line};
 
 /// The first and the longest pause before an engine that went away is looked for again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -91,7 +91,7 @@ impl Follower {
                 Err(error) => {
                     self.was_away = true;
                     if !said {
-                        say(format_args!("{}", reason(&error)));
+                        say(format_args!("{}", in_one_line(&error)));
                         said = true;
                     }
                     if !self.refuse_for(pause, &error).await {
@@ -129,7 +129,7 @@ impl Follower {
                     let Some(ask) = ask else { return Ok(()) };
                     self.networks = ask.networks;
                     let outcome = self.look().await;
-                    let told = outcome.as_ref().copied().map_err(reason);
+                    let told = outcome.as_ref().copied().map_err(|error| in_one_line(error));
                     drop(ask.answer.send(told));
                     outcome?;
                 }
@@ -148,7 +148,7 @@ impl Follower {
         }
         // Whatever fails here leaves names as they are: the next command looks again.
         if let Err(error) = self.containers.rouse_relays(&self.project, &services).await {
-            say(format_args!("relays stay away: {}", reason(&error)));
+            say(format_args!("relays stay away: {}", in_one_line(&error)));
         }
     }
 
@@ -176,20 +176,9 @@ impl Follower {
                 ask = self.asked.recv() => {
                     let Some(ask) = ask else { return false };
                     self.networks = ask.networks;
-                    drop(ask.answer.send(Err(reason(error))));
+                    drop(ask.answer.send(Err(in_one_line(error))));
                 }
             }
         }
     }
-}
-
-/// An error and its causes in one line.
-pub(super) fn reason(error: &BackendError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -38,10 +38,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::backend::BackendError;
 use crate::backend::container::{Containers, Neighbourhood};
 use crate::backend::process::NamesReply;
 use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
+use crate::backend::{BackendError, in_one_line};
 use crate::naming::{Reach as Means, Role};
 use calls::Calls;
 use control::Asked;
@@ -398,7 +398,7 @@ impl Forwarder {
                 ));
             }
             if let Err(error) = containers.restart_relays(&project, &due).await {
-                say(format_args!("relays stay away: {}", engine::reason(&error)));
+                say(format_args!("relays stay away: {}", in_one_line(&error)));
             }
         });
     }

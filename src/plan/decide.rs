@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::naming::waits_for;
 use crate::plan::Inputs;
 use crate::plan::diverged::{Diverged, named_volumes};
+use crate::plan::ends::is_left;
 use crate::plan::placement::in_form;
 use crate::plan::policy::Recreate;
 use crate::plan::sharing;
@@ -255,11 +256,6 @@ fn by_count<'a>(
 fn is_unnamed(project: &Project, service: &Service, instance: &Instance) -> bool {
     let name = service.instance_name(&project.name, instance.number);
     waits_for(&instance.name) == Some(&name)
-}
-
-/// Whether a container still waits for the name of another one that is there: it is no replica.
-fn is_left(instance: &Instance, all: &[&Instance]) -> bool {
-    waits_for(&instance.name).is_some_and(|name| all.iter().any(|other| other.name == name))
 }
 
 /// Puts the ends of those that wait for a name into the decisions about those that have it.

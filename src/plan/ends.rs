@@ -17,7 +17,7 @@ impl Planner<'_> {
     ) -> bool {
         backend == BackendKind::Container
             && !self.removals.contains_key(&instance.id.0)
-            && !is_in_the_way(instance, old)
+            && !is_left(instance, old)
     }
 
     /// Removes what is replaced, after those who run anew with it have stopped.
@@ -80,8 +80,8 @@ impl Planner<'_> {
     }
 }
 
-/// Whether a container has the name under which another one would wait for its place.
-fn is_in_the_way(instance: &Instance, all: &[&Instance]) -> bool {
-    let mut others = all.iter();
-    others.any(|other| waits_for(&instance.name) == Some(other.name.as_str()))
+/// Whether a container still waits for the name of another one that is there: it is no replica, and has the name under
+/// which a replacement would wait.
+pub(super) fn is_left(instance: &Instance, all: &[&Instance]) -> bool {
+    waits_for(&instance.name).is_some_and(|name| all.iter().any(|other| other.name == name))
 }

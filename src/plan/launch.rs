@@ -10,7 +10,7 @@ use crate::plan::down::{Ending, stop_all};
 use crate::plan::links::along;
 use crate::plan::order::{by_dependency, edges, of_service, with_dependencies, with_restarted};
 use crate::plan::spec::existing;
-use crate::plan::step::{Action, Cause, StepId, Stores};
+use crate::plan::step::{Action, Cause, RESTART, StepId, Stores};
 use crate::project::model::Condition;
 use crate::state::{BackendKind, Health, Instance, Observed, Status};
 
@@ -145,15 +145,15 @@ pub fn restart(observed: &Observed, launching: &Launching) -> Plan {
         timeout: launching.timeout,
         ..Ending::default()
     };
-    let first = along::begin(&mut plan, observed, &chosen, "restart");
-    let stops = stop_all(&mut plan, &chosen, &ending, "restart", |edge| edge.restart);
+    let first = along::begin(&mut plan, observed, &chosen, RESTART);
+    let stops = stop_all(&mut plan, &chosen, &ending, RESTART, |edge| edge.restart);
     Launcher {
         launching,
         chosen: &chosen,
         stops: &stops,
         first,
         only_restarting: true,
-        why: "restart",
+        why: RESTART,
         started: BTreeMap::new(),
         takers: Vec::new(),
         waits: BTreeMap::new(),

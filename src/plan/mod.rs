@@ -29,6 +29,7 @@ pub mod placement;
 pub mod policy;
 pub mod ports;
 mod prerequisites;
+pub mod replacing;
 mod resources;
 mod sharing;
 mod spec;

@@ -456,6 +456,9 @@ pub struct SettledPort {
     pub app_protocol: Option<String>,
 }
 
+/// What [`Cause::Requested`] names where instances stop to be started again.
+pub const RESTART: &str = "restart";
+
 /// Why a step is in the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {

@@ -300,11 +300,30 @@ fn clock(start_time: u64) -> (i64, u64) {
     (i64::try_from(started).unwrap_or_default(), age.as_secs())
 }
 
+/// A shell with these variables beside its own, which waits. While its execve is under way, `/proc` shows neither its
+/// words nor its variables, so it has said that it runs.
 #[cfg(test)]
-mod tests {
+pub(super) fn waiting_shell(variables: &[(&str, &str)]) -> std::process::Child {
     use std::io::{BufRead as _, BufReader};
     use std::process::{Command, Stdio};
 
+    let mut child = Command::new("sh")
+        .args(["-c", "echo up; read line"])
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell starts");
+    let output = child.stdout.take().expect("it is a pipe");
+    let mut said = String::new();
+    BufReader::new(output)
+        .read_line(&mut said)
+        .expect("the shell says that it runs");
+    child
+}
+
+#[cfg(test)]
+mod tests {
     use super::*;
 
     #[test]
@@ -340,18 +359,7 @@ mod tests {
 
     #[test]
     fn the_run_id_comes_from_the_environment() {
-        let mut child = Command::new("sh")
-            .args(["-c", "echo up; read line"])
-            .env("WHARF_RUN_ID", "run-of-a-test")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // While execve is under way, /proc shows neither its words nor its variables.
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut said)
-            .unwrap();
+        let mut child = waiting_shell(&[("WHARF_RUN_ID", "run-of-a-test")]);
         let facts = process_facts(child.id()).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();

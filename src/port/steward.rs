@@ -200,10 +200,8 @@ fn supervisorctl(steward: &ProcessFacts) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader};
-    use std::process::{Command, Stdio};
-
     use super::*;
+    use crate::port::process::waiting_shell;
 
     fn of(words: &[&str], cwd: Option<&str>, program: u32) -> Option<String> {
         let facts = ProcessFacts {
@@ -277,19 +275,7 @@ mod tests {
                 "pm2 stop NAME (see pm2 list)",
             ),
         ] {
-            let mut child = Command::new("sh")
-                .args(["-c", "echo up; read line"])
-                .env_clear()
-                .envs(variables.iter().copied())
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            // While execve is under way, /proc does not show its variables.
-            let mut said = String::new();
-            BufReader::new(child.stdout.take().unwrap())
-                .read_line(&mut said)
-                .unwrap();
+            let mut child = waiting_shell(variables);
             let command = of(words, Some("/srv"), child.id());
             child.kill().unwrap();
             child.wait().unwrap();

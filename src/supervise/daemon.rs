@@ -12,13 +12,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::control::Control;
 use super::supervisor::Supervisor;
-use crate::backend::BackendError;
 use crate::backend::process::child::seal_descriptors;
 use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
 use crate::backend::process::lock;
 use crate::backend::process::protocol::Card;
 use crate::backend::process::run::ProcessId;
 use crate::backend::process::{READY, replace};
+use crate::backend::{BackendError, in_one_line};
 
 /// Runs the supervisor of a project until nothing is left to supervise and nobody is connected.
 ///
@@ -29,14 +29,8 @@ pub fn run(dirs: &Dirs, project: &str) -> Result<(), BackendError> {
     let mut supervisor = match outcome {
         Ok(supervisor) => supervisor,
         Err(error) => {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                text = format!("{text}: {cause}");
-                source = cause.source();
-            }
             // The starter may have gone.
-            drop(io::stdout().write_all(text.as_bytes()));
+            drop(io::stdout().write_all(in_one_line(&error).as_bytes()));
             return Err(error);
         }
     };

@@ -142,6 +142,13 @@ impl Ui {
         ));
     }
 
+    /// Each as [`Self::warn`] does.
+    pub fn warn_all(self, lines: impl IntoIterator<Item = String>) {
+        for line in lines {
+            self.warn(line);
+        }
+    }
+
     /// Whether a person can be asked: the question goes to stderr, the answer comes from stdin.
     pub fn can_ask(self) -> bool {
         !self.unattended && io::stdin().is_terminal() && io::stderr().is_terminal()

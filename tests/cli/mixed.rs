@@ -349,6 +349,15 @@ fn a_service_that_is_down_refuses_at_once_and_comes_back() {
     });
 }
 
+fn kill_forwarder(sandbox: &Sandbox) {
+    let forwarder = eventually("a forwarder", || {
+        let mut all = sandbox.processes().into_iter();
+        all.find(|process| process.command_line().contains("forward --project"))
+    });
+    forwarder.signal(rustix::process::Signal::KILL);
+    forwarder.wait_end();
+}
+
 #[test]
 fn names_survive_a_kill_of_the_forwarder_and_of_a_relay() {
     let engine = require_engine!();
@@ -356,13 +365,7 @@ fn names_survive_a_kill_of_the_forwarder_and_of_a_relay() {
     three_tiers(&sandbox, engine.busybox(), "");
     place(&sandbox, &["api"]);
     let before = ids(&sandbox);
-    let forwarder = sandbox
-        .processes()
-        .into_iter()
-        .find(|process| process.command_line().contains("forward --project"))
-        .expect("a forwarder");
-    forwarder.signal(rustix::process::Signal::KILL);
-    forwarder.wait_end();
+    kill_forwarder(&sandbox);
     eventually("names work again", || {
         ask(&sandbox, "proxy", "api", 8003)
             .contains("101")
@@ -396,13 +399,7 @@ fn names_survive_the_loss_of_the_directories_of_relays() {
     let home = sandbox.path().parent().unwrap().join("state/wharf");
     let relays = home.join("projects").join(sandbox.project()).join("relays");
     std::fs::remove_dir_all(relays.join("db")).unwrap();
-    let forwarder = sandbox
-        .processes()
-        .into_iter()
-        .find(|process| process.command_line().contains("forward --project"))
-        .expect("a forwarder");
-    forwarder.signal(rustix::process::Signal::KILL);
-    forwarder.wait_end();
+    kill_forwarder(&sandbox);
     // No command of wharf's is run before they are back.
     let proxy = format!("{}-proxy-1", sandbox.project());
     let line = "busybox timeout 10 busybox wget -q -O - http://db:8080/who";
@@ -569,15 +566,9 @@ fn a_forwarder_that_was_killed_often_is_there_when_up_has_ended() {
     let sandbox = Sandbox::with_engine(&engine);
     three_tiers(&sandbox, engine.busybox(), "");
     place(&sandbox, &["api"]);
-    let forwarder = || {
-        let mut all = sandbox.processes().into_iter();
-        all.find(|process| process.command_line().contains("forward --project"))
-    };
     // Ten ends without a pause; then each doubles the pause before the next start.
     for _ in 0..16 {
-        let process = eventually("a forwarder", forwarder);
-        process.signal(rustix::process::Signal::KILL);
-        process.wait_end();
+        kill_forwarder(&sandbox);
     }
     sandbox.wharf(&["up", "-d"]).expect(0);
     assert!(ask(&sandbox, "proxy", "api", 8003).contains("101"));

@@ -17,7 +17,7 @@ use super::credentials::Credentials;
 use super::engines::{PATIENCE, contexts, leading, sockets};
 use super::unreached::is_absent;
 use super::{Containers, Engine, HELLO, buildkit, reply};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, in_one_line};
 use crate::project::Env;
 use crate::users;
 
@@ -220,7 +220,7 @@ async fn ask(place: Place) -> EngineFacts {
             Ok(Err(error)) if is_absent(&error) => Answer::Absent,
             Ok(Err(error)) => match socket_facts(&place.endpoint, &error) {
                 Some(facts) => Answer::NotPermitted(facts),
-                None => Answer::Failed(in_words(&error)),
+                None => Answer::Failed(in_one_line(&error)),
             },
         }
     } else {
@@ -287,16 +287,6 @@ impl Engine {
         });
         if is_podman { "Podman" } else { "Docker" }.to_owned()
     }
-}
-
-fn in_words(error: &BackendError) -> String {
-    let mut words = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        words = format!("{words}: {cause}");
-        source = cause.source();
-    }
-    words
 }
 
 /// The socket's facts if it is closed to us.

@@ -1,6 +1,7 @@
-//! What runs of a project and no entry of its ledger names, because that was removed. It is recognised by its run id, and by the files of this state
-//! directory that it, its keeper or its supervisor still writes errors to. Nothing is known any more of how it is to
-//! be stopped, or what it was made from: so it is ended before anything else is made in its place.
+//! What runs of a project and no entry of its ledger names, because that was removed. It is recognised by its run id,
+//! and by the files of this state directory that it, its keeper or its supervisor still writes errors to. Nothing is
+//! known any more of how it is to be stopped, or what it was made from: so it is ended before anything else is made in
+//! its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -62,7 +62,7 @@ use protocol::Request;
 
 use crate::backend::{Backend, BackendError, LogOptions, Made};
 use crate::event::Events;
-use crate::plan::step::{Action, Cause, Step};
+use crate::plan::step::{Action, Cause, RESTART, Step};
 use crate::port::claim::Protocol;
 use crate::port::reserve::Reservations;
 use crate::project::Env;
@@ -72,7 +72,6 @@ pub use attach::{Attachment, Feed};
 pub use attributes::{Attributes, HookCommand, Limit, Pacing, Rotation};
 pub use client::READY;
 pub use dirs::Dirs;
-pub use feasible::Infeasible;
 pub use foreground::{Aside, Face, Foreground};
 pub use ledger::{
     Account, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, names, replace,
@@ -276,8 +275,7 @@ impl Backend for Processes {
         events: &Events,
     ) -> Result<Option<InstanceId>, BackendError> {
         let done = self.act(&step.action, events).await?;
-        if let (Action::Start { instance }, Cause::Requested("restart")) =
-            (&step.action, &step.cause)
+        if let (Action::Start { instance }, Cause::Requested(RESTART)) = (&step.action, &step.cause)
         {
             let dir = self.dirs().project(&instance.project)?;
             journal::note(&dir.instance(&instance.name)?, "restart", &[]);

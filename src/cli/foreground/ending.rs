@@ -9,9 +9,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::run::{Run, observe};
 use super::{Followed, Scene};
-use crate::backend::{Backend as _, Made};
+use crate::backend::{Backend as _, Made, in_one_line};
 use crate::cli::carry_out::outcome;
-use crate::cli::shown::in_one_line;
 use crate::cli::signals::Signals;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;

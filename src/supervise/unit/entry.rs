@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 
 use super::Unit;
+use crate::backend::in_one_line;
 use crate::backend::process::Record;
 use crate::backend::process::protocol::Failure;
 use crate::state::Fingerprint;
@@ -25,10 +26,9 @@ impl Unit {
             .create()
             .and_then(|()| self.record.write(&self.dir))
         {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
             return Some(format!(
-                "{whom} runs without its entry in the ledger, which somebody has removed: {error}{}",
-                cause.unwrap_or_default()
+                "{whom} runs without its entry in the ledger, which somebody has removed: {}",
+                in_one_line(&error)
             ));
         }
         if had_files {
