@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -57,10 +57,19 @@ pub struct Extras {
 /// The way into a control group.
 #[derive(Debug)]
 pub struct Door {
-    /// Its `cgroup.procs`, open for writing.
-    pub procs: File,
+    /// Its directory.
+    pub dir: OwnedFd,
     /// Not to be run outside of it.
     pub is_needed: bool,
+}
+
+impl Door {
+    /// Goes through it. Allocates nothing.
+    fn enter(&self) -> rustix::io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let procs = rustix::fs::openat(&self.dir, c"cgroup.procs", flags, Mode::empty())?;
+        rustix::io::write(&procs, b"0").map(drop)
+    }
 }
 
 impl Extras {
@@ -182,8 +191,8 @@ impl Launch<'_> {
             way,
             limits: limits.collect(),
             door: extras.door.as_ref().and_then(|door| {
-                let procs = door.procs.try_clone().ok()?;
-                Some((procs, door.is_needed))
+                let dir = door.dir.try_clone().ok()?;
+                Some(Door { dir, ..*door })
             }),
             oom_score_adj: extras.oom_score_adj.map(|value| value.to_string()),
             user: self.user.map(|account| {
@@ -208,14 +217,16 @@ pub struct Ready {
 impl Ready {
     /// What is open for it.
     pub fn descriptors(&self) -> Option<i32> {
-        let (procs, _) = self.inside.door.as_ref()?;
-        Some(procs.as_raw_fd())
+        let door = self.inside.door.as_ref()?;
+        Some(door.dir.as_raw_fd())
     }
 
     /// Returns once the process runs its program, with its pid, or with the reason why it cannot.
     pub fn begin(mut self, ends: [OwnedFd; 3]) -> io::Result<u32> {
         let inside = self.inside;
-        self.program.start(ends, &|| inside.enter())
+        let group = inside.door.as_ref().map(|door| door.dir.as_fd());
+        let enter = |is_in_group| inside.enter(is_in_group);
+        self.program.start(ends, group, &enter)
     }
 }
 
@@ -232,8 +243,7 @@ pub enum Way {
 struct Inside {
     way: Way,
     limits: Vec<(Resource, Rlimit)>,
-    /// The control group to be in, and whether not to be run outside of it.
-    door: Option<(File, bool)>,
+    door: Option<Door>,
     oom_score_adj: Option<String>,
     user: Option<(Uid, Gid, Vec<Gid>)>,
     hosts: Option<Hosts>,
@@ -246,16 +256,16 @@ impl Inside {
     /// In the new process. Only system calls that are async-signal-safe (signal-safety(7)), on memory that was
     /// allocated before: nothing here may allocate or take a lock.
     #[expect(unsafe_code, reason = "signal dispositions have no safe interface")]
-    fn enter(&self) -> io::Result<()> {
+    fn enter(&self, is_in_group: bool) -> io::Result<()> {
         let at = |part: Part| move |error: io::Error| part.mark(error);
         setsid().map_err(|error| Part::Session.mark(error.into()))?;
         if self.way == Way::OnTerminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())
                 .map_err(|error| Part::Terminal.mark(error.into()))?;
         }
-        if let Some((procs, is_needed)) = &self.door {
-            let entered = rustix::io::write(procs, b"0");
-            if *is_needed {
+        if let Some(door) = self.door.as_ref().filter(|_| !is_in_group) {
+            let entered = door.enter();
+            if door.is_needed {
                 entered.map_err(|error| Part::Group.mark(error.into()))?;
             }
         }
@@ -361,7 +371,7 @@ impl Part {
 fn prepare(command: &mut Command, inside: Inside) {
     // SAFETY: see `Inside::enter`.
     unsafe {
-        command.pre_exec(move || inside.enter());
+        command.pre_exec(move || inside.enter(false));
     }
 }
 

@@ -1,27 +1,25 @@
-//! Runs a program in a new process that borrows our memory until then instead of copying it
-//! (`CLONE_VM | CLONE_VFORK` of `clone(2)`, which is how `posix_spawn(3)` does it): of a copy nothing would be used
-//! but a few system calls, and making, faulting in and dropping it costs more than all the rest of a start.
+//! Runs a program in a new process that borrows our memory until then ([`clone`](super::clone), which is how
+//! `posix_spawn(3)` does it) instead of copying it: of a copy nothing would be used but a few system calls, and
+//! making, faulting in and dropping it costs more than all the rest of a start.
 //!
 //! What runs on the borrowed memory allocates nothing, takes no lock and only makes system calls; we stand still
 //! meanwhile. The process has descriptors, signal dispositions and a current directory of its own.
 
 use std::ffi::{CStr, CString, c_char};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, clone};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-/// What the new process has to stand on before it runs its program, in bytes.
-const STACK: usize = 32 * 1024;
+use super::clone::on_our_memory;
 
 /// Where programs are looked for when `PATH` does not say.
 const USUAL_PATH: &str = "/bin:/usr/bin";
@@ -105,8 +103,8 @@ impl Program {
         })
     }
 
-    /// Starts it with these standard streams; `within` is called in the new process, in its directory. Returns its
-    /// pid once it runs, or why it does not.
+    /// Starts it with these standard streams, in this control group if it can be made there; `within` is called in the
+    /// new process, in its directory, with whether it was. Returns its pid once it runs, or why it does not.
     ///
     /// # Errors
     /// What the system said.
@@ -117,7 +115,8 @@ impl Program {
     pub(super) fn start(
         &mut self,
         ends: [OwnedFd; 3],
-        within: &dyn Fn() -> io::Result<()>,
+        group: Option<BorrowedFd<'_>>,
+        within: &dyn Fn(bool) -> io::Result<()>,
     ) -> io::Result<u32> {
         // One of them must not be overwritten by another before it is in its place.
         let ends = ends.map(|end| {
@@ -130,36 +129,25 @@ impl Program {
         let [stdin, stdout, stderr] = ends;
         let ends = [stdin?, stdout?, stderr?];
         let cause = AtomicI32::new(0);
-        let mut stack = vec![0; STACK];
         let signals = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-        let started = {
-            let child = || {
-                let error = self.run(&ends, within);
-                cause.store(
-                    error.raw_os_error().unwrap_or(Errno::EIO as i32),
-                    Ordering::Relaxed,
-                );
-                127
-            };
-            let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
-            // SAFETY: the closure keeps to what the module says, on a stack of its own that lives until the new
-            // process has left it: that is when this call returns. No handler of ours runs in it, since all
-            // signals are blocked until its dispositions are the default ones.
-            unsafe {
-                clone(
-                    Box::new(child),
-                    &mut stack,
-                    flags,
-                    Some(Signal::SIGCHLD as i32),
-                )
-            }
+        let mut child = |is_in_group: bool| {
+            let error = self.run(&ends, &|| within(is_in_group));
+            cause.store(
+                error.raw_os_error().unwrap_or(Errno::EIO as i32),
+                Ordering::Relaxed,
+            );
+            127
         };
+        // SAFETY: the closure keeps to what the module says. No handler of ours runs in it, since all signals are
+        // blocked until its dispositions are the default ones.
+        let started = unsafe { on_our_memory(group, &mut child) };
         signals.thread_set_mask()?;
         let pid = started?;
         match cause.into_inner() {
-            0 => Ok(u32::try_from(pid.as_raw()).unwrap_or_default()),
+            0 => Ok(pid),
             error => {
-                let _ = nix::sys::wait::waitpid(pid, None);
+                let ended = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap_or_default());
+                let _ = nix::sys::wait::waitpid(ended, None);
                 Err(io::Error::from_raw_os_error(error))
             }
         }
@@ -261,11 +249,14 @@ mod tests {
     }
 
     /// What it writes, and its code.
-    fn run(mut program: Program, within: &dyn Fn() -> io::Result<()>) -> io::Result<(String, i32)> {
+    fn run(
+        mut program: Program,
+        within: &dyn Fn(bool) -> io::Result<()>,
+    ) -> io::Result<(String, i32)> {
         let (mut read, write) = io::pipe()?;
         let null: OwnedFd = File::open("/dev/null")?.into();
         let ends = [null.try_clone()?, write.into(), null];
-        let pid = program.start(ends, within)?;
+        let pid = program.start(ends, None, within)?;
         let mut text = String::new();
         read.read_to_string(&mut text)?;
         let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
@@ -283,7 +274,7 @@ mod tests {
             Some("/nowhere:/bin"),
             &["me", "-c", "echo $0 \"$A\" $PWD $1; exit 3", "x", "y"],
         );
-        let (text, code) = run(sh, &|| Ok(())).unwrap();
+        let (text, code) = run(sh, &|_| Ok(())).unwrap();
         assert_eq!((text.as_str(), code), ("x b c / y\n", 3));
     }
 
@@ -300,15 +291,15 @@ mod tests {
                 &["tool", "it"],
             )
         };
-        let error = |program: Program| run(program, &|| Ok(())).unwrap_err().raw_os_error();
+        let error = |program: Program| run(program, &|_| Ok(())).unwrap_err().raw_os_error();
         assert_eq!(
             error(program("no-such-tool", Some("/bin"), &["x"])),
             Some(Errno::ENOENT as i32)
         );
         assert_eq!(error(tool()), Some(Errno::EACCES as i32));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        assert_eq!(run(tool(), &|| Ok(())).unwrap().0, "by the shell it\n");
-        let refused = || Err(io::Error::from_raw_os_error(Errno::EPERM as i32));
+        assert_eq!(run(tool(), &|_| Ok(())).unwrap().0, "by the shell it\n");
+        let refused = |_| Err(io::Error::from_raw_os_error(Errno::EPERM as i32));
         assert_eq!(
             run(tool(), &refused).unwrap_err().raw_os_error(),
             Some(Errno::EPERM as i32)
@@ -330,7 +321,7 @@ mod tests {
             current: Some(77),
             maximum: Some(77),
         };
-        let within = || {
+        let within = |_| {
             rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
             Ok(())
         };
@@ -352,10 +343,10 @@ mod tests {
             path.to_str().unwrap().to_owned()
         };
         let foreign = make("foreign", b"\x7fELF\x02\x01\x01\0\0\0\0\0\necho it ran");
-        let error = run(program(&foreign, None, &["foreign"]), &|| Ok(())).unwrap_err();
+        let error = run(program(&foreign, None, &["foreign"]), &|_| Ok(())).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(Errno::ENOEXEC as i32));
         let script = make("script", b"echo it ran");
-        let ran = run(program(&script, None, &["script"]), &|| Ok(())).unwrap();
+        let ran = run(program(&script, None, &["script"]), &|_| Ok(())).unwrap();
         assert_eq!(ran, ("it ran\n".to_owned(), 0));
     }
 }

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod child;
 mod choices;
 mod client;
+mod clone;
 mod convert;
 mod declared;
 pub mod dirs;

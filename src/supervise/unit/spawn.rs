@@ -2,8 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::process::Stdio;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group};
@@ -190,7 +189,7 @@ impl Unit {
         }
         schedule.begin(check, now);
         let spec = &self.record.spec;
-        let started = Launch {
+        let launch = Launch {
             command: &check.command,
             program: None,
             working_dir: &spec.working_dir,
@@ -199,17 +198,23 @@ impl Unit {
             user: spec.user.as_ref(),
             descriptors: around.descriptors,
             hosts: spec.names.hosts.as_deref(),
-        }
-        .spawn_under(
-            [Stdio::null(), Stdio::null(), Stdio::null()],
-            Way::Apart,
-            &beside,
-        );
+        };
+        let started = silence().and_then(|ends| launch.ready(Way::Apart, &beside)?.begin(ends));
         match started {
-            Ok(child) => self.check = Some(child.id()),
+            Ok(pid) => self.check = Some(pid),
             Err(_) => self.on_check_ended(false, now),
         }
     }
+}
+
+/// The standard streams of what nobody hears.
+fn silence() -> io::Result<[OwnedFd; 3]> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    Ok([
+        null.try_clone()?.into(),
+        null.try_clone()?.into(),
+        null.into(),
+    ])
 }
 
 /// A keeper that was killed before it had started anything.

@@ -105,10 +105,8 @@ impl Group {
 
     /// The way into it, for a process that may or may not be run outside.
     pub fn door(&self, is_needed: bool) -> io::Result<Door> {
-        let procs = OpenOptions::new()
-            .write(true)
-            .open(self.0.join("cgroup.procs"))?;
-        Ok(Door { procs, is_needed })
+        let dir = File::open(&self.0)?.into();
+        Ok(Door { dir, is_needed })
     }
 
     /// The living processes in it and in groups that its processes have made below it.
