@@ -43,6 +43,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         removals: BTreeMap::new(),
         outcomes: BTreeMap::new(),
         made: BTreeMap::new(),
+        made_as: BTreeMap::new(),
         moved: BTreeMap::new(),
         taken: Taken {
             now: Vec::new(),
@@ -101,6 +102,8 @@ pub(super) struct Planner<'a> {
     pub(super) outcomes: BTreeMap<String, Vec<Outcome>>,
     /// The steps that make a service's instances.
     pub(super) made: BTreeMap<String, Vec<StepId>>,
+    /// The same of each instance, by its name.
+    made_as: BTreeMap<String, Vec<StepId>>,
     moved: BTreeMap<String, Vec<(String, String)>>,
     taken: Taken,
     /// The starts of those that take ports, and which they may be.
@@ -303,6 +306,10 @@ impl Planner<'_> {
         for name in service.shares_with().chain(linked) {
             before.extend(self.made.get(name).into_iter().flatten());
         }
+        // The same by its own name, where it is one of this project's.
+        for name in service.containers_named() {
+            before.extend(self.made_as.get(name).into_iter().flatten());
+        }
         if number > 1 && service.container_name.is_some() {
             self.plan.problems.push(Problem {
                 message: format!(
@@ -343,9 +350,13 @@ impl Planner<'_> {
             .add(Action::Create(Box::new(spec)), cause.clone(), before);
         let gone = self.replaced(&service.name, &aside, cause, &[made]);
         // It has its name when the old one is gone.
-        let steps = self.made.entry(service.name.clone()).or_default();
-        steps.push(made);
-        steps.extend(&gone);
+        for steps in [
+            self.made.entry(service.name.clone()).or_default(),
+            self.made_as.entry(name.clone()).or_default(),
+        ] {
+            steps.push(made);
+            steps.extend(&gone);
+        }
         let target = Target {
             backend: decided.backend,
             project: self.project.name.clone(),

@@ -348,6 +348,24 @@ fn containers_of_podman_are_named_and_stopped_by_podman() {
             "{row}"
         );
     }
+    // It is asked for what does not run as well, in words that it knows.
+    let words = [
+        "create",
+        "--ulimit",
+        "nofile=256:256",
+        "--ulimit",
+        "nproc=256:256",
+        "--publish",
+        "8085:80",
+        image,
+    ];
+    let kept = podman(&words).expect(0).stdout.trim().to_owned();
+    let rows = wharf(&["who", "8080", "8085", "--format", "json"])
+        .expect(1)
+        .json_lines();
+    for (row, id) in rows.iter().zip([&web, &kept]) {
+        assert_eq!(row["holders"][0]["container"]["id"], json!(id), "{row}");
+    }
     wharf(&["free", "8080-8081", "--force"]).expect(0);
     let running = podman(&["ps", "--quiet", "--no-trunc"]).expect(0).stdout;
     assert_eq!(running.trim(), sibling);

@@ -108,3 +108,38 @@ networks: {far: {external: true}}
         Some("docker network create far")
     );
 }
+
+#[test]
+fn a_container_named_by_itself_is_there_before_who_shares_it() {
+    let plan = World::new(
+        "
+services:
+  after:
+    image: b
+    depends_on: [home, disk]
+    network_mode: 'container:shop-home-1'
+    volumes_from: ['container:shop-disk-1:ro']
+  home: {image: b}
+  disk: {image: b}
+  linked:
+    image: b
+    depends_on: [disk]
+    external_links: ['shop-disk-1:d', 'elsewhere:e']
+",
+    )
+    .up();
+    let made = |service: &str| {
+        let mut steps = plan.steps.iter();
+        steps
+            .find(
+                |step| matches!(&step.action, Action::Create(spec) if spec.service.name == service),
+            )
+            .expect("all of them are made")
+    };
+    for (service, shared) in [("after", "home"), ("after", "disk"), ("linked", "disk")] {
+        assert!(
+            made(service).needs.contains(&made(shared).id),
+            "{service} is made without {shared}\n{plan}"
+        );
+    }
+}

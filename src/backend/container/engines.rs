@@ -238,14 +238,13 @@ impl Engine {
     /// The ports that stopped containers are configured to publish, and those for which the engine chooses one.
     async fn reserved(&self) -> Result<(Vec<Published>, Vec<Choosing>), bollard::errors::Error> {
         // One that is restarted is listed among those that run, without its ports.
-        let filters =
-            serde_json::json!({ "status": ["created", "exited", "restarting"] }).to_string();
-        let stopped: Vec<Listed> = self
-            .get(&format!(
-                "/containers/json?all=true&filters={}",
-                encoded(&filters)
-            ))
-            .await?;
+        let stopped = match self.in_state(&["created", "exited", "restarting"]).await {
+            // Podman 4 refuses a state that it does not have.
+            Err(bollard::errors::Error::DockerResponseServerError { .. }) => {
+                self.in_state(&["created", "exited"]).await?
+            }
+            answer => answer?,
+        };
         let found = join_all(stopped.iter().map(|entry| async {
             let path = format!("/containers/{}/json", encoded(&entry.id));
             // One that was removed meanwhile reserves nothing.
@@ -257,6 +256,14 @@ impl Engine {
         .await;
         let (fixed, chosen): (Vec<_>, Vec<_>) = found.into_iter().flatten().unzip();
         Ok((fixed.concat(), chosen.concat()))
+    }
+
+    /// The containers in one of these states.
+    async fn in_state(&self, states: &[&str]) -> Result<Vec<Listed>, bollard::errors::Error> {
+        let filters = serde_json::json!({ "status": states }).to_string();
+        let filters = encoded(&filters);
+        self.get(&format!("/containers/json?all=true&filters={filters}"))
+            .await
     }
 
     /// Sends a signal and waits until the container has ended, for `patience` at most; whether it has.

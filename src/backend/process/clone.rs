@@ -139,6 +139,7 @@ mod direct {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use nix::sys::wait::{WaitStatus, waitpid};
@@ -173,7 +174,6 @@ mod tests {
             told.store(u32::from(is_inside), Ordering::Relaxed);
             0
         };
-        use std::os::fd::AsFd as _;
         // SAFETY: it writes a number.
         let pid = unsafe { on_our_memory(Some(null.as_fd()), &mut child) }.unwrap();
         assert_eq!(told.into_inner(), 0);

@@ -4,6 +4,7 @@
 //! of what runs. A command reads the ledger and the logs itself and asks the supervisor, over its socket,
 //! only for what changes a process. Neither keeps anything in memory that the other would need.
 
+mod access;
 mod attach;
 mod attributes;
 mod carried;

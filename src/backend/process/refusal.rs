@@ -7,9 +7,10 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
+use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
 
+use super::access;
 use super::child::Part;
 use super::ledger::Account;
 
@@ -131,9 +132,8 @@ impl Attempt<'_> {
         };
         let is_named = self.program.is_some() || first.contains('/');
         let may_run = || {
-            use std::os::unix::fs::PermissionsExt as _;
-            fs::metadata(&file)
-                .is_ok_and(|facts| !facts.is_dir() && facts.permissions().mode() & 0o111 != 0)
+            let way = file.parent().and_then(|directory| self.barred(directory));
+            way.is_none() && access::runs(self.user, &file)
         };
         // Where PATH is gone through, another place may have it, too.
         if is_named && !may_run() {
@@ -238,13 +238,7 @@ impl Attempt<'_> {
 
     /// The first of these directories, from the root on, that whoever was to run it may not enter.
     fn barred(&self, directory: &Path) -> Option<PathBuf> {
-        let Some(user) = self.user else {
-            return barred(directory);
-        };
-        let mut above: Vec<&Path> = directory.ancestors().collect();
-        above.reverse();
-        let closed = |part: &&Path| fs::metadata(part).is_ok_and(|facts| is_closed(user, &facts));
-        above.into_iter().find(closed).map(Path::to_owned)
+        access::barred(self.user, directory)
     }
 
     /// To whom something is closed, where it is not ourselves.
@@ -317,7 +311,7 @@ fn forbidden(file: &Path, says: &str) -> (String, String) {
     }
     if let Some(interpreter) = interpreter(file) {
         let interpreter = interpreter.trim_end().to_owned();
-        if access(interpreter.as_str(), Access::EXEC_OK).is_err() {
+        if !access::runs(None, Path::new(&interpreter)) {
             return (
                 format!(
                     "{says}: {interpreter}, which {shown} is to be run by, may not be executed"
@@ -410,20 +404,6 @@ fn missing(file: &Path) -> Option<Way> {
     None
 }
 
-/// Whether a user may not enter a directory, as its mode says (`path_resolution(7)`).
-fn is_closed(user: &Account, directory: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let is_of_group = user.gid == directory.gid() || user.groups.contains(&directory.gid());
-    let bit = if user.uid == directory.uid() {
-        0o100
-    } else if is_of_group {
-        0o010
-    } else {
-        0o001
-    };
-    user.uid != 0 && directory.is_dir() && directory.mode() & bit == 0
-}
-
 /// Why nothing can be run in a directory that is none.
 fn missing_directory(directory: &Path) -> (String, String) {
     let shown = directory.display();
@@ -448,16 +428,6 @@ fn missing_directory(directory: &Path) -> (String, String) {
         ),
         format!("{correct}: ls -ld {}", file.display()),
     )
-}
-
-/// The first of these directories, from the root on, that we may not enter.
-fn barred(directory: &Path) -> Option<PathBuf> {
-    let mut above: Vec<&Path> = directory.ancestors().collect();
-    above.reverse();
-    above
-        .into_iter()
-        .find(|part| access(*part, Access::EXEC_OK) == Err(Errno::ACCESS))
-        .map(Path::to_owned)
 }
 
 /// Why it never came to the program.
