@@ -747,3 +747,42 @@ fn links_extra_hosts_hostnames_and_shared_namespaces_go_along() {
     // With the dot at its end that says that it is the whole name.
     answers("job", "db.", "db");
 }
+
+#[test]
+fn a_link_leads_to_its_service_wherever_that_moves() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let image = engine.busybox();
+    sandbox.write("www/who", "db");
+    let server = "[httpd, -f, -p, '8090', -h, ./www]";
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  db:\n    image: {image}\n    pull_policy: never\n    stop_grace_period: 0s\n    \
+             working_dir: /\n    volumes: ['./www:/www:ro']\n    command: {server}\n    expose: ['8090']\n    \
+             x-wharf: {{process: {{command: [busybox, httpd, -f, -p, '127.0.0.1:8090', -h, www], \
+             working_dir: .}}}}\n  \
+             web:\n    image: {image}\n    pull_policy: never\n    stop_grace_period: 0s\n    links: ['db:database']\n    \
+             command: [sleep, '1000']\n    x-wharf: {{process: {{command: [sleep, '1000']}}}}\n"
+        ),
+    );
+    let answers = || {
+        eventually("the link works", || {
+            (ask(&sandbox, "web", "database", 8090) == "db").then_some(())
+        });
+    };
+    // Made while its service is local, made while that moves, and made beside its container.
+    for words in [
+        &["--local", "db", "--container", "web"][..],
+        &["--container", "db"],
+        &["--local", "db,web"],
+        &["--container", "db,web"],
+        &["--local", "db"],
+        &["--container", "db"],
+    ] {
+        sandbox
+            .wharf(&[&["up", "-d"][..], words].concat())
+            .expect(0);
+        answers();
+    }
+}

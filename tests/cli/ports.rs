@@ -358,14 +358,14 @@ fn containers_of_podman_are_named_and_stopped_by_podman() {
         "--publish",
         "8085:80",
         image,
+        "httpd",
     ];
     let kept = podman(&words).expect(0).stdout.trim().to_owned();
     let rows = wharf(&["who", "8080", "8085", "--format", "json"])
         .expect(1)
         .json_lines();
-    for (row, id) in rows.iter().zip([&web, &kept]) {
-        assert_eq!(row["holders"][0]["container"]["id"], json!(id), "{row}");
-    }
+    assert_eq!(rows[0]["holders"][0]["container"]["id"], json!(web));
+    assert_eq!(rows[1]["reserved"][0]["id"], json!(kept));
     wharf(&["free", "8080-8081", "--force"]).expect(0);
     let running = podman(&["ps", "--quiet", "--no-trunc"]).expect(0).stdout;
     assert_eq!(running.trim(), sibling);

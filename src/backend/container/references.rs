@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::reply::Listed;
 use super::{Engine, labels, observe};
 use crate::backend::BackendError;
+use crate::naming::Role;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::volumes_of;
 use crate::state::Fingerprint;
@@ -16,8 +17,18 @@ use crate::state::Fingerprint;
 #[derive(Debug)]
 pub(super) struct References<'a> {
     spec: &'a InstanceSpec,
-    /// Name and id of each service's containers, by name.
-    containers: BTreeMap<String, Vec<(String, String)>>,
+    /// Each service's containers, by name.
+    containers: BTreeMap<String, Vec<Container>>,
+}
+
+/// A container that is referred to. The service's own come first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Container {
+    /// Whether it is a relay in the place of a local service.
+    stands_in: bool,
+    /// What a link to it names.
+    target: String,
+    id: String,
 }
 
 impl<'a> References<'a> {
@@ -45,7 +56,16 @@ impl<'a> References<'a> {
             let Some(service) = entry.labels.get(labels::SERVICE) else {
                 continue;
             };
-            let named = (name(&entry), entry.id.clone());
+            let target = match Role::of(&entry.labels) {
+                // Its own name goes with it, and the service's stays with whoever comes after it.
+                Some(_) => service.clone(),
+                None => name(&entry),
+            };
+            let named = Container {
+                stands_in: Role::of(&entry.labels).is_some(),
+                target,
+                id: entry.id.clone(),
+            };
             let containers = references.containers.entry(service.clone()).or_default();
             containers.push(named);
             containers.sort();
@@ -80,11 +100,14 @@ impl<'a> References<'a> {
         let mut links = Vec::new();
         for link in &spec.service.links {
             let (service, alias) = link.split_once(':').unwrap_or((link, link));
-            for (container, _) in self.containers.get(service).into_iter().flatten() {
-                links.push(format!("{container}:{alias}"));
-                links.push(format!("{container}:{service}-{}", spec.number));
+            let all = self.containers.get(service).map_or(&[][..], Vec::as_slice);
+            let kind = all.first().map(|first| first.stands_in);
+            for container in all.iter().filter(|it| Some(it.stands_in) == kind) {
+                let target = &container.target;
+                links.push(format!("{target}:{alias}"));
+                links.push(format!("{target}:{service}-{}", spec.number));
                 links.push(format!(
-                    "{container}:{}-{service}-{}",
+                    "{target}:{}-{service}-{}",
                     spec.project.name, spec.number
                 ));
             }
@@ -108,7 +131,7 @@ impl<'a> References<'a> {
     fn first(&self, service: &str) -> Result<String, BackendError> {
         let containers = self.containers.get(service);
         match containers.and_then(|containers| containers.first()) {
-            Some((_, id)) => Ok(id.clone()),
+            Some(container) => Ok(container.id.clone()),
             None => Err(BackendError::Unsupported(format!(
                 "{}: service `{service}`, whose namespace or volumes it shares, has no container",
                 self.spec.name
