@@ -14,6 +14,7 @@ mod containers;
 mod doctor;
 mod dropin;
 mod errors;
+mod escapees;
 mod flags;
 mod foreground;
 mod graph;

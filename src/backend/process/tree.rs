@@ -6,10 +6,12 @@
 //! `setsid(2)` has another session, and one that cleared its environment has no run id; it takes all three
 //! at once to leave.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+
+use rustix::io::Errno;
 
 use super::ledger::Record;
 use super::run::{ProcessId, RUN_ID, Stat};
@@ -18,22 +20,27 @@ use crate::port::proc_file;
 /// The kernel's thread parent; its children have no environment.
 const KTHREADD: u32 = 2;
 
-/// A process that has vanished between the listing and the look at it may have left a child that the
-/// listing does not show: then the list is gone through again, this often at most.
-const PASSES: usize = 3;
+/// A process that has ended between the listing and the look at it may have left a child that the
+/// listing does not show: then the list is gone through again, this often at most. What has ended before looks the
+/// same, and is known the next time.
+const PASSES: usize = 5;
 
 /// All processes at one moment. Environments are read when asked for, once.
 #[derive(Debug)]
 pub struct Snapshot {
     processes: BTreeMap<u32, Stat>,
     run_ids: RefCell<BTreeMap<u32, Option<String>>>,
+    /// Whether everybody that was listed at last was there to be looked at.
+    is_whole: Cell<bool>,
 }
 
 impl Snapshot {
     /// Looks at every process of our pid namespace.
     pub fn take() -> io::Result<Self> {
         let mut processes = BTreeMap::new();
-        for _ in 0..PASSES {
+        let mut run_ids = BTreeMap::new();
+        let mut is_whole = false;
+        for pass in 0..PASSES {
             let mut vanished = false;
             for entry in fs::read_dir("/proc")? {
                 let name = entry?.file_name();
@@ -43,19 +50,47 @@ impl Snapshot {
                 if processes.contains_key(&pid) {
                     continue;
                 }
-                match Stat::read(pid) {
-                    Some(stat) => drop(processes.insert(pid, stat)),
-                    None => vanished = true,
+                let Some(stat) = Stat::read(pid) else {
+                    vanished = true;
+                    continue;
+                };
+                vanished |= stat.dead;
+                if pass > 0 && !stat.dead {
+                    // It has come since the first list, and may have gone before anybody asks.
+                    match try_run_id(pid) {
+                        Ok(id) => drop(run_ids.insert(pid, id)),
+                        Err(_) => vanished = true,
+                    }
                 }
+                processes.insert(pid, stat);
             }
-            if !vanished {
+            is_whole = !vanished;
+            if is_whole {
                 break;
             }
         }
         Ok(Self {
             processes,
-            run_ids: RefCell::default(),
+            run_ids: RefCell::new(run_ids),
+            is_whole: Cell::new(is_whole),
         })
+    }
+
+    /// Whether nobody was missed: everybody that was listed at last, and looked at for [`Snapshot::tree`], was there.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole.get()
+    }
+
+    /// Who the parents of these are, where that is none of them: who adopts what they leave.
+    pub fn adopters(&self, tree: &[ProcessId]) -> Vec<u32> {
+        let parents = tree.iter().filter_map(|id| self.processes.get(&id.pid));
+        let mut found: Vec<u32> = parents
+            .map(|stat| stat.parent)
+            .filter(|parent| *parent > 0 && tree.iter().all(|id| id.pid != *parent))
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// The living processes of a run, by pid. `keeper` is the parent of the main process and of the run's
@@ -178,7 +213,12 @@ impl Snapshot {
         self.run_ids
             .borrow_mut()
             .entry(pid)
-            .or_insert_with(|| read_run_id(pid))
+            .or_insert_with(|| {
+                try_run_id(pid).unwrap_or_else(|_| {
+                    self.is_whole.set(false);
+                    None
+                })
+            })
             .as_deref()
             == Some(run_id)
     }
@@ -186,12 +226,26 @@ impl Snapshot {
 
 /// The run id in the environment that a process was started with; `None` as well where it is not ours to
 /// read.
-pub(super) fn read_run_id(pid: u32) -> Option<String> {
-    let text = proc_file::read(format!("/proc/{pid}/environ")).ok()?;
-    text.split(|byte| *byte == 0).find_map(|entry| {
+pub(crate) fn read_run_id(pid: u32) -> Option<String> {
+    try_run_id(pid).ok().flatten()
+}
+
+/// The same; an error where the process has gone.
+fn try_run_id(pid: u32) -> io::Result<Option<String>> {
+    let text = match proc_file::read(format!("/proc/{pid}/environ")) {
+        Ok(text) => text,
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) =>
+        {
+            return Err(error);
+        }
+        Err(_) => return Ok(None),
+    };
+    Ok(text.split(|byte| *byte == 0).find_map(|entry| {
         let value = entry.strip_prefix(RUN_ID.as_bytes())?.strip_prefix(b"=")?;
         Some(std::str::from_utf8(value).ok()?.to_owned())
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -221,6 +275,7 @@ mod tests {
         Snapshot {
             processes: stats.iter().map(|stat| (stat.id.pid, *stat)).collect(),
             run_ids: RefCell::new(known),
+            is_whole: Cell::new(true),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Killing what forks and ends faster than all processes can be listed: by the time one of it is found in a list, its
-//! child is the one that lives. Whoever has lost its parent is a child of the run's keeper at that moment, and the
-//! kernel lists those by themselves, in microseconds.
+//! child is the one that lives. Whoever has lost its parent is at that moment a child of whoever adopts the orphans of
+//! the run, which is its keeper while that lives; and the kernel lists children by themselves, in microseconds.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
@@ -11,24 +12,34 @@ use crate::backend::process::run::{ProcessId, Stat, send};
 /// How long the supervisor may be at this at a time: others wait for it.
 const BUDGET: Duration = Duration::from_millis(50);
 
-/// Kills the children of the keeper, and those that take their places, until there is no new one.
-pub(super) fn chase(keeper: ProcessId) {
+/// Kills the children of these that belong to the run, and those that take their places, until there is no new one.
+pub(super) fn chase(parents: &[u32], is_of_run: impl Fn(u32) -> bool) {
     let begun = Instant::now();
     let mut killed: Vec<ProcessId> = Vec::new();
-    while begun.elapsed() < BUDGET && keeper.is_alive() {
+    // Within this time no pid comes round again.
+    let mut strangers: BTreeSet<i32> = BTreeSet::new();
+    while begun.elapsed() < BUDGET {
         let before = killed.len();
-        for pid in children(keeper.pid) {
-            let Some(number) = Pid::from_raw(pid) else {
-                continue;
-            };
-            let Ok(fd) = pidfd_open(number, PidfdFlags::empty()) else {
-                continue;
-            };
-            // Looked at after it was tied down: it is this one whose parent the keeper is, or it has ended.
-            let Some(stat) = Stat::read(pid.unsigned_abs()) else {
-                continue;
-            };
-            if stat.parent == keeper.pid && !stat.dead && !killed.contains(&stat.id) {
+        for parent in parents {
+            for pid in children(*parent) {
+                let Some(number) = Pid::from_raw(pid).filter(|_| !strangers.contains(&pid)) else {
+                    continue;
+                };
+                let Ok(fd) = pidfd_open(number, PidfdFlags::empty()) else {
+                    continue;
+                };
+                // Looked at after it was tied down: it is this one whose parent that is, or it has ended.
+                let number = pid.unsigned_abs();
+                let Some(stat) = Stat::read(number).filter(|stat| stat.parent == *parent) else {
+                    continue;
+                };
+                if killed.contains(&stat.id) || stat.dead {
+                    continue;
+                }
+                if !is_of_run(number) {
+                    strangers.insert(pid);
+                    continue;
+                }
                 // One that may not be signalled is reported when its time is over.
                 drop(send(&fd, Signal::KILL.as_raw()));
                 killed.push(stat.id);

@@ -10,7 +10,15 @@ use super::{GROUP_RETRY, Settled, Surroundings, Unit};
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::remains::Remains;
 use crate::backend::process::run::{ProcessId, Survivor, boot_id, send};
+use crate::backend::process::tree::{Snapshot, read_run_id};
 use crate::supervise::lifecycle::{Action, Event, Phase};
+
+/// So many lists in succession that have missed somebody and do not show the run are believed: on a busy machine
+/// somebody comes and goes all the time.
+const UNSURE: u32 = 10;
+
+/// Pause before who has gone while it was looked at is looked for again.
+const SOON: Duration = Duration::from_millis(2);
 
 /// Pause between two looks at a control group that has been given up on.
 const LEFT_RETRY: Duration = Duration::from_secs(1);
@@ -143,9 +151,17 @@ impl Unit {
                 self.cleared = true;
                 return None;
             }
+            // Nobody tells when the last of it has gone: a list that has missed somebody proves nothing.
+            if !around.snapshot().is_some_and(Snapshot::is_whole) && self.unsure < UNSURE {
+                self.unsure += 1;
+                self.look_again = Some(around.now.saturating_add(GROUP_RETRY));
+                return None;
+            }
+            self.unsure = 0;
             self.is_clear = true;
             return self.apply(Event::TreeGone, around);
         }
+        self.unsure = 0;
         self.cleared = false;
         let signal = if polite {
             self.record.spec.stop_signal
@@ -165,12 +181,36 @@ impl Unit {
         }
         // Where what was known has been killed and there are others: they come faster than they are found.
         let is_new = |id: &ProcessId| !self.known.contains(id);
-        if let Some(keeper) = self.keeper.as_ref().filter(|_| !polite)
-            && tree.iter().any(is_new)
-        {
-            chase(keeper.id);
+        if !polite && tree.iter().any(is_new) {
+            self.chase(&tree, around);
+        }
+        if self.watched.is_empty() && self.main.is_none() {
+            // All that was found has gone by now, and what it has left has not been seen.
+            self.look_again = Some(around.now.saturating_add(SOON));
         }
         self.known = tree;
         None
+    }
+
+    /// Kills what is found too late, where it appears.
+    fn chase(&self, tree: &[ProcessId], around: &mut Surroundings) {
+        if let Some(keeper) = &self.keeper {
+            return chase(&[keeper.id.pid], |_| true);
+        }
+        let run_id = self.record.id();
+        let mut parents = around
+            .snapshot()
+            .map(|all| all.adopters(tree))
+            .unwrap_or_default();
+        // Our own orphans have the same one as those of a supervisor that was killed.
+        let own = [Some(rustix::process::getpid()), rustix::process::getppid()];
+        parents.extend(
+            own.into_iter()
+                .flatten()
+                .filter_map(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok()),
+        );
+        parents.sort_unstable();
+        parents.dedup();
+        chase(&parents, |pid| read_run_id(pid).as_deref() == Some(run_id));
     }
 }

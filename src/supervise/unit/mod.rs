@@ -124,6 +124,8 @@ pub(super) struct Unit {
     output_retry: Option<Moment>,
     /// When its control group is to be looked at again: something is in it that is no process to us.
     look_again: Option<Moment>,
+    /// How many lists in succession have missed somebody and shown nothing of it.
+    unsure: u32,
     health: Option<Schedule>,
     check: Option<u32>,
     /// What the user should know and no error says.
