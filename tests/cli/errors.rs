@@ -75,6 +75,24 @@ fn a_command_that_does_not_exist() {
 }
 
 #[test]
+fn what_ends_without_its_port_is_told() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  a:\n    ports: ['{port}:80']\n    \
+             x-wharf: {{process: {{command: [sh, -c, 'echo first; echo no config >&2; exit 3']}}}}\n"
+        ),
+    );
+    sandbox
+        .wharf(&["up", "-d"])
+        .expect(0)
+        .expect_text("has exited with code 3 and never listened on")
+        .expect_text("its last line: no config");
+}
+
+#[test]
 fn two_services_on_one_port_are_refused_before_anything_starts() {
     let sandbox = Sandbox::new();
     let port = free_port();

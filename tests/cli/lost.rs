@@ -1,6 +1,7 @@
 //! Entries of the ledger that are taken away while their runs live: no second copy, and nothing that no command ends.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
@@ -18,6 +19,22 @@ fn state(sandbox: &Sandbox) -> PathBuf {
 fn files_of(sandbox: &Sandbox, service: &str) -> PathBuf {
     let name = format!("{}-{service}-1", sandbox.project());
     state(sandbox).join("instances").join(name)
+}
+
+/// The control group that was made for a process, where there can be one.
+fn group_of(process: &Process) -> Option<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{}/cgroup", process.pid())).unwrap();
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+    let found = mounts
+        .into_iter()
+        .map(|mount| mount.join(path))
+        .find(|group| group.is_dir());
+    found.filter(|group| {
+        group
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("wharf-"))
+    })
 }
 
 /// The processes of the services, by what really runs.
@@ -117,6 +134,7 @@ fn a_ledger_that_is_moved_away_starts_no_second_copy() {
     sandbox.write("compose.yaml", TWO);
     sandbox.wharf(&["up", "-d"]).expect(0);
     let first = process_of(&sandbox, "a");
+    let group = group_of(&first);
     fs::rename(state(&sandbox), sandbox.path().join("moved")).unwrap();
     let named = format!("a (pid {})", first.pid());
     for command in ["ps", "ls"] {
@@ -125,6 +143,7 @@ fn a_ledger_that_is_moved_away_starts_no_second_copy() {
     assert!(!first.ended());
     sandbox.wharf(&["up", "-d"]).expect(0).expect_text(&named);
     assert!(first.ended());
+    assert!(group.is_none_or(|group| !group.exists()));
     assert_eq!(running(&sandbox).len(), 2);
     sandbox.wharf(&["down", "-t", "0"]).expect(0);
 }
@@ -156,6 +175,12 @@ fn what_cannot_be_made_does_not_end_what_runs() {
             "/no-such-directory is missing",
         ),
         (", stop_signal: SIGNONE", "", "is not a signal"),
+        (
+            ", ulimits: {core: {soft: 2, hard: 1}}",
+            "",
+            "its soft limit may not be above",
+        ),
+        (", ulimits: {nofile: -1}", "", "sysctl fs.nr_open"),
     ] {
         file(more, top);
         sandbox
@@ -165,15 +190,32 @@ fn what_cannot_be_made_does_not_end_what_runs() {
             .expect_text("nothing was changed: what runs of service a goes on");
         assert!(!first.ended(), "{more}");
     }
-    sandbox.write(
-        "compose.yaml",
-        "services: {a: {x-wharf: {process: {command: [no-such-program]}}}}\n",
-    );
-    sandbox
-        .wharf(&["up", "-d"])
-        .expect(1)
-        .expect_text("check that `no-such-program` is installed");
-    assert!(!first.ended());
+    let script = |name: &str, first_line: &str, mode: u32| {
+        let path = sandbox.write(name, format!("{first_line}\nexec sleep 1000\n"));
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    script("orphan", "#!/no-such/interpreter", 0o755);
+    script("private", "#!/bin/sh", 0o700);
+    let mut cases = vec![
+        (
+            "no-such-program",
+            "",
+            "check that `no-such-program` is installed",
+        ),
+        ("./orphan", "", "/no-such/interpreter, which"),
+    ];
+    if rustix::process::geteuid().is_root() {
+        // Its directory is root's own as well.
+        cases.push(("./private", ", user: '65534'", "may not"));
+    }
+    for (program, more, words) in cases {
+        sandbox.write(
+            "compose.yaml",
+            format!("services: {{a: {{x-wharf: {{process: {{command: [{program}]}}}}{more}}}}}\n"),
+        );
+        sandbox.wharf(&["up", "-d"]).expect(1).expect_text(words);
+        assert!(!first.ended(), "{program}");
+    }
     file(", environment: {X: '1'}", "");
     sandbox.wharf(&["up", "-d"]).expect(0);
     assert!(first.ended());

@@ -407,7 +407,8 @@ pub fn resource(name: &str) -> Option<Resource> {
     found.map(|(_, resource)| *resource)
 }
 
-fn name_of(resource: Resource) -> &'static str {
+/// The name of this one.
+pub(super) fn name_of(resource: Resource) -> &'static str {
     let found = RESOURCES.iter().find(|(_, known)| *known == resource);
     found.map_or("", |(name, _)| name)
 }

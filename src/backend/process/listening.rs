@@ -13,7 +13,7 @@ use crate::event::{Event, Events};
 use crate::plan::step::Target;
 use crate::port::claim::Claim;
 use crate::port::release::{Barrier, barrier};
-use crate::port::{PortError, owner, process, protect, release, sockets};
+use crate::port::{PortError, one_line, owner, process, protect, release, sockets};
 use crate::state::Status;
 
 /// How long is watched. What listens later than that is not asked for: nobody declared that it will.
@@ -31,7 +31,7 @@ const NAMED: usize = 4;
 impl Processes {
     /// Watches until the instance listens on all of `claims`, or cannot any more because somebody else does:
     /// that fails, with the name of who it is. An instance that ends by itself, or takes its time, is no
-    /// failure.
+    /// failure, and is told.
     pub(super) async fn await_listening(
         &self,
         target: &Target,
@@ -72,7 +72,17 @@ impl Processes {
                         last_lines: self.last_lines(project, name),
                     });
                 }
-                (Status::Exited { .. } | Status::Dead | Status::Removing, None) => return Ok(()),
+                (Status::Exited { code }, None) => {
+                    let last = self.last_lines(project, name).pop();
+                    events.send(Event::Note(format!(
+                        "{name} has exited with code {code} and never listened on {}{}; see it whole: wharf logs {}",
+                        listed(&waiting),
+                        last.map_or_else(String::new, |line| format!("; its last line: {}", one_line(&line))),
+                        target.service
+                    )));
+                    return Ok(());
+                }
+                (Status::Dead | Status::Removing, None) => return Ok(()),
                 (_, Some((claim, thief))) => {
                     let since = met.get_or_insert_with(Instant::now);
                     if since.elapsed() >= BESIDE {
@@ -82,11 +92,10 @@ impl Processes {
                 (_, None) => met = None,
             }
             if begin.elapsed() >= PATIENCE {
-                let ports: Vec<String> = waiting.iter().map(ToString::to_string).collect();
                 let elsewhere = self.elsewhere(project, name);
                 events.send(Event::Note(format!(
                     "{name} runs and does not listen on {} yet{}",
-                    ports.join(", "),
+                    listed(&waiting),
                     elsewhere.map_or_else(String::new, |it| format!("; {it}"))
                 )));
                 return Ok(());
@@ -153,6 +162,11 @@ impl Processes {
         }
         Ok(waiting)
     }
+}
+
+fn listed(claims: &[&Claim]) -> String {
+    let ports: Vec<String> = claims.iter().map(ToString::to_string).collect();
+    ports.join(", ")
 }
 
 /// Who else listens there. An engine's proxy may do so for the instance, which then is `docker run`.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::cgroup::{Group, View};
 use super::dirs::{Dirs, ProjectDir};
 use super::ledger::Record;
 use super::protocol::Request;
@@ -35,6 +36,9 @@ const ANSWERING: Duration = Duration::from_millis(500);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// So many lists that have missed somebody and show nothing are believed.
+const UNSURE: u32 = 10;
+
 /// How the command line of a keeper begins.
 const TITLE: &[u8] = b"keeper of ";
 
@@ -44,6 +48,8 @@ struct Lost {
     run_id: String,
     main: Option<ProcessId>,
     keeper: Option<ProcessId>,
+    /// Its control group, where it is in one.
+    group: Option<Group>,
 }
 
 /// Where the runs of a project write their errors to, and what it has of them.
@@ -166,6 +172,10 @@ async fn end(project: &str, lost: &[Lost], attendants: &[ProcessId]) -> Result<(
         while attendants.iter().any(|one| one.is_alive()) {
             tokio::time::sleep(PAUSE).await;
         }
+        for group in lost.iter().filter_map(|one| one.group.as_ref()) {
+            // Empty by now, as a rule; one that stays disturbs nobody.
+            drop(group.remove());
+        }
         return Ok(());
     }
     let all = look()?;
@@ -176,7 +186,9 @@ async fn end(project: &str, lost: &[Lost], attendants: &[ProcessId]) -> Result<(
 
 impl Lost {
     fn tree(&self, all: &Snapshot) -> Vec<ProcessId> {
-        all.tree(&self.run_id, self.main, self.keeper, &[])
+        let in_group = self.group.as_ref().map(Group::members);
+        let known = in_group.unwrap_or_default();
+        all.tree(&self.run_id, self.main, self.keeper, &known)
     }
 
     fn words(&self) -> String {
@@ -194,12 +206,15 @@ impl Lost {
 /// Waits until nothing is left; whether that is so in time.
 async fn gone(lost: &[Lost], patience: Duration, kill: bool) -> Result<bool, BackendError> {
     let until = Instant::now() + patience;
+    let mut unsure = 0;
     loop {
         let all = look()?;
         let left: Vec<ProcessId> = lost.iter().flat_map(|one| one.tree(&all)).collect();
-        if left.is_empty() {
+        // What forks faster than it is listed is not there in a list that has missed somebody.
+        if left.is_empty() && (all.is_whole() || unsure == UNSURE) {
             return Ok(true);
         }
+        unsure += u32::from(left.is_empty());
         if Instant::now() >= until {
             return Ok(false);
         }
@@ -315,10 +330,17 @@ fn lost(all: &Snapshot, writers: &BTreeSet<u32>, project: &str) -> Vec<Lost> {
             *known = known.or_else(|| keeper(pid, writers));
         }
     }
+    // Where this command would have its own made.
+    let place = View::once().find(&BTreeSet::new());
+    let group = |run_id: &str| {
+        let planned = Group::planned(place.as_ref()?, run_id);
+        planned.path().is_dir().then_some(planned)
+    };
     let mut lost: Vec<Lost> = keepers
         .into_iter()
         .map(|(run_id, keeper)| Lost {
             main: all.main_of(&run_id),
+            group: group(&run_id),
             run_id,
             keeper,
         })

@@ -139,6 +139,10 @@ impl Attempt<'_> {
         if is_named && !may_run() {
             return because(Errno::ACCESS);
         }
+        let names_nobody = |name: String| !self.working_dir.join(name).exists();
+        if is_named && interpreter(&file).is_some_and(names_nobody) {
+            return because(Errno::NOENT);
+        }
         None
     }
 
@@ -452,6 +456,16 @@ fn within(part: Part, errno: i32) -> Refusal {
         Part::Score => (
             "cannot have its oom_score_adj".to_owned(),
             "a value below that of the shell needs CAP_SYS_RESOURCE: cat /proc/$$/oom_score_adj"
+                .to_owned(),
+        ),
+        Part::Limit(name) if errno == Errno::INVAL.raw_os_error() => (
+            format!("cannot have its `ulimits.{name}`"),
+            "its soft limit may not be above its hard one".to_owned(),
+        ),
+        Part::Limit("nofile") => (
+            "cannot have its `ulimits.nofile`".to_owned(),
+            "no more than fs.nr_open, and above the hard limit only with CAP_SYS_RESOURCE: \
+             sysctl fs.nr_open; cat /proc/$$/limits"
                 .to_owned(),
         ),
         Part::Limit(name) => (
