@@ -170,7 +170,7 @@ async fn carry(
         account.note(&event);
         progress.show(&event);
     }
-    give_up_replacements(context, backends, &report).await;
+    give_up_replacements(context, backends, Some(&report)).await;
     context.ui.warn_all(backends.processes.take_notes());
     if is_interrupted {
         for (_, error) in &report.failed {
@@ -208,8 +208,13 @@ async fn carry(
 }
 
 /// After a plan that was not carried out as a whole: what was made for the place of something that keeps it goes.
-pub(super) async fn give_up_replacements(context: &Context, backends: &Backends, report: &Report) {
-    if report.failed.is_empty() && report.skipped.is_empty() {
+/// Without a report, it is not all done.
+pub(super) async fn give_up_replacements(
+    context: &Context,
+    backends: &Backends,
+    report: Option<&Report>,
+) {
+    if report.is_some_and(|report| report.failed.is_empty() && report.skipped.is_empty()) {
         return;
     }
     for name in backends.containers.give_up_replacements().await {
