@@ -39,9 +39,15 @@ pub(super) struct Quiet {
 }
 
 impl Quiet {
-    /// The services of a plan whose images come without a word.
+    /// What of a plan comes without a word: the images of services, and what is made for one command, as with Docker
+    /// Compose.
     pub(super) fn subjects(self, plan: &Plan) -> BTreeSet<String> {
         let subject = |step: &Step| {
+            if let Action::Create(spec) = &step.action {
+                let text = step.action.to_string();
+                let (thing, _) = text.split_once(": ")?;
+                return spec.one_off.is_some().then(|| thing.to_owned());
+            }
             let (service, hidden) = if let Action::Build { service, .. } = &step.action {
                 (service, self.builds)
             } else if let Action::Pull { service, .. } = &step.action {
