@@ -156,6 +156,11 @@ pub fn waits_for(name: &str) -> Option<&str> {
     (id.len() == ID && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(own)
 }
 
+/// Whether a container waits for the name of another one that is there: it is no replica, and goes with the next `up`.
+pub fn is_left<'a>(name: &str, mut others: impl Iterator<Item = &'a str>) -> bool {
+    waits_for(name).is_some_and(|own| others.any(|other| other == own))
+}
+
 /// A loopback address for each service, the same at every call with the same `scope` (something that no other
 /// project has) and services.
 pub fn loopback_addresses<'a>(
@@ -238,6 +243,13 @@ mod tests {
         for own in ["p-web-1", "p_web_1", "my_9f8e7d6c5b4a-web-1"] {
             assert_eq!(waits_for(own), None, "{own}");
         }
+    }
+
+    #[test]
+    fn who_waits_is_left_where_another_one_has_the_name() {
+        let all = ["012345678901_p-a-1", "p-a-1", "012345678901_p-b-1"];
+        let left = all.map(|name| is_left(name, all.into_iter()));
+        assert_eq!(left, [true, false, false]);
     }
 
     #[test]

@@ -202,6 +202,8 @@ pub struct Instance {
     pub labels: BTreeMap<String, String>,
     /// Its networks, by the engine's name.
     pub networks: Vec<String>,
+    /// The container in whose network it is instead.
+    pub shares_network_of: Option<InstanceId>,
     /// Its volumes, by the engine's name.
     pub volumes: Vec<String>,
     /// Whether it is a one-off (`run`).

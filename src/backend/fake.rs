@@ -196,6 +196,7 @@ impl World {
                 .iter()
                 .map(|network| network.network.clone())
                 .collect(),
+            shares_network_of: None,
             volumes: spec.volumes.values().cloned().collect(),
             one_off: false,
             stop_grace: None,

@@ -188,10 +188,11 @@ pub enum BackendError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The engine was killed while it started a container, and cannot start it any more; it is removed.
+    /// The engine can never start a container: it was killed while it started it, or what the container shares is
+    /// gone. It is removed.
     #[error(
-        "the engine refused to start {name}, which it was starting when it was ended: it is removed, the same command \
-         again makes it anew"
+        "the engine refused to start {name}, which it can never start any more: it is removed, the same command again \
+         makes it anew"
     )]
     Stuck {
         /// The container.

@@ -277,6 +277,7 @@ mod tests {
             ending: false,
             labels: BTreeMap::new(),
             networks: Vec::new(),
+            shares_network_of: None,
             volumes: Vec::new(),
             one_off: false,
             stop_grace: None,

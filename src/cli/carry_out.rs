@@ -39,9 +39,15 @@ pub(super) struct Quiet {
 }
 
 impl Quiet {
-    /// The services of a plan whose images come without a word.
+    /// What of a plan comes without a word: the images of services, and what is made for one command, as with Docker
+    /// Compose.
     pub(super) fn subjects(self, plan: &Plan) -> BTreeSet<String> {
         let subject = |step: &Step| {
+            if let Action::Create(spec) = &step.action {
+                let text = step.action.to_string();
+                let (thing, _) = text.split_once(": ")?;
+                return spec.one_off.is_some().then(|| thing.to_owned());
+            }
             let (service, hidden) = if let Action::Build { service, .. } = &step.action {
                 (service, self.builds)
             } else if let Action::Pull { service, .. } = &step.action {
@@ -170,7 +176,7 @@ async fn carry(
         account.note(&event);
         progress.show(&event);
     }
-    give_up_replacements(context, backends, &report).await;
+    give_up_replacements(context, backends, Some(&report)).await;
     context.ui.warn_all(backends.processes.take_notes());
     if is_interrupted {
         for (_, error) in &report.failed {
@@ -208,8 +214,13 @@ async fn carry(
 }
 
 /// After a plan that was not carried out as a whole: what was made for the place of something that keeps it goes.
-pub(super) async fn give_up_replacements(context: &Context, backends: &Backends, report: &Report) {
-    if report.failed.is_empty() && report.skipped.is_empty() {
+/// Without a report, it is not all done.
+pub(super) async fn give_up_replacements(
+    context: &Context,
+    backends: &Backends,
+    report: Option<&Report>,
+) {
+    if report.is_some_and(|report| report.failed.is_empty() && report.skipped.is_empty()) {
         return;
     }
     for name in backends.containers.give_up_replacements().await {

@@ -63,7 +63,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let sight = named.sight(context.ui, &backends, &args.services).await?;
     let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
-    let instances = args.chosen(instances);
+    let instances = args.chosen(&named, instances);
     if let Some(index) = args.index {
         let [service] = args.services.as_slice() else {
             return Err(Error::usage("--index requires one service to be selected")
@@ -148,11 +148,19 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 impl Args {
-    /// Those that are to be shown, by name.
-    fn chosen(&self, mut instances: Vec<Instance>) -> Vec<Instance> {
+    /// Those that are to be shown, by name. Where no service is named, those of the file's services that `up` attaches to,
+    /// as with Docker Compose: none whose profile is off.
+    fn chosen(&self, named: &Named, mut instances: Vec<Instance>) -> Vec<Instance> {
+        let is_named = |service: &str| match named.project() {
+            Some(project) if self.services.is_empty() => project
+                .services
+                .get(service)
+                .is_some_and(|service| service.attach != Some(false)),
+            _ => self.services.is_empty() || self.services.iter().any(|name| name == service),
+        };
         instances.retain(|instance| {
             !instance.one_off
-                && (self.services.is_empty() || self.services.contains(&instance.service))
+                && is_named(&instance.service)
                 && self.index.is_none_or(|index| index == instance.number)
         });
         instances.sort_by(|a, b| a.name.cmp(&b.name));
@@ -321,6 +329,7 @@ impl Following<'_> {
     async fn alive(&self) -> Result<Vec<Instance>, Failure> {
         let ui = self.screen.context.ui;
         let mut found = self.args.chosen(
+            self.named,
             self.named
                 .sight(ui, self.backends, &self.args.services)
                 .await?

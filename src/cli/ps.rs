@@ -182,7 +182,8 @@ fn states(args: &Args) -> Result<Vec<String>> {
 }
 
 fn is_declared(named: &Named, row: &Row) -> bool {
-    named.project().is_some_and(|project| {
-        project.services.contains_key(&row.service) || project.disabled.contains(&row.service)
-    })
+    // As with Docker Compose, one whose profile is off counts as none of the project's.
+    named
+        .project()
+        .is_some_and(|project| project.services.contains_key(&row.service))
 }

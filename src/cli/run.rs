@@ -24,7 +24,7 @@ use crate::plan::policy::{Once, Policy};
 use crate::plan::step::{Action, OneOff, Target, Which};
 use crate::project::model::{Conflict, Project, PullPolicy, Restart, Service};
 use crate::project::once;
-use crate::state::BackendKind;
+use crate::state::{BackendKind, Instance};
 use crate::ui::Ui;
 
 /// The label that carries the slug.
@@ -213,16 +213,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     );
     let project = provided.await?;
     let mut settled = settle(context, &backends, &project, &placement, &mut policy).await?;
-    if settled
-        .observed
-        .instances
-        .iter()
-        .any(|instance| instance.name == called)
-    {
-        return Err(
-            Error::failed(format!("there is an instance {called} already"))
-                .hint(format!("wharf rm -s {name}, or another --name")),
-        );
+    let mut instances = settled.observed.instances.iter();
+    if let Some(holder) = instances.find(|instance| instance.name == called) {
+        return Err(is_there(holder));
     }
     let is_image = |action: &Action| {
         matches!(action, Action::Build { .. } if args.quiet_build)
@@ -268,6 +261,27 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         BackendKind::Container => once.container(&made, args.detach, alone).await,
         BackendKind::Process => once.process(&made, args.detach, alone).await,
     }
+}
+
+/// Somebody has the name that was asked for. `rm` takes no one-offs.
+fn is_there(holder: &Instance) -> Error {
+    let name = &holder.name;
+    let (what, hint) = match (holder.one_off, holder.backend) {
+        (false, _) => (
+            format!("an instance of service {}", holder.service),
+            format!("wharf rm -sf {}, or another --name", holder.service),
+        ),
+        (true, BackendKind::Container) => (
+            "of another `run`".to_owned(),
+            format!("docker rm -f {name}, or another --name"),
+        ),
+        (true, BackendKind::Process) => {
+            ("of another `run`".to_owned(), "another --name".to_owned())
+        }
+    };
+    Error::failed(format!("there is an instance {name} already"))
+        .detail(format!("it is {what}, and {}", holder.status.word()))
+        .hint(hint)
 }
 
 /// Where things run: a dependency, and the service itself, where it is now; else as usual.

@@ -337,6 +337,10 @@ fn decide_replica<'a>(
                 let what = format!("volume {volume}, which it does not have");
                 return create(old, Cause::NeededBy(what));
             }
+            if let Some(name) = sharing::lost_home(inputs, service, instance) {
+                let what = format!("{name}, whose network it is not in any more");
+                return create(old, Cause::NeededBy(what));
+            }
         }
         Recreate::Diverged | Recreate::Never => {}
     }

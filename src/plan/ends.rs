@@ -1,6 +1,6 @@
 //! What `up` ends, and when: what is replaced goes after its replacement is there, where both can be there at once.
 
-use crate::naming::waits_for;
+use crate::naming;
 use crate::plan::spec::existing;
 use crate::plan::step::{Action, Cause, StepId};
 use crate::plan::up::Planner;
@@ -83,5 +83,5 @@ impl Planner<'_> {
 /// Whether a container still waits for the name of another one that is there: it is no replica, and has the name under
 /// which a replacement would wait.
 pub(super) fn is_left(instance: &Instance, all: &[&Instance]) -> bool {
-    waits_for(&instance.name).is_some_and(|name| all.iter().any(|other| other.name == name))
+    naming::is_left(&instance.name, all.iter().map(|other| other.name.as_str()))
 }

@@ -11,7 +11,7 @@ pub(super) fn before_ends(plan: &mut Plan) {
     let mut early = BTreeSet::new();
     let mut makings = Vec::new();
     for step in &plan.steps {
-        if prepares(&step.action) && step.needs.iter().all(|need| early.contains(need)) {
+        if step.action.prepares() && step.needs.iter().all(|need| early.contains(need)) {
             early.insert(step.id);
             if matches!(step.action, Action::Create(_)) {
                 makings.push(step.id);
@@ -32,19 +32,21 @@ pub(super) fn before_ends(plan: &mut Plan) {
     }
 }
 
-/// Whether a step ends nothing, starts nothing and waits for nothing.
-fn prepares(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::Create(_)
-            | Action::Build { .. }
-            | Action::Pull { .. }
-            | Action::LoadRelay { .. }
-            | Action::PrepareRelay { .. }
-            | Action::CreateNetwork { .. }
-            | Action::UniteNetwork { .. }
-            | Action::CreateVolume { .. }
-    )
+impl Action {
+    /// Whether a step ends nothing, starts nothing and waits for nothing.
+    pub fn prepares(&self) -> bool {
+        matches!(
+            self,
+            Self::Create(_)
+                | Self::Build { .. }
+                | Self::Pull { .. }
+                | Self::LoadRelay { .. }
+                | Self::PrepareRelay { .. }
+                | Self::CreateNetwork { .. }
+                | Self::UniteNetwork { .. }
+                | Self::CreateVolume { .. }
+        )
+    }
 }
 
 /// Puts each step after what it needs, and otherwise leaves them in the order in which they were planned.

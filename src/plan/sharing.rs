@@ -1,10 +1,11 @@
 //! Instances that follow others: those that share a namespace or volumes of a container live and end
 //! with it, and `depends_on.*.restart: true` lets dependents run anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::Inputs;
 use crate::plan::decide::{Decided, Decision};
+use crate::plan::ends::is_left;
 use crate::plan::policy::Recreate;
 use crate::plan::step::{Cause, StepId};
 use crate::plan::up::Planner;
@@ -16,12 +17,17 @@ pub(super) fn hash_beside(inputs: &Inputs<'_>, service: &Service) -> Fingerprint
     let id = |name: &str| {
         // A local service's network namespace is its relay's.
         let all = inputs.observed.instances.iter().chain(&inputs.observed.own);
-        let of_service = all.filter(|instance| {
-            instance.service == name
-                && instance.backend == BackendKind::Container
-                && !instance.one_off
-        });
-        of_service
+        let of_service: Vec<&Instance> = all
+            .filter(|instance| {
+                instance.service == name
+                    && instance.backend == BackendKind::Container
+                    && !instance.one_off
+            })
+            .collect();
+        let replicas = of_service
+            .iter()
+            .filter(|instance| !is_left(instance, &of_service));
+        replicas
             .min_by_key(|instance| &instance.name)
             .map(|instance| instance.id.0.clone())
     };
@@ -31,11 +37,14 @@ pub(super) fn hash_beside(inputs: &Inputs<'_>, service: &Service) -> Fingerprint
 /// Passes on what happens to an instance to those that follow it, until nothing changes any more.
 pub(super) fn follow(inputs: &Inputs<'_>, all: &mut BTreeMap<String, Decided<'_>>) {
     loop {
-        let made: Vec<String> = names(all, |decision| matches!(decision, Decision::Create { .. }));
-        let restarted: Vec<String> = names(all, |decision| {
+        let project = &inputs.project.name;
+        let made = Names::of(project, all, |decision| {
+            matches!(decision, Decision::Create { .. })
+        });
+        let restarted = Names::of(project, all, |decision| {
             matches!(decision, Decision::Create { .. } | Decision::Restart(..))
         });
-        let started: Vec<String> = names(all, |decision| {
+        let started = Names::of(project, all, |decision| {
             !matches!(
                 decision,
                 Decision::Keep(_) | Decision::Unpause(_) | Decision::Drop(..)
@@ -44,9 +53,12 @@ pub(super) fn follow(inputs: &Inputs<'_>, all: &mut BTreeMap<String, Decided<'_>
         let mut changed = false;
         for decided in all.values_mut() {
             let service = &decided.service;
-            let shares = |names: &[String]| {
-                let mut shared = service.shares_with();
-                shared.find(|name| names.iter().any(|other| other == name))
+            let shares = |names: &Names| {
+                let mut services = service.shares_with();
+                let mut containers = service.containers_shared();
+                services
+                    .find(|name| names.services.contains(*name))
+                    .or_else(|| containers.find(|name| names.containers.contains(*name)))
             };
             let remade = (inputs.policy.recreate != Recreate::Never)
                 .then(|| shares(&made))
@@ -55,7 +67,7 @@ pub(super) fn follow(inputs: &Inputs<'_>, all: &mut BTreeMap<String, Decided<'_>
             let dependency = service
                 .depends_on
                 .iter()
-                .find(|(name, dependency)| dependency.restart && restarted.contains(name))
+                .find(|(name, dependency)| dependency.restart && restarted.services.contains(*name))
                 .map(|(name, _)| name.as_str());
             // A namespace ends with the container that it belongs to.
             let rerun = dependency
@@ -90,14 +102,55 @@ pub(super) fn follow(inputs: &Inputs<'_>, all: &mut BTreeMap<String, Decided<'_>
     }
 }
 
-fn names(
-    all: &BTreeMap<String, Decided<'_>>,
-    wanted: impl Fn(&Decision<'_>) -> bool,
-) -> Vec<String> {
-    all.iter()
-        .filter(|(_, decided)| decided.decisions.iter().any(&wanted))
-        .map(|(name, _)| name.clone())
-        .collect()
+/// Those of whose instances something becomes, and these instances.
+struct Names {
+    services: BTreeSet<String>,
+    containers: BTreeSet<String>,
+}
+
+impl Names {
+    fn of(
+        project: &str,
+        all: &BTreeMap<String, Decided<'_>>,
+        wanted: impl Fn(&Decision<'_>) -> bool,
+    ) -> Self {
+        let mut names = Self {
+            services: BTreeSet::new(),
+            containers: BTreeSet::new(),
+        };
+        for (name, decided) in all {
+            for decision in decided.decisions.iter().filter(|each| wanted(each)) {
+                names.services.insert(name.clone());
+                names.containers.insert(match decision {
+                    Decision::Create { number, .. } => {
+                        decided.service.instance_name(project, *number)
+                    }
+                    Decision::Keep(instance)
+                    | Decision::Start(instance)
+                    | Decision::Unpause(instance)
+                    | Decision::Restart(instance, _)
+                    | Decision::Drop(instance, _) => instance.name.clone(),
+                });
+            }
+        }
+        names
+    }
+}
+
+/// A container that it shares the network of by name, where that one is not the same any more: an engine keeps the id.
+pub(super) fn lost_home<'a>(
+    inputs: &Inputs<'_>,
+    service: &'a Service,
+    instance: &Instance,
+) -> Option<&'a str> {
+    let name = service
+        .network_mode
+        .as_deref()?
+        .strip_prefix("container:")?;
+    let mut all = inputs.observed.instances.iter();
+    let home = all.find(|other| other.name == name)?;
+    let is_in = instance.shares_network_of.as_ref()?;
+    (*is_in != home.id).then_some(name)
 }
 
 impl Planner<'_> {

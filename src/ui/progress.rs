@@ -23,7 +23,8 @@ impl Progress {
         }
     }
 
-    /// Without what builds and pulls of these subjects write themselves.
+    /// Without what builds and pulls of these subjects write themselves, and without steps on these subjects that do
+    /// not fail.
     #[must_use]
     pub fn without(mut self, subjects: BTreeSet<String>) -> Self {
         self.hidden = subjects;
@@ -36,6 +37,7 @@ impl Progress {
             return self.show_json(event);
         }
         match event {
+            Event::StepDone { text, .. } if self.hides(text) => {}
             Event::StepDone { text, .. } if is_kept(text) => {
                 self.ui.status(format!(" {WARN}!{WARN:#} {text}"));
             }
@@ -68,6 +70,11 @@ impl Progress {
         }
     }
 
+    fn hides(&self, text: &str) -> bool {
+        let thing = text.split_once(": ").map(|(thing, _)| thing);
+        thing.is_some_and(|thing| self.hidden.contains(thing))
+    }
+
     fn show_json(&self, event: &Event) {
         let tell = |id: &str, status: &str, text: Option<&str>| {
             let mut object = serde_json::json!({ "id": id, "status": status });
@@ -77,6 +84,7 @@ impl Progress {
             self.ui.object(&object);
         };
         match event {
+            Event::StepStarted { text, .. } | Event::StepDone { text, .. } if self.hides(text) => {}
             Event::StepStarted { text, .. } => {
                 let (id, verb) = subject(text);
                 tell(&id, words(verb).0, None);

@@ -177,3 +177,137 @@ fn the_file_that_ships_runs_in_both_forms() {
     }
     sandbox.wharf(&["down"]).expect(0);
 }
+
+#[test]
+fn what_up_in_front_cannot_prepare_costs_nothing_that_runs() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let image = engine.busybox();
+    let write = |command: &str, other: &str| {
+        sandbox.write(
+            "compose.yaml",
+            format!(
+                "services:\n  a: {{image: {image}, pull_policy: never, command: {command}, stop_grace_period: 0s}}\n  \
+                 b: {{image: '{other}', command: sleep 600, stop_grace_period: 0s}}\n"
+            ),
+        );
+    };
+    let running = || engine.of_project("container", sandbox.project());
+    write("sleep 600", image);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let before = running();
+    // A registry that refuses, and one that never answers.
+    write("sleep 700", &format!("127.0.0.1:{}/x:1", free_port()));
+    let failed = sandbox.wharf(&["up"]).expect(1);
+    let goes_on = "what ran goes on: [PROJECT]-a-1, [PROJECT]-b-1";
+    failed.expect_text(goes_on);
+    assert_eq!(running(), before);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    write(
+        "sleep 700",
+        &format!("{}/x:1", silent.local_addr().unwrap()),
+    );
+    let up = sandbox.spawn(&["up"]);
+    up.wait_for_line("-a-1: create");
+    up.signal(rustix::process::Signal::INT);
+    up.wait().expect(130).expect_text(goes_on);
+    assert_eq!(running(), before, "what was made for a is removed again");
+    let filter = format!("label=com.docker.compose.project={}", sandbox.project());
+    let up = engine.ask(&["ps", "--quiet", "--filter", &filter]);
+    assert_eq!(up.lines().count(), 2, "both run");
+}
+
+#[test]
+fn a_name_that_a_one_off_has_is_freed_by_its_hint() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let (image, name) = (engine.busybox(), format!("{}-x", sandbox.project()));
+    sandbox.write(
+        "compose.yaml",
+        format!("services:\n  a: {{image: {image}, pull_policy: never, command: sleep 600, stop_grace_period: 0s}}\n"),
+    );
+    let run = ["run", "-d", "--name", &name, "a"];
+    let first = sandbox.wharf(&run).expect(0);
+    let create = format!("{name}: create");
+    assert!(!first.stderr.contains(&create), "{first}");
+    let second = sandbox.wharf(&run).expect(1);
+    let hint = format!("docker rm -f {name}");
+    assert!(second.stderr.contains(&hint), "{second}");
+    assert!(!second.stderr.contains("wharf rm"), "{second}");
+    engine.ask(&["rm", "-f", &name]);
+    sandbox.wharf(&run).expect(0);
+}
+
+#[test]
+fn a_namespace_is_that_of_the_replica_and_not_of_what_was_left() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let image = engine.busybox();
+    let write = |command: &str| {
+        sandbox.write(
+            "compose.yaml",
+            format!(
+                "services:\n  a: {{image: {image}, pull_policy: never, command: {command}, stop_grace_period: 0s}}\n  \
+                 in: {{image: {image}, pull_policy: never, command: sleep 600, stop_grace_period: 0s, network_mode: 'service:a'}}\n  \
+                 by: {{image: {image}, pull_policy: never, command: sleep 600, stop_grace_period: 0s, \
+                 depends_on: [a], network_mode: 'container:{}-a-1'}}\n",
+                sandbox.project()
+            ),
+        );
+    };
+    write("sleep 600");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let of = |service: &str, form: &str| {
+        let name = format!("{}-{service}-1", sandbox.project());
+        engine.ask(&["inspect", "--format", form, &name])
+    };
+    // What a killed recreate leaves, as the first of all names.
+    let left = format!("000000000000_{}-a-1", sandbox.project());
+    let labels: Vec<String> = [
+        "project",
+        "service",
+        "oneoff",
+        "container-number",
+        "config-hash",
+    ]
+    .iter()
+    .map(|key| {
+        let value = of(
+            "a",
+            &format!("{{{{index .Config.Labels \"com.docker.compose.{key}\"}}}}"),
+        );
+        format!("--label=com.docker.compose.{key}={value}")
+    })
+    .collect();
+    let make = || {
+        let create = [
+            "create", "--name", &left, &labels[0], &labels[1], &labels[2], &labels[3], &labels[4],
+        ];
+        engine.ask(&[&create[..], &[image, "sleep", "600"]].concat());
+    };
+    make();
+    let run = sandbox.wharf(&["run", "--rm", "-T", "--no-deps", "in", "echo", "hi"]);
+    assert_eq!(run.expect(0).stdout, "hi\n");
+    let before = ["a", "in", "by"].map(|service| of(service, "{{.Id}}"));
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    assert_eq!(
+        ["a", "in", "by"].map(|service| of(service, "{{.Id}}")),
+        before
+    );
+    assert!(
+        !engine
+            .ask(&["ps", "-a", "--format", "{{.Names}}"])
+            .contains(&left)
+    );
+    // Who is in the network by the container's name goes with it, too.
+    write("sleep 700");
+    make();
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    for service in ["in", "by"] {
+        assert_ne!(of(service, "{{.Id}}"), before[1]);
+        assert_eq!(
+            of(service, "{{.HostConfig.NetworkMode}} {{.State.Running}}"),
+            format!("container:{} true", of("a", "{{.Id}}"))
+        );
+    }
+}

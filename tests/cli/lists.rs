@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Engine, Sandbox, require_engine};
+use crate::support::{Engine, Sandbox, eventually, require_engine};
 
 /// A web server with a volume and a job that ends, both in containers, and a local process.
 fn mixed(sandbox: &Sandbox, engine: &Engine) {
@@ -372,4 +372,38 @@ fn processes_are_listed_without_an_engine() {
         .wait()
         .expect(1)
         .expect_text("cannot write the output");
+}
+
+#[test]
+fn a_service_whose_profile_is_off_is_listed_and_logged_by_name_alone() {
+    let sandbox = Sandbox::new();
+    let service = |word: &str| {
+        format!("x-wharf: {{process: {{command: [sh, -c, 'echo {word}; exec sleep 600']}}}}")
+    };
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  a: {{{}}}\n  b: {{profiles: [more], {}}}\n  c: {{attach: false, {}}}\n",
+            service("one"),
+            service("two"),
+            service("three")
+        ),
+    );
+    sandbox.wharf(&["--profile", "more", "up", "-d"]).expect(0);
+    let logs = |words: &[&str]| {
+        let all = [words, &["logs", "--no-log-prefix", "b"]].concat();
+        sandbox.wharf(&all).expect(0).stdout
+    };
+    eventually("b has written", || logs(&[]).contains("two").then_some(()));
+    eventually("a has written", || {
+        let logs = sandbox.wharf(&["logs", "--no-log-prefix"]).expect(0);
+        (logs.stdout == "one\n").then_some(())
+    });
+    let named = ["ps", "--orphans=false", "--services"];
+    assert_eq!(sandbox.wharf(&named).expect(0).stdout, "a\nc\n");
+    let with = [&["--profile", "more"], &named[..]].concat();
+    assert_eq!(sandbox.wharf(&with).expect(0).stdout, "a\nb\nc\n");
+    sandbox
+        .wharf(&["--profile", "more", "down", "-t", "0"])
+        .expect(0);
 }

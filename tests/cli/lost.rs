@@ -23,7 +23,7 @@ fn files_of(sandbox: &Sandbox, service: &str) -> PathBuf {
 
 /// The control group that was made for a process, where there can be one.
 fn group_of(process: &Process) -> Option<PathBuf> {
-    let text = fs::read_to_string(format!("/proc/{}/cgroup", process.pid())).unwrap();
+    let text = fs::read_to_string(format!("/proc/{}/cgroup", process.pid())).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
     let found = mounts

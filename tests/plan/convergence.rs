@@ -181,6 +181,83 @@ fn what_a_replacement_left_that_was_cut_off_is_no_replica() {
 }
 
 #[test]
+fn a_replacement_that_was_cut_off_is_nobody_s_home() {
+    let mut world =
+        World::new("services: {a: {image: a}, in: {image: b, network_mode: 'service:a'}}");
+    again(&mut world);
+    let mut all = world.observed.instances.iter();
+    let mut left = all.find(|each| each.service == "a").unwrap().clone();
+    left.id = wharf::state::InstanceId("f00d".to_owned());
+    left.name = "0123456789ab_shop-a-1".to_owned();
+    left.status = Status::Created;
+    world.observed.instances.insert(0, left);
+    let plan = world.up();
+    assert_eq!(plan.steps.len(), 1, "{plan}");
+    let text = plan.steps[0].action.to_string();
+    assert_eq!(text, "container 0123456789ab_shop-a-1: remove");
+}
+
+#[test]
+fn who_shares_a_container_by_its_name_is_made_anew_with_it() {
+    const BEFORE: &str = "
+services:
+  a: {image: a}
+  net: {image: b, network_mode: 'container:shop-a-1', depends_on: [a]}
+  pid: {image: b, pid: 'container:shop-a-1', depends_on: [a]}
+  vol: {image: b, volumes_from: ['container:shop-a-1:ro'], depends_on: [a]}
+  link: {image: b, external_links: ['shop-a-1:a'], depends_on: [a]}
+";
+    const AFTER: &str = "
+services:
+  a: {image: a, command: x}
+  net: {image: b, network_mode: 'container:shop-a-1', depends_on: [a]}
+  pid: {image: b, pid: 'container:shop-a-1', depends_on: [a]}
+  vol: {image: b, volumes_from: ['container:shop-a-1:ro'], depends_on: [a]}
+  link: {image: b, external_links: ['shop-a-1:a'], depends_on: [a]}
+";
+    let mut world = World::new(BEFORE);
+    assert_eq!(again(&mut world).to_string(), "");
+    world.project = load(AFTER);
+    let plan = world.up();
+    let made: Vec<&str> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            Action::Create(spec) => Some(spec.service.name.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(made, ["a", "net", "pid", "vol"], "{plan}");
+}
+
+#[test]
+fn who_is_in_the_network_of_a_container_that_is_gone_is_made_anew() {
+    let mut world = World::new(
+        "
+services:
+  a: {image: a}
+  net: {image: b, network_mode: 'container:shop-a-1', depends_on: [a]}
+  far: {image: b, network_mode: 'container:elsewhere'}
+",
+    );
+    again(&mut world);
+    let mut all = world.observed.instances.iter();
+    let home = all.find(|each| each.service == "a").unwrap().id.clone();
+    for (id, is_kept) in [(home.0.as_str(), true), ("f00d", false)] {
+        for instance in &mut world.observed.instances {
+            if instance.service != "a" {
+                instance.shares_network_of = Some(wharf::state::InstanceId(id.to_owned()));
+            }
+        }
+        let plan = world.up();
+        let text = plan.to_string();
+        assert_eq!(text.is_empty(), is_kept, "{text}");
+        assert_eq!(text.contains("container shop-net-1: create"), !is_kept);
+        assert!(!text.contains("shop-far-1"), "{text}");
+    }
+}
+
+#[test]
 fn images_are_renewed_for_containers_that_may_stay() {
     let mut world = World::new(STACK);
     assert_eq!(again(&mut world).to_string(), "");

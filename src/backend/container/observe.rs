@@ -129,6 +129,7 @@ fn instance(inspected: Inspected) -> Instance {
         asked_ports: asked_ports(&inspected.host_config.port_bindings),
         ending: false,
         networks: inspected.network_settings.networks.into_keys().collect(),
+        shares_network_of: home(&inspected.host_config.network_mode),
         volumes: inspected
             .mounts
             .into_iter()
@@ -143,6 +144,14 @@ fn instance(inspected: Inspected) -> Instance {
         readiness,
         labels,
     }
+}
+
+/// The container in whose network another one is, by that one's network mode.
+pub(super) fn home(mode: &str) -> Option<InstanceId> {
+    let id = mode.strip_prefix("container:")?;
+    // What was made with a name has the id: an engine looks it up at once.
+    let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| InstanceId(id.to_owned()))
 }
 
 /// The engine's word for a state, Podman's among them.

@@ -82,6 +82,7 @@ fn outline(entry: Listed) -> Instance {
         asked_ports: Vec::new(),
         ending: false,
         networks: entry.network_settings.networks.keys().cloned().collect(),
+        shares_network_of: observe::home(&entry.host_config.network_mode),
         volumes: entry
             .mounts
             .iter()
@@ -129,6 +130,7 @@ mod tests {
             "Labels": {"com.docker.compose.project": "p", "com.docker.compose.service": "web",
                        "com.docker.compose.container-number": "1",
                        "com.docker.compose.config-hash": "abc"},
+            "HostConfig": {"NetworkMode": "container:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"},
             "NetworkSettings": {"Networks": {"p_default": {"IPAddress": "172.18.0.2"}}},
             "Mounts": [{"Type": "volume", "Name": "p_data", "Destination": "/d"},
                        {"Type": "bind", "Destination": "/b"}]
@@ -140,6 +142,8 @@ mod tests {
         assert_eq!(instance.health, Some(Health::Starting));
         assert_eq!(instance.fingerprint, Some(Fingerprint("abc".into())));
         assert_eq!(instance.networks, ["p_default"]);
+        let home = "00112233445566778899aabbccddeeff".repeat(2);
+        assert_eq!(instance.shares_network_of, Some(InstanceId(home)));
         assert_eq!(instance.volumes, ["p_data"]);
         let ports: Vec<_> = instance
             .publishers

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::reply::Listed;
 use super::{Engine, labels, observe};
 use crate::backend::BackendError;
-use crate::naming::Role;
+use crate::naming::{Role, is_left};
 use crate::plan::step::InstanceSpec;
 use crate::project::model::volumes_of;
 use crate::state::Fingerprint;
@@ -68,9 +68,18 @@ impl<'a> References<'a> {
             };
             let containers = references.containers.entry(service.clone()).or_default();
             containers.push(named);
+        }
+        references.keep_replicas();
+        Ok(references)
+    }
+
+    /// Leaves out what waits for another one's name: it goes, and does not run before.
+    fn keep_replicas(&mut self) {
+        for containers in self.containers.values_mut() {
+            let names: Vec<String> = containers.iter().map(|it| it.target.clone()).collect();
+            containers.retain(|it| !is_left(&it.target, names.iter().map(String::as_str)));
             containers.sort();
         }
-        Ok(references)
     }
 
     /// `service:x` as the container of that service; other modes are the engine's own words.

@@ -60,6 +60,8 @@ pub(super) struct Listed {
     #[serde(default, deserialize_with = "or_default")]
     pub ports: Vec<ListedPort>,
     #[serde(default, deserialize_with = "or_default")]
+    pub host_config: HostConfig,
+    #[serde(default, deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -162,6 +164,9 @@ pub(super) struct HostConfig {
     /// As they were asked for.
     #[serde(default, deserialize_with = "or_default")]
     pub port_bindings: BTreeMap<String, Option<Vec<Binding>>>,
+    /// `container:ID`, or another kind of network.
+    #[serde(default, deserialize_with = "or_default")]
+    pub network_mode: String,
 }
 
 /// `Config.Healthcheck`.

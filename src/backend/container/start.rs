@@ -40,7 +40,7 @@ pub(super) async fn container(engine: &Engine, id: &str, name: &str) -> Result<(
 }
 
 /// Whether a container that was refused can never be started: the engine was killed while it started it, and finds
-/// what is left of that in its way.
+/// what is left of that in its way, or the container whose namespace it was to share is gone.
 pub(super) fn is_stuck(error: &BackendError) -> bool {
     let BackendError::Engine { source, .. } = error else {
         return false;
@@ -49,6 +49,8 @@ pub(super) fn is_stuck(error: &BackendError) -> bool {
     message.contains("failed to start shim: mkdir")
         || message.contains("task ") && message.ends_with(": already exists")
         || message.ends_with("id already in use")
+        // It was made beside one that is gone, and knows it by its id.
+        || message.contains("No such container: ")
 }
 
 /// The refusal of a container that was removed because of it.
@@ -153,6 +155,8 @@ mod tests {
             "task 947d6f4150b9: already exists",
             "id already in use",
             "failed to start shim: mkdir /run/containerd/moby/97369a7f9d27: file exists",
+            "No such container: 93c8f31c0f2e",
+            "joining network namespace of container: No such container: 93c8f31c0f2e",
         ] {
             assert!(is_stuck(&refusal(message)), "{message}");
             let told = removed("p-a-1", refusal(message)).to_string();

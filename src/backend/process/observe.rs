@@ -104,6 +104,7 @@ fn instance(record: Record) -> Instance {
         asked_ports: Vec::new(),
         ending,
         networks: Vec::new(),
+        shares_network_of: None,
         volumes: Vec::new(),
         one_off: record.spec.number == 0,
         stop_grace: Some(record.spec.stop_grace.as_secs()),

@@ -15,6 +15,7 @@ use super::tree::Snapshot;
 use super::{Processes, dirs};
 use crate::backend::BackendError;
 use crate::backend::usage::{self, Usage};
+use crate::port::one_line;
 use crate::state::Instance;
 use crate::users;
 
@@ -239,10 +240,10 @@ fn command(pid: u32) -> String {
         .trim_end_matches('\0')
         .replace('\0', " ");
     if !line.is_empty() {
-        return line;
+        return one_line(&line);
     }
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    format!("[{}]", name.trim_end())
+    one_line(&format!("[{}]", name.trim_end()))
 }
 
 #[cfg(test)]

@@ -17,9 +17,29 @@ use crate::event::Event;
 use crate::execute;
 use crate::plan::Plan;
 use crate::plan::down::{self, Ending};
+use crate::plan::step::{Action, StepId};
 use crate::state::{BackendKind, Instance, Observed};
 
 impl Run<'_> {
+    /// The instances that go on: those that ran before, where the end came before anything but preparing was begun.
+    /// `None`: there is something to be stopped.
+    pub(super) fn left_alone(&self, is_open: impl Fn(StepId) -> bool) -> Option<BTreeSet<String>> {
+        let Scene { plan, kept, .. } = self.scene;
+        let mut steps = plan.steps.iter();
+        let is_preparing = steps.any(|step| step.action.prepares() && is_open(step.id));
+        if self.touches || !is_preparing {
+            return None;
+        }
+        let replaced = plan.steps.iter().filter_map(|step| {
+            let Action::Stop { instance, .. } = &step.action else {
+                return None;
+            };
+            Some(&instance.name)
+        });
+        let kept = kept.iter().map(|instance| &instance.name);
+        Some(kept.chain(replaced).cloned().collect())
+    }
+
     /// Stops what this run started or attached to. The first signal asks, a second one kills.
     pub(super) async fn stop_all(
         &mut self,

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::execute::{self, Halt, Report};
 use crate::plan::Plan;
-use crate::plan::step::{Action, Step};
+use crate::plan::step::{Action, Step, StepId};
 use crate::state::{Instance, ProbeKind};
 use crate::ui::logs::LogWriter;
 use crate::ui::progress::Progress;
@@ -165,6 +165,7 @@ pub(in crate::cli) async fn run(
         code: 0,
         is_answered: options.exit_code_from.is_none(),
         changing: BTreeSet::new(),
+        touches: false,
         ended: None,
         following: BTreeMap::new(),
     };
@@ -354,7 +355,7 @@ pub(in crate::cli) async fn run(
     // What is being started at this moment is ours too: its end is heard only by those who follow it. And what an
     // engine still makes or removes would be a surprise for the next command.
     halt.now();
-    while report.is_none() && !matches!(end, End::Detached) && run.is_changing() {
+    while report.is_none() && run.is_changing() {
         tokio::select! {
             biased;
             () = signals.next() => break,
@@ -374,17 +375,21 @@ pub(in crate::cli) async fn run(
         }
     }
     drop(keys);
-    if let Some(report) = &report {
-        give_up_replacements(context, backends, report).await;
-    }
+    give_up_replacements(context, backends, report.as_ref()).await;
+    let is_open = |step: StepId| match &report {
+        Some(report) => {
+            let mut failed = report.failed.iter();
+            report.skipped.contains(&step) || failed.any(|(other, _)| *other == step)
+        }
+        None => halt.is_open(step) && !run.changing.contains(&step),
+    };
     if matches!(end, End::Detached) {
         context.ui.status(context.typed(
             "detached: the services go on; `wharf logs -f` shows their output, `wharf down` ends them",
         ));
         let is_left = |step: &&Step| {
-            let is_open = report.is_none() && halt.is_open(step.id);
             let is_told = execute::works(&step.action) && !step.action.is_own();
-            is_open && is_told && !run.changing.contains(&step.id)
+            is_told && is_open(step.id)
         };
         let left = listed(plan.steps.iter().filter(is_left));
         if !left.is_empty() {
@@ -395,8 +400,12 @@ pub(in crate::cli) async fn run(
         }
         return Ok(());
     }
+    let left_alone = match end {
+        End::Interrupted | End::Failed => run.left_alone(is_open),
+        End::AllExited | End::Aborted | End::Detached | End::Lost(_) | End::Overtaken(_) => None,
+    };
     let mut stopped = Ok(());
-    if !matches!(end, End::AllExited | End::Overtaken(_)) {
+    if left_alone.is_none() && !matches!(end, End::AllExited | End::Overtaken(_)) {
         let is_interrupted = matches!(end, End::Interrupted);
         stopped = run
             .stop_all(&mut receiver, &mut followed, &mut signals, is_interrupted)
@@ -407,14 +416,26 @@ pub(in crate::cli) async fn run(
             for (_, error) in report.iter().flat_map(|report| &report.failed) {
                 context.ui.warn(in_one_line(error));
             }
+            if let Some(names) = left_alone {
+                let ran = goes_on(&names).map(|ran| format!("; {ran}"));
+                let ran = ran.unwrap_or_default();
+                context
+                    .ui
+                    .status(format!("interrupted: nothing was started{ran}"));
+            }
             stopped.and(Err(Error::interrupted()))
         }
         (End::Overtaken(error), _) => Err(error),
         (End::Lost(error), _) => Err(run.with_what_is_left(error, stopped)),
         (End::Failed, Some(mut report)) => {
             forget_shown(&mut report, context.ui, options.quiet);
-            outcome(plan, report)
-                .map_err(|error| run.with_what_is_left(way.explain(error), stopped))
+            outcome(plan, report).map_err(|error| {
+                let error = run.with_what_is_left(way.explain(error), stopped);
+                match left_alone.as_ref().and_then(goes_on) {
+                    Some(ran) => error.detail(ran),
+                    None => error,
+                }
+            })
         }
         _ if stopped.is_err() => stopped,
         _ if options.exit_code_from.is_some() && run.code != 0 => Err(Error::service(run.code)),
@@ -426,6 +447,12 @@ pub(in crate::cli) async fn run(
         (End::Aborted, _) if run.code != 0 => Err(Error::service(run.code)),
         _ => Ok(()),
     }
+}
+
+/// Says that what ran before goes on.
+fn goes_on(names: &BTreeSet<String>) -> Option<String> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    (!names.is_empty()).then(|| format!("what ran goes on: {}", names.join(", ")))
 }
 
 /// The result of a future that may not be there: then there is never one.

@@ -8,6 +8,7 @@ use crate::backend::{Backend as _, LogOptions, Made};
 use crate::cli::carry_out::say_what_it_is;
 use crate::error::Result;
 use crate::event::{Event, Events, Stream};
+use crate::execute;
 use crate::plan::step::{Action, StepId};
 use crate::state::{BackendKind, Instance};
 use crate::ui::logs::LogWriter;
@@ -27,6 +28,8 @@ pub(super) struct Run<'a> {
     pub(super) is_answered: bool,
     /// The steps under way that make, start or remove something; what is being stopped is stopped at the end, too.
     pub(super) changing: BTreeSet<StepId>,
+    /// Whether anything that starts or ends an instance was begun, or that changes what one has.
+    pub(super) touches: bool,
     /// How the last instance that ended did so: its exit code.
     pub(super) ended: Option<i32>,
     /// The instances whose output is read, and their services.
@@ -80,8 +83,11 @@ impl<'a> Run<'a> {
             Event::StepStarted { id, .. } => {
                 self.progress.show(event);
                 let mut steps = self.scene.plan.steps.iter();
-                if steps.any(|step| step.id == *id && step.action.makes_starts_or_removes()) {
-                    self.changing.insert(*id);
+                if let Some(step) = steps.find(|step| step.id == *id) {
+                    self.touches |= execute::works(&step.action) && !step.action.prepares();
+                    if step.action.makes_starts_or_removes() {
+                        self.changing.insert(*id);
+                    }
                 }
             }
             Event::StepFailed { id, .. } => {

@@ -211,15 +211,20 @@ impl Service {
 
     /// The containers that it shares something with or is linked to, where it says them by their own names.
     pub fn containers_named(&self) -> impl Iterator<Item = &str> {
+        let links = self.external_links.iter();
+        self.containers_shared()
+            .chain(links.filter_map(|link| link.split(':').next()))
+    }
+
+    /// The containers whose namespaces or volumes its own share, where it says them by their own names.
+    pub fn containers_shared(&self) -> impl Iterator<Item = &str> {
         let modes = [&self.network_mode, &self.ipc, &self.pid];
         let spaces = modes.into_iter().filter_map(|mode| mode.as_deref());
         let volumes = self.volumes_from.iter().map(String::as_str);
-        let shared = spaces.chain(volumes).filter_map(|entry| {
+        spaces.chain(volumes).filter_map(|entry| {
             let rest = entry.strip_prefix("container:")?;
             rest.split(':').next()
-        });
-        let links = self.external_links.iter();
-        shared.chain(links.filter_map(|link| link.split(':').next()))
+        })
     }
 
     /// The image that a container of it is made of, in project `project`.
