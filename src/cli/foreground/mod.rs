@@ -402,7 +402,7 @@ pub(in crate::cli) async fn run(
     }
     let left_alone = match end {
         End::Interrupted | End::Failed => run.left_alone(is_open),
-        _ => None,
+        End::AllExited | End::Aborted | End::Detached | End::Lost(_) | End::Overtaken(_) => None,
     };
     let mut stopped = Ok(());
     if left_alone.is_none() && !matches!(end, End::AllExited | End::Overtaken(_)) {
