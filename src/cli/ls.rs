@@ -79,9 +79,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         let project = projects.entry(row.project.clone()).or_default();
         *project.states.entry(row.state.clone()).or_default() += 1;
         let files = row.labels.get(CONFIG_FILES).into_iter();
-        project
-            .files
-            .extend(files.flat_map(|files| files.split(',')).map(str::to_owned));
+        project.files.extend(
+            files
+                .flat_map(|files| files.split(','))
+                // A process of a provider has none.
+                .filter(|file| !file.is_empty())
+                .map(str::to_owned),
+        );
     }
     if args.quiet {
         context.ui.lines(projects.keys());

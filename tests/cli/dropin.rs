@@ -187,6 +187,11 @@ fn a_provider_says_json_lines_and_does_nothing_twice() {
     let rows = sandbox.wharf(&["-p", sandbox.project(), "ps", "--format", "json"]);
     let rows = rows.expect(0).json_lines();
     assert_eq!((rows.len(), rows[0]["Service"].as_str()), (1, Some("api")));
+    let projects = sandbox.wharf(&["ls", "--format", "json"]).expect(0);
+    let all: Value = serde_json::from_str(&projects.stdout).unwrap();
+    let mut all = all.as_array().into_iter().flatten();
+    let own = all.find(|project| project["Name"] == sandbox.project());
+    assert_eq!(own.unwrap()["ConfigFiles"], "N/A");
     call(&[&project, "stop", "api"]).expect(0);
     call(&[&project, "down", "api"]).expect(0);
     call(&[&project, "down", "api"]).expect(0);

@@ -222,9 +222,11 @@ services:
     let made: Vec<&str> = plan
         .steps
         .iter()
-        .filter_map(|step| match &step.action {
-            Action::Create(spec) => Some(spec.service.name.as_str()),
-            _ => None,
+        .filter_map(|step| {
+            let Action::Create(spec) = &step.action else {
+                return None;
+            };
+            Some(spec.service.name.as_str())
         })
         .collect();
     assert_eq!(made, ["a", "net", "pid", "vol"], "{plan}");
