@@ -1,5 +1,6 @@
 //! WHO HOLDS WHAT: from a claim to its holders, and from a holder to a free port.
 
+mod aside;
 pub mod attribute;
 pub mod audit;
 mod cgroup;

@@ -151,7 +151,7 @@ pub(crate) fn may_forward(facts: &ProcessFacts) -> bool {
 }
 
 /// By the kernel's name (cut at 15 bytes), by argv\[0\] and by the executable.
-fn has_name(facts: &ProcessFacts, name: &str) -> bool {
+pub(super) fn has_name(facts: &ProcessFacts, name: &str) -> bool {
     names(facts).any(|found| found == name) || is_cut(&facts.name, name)
 }
 

@@ -392,6 +392,18 @@ pub(super) fn is_shell(facts: &ProcessFacts) -> bool {
         .is_some_and(|name| SHELLS.contains(&name))
 }
 
+/// Whether a shell was started with nothing to run: it reads what somebody types.
+pub(super) fn is_interactive(facts: &ProcessFacts) -> bool {
+    let is_flag = |word: &String| word.starts_with(['-', '+']);
+    let runs = |word: &String| !word.starts_with("--") && word.contains('c');
+    let mut words = facts.command.iter().skip(1);
+    // busybox sh -i …
+    if facts.command.first().map(|word| base(word)) == Some("busybox") {
+        words.next();
+    }
+    words.all(|word| is_flag(word) && !runs(word))
+}
+
 fn is_session_on_terminal(stat: &Stat) -> bool {
     stat.session == stat.pid && stat.terminal != 0
 }
