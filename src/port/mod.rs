@@ -12,6 +12,7 @@ mod descriptors;
 mod free;
 mod handle;
 pub mod holder;
+mod namesake;
 pub mod owner;
 pub(crate) mod proc_file;
 pub mod process;
