@@ -5,6 +5,7 @@ pub mod attribute;
 pub mod audit;
 mod cgroup;
 pub mod claim;
+pub mod client;
 pub mod comeback;
 mod crew;
 mod describe;

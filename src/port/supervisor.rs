@@ -15,7 +15,7 @@ use crate::port::shell_loop::{self, Course};
 use crate::port::tool::{self, base, tool};
 use crate::port::{PortError, describe, descriptors, protect, sockets, steward, verb, work};
 
-const SHELLS: &[&str] = &[
+pub(super) const SHELLS: &[&str] = &[
     "sh", "bash", "dash", "zsh", "ash", "ksh", "mksh", "fish", "busybox", "yash",
 ];
 
