@@ -4,9 +4,11 @@
 //! nothing: daemons, watchers and what drives tests have one as well, and are there for the server. Reads only.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use crate::port::crew::may_be_stopped;
 use crate::port::holder::ProcessFacts;
+use crate::port::proc_file;
 use crate::port::process::{Stat, Table, process_facts};
 use crate::port::protect::has_name;
 use crate::port::supervisor::{is_interactive, is_shell};
@@ -75,6 +77,9 @@ const DRIVEN: &[&str] = &[
     "juggler",
 ];
 
+/// The major number of their devices.
+const PSEUDO_TERMINALS: u32 = 136;
+
 /// Whether a process below a holder is left alone because a person goes on using it. `sessions` are those of the
 /// holder and of what keeps it: who is in one of them ends with it at its terminal, too.
 pub(super) fn is_used(stat: &Stat, facts: &ProcessFacts, sessions: &BTreeSet<u32>) -> bool {
@@ -94,6 +99,36 @@ fn is_driven(facts: &ProcessFacts) -> bool {
         .filter(|word| word.starts_with('-'))
         .map(|word| word.trim_start_matches('-'))
         .any(|word| DRIVEN.iter().any(|option| word.starts_with(option)))
+}
+
+/// Whether a process keeps the other end of the terminal on which another one runs: that is hung up when it ends.
+pub(super) fn keeps_terminal_of(keeper: u32, stat: &Stat) -> bool {
+    let Some(index) = terminal_index(stat.terminal) else {
+        return false;
+    };
+    let Ok(open) = fs::read_dir(format!("/proc/{keeper}/fd")) else {
+        return false;
+    };
+    open.flatten().any(|entry| {
+        let is_end = fs::read_link(entry.path()).is_ok_and(|file| file.ends_with("ptmx"));
+        let number = entry.file_name();
+        let info = || proc_file::read_text(format!("/proc/{keeper}/fdinfo/{}", number.display()));
+        is_end
+            && info().is_ok_and(|info| {
+                let mut lines = info.lines();
+                lines.any(|line| line.strip_prefix("tty-index:").map(str::trim) == Some(&index))
+            })
+    })
+}
+
+/// The number under `/dev/pts` of a terminal, by that of its device (`proc_pid_stat(5)`).
+fn terminal_index(terminal: i32) -> Option<String> {
+    let device = u32::try_from(terminal).ok()?;
+    let (major, minor) = (
+        (device >> 8) & 0xfff,
+        (device & 0xff) | ((device >> 12) & 0xf_ff00),
+    );
+    (major == PSEUDO_TERMINALS).then(|| minor.to_string())
 }
 
 /// Those below a process that are left alone when it is stopped: the topmost of each branch.

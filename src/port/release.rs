@@ -187,9 +187,17 @@ fn started_by_it(table: &Table, facts: &ProcessFacts, sharing: &[u32]) -> Vec<St
         |it: &&Stat| it.is_alive() && !sharing.contains(&it.pid) && aside::goes_with(it, &sessions);
     let ends = work::in_words(below.filter(goes));
     let left = aside::left_alone(table, top, &sessions).into_iter();
-    let lives = work::in_words(left.filter(|it| !sharing.contains(&it.pid)));
+    let left = left.filter(|it| !sharing.contains(&it.pid));
+    let (hung_up, lives): (Vec<&Stat>, Vec<&Stat>) = left.partition(|it| {
+        [facts.pid, top]
+            .iter()
+            .any(|keeper| aside::keeps_terminal_of(*keeper, it))
+    });
+    let lives = work::in_words(lives.into_iter());
+    let hung_up = work::in_words(hung_up.into_iter());
     [
         ("what it has started ends with it", ends),
+        ("what loses its terminal with it", hung_up),
         ("what is not stopped with it", lives),
     ]
     .into_iter()

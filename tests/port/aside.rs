@@ -67,3 +67,25 @@ fn a_shell_on_a_terminal_of_its_own_lives_on() {
         assert_eq!(lives, is_used, "{command:?} {said:?}");
     }
 }
+
+#[test]
+fn a_shell_whose_terminal_the_server_keeps_is_hung_up_and_that_is_said() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let words = [
+        "-c",
+        "import pty,socket,sys,time
+s=socket.socket(); s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen()
+pid,end=pty.fork()
+if not pid: s.close(); import os; os.execvp('sh', ['sh', '-i'])
+import os; os.read(end, 1); print('ready', pid, flush=True); time.sleep(600)",
+        &port.to_string(),
+    ];
+    let server = Actor::start_apart("python3", &words);
+    let said = consequences(&holders(&wanted), &wanted);
+    let words = format!(
+        "what loses its terminal with it: sh (pid {})",
+        server.words[0]
+    );
+    assert_eq!(said, [words]);
+}
