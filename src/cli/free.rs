@@ -41,6 +41,18 @@ pub(super) struct Args {
     format: String,
 }
 
+/// Who gets them is suspended, or goes on.
+const ENDS_NOBODY: &[Signal] = &[
+    Signal::SIGCONT,
+    Signal::SIGSTOP,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGCHLD,
+    Signal::SIGURG,
+    Signal::SIGWINCH,
+];
+
 /// The number of a signal given as `SIGTERM`, `term` or `15`.
 fn signal(word: &str) -> Result<i32, String> {
     let upper = word.to_ascii_uppercase();
@@ -51,17 +63,11 @@ fn signal(word: &str) -> Result<i32, String> {
     };
     known
         .ok_or_else(|| format!("`{word}` is not a signal"))
-        .and_then(|signal| match signal {
-            // Who gets them is suspended, or goes on.
-            Signal::SIGCONT
-            | Signal::SIGSTOP
-            | Signal::SIGTSTP
-            | Signal::SIGTTIN
-            | Signal::SIGTTOU
-            | Signal::SIGCHLD
-            | Signal::SIGURG
-            | Signal::SIGWINCH => Err(format!("{signal} does not end a process")),
-            _ => Ok(signal as i32),
+        .and_then(|signal| {
+            if ENDS_NOBODY.contains(&signal) {
+                return Err(format!("{signal} does not end a process"));
+            }
+            Ok(signal as i32)
         })
 }
 

@@ -128,9 +128,7 @@ fn deed_of(words: &[&str]) -> Option<(usize, Deed)> {
         "attach" => Some((at, Deed::Follows)),
         "logs" => {
             let mut after = words.iter().skip(at + 1);
-            after
-                .any(|word| follows(word))
-                .then_some((at, Deed::Follows))
+            after.any(follows).then_some((at, Deed::Follows))
         }
         _ => None,
     })
