@@ -14,6 +14,7 @@ use crate::backend::{Backend as _, BackendError};
 use crate::event::{Event, Events};
 use crate::port::audit::{Entry, Log, Outcome};
 use crate::port::claim::Claim;
+use crate::port::client;
 use crate::port::comeback::{self, Moment};
 use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, ServiceOf, Who};
 use crate::port::owner::{self, Depth};
@@ -95,7 +96,7 @@ impl Backends {
         }
         let since = Moment::now();
         let behind = if freeing.left_free {
-            comeback::behind_clients(&freeing.claim, &freeing.holders)
+            client::behind_clients(&freeing.claim, &freeing.holders)
         } else {
             Vec::new()
         };

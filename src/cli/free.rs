@@ -41,6 +41,18 @@ pub(super) struct Args {
     format: String,
 }
 
+/// Who gets them is suspended, or goes on.
+const ENDS_NOBODY: &[Signal] = &[
+    Signal::SIGCONT,
+    Signal::SIGSTOP,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGCHLD,
+    Signal::SIGURG,
+    Signal::SIGWINCH,
+];
+
 /// The number of a signal given as `SIGTERM`, `term` or `15`.
 fn signal(word: &str) -> Result<i32, String> {
     let upper = word.to_ascii_uppercase();
@@ -50,8 +62,13 @@ fn signal(word: &str) -> Result<i32, String> {
         Err(_) => format!("SIG{upper}").parse().ok(),
     };
     known
-        .map(|signal| signal as i32)
         .ok_or_else(|| format!("`{word}` is not a signal"))
+        .and_then(|signal| {
+            if ENDS_NOBODY.contains(&signal) {
+                return Err(format!("{signal} does not end a process"));
+            }
+            Ok(signal as i32)
+        })
 }
 
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
@@ -218,4 +235,20 @@ fn described(seen: &Seen) -> Error {
     let mut error = Error::failed(format!("port {} is taken", seen.claim));
     error.details.extend(question::plain(&seen.holders));
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signal;
+
+    #[test]
+    fn a_release_begins_with_a_signal_that_ends_a_process() {
+        for (word, number) in [("SIGTERM", 15), ("int", 2), ("9", 9), ("USR1", 10)] {
+            assert_eq!(signal(word), Ok(number), "{word}");
+        }
+        for word in ["CONT", "sigstop", "20", "WINCH"] {
+            assert!(signal(word).unwrap_err().contains("does not end"), "{word}");
+        }
+        assert!(signal("BOGUS").unwrap_err().contains("not a signal"));
+    }
 }

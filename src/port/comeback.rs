@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::port::claim::Claim;
 use crate::port::free::Newcomer;
 use crate::port::holder::{Holder, ProcessFacts, Who};
-use crate::port::process::{Stat, Table, process_facts, ticks_now};
+use crate::port::process::{Stat, process_facts, ticks_now};
 use crate::port::{PortError, describe, free, protect, supervisor};
 
 /// How long is watched: a pause of a second, and the start of a slow server after it.
@@ -38,42 +38,6 @@ impl Moment {
     pub fn now() -> Self {
         Self(ticks_now())
     }
-}
-
-/// Clients of engines whose container ends with them, or they with it.
-const CLIENTS: &[&str] = &["docker", "podman", "nerdctl"];
-
-/// Who waits for containers to end, through an engine's client that is attached to them (`docker run`), and may start
-/// them again: a loop in a script, or whatever else. To be asked before they are stopped, since the client ends, too.
-pub fn behind_clients(claim: &Claim, holders: &[Holder]) -> Vec<ProcessFacts> {
-    let containers = holders.iter().filter_map(|holder| match &holder.who {
-        Who::Container(facts) => Some(facts),
-        Who::Process(_) | Who::Unit { .. } | Who::Unknown { .. } | Who::Kernel => None,
-    });
-    let names: Vec<&str> = containers.map(|facts| facts.name.as_str()).collect();
-    if names.is_empty() {
-        return Vec::new();
-    }
-    let port = claim.port.to_string();
-    let table = Table::read();
-    let clients = table
-        .all()
-        .filter(|stat| CLIENTS.contains(&stat.name.as_str()));
-    let starts_it = |stat: &&Stat| {
-        process_facts(stat.pid).is_some_and(|facts| {
-            let mut words = facts.command.iter().skip(1);
-            let is_run = words.any(|word| matches!(word.as_str(), "run" | "start"));
-            let mut about = words;
-            is_run
-                && about.any(|word| {
-                    names.contains(&word.as_str()) || word.split([':', '=']).any(|it| it == port)
-                })
-        })
-    };
-    clients
-        .filter(starts_it)
-        .filter_map(|stat| process_facts(stat.parent))
-        .collect()
 }
 
 /// Watches a port that was just released: [`PortError::TakenAgain`] as soon as somebody listens there, with

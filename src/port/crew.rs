@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::port::handle::Handle;
 use crate::port::process::{Stat, Table, process_facts};
-use crate::port::protect;
+use crate::port::{aside, protect};
 
 /// The processes to be stopped, from the top down.
 #[derive(Default)]
@@ -20,6 +20,8 @@ pub(super) struct Crew {
     members: Vec<Member>,
     /// Who would belong and must not be stopped, with the start time: nothing below them belongs either.
     spared: BTreeSet<(u32, u64)>,
+    /// The sessions of those that were named, not found below others.
+    sessions: BTreeSet<u32>,
 }
 
 /// One process, by a descriptor that cannot come to mean another one.
@@ -78,7 +80,20 @@ impl Member {
 }
 
 impl Crew {
-    pub(super) fn enlist(&mut self, stat: &Stat) {
+    /// Those that belong to this holder and to what keeps it: `top` is the holder itself, or the topmost that does.
+    pub(super) fn of(holder: &Member, top: Option<&Stat>) -> Self {
+        let mut crew = Self {
+            sessions: BTreeSet::from([holder.session]),
+            ..Self::default()
+        };
+        if let Some(top) = top {
+            crew.sessions.insert(top.session);
+            crew.enlist(top);
+        }
+        crew
+    }
+
+    fn enlist(&mut self, stat: &Stat) {
         if let Some(member) = Member::take(stat.pid, stat.start_time) {
             self.add(member);
         }
@@ -121,7 +136,9 @@ impl Crew {
                 .into_iter()
                 .filter(|stat| !self.has(stat.pid, stat.start_time))
                 .collect();
-            let spared = new.iter().filter(|stat| !may_be_stopped(stat));
+            let spared = new
+                .iter()
+                .filter(|stat| !aside::goes_with(stat, &self.sessions));
             self.spared
                 .extend(spared.map(|stat| (stat.pid, stat.start_time)));
             for stat in new {

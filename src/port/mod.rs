@@ -1,9 +1,11 @@
 //! WHO HOLDS WHAT: from a claim to its holders, and from a holder to a free port.
 
+mod aside;
 pub mod attribute;
 pub mod audit;
 mod cgroup;
 pub mod claim;
+pub mod client;
 pub mod comeback;
 mod crew;
 mod describe;
@@ -11,6 +13,7 @@ mod descriptors;
 mod free;
 mod handle;
 pub mod holder;
+mod namesake;
 pub mod owner;
 pub(crate) mod proc_file;
 pub mod process;

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::port::cgroup;
 use crate::port::holder::ProcessFacts;
 use crate::port::process::{Stat, pids, process_facts, run_id};
-use crate::port::refused;
+use crate::port::{namesake, refused};
 
 /// Why this process must never be stopped; `None` if it may be.
 pub fn reason(facts: &ProcessFacts) -> Option<String> {
@@ -150,9 +150,11 @@ pub(crate) fn may_forward(facts: &ProcessFacts) -> bool {
     is_engine_part(facts) || has_name(facts, "ssh")
 }
 
-/// By the kernel's name (cut at 15 bytes), by argv\[0\] and by the executable.
-fn has_name(facts: &ProcessFacts, name: &str) -> bool {
-    names(facts).any(|found| found == name) || is_cut(&facts.name, name)
+/// By the kernel's name (cut at 15 bytes), by argv\[0\] and by the executable; a word that people call their own programs
+/// by counts only where it is no such one.
+pub(super) fn has_name(facts: &ProcessFacts, name: &str) -> bool {
+    (names(facts).any(|found| found == name) || is_cut(&facts.name, name))
+        && !namesake::is_one(facts, name)
 }
 
 fn has_prefix(facts: &ProcessFacts, prefix: &str) -> bool {

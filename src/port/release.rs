@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::port::claim::Claim;
-use crate::port::crew::{Crew, Member, may_be_stopped};
+use crate::port::crew::{Crew, Member};
 use crate::port::descriptors::Seat;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, Table, process_facts};
 use crate::port::{
-    PortError, describe, descriptors, protect, sockets, steward, supervisor, unit, work,
+    PortError, aside, describe, descriptors, protect, sockets, steward, supervisor, unit, work,
 };
 
 pub use crate::port::describe::{after_a_stop, how_released};
@@ -113,12 +113,7 @@ pub fn stop_process_with(
     let top = supervisor::topmost(&table, facts.pid, &sharing).pid;
     let supervisor = process_facts(top).filter(|_| top != facts.pid);
     let supervisor = supervisor.map(|facts| describe::process_fully(&facts));
-    let mut crew = Crew::default();
-    if top != facts.pid
-        && let Some(stat) = table.get(top)
-    {
-        crew.enlist(stat);
-    }
+    let mut crew = Crew::of(&held, table.get(top).filter(|_| top != facts.pid));
     // From the top down: the holder joins in its place below its supervisor.
     crew.grow(&table);
     crew.add(held);
@@ -182,12 +177,33 @@ fn stopped_first(table: &Table, facts: &ProcessFacts, sharing: &[u32]) -> Option
     Some(format!("to be stopped first, since {reason}: {first}"))
 }
 
-/// What a holder has started and has no socket of its own on the port: it ends with it.
-fn started_by_it(table: &Table, facts: &ProcessFacts, sharing: &[u32]) -> Option<String> {
+/// What a holder has started, in words: what ends with it without a socket of its own on the port, and what lives on.
+fn started_by_it(table: &Table, facts: &ProcessFacts, sharing: &[u32]) -> Vec<String> {
+    let top = supervisor::topmost(table, facts.pid, sharing).pid;
+    let of = |pid: u32| table.get(pid).map(|stat| stat.session);
+    let sessions: BTreeSet<u32> = [facts.pid, top].into_iter().filter_map(of).collect();
     let below = table.children(facts.pid);
-    let goes = |it: &&Stat| it.is_alive() && !sharing.contains(&it.pid) && may_be_stopped(it);
-    let words = work::in_words(below.filter(goes));
-    (!words.is_empty()).then(|| format!("what it has started ends with it: {}", words.join(", ")))
+    let goes =
+        |it: &&Stat| it.is_alive() && !sharing.contains(&it.pid) && aside::goes_with(it, &sessions);
+    let ends = work::in_words(below.filter(goes));
+    let left = aside::left_alone(table, top, &sessions).into_iter();
+    let left = left.filter(|it| !sharing.contains(&it.pid));
+    let (hung_up, lives): (Vec<&Stat>, Vec<&Stat>) = left.partition(|it| {
+        [facts.pid, top]
+            .iter()
+            .any(|keeper| aside::keeps_terminal_of(*keeper, it))
+    });
+    let lives = work::in_words(lives.into_iter());
+    let hung_up = work::in_words(hung_up.into_iter());
+    [
+        ("what it has started ends with it", ends),
+        ("what loses its terminal with it", hung_up),
+        ("what is not stopped with it", lives),
+    ]
+    .into_iter()
+    .filter(|(_, words)| !words.is_empty())
+    .map(|(what, words)| format!("{what}: {}", words.join(", ")))
+    .collect()
 }
 
 /// What else an end of these holders means, in words: what would be stopped first because it keeps them running,

@@ -101,6 +101,19 @@ pub(super) fn restarts(text: &str, below: Option<&ProcessFacts>) -> bool {
     })
 }
 
+/// Whether a loop of the script has a command of this kind, told by its own words and those of the whole script.
+pub(super) fn repeats(text: &str, is_it: impl Fn(&[&str], &[&str]) -> bool) -> bool {
+    let words = words(text);
+    let script: Vec<&str> = words.iter().map(String::as_str).collect();
+    commands(&words).iter().any(|command| {
+        let next = command.next.iter().map(String::as_str);
+        let own: Vec<&str> = std::iter::once(command.word)
+            .chain(next.take_while(|word| !OPENERS.contains(word) && !CLOSERS.contains(word)))
+            .collect();
+        command.inside.is_some() && is_it(&own, &script)
+    })
+}
+
 /// What becomes of the script when `below` has ended, which it runs.
 pub(super) fn course(text: &str, below: Option<&ProcessFacts>) -> Course {
     let words = words(text);

@@ -15,7 +15,7 @@ use crate::port::shell_loop::{self, Course};
 use crate::port::tool::{self, base, tool};
 use crate::port::{PortError, describe, descriptors, protect, sockets, steward, verb, work};
 
-const SHELLS: &[&str] = &[
+pub(super) const SHELLS: &[&str] = &[
     "sh", "bash", "dash", "zsh", "ash", "ksh", "mksh", "fish", "busybox", "yash",
 ];
 
@@ -390,6 +390,18 @@ pub(super) fn is_shell(facts: &ProcessFacts) -> bool {
         .first()
         .map(|word| base(word).trim_start_matches('-'))
         .is_some_and(|name| SHELLS.contains(&name))
+}
+
+/// Whether a shell was started with nothing to run: it reads what somebody types.
+pub(super) fn is_interactive(facts: &ProcessFacts) -> bool {
+    let is_flag = |word: &String| word.starts_with(['-', '+']);
+    let runs = |word: &String| !word.starts_with("--") && word.contains('c');
+    let mut words = facts.command.iter().skip(1);
+    // busybox sh -i …
+    if facts.command.first().map(|word| base(word)) == Some("busybox") {
+        words.next();
+    }
+    words.all(|word| is_flag(word) && !runs(word))
 }
 
 fn is_session_on_terminal(stat: &Stat) -> bool {

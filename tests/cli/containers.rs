@@ -311,3 +311,47 @@ fn a_namespace_is_that_of_the_replica_and_not_of_what_was_left() {
         );
     }
 }
+
+#[test]
+fn a_loop_that_starts_a_container_anew_is_met_whatever_it_waits_with() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let image = engine.busybox();
+    for (which, start, wait) in [
+        ("w", "run", "docker wait $name"),
+        ("p", "run", "while docker inspect $name; do sleep 0.2; done"),
+        ("l", "start", "docker logs -f $name"),
+    ] {
+        let port = free_port();
+        let name = format!("{}-{which}", sandbox.project());
+        let options = ["--rm", "--stop-timeout", "1", "--name", &name];
+        let publish = ["--publish", &format!("{port}:80"), image];
+        let server = ["httpd", "-f", "-p", "80"];
+        let made = [&options[..], &publish[..], &server[..]].concat();
+        let starts = if start == "run" {
+            format!("docker run --detach {}", made.join(" "))
+        } else {
+            let kept = made.get(1..).unwrap_or_default();
+            engine.ask(&[&["create"], kept].concat());
+            format!("docker start {name}")
+        };
+        let text = format!("name={name}\nwhile true; do {starts}; {wait}; done >/dev/null 2>&1\n");
+        let script = sandbox.write(&format!("{which}.sh"), text);
+        let script = script.to_str().unwrap();
+        let keeper = sandbox.program("sh", &[script]);
+        // The engine listens before it lists the container.
+        eventually("the container runs", || {
+            let running = ["inspect", "--format", "{{.State.Running}}", &name];
+            (engine.docker(&running).stdout.trim() == "true").then_some(())
+        });
+        let freed = sandbox.wharf(&["free", &port.to_string(), "--force"]);
+        let freed = freed.expect(1);
+        assert!(freed.stderr.contains(&name), "{}", freed.stderr);
+        let hint = format!("kill {}", keeper.pid());
+        assert!(freed.stderr.contains(&hint), "{}", freed.stderr);
+        assert!(!keeper.process().ended(), "{which}");
+        keeper.signal(rustix::process::Signal::KILL);
+        keeper.wait();
+        engine.docker(&["rm", "--force", &name]);
+    }
+}

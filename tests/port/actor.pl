@@ -165,6 +165,27 @@ elsif ($role eq 'once') {
     waitpid($server, 0);
     stay();
 }
+elsif ($role eq 'opened') {
+    # A server with another program in a session of its own, on a terminal if one is named.
+    my ($ip, $port, $terminal, $program, @command) = @arguments;
+    my $socket = listener($ip, $port);
+    pipe(my $read, my $write);
+    my $apart = fork();
+    if (!$apart) {
+        POSIX::setsid();
+        if ($terminal ne '-') {
+            open(STDIN, '+<', $terminal) or die "open: $!";
+            open(STDOUT, '>&', \*STDIN);
+            open(STDERR, '>&', \*STDIN);
+        }
+        exec { $program } @command;
+    }
+    close $write;
+    # It ends with the execve.
+    my $nothing = <$read>;
+    ready($apart);
+    stay();
+}
 elsif ($role eq 'backoff') {
     # A supervisor that nobody knows by name: starts its server again after a pause.
     my ($ip, $port, $seconds, $name) = @arguments;

@@ -1,5 +1,6 @@
 //! One module per question; `stage` sets the scene and clears it.
 
+mod aside;
 mod comeback;
 mod containers;
 mod keepers;

@@ -1,5 +1,6 @@
 //! What is stopped, how, and what is left alone.
 
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -608,6 +609,59 @@ fn what_must_never_be_stopped_is_not() {
 }
 
 #[test]
+fn a_program_of_ones_own_is_not_kept_for_its_name() {
+    let project = tempfile::Builder::new()
+        .prefix("project-")
+        .tempdir()
+        .unwrap();
+    let project = std::fs::canonicalize(project.path()).unwrap();
+    for (program, cwd, word, is_own) in [
+        ("login", "", "", true),
+        ("bin/init", "", "", true),
+        ("target/debug/view", "", "", true),
+        ("studio", "", "", true),
+        ("podman", "", "", true),
+        // It may be anything: not below its directory, installed, of an editor, told by its words.
+        ("login", "/", "", false),
+        (".local/bin/micro", "", "", false),
+        ("ide/bin/studio", "", "", false),
+        ("teleport", "", "start", false),
+        ("podman", "", "system", false),
+        // No word that anybody would use.
+        ("sshd", "", "", false),
+        ("dockerd", "", "", false),
+        ("conmon", "", "", false),
+        ("tmux", "", "", false),
+    ] {
+        let path = project.join(program);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if program.starts_with("ide/") {
+            std::fs::write(project.join("ide/product-info.json"), "{}").unwrap();
+        }
+        // A copy that this process has had open for writing could not be run yet while another test forks.
+        let copied = Command::new("cp").arg("/usr/bin/perl").arg(&path).status();
+        assert!(copied.unwrap().success());
+        let port = free_port();
+        let text = port.to_string();
+        let wanted = claim(port, &["127.0.0.1"]);
+        let mut command = Command::new(&path);
+        command.current_dir(project.join(cwd)).arg(script()).args([
+            "serve",
+            "127.0.0.1",
+            &text,
+            word,
+        ]);
+        let mut server = Actor::start(command);
+        let mut holder = only(&wanted);
+        assert_eq!(holder.protected.is_none(), is_own, "{program} {holder:?}");
+        holder.protected = None;
+        let stopped = stop_process(&holder, &wanted, LONG);
+        assert_eq!(stopped.is_ok(), is_own, "{program}: {stopped:?}");
+        assert_eq!(server.is_alive(), !is_own, "{program}");
+    }
+}
+
+#[test]
 fn this_command_and_what_it_runs_in_are_never_stopped() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let wanted = claim(listener.local_addr().unwrap().port(), &["127.0.0.1"]);
@@ -626,7 +680,7 @@ fn this_command_and_what_it_runs_in_are_never_stopped() {
 fn a_script_that_ends_with_the_server_is_not_torn_down_above_it() {
     let port = free_port();
     // An interactive-like shell reads its commands from a pipe: it has a life of its own.
-    let mut command = std::process::Command::new("setsid");
+    let mut command = Command::new("setsid");
     command.arg("sh");
     let wanted = claim(port, &["127.0.0.1"]);
     let mut shell = Actor::start_with(
