@@ -9,6 +9,7 @@ mod support;
 #[cfg(test)]
 mod engine_double;
 
+mod away;
 mod conflicts;
 mod containers;
 mod doctor;
