@@ -15,6 +15,7 @@ mod containers;
 mod doctor;
 mod dropin;
 mod errors;
+mod exposed;
 mod flags;
 mod foreground;
 mod graph;
