@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use wharf::naming::{ROLE, Role};
 use wharf::plan::claims::{all, given};
 use wharf::plan::step::{Action, InstanceSpec};
-use wharf::state::{BackendKind, Instance, InstanceId, Publisher, Status};
+use wharf::state::{BackendKind, Held, Instance, InstanceId, Publisher, Status};
 
 use crate::world::{World, python};
 
@@ -124,6 +124,10 @@ fn two_that_expose_the_same_port_are_told_where_to_listen() {
 fn nobody_is_asked_about_a_port_that_may_be_any() {
     let mut world = two();
     world.hold(8080, vec![python(8080, None)], &[8090, 8091]);
+    for claim in wharf::plan::claims(&world.inputs()) {
+        let holders = vec![python(8080, None)];
+        world.observed.held.push(Held { claim, holders });
+    }
     let made = specs(&world);
     assert_eq!(told(&made, "a").as_deref(), Some("8090"));
     assert_eq!(told(&made, "b").as_deref(), Some("8091"));
