@@ -117,7 +117,8 @@ pub enum Health {
 /// One port of an instance as `ps` shows it: `URL:PublishedPort -> TargetPort/Protocol`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Publisher {
-    /// The address on the host; `None` when the port is not published.
+    /// The address on the host; `None` when the port is not published. A process that is told where to listen for its
+    /// neighbours alone has a port of the host all the same.
     pub ip: Option<IpAddr>,
     /// The port inside the container, or the port the process was declared with.
     pub target: u16,
@@ -218,6 +219,16 @@ impl Instance {
     /// What it is for, when it is wharf's own and no service's.
     pub fn role(&self) -> Option<Role> {
         Role::of(&self.labels)
+    }
+
+    /// Whether a port is for its neighbours alone: where a process listens for what it exposes.
+    pub fn keeps(&self, port: &Publisher) -> bool {
+        self.backend == BackendKind::Process && port.ip.is_none()
+    }
+
+    /// The ports that it has for everybody.
+    pub fn published(&self) -> impl Iterator<Item = &Publisher> {
+        self.publishers.iter().filter(|port| !self.keeps(port))
     }
 
     /// Whether the engine picks a port of the host for it at every start, out of a range or any that is free.

@@ -6,6 +6,8 @@ mod conflicts;
 mod convergence;
 #[path = "plan/ending.rs"]
 mod ending;
+#[path = "plan/exposed.rs"]
+mod exposed;
 #[path = "plan/images.rs"]
 mod images;
 #[path = "plan/links.rs"]

@@ -58,14 +58,15 @@ impl Backend for Backends {
                 self.free(&freeing, events).await?;
                 return Ok(None);
             }
-            Action::MovePort { claim, to } => {
+            Action::MovePort { claim, to, exposed } => {
                 let moved = Claim {
                     port: *to,
                     ..claim.clone()
                 };
                 if release::is_free(&moved)? {
+                    let verb = if *exposed { "listens" } else { "is published" };
                     events.send(Event::Note(format!(
-                        "service `{}` is published on port {to} instead of {}",
+                        "service `{}` {verb} on port {to} instead of {}",
                         claim.service, claim.port
                     )));
                     return Ok(None);

@@ -477,6 +477,17 @@ pub(super) enum Named {
     Name(String),
 }
 
+/// The engine, as far as a project may have something there.
+#[derive(Debug)]
+pub(super) enum Engine {
+    /// Nothing of the project can be there, or it is not worth waiting for.
+    Unneeded,
+    /// It answers.
+    Answers,
+    /// It does not, for this reason.
+    Away(BackendError),
+}
+
 impl Named {
     /// The project's name.
     pub(super) fn name(&self) -> &str {
@@ -504,30 +515,37 @@ impl Named {
 
     /// Whether the project may have containers that can be seen: the engine answers. `others`: it has
     /// processes.
+    ///
+    /// # Errors
+    /// The engine does not answer, and a service can only be a container.
     pub(super) async fn in_engine(
         &self,
         ui: Ui,
         backends: &Backends,
         others: bool,
     ) -> Result<bool> {
+        match self.engine(ui, backends, others).await {
+            Engine::Unneeded => Ok(false),
+            Engine::Answers => Ok(true),
+            Engine::Away(error) if self.needs_engine() => Err(error.into()),
+            Engine::Away(_) => Ok(false),
+        }
+    }
+
+    /// What is to be had of the engine. `others`: the project has processes.
+    pub(super) async fn engine(&self, ui: Ui, backends: &Backends, others: bool) -> Engine {
         if self.is_local() {
             // What an earlier version of the files had made there.
             let has_traces = backends.processes.has_traces(self.name());
-            return Ok(has_traces && backends.containers.answers_soon().await);
+            return if has_traces && backends.containers.answers_soon().await {
+                Engine::Answers
+            } else {
+                Engine::Unneeded
+            };
         }
         let Err(error) = backends.containers.reachable().await else {
-            return Ok(true);
+            return Engine::Answers;
         };
-        // Services that can only be containers cannot be seen without the engine.
-        let need = self.project().is_some_and(|project| {
-            let without = |service: &Arc<Service>| {
-                service.has_container_form() && !service.has_process_form()
-            };
-            project.services.values().any(without)
-        });
-        if need {
-            return Err(error.into());
-        }
         if self.project().is_none() && !others {
             // No file says whether there should be any.
             ui.note(format!(
@@ -535,7 +553,17 @@ impl Named {
                 self.name()
             ));
         }
-        Ok(false)
+        Engine::Away(error)
+    }
+
+    /// Whether some services can only be containers, which cannot be seen without the engine.
+    pub(super) fn needs_engine(&self) -> bool {
+        self.project().is_some_and(|project| {
+            let without = |service: &Arc<Service>| {
+                service.has_container_form() && !service.has_process_form()
+            };
+            project.services.values().any(without)
+        })
     }
 
     /// Fails on a service that neither the files nor the instances know.

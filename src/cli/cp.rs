@@ -79,8 +79,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     };
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let instances = named.instances(context.ui, &backends).await?;
-    named.check_services(&[remote.service.to_owned()], &instances)?;
+    let services = [remote.service.to_owned()];
+    let sight = named.sight(context.ui, &backends, &services).await?;
+    let instances = sight.instances;
+    named.check_services(&services, &instances)?;
     let mut chosen: Vec<&Instance> = instances
         .iter()
         .filter(|instance| instance.service == remote.service)

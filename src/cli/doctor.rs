@@ -136,7 +136,12 @@ async fn project_findings(
         let observed = backends.containers.observe(&project.name).await;
         instances.extend(observed.unwrap_or_default());
     }
-    let rows = ports::rows(context, project, &placement, &instances, remote).await;
+    let rows = if machine.engine().is_some() {
+        ports::rows(context, project, &placement, &instances, remote).await
+    } else {
+        // None is waited for once more.
+        ports::rows_without_engines(context, project, &placement, &instances).await
+    };
     let unknown = rows.as_ref().err().map(|error| {
         Finding::reduced(
             "ports",

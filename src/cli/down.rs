@@ -12,6 +12,7 @@ use crate::backend::router::Backends;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
 use crate::cli::grace::grace;
+use crate::cli::sight::Rest;
 use crate::cli::{hasten, provide};
 use crate::error::{Error, Result};
 use crate::observe::{self, Knowledge, Remains};
@@ -88,12 +89,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let mut last = Instant::now() + patience;
     let mut seen = Seen::default();
     let mut has_ended = false;
-    loop {
+    let rest = loop {
         let Look {
             mut observed,
             ending,
             in_engine,
             is_clean,
+            rest,
         } = look(context, &backends, &named, args, &seen).await?;
         let is_first = seen.looks == 0;
         seen.leave_new(&mut observed);
@@ -109,20 +111,25 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             last = Instant::now() + patience;
         }
         if context.global.dry_run || !in_engine {
-            break;
+            break rest;
         }
         if plan.steps.is_empty() {
             if Instant::now() >= last {
                 if is_clean {
                     backends.processes.forget_traces(named.name())?;
                 }
-                break;
+                break rest;
             }
             tokio::time::sleep(PAUSE).await;
         }
-    }
+    };
     if !context.global.dry_run {
         pending.forget_making();
+    }
+    if args.services.is_empty() {
+        rest.done_with_all()?;
+    } else {
+        rest.done()?;
     }
     if !has_ended {
         let name = named.name();
@@ -169,6 +176,8 @@ struct Look {
     in_engine: bool,
     /// Whether nothing is left there that a later command could find.
     is_clean: bool,
+    /// What is out of sight, as the engine does not answer.
+    rest: Rest,
 }
 
 async fn look(
@@ -178,7 +187,8 @@ async fn look(
     args: &Args,
     seen: &Seen,
 ) -> Result<Look> {
-    let mut instances = named.instances(context.ui, backends).await?;
+    let sight = named.sight(context.ui, backends, &args.services).await?;
+    let (mut instances, rest) = sight.parts();
     let mut ending = ending(context, named, args);
     let mut own = backends.own(named.name()).await?;
     let is_container = |instance: &Instance| instance.backend == BackendKind::Container;
@@ -190,7 +200,11 @@ async fn look(
         has_relays: own.iter().any(is_container),
         thoroughly: ending.remove_orphans,
     };
-    let remains = observe::remains(backends, known).await?;
+    let remains = if rest.is_away() {
+        None
+    } else {
+        observe::remains(backends, known).await?
+    };
     let in_engine = remains.is_some();
     let Remains {
         instances: unknown,
@@ -254,6 +268,7 @@ async fn look(
         ending,
         in_engine,
         is_clean,
+        rest,
     })
 }
 

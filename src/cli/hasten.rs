@@ -55,10 +55,14 @@ async fn look(
     told: &mut BTreeSet<InstanceId>,
     names: &RefCell<BTreeSet<String>>,
 ) {
-    let mut instances = named
-        .instances(context.ui, backends)
-        .await
-        .unwrap_or_default();
+    let mut instances = match named.instances(context.ui, backends).await {
+        Ok(instances) => instances,
+        Err(_) => backends
+            .processes
+            .observe(named.name())
+            .await
+            .unwrap_or_default(),
+    };
     if instances
         .iter()
         .any(|each| each.backend == BackendKind::Container)

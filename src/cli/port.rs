@@ -64,8 +64,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         Transport::Udp => Protocol::Udp,
     };
     let found = instance
-        .publishers
-        .iter()
+        .published()
         .find(|port| port.target == args.port && port.protocol == protocol)
         .ok_or_else(|| unpublished(args, protocol, instance))?;
     // As Compose prints it, IPv6 addresses without brackets too; `:0` for a port that is only exposed.
@@ -93,7 +92,7 @@ fn unpublished(args: &Args, protocol: Protocol, instance: &Instance) -> Error {
         args.port, instance.backend, instance.name
     ));
     let has = |port: &Publisher| format!("{}/{}", port.target, port.protocol);
-    let mut ports: Vec<String> = instance.publishers.iter().map(has).collect();
+    let mut ports: Vec<String> = instance.published().map(has).collect();
     ports.dedup();
     if !ports.is_empty() {
         error = error.detail(format!("it has {}", ports.join(", ")));

@@ -137,14 +137,25 @@ pub(super) async fn rows(
     instances: &[Instance],
     remote: bool,
 ) -> Result<Vec<Row>> {
-    let wanted = wanted(project, placement, instances);
     if !placement.needs_engine() {
-        let claims: Vec<_> = wanted.iter().map(|wanted| wanted.claim.clone()).collect();
-        let mut seen = look_without_engines(context, &claims).await?;
-        leave_out_own(context, &project.name, &mut seen).await?;
-        return Ok(rows_of(&wanted, &seen, instances));
+        return rows_without_engines(context, project, placement, instances).await;
     }
+    let wanted = wanted(project, placement, instances);
     look_up(context, &project.name, &wanted, instances, remote).await
+}
+
+/// The same where no engine answers, or none is needed.
+pub(super) async fn rows_without_engines(
+    context: &Context,
+    project: &Project,
+    placement: &Placement,
+    instances: &[Instance],
+) -> Result<Vec<Row>> {
+    let wanted = wanted(project, placement, instances);
+    let claims: Vec<_> = wanted.iter().map(|wanted| wanted.claim.clone()).collect();
+    let mut seen = look_without_engines(context, &claims).await?;
+    leave_out_own(context, &project.name, &mut seen).await?;
+    Ok(rows_of(&wanted, &seen, instances))
 }
 
 async fn look_up(

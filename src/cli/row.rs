@@ -139,7 +139,7 @@ impl Row {
     }
 
     pub(super) fn of_process(instance: &Instance) -> Self {
-        let ports = instance.publishers.iter().map(|port| {
+        let ports = instance.published().map(|port| {
             let ip = port.ip.map(|ip| ip.to_string()).unwrap_or_default();
             (ip, port.target, port.published, port.protocol.to_string())
         });
@@ -355,8 +355,7 @@ pub(super) fn connections(instance: &Instance) -> usize {
         return 0;
     }
     let published = instance
-        .publishers
-        .iter()
+        .published()
         .filter(|port| port.protocol == Protocol::Tcp);
     established(published.map(|port| port.published))
 }

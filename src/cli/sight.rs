@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::backend::Backend as _;
 use crate::backend::router::Backends;
-use crate::cli::context::Named;
+use crate::cli::context::{Engine, Named};
 use crate::error::{Error, Kind, Result};
 use crate::state::Instance;
 use crate::ui::Ui;
@@ -26,6 +26,8 @@ pub(super) struct Rest {
     hidden: BTreeSet<String>,
     /// Why the command fails when it has done the rest: some of them were asked for.
     error: Option<Error>,
+    /// Why nobody knows what else the project has there, where something was made there once.
+    unseen: Option<Error>,
 }
 
 impl Rest {
@@ -34,12 +36,25 @@ impl Rest {
         self.hidden.contains(service)
     }
 
+    /// Whether an engine that may have something was asked and does not answer.
+    pub(super) fn is_away(&self) -> bool {
+        !self.hidden.is_empty() || self.unseen.is_some()
+    }
+
     /// The end of a command that has done what it could.
     ///
     /// # Errors
     /// The engine does not answer, and something was asked for that it may have.
     pub(super) fn done(self) -> Result<()> {
         self.error.map_or(Ok(()), Err)
+    }
+
+    /// The same for a command that is about all that the project has, also networks and volumes.
+    ///
+    /// # Errors
+    /// The engine does not answer, and may have something.
+    pub(super) fn done_with_all(self) -> Result<()> {
+        self.error.or(self.unseen).map_or(Ok(()), Err)
     }
 }
 
@@ -110,17 +125,25 @@ impl Named {
         services: &[String],
         processes: &[Instance],
     ) -> Result<Rest> {
-        let seen = self.in_engine(ui, backends, !processes.is_empty()).await;
-        let mut error = match (seen, self.project()) {
-            (Err(error), Some(_)) if error.kind == Kind::Engine => error,
-            (seen, _) => {
-                let in_engine = seen?;
+        let mut error = match self.engine(ui, backends, !processes.is_empty()).await {
+            Engine::Answers => {
                 return Ok(Rest {
-                    in_engine,
+                    in_engine: true,
                     ..Rest::default()
                 });
             }
+            // Where services can be processes, too, there are containers only if some were made once.
+            Engine::Away(error)
+                if self.needs_engine()
+                    || self.project().is_some() && backends.processes.has_traces(self.name()) =>
+            {
+                Error::from(error)
+            }
+            Engine::Away(_) | Engine::Unneeded => return Ok(Rest::default()),
         };
+        if error.kind != Kind::Engine {
+            return Err(error);
+        }
         let local: BTreeSet<&str> = processes.iter().map(|it| it.service.as_str()).collect();
         let declared = self.project().into_iter();
         let hidden: BTreeSet<String> = declared
@@ -134,6 +157,15 @@ impl Named {
             .map(String::as_str)
             .filter(|it| is_asked(it))
             .collect();
+        if hidden.is_empty() {
+            return Ok(Rest {
+                unseen: Some(error.detail(format!(
+                    "nothing is known of what it has of project {}",
+                    self.name()
+                ))),
+                ..Rest::default()
+            });
+        }
         if asked.is_empty() {
             ui.note(format!(
                 "{}: nothing is known of {}",
@@ -151,9 +183,9 @@ impl Named {
         let unknown = listed(asked.into_iter());
         error.details.push(format!("nothing is known of {unknown}"));
         Ok(Rest {
-            in_engine: false,
             hidden,
             error: Some(error),
+            ..Rest::default()
         })
     }
 }

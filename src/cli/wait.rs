@@ -23,7 +23,8 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
-    let instances = named.instances(context.ui, &backends).await?;
+    let sight = named.sight(context.ui, &backends, &args.services).await?;
+    let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
     let waited: Vec<&Instance> = instances
         .iter()
@@ -72,7 +73,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         down::run(context, &down::Args::with_orphans()).await?;
     }
     if last == 0 {
-        Ok(())
+        rest.done()
     } else {
         Err(Error::service(last))
     }

@@ -294,7 +294,7 @@ async fn reserved(
     let has_choice = |name: &str| {
         let service = project.services.get(name);
         placement.of(name) == BackendKind::Process
-            && service.is_some_and(|it| it.ports.iter().any(|port| port.published.is_none()))
+            && service.is_some_and(|it| plan::may_listen_anywhere(it, BackendKind::Process))
     };
     let mut reserved = BTreeSet::new();
     let choosing = claims.iter().filter(|claim| has_choice(&claim.service));
@@ -306,7 +306,7 @@ async fn reserved(
     if claims.iter().any(|claim| has_choice(&claim.service)) {
         // After the locks: who gave one back is in the ledger by then.
         let others = backends.processes.elsewhere_alive(&project.name).await;
-        let given = plan::of(&others).into_iter().map(|wanted| wanted.claim);
+        let given = plan::given(&others).into_iter().map(|wanted| wanted.claim);
         reserved.extend(given.map(|claim| (claim.port, claim.protocol)));
     }
     reserved
@@ -314,7 +314,7 @@ async fn reserved(
 
 /// What there is instead of ports that somebody has, or that several ask for.
 fn free_ports(observed: &Observed, claims: &[Claim]) -> BTreeMap<(u16, Protocol), Vec<u16>> {
-    let given: Vec<Claim> = plan::of(&observed.instances)
+    let given: Vec<Claim> = plan::given(&observed.instances)
         .into_iter()
         .map(|wanted| wanted.claim)
         .collect();

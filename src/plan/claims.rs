@@ -33,7 +33,7 @@ pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
             if let Decision::Start(instance) = decision {
                 all.extend(recorded_needs(decided, instance));
             }
-            for need in all {
+            for need in all.iter().filter(|need| need.given().is_none()) {
                 for &port in &need.candidates {
                     let claim = need.claim(&decided.service.name, number, port);
                     if !claims.contains(&claim) {
@@ -64,7 +64,8 @@ pub(super) fn recorded_needs(decided: &Decided<'_>, instance: &Instance) -> Vec<
             .filter(|port| *port != 0);
         if let Some(published) = port.or(answered) {
             need.candidates = vec![published];
-            need.anywhere = false;
+            // One that nobody publishes may be exchanged with the instance.
+            need.anywhere &= need.exposed;
         }
     }
     all
@@ -89,9 +90,9 @@ pub fn all(inputs: &Inputs<'_>) -> Vec<Wanted> {
             let claims = match decision {
                 Decision::Keep(instance)
                 | Decision::Unpause(instance)
-                | Decision::Restart(instance, _) => published(instance),
+                | Decision::Restart(instance, _) => published(instance, false),
                 Decision::Start(instance) => {
-                    let recorded = published(instance);
+                    let recorded = published(instance, false);
                     if recorded.is_empty() {
                         needed(decided, instance.number, first_port)
                     } else {
@@ -112,11 +113,21 @@ pub fn all(inputs: &Inputs<'_>) -> Vec<Wanted> {
 
 /// The ports of instances that are alive, where no file says what there should be.
 pub fn of(instances: &[Instance]) -> Vec<Wanted> {
+    alive(instances, false)
+}
+
+/// The same, with those that processes have for their neighbours alone.
+pub fn given(instances: &[Instance]) -> Vec<Wanted> {
+    alive(instances, true)
+}
+
+fn alive(instances: &[Instance], exposed: bool) -> Vec<Wanted> {
     instances
         .iter()
         .filter(|instance| instance.status.is_alive())
         .flat_map(|instance| {
-            published(instance).into_iter().map(|claim| Wanted {
+            let claims = published(instance, exposed).into_iter();
+            claims.map(|claim| Wanted {
                 claim,
                 backend: instance.backend,
             })
@@ -135,7 +146,7 @@ pub(super) fn reserved_ports(decided: &BTreeMap<String, Decided<'_>>) -> Vec<Cla
                 | Decision::Unpause(instance)
                 | Decision::Restart(instance, _) => {
                     if instance.backend == BackendKind::Process {
-                        reserved.extend(published(instance));
+                        reserved.extend(published(instance, true));
                     }
                     continue;
                 }
@@ -156,13 +167,14 @@ pub(super) fn reserved_ports(decided: &BTreeMap<String, Decided<'_>>) -> Vec<Cla
     reserved
 }
 
-/// What an instance publishes.
-fn published(instance: &Instance) -> Vec<Claim> {
+/// What an instance publishes; `exposed`: and what it has for its neighbours alone.
+fn published(instance: &Instance, exposed: bool) -> Vec<Claim> {
     let mut ports: BTreeMap<(u16, Protocol), Vec<IpAddr>> = BTreeMap::new();
     for publisher in instance
         .publishers
         .iter()
         .filter(|publisher| publisher.published != 0)
+        .filter(|publisher| exposed || !instance.keeps(publisher))
     {
         let addresses = ports
             .entry((publisher.published, publisher.protocol))
@@ -188,6 +200,7 @@ fn published(instance: &Instance) -> Vec<Claim> {
 fn needed(decided: &Decided<'_>, number: u32, first_port: u16) -> Vec<Claim> {
     needs(&decided.service, number, decided.backend, first_port)
         .iter()
+        .filter(|need| !need.exposed)
         .filter_map(|need| {
             let port = *need.candidates.first()?;
             Some(need.claim(&decided.service.name, number, port))

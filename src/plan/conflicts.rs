@@ -123,8 +123,16 @@ pub(super) fn judge<'a>(
     if need.anywhere
         && let Some(to) = next
     {
-        let rule = "the compose file publishes no particular port".to_owned();
+        let rule = if need.exposed {
+            "another one has it".to_owned()
+        } else {
+            "the compose file publishes no particular port".to_owned()
+        };
         return Verdict::Move { claim, to, rule };
+    }
+    if need.exposed {
+        // Nobody is in the way of a port that may be any.
+        return Verdict::Free(preferred);
     }
     let rival = rival.filter(|_| holders.is_empty());
     decide(inputs, service, claim, holders, rival, next)

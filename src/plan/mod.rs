@@ -37,9 +37,10 @@ pub mod step;
 mod text;
 mod up;
 
-pub use claims::{claims, of};
+pub use claims::{claims, given, of};
 pub use conflicts::{Question, has, without};
 pub use decide::fingerprint;
+pub use ports::may_listen_anywhere;
 pub(crate) use spec::stores;
 pub use up::up;
 

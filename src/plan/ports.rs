@@ -25,6 +25,8 @@ pub(super) struct Need {
     /// Whether a port outside the candidates does as well: nothing was published, so nobody counts on
     /// the number.
     pub anywhere: bool,
+    /// Whether it is only for others of the project (`expose`), published nowhere.
+    pub exposed: bool,
 }
 
 impl Need {
@@ -39,12 +41,22 @@ impl Need {
         }
     }
 
+    /// The one place that the file gives a port that nobody publishes: the program decides what becomes of it there.
+    pub(super) fn given(&self) -> Option<u16> {
+        let is_given = self.exposed && !self.anywhere;
+        self.candidates.first().copied().filter(|_| is_given)
+    }
+
     /// The mapping with a host port chosen.
     pub(super) fn settle(&self, published: Option<u16>) -> SettledPort {
         SettledPort {
             target: self.port.target,
             published,
-            addresses: addresses(&self.port),
+            addresses: if self.exposed {
+                Vec::new()
+            } else {
+                addresses(&self.port)
+            },
             protocol: self.port.protocol,
             app_protocol: self.port.app_protocol.clone(),
         }
@@ -55,7 +67,8 @@ impl Need {
 ///
 /// A published range serves the replicas in turn; the engine lets any of them take any free port of
 /// it, and so does this, starting at the replica's own. A process without a published port is offered
-/// its target port first, or the one that stands for it where this user may not listen there.
+/// its target port first, or the one that stands for it where this user may not listen there; so is one
+/// without ports of its own for the one that it exposes.
 pub(super) fn needs(
     service: &Service,
     number: u32,
@@ -75,9 +88,66 @@ pub(super) fn needs(
                 port: port.clone(),
                 candidates,
                 anywhere,
+                exposed: false,
             }
         })
+        .chain(exposure(service, number, backend, first_port))
         .collect()
+}
+
+/// The port that a process is found on by its neighbours alone, where it has one: at the place that its own `PORT`
+/// names, if that is another one.
+fn exposure(service: &Service, number: u32, backend: BackendKind, first_port: u16) -> Option<Need> {
+    // A one-off instance stands beside the one that has the port.
+    if number == 0 || backend != BackendKind::Process || !service.ports.is_empty() {
+        return None;
+    }
+    let [target] = exposed_as(service, "tcp")[..] else {
+        return None;
+    };
+    let port = Port {
+        target,
+        published: None,
+        host_ip: None,
+        protocol: Protocol::Tcp,
+        app_protocol: None,
+        mode: None,
+        name: None,
+    };
+    let given = service.environment.get("PORT");
+    let given: Option<u16> = given.and_then(|text| text.trim().parse().ok());
+    let given = given.filter(|port| ![0, target].contains(port));
+    Some(Need {
+        port,
+        candidates: vec![given.unwrap_or_else(|| permitted(target, first_port))],
+        anywhere: given.is_none(),
+        exposed: true,
+    })
+}
+
+/// Whether a service is told where to listen, and no file counts on the number.
+pub fn may_listen_anywhere(service: &Service, backend: BackendKind) -> bool {
+    let has_unpublished = service.ports.iter().any(|port| port.published.is_none());
+    let exposes_one = || service.ports.is_empty() && exposed_as(service, "tcp").len() == 1;
+    backend == BackendKind::Process && (has_unpublished || exposes_one())
+}
+
+/// Ports of a protocol that `expose` names, ranges written out.
+pub(super) fn exposed_as(service: &Service, wanted: &str) -> Vec<u16> {
+    let mut ports = Vec::new();
+    for entry in &service.expose {
+        let (range, protocol) = entry.split_once('/').unwrap_or((entry, "tcp"));
+        if protocol != wanted {
+            continue;
+        }
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        if let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) {
+            let new = (first..=last).filter(|port| !ports.contains(port));
+            let new: Vec<u16> = new.collect();
+            ports.extend(new);
+        }
+    }
+    ports
 }
 
 /// What stands for a port below the first that this user may listen on: 8080 for 80, 8443 for 443.
@@ -108,7 +178,9 @@ fn addresses(port: &Port) -> Vec<IpAddr> {
 pub(super) fn readiness(service: &Service, ports: &[SettledPort]) -> Option<Readiness> {
     let asked = &service.wharf.ready;
     let path = |default: &str| asked.path.clone().unwrap_or_else(|| default.to_owned());
-    let tcp = || ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+    let is_published = |port: &&SettledPort| !port.addresses.is_empty();
+    let published = || ports.iter().filter(is_published);
+    let tcp = || published().filter(|port| port.protocol == Protocol::Tcp);
     let spoken = tcp().find_map(|port| {
         let probe = match port.app_protocol.as_deref()? {
             "ws" => ProbeKind::WebSocket { path: path("/") },

@@ -52,6 +52,8 @@ pub enum Action {
         claim: Claim,
         /// The port it moves to.
         to: u16,
+        /// Whether it is only for others of the project.
+        exposed: bool,
     },
     /// Build a service's image.
     Build {

@@ -13,7 +13,10 @@ impl fmt::Display for Action {
                 let names: Vec<String> = holders.iter().map(Holder::short).collect();
                 write!(f, "port {claim}: stop {}", names.join(", "))
             }
-            Self::MovePort { claim, to } => write!(f, "port {claim}: publish on {to} instead"),
+            Self::MovePort { claim, to, exposed } => {
+                let verb = if *exposed { "listen" } else { "publish" };
+                write!(f, "port {claim}: {verb} on {to} instead")
+            }
             Self::Build { service, image, .. } => {
                 write!(f, "image {image}: build for {}", service.name)
             }

@@ -484,6 +484,9 @@ impl Planner<'_> {
                 || !project.services.contains_key(&instance.service)
                     && !project.disabled.contains(&instance.service)
         };
+        if let Some(port) = need.given() {
+            return Verdict::Free(port);
+        }
         judge(self.inputs, service, number, need, &self.taken, &is_ending)
     }
 
@@ -526,7 +529,10 @@ impl Planner<'_> {
                 )
             }
             Verdict::Move { claim, to, rule } => {
-                for variable in moved_variables(&service.name, need.port.target, to) {
+                // Its neighbours find what is exposed by the service's name, where it always was.
+                let exposed = need.exposed;
+                let variables = moved_variables(&service.name, need.port.target, to);
+                for variable in variables.into_iter().filter(|_| !exposed) {
                     self.moved
                         .entry(service.name.clone())
                         .or_default()
@@ -535,7 +541,7 @@ impl Planner<'_> {
                 (
                     to,
                     vec![PendingStep::Act(
-                        Box::new(Action::MovePort { claim, to }),
+                        Box::new(Action::MovePort { claim, to, exposed }),
                         Cause::PortHeld(rule),
                     )],
                 )
@@ -563,7 +569,8 @@ impl Planner<'_> {
 /// The port of a process that it must get: a published one that somebody counts on.
 fn watch(decided: &Decided<'_>, number: u32, need: &Need, settled: &SettledPort) -> Option<Claim> {
     let published = settled.published?;
-    (decided.backend == BackendKind::Process && settled.protocol == Protocol::Tcp && !need.anywhere)
+    let is_counted_on = !need.anywhere && !need.exposed;
+    (decided.backend == BackendKind::Process && settled.protocol == Protocol::Tcp && is_counted_on)
         .then(|| need.claim(&decided.service.name, number, published))
 }
 

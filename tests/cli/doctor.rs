@@ -334,3 +334,24 @@ fn the_engine_that_answers_is_described() {
     let stream = finding(&report["machine"], "local services in containers");
     assert!(stream["detail"].is_string());
 }
+
+#[test]
+fn an_engine_that_says_nothing_is_waited_for_once() {
+    let mut sandbox = Sandbox::new();
+    let path = sandbox.path().join("mute.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    sandbox.set("DOCKER_HOST", format!("unix://{}", path.display()));
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  web: {{image: web, ports: ['127.0.0.1:{}:80']}}\n",
+            free_port()
+        ),
+    );
+    let doctor = sandbox.wharf(&["doctor"]).expect(1);
+    assert!(!doctor.stderr.contains("does not answer"), "{doctor}");
+    listener.set_nonblocking(true).unwrap();
+    let asked = std::iter::from_fn(|| listener.accept().ok());
+    assert_eq!(asked.count(), 1, "{doctor}");
+    fs::remove_file(path).unwrap();
+}

@@ -9,12 +9,14 @@ mod support;
 #[cfg(test)]
 mod engine_double;
 
+mod away;
 mod conflicts;
 mod containers;
 mod doctor;
 mod dropin;
 mod errors;
 mod escapees;
+mod exposed;
 mod flags;
 mod foreground;
 mod graph;

@@ -648,45 +648,6 @@ fn local_services_without_an_engine_find_each_other() {
 }
 
 #[test]
-fn local_services_are_there_for_commands_without_an_engine() {
-    let mut sandbox = Sandbox::new();
-    sandbox.set("DOCKER_HOST", "unix:///nowhere.sock");
-    sandbox.write(
-        "compose.yaml",
-        "services:\n  db: {image: db}\n  api:\n    depends_on: [db]\n    stop_grace_period: 0s\n    \
-         x-wharf: {process: {command: [sh, -c, 'echo here; exec sleep 1000']}}\n",
-    );
-    sandbox.wharf(&["up", "-d", "--no-deps", "api"]).expect(0);
-    let said = "nothing is known of `db`";
-    for words in [
-        &["exec", "-T", "api", "true"][..],
-        &["ps", "api"],
-        &["logs", "api"],
-        &["top", "api"],
-        &["restart", "api"],
-        &["stop", "api"],
-        &["start", "api"],
-        &["pause", "api"],
-        &["unpause", "api"],
-        &["kill", "api"],
-        &["rm", "-f", "api"],
-    ] {
-        let done = sandbox.wharf(words).expect(0);
-        assert!(done.stderr.contains(said), "{words:?}: {done}");
-    }
-    sandbox.wharf(&["up", "-d", "--no-deps", "api"]).expect(0);
-    // What can be done is done; the rest was asked for, too.
-    let listed = sandbox.wharf(&["ps"]).expect(4);
-    assert!(listed.stdout.contains("-api-1"), "{listed}");
-    assert!(listed.stderr.contains(said), "{listed}");
-    let stopped = sandbox.wharf(&["stop"]).expect(4);
-    assert!(stopped.stderr.contains("-api-1: stop"), "{stopped}");
-    for words in [&["logs", "db"][..], &["exec", "-T", "db", "true"]] {
-        sandbox.wharf(words).expect(4);
-    }
-}
-
-#[test]
 fn links_extra_hosts_hostnames_and_shared_namespaces_go_along() {
     let engine = require_engine!();
     let sandbox = Sandbox::with_engine(&engine);

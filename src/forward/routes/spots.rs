@@ -32,8 +32,14 @@ pub(super) fn spots(local: &Local, all: &[Local]) -> BTreeMap<u16, Spot> {
         })
     };
     for (target, actual) in &local.ports {
-        let spot = heard_at(local, *actual)
-            .or_else(|| heard_at(local, *target))
+        // Where a port is only exposed, a program may have its own idea of its place.
+        let (first, then) = if local.names.exposed.contains(target) {
+            (target, actual)
+        } else {
+            (actual, target)
+        };
+        let spot = heard_at(local, *first)
+            .or_else(|| heard_at(local, *then))
             .or_else(|| expected(*actual));
         found.extend(spot.map(|spot| (*target, spot)));
     }

@@ -210,6 +210,24 @@ fn a_process_that_does_not_listen_yet_is_expected_where_it_was_told_to() {
 }
 
 #[test]
+fn what_is_only_exposed_is_where_the_program_has_it() {
+    let mut api = local("api", &[(9000, 3000)], &["127.0.0.1:3000"]);
+    api.names.exposed = vec![9000];
+    let mut world = world(true, vec![api], Vec::new());
+    let told = [
+        "127.70.0.1:9000 -> 127.0.0.1:3000",
+        "api:9000 -> 127.0.0.1:3000",
+    ];
+    assert_eq!(doors(&world), told);
+    // The port that it was told is for something else.
+    world.locals[0].heard.push(heard("127.0.0.1:9000"));
+    let both = ["api:3000 -> 127.0.0.1:3000", "api:9000 -> 127.0.0.1:9000"];
+    let mut found = doors(&world);
+    found.retain(|door| door.starts_with("api:"));
+    assert_eq!(found, both);
+}
+
+#[test]
 fn nobody_is_sent_to_another_service() {
     let mut api = local("api", &[(8080, 8081)], &[]);
     api.names.exposed = vec![7000];

@@ -15,7 +15,7 @@ use crate::naming::{Names, Place, Reach, Way, loopback_addresses, moved};
 use crate::plan::Inputs;
 use crate::plan::decide::{Decided, Decision};
 use crate::plan::placement::{Placement, in_form};
-use crate::plan::ports::{needs, variables};
+use crate::plan::ports::{exposed_as, needs, variables};
 use crate::plan::step::Attachment;
 use crate::port::claim::Protocol;
 use crate::project::model::{Project, Service};
@@ -399,22 +399,6 @@ fn without_privilege(inputs: &Inputs<'_>, refused: &BTreeSet<(String, u16)>) -> 
         )
     });
     lines.collect()
-}
-
-/// Ports of a protocol that `expose` names, ranges written out.
-fn exposed_as(service: &Service, wanted: &str) -> Vec<u16> {
-    let mut ports = Vec::new();
-    for entry in &service.expose {
-        let (range, protocol) = entry.split_once('/').unwrap_or((entry, "tcp"));
-        if protocol != wanted {
-            continue;
-        }
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        if let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) {
-            ports.extend(first..=last);
-        }
-    }
-    ports
 }
 
 fn declared_ports(service: &Service) -> Vec<u16> {

@@ -12,14 +12,17 @@ use crate::backend::process::run::{ProcessId, Stat, send};
 /// How long the supervisor may be at this at a time: others wait for it.
 const BUDGET: Duration = Duration::from_millis(50);
 
-/// Kills the children of these that belong to the run, and those that take their places, until there is no new one.
+/// For so long no new one may have come: between two of them there is a moment without.
+const CALM: Duration = Duration::from_millis(5);
+
+/// Kills the children of these that belong to the run, and those that take their places, until no new one comes.
 pub(super) fn chase(parents: &[u32], is_of_run: impl Fn(u32) -> bool) {
     let begun = Instant::now();
     let mut killed: Vec<ProcessId> = Vec::new();
     // Within this time no pid comes round again.
     let mut strangers: BTreeSet<i32> = BTreeSet::new();
-    while begun.elapsed() < BUDGET {
-        let before = killed.len();
+    let mut last = begun;
+    while begun.elapsed() < BUDGET && last.elapsed() < CALM {
         for parent in parents {
             for pid in children(*parent) {
                 let Some(number) = Pid::from_raw(pid).filter(|_| !strangers.contains(&pid)) else {
@@ -43,10 +46,8 @@ pub(super) fn chase(parents: &[u32], is_of_run: impl Fn(u32) -> bool) {
                 // One that may not be signalled is reported when its time is over.
                 drop(send(&fd, Signal::KILL.as_raw()));
                 killed.push(stat.id);
+                last = Instant::now();
             }
-        }
-        if killed.len() == before {
-            return;
         }
     }
 }

@@ -17,7 +17,7 @@ use std::ops::Range;
 use super::pairs::{self, Host};
 use crate::naming::Forward;
 use authority::{ENDS, begins, default_port, is_name, port, query_host, scheme};
-use variables::{is_host_variable, is_hosts_variable, says_who_i_am};
+use variables::{is_host_variable, is_hosts_variable, is_version_variable, says_who_i_am};
 
 /// A service as an environment may mention it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,6 +238,11 @@ impl Scan<'_> {
             // `scheme://db:1234@host`: a user and a password.
             let is_credential = scheme.is_some() && end.starts_with('@');
             if is_credential || !begins(before) || end.starts_with(|c: char| is_name(c)) {
+                return None;
+            }
+            // `REDIS_IMAGE: redis:7`
+            let is_declared = mentioned.ports.contains(&port);
+            if scheme.is_none() && !is_declared && is_version_variable(self.variable) {
                 return None;
             }
             let to = self.listen(&mentioned, port);

@@ -144,6 +144,26 @@ fn what_only_looks_like_one_stays() {
 }
 
 #[test]
+fn what_names_an_image_or_a_version_stays() {
+    for (variable, text, expected) in [
+        ("IMAGE", "db:15", "db:15"),
+        ("KAFKA_VERSION", "kafka:7", "kafka:7"),
+        ("base.image.tags", "db:15,kafka:3", "db:15,kafka:3"),
+        ("IMAGE2", "db:15", "db:15"),
+        // A port of the service, an address, and a word that only looks like one.
+        ("IMAGE_DB", "db:5432", "127.77.0.1:5432"),
+        (
+            "IMAGE_STORE",
+            "http://kafka:9000/x",
+            "http://127.77.0.4:9000/x",
+        ),
+        ("STAGE", "kafka:9000", "127.77.0.4:9000"),
+    ] {
+        assert_eq!(value(variable, text, 1024).0, expected, "{variable}");
+    }
+}
+
+#[test]
 fn a_name_alone_cannot_carry_another_port_so_what_is_not_ours_is_told() {
     let environment = BTreeMap::from([
         ("PROXY_HOST".to_owned(), "proxy".to_owned()),

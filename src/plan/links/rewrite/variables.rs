@@ -45,6 +45,17 @@ pub(super) fn is_hosts_variable(variable: &str) -> bool {
         && !guards.iter().any(|guard| upper.contains(guard))
 }
 
+/// `IMAGE`, `REDIS_VERSION`, `IMAGE_TAG2` …: what stands after a colon there may be anything.
+pub(super) fn is_version_variable(variable: &str) -> bool {
+    let upper = variable.to_ascii_uppercase();
+    let mut words = upper.split(['_', '.', '-']);
+    words.any(|word| {
+        let word = word.trim_end_matches(|c: char| c.is_ascii_digit());
+        let word = word.strip_suffix('S').unwrap_or(word);
+        ["IMAGE", "TAG", "VERSION"].contains(&word)
+    })
+}
+
 fn is_last_word(variable: &str, word: &str) -> bool {
     let rest = variable.strip_suffix(word);
     rest.is_some_and(|rest| rest.is_empty() || rest.ends_with(['_', '.', '-']))
