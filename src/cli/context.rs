@@ -525,10 +525,9 @@ impl Named {
         others: bool,
     ) -> Result<bool> {
         match self.engine(ui, backends, others).await {
-            Engine::Unneeded => Ok(false),
             Engine::Answers => Ok(true),
             Engine::Away(error) if self.needs_engine() => Err(error.into()),
-            Engine::Away(_) => Ok(false),
+            Engine::Away(_) | Engine::Unneeded => Ok(false),
         }
     }
 

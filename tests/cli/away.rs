@@ -61,8 +61,7 @@ fn either_form(sandbox: &Sandbox, image: &str) {
 fn a_container_that_could_be_a_process_is_missed_where_there_was_an_engine() {
     let engine = require_engine!();
     let mut sandbox = Sandbox::with_engine(&engine);
-    let answers =
-        std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+    let answers = sandbox.variable("DOCKER_HOST");
     either_form(&sandbox, engine.busybox());
     sandbox
         .wharf(&["up", "-d", "--local=api", "--container=db"])

@@ -106,6 +106,12 @@ impl Sandbox {
         self
     }
 
+    /// The value of a variable that is set for all that is started.
+    pub(crate) fn variable(&self, name: &str) -> OsString {
+        let value = self.environment.get(std::ffi::OsStr::new(name));
+        value.cloned().unwrap_or_default()
+    }
+
     /// Writes a file of the project, making its directories.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.directory.join(name);
