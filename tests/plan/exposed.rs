@@ -72,6 +72,7 @@ fn lives(world: &World, service: &str, port: u16, status: Status) -> Instance {
         }],
         asked_ports: Vec::new(),
         ending: false,
+        shares_network_of: None,
         labels: BTreeMap::new(),
         networks: Vec::new(),
         volumes: Vec::new(),

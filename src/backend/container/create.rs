@@ -169,11 +169,16 @@ async fn create_anew(
 /// Removes a container that never ran, with the volumes that the engine made for it. What cannot be removed is found
 /// by the next run.
 pub(super) async fn remove(engine: &Engine, id: &str) {
+    drop(try_remove(engine, id).await);
+}
+
+/// As [`remove`], and says whether it is gone.
+pub(super) async fn try_remove(engine: &Engine, id: &str) -> Result<(), Error> {
     let options = RemoveContainerOptionsBuilder::new()
         .force(true)
         .v(true)
         .build();
-    drop(engine.docker.remove_container(id, Some(options)).await);
+    engine.docker.remove_container(id, Some(options)).await
 }
 
 /// The container that has the name, if it is exactly what was to be made: a command that was cut off a moment ago

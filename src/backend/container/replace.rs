@@ -73,8 +73,9 @@ impl Containers {
         // An engine that is gone keeps them; the next command finds them.
         if let Ok(engine) = self.engine().await {
             for heir in heirs.into_values() {
-                create::remove(engine, &heir.id).await;
-                names.push(heir.name);
+                if create::try_remove(engine, &heir.id).await.is_ok() {
+                    names.push(heir.name);
+                }
             }
         }
         names.sort();
