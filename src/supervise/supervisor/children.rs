@@ -26,6 +26,8 @@ impl Supervisor {
                     if !unit.is_grouped() {
                         left_by = Some(Rc::clone(name));
                     }
+                } else if unit.keeper_pid() == pid && pid.is_some() {
+                    unit.on_account(status.exit_status() == Some(0));
                 } else if unit.main_pid() == pid && pid.is_some() {
                     unit.on_main_ended(Some(code_of(status)));
                 }

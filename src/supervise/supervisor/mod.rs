@@ -51,6 +51,8 @@ pub(super) struct Supervisor {
     queued: Vec<Queued>,
     /// Who waits for the end of which instance.
     waiting: Vec<(String, ClientId)>,
+    /// Who waits for the end of which instance in order to have it removed.
+    removing: Vec<(String, ClientId)>,
     origin: Instant,
     /// The limit of open descriptors before we raised ours.
     descriptors: Rlimit,
@@ -91,6 +93,7 @@ impl Supervisor {
             starters: Vec::new(),
             queued: Vec::new(),
             waiting: Vec::new(),
+            removing: Vec::new(),
             origin: Instant::now(),
             descriptors,
             dismissed: false,
@@ -160,6 +163,8 @@ impl Supervisor {
                     Source::Notes => self.on_notes(),
                     Source::Report(name) => self.reported(&name, &mut around),
                     Source::Keeper(name) => {
+                        // How it has ended.
+                        self.on_children(around.now);
                         if let Some(unit) = self.units.get_mut(&name) {
                             unit.on_keeper_ended(around.now);
                         }
@@ -330,6 +335,7 @@ impl Supervisor {
             }
         }
         self.start_queued(name, failure.as_ref(), around);
+        self.remove_awaited(name, failure.as_ref());
     }
 
     /// Leaves so that nobody finds a socket without a supervisor behind it.

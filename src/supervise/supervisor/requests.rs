@@ -56,7 +56,17 @@ impl Supervisor {
                 .running(&instance)
                 .and_then(|unit| unit.unpause(around))
                 .map(|()| None),
-            Ok(Request::Remove { instance }) => self.remove(&instance).map(|()| None),
+            Ok(Request::Remove { instance }) => {
+                if self
+                    .units
+                    .get(instance.as_str())
+                    .is_some_and(Unit::is_ending)
+                {
+                    // The command has seen that it has exited, and not that it is over.
+                    return self.removing.push((instance, id));
+                }
+                self.remove(&instance).map(|()| None)
+            }
             Ok(Request::Ping) => {
                 let notes = self.restore_entries(around.now);
                 let reply = Reply::Done { id: None, notes };
@@ -225,6 +235,27 @@ impl Supervisor {
         self.units.get_mut(name).ok_or_else(|| Failure::Refused {
             message: format!("{name} is not running"),
         })
+    }
+
+    /// Removes an instance for those who have waited for its end, unless that did not end well.
+    pub(super) fn remove_awaited(&mut self, name: &str, failure: Option<&Failure>) {
+        let is_ending = || self.units.get(name).is_some_and(Unit::is_ending);
+        if self.removing.is_empty() || (failure.is_none() && is_ending()) {
+            return;
+        }
+        let (concerned, others) = std::mem::take(&mut self.removing)
+            .into_iter()
+            .partition(|(instance, _)| instance == name);
+        self.removing = others;
+        let concerned: Vec<(String, ClientId)> = concerned;
+        for (_, id) in concerned {
+            let outcome = failure.map_or_else(|| self.remove(name), |failure| Err(failure.clone()));
+            let reply = match outcome {
+                Ok(()) => Reply::done(None),
+                Err(failure) => Reply::Failed(failure),
+            };
+            self.control.answer(id, &reply);
+        }
     }
 
     fn remove(&mut self, name: &str) -> Result<(), Failure> {

@@ -151,8 +151,12 @@ impl Unit {
                 self.cleared = true;
                 return None;
             }
-            // Nobody tells when the last of it has gone: a list that has missed somebody proves nothing.
-            if !around.snapshot().is_some_and(Snapshot::is_whole) && self.unsure < UNSURE {
+            // Without a keeper's word or a group, a list that has missed somebody proves nothing.
+            let is_told = self.is_accounted || self.is_grouped();
+            if !is_told
+                && self.unsure < UNSURE
+                && !around.snapshot().is_some_and(Snapshot::is_whole)
+            {
                 self.unsure += 1;
                 self.look_again = Some(around.now.saturating_add(GROUP_RETRY));
                 return None;

@@ -33,6 +33,16 @@ impl Unit {
         self.main.is_some() && self.keeper.is_none()
     }
 
+    /// The pid of its keeper, while that lives.
+    pub(in crate::supervise) fn keeper_pid(&self) -> Option<u32> {
+        self.keeper.as_ref().map(|keeper| keeper.id.pid)
+    }
+
+    /// Its keeper has ended; whether by itself.
+    pub(in crate::supervise) fn on_account(&mut self, is_whole: bool) {
+        self.is_accounted = is_whole;
+    }
+
     /// The pids of the supervisor's children that it knows of: its keeper, its healthcheck and what that has
     /// left.
     pub(in crate::supervise) fn children(&self) -> impl Iterator<Item = u32> {

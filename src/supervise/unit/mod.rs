@@ -124,6 +124,8 @@ pub(super) struct Unit {
     output_retry: Option<Moment>,
     /// When its control group is to be looked at again: something is in it that is no process to us.
     look_again: Option<Moment>,
+    /// The keeper has ended by itself, which it does when it has no child any more: nothing can be left.
+    is_accounted: bool,
     /// How many lists in succession have missed somebody and shown nothing of it.
     unsure: u32,
     health: Option<Schedule>,

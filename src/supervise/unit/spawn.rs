@@ -112,6 +112,7 @@ impl Unit {
         let group = place.as_ref().map(|place| Group::planned(place, &run_id));
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         self.is_clear = false;
+        self.is_accounted = false;
         self.record.run = Some(Run {
             id: run_id.clone(),
             process: None,

@@ -49,6 +49,7 @@ impl Unit {
             known: Vec::new(),
             output_retry: None,
             look_again: None,
+            is_accounted: false,
             unsure: 0,
             health: None,
             check: None,
