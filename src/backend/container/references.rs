@@ -56,18 +56,19 @@ impl<'a> References<'a> {
             let Some(service) = entry.labels.get(labels::SERVICE) else {
                 continue;
             };
-            let target = match Role::of(&entry.labels) {
-                // Its own name goes with it, and the service's stays with whoever comes after it.
-                Some(_) => service.clone(),
-                None => name(&entry),
-            };
-            let named = Container {
-                stands_in: Role::of(&entry.labels).is_some(),
-                target,
+            let stands_in = Role::of(&entry.labels).is_some();
+            let container = Container {
+                stands_in,
+                target: if stands_in {
+                    // Its own name goes with it, and the service's stays with whoever comes after it.
+                    service.clone()
+                } else {
+                    name(&entry)
+                },
                 id: entry.id.clone(),
             };
             let containers = references.containers.entry(service.clone()).or_default();
-            containers.push(named);
+            containers.push(container);
         }
         references.keep_replicas();
         Ok(references)

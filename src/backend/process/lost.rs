@@ -17,7 +17,7 @@ use super::ledger::Record;
 use super::protocol::Request;
 use super::remains::Remains;
 use super::run::{ProcessId, Stat, Survivor};
-use super::tree::{Snapshot, read_run_id};
+use super::tree::{Snapshot, UNSURE, read_run_id};
 use super::{Processes, lock, names};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
@@ -35,9 +35,6 @@ const ANSWERING: Duration = Duration::from_millis(500);
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// So many lists that have missed somebody and show nothing are believed.
-const UNSURE: u32 = 10;
 
 /// How the command line of a keeper begins.
 const TITLE: &[u8] = b"keeper of ";

@@ -264,6 +264,15 @@ impl Reply {
     }
 }
 
+impl From<Result<Option<String>, Failure>> for Reply {
+    fn from(outcome: Result<Option<String>, Failure>) -> Self {
+        match outcome {
+            Ok(id) => Self::done(id),
+            Err(failure) => Self::Failed(failure),
+        }
+    }
+}
+
 impl Request {
     /// The instance it is about.
     pub fn instance(&self) -> &str {

@@ -25,6 +25,10 @@ const KTHREADD: u32 = 2;
 /// same, and is known the next time.
 const PASSES: usize = 5;
 
+/// So many lists in succession that have missed somebody and do not show a run are believed: on a busy machine
+/// somebody comes and goes all the time.
+pub(crate) const UNSURE: u32 = 10;
+
 /// All processes at one moment. Environments are read when asked for, once.
 #[derive(Debug)]
 pub struct Snapshot {

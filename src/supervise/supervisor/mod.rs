@@ -316,15 +316,9 @@ impl Supervisor {
                 },
                 Err(failure) => Reply::Failed(failure),
             };
-            let mut waiting = std::mem::take(&mut self.waiting);
-            waiting.retain(|(instance, id)| {
-                let concerned = instance == name;
-                if concerned {
-                    self.control.answer(*id, &reply);
-                }
-                !concerned
-            });
-            self.waiting = waiting;
+            for id in concerned(&mut self.waiting, name) {
+                self.control.answer(id, &reply);
+            }
         }
         if let Some(unit) = self.units.get_mut(name) {
             if unit.is_active() {
@@ -346,6 +340,12 @@ impl Supervisor {
             self.control.close();
         }
     }
+}
+
+/// Takes out who waits for something about an instance.
+fn concerned(waiting: &mut Vec<(String, ClientId)>, name: &str) -> Vec<ClientId> {
+    let theirs = waiting.extract_if(.., |(instance, _)| instance == name);
+    theirs.map(|(_, id)| id).collect()
 }
 
 /// A line in the supervisor's log, which is its standard error.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Supervisor;
+use super::{Supervisor, concerned};
 use crate::backend::process::protocol::{Failure, Reply, Request};
 use crate::supervise::control::ClientId;
 use crate::supervise::unit::{Settled, Surroundings, Unit};
@@ -80,11 +80,7 @@ impl Supervisor {
                 message: format!("not a request: {message}"),
             }),
         };
-        let reply = match outcome {
-            Ok(id) => Reply::done(id),
-            Err(failure) => Reply::Failed(failure),
-        };
-        self.control.answer(id, &reply);
+        self.control.answer(id, &outcome.into());
     }
 
     /// Starts an instance; the client is answered when its keeper has reported, so that many keepers can be
@@ -101,8 +97,7 @@ impl Supervisor {
                 client: id,
                 before: before.map(str::to_owned),
             }),
-            Ok(run) => self.control.answer(id, &Reply::done(Some(run))),
-            Err(failure) => self.control.answer(id, &Reply::Failed(failure)),
+            begun => self.control.answer(id, &begun.map(Some).into()),
         }
         self.conclude(name, None, around);
     }
@@ -134,11 +129,8 @@ impl Supervisor {
     }
 
     fn take_queued(&mut self, name: &str) -> Vec<Queued> {
-        let (concerned, others) = std::mem::take(&mut self.queued)
-            .into_iter()
-            .partition(|queued| queued.instance == name);
-        self.queued = others;
-        concerned
+        let theirs = self.queued.extract_if(.., |queued| queued.instance == name);
+        theirs.collect()
     }
 
     fn begin(
@@ -173,16 +165,8 @@ impl Supervisor {
             return;
         };
         let outcome = unit.on_report(around);
-        let reply = match &outcome {
-            Ok(()) => Reply::done(Some(unit.id())),
-            Err(failure) => Reply::Failed(failure.clone()),
-        };
-        let (concerned, others) = std::mem::take(&mut self.starters)
-            .into_iter()
-            .partition(|(instance, _)| instance == name);
-        self.starters = others;
-        let concerned: Vec<(String, ClientId)> = concerned;
-        for (_, id) in concerned {
+        let reply = outcome.clone().map(|()| Some(unit.id())).into();
+        for id in concerned(&mut self.starters, name) {
             self.control.answer(id, &reply);
         }
         self.conclude(name, outcome.err().map(Err), around);
@@ -243,18 +227,9 @@ impl Supervisor {
         if self.removing.is_empty() || (failure.is_none() && is_ending()) {
             return;
         }
-        let (concerned, others) = std::mem::take(&mut self.removing)
-            .into_iter()
-            .partition(|(instance, _)| instance == name);
-        self.removing = others;
-        let concerned: Vec<(String, ClientId)> = concerned;
-        for (_, id) in concerned {
+        for id in concerned(&mut self.removing, name) {
             let outcome = failure.map_or_else(|| self.remove(name), |failure| Err(failure.clone()));
-            let reply = match outcome {
-                Ok(()) => Reply::done(None),
-                Err(failure) => Reply::Failed(failure),
-            };
-            self.control.answer(id, &reply);
+            self.control.answer(id, &outcome.map(|()| None).into());
         }
     }
 

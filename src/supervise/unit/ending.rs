@@ -10,12 +10,8 @@ use super::{GROUP_RETRY, Settled, Surroundings, Unit};
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::remains::Remains;
 use crate::backend::process::run::{ProcessId, Survivor, boot_id, send};
-use crate::backend::process::tree::{Snapshot, read_run_id};
+use crate::backend::process::tree::{Snapshot, UNSURE, read_run_id};
 use crate::supervise::lifecycle::{Action, Event, Phase};
-
-/// So many lists in succession that have missed somebody and do not show the run are believed: on a busy machine
-/// somebody comes and goes all the time.
-const UNSURE: u32 = 10;
 
 /// Pause before who has gone while it was looked at is looked for again.
 const SOON: Duration = Duration::from_millis(2);
