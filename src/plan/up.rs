@@ -393,7 +393,7 @@ impl Planner<'_> {
             first.extend(steps.flatten());
         }
         first.extend(self.gates(&decided.service, decided.backend));
-        first.extend(self.retire_relay(decided, &first));
+        first.extend(self.yield_addresses(decided, &first));
         if decided.backend == BackendKind::Process {
             first.extend(self.forwarding);
         }
@@ -418,6 +418,7 @@ impl Planner<'_> {
             cause,
             first,
         );
+        self.retire_relay(decided, &[started]);
         if !spans.is_empty() {
             self.takers.push((started, spans));
         }

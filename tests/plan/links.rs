@@ -53,7 +53,11 @@ networks: {other: {}}
 ";
 
 fn world(local: &[&str]) -> World {
-    let mut world = World::new(STACK);
+    world_of(STACK, local)
+}
+
+fn world_of(stack: &'static str, local: &[&str]) -> World {
+    let mut world = World::new(stack);
     place_locally(&mut world, local);
     world.observed.linkage = Linkage {
         way: Way::Hosts,
@@ -378,6 +382,47 @@ fn a_relay_whose_network_is_made_anew_is_made_anew() {
     };
     assert!(at("shop-api-wharf-relay-1: remove") < at("network shop_default: remove"));
     assert!(at("network shop_default: create") < at("shop-api-wharf-relay-1: create"));
+}
+
+/// The relay is made before anything stops, and starts when the container has stopped: not when it has been removed. On
+/// the way back the relay, which resets connections by then, goes when the container is there.
+#[test]
+fn a_name_changes_hands_at_once() {
+    let mut world = world(&["db"]);
+    let first = world.up();
+    carry_out(&mut world, &first);
+    place_locally(&mut world, &["api", "db"]);
+    assert_snapshot!(world.up());
+    let to_process = world.up();
+    carry_out(&mut world, &to_process);
+    place_locally(&mut world, &["db"]);
+    assert_snapshot!(world.up());
+}
+
+#[test]
+fn a_fixed_address_is_free_before_it_is_taken() {
+    let mut world = world_of(
+        "
+services:
+  api:
+    image: api
+    networks: {inner: {ipv4_address: 10.9.8.7}}
+    x-wharf: {process: {command: [api]}}
+  db: {image: db, networks: [inner]}
+networks: {inner: {ipam: {config: [{subnet: 10.9.8.0/24}]}}}
+",
+        &["api"],
+    );
+    let first = world.up();
+    carry_out(&mut world, &first);
+    place_locally(&mut world, &[]);
+    let back = world.up();
+    let [gone, begun] = ["api-wharf-relay-1: stop", "shop-api-1: start"].map(|text| {
+        let mut steps = back.steps.iter();
+        let found = steps.find(|step| step.action.to_string().contains(text));
+        found.unwrap_or_else(|| panic!("{text}: {back}"))
+    });
+    assert!(begun.needs.contains(&gone.id), "{back}");
 }
 
 #[test]

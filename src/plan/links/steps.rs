@@ -10,7 +10,7 @@ use crate::plan::links::own;
 use crate::plan::spec::existing;
 use crate::plan::step::{Action, Cause, InstanceSpec, StepId, Target, Which};
 use crate::plan::up::Planner;
-use crate::project::model::Project;
+use crate::project::model::{Project, Service};
 use crate::state::{BackendKind, Instance, Status};
 
 impl Planner<'_> {
@@ -40,10 +40,12 @@ impl Planner<'_> {
             }
             Some(instance) => {
                 let gone = self.discard(instance, Cause::ConfigChanged, Vec::new());
-                self.forwarding = self.make(spec, Cause::ConfigChanged, vec![gone]).1;
+                let cause = Cause::ConfigChanged;
+                self.forwarding = self.make(spec, cause, vec![gone], Vec::new()).1;
             }
             None if starts || !self.links.relays.is_empty() => {
-                self.forwarding = self.make(spec, Cause::Missing, Vec::new()).1;
+                let cause = Cause::Missing;
+                self.forwarding = self.make(spec, cause, Vec::new(), Vec::new()).1;
             }
             None => {}
         }
@@ -80,15 +82,17 @@ impl Planner<'_> {
         }
         let names = instances(inputs.project, decided);
         let spec = own::relay(inputs, &self.project, service, &names);
-        // A container of the service has its names, too, and perhaps its addresses.
-        let containers: Vec<StepId> = inputs
+        // A container of the service has its names, too, and perhaps its addresses, until it has stopped. The relay
+        // is there before and takes them over at once: a look-up between the two finds nobody, and may go on to
+        // name servers that take seconds to say so.
+        let stops: Vec<StepId> = inputs
             .observed
             .instances
             .iter()
             .filter(|instance| {
                 instance.service == service.name && instance.backend == BackendKind::Container
             })
-            .filter_map(|instance| self.removals.get(&instance.id.0).copied())
+            .filter_map(|instance| self.stops.get(&instance.id.0).copied())
             .collect();
         let is_current = |instance: &Instance| {
             instance.fingerprint.as_ref() == Some(&spec.fingerprint)
@@ -107,7 +111,7 @@ impl Planner<'_> {
                 if instance.status.is_alive() {
                     None
                 } else {
-                    let mut needs = containers;
+                    let mut needs = stops;
                     needs.push(self.prepare(&spec));
                     self.start_own(existing(instance), Cause::NotRunning, needs)
                 }
@@ -130,8 +134,7 @@ impl Planner<'_> {
                 if let Some(old) = there {
                     needs.push(self.discard(old, cause.clone(), needs.clone()));
                 }
-                needs.extend(containers);
-                let (made, started) = self.make(spec, cause, needs);
+                let (made, started) = self.make(spec, cause, needs, stops);
                 // Others may share its network namespace.
                 let instances = self.made.entry(service.name.clone()).or_default();
                 instances.push(made);
@@ -171,18 +174,29 @@ impl Planner<'_> {
     }
 
     /// Removes the relay of a service that runs as a container now, as late as possible.
-    pub(in crate::plan) fn retire_relay(
+    pub(in crate::plan) fn retire_relay(&mut self, decided: &Decided<'_>, needs: &[StepId]) {
+        let Some(relay) = retiring(self.inputs, decided) else {
+            return;
+        };
+        let removed = self.discard(relay, Cause::BackendChanged, needs.to_vec());
+        // Containers that start until then could be led to it.
+        let gone = self.stops.get(&relay.id.0).copied().unwrap_or(removed);
+        self.reachable.insert(decided.service.name.clone(), gone);
+    }
+
+    /// Has the relay gone before the container starts, where both cannot be there at once. Returns the step after
+    /// which its addresses are free.
+    pub(in crate::plan) fn yield_addresses(
         &mut self,
         decided: &Decided<'_>,
         needs: &[StepId],
     ) -> Option<StepId> {
-        let once = self.inputs.policy.once.as_ref();
-        let is_once = once.is_some_and(|once| once.service.name == decided.service.name);
-        if decided.backend != BackendKind::Container || is_once {
+        let relay = retiring(self.inputs, decided)?;
+        if !has_fixed_address(&decided.service) {
             return None;
         }
-        let relay = relay_of(self.inputs, &decided.service.name)?;
-        Some(self.discard(relay, Cause::BackendChanged, needs.to_vec()))
+        self.retire_relay(decided, needs);
+        self.reachable.get(&relay.service).copied()
     }
 
     /// The step that gives the engine the relay's image, if it lacks it.
@@ -206,6 +220,7 @@ impl Planner<'_> {
         spec: InstanceSpec,
         cause: Cause,
         needs: Vec<StepId>,
+        mut before_start: Vec<StepId>,
     ) -> (StepId, Option<StepId>) {
         let (backend, service) = (spec.backend, spec.service.name.clone());
         let (name, role) = (spec.name.clone(), Role::of(&spec.service.labels));
@@ -219,7 +234,8 @@ impl Planner<'_> {
             which: Which::MadeBy(made),
             role,
         };
-        (made, self.start_own(target, cause, vec![made]))
+        before_start.push(made);
+        (made, self.start_own(target, cause, before_start))
     }
 
     fn start_own(&mut self, instance: Target, cause: Cause, needs: Vec<StepId>) -> Option<StepId> {
@@ -245,7 +261,7 @@ impl Planner<'_> {
         if way == Way::Environment {
             let outcome = super::rewritten(self.inputs, &spec.service);
             if !outcome.values.is_empty() {
-                let mut service = crate::project::model::Service::clone(&spec.service);
+                let mut service = Service::clone(&spec.service);
                 for value in outcome.values {
                     service.environment.insert(value.variable, value.to);
                 }
@@ -276,6 +292,27 @@ fn instances(project: &Project, decided: &Decided<'_>) -> BTreeSet<String> {
         Decision::Drop(..) => None,
     });
     named.collect()
+}
+
+/// The relay of a service that runs as a container now.
+fn retiring<'a>(inputs: &Inputs<'a>, decided: &Decided<'_>) -> Option<&'a Instance> {
+    let once = inputs.policy.once.as_ref();
+    let is_once = once.is_some_and(|once| once.service.name == decided.service.name);
+    if decided.backend != BackendKind::Container || is_once {
+        return None;
+    }
+    relay_of(inputs, &decided.service.name)
+}
+
+/// Whether an address of a service is such that only one container can have it.
+fn has_fixed_address(service: &Service) -> bool {
+    service.mac_address.is_some()
+        || service.networks.values().any(|place| {
+            place.ipv4_address.is_some()
+                || place.ipv6_address.is_some()
+                || place.mac_address.is_some()
+                || !place.link_local_ips.is_empty()
+        })
 }
 
 /// The relay that a service has.
