@@ -64,11 +64,16 @@ impl Backend for Backends {
                     ..claim.clone()
                 };
                 if release::is_free(&moved)? {
-                    let verb = if *exposed { "listens" } else { "is published" };
-                    events.send(Event::Note(format!(
-                        "service `{}` {verb} on port {to} instead of {}",
-                        claim.service, claim.port
-                    )));
+                    let (service, port) = (&claim.service, claim.port);
+                    // Whether a program looks at the variable is its own matter.
+                    let said = if *exposed {
+                        format!(
+                            "service `{service}` is told to listen on port {to} instead of {port} (PORT_{port})"
+                        )
+                    } else {
+                        format!("service `{service}` is published on port {to} instead of {port}")
+                    };
+                    events.send(Event::Note(said));
                     return Ok(None);
                 }
                 return Err(PortError::TakenAgain {

@@ -25,6 +25,7 @@ pub mod links;
 mod makings;
 mod order;
 mod orphans;
+mod own_ports;
 pub mod placement;
 pub mod policy;
 pub mod ports;

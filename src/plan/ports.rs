@@ -68,7 +68,7 @@ impl Need {
 /// A published range serves the replicas in turn; the engine lets any of them take any free port of
 /// it, and so does this, starting at the replica's own. A process without a published port is offered
 /// its target port first, or the one that stands for it where this user may not listen there; so is one
-/// without ports of its own for the one that it exposes.
+/// without ports of its own for those that it exposes.
 pub(super) fn needs(
     service: &Service,
     number: u32,
@@ -91,34 +91,41 @@ pub(super) fn needs(
                 exposed: false,
             }
         })
-        .chain(exposure(service, number, backend, first_port))
+        .chain(exposures(service, number, backend, first_port))
         .collect()
 }
 
-/// The port that a process is found on by its neighbours alone, where it has one: at the place that its own `PORT`
+/// The ports that a process is found on by its neighbours alone: where it has but one, at the place that its own `PORT`
 /// names, if that is another one.
-fn exposure(service: &Service, number: u32, backend: BackendKind, first_port: u16) -> Option<Need> {
+fn exposures(
+    service: &Service,
+    number: u32,
+    backend: BackendKind,
+    first_port: u16,
+) -> impl Iterator<Item = Need> {
     // A one-off instance stands beside the one that has the port.
-    if number == 0 || backend != BackendKind::Process || !service.ports.is_empty() {
-        return None;
-    }
-    let [target] = exposed_as(service, "tcp")[..] else {
-        return None;
-    };
-    let port = Port {
-        target,
-        published: None,
-        host_ip: None,
-        protocol: Protocol::Tcp,
-        app_protocol: None,
-        mode: None,
-        name: None,
+    let is_told = number != 0 && tells_exposed(service, backend);
+    let targets = if is_told {
+        exposed_as(service, "tcp")
+    } else {
+        Vec::new()
     };
     let given = service.environment.get("PORT");
     let given: Option<u16> = given.and_then(|text| text.trim().parse().ok());
-    let given = given.filter(|port| ![0, target].contains(port));
-    Some(Need {
-        port,
+    let given = match targets[..] {
+        [only] => given.filter(|port| ![0, only].contains(port)),
+        _ => None,
+    };
+    targets.into_iter().map(move |target| Need {
+        port: Port {
+            target,
+            published: None,
+            host_ip: None,
+            protocol: Protocol::Tcp,
+            app_protocol: None,
+            mode: None,
+            name: None,
+        },
         candidates: vec![given.unwrap_or_else(|| permitted(target, first_port))],
         anywhere: given.is_none(),
         exposed: true,
@@ -128,8 +135,16 @@ fn exposure(service: &Service, number: u32, backend: BackendKind, first_port: u1
 /// Whether a service is told where to listen, and no file counts on the number.
 pub fn may_listen_anywhere(service: &Service, backend: BackendKind) -> bool {
     let has_unpublished = service.ports.iter().any(|port| port.published.is_none());
-    let exposes_one = || service.ports.is_empty() && exposed_as(service, "tcp").len() == 1;
-    backend == BackendKind::Process && (has_unpublished || exposes_one())
+    backend == BackendKind::Process && (has_unpublished || tells_exposed(service, backend))
+}
+
+/// Whether a service is told where to listen for its neighbours. Of more ports than a program has names for, it is not:
+/// each is a variable.
+fn tells_exposed(service: &Service, backend: BackendKind) -> bool {
+    const MOST: usize = 64;
+    backend == BackendKind::Process
+        && service.ports.is_empty()
+        && (1..=MOST).contains(&exposed_as(service, "tcp").len())
 }
 
 /// Ports of a protocol that `expose` names, ranges written out.
@@ -230,16 +245,20 @@ pub fn reachable(addresses: &[IpAddr]) -> IpAddr {
     }
 }
 
-/// `PORT` and `PORT_<target>`: where a process is to listen.
+/// `PORT` and `PORT_<target>`: where a process is to listen. Which of several exposed ports is the one that a program
+/// means by `PORT` is not known.
 pub(super) fn variables(ports: &[SettledPort]) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
+    let has_main = ports.len() == 1 || ports.iter().any(|port| !port.addresses.is_empty());
     for port in ports {
         let Some(published) = port.published else {
             continue;
         };
-        variables
-            .entry("PORT".to_owned())
-            .or_insert_with(|| published.to_string());
+        if has_main {
+            variables
+                .entry("PORT".to_owned())
+                .or_insert_with(|| published.to_string());
+        }
         variables
             .entry(format!("PORT_{}", port.target))
             .or_insert_with(|| published.to_string());

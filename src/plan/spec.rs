@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::naming::Names;
 use crate::plan::Inputs;
 use crate::plan::decide::Decided;
+use crate::plan::own_ports::checked_where_it_listens;
 use crate::plan::ports::{readiness, variables};
 use crate::plan::step::{
     Attachment, InstanceSpec, ProjectIdentity, SettledPort, Stores, Target, Which,
@@ -40,7 +41,11 @@ pub(super) fn specify(
     environment.extend(moved);
     InstanceSpec {
         project: Arc::clone(identity),
-        service: Arc::clone(service),
+        service: if is_container {
+            Arc::clone(service)
+        } else {
+            checked_where_it_listens(service, &ports)
+        },
         backend: decided.backend,
         number,
         fingerprint: decided.fingerprint.clone(),

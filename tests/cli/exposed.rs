@@ -60,7 +60,7 @@ fn local_services_that_expose_the_same_port_stand_beside_each_other() {
     let (port, other, plain) = (free_port(), free_port(), free_port());
     write(&sandbox, servers(port, other, plain, ""));
     let up = sandbox.wharf(&["up", "-d"]).expect(0);
-    let said = "service `two` listens on port ";
+    let said = "service `two` is told to listen on port ";
     assert_eq!(up.stderr.matches(said).count(), 1, "{up}");
     expect_answers(&sandbox, &SERVERS, port, plain);
     // Nothing is published.

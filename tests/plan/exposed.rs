@@ -23,7 +23,11 @@ services:
     expose: ['8080']
     x-wharf: {process: {command: [serve], environment: {PORT: '28080'}}}
   several:
-    expose: ['7000-7001']
+    expose: ['7000-7001', '8080']
+    depends_on: [b]
+    x-wharf: {process: {command: [serve]}}
+  many:
+    expose: ['20000-20100']
     x-wharf: {process: {command: [serve]}}
   udp:
     expose: ['7000/udp']
@@ -101,7 +105,10 @@ fn two_that_expose_the_same_port_are_told_where_to_listen() {
         .filter(|step| matches!(step.action, Action::MovePort { .. }))
         .map(|step| step.action.to_string())
         .collect();
-    assert_eq!(moved, ["port 8080/tcp: listen on 8081 instead"]);
+    assert_eq!(
+        moved,
+        [8081, 8082].map(|to| format!("port 8080/tcp: listen on {to} instead"))
+    );
     let made = specs(&world);
     assert_eq!(told(&made, "a").as_deref(), Some("8080"));
     assert_eq!(told(&made, "b").as_deref(), Some("8081"));
@@ -110,7 +117,17 @@ fn two_that_expose_the_same_port_are_told_where_to_listen() {
     // The program knows better.
     assert_eq!(told(&made, "given").as_deref(), Some("28080"));
     assert_eq!(made["given"].ports[0].target, 8080);
-    for service in ["several", "udp"] {
+    // Which of them a program means by `PORT` is not known.
+    assert_eq!(told(&made, "several"), None);
+    let several = &made["several"].environment;
+    for (variable, port) in [
+        ("PORT_7000", "7000"),
+        ("PORT_7001", "7001"),
+        ("PORT_8080", "8082"),
+    ] {
+        assert_eq!(several[variable], port, "{variable}");
+    }
+    for service in ["many", "udp"] {
         assert_eq!(told(&made, service), None, "{service}");
         assert!(made[service].ports.is_empty(), "{service}");
     }
