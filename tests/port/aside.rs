@@ -56,6 +56,33 @@ fn a_browser_that_a_server_has_opened_lives_on() {
 }
 
 #[test]
+fn what_a_watcher_has_opened_is_no_program_of_its() {
+    for (opened, is_opened) in [("firefox", true), ("code", true), ("worker", false)] {
+        let port = free_port();
+        let text = port.to_string();
+        let wanted = claim(port, &["127.0.0.1"]);
+        let words = ["opens", "127.0.0.1", &text, "nodemon", opened];
+        let mut keeper = Actor::play(&words);
+        let apart = keeper.words[0];
+        let pid = Pid::from_raw(apart.try_into().unwrap()).unwrap();
+        let handle = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        keeper.hear();
+        let found = holders(&wanted);
+        let said = consequences(&found, &wanted);
+        let stopped = stop_process(&found[0], &wanted, LONG).unwrap();
+        let is_first = stopped.pids.first() == Some(&keeper.pid());
+        assert_eq!(is_first, is_opened, "{opened}: {said:?}");
+        assert!(is_alive(apart), "{opened}");
+        if is_opened {
+            await_free(&wanted, &found, LONG).unwrap();
+            let lives = format!("what is not stopped with it: perl (pid {apart})");
+            assert!(said.contains(&lives), "{said:?}");
+        }
+        let _gone = pidfd_send_signal(&handle, Signal::KILL);
+    }
+}
+
+#[test]
 fn a_shell_on_a_terminal_of_its_own_lives_on() {
     for (command, is_used) in [
         (&["sh", "-i"][..], true),
