@@ -13,8 +13,19 @@ use crate::port::owner::Depth;
 use crate::port::release::{Consequences, consequences_of_each, how_released};
 use crate::port::report::{Means, PortReport};
 
+/// What `--format json` prints beside what its names say.
+const AS_DATA: &str = "\
+With --format json, each port is an object with `port`, `protocol`, `addresses` and `holders`, which is empty for a
+free port. A holder has `kind`, `pid`, `uid`, `user`, `command`, `cwd`, `exe`, `started`, `age_seconds`, `container`,
+`unit`, `protected`, `reason` and `release`, and where there is something to tell:
+  service       the service of wharf's that it is
+  consequences  what else its release means, in words
+  also_listens  the other ports that go with it: `port`, `protocol`, and `pid` where a process has it
+  tracer        who traces it, as a debugger does: `pid`, `name`";
+
 /// Show who has a port and how it would be released
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = AS_DATA)]
 pub(super) struct Args {
     /// A port, `8000-8010`, or `5353/udp`
     #[arg(value_name = "PORT", required = true)]

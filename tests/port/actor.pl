@@ -37,6 +37,17 @@ sub listener {
     return $socket;
 }
 
+# Between the execve and its words lies a moment.
+sub await_words {
+    my ($pid, $name) = @_;
+    for my $try (1 .. 500) {
+        open(my $file, '<', "/proc/$pid/cmdline") or return;
+        my $words = <$file> // '';
+        return if index($words, $name) == 0;
+        select(undef, undef, undef, 0.01);
+    }
+}
+
 sub ready { print "ready @_\n"; }
 sub stay { sleep 600 while 1; }
 
@@ -183,6 +194,7 @@ elsif ($role eq 'opened') {
     close $write;
     # It ends with the execve.
     my $nothing = <$read>;
+    await_words($apart, $command[0]);
     ready($apart);
     stay();
 }
@@ -213,6 +225,7 @@ elsif ($role eq 'opens') {
     close $write;
     # It ends with the execve.
     my $nothing = <$read>;
+    await_words($other, $opened);
     ready($other);
     while (1) { system('sh', '-c', "perl $script serve $ip $port; true"); }
 }
