@@ -15,12 +15,13 @@ use crate::port::report::{Means, PortReport};
 
 /// What `--format json` prints beside what its names say.
 const AS_DATA: &str = "\
-With --format json, each port is an object with `port`, `protocol`, `addresses` and `holders`, which is empty for a
-free port. A holder has `kind`, `pid`, `uid`, `user`, `command`, `cwd`, `exe`, `started`, `age_seconds`, `container`,
-`unit`, `protected`, `reason` and `release`, and where there is something to tell:
+With --format json, each port is an object with `port`, `protocol`, `addresses` and `holders`,
+which is empty for a free port. A holder has `kind`, `pid`, `uid`, `user`, `command`, `cwd`, `exe`,
+`started`, `age_seconds`, `container`, `unit`, `protected`, `reason` and `release`, and where there
+is something to tell:
   service       the service of wharf's that it is
   consequences  what else its release means, in words
-  also_listens  the other ports that go with it: `port`, `protocol`, and `pid` where a process has it
+  also_listens  the other ports that go with it: `port`, `protocol`, and `pid` (null: a container)
   tracer        who traces it, as a debugger does: `pid`, `name`";
 
 /// Show who has a port and how it would be released
