@@ -89,12 +89,12 @@ struct About<'a> {
 impl About<'_> {
     /// What the words of a client do about one of them; `of` is the client, or the shell that calls it.
     fn deed(&self, words: &[&str], of: &ProcessFacts) -> Option<Deed> {
-        let is_client = |word: &&str| CLIENTS.contains(&base(word));
+        let is_client = |word: &str| CLIENTS.contains(&base(word));
         // An interpreter may stand before a script.
         let name = words
             .iter()
-            .position(|word| is_client(&word) || COMPOSERS.contains(&base(word)))?;
-        let composes = words.get(name).is_some_and(|word| !is_client(&word));
+            .position(|word| is_client(word) || COMPOSERS.contains(&base(word)))?;
+        let composes = words.get(name).is_some_and(|word| !is_client(word));
         let words = words.get(name + 1..)?;
         if composes || words.contains(&"compose") {
             let is_up = words

@@ -23,7 +23,10 @@ fn release(wanted: &Claim, found: &[Holder]) -> (Result<(), PortError>, Option<S
     for holder in found {
         stop_process(holder, wanted, LONG).unwrap();
     }
-    await_free(wanted, found, LONG).unwrap();
+    // A loop without a pause is there before the port was free.
+    if let Err(error) = await_free(wanted, found, LONG) {
+        return (Err(error), None);
+    }
     let mut said = None;
     let result = watch(wanted, found, &[], since, |text| {
         said = Some(text.to_owned());
