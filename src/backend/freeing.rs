@@ -368,6 +368,8 @@ impl Backends {
         let (claim, holder) = (freeing.claim.clone(), holder.clone());
         let stopped =
             blocking(move || release::stop_process_with(&holder, &claim, signal, grace)).await?;
+        let held = stopped.held_by.as_deref().unwrap_or_default();
+        let held = format!("killed ({held} kept the signal from it)");
         let (how, outcome) = match (stopped.pids.is_empty(), stopped.killed) {
             _ if stopped.lives => (
                 "let go of the port, asked to end, and lives:",
@@ -375,6 +377,7 @@ impl Backends {
             ),
             (true, _) => ("gone by itself:", Outcome::Gone),
             (false, true) if signal == Signal::KILL => ("killed", Outcome::Killed),
+            (false, true) if stopped.held_by.is_some() => (&*held, Outcome::Killed),
             (false, true) if signal == Signal::TERM => {
                 ("killed (it ignored SIGTERM)", Outcome::Killed)
             }

@@ -10,11 +10,23 @@ use crate::error::{Error, Result};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{ContainerFacts, Holder};
 use crate::port::owner::Depth;
-use crate::port::release::{consequences, how_released};
+use crate::port::release::{Consequences, consequences_of_each, how_released};
 use crate::port::report::{Means, PortReport};
+
+/// What `--format json` prints beside what its names say.
+const AS_DATA: &str = "\
+With --format json, each port is an object with `port`, `protocol`, `addresses` and `holders`,
+which is empty for a free port. A holder has `kind`, `pid`, `uid`, `user`, `command`, `cwd`, `exe`,
+`started`, `age_seconds`, `container`, `unit`, `protected`, `reason` and `release`, and where there
+is something to tell:
+  service       the service of wharf's that it is
+  consequences  what else its release means, in words
+  also_listens  the other ports that go with it: `port`, `protocol`, and `pid` (null: a container)
+  tracer        who traces it, as a debugger does: `pid`, `name`";
 
 /// Show who has a port and how it would be released
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = AS_DATA)]
 pub(super) struct Args {
     /// A port, `8000-8010`, or `5353/udp`
     #[arg(value_name = "PORT", required = true)]
@@ -114,7 +126,7 @@ pub(super) struct Seen {
     /// Stopped containers that take it when they are started.
     pub(super) reserved: Vec<ContainerFacts>,
     /// Of each holder, what else its release means, in words.
-    consequences: Vec<Vec<String>>,
+    consequences: Vec<Consequences>,
 }
 
 /// Looks all claims up, with the containers of every engine of this machine.
@@ -170,23 +182,12 @@ fn seen(claims: &[Claim], look: &Look) -> Vec<Seen> {
             Seen {
                 claim: claim.clone(),
                 in_use: holders.is_empty() && of_claim.next().is_some(),
-                consequences: consequences_of(claim, &holders),
+                consequences: consequences_of_each(&holders, claim),
                 holders,
                 reserved,
             }
         })
         .collect()
-}
-
-fn consequences_of(claim: &Claim, holders: &[Holder]) -> Vec<Vec<String>> {
-    let mut said = BTreeSet::new();
-    let each = holders.iter().map(|holder| {
-        let mut lines = consequences(std::slice::from_ref(holder), claim);
-        // What keeps one of several workers keeps all of them.
-        lines.retain(|line| said.insert(line.clone()));
-        lines
-    });
-    each.collect()
 }
 
 impl Seen {
@@ -196,12 +197,14 @@ impl Seen {
 
     /// The holders, each with what else its release means.
     pub(super) fn each(&self) -> impl Iterator<Item = (&Holder, &Vec<String>)> {
-        self.holders.iter().zip(&self.consequences)
+        let lines = self.consequences.iter().map(|it| &it.lines);
+        self.holders.iter().zip(lines)
     }
 
     /// What else the release of all of them means.
     pub(super) fn consequences(&self) -> Vec<String> {
-        self.consequences.concat()
+        let each = self.consequences.iter();
+        each.flat_map(|it| it.lines.clone()).collect()
     }
 
     pub(super) fn report(&self) -> PortReport {
@@ -209,8 +212,9 @@ impl Seen {
             reserved: self.reserved.iter().map(Into::into).collect(),
             ..PortReport::of(&self.claim, &self.holders)
         };
-        for (holder, lines) in report.holders.iter_mut().zip(&self.consequences) {
-            holder.consequences.clone_from(lines);
+        for (holder, found) in report.holders.iter_mut().zip(&self.consequences) {
+            holder.consequences.clone_from(&found.lines);
+            holder.also_listens.clone_from(&found.also_listens);
         }
         report
     }

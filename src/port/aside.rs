@@ -10,7 +10,7 @@ use crate::port::crew::may_be_stopped;
 use crate::port::holder::ProcessFacts;
 use crate::port::proc_file;
 use crate::port::process::{Stat, Table, process_facts};
-use crate::port::protect::has_name;
+use crate::port::protect::{self, has_name};
 use crate::port::supervisor::{is_interactive, is_shell};
 
 /// Hand something over to whatever the desktop has for it: what runs below them is a person's.
@@ -131,13 +131,15 @@ fn terminal_index(terminal: i32) -> Option<String> {
     (major == PSEUDO_TERMINALS).then(|| minor.to_string())
 }
 
-/// Those below a process that are left alone when it is stopped: the topmost of each branch.
-pub(super) fn left_alone<'a>(
+/// Those that end when a process is stopped, itself included, and those below it that are left alone: the topmost of
+/// each branch.
+pub(super) fn parted<'a>(
     table: &'a Table,
     top: u32,
     sessions: &BTreeSet<u32>,
-) -> Vec<&'a Stat> {
-    let mut found = Vec::new();
+) -> (Vec<&'a Stat>, Vec<&'a Stat>) {
+    let mut ends: Vec<&Stat> = table.get(top).into_iter().collect();
+    let mut lives = Vec::new();
     let mut seen = BTreeSet::from([top]);
     let mut open = vec![top];
     while let Some(parent) = open.pop() {
@@ -148,19 +150,28 @@ pub(super) fn left_alone<'a>(
             }
             if goes_with(stat, sessions) {
                 open.push(stat.pid);
+                ends.push(stat);
             } else {
-                found.push(stat);
+                lives.push(stat);
             }
         }
     }
-    found.sort_by_key(|stat| stat.pid);
-    found
+    ends.sort_by_key(|stat| stat.pid);
+    lives.sort_by_key(|stat| stat.pid);
+    (ends, lives)
 }
 
 /// Whether a process below a holder is stopped with it.
 pub(super) fn goes_with(stat: &Stat, sessions: &BTreeSet<u32>) -> bool {
-    may_be_stopped(stat)
-        && !process_facts(stat.pid).is_some_and(|facts| is_used(stat, &facts, sessions))
+    process_facts(stat.pid)
+        .is_some_and(|facts| may_be_stopped(&facts) && !is_used(stat, &facts, sessions))
+}
+
+/// Whether a process beside a server is what a person has opened from who keeps both: no work of that one's.
+pub(super) fn is_opened(stat: &Stat, sessions: &BTreeSet<u32>) -> bool {
+    !sessions.contains(&stat.session)
+        && process_facts(stat.pid)
+            .is_some_and(|facts| is_used(stat, &facts, sessions) || protect::is_editor(&facts))
 }
 
 #[cfg(test)]

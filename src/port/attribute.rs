@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::port::claim::{Claim, Protocol, overlaps};
-use crate::port::holder::{ContainerFacts, Holder, ListeningSocket, Published, Who};
+use crate::port::holder::{ContainerFacts, Holder, ListeningSocket, OtherPort, Published, Who};
 use crate::port::owner::{LookUp, is_engines, process_facts};
 use crate::port::protect;
 use crate::state::Held;
@@ -48,11 +48,36 @@ pub fn attribute(
                 Holder::of(who, Vec::new(), publisher.kept.clone()),
             );
         }
+        for holder in &mut holders {
+            if let Who::Container(facts) = &holder.who {
+                holder.also_listens = publishes_beside(facts, &claim, published);
+            }
+        }
         if !holders.is_empty() {
             result.push(Held { claim, holders });
         }
     }
     result
+}
+
+/// What a container publishes beside a claim.
+fn publishes_beside(
+    facts: &ContainerFacts,
+    claim: &Claim,
+    published: &[Published],
+) -> Vec<OtherPort> {
+    let own = published
+        .iter()
+        .filter(|it| it.container.id == facts.id && it.container.engine == facts.engine)
+        .filter(|it| (it.port, it.protocol) != (claim.port, claim.protocol));
+    let ports: BTreeSet<OtherPort> = own
+        .map(|it| OtherPort {
+            port: it.port,
+            protocol: it.protocol,
+            pid: None,
+        })
+        .collect();
+    ports.into_iter().collect()
 }
 
 fn place(
@@ -248,6 +273,42 @@ mod tests {
             claim: Claim::anywhere(49_153, Protocol::Tcp),
             holders: vec![holder],
         }]
+    }
+
+    #[test]
+    fn what_else_a_container_publishes_is_told_with_it() {
+        let publish = |name: &str, port, protocol| Published {
+            container: ContainerFacts {
+                id: name.into(),
+                ..ContainerFacts::named(name)
+            },
+            ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
+            port,
+            protocol,
+            kept: None,
+            forwarded: false,
+        };
+        let published = [
+            publish("web", 8003, Protocol::Tcp),
+            publish("web", 9229, Protocol::Tcp),
+            publish("web", 8003, Protocol::Udp),
+            publish("db", 5432, Protocol::Tcp),
+        ];
+        let look_up = LookUp {
+            claims: vec![Claim::anywhere(8003, Protocol::Tcp)],
+            ..LookUp::default()
+        };
+        let held = attribute(look_up, &published, &[]);
+        let other = |port, protocol| OtherPort {
+            port,
+            protocol,
+            pid: None,
+        };
+        let expected = [other(8003, Protocol::Udp), other(9229, Protocol::Tcp)];
+        let holder = &held[0].holders[0];
+        assert_eq!(holder.also_listens, expected);
+        let said = crate::port::release::consequences(&held[0].holders, &held[0].claim);
+        assert_eq!(said, ["also publishes 8003/udp, 9229"]);
     }
 
     #[test]

@@ -244,6 +244,8 @@ mod tests {
                 release: Means::Signal,
                 service: None,
                 consequences: Vec::new(),
+                also_listens: Vec::new(),
+                tracer: None,
             },
             supervisor: None,
             release: Means::Signal,

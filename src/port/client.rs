@@ -4,15 +4,20 @@
 //! Reads command lines and scripts; stops nobody. A loop in another language that asks the engine now and then cannot be
 //! known beforehand.
 
+use std::path::Path;
+
 use crate::port::claim::Claim;
 use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
-use crate::port::process::{Stat, Table, process_facts};
+use crate::port::process::{Stat, Table, process_facts, variable};
 use crate::port::shell_loop;
 use crate::port::supervisor::{SHELLS, is_shell, shell_text};
 use crate::port::tool::base;
 
 /// Clients of engines whose container ends with them, or they with it.
 const CLIENTS: &[&str] = &["docker", "podman", "nerdctl"];
+
+/// Start a project's containers, and end with them if they are attached. An engine's client may run one as a part of it.
+const COMPOSERS: &[&str] = &["docker-compose", "podman-compose"];
 
 /// An engine's id is used from so many characters on: fewer may be any word.
 const SHORTEST_ID: usize = 4;
@@ -57,18 +62,22 @@ pub fn behind_clients(claim: &Claim, holders: &[Holder]) -> Vec<ProcessFacts> {
 
 fn who_is_behind(stat: &Stat, about: &About<'_>) -> Option<ProcessFacts> {
     let is = |names: &[&str]| names.contains(&stat.name.as_str());
-    if is(CLIENTS) {
+    if is(CLIENTS) || is(COMPOSERS) {
         let client = process_facts(stat.pid)?;
         let words: Vec<&str> = client.command.iter().map(String::as_str).collect();
-        let deed = about.deed(words.get(1..)?)?;
+        let deed = about.deed(&words, &client)?;
         let parent = process_facts(stat.parent)?;
+        // It is what speaks for a person or a script.
+        if CLIENTS.contains(&parent.name.as_str()) {
+            return None;
+        }
         // A person, or an editor, reads along.
         return (deed != Deed::Follows || is_shell(&parent)).then_some(parent);
     }
     // A script with a first line of its own has its own name, in 15 bytes, and its shell in front of its words.
     let shell = process_facts(stat.pid).filter(|facts| is(SHELLS) || is_shell(facts))?;
     let text = shell_text(&shell)?;
-    about.is_started_in_a_loop(&text).then_some(shell)
+    about.is_started_in_a_loop(&text, &shell).then_some(shell)
 }
 
 /// The containers that are stopped, and their port.
@@ -78,8 +87,24 @@ struct About<'a> {
 }
 
 impl About<'_> {
-    /// What the words of a client, without its name, do about one of them.
-    fn deed(&self, words: &[&str]) -> Option<Deed> {
+    /// What the words of a client do about one of them; `of` is the client, or the shell that calls it.
+    fn deed(&self, words: &[&str], of: &ProcessFacts) -> Option<Deed> {
+        let is_client = |word: &str| CLIENTS.contains(&base(word));
+        // An interpreter may stand before a script.
+        let name = words
+            .iter()
+            .position(|word| is_client(word) || COMPOSERS.contains(&base(word)))?;
+        let composes = words.get(name).is_some_and(|word| !is_client(word));
+        let words = words.get(name + 1..)?;
+        if composes || words.contains(&"compose") {
+            let is_up = words
+                .iter()
+                .any(|it| ["up", "start", "restart"].contains(it));
+            let project = project_of(words, of)?;
+            let mut containers = self.containers.iter();
+            let is_of_it = containers.any(|it| it.project.as_ref() == Some(&project));
+            return (is_up && is_of_it).then_some(Deed::Starts);
+        }
         let (at, deed) = deed_of(words)?;
         let mut after = words.iter().skip(at + 1);
         after.any(|word| self.is_meant(word, deed)).then_some(deed)
@@ -96,24 +121,50 @@ impl About<'_> {
     }
 
     /// Whether a loop of a script starts one of them: named there, or by a variable of a script that names it anywhere.
-    fn is_started_in_a_loop(&self, text: &str) -> bool {
+    fn is_started_in_a_loop(&self, text: &str, shell: &ProcessFacts) -> bool {
         shell_loop::repeats(text, |command, script| {
             // `sudo docker …`
             let client = command.iter().take(2);
             let client = client.map(|word| base(word));
-            let Some(at) = client.into_iter().position(|it| CLIENTS.contains(&it)) else {
+            let is_known = |it: &str| CLIENTS.contains(&it) || COMPOSERS.contains(&it);
+            let Some(at) = client.into_iter().position(is_known) else {
                 return false;
             };
-            let words = command.get(at + 1..).unwrap_or_default();
-            if self.deed(words) == Some(Deed::Starts) {
+            let words = command.get(at..).unwrap_or_default();
+            if self.deed(words, shell) == Some(Deed::Starts) {
                 return true;
             }
+            let words = words.get(1..).unwrap_or_default();
             let starts = deed_of(words).is_some_and(|(_, deed)| deed == Deed::Starts);
             let is_open = words.iter().any(|word| word.contains('$'));
             let mut named = script.iter();
             starts && is_open && named.any(|word| self.is_meant(word, Deed::Starts))
         })
     }
+}
+
+/// The project that these words are about: the one that is named, or that of the directory. What a compose file calls it
+/// is not looked up.
+fn project_of(words: &[&str], of: &ProcessFacts) -> Option<String> {
+    let mut after = words.iter();
+    while let Some(word) = after.next() {
+        if ["-p", "--project-name"].contains(word) {
+            return after.next().map(|name| (*name).to_owned());
+        }
+        if let Some(name) = word.strip_prefix("--project-name=") {
+            return Some(name.to_owned());
+        }
+    }
+    let named = variable(
+        Path::new(&format!("/proc/{}", of.pid)),
+        b"COMPOSE_PROJECT_NAME=",
+    );
+    named.filter(|name| !name.is_empty()).or_else(|| {
+        let directory = of.cwd.as_deref()?.file_name()?.to_str()?.to_lowercase();
+        let is_kept = |it: &char| it.is_ascii_alphanumeric() || "_-".contains(*it);
+        let name: String = directory.chars().filter(is_kept).collect();
+        Some(name.trim_start_matches(['_', '-']).to_owned())
+    })
 }
 
 /// What a client is told to do, and which word says so.
@@ -171,8 +222,47 @@ mod tests {
             ("wait 8003", None),
             ("exec web sh", None),
         ] {
-            let words: Vec<&str> = words.split(' ').collect();
-            assert_eq!(about.deed(&words), deed, "{words:?}");
+            let words: Vec<&str> = ["docker"].into_iter().chain(words.split(' ')).collect();
+            let client = ProcessFacts::of_words(&words);
+            assert_eq!(about.deed(&words, &client), deed, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_project_that_is_started_again_is_known_by_its_name_and_directory() {
+        let container = ContainerFacts {
+            project: Some("my-shop".into()),
+            ..ContainerFacts::named("my-shop-web-1")
+        };
+        let about = about(&container);
+        for (words, cwd, is_it) in [
+            ("docker compose up", "/src/My-Shop!", true),
+            ("docker compose -p my-shop up -d", "/src/other", true),
+            ("docker-compose --project-name=my-shop up", "/", true),
+            (
+                "/usr/bin/python3 /usr/bin/podman-compose up",
+                "/src/my-shop",
+                true,
+            ),
+            ("docker-compose compose restart web", "/src/my-shop", true),
+            ("docker compose up", "/src/other", false),
+            ("docker compose -p other up", "/src/my-shop", false),
+            ("docker compose run worker", "/src/my-shop", false),
+            ("docker compose down", "/src/my-shop", false),
+        ] {
+            let of = ProcessFacts {
+                // No process has it.
+                pid: u32::MAX,
+                cwd: Some(cwd.into()),
+                ..ProcessFacts::of_words(&[])
+            };
+            let split: Vec<&str> = words.split(' ').collect();
+            let deed = about.deed(&split, &of);
+            assert_eq!(deed, is_it.then_some(Deed::Starts), "{words} in {cwd}");
+            if !words.contains("python3") {
+                let text = format!("while true; do {words}; done");
+                assert_eq!(about.is_started_in_a_loop(&text, &of), is_it, "{text}");
+            }
         }
     }
 
@@ -208,7 +298,8 @@ mod tests {
             ),
             ("n=other; while :; do docker start $n; sleep 1; done", false),
         ] {
-            assert_eq!(about.is_started_in_a_loop(text), is_it, "{text}");
+            let shell = ProcessFacts::of_words(&["sh"]);
+            assert_eq!(about.is_started_in_a_loop(text, &shell), is_it, "{text}");
         }
     }
 }

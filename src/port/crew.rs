@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::port::handle::Handle;
+use crate::port::holder::ProcessFacts;
 use crate::port::process::{Stat, Table, process_facts};
 use crate::port::{aside, protect};
 
@@ -214,7 +215,6 @@ impl Crew {
 }
 
 /// A descendant may be a session or an engine that only happened to be started here, or another user's.
-pub(super) fn may_be_stopped(stat: &Stat) -> bool {
-    process_facts(stat.pid)
-        .is_some_and(|facts| facts.signalable && protect::reason(&facts).is_none())
+pub(super) fn may_be_stopped(facts: &ProcessFacts) -> bool {
+    facts.signalable && protect::reason(facts).is_none()
 }

@@ -26,6 +26,23 @@ pub struct Holder {
     /// It is a project's forwarder, which has the port for these services and lets go of it when they are stopped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub carries: Vec<ServiceOf>,
+    /// All visible processes that have one of its sockets, itself included; empty where not all were searched.
+    #[serde(skip)]
+    pub sharing: Vec<u32>,
+    /// What else a container publishes. What processes have beside the port is asked for when it is told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_listens: Vec<OtherPort>,
+}
+
+/// A port that goes with the release of another one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OtherPort {
+    /// The port.
+    pub port: u16,
+    /// The transport.
+    pub protocol: Protocol,
+    /// The process that has it; none where a container publishes it.
+    pub pid: Option<u32>,
 }
 
 impl Holder {
@@ -38,6 +55,8 @@ impl Holder {
             orphan: false,
             service: None,
             carries: Vec::new(),
+            sharing: Vec::new(),
+            also_listens: Vec::new(),
         }
     }
 
@@ -54,9 +73,19 @@ impl Holder {
     /// Adds a holder to others; the sockets of one that is among them go to that.
     pub(super) fn join(holders: &mut Vec<Self>, holder: Self) {
         match holders.iter_mut().find(|it| it.who.is_same(&holder.who)) {
-            Some(same) => same.take_in(&holder.sockets),
+            Some(same) => {
+                same.take_in(&holder.sockets);
+                same.share(&holder.sharing);
+            }
             None => holders.push(holder),
         }
+    }
+
+    /// Adds processes that have one of its sockets.
+    pub(super) fn share(&mut self, pids: &[u32]) {
+        self.sharing.extend(pids);
+        self.sharing.sort_unstable();
+        self.sharing.dedup();
     }
 
     /// Adds sockets, each once.
@@ -178,6 +207,18 @@ pub struct ProcessFacts {
     /// ask for, and with its end all others in there are killed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub heads_namespace: bool,
+    /// Who traces it (`ptrace(2)`), and so decides what becomes of a signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracer: Option<Tracer>,
+}
+
+/// A process that traces another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tracer {
+    /// Its pid.
+    pub pid: u32,
+    /// The kernel's short name.
+    pub name: String,
 }
 
 #[cfg(test)]
@@ -199,6 +240,7 @@ impl ProcessFacts {
             run_id: None,
             signalable: true,
             heads_namespace: false,
+            tracer: None,
         }
     }
 }

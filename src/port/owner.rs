@@ -132,6 +132,8 @@ struct Scene {
     pids: BTreeMap<u64, Vec<u32>>,
     /// How many processes would not show their descriptors.
     denied: usize,
+    /// Whether all processes were searched.
+    searched: bool,
     facts: BTreeMap<u32, Option<ProcessFacts>>,
 }
 
@@ -143,6 +145,7 @@ impl Scene {
             cgroups: BTreeMap::new(),
             pids: BTreeMap::new(),
             denied: 0,
+            searched: false,
             facts: BTreeMap::new(),
         }
     }
@@ -150,13 +153,14 @@ impl Scene {
     /// Finds the processes of all sockets: everywhere in one pass, or, where one holder is enough, first in the
     /// cgroups the sockets were made in. A socket that was passed on has holders in other cgroups, too.
     fn resolve<'a>(&mut self, depth: Depth, found: impl Iterator<Item = &'a Bound>) {
+        self.searched = depth != Depth::Excluding;
         let mut everywhere = Vec::new();
         for bound in found {
             let inode = bound.socket.inode;
             if inode == 0 || self.pids.contains_key(&inode) {
                 continue;
             }
-            if depth != Depth::Excluding {
+            if self.searched {
                 everywhere.push(inode);
                 self.pids.insert(inode, Vec::new());
                 continue;
@@ -209,13 +213,14 @@ impl Scene {
     ) -> Result<(), PortError> {
         let pids = self.pids.get(&socket.inode).cloned().unwrap_or_default();
         let mut visible = false;
-        for pid in pids {
-            let Some(facts) = self.facts(pid) else {
+        for pid in &pids {
+            let Some(facts) = self.facts(*pid) else {
                 continue;
             };
             visible = true;
             let (who, container) = self.classify(facts, socket);
-            add(holders, who, socket, container);
+            let sharing = if self.searched { &*pids } else { &[] };
+            add(holders, who, socket, container, sharing);
         }
         if visible {
             return Ok(());
@@ -230,7 +235,7 @@ impl Scene {
             return Ok(());
         }
         let (who, container) = self.unseen(socket);
-        add(holders, who, socket, container);
+        add(holders, who, socket, container, &[]);
         Ok(())
     }
 
@@ -326,16 +331,25 @@ impl Scene {
     }
 }
 
-fn add(holders: &mut Vec<Found>, who: Who, socket: &ListeningSocket, container: Option<String>) {
+/// `sharing`: all who have the socket, where they are known.
+fn add(
+    holders: &mut Vec<Found>,
+    who: Who,
+    socket: &ListeningSocket,
+    container: Option<String>,
+    sharing: &[u32],
+) {
     let same = holders
         .iter_mut()
         .find(|(holder, in_container)| *in_container == container && holder.who.is_same(&who));
     if let Some((holder, _)) = same {
         holder.take_in(std::slice::from_ref(socket));
+        holder.share(sharing);
         return;
     }
     let protected = protection(&who, container.as_deref());
-    let holder = Holder::of(who, vec![socket.clone()], protected);
+    let mut holder = Holder::of(who, vec![socket.clone()], protected);
+    holder.share(sharing);
     holders.push((holder, container));
 }
 

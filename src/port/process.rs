@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::unistd::{SysconfVar, Uid, sysconf};
 use rustix::process::{Pid, test_kill_process};
 
-use crate::port::holder::ProcessFacts;
+use crate::port::holder::{ProcessFacts, Tracer};
 use crate::port::proc_file;
 use crate::users;
 
@@ -119,6 +119,24 @@ impl Table {
             .filter(move |stat| stat.parent == pid)
     }
 
+    /// A process and all below it.
+    pub(crate) fn descendants(&self, pid: u32) -> Vec<u32> {
+        let mut found = vec![pid];
+        let mut next = 0;
+        while let Some(at) = found.get(next).copied() {
+            next += 1;
+            let below: Vec<u32> = self.children(at).map(|stat| stat.pid).collect();
+            // A table is read piece by piece, so it may have a ring where a pid was given again.
+            found.extend(
+                below
+                    .into_iter()
+                    .filter(|pid| !found.contains(pid))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        found
+    }
+
     /// The parent, its parent, … up to pid 1.
     pub(crate) fn ancestors(&self, pid: u32) -> Vec<&Stat> {
         let mut chain = Vec::new();
@@ -152,11 +170,12 @@ pub fn process_facts(pid: u32) -> Option<ProcessFacts> {
     let stat = Stat::read(pid)?;
     let directory = PathBuf::from(format!("/proc/{pid}"));
     let uid = fs::metadata(&directory).ok()?.uid();
+    let status = proc_file::read_text(directory.join("status")).unwrap_or_default();
     let facts = ProcessFacts {
         pid,
         start_time: stat.start_time,
         // The directory belongs to root while the process is not dumpable; its status does not lie.
-        uid: real_uid(&directory).unwrap_or(uid),
+        uid: real_uid(&status).unwrap_or(uid),
         user: None,
         name: stat.name.clone(),
         command: read_command(&directory),
@@ -167,7 +186,8 @@ pub fn process_facts(pid: u32) -> Option<ProcessFacts> {
         ancestors: ancestors(&stat),
         run_id: run_id(&directory),
         signalable: signalable(pid),
-        heads_namespace: heads_namespace(&directory),
+        heads_namespace: heads_namespace(&status),
+        tracer: tracer(&status),
     };
     // All of the above was read by number: it describes one process only if that one is still there.
     if Stat::read(pid)?.start_time != facts.start_time {
@@ -216,11 +236,8 @@ pub(crate) fn variable(directory: &Path, name: &[u8]) -> Option<String> {
         .map(|value| OsStr::from_bytes(value).to_string_lossy().into_owned())
 }
 
-fn real_uid(directory: &Path) -> Option<u32> {
-    proc_file::read_text(directory.join("status"))
-        .ok()?
-        .lines()
-        .find_map(|line| line.strip_prefix("Uid:"))?
+fn real_uid(status: &str) -> Option<u32> {
+    field(status, "Uid:")?
         .split_ascii_whitespace()
         .next()?
         .parse()
@@ -228,11 +245,22 @@ fn real_uid(directory: &Path) -> Option<u32> {
 }
 
 /// Whether a process is number 1 in a pid namespace below ours (`NSpid`, `proc_pid_status(5)`).
-fn heads_namespace(directory: &Path) -> bool {
-    let status = proc_file::read_text(directory.join("status")).unwrap_or_default();
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+fn heads_namespace(status: &str) -> bool {
+    let numbers = field(status, "NSpid:");
     let mut numbers = numbers.unwrap_or_default().split_ascii_whitespace();
     numbers.next().is_some() && numbers.last() == Some("1")
+}
+
+/// Who traces a process: 0 for nobody, and for somebody who is not to be seen from here.
+fn tracer(status: &str) -> Option<Tracer> {
+    let pid = field(status, "TracerPid:")?.trim().parse().ok()?;
+    let name = Stat::read(pid).filter(|_| pid != 0)?.name;
+    Some(Tracer { pid, name })
+}
+
+/// What follows a name in `/proc/PID/status` (`proc_pid_status(5)`).
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name))
 }
 
 fn ancestors(stat: &Stat) -> Vec<(u32, String)> {

@@ -70,10 +70,15 @@ fn people_work_in(facts: &ProcessFacts) -> Option<String> {
     if let Some((name, why)) = refused::sessions().find(|(name, _)| has_name(facts, name)) {
         return Some(format!("{name} is never stopped: {why}"));
     }
-    if refused::EDITORS.iter().any(|name| has_name(facts, name)) || lives_in_editor(facts) {
+    if is_editor(facts) {
         return Some("it belongs to an editor: close the port or the session there".to_owned());
     }
     None
+}
+
+/// Whether it is an editor, or the server of one.
+pub(super) fn is_editor(facts: &ProcessFacts) -> bool {
+    refused::EDITORS.iter().any(|name| has_name(facts, name)) || lives_in_editor(facts)
 }
 
 /// Why runs of services of wharf's are not ended for a port: an editor or a session is part of them. By run id.
@@ -278,6 +283,7 @@ mod tests {
             run_id: None,
             signalable: true,
             heads_namespace: false,
+            tracer: None,
         }
     }
 

@@ -6,7 +6,6 @@
 //! nobody to stop for it. Whether a holder may be stopped was decided by the planner; what must never be stopped is
 //! refused here again.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -15,11 +14,10 @@ use crate::port::claim::Claim;
 use crate::port::crew::{Crew, Member};
 use crate::port::descriptors::Seat;
 use crate::port::holder::{Holder, ProcessFacts, Who};
-use crate::port::process::{Stat, Table, process_facts};
-use crate::port::{
-    PortError, aside, describe, descriptors, protect, sockets, steward, supervisor, unit, work,
-};
+use crate::port::process::{Table, process_facts};
+use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor, traced};
 
+pub use crate::port::consequences::{Consequences, consequences, consequences_of_each};
 pub use crate::port::describe::{after_a_stop, how_released};
 pub use crate::port::free::{
     Barrier, await_free, barrier, first_permitted, is_free, next_free, taken_again,
@@ -44,6 +42,8 @@ pub struct Stopped {
     pub pids: Vec<u32>,
     /// Whether any of them had to be killed.
     pub killed: bool,
+    /// The debugger that kept the signal from it, in words, where it had to be killed for that.
+    pub held_by: Option<String>,
     /// Whether it lives on, without the port: nobody is killed for a port that he has let go of.
     pub lives: bool,
     /// From the first look to the proof that all are gone.
@@ -87,6 +87,7 @@ pub fn stop_process_with(
         supervisor: None,
         pids: Vec::new(),
         killed: false,
+        held_by: None,
         lives: false,
         took: begin.elapsed(),
     };
@@ -128,6 +129,7 @@ pub fn stop_process_with(
     }
     crew.signal(signal).map_err(|_| not_permitted(holder))?;
     let mut killed = signal == Signal::KILL;
+    let mut held_by = None;
     if !crew.wait(signal, grace) {
         if !crew.is_gone(facts.pid) && !hold.is_left_to(&crew.pids(), claim)? {
             return Ok(Stopped {
@@ -138,6 +140,8 @@ pub fn stop_process_with(
             });
         }
         killed = true;
+        held_by = process_facts(facts.pid)
+            .and_then(|now| traced::debugger(&now).map(ToString::to_string));
         let end = Instant::now() + DEATH;
         loop {
             crew.grow(&Table::read());
@@ -156,86 +160,15 @@ pub fn stop_process_with(
         supervisor,
         pids: crew.pids(),
         killed,
+        held_by,
         lives: false,
         took: begin.elapsed(),
     })
 }
 
-/// Who would be stopped before a process that has the claim, in words with the reason; `None` if it would be the first
-/// itself.
-fn stopped_first(table: &Table, facts: &ProcessFacts, sharing: &[u32]) -> Option<String> {
-    let top = supervisor::topmost(table, facts.pid, sharing);
-    // A master is a holder itself, and told as such.
-    let is_other = top.pid != facts.pid && !sharing.contains(&top.pid);
-    let first = process_facts(top.pid).filter(|_| is_other)?;
-    let reason = if top.starts_again {
-        "it would start it again"
-    } else {
-        "it is there only to run it"
-    };
-    let first = describe::process(&first);
-    Some(format!("to be stopped first, since {reason}: {first}"))
-}
-
-/// What a holder has started, in words: what ends with it without a socket of its own on the port, and what lives on.
-fn started_by_it(table: &Table, facts: &ProcessFacts, sharing: &[u32]) -> Vec<String> {
-    let top = supervisor::topmost(table, facts.pid, sharing).pid;
-    let of = |pid: u32| table.get(pid).map(|stat| stat.session);
-    let sessions: BTreeSet<u32> = [facts.pid, top].into_iter().filter_map(of).collect();
-    let below = table.children(facts.pid);
-    let goes =
-        |it: &&Stat| it.is_alive() && !sharing.contains(&it.pid) && aside::goes_with(it, &sessions);
-    let ends = work::in_words(below.filter(goes));
-    let left = aside::left_alone(table, top, &sessions).into_iter();
-    let left = left.filter(|it| !sharing.contains(&it.pid));
-    let (hung_up, lives): (Vec<&Stat>, Vec<&Stat>) = left.partition(|it| {
-        [facts.pid, top]
-            .iter()
-            .any(|keeper| aside::keeps_terminal_of(*keeper, it))
-    });
-    let lives = work::in_words(lives.into_iter());
-    let hung_up = work::in_words(hung_up.into_iter());
-    [
-        ("what it has started ends with it", ends),
-        ("what loses its terminal with it", hung_up),
-        ("what is not stopped with it", lives),
-    ]
-    .into_iter()
-    .filter(|(_, words)| !words.is_empty())
-    .map(|(what, words)| format!("{what}: {}", words.join(", ")))
-    .collect()
-}
-
-/// What else an end of these holders means, in words: what would be stopped first because it keeps them running,
-/// and what their supervisor would end by its own rule.
-pub fn consequences(holders: &[Holder], claim: &Claim) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    let mut table = None;
-    for holder in holders.iter().filter(|it| it.obstacle(true).is_none()) {
-        match &holder.who {
-            Who::Process(_) if !holder.carries.is_empty() => lines.push(holder.ends_with_it()),
-            // Wharf's supervisor is told to stop it.
-            Who::Process(_) if holder.service.is_some() => {}
-            Who::Process(facts) => {
-                let table = table.get_or_insert_with(Table::read);
-                if facts.heads_namespace {
-                    lines.push(describe::ends_a_namespace(facts));
-                }
-                let hold = Hold::of(facts.pid, claim);
-                let sharing = hold.map(|hold| hold.sharing()).unwrap_or_default();
-                lines.extend(stopped_first(table, facts, &sharing));
-                lines.extend(started_by_it(table, facts, &sharing));
-                lines.extend(steward::ends_with_it(table, facts.pid));
-            }
-            Who::Unit { name, main } => lines.extend(unit::ends_with_it(name, main.as_deref())),
-            Who::Container(facts) => lines.extend(describe::removed_by_a_stop(facts)),
-            Who::Unknown { .. } | Who::Kernel => {}
-        }
-    }
-    let mut lines: Vec<String> = lines.iter().map(|line| describe::one_line(line)).collect();
-    let mut said = BTreeSet::new();
-    lines.retain(|line| said.insert(line.clone()));
-    lines
+/// All processes that have a socket of the claim which this one has.
+pub(super) fn sharing(pid: u32, claim: &Claim) -> Vec<u32> {
+    Hold::of(pid, claim).map_or_else(|_| Vec::new(), |hold| hold.sharing())
 }
 
 fn not_permitted(holder: &Holder) -> PortError {

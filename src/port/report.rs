@@ -9,7 +9,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::port::claim::{Claim, Protocol};
-use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Removal, ServiceOf, Who};
+use crate::port::holder::{
+    ContainerFacts, Holder, OtherPort, ProcessFacts, Removal, ServiceOf, Tracer, Who,
+};
 
 /// A port and all who have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,12 @@ pub struct HolderReport {
     /// that was looked up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub consequences: Vec<String>,
+    /// The other ports that go with it. Where that was looked up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_listens: Vec<OtherPort>,
+    /// Who traces it: a debugger decides what becomes of a signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracer: Option<Tracer>,
 }
 
 /// What a holder is.
@@ -160,6 +168,8 @@ impl HolderReport {
             release: Means::of(holder),
             service: holder.service.as_ref().or(holder.carries.first()).cloned(),
             consequences: Vec::new(),
+            also_listens: Vec::new(),
+            tracer: None,
         };
         match &holder.who {
             Who::Process(facts) => Self {
@@ -212,6 +222,7 @@ impl HolderReport {
                 .ok()
                 .map(|time| time.to_string()),
             age_seconds: Some(facts.age_seconds),
+            tracer: facts.tracer.clone(),
             ..self
         }
     }
@@ -269,6 +280,8 @@ mod tests {
             orphan: false,
             service: None,
             carries: Vec::new(),
+            sharing: Vec::new(),
+            also_listens: Vec::new(),
         };
         let held = serde_json::to_value(PortReport::of(&claim, &[unseen])).unwrap();
         let holder = &held["holders"][0];

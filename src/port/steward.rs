@@ -41,21 +41,35 @@ pub(super) fn is_steward(name: &str) -> bool {
     STEWARDS.contains(&name)
 }
 
+/// Whether a tool ends all its programs when one of them has failed, as one does that was sent a signal: by its rule,
+/// or because it was told to.
+fn ends_all(name: &str, facts: &ProcessFacts) -> bool {
+    let mut words = facts.command.iter().map(String::as_str);
+    match name {
+        "concurrently" => words.any(|word| word == "-k" || word.starts_with("--kill-others")),
+        "run-p" => !words.any(|word| word == "-c" || word == "--continue-on-error"),
+        "turbo" => !words.any(|word| word.starts_with("--continue")),
+        _ => ENDS_ALL.contains(&name),
+    }
+}
+
 /// What else would end with a holder because its supervisor is one that ends all its programs with one.
-pub(crate) fn ends_with_it(table: &Table, holder: u32) -> Option<String> {
+/// In words, and the processes.
+pub(crate) fn ends_with_it(table: &Table, holder: u32) -> Option<(String, Vec<u32>)> {
     let mut child = holder;
     for ancestor in table.ancestors(holder) {
         let facts = process_facts(ancestor.pid)?;
         let others = work::others(table, &facts, child);
         // Some have a process of their own kind above each program.
-        if let Some(name) = tool(&facts).filter(|name| ENDS_ALL.contains(name))
+        if let Some(name) = tool(&facts).filter(|name| ends_all(name, &facts))
             && !others.is_empty()
         {
-            return Some(format!(
+            let words = format!(
                 "{name} (pid {}) ends its other programs when one of them has ended: {}",
                 ancestor.pid,
                 others.join(", ")
-            ));
+            );
+            return Some((words, work::pids_of_others(table, &facts, child)));
         }
         child = ancestor.pid;
     }
@@ -210,6 +224,27 @@ mod tests {
             ..ProcessFacts::of_words(words)
         };
         own_command(tool(&facts).unwrap(), &facts, program)
+    }
+
+    #[test]
+    fn a_runner_ends_its_programs_with_one_where_it_was_told_to() {
+        for (words, is_it) in [
+            ("node /app/node_modules/.bin/concurrently a b", false),
+            ("node /app/node_modules/.bin/concurrently -k a b", true),
+            (
+                "node /app/node_modules/.bin/concurrently --kill-others-on-fail a b",
+                true,
+            ),
+            ("node /app/node_modules/.bin/run-p web worker", true),
+            ("node /app/node_modules/.bin/run-p -c web worker", false),
+            ("python3 /usr/bin/honcho start", true),
+            ("node /app/node_modules/.bin/nodemon ws.js", false),
+        ] {
+            let words: Vec<&str> = words.split(' ').collect();
+            let facts = ProcessFacts::of_words(&words);
+            let name = tool(&facts).unwrap();
+            assert_eq!(ends_all(name, &facts), is_it, "{words:?}");
+        }
     }
 
     #[test]

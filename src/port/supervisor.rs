@@ -94,7 +94,7 @@ pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> Top {
 /// The error for a port that was taken again: by whom, whether that is what was stopped once more, who started
 /// it (which may be one that is never stopped), and what would end that.
 pub(crate) fn explain_return(claim: &Claim, before: &[Holder], new: &ProcessFacts) -> PortError {
-    let (mut who, mut hint) = explain(new);
+    let (mut who, mut hint) = explain(before, new);
     if hint.is_none()
         && let Some(leader) = session_leader(new)
     {
@@ -144,8 +144,18 @@ fn is_the_same_again(holder: &Holder, new: &ProcessFacts) -> bool {
     }
 }
 
+/// Whether a process above both has started what was stopped once more, whatever language its loop is written in. At
+/// a prompt somebody may have typed it once more.
+fn has_started_again(before: &[Holder], new: &ProcessFacts, above: &ProcessFacts) -> bool {
+    let is_above = |holder: &Holder| matches!(&holder.who, Who::Process(old) if old.ancestors.iter().any(|(pid, _)| *pid == above.pid));
+    let mut again = before
+        .iter()
+        .filter(|holder| is_the_same_again(holder, new));
+    !(is_shell(above) && shell_text(above).is_none()) && again.any(is_above)
+}
+
 /// A process that took a port again, in words, and what would end that.
-fn explain(new: &ProcessFacts) -> (String, Option<String>) {
+fn explain(before: &[Holder], new: &ProcessFacts) -> (String, Option<String>) {
     let who = describe::process(new);
     let tenant = cgroup::tenant_of(new.pid);
     // What shares our own unit was not started by that unit for its own sake.
@@ -187,7 +197,8 @@ fn explain(new: &ProcessFacts) -> (String, Option<String>) {
         let looping = is_shell(&facts)
             && shell_text(&facts).is_some_and(|text| shell_loop::restarts(&text, below.as_ref()));
         let is_steward = tool(&facts).is_some_and(steward::is_steward);
-        let relation = if looping || is_steward || role == Role::Keeper {
+        let is_proven = has_started_again(before, new, &facts);
+        let relation = if looping || is_steward || is_proven || role == Role::Keeper {
             "kept running by"
         } else if role == Role::Stranger {
             "started by"

@@ -89,7 +89,7 @@ fn manager(of_user: bool, process: Option<&ProcessFacts>) -> Vec<String> {
 }
 
 /// The processes of the unit that one of them is in; none where it is in none.
-fn members(main: &ProcessFacts) -> BTreeSet<u32> {
+pub(super) fn members(main: &ProcessFacts) -> BTreeSet<u32> {
     let unit = cgroup::tenant_of(main.pid);
     if !matches!(unit, Tenant::Service { .. }) {
         return BTreeSet::new();
@@ -121,10 +121,12 @@ pub(crate) fn protected_inside(name: &str, main: Option<&ProcessFacts>) -> Optio
 }
 
 /// What ends with a unit beside the process that has the port, in words: what runs that, too.
-pub(crate) fn ends_with_it(name: &str, main: Option<&ProcessFacts>) -> Option<String> {
-    let main = main?;
-    let members = members(main);
-    let table = Table::read();
+pub(super) fn ends_with_it(
+    table: &Table,
+    name: &str,
+    main: &ProcessFacts,
+    members: &BTreeSet<u32>,
+) -> Option<String> {
     let others = members.iter().filter(|pid| **pid != main.pid);
     let others = work::in_words(others.filter_map(|pid| table.get(*pid)));
     (!others.is_empty()).then(|| format!("{name} ends as a whole, with {}", others.join(", ")))
@@ -262,6 +264,7 @@ pub fn stop_unit(holder: &Holder) -> Result<Stopped, PortError> {
         supervisor: None,
         pids: main.iter().map(|facts| facts.pid).collect(),
         killed: false,
+        held_by: None,
         lives: false,
         took: begin.elapsed(),
     })

@@ -1,7 +1,7 @@
 //! Holders in a few words, and the facts that help a person decide.
 
-use crate::port::describe;
 use crate::port::holder::{Holder, ProcessFacts, Who};
+use crate::port::{describe, traced};
 
 /// So many ancestors say where a process comes from.
 const SHOWN_ANCESTORS: usize = 3;
@@ -92,7 +92,10 @@ impl Holder {
     pub fn needs_flag(&self) -> bool {
         match &self.who {
             Who::Unit { .. } => true,
-            Who::Process(facts) => facts.heads_namespace && self.service.is_none(),
+            Who::Process(facts) => {
+                self.service.is_none()
+                    && (facts.heads_namespace || traced::debugger(facts).is_some())
+            }
             Who::Container(_) | Who::Unknown { .. } | Who::Kernel => false,
         }
     }
@@ -114,7 +117,8 @@ impl Holder {
         match &self.who {
             Who::Container(_) => None,
             Who::Process(facts) if facts.signalable && self.needs_flag() && !consent => {
-                Some(describe::ends_a_namespace(facts))
+                let debugged = traced::debugger(facts).and_then(|_| traced::told(facts));
+                Some(debugged.unwrap_or_else(|| describe::ends_a_namespace(facts)))
             }
             Who::Process(facts) if facts.signalable => None,
             Who::Process(facts) => Some(format!(
@@ -218,6 +222,7 @@ mod tests {
             run_id: None,
             signalable: true,
             heads_namespace: false,
+            tracer: None,
         };
         Holder {
             who: Who::Process(Box::new(facts)),
@@ -226,6 +231,8 @@ mod tests {
             orphan: false,
             service: None,
             carries: Vec::new(),
+            sharing: Vec::new(),
+            also_listens: Vec::new(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! What else a process keeps beside the one that has a port: its other work, which ends with it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::port::aside;
 use crate::port::holder::ProcessFacts;
 use crate::port::process::{Stat, Table};
 use crate::port::supervisor::{is_shell, shell_text};
@@ -17,6 +19,13 @@ pub(super) fn has_other(table: &Table, keeper: &ProcessFacts, child: u32) -> boo
 /// The other programs that a process keeps, in words; the first few.
 pub(super) fn others(table: &Table, keeper: &ProcessFacts, child: u32) -> Vec<String> {
     in_words(beside(table, keeper, child).map(|other| innermost(table, other)))
+}
+
+/// The other programs that a process keeps, with all below them.
+pub(super) fn pids_of_others(table: &Table, keeper: &ProcessFacts, child: u32) -> Vec<u32> {
+    beside(table, keeper, child)
+        .flat_map(|other| table.descendants(other.pid))
+        .collect()
 }
 
 /// Processes in words; the first few.
@@ -39,8 +48,16 @@ fn beside<'a>(
 ) -> impl Iterator<Item = &'a Stat> {
     // What a supervisor keeps are its programs, whatever they are called.
     let is_script = is_shell(keeper) && shell_text(keeper).is_some();
+    let session = |pid: u32| table.get(pid).map(|stat| stat.session);
+    let sessions: BTreeSet<u32> = [keeper.pid, child]
+        .into_iter()
+        .filter_map(session)
+        .collect();
     table.children(keeper.pid).filter(move |other| {
-        other.pid != child && other.is_alive() && !(is_script && is_accessory(table, other, child))
+        other.pid != child
+            && other.is_alive()
+            && !(is_script && is_accessory(table, other, child))
+            && !aside::is_opened(other, &sessions)
     })
 }
 

@@ -6,6 +6,7 @@
 //! `consistency`, resolve their `environment`, and build the model (`typed`). Every mistake of a
 //! stage is reported before the next one runs.
 
+mod base64;
 mod build;
 mod canonical;
 mod cast;

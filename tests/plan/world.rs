@@ -144,6 +144,7 @@ pub(crate) fn python(port: u16, run_id: Option<&str>) -> Holder {
         run_id: run_id.map(str::to_owned),
         signalable: true,
         heads_namespace: false,
+        tracer: None,
     };
     Holder {
         who: Who::Process(Box::new(facts)),
@@ -152,6 +153,8 @@ pub(crate) fn python(port: u16, run_id: Option<&str>) -> Holder {
         orphan: false,
         service: None,
         carries: Vec::new(),
+        sharing: Vec::new(),
+        also_listens: Vec::new(),
     }
 }
 
@@ -175,6 +178,8 @@ pub(crate) fn container(port: u16) -> Holder {
         orphan: false,
         service: None,
         carries: Vec::new(),
+        sharing: Vec::new(),
+        also_listens: Vec::new(),
     }
 }
 

@@ -37,6 +37,17 @@ sub listener {
     return $socket;
 }
 
+# Between the execve and its words lies a moment.
+sub await_words {
+    my ($pid, $name) = @_;
+    for my $try (1 .. 500) {
+        open(my $file, '<', "/proc/$pid/cmdline") or return;
+        my $words = <$file> // '';
+        return if index($words, $name) == 0;
+        select(undef, undef, undef, 0.01);
+    }
+}
+
 sub ready { print "ready @_\n"; }
 sub stay { sleep 600 while 1; }
 
@@ -183,8 +194,40 @@ elsif ($role eq 'opened') {
     close $write;
     # It ends with the execve.
     my $nothing = <$read>;
+    await_words($apart, $command[0]);
     ready($apart);
     stay();
+}
+elsif ($role eq 'ports') {
+    # A server with a second port, and a child in its group that has a third.
+    my ($ip, $port, $second, $third) = @arguments;
+    pipe(my $read, my $write);
+    my $worker = fork();
+    if (!$worker) {
+        my $socket = listener($ip, $third);
+        close $write;
+        stay();
+    }
+    close $write;
+    my $nothing = <$read>;
+    my @sockets = (listener($ip, $port), listener($ip, $second));
+    ready($worker);
+    stay();
+}
+elsif ($role eq 'opens') {
+    # The shape of a watcher that has opened something in a session of its own.
+    my ($ip, $port, $name, $opened) = @arguments;
+    my $script = $0;
+    $0 = $name;
+    pipe(my $read, my $write);
+    my $other = fork();
+    if (!$other) { POSIX::setsid(); close STDOUT; exec { 'perl' } $opened, $script, 'idle'; }
+    close $write;
+    # It ends with the execve.
+    my $nothing = <$read>;
+    await_words($other, $opened);
+    ready($other);
+    while (1) { system('sh', '-c', "perl $script serve $ip $port; true"); }
 }
 elsif ($role eq 'backoff') {
     # A supervisor that nobody knows by name: starts its server again after a pause.

@@ -1,5 +1,6 @@
 //! What a person has opened from a server and goes on using lives on; what serves the server ends with it.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::pty::openpty;
@@ -11,6 +12,22 @@ use super::stage::{Actor, claim, free_port, holders, is_alive, script};
 /// Long enough that no test passes by waiting it out.
 const LONG: Duration = Duration::from_mins(1);
 
+/// A process in a session of its own: it ends with the test, however that ends.
+struct Apart(OwnedFd);
+
+impl Apart {
+    fn of(pid: u32) -> Self {
+        let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+        Self(pidfd_open(pid, PidfdFlags::empty()).unwrap())
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        let _gone = pidfd_send_signal(&self.0, Signal::KILL);
+    }
+}
+
 /// Stops the server that has started `command` in a session of its own; whether that lives, and what was said.
 fn lives_on(terminal: &str, program: &str, command: &[&str]) -> (bool, Vec<String>) {
     let port = free_port();
@@ -19,8 +36,7 @@ fn lives_on(terminal: &str, program: &str, command: &[&str]) -> (bool, Vec<Strin
     let words = ["opened", "127.0.0.1", &text, terminal, program];
     let server = Actor::play(&[&words, command].concat());
     let apart = server.words[0];
-    let pid = Pid::from_raw(apart.try_into().unwrap()).unwrap();
-    let handle = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let _ended = Apart::of(apart);
     let found = holders(&wanted);
     let said = consequences(&found, &wanted);
     assert!(said[0].contains(&format!("(pid {apart})")), "{said:?}");
@@ -28,7 +44,6 @@ fn lives_on(terminal: &str, program: &str, command: &[&str]) -> (bool, Vec<Strin
     await_free(&wanted, &found, LONG).unwrap();
     let lives = is_alive(apart);
     assert_eq!(stopped.pids.contains(&apart), !lives, "{command:?}");
-    let _gone = pidfd_send_signal(&handle, Signal::KILL);
     (lives, said)
 }
 
@@ -52,6 +67,31 @@ fn a_browser_that_a_server_has_opened_lives_on() {
             "what it has started ends with it: perl"
         };
         assert!(said[0].starts_with(words), "{said:?}");
+    }
+}
+
+#[test]
+fn what_a_watcher_has_opened_is_no_program_of_its() {
+    for (opened, is_opened) in [("firefox", true), ("code", true), ("worker", false)] {
+        let port = free_port();
+        let text = port.to_string();
+        let wanted = claim(port, &["127.0.0.1"]);
+        let words = ["opens", "127.0.0.1", &text, "nodemon", opened];
+        let mut keeper = Actor::play(&words);
+        let apart = keeper.words[0];
+        let _ended = Apart::of(apart);
+        keeper.hear();
+        let found = holders(&wanted);
+        let said = consequences(&found, &wanted);
+        let stopped = stop_process(&found[0], &wanted, LONG).unwrap();
+        let is_first = stopped.pids.first() == Some(&keeper.pid());
+        assert_eq!(is_first, is_opened, "{opened}: {said:?}");
+        assert!(is_alive(apart), "{opened}");
+        if is_opened {
+            await_free(&wanted, &found, LONG).unwrap();
+            let lives = format!("what is not stopped with it: perl (pid {apart})");
+            assert!(said.contains(&lives), "{said:?}");
+        }
     }
 }
 

@@ -23,7 +23,10 @@ fn release(wanted: &Claim, found: &[Holder]) -> (Result<(), PortError>, Option<S
     for holder in found {
         stop_process(holder, wanted, LONG).unwrap();
     }
-    await_free(wanted, found, LONG).unwrap();
+    // A loop without a pause is there before the port was free.
+    if let Err(error) = await_free(wanted, found, LONG) {
+        return (Err(error), None);
+    }
     let mut said = None;
     let result = watch(wanted, found, &[], since, |text| {
         said = Some(text.to_owned());
@@ -44,11 +47,42 @@ fn a_supervisor_that_waits_a_second_is_named() {
     let second = keeper.hear().first().copied().unwrap();
     assert!(who.contains(&format!("pid {second},")), "{who}");
     assert!(who.contains(&format!("pid {},", keeper.pid())), "{who}");
+    assert!(who.contains("kept running by"), "{who}");
     let stop = format!("stop what keeps it: kill {}", keeper.pid());
     assert!(hint.is_some_and(|hint| hint.ends_with(&stop)));
     assert!(said.is_some_and(|said| said.contains(&keeper.pid().to_string())));
     // Reported, and neither hunted nor waited for.
     assert!(is_alive(second) && keeper.is_alive());
+}
+
+#[test]
+fn a_loop_in_any_language_is_met_once_and_named_and_nothing_but_the_server_is_stopped() {
+    let loops = [
+        (
+            "python3",
+            "import subprocess, sys
+while True: subprocess.run(sys.argv[1:])",
+        ),
+        ("perl", "while (1) { system(@ARGV); }"),
+    ];
+    for (program, text) in loops {
+        let port = free_port();
+        let wanted = claim(port, &["127.0.0.1"]);
+        let option = if program == "perl" { "-e" } else { "-c" };
+        let server = ["perl", &script(), "serve", "127.0.0.1", &port.to_string()];
+        let words = [&[option, text][..], &server].concat();
+        let mut keeper = Actor::start_apart(program, &words);
+        let found = holders(&wanted);
+        let (result, _) = release(&wanted, &found);
+        let Err(PortError::TakenAgain { who, hint, .. }) = result else {
+            panic!("{program}: {result:?}");
+        };
+        let kept = format!("kept running by {program} (pid {}", keeper.pid());
+        assert!(who.contains(&kept), "{who}");
+        let stop = format!("stop what keeps it: kill {}", keeper.pid());
+        assert_eq!(hint, Some(stop));
+        assert!(keeper.is_alive(), "{program}");
+    }
 }
 
 #[test]

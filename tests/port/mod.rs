@@ -2,8 +2,10 @@
 
 mod aside;
 mod comeback;
+mod consequences;
 mod containers;
 mod keepers;
 mod look_up;
 mod release;
 mod stage;
+mod traced;

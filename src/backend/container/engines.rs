@@ -5,9 +5,8 @@
 //! rootless one, Podman, those of other contexts. Each is asked for a moment only; one that is dead costs no
 //! more than that. Remote engines publish on other machines and are not asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use super::configured::Configured;
 use super::connect;
 use super::observe::{self, encoded};
 use super::reply::Listed;
+use super::swarm::{Service, kept_by_swarm};
 use super::unreached::{Closed, is_absent, is_closed, was_there};
 use super::whereabouts::{self, Whereabouts};
 use super::{Containers, Engine, fault, labels, perform};
@@ -41,9 +41,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// On the tasks of a Swarm service: its name.
 const SWARM_SERVICE: &str = "com.docker.swarm.service.name";
-/// On Swarm services: the stack they belong to.
-const STACK: &str = "com.docker.stack.namespace";
-
 /// Variables that would lead a connection elsewhere than to the socket that is meant.
 const LEADING: [&str; 5] = [
     "DOCKER_HOST",
@@ -305,10 +302,6 @@ async fn daemon(endpoint: &str) -> Option<u32> {
     u32::try_from(stream.peer_cred().ok()?.pid()?).ok()
 }
 
-fn kept_by_swarm(service: &str) -> String {
-    format!("Swarm would start another task: docker service rm {service}")
-}
-
 pub(super) fn facts(entry: &Listed, endpoint: &str) -> ContainerFacts {
     let label = |name: &str| entry.labels.get(name).map(String::as_str).map(one_line);
     ContainerFacts {
@@ -435,105 +428,6 @@ pub(super) fn contexts(env: &Env) -> Vec<String> {
     names
 }
 
-/// One entry of `GET /services`.
-#[derive(Deserialize)]
-struct Service {
-    #[serde(rename = "ID")]
-    id: String,
-    #[serde(rename = "Spec")]
-    spec: ServiceSpec,
-    #[serde(rename = "Endpoint", default)]
-    endpoint: ServiceEndpoint,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ServiceSpec {
-    name: String,
-    #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    task_template: TaskTemplate,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct TaskTemplate {
-    #[serde(default)]
-    container_spec: Option<ContainerSpec>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ContainerSpec {
-    #[serde(default)]
-    image: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ServiceEndpoint {
-    #[serde(default)]
-    ports: Option<Vec<ServicePort>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ServicePort {
-    #[serde(default)]
-    protocol: String,
-    #[serde(default)]
-    published_port: u16,
-    #[serde(default)]
-    publish_mode: String,
-}
-
-impl Service {
-    /// The ports that the swarm's ingress network publishes for it, on all addresses of every node. Those
-    /// in host mode are published by the tasks' containers themselves.
-    fn published(self, engine: &str) -> Vec<Published> {
-        let labels = self.spec.labels.unwrap_or_default();
-        let facts = ContainerFacts {
-            id: self.id,
-            name: self.spec.name.clone(),
-            image: self
-                .spec
-                .task_template
-                .container_spec
-                .map(|spec| spec.image)
-                .unwrap_or_default(),
-            command: String::new(),
-            project: labels.get(STACK).map(String::as_str).map(one_line),
-            service: Some(self.spec.name),
-            created: 0,
-            engine: engine.to_owned(),
-            removal: None,
-        };
-        let any = [
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        ];
-        let mut ports = Vec::new();
-        for port in self.endpoint.ports.unwrap_or_default() {
-            let Some(protocol) = observe::protocol(&port.protocol) else {
-                continue;
-            };
-            if port.published_port == 0 || port.publish_mode == "host" {
-                continue;
-            }
-            ports.extend(any.map(|ip| Published {
-                container: facts.clone(),
-                ip,
-                port: port.published_port,
-                protocol,
-                kept: Some(kept_by_swarm(&facts.name)),
-                forwarded: false,
-            }));
-        }
-        ports
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -575,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stopped_container_and_a_swarm_service_publish_is_read() {
+    fn what_a_stopped_container_publishes_is_read() {
         let configured: Configured = serde_json::from_str(
             r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}],"53/udp":[{"HostIp":"127.0.0.1","HostPort":"53"}],"81/tcp":null}}}"#,
         )
@@ -590,20 +484,5 @@ mod tests {
             ports,
             [("127.0.0.1".to_owned(), 53), ("0.0.0.0".to_owned(), 8080)]
         );
-        let service: Service = serde_json::from_str(
-            r#"{"ID":"s1","Spec":{"Name":"shop_web","Labels":{"com.docker.stack.namespace":"shop"},"TaskTemplate":{"ContainerSpec":{"Image":"nginx"}}},
-               "Endpoint":{"Ports":[{"Protocol":"tcp","TargetPort":80,"PublishedPort":8080,"PublishMode":"ingress"},{"Protocol":"tcp","TargetPort":81,"PublishedPort":8081,"PublishMode":"host"}]}}"#,
-        )
-        .unwrap();
-        let ports = service.published("unix:///x");
-        assert_eq!(ports.len(), 2);
-        assert!(ports.iter().all(|port| {
-            port.port == 8080
-                && port.container.project.as_deref() == Some("shop")
-                && port
-                    .kept
-                    .as_deref()
-                    .is_some_and(|why| why.contains("docker service rm shop_web"))
-        }));
     }
 }

@@ -52,6 +52,7 @@ mod secrets;
 mod ssh;
 mod start;
 mod survey;
+mod swarm;
 mod sync;
 mod tls;
 mod unreached;
