@@ -274,17 +274,16 @@ impl From<BackendError> for Error {
                 hints.push(format!("ps -o pid,stat,wchan,args -p {}", pids.join(",")));
             }
             BackendError::Damaged { path, alive, .. } => {
-                let path = path.display();
-                let aside = format!("mv {path} {path}.damaged");
+                let aside = set_aside(&path.to_string_lossy());
                 hints.push(match alive {
                     Some(pid) => format!(
-                        "to end its process, set it aside, and make the instance anew: kill {pid}; {aside}"
+                        "kill {pid}; {aside}   # ends its process and sets it aside; `up` makes the instance anew"
                     ),
-                    None => format!("to set it aside, and make the instance anew: {aside}"),
+                    None => format!("{aside}   # sets it aside; `up` makes the instance anew"),
                 });
             }
             BackendError::Unrecorded { pid, .. } => {
-                hints.push(format!("to end it: kill {pid}"));
+                hints.push(format!("kill {pid}   # ends it"));
             }
             BackendError::Remains { left, group, .. } => {
                 hints.extend(remains(left, group.as_deref()));
@@ -293,11 +292,20 @@ impl From<BackendError> for Error {
                 if source.kind() == std::io::ErrorKind::InvalidData
                     && let Some(path) = action.strip_prefix("cannot read ")
                 {
-                    hints.push(format!("to set it aside: mv {path} {path}.damaged"));
+                    hints.push(format!("{}   # sets it aside", set_aside(path)));
                 }
                 hints.extend(Refusal::within(source).map(|refusal| refusal.hint.clone()));
                 if source.kind() == std::io::ErrorKind::StorageFull {
-                    hints.push("make room on the disk; df -h shows what is full".to_owned());
+                    let place = project_state(action).unwrap_or_else(|| ".".to_owned());
+                    hints.push(format!("df -h {place}   # what is full: make room there"));
+                }
+                if source.kind() == std::io::ErrorKind::PermissionDenied
+                    && hints.is_empty()
+                    && let Some(place) = project_state(action)
+                {
+                    hints.push(format!(
+                        "chmod -R u+rwX {place}   # if it is yours, else: sudo chown -R \"$(id -u)\" {place}"
+                    ));
                 }
                 if error.is_read_only() {
                     hints.push(
@@ -384,6 +392,21 @@ fn login(registry: &str, message: &str) -> Option<String> {
         "docker.io" => "docker login".to_owned(),
         other => format!("docker login {other}"),
     })
+}
+
+/// How to set a file aside.
+fn set_aside(path: &str) -> String {
+    let quoted = shell_words::quote(path);
+    let aside = format!("{path}.damaged");
+    format!("mv {quoted} {}", shell_words::quote(&aside))
+}
+
+/// The state of the project that an action on one of its files was about (`cannot write /x/y`).
+fn project_state(action: &str) -> Option<String> {
+    let path = action.get(action.find(" /")? + 1..)?;
+    let (before, after) = path.split_once("/projects/")?;
+    let name = after.split('/').next()?;
+    Some(shell_words::quote(&format!("{before}/projects/{name}")).into_owned())
 }
 
 /// What to do about processes that are left of an instance's last run.

@@ -105,6 +105,9 @@ pub struct LogOptions {
     pub since: Option<i64>,
     /// Nanoseconds since the Unix epoch: nothing later.
     pub until: Option<i64>,
+    /// When following: the instances whose lines were told already, by name, and the time of the last of these lines,
+    /// 0 where there was none. What comes after it is told, all of it.
+    pub told: BTreeMap<String, i64>,
 }
 
 /// What a backend must be able to do.

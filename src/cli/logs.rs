@@ -81,6 +81,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         tail: tail(&args.tail)?,
         since: moment_of("--since", args.since.as_deref())?,
         until: moment_of("--until", args.until.as_deref())?,
+        ..LogOptions::default()
     };
     let names = instances.iter().map(|instance| instance.name.as_str());
     let screen = Screen {
@@ -104,30 +105,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             };
             scene.run(instances).await
         } else {
-            let sources = instances
-                .iter()
-                .map(|instance| match instance.backend {
-                    BackendKind::Container => backends.containers.output(instance, &options),
-                    BackendKind::Process => backends.processes.output(instance, &options),
-                })
-                .collect();
-            let mut lines = std::pin::pin!(merge::in_order(sources));
-            let mut batch = screen.writer.batch();
-            while let Some(event) = lines.next().await {
-                if let Ok(Event::Log {
-                    name,
-                    stream,
-                    time,
-                    line,
-                }) = &event
-                {
-                    batch.line(name, *stream, *time, line)?;
-                    continue;
-                }
-                batch.flush()?;
-                screen.show(&event?)?;
-            }
-            Ok(batch.flush()?)
+            screen
+                .show_merged(&backends, &instances, &options, |_, _| {})
+                .await
         }
     };
     let shown = tokio::select! {
@@ -212,6 +192,41 @@ struct Screen<'a> {
 }
 
 impl Screen<'_> {
+    /// Shows what is there of all of them in order of time; tells `each` the name and the time of every line.
+    async fn show_merged(
+        &self,
+        backends: &Backends,
+        instances: &[Instance],
+        options: &LogOptions,
+        mut each: impl FnMut(&str, i64),
+    ) -> Result<(), Failure> {
+        let sources = instances
+            .iter()
+            .map(|instance| match instance.backend {
+                BackendKind::Container => backends.containers.output(instance, options),
+                BackendKind::Process => backends.processes.output(instance, options),
+            })
+            .collect();
+        let mut lines = std::pin::pin!(merge::in_order(sources));
+        let mut batch = self.writer.batch();
+        while let Some(event) = lines.next().await {
+            if let Ok(Event::Log {
+                name,
+                stream,
+                time,
+                line,
+            }) = &event
+            {
+                each(name, *time);
+                batch.line(name, *stream, *time, line)?;
+                continue;
+            }
+            batch.flush()?;
+            self.show(&event?)?;
+        }
+        Ok(batch.flush()?)
+    }
+
     fn show(&self, event: &Event) -> io::Result<()> {
         match event {
             Event::Log {
@@ -265,11 +280,16 @@ impl Following<'_> {
         let (events, mut receiver) = Events::channel();
         let mut groups: FuturesUnordered<Group<'_>> = FuturesUnordered::new();
         let mut followed = keys(&instances);
+        let told = self.show_backlog(&instances).await?;
+        let options = LogOptions {
+            told,
+            ..self.options.clone()
+        };
         groups.push(follow(
             self.backends,
             instances,
             followed.clone(),
-            self.options.clone(),
+            options,
             events.clone(),
         ));
         loop {
@@ -323,6 +343,46 @@ impl Following<'_> {
             }
             self.push(found, &mut followed, &mut groups, &events);
         }
+    }
+
+    /// Shows what is there by now in order of time; up to where that is of each instance.
+    async fn show_backlog(
+        &mut self,
+        instances: &[Instance],
+    ) -> Result<BTreeMap<String, i64>, Failure> {
+        // Nothing is to be put in order, or each instance tells its own.
+        if self.options.tail == Some(0) || instances.len() < 2 {
+            return Ok(BTreeMap::new());
+        }
+        let until = Some(self.options.until.unwrap_or(i64::MAX).min(now()));
+        let options = LogOptions {
+            until,
+            ..self.options.clone()
+        };
+        let named = instances.iter().map(|instance| (instance.name.clone(), 0));
+        let mut told: BTreeMap<String, i64> = named.collect();
+        let each = |name: &str, time: i64| {
+            if let Some(last) = told.get_mut(name) {
+                *last = time;
+            }
+        };
+        self.screen
+            .show_merged(self.backends, instances, &options, each)
+            .await?;
+        let shown = told.iter().filter(|(_, time)| **time > 0);
+        self.seen
+            .extend(shown.map(|(name, time)| (name.clone(), *time)));
+        // The beginning of a line is the last one, too.
+        let is_unheard = |one: &&Instance| {
+            options.tail.is_some()
+                && one.backend == BackendKind::Process
+                && told.get(&one.name) == Some(&0)
+        };
+        let unheard: Vec<&Instance> = instances.iter().filter(is_unheard).collect();
+        for one in unheard {
+            told.remove(&one.name);
+        }
+        Ok(told)
     }
 
     /// Those of the services that live now.
@@ -417,11 +477,15 @@ fn key_of(instance: &Instance) -> String {
 
 /// These instances, observed now.
 fn keys(instances: &[Instance]) -> Followed {
-    let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+    let now = now();
     instances
         .iter()
         .map(|instance| (key_of(instance), now))
         .collect()
+}
+
+fn now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 fn tail(text: &str) -> Result<Option<u64>> {

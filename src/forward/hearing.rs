@@ -8,6 +8,7 @@ use super::world::{Entry, Heard, Life};
 use crate::backend::process::Record;
 use crate::backend::process::run::ProcessId;
 use crate::backend::process::tree::Snapshot;
+use crate::naming::Role;
 use crate::port::holder::ListeningSocket;
 use crate::port::process::ticks_now;
 use crate::port::protect::is_forwarder;
@@ -57,6 +58,8 @@ impl Hearing {
         let runs: Vec<Run> = entries
             .iter()
             .filter(|entry| entry.life == Life::Up && !is_unknown(&entry.record))
+            // Nobody is led to a forwarder: it is no service.
+            .filter(|entry| Role::of(&entry.record.spec.labels).is_none())
             .map(|Entry { record, .. }| Run {
                 id: record.id().to_owned(),
                 main: record.process(),

@@ -313,8 +313,9 @@ impl Forwarder {
     /// Some want to know when all is as it should be by what is known now.
     async fn take(&mut self, all: Vec<Asked>) {
         self.refresh_base();
-        // Who is about to start something does not ask where the others listen.
-        let thoroughly = all.iter().any(|asked| asked.wanted.instances.is_empty());
+        // Who asks for names alone is told what the kernel's list of listeners tells: while that stays the same, only
+        // a socket that was handed on could be missed, and to find one all processes would have to be looked at.
+        let thoroughly = all.iter().any(|asked| !asked.wanted.reachable.is_empty());
         self.read_ledger(thoroughly).await;
         let first = self.number + 1;
         for asked in all {

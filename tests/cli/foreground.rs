@@ -137,6 +137,55 @@ fn logs_follow_until_the_end() {
 }
 
 #[test]
+fn what_is_there_is_followed_in_order_of_time() {
+    let sandbox = Sandbox::new();
+    let says = |numbers: &str| {
+        format!(
+            "{{x-wharf: {{process: {{command: [sh, -c, 'for n in {numbers}; do until [ -e $$n ]; do sleep 0.02; done; \
+             printf \"line $$n\\n$$n\"; done; exec sleep 600']}}}}}}"
+        )
+    };
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  one: {}\n  two: {}\n",
+            says("1 3 5 7"),
+            says("2 4 6 8")
+        ),
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let go_on = |number: u32| {
+        sandbox.write(&number.to_string(), "");
+        eventually("the next line is there", || {
+            let logs = sandbox.wharf(&["logs", "--no-log-prefix"]).expect(0);
+            logs.stdout
+                .contains(&format!("line {number}\n"))
+                .then_some(())
+        });
+    };
+    (1..=6).for_each(go_on);
+    let whole = sandbox.spawn(&["logs", "-f", "--no-log-prefix"]);
+    // Of each: a whole one, and the beginning of the next.
+    let last = sandbox.spawn(&["logs", "-f", "--no-log-prefix", "--tail", "2"]);
+    whole.wait_for_line("line 6");
+    last.wait_for_line("line 6");
+    (7..=8).for_each(go_on);
+    for (logs, from) in [(whole, 1), (last, 5)] {
+        logs.wait_for_line("line 8");
+        logs.signal(Signal::INT);
+        let told = logs.wait().expect(130);
+        // What has no line end waits for it.
+        let line = |number| match number {
+            1 | 2 => format!("line {number}\n"),
+            _ => format!("{}line {number}\n", number - 2),
+        };
+        let expected: Vec<String> = (from..=8).map(line).collect();
+        assert_eq!(told.stdout, expected.concat());
+    }
+    sandbox.wharf(&["down"]).expect(0);
+}
+
+#[test]
 fn the_exit_code_of_a_service_counts_that_was_stopped_because_another_ended() {
     let sandbox = Sandbox::new();
     sandbox.write(

@@ -56,11 +56,11 @@ async fn a_damaged_entry_is_an_error_that_says_how_to_set_it_aside() {
     assert_eq!(
         shown.hints,
         [format!(
-            "to set it aside, and make the instance anew: mv {path} {path}.damaged"
+            "mv {path} {path}.damaged   # sets it aside; `up` makes the instance anew"
         )]
     );
     // As the hint says.
-    let hint = shown.hints[0].split_once(": ").unwrap().1;
+    let hint = &shown.hints[0];
     let moved = std::process::Command::new("sh").args(["-c", hint]).status();
     assert!(moved.unwrap().success());
     assert!(stage.processes.observe(PROJECT).await.unwrap().is_empty());
@@ -81,7 +81,7 @@ async fn a_lost_entry_of_a_living_instance_does_not_lead_to_a_second_one() {
     let error = stage.up(shell("web", "exec sleep 600")).await.unwrap_err();
     assert_eq!(
         wharf::error::Error::from(error).hints,
-        [format!("to end it: kill {first}")]
+        [format!("kill {first}   # ends it")]
     );
     assert_eq!(stage.started(), [first]);
     std::fs::write(&path, entry).unwrap();
@@ -101,13 +101,33 @@ async fn a_damaged_entry_of_a_living_instance_says_how_to_end_it() {
     std::fs::write(&path, "{").unwrap();
     let error = stage.processes.observe(PROJECT).await.unwrap_err();
     let shown = wharf::error::Error::from(error);
-    let hint = shown.hints[0].split_once(": ").unwrap().1;
+    let hint = &shown.hints[0];
     assert!(hint.starts_with(&format!("kill {pid}; mv ")), "{hint}");
     let done = std::process::Command::new("sh").args(["-c", hint]).status();
     assert!(done.unwrap().success());
     until_readable(&end);
     stage.up(shell("web", "exit 2")).await.unwrap();
     assert_eq!(stage.exit_code("web").await, 2);
+}
+
+#[tokio::test]
+async fn a_process_without_keeper_and_entry_is_named() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    let pid = stage.instance("web").await.pid.unwrap();
+    let end = stage.main_end("web");
+    stage.kill_supervisor();
+    stage.kill_keeper("web");
+    let project = stage.dirs().project(PROJECT).unwrap();
+    let path = project.instance(&name("web")).unwrap().record();
+    std::fs::write(&path, "{").unwrap();
+    let error = stage.processes.observe(PROJECT).await.unwrap_err();
+    let shown = wharf::error::Error::from(error);
+    let hint = &shown.hints[0];
+    assert!(hint.starts_with(&format!("kill {pid}; mv ")), "{hint}");
+    let done = std::process::Command::new("sh").args(["-c", hint]).status();
+    assert!(done.unwrap().success());
+    until_readable(&end);
 }
 
 #[tokio::test]

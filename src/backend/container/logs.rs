@@ -43,7 +43,7 @@ pub(super) async fn follow(
         let all: FuturesUnordered<_> = instances
             .iter()
             .map(|instance| {
-                let span = Span::of(options, options.follow);
+                let span = Span::onwards(options, options.follow, &instance.name);
                 async move {
                     tell(engine, instance, span, events).await?;
                     Ok::<(), Error>(())
@@ -111,6 +111,19 @@ impl Span {
             after: None,
             until: options.until,
             again: false,
+        }
+    }
+
+    /// Without what was told of this container already.
+    fn onwards(options: &LogOptions, follow: bool, name: &str) -> Self {
+        let Some(told) = options.told.get(name) else {
+            return Self::of(options, follow);
+        };
+        Self {
+            after: Some(*told),
+            tail: None,
+            again: true,
+            ..Self::of(options, follow)
         }
     }
 
@@ -271,7 +284,10 @@ impl Following<'_> {
             })
             .collect();
         let mut reading: FuturesUnordered<_> = (0..self.instances.len())
-            .map(|which| self.one(which, Span::of(self.options, true)))
+            .map(|which| {
+                let name = &self.instances[which].name;
+                self.one(which, Span::onwards(self.options, true, name))
+            })
             .collect();
         while progress.iter().any(|one| !one.ended) {
             tokio::select! {

@@ -24,12 +24,14 @@ struct Reading<'a> {
     lines: Lines,
     ready: VecDeque<Line>,
     over: bool,
+    /// A last line without its end is left to whoever follows.
+    is_followed: bool,
 }
 
 impl Containers {
-    /// The lines of a container that are there now. A container without readable output has a warning.
+    /// The lines of a container that are there now; the last one only if it is whole or nobody follows. A container without readable output has a warning.
     pub fn output<'a>(&'a self, instance: &'a Instance, options: &LogOptions) -> Output<'a> {
-        let span = Span::of(options, false);
+        let (span, is_followed) = (Span::of(options, false), options.follow);
         let opened = stream::once(async move {
             let engine = self.engine().await?;
             let reading = Reading {
@@ -40,6 +42,7 @@ impl Containers {
                 lines: Lines::default(),
                 ready: VecDeque::new(),
                 over: false,
+                is_followed,
             };
             Ok::<_, BackendError>(stream::try_unfold(reading, |mut reading| async move {
                 let next = reading.next().await?;
@@ -68,6 +71,9 @@ impl Reading<'_> {
                 Some(Ok(message)) => self.lines.push(&message),
                 None => {
                     self.over = true;
+                    if self.is_followed {
+                        return Ok(None);
+                    }
                     self.lines.rest().collect()
                 }
                 Some(Err(error)) if is_missing(&error) => return Ok(None),

@@ -28,14 +28,17 @@ pub(super) unsafe fn on_our_memory(
     group: Option<BorrowedFd<'_>>,
     child: &mut dyn FnMut(bool) -> i32,
 ) -> io::Result<u32> {
-    let mut stack = vec![0_u8; STACK];
     if let Some(group) = group {
         let mut inside = || child(true);
+        // Not cleared before: that would fetch pages of which most are never used.
+        let mut stack = Vec::<u8>::with_capacity(STACK);
+        let stack = stack.spare_capacity_mut();
         // SAFETY: as promised to us; the stack lives until the process has left it, when this call returns.
-        if let Some(pid) = unsafe { direct::into_group(group, &mut stack, &mut inside) } {
+        if let Some(pid) = unsafe { direct::into_group(group, stack, &mut inside) } {
             return Ok(pid);
         }
     }
+    let mut stack = vec![0_u8; STACK];
     let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
     let outside = Box::new(|| child(false) as isize);
     // SAFETY: the same.
@@ -47,6 +50,7 @@ pub(super) unsafe fn on_our_memory(
 mod direct {
     use std::arch::asm;
     use std::ffi::c_void;
+    use std::mem::MaybeUninit;
     use std::os::fd::{AsRawFd as _, BorrowedFd};
 
     use nix::libc;
@@ -64,7 +68,7 @@ mod direct {
     #[expect(unsafe_code, reason = "the system call has no wrapper")]
     pub(super) unsafe fn into_group(
         group: BorrowedFd<'_>,
-        stack: &mut [u8],
+        stack: &mut [MaybeUninit<u8>],
         child: &mut dyn FnMut() -> i32,
     ) -> Option<u32> {
         let mut call = Call(child);
@@ -121,6 +125,7 @@ mod direct {
 
 #[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
 mod direct {
+    use std::mem::MaybeUninit;
     use std::os::fd::BorrowedFd;
 
     /// Not on this processor.
@@ -130,7 +135,7 @@ mod direct {
     #[expect(unsafe_code, reason = "the same call as elsewhere")]
     pub(super) unsafe fn into_group(
         _: BorrowedFd<'_>,
-        _: &mut [u8],
+        _: &mut [MaybeUninit<u8>],
         _: &mut dyn FnMut() -> i32,
     ) -> Option<u32> {
         None

@@ -102,9 +102,12 @@ impl Followed {
         options: &LogOptions,
         events: &Events,
     ) -> Result<Self, BackendError> {
-        let reader = match options.tail {
-            Some(lines) => Reader::open_near_end(dir, lines),
-            None => Reader::open(dir),
+        let told = options.told.get(&instance.name);
+        let tail = options.tail.filter(|_| told.is_none());
+        let reader = match (told, tail) {
+            (Some(told), _) => Reader::open_after(dir, *told),
+            (None, Some(lines)) => Reader::open_near_end(dir, lines),
+            (None, None) => Reader::open(dir),
         }
         .map_err(|error| unreadable(dir, error))?;
         let mut followed = Self {
@@ -116,7 +119,7 @@ impl Followed {
             told: None,
             over: false,
         };
-        let Some(lines) = options.tail else {
+        let Some(lines) = tail else {
             followed.read(options, events).await?;
             if !options.follow {
                 followed.finish(|line| tell(&instance.name, line, options, events))?;

@@ -19,6 +19,7 @@ use super::dirs::{InstanceDir, ProjectDir, failed};
 use super::lock;
 use super::notes::Notes;
 use super::run::ProcessId;
+use super::tree::read_run_id;
 use crate::backend::BackendError;
 use crate::naming::Names;
 use crate::plan::step::{ProjectIdentity, SettledPort};
@@ -320,9 +321,16 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     outcome
 }
 
-/// The main process of a run whose keeper lives, by what that has noted: where the entry does not tell.
+/// The main process of a run that lives, or its keeper, by what that has noted: where the entry does not tell.
 pub(super) fn unrecorded(dir: &InstanceDir) -> Option<ProcessId> {
-    let (_, notes) = Notes::last(&dir.notes())?;
+    let (run_id, notes) = Notes::last(&dir.notes())?;
     let process = notes.main.or(notes.keeper)?;
-    lock::is_held(&dir.keeper_lock()).then_some(process)
+    if lock::is_held(&dir.keeper_lock()) {
+        return Some(process);
+    }
+    // Its keeper was killed. The notes do not tell the boot; the run's id does, which nobody else has.
+    let is_it = |main: &ProcessId| {
+        main.is_alive() && read_run_id(main.pid).as_deref() == Some(run_id.as_str())
+    };
+    notes.main.filter(is_it)
 }

@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::FileExt as _;
 use std::time::UNIX_EPOCH;
 
+use super::beginnings::{ends_at, existing, start_of_last, start_of_line};
 use super::dirs::InstanceDir;
 use super::index::{Arrival, SIZE};
 use crate::event::Stream;
@@ -70,6 +71,21 @@ impl Reader {
         let segments = dir.segments()?;
         let out = start_of_last(dir, Stream::Stdout, &segments, lines)?;
         let err = start_of_last(dir, Stream::Stderr, &segments, lines)?;
+        Self::at(dir, out.0.min(err.0), [out, err])
+    }
+
+    /// From the lines on whose last byte arrived after the last arrival of this time. Where there is none such any more,
+    /// all is later.
+    pub fn open_after(dir: &InstanceDir, time: i64) -> io::Result<Self> {
+        let segments = dir.segments()?;
+        let Some((segment, ends)) = ends_at(dir, &segments, time)? else {
+            return Self::open(dir);
+        };
+        let there = segments.partition_point(|each| *each <= segment);
+        let segments = segments.get(..there).unwrap_or_default();
+        let line = |stream, end| start_of_line(dir, stream, segments, end);
+        let [out, err] = ends;
+        let (out, err) = (line(Stream::Stdout, out)?, line(Stream::Stderr, err)?);
         Self::at(dir, out.0.min(err.0), [out, err])
     }
 
@@ -328,60 +344,6 @@ pub fn last(dir: &InstanceDir, lines: u64, since: i64) -> io::Result<VecDeque<Li
     Ok(found)
 }
 
-fn existing(path: &std::path::Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Where the last `lines` lines of a stream begin: the segment and the place in it. A line end at the very
-/// end closes the last line, it does not begin another one.
-fn start_of_last(
-    dir: &InstanceDir,
-    stream: Stream,
-    segments: &[u64],
-    lines: u64,
-) -> io::Result<(u64, u64)> {
-    let mut left = lines;
-    let mut is_last = true;
-    let mut buffer = Vec::new();
-    for segment in segments.iter().rev() {
-        let Some(file) = existing(&dir.log(stream, *segment))? else {
-            continue;
-        };
-        let length = file.metadata()?.len();
-        if lines == 0 {
-            return Ok((*segment, length));
-        }
-        let mut end = length;
-        while end > 0 {
-            let start = end.saturating_sub(PORTION);
-            buffer.resize(usize::try_from(end - start).unwrap_or_default(), 0);
-            file.read_exact_at(&mut buffer, start)?;
-            for (at, _) in buffer
-                .iter()
-                .enumerate()
-                .rev()
-                .filter(|(_, byte)| **byte == b'\n')
-            {
-                let after = start + at as u64 + 1;
-                if is_last && after == length {
-                    continue;
-                }
-                left = left.saturating_sub(1);
-                if left == 0 {
-                    return Ok((*segment, after));
-                }
-            }
-            end = start;
-        }
-        is_last &= length == 0;
-    }
-    Ok((segments.first().copied().unwrap_or_default(), 0))
-}
-
 #[cfg(test)]
 mod tests {
     use Stream::{Stderr, Stdout};
@@ -490,6 +452,32 @@ mod tests {
         std::fs::write(dir.index(0), &full).unwrap();
         reader.read(|line| found.push(seen(&line))).unwrap();
         assert_eq!(found[1], (Stdout, 2, "partial".into()));
+    }
+
+    #[test]
+    fn reading_goes_on_after_a_line_that_was_told() {
+        let (_root, dir) = place();
+        write(
+            &dir,
+            &[
+                (Stdout, 1, "a\nb"),
+                (Stderr, 2, "oops\nand"),
+                (Stdout, 3, "c\nd\ne"),
+                // The clock was set back.
+                (Stderr, 2, " more\n"),
+                (Stdout, 2, "f\n"),
+            ],
+        );
+        let after = |time| {
+            let mut found = Vec::new();
+            let mut reader = Reader::open_after(&dir, time).unwrap();
+            while reader.read(|line| found.push(seen(&line).2)).unwrap() {}
+            found
+        };
+        assert_eq!(after(1), ["oops", "bc", "d", "and more", "ef"]);
+        assert_eq!(after(3), ["and more", "ef"]);
+        // There is no such line any more: all came later.
+        assert_eq!(after(0), ["a", "oops", "bc", "d", "and more", "ef"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod access;
 mod attach;
 mod attributes;
+mod beginnings;
 mod carried;
 pub mod cgroup;
 pub mod child;

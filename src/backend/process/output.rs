@@ -21,7 +21,7 @@ struct Reading {
 }
 
 impl Processes {
-    /// The lines of an instance that are there now.
+    /// The lines of an instance that are there now; the last one only if it is whole or nobody follows.
     pub fn output<'a>(&'a self, instance: &'a Instance, options: &LogOptions) -> Output<'a> {
         let options = options.clone();
         let opened = stream::once(async move {
@@ -63,9 +63,12 @@ impl Reading {
         let mut reader = Reader::open_near_end(&dir, lines).map_err(unreadable)?;
         let mut last = VecDeque::new();
         let limit = usize::try_from(lines).unwrap_or(usize::MAX);
-        reader
-            .finish(|line| last_wanted(&mut last, line, limit, options))
-            .map_err(unreadable)?;
+        let mut keep = |line| last_wanted(&mut last, line, limit, options);
+        if options.follow {
+            while reader.read(&mut keep).map_err(unreadable)? {}
+        } else {
+            reader.finish(keep).map_err(unreadable)?;
+        }
         Ok(Self {
             dir,
             reader: None,
@@ -82,18 +85,23 @@ impl Reading {
                 return Ok(None);
             };
             let ready = &mut self.ready;
+            let mut is_past = false;
             let mut keep = |line: Line| {
+                is_past |= options.until.is_some_and(|until| line.time > until);
                 if is_wanted(&line, options) {
                     ready.push_back(line);
                 }
             };
             let more = reader.read(&mut keep).and_then(|more| {
-                if !more {
+                if !more && !options.follow {
                     reader.finish(&mut keep)?;
                 }
                 Ok(more)
             });
-            if !more.map_err(|error| failed("read the output in", self.dir.path(), error))? {
+            let more =
+                more.map_err(|error| failed("read the output in", self.dir.path(), error))?;
+            // One that writes faster than it is read has no end.
+            if !more || is_past {
                 self.reader = None;
             }
             // Files are always ready; whoever else waits on this thread must have a turn.

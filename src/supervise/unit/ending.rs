@@ -10,7 +10,7 @@ use super::{GROUP_RETRY, Settled, Surroundings, Unit};
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::remains::Remains;
 use crate::backend::process::run::{ProcessId, Survivor, boot_id, send};
-use crate::backend::process::tree::{Snapshot, UNSURE, read_run_id};
+use crate::backend::process::tree::{Snapshot, read_run_id};
 use crate::supervise::lifecycle::{Action, Event, Phase};
 
 /// Pause before who has gone while it was looked at is looked for again.
@@ -69,15 +69,15 @@ impl Unit {
     /// Whether there is anything.
     pub(super) fn end_remains(&mut self, around: &mut Surroundings) -> bool {
         let of_this_boot = |run: &crate::backend::process::Run| run.boot_id == boot_id();
-        if self.is_clear || !self.record.run.as_ref().is_some_and(of_this_boot) {
+        if self.leftover.is_nobody() || !self.record.run.as_ref().is_some_and(of_this_boot) {
             return false;
         }
         let found = around
             .snapshot()
             .map(|all| Remains::of(&self.record, all))
             .unwrap_or_default();
-        self.is_clear = found.is_empty();
-        if self.is_clear {
+        if found.is_empty() {
+            self.leftover.found_nobody();
             return false;
         }
         self.known = found.left;
@@ -115,13 +115,11 @@ impl Unit {
 
     /// All that was told to end has ended; whether anything is left must be looked up.
     pub(super) fn must_sweep(&self) -> bool {
-        let waits_for_keeper = self.cleared && self.keeper.is_some();
         self.life.is_ending()
             && self.main.is_none()
             && self.ended.is_none()
             && self.watched.is_empty()
-            && self.look_again.is_none()
-            && !waits_for_keeper
+            && self.leftover.is_due(self.keeper.is_some())
     }
 
     /// Sends every process of the tree the signal of the phase, once; concludes when there is none.
@@ -140,29 +138,24 @@ impl Unit {
                 } else {
                     GROUP_RETRY
                 };
-                self.look_again = Some(around.now.saturating_add(pause));
+                self.leftover.look_after(pause, around.now);
                 return None;
             }
             if self.keeper.is_some() {
-                self.cleared = true;
+                self.leftover.found_keeper();
                 return None;
             }
             // Without a keeper's word or a group, a list that has missed somebody proves nothing.
-            let is_told = self.is_accounted || self.is_grouped();
-            if !is_told
-                && self.unsure < UNSURE
-                && !around.snapshot().is_some_and(Snapshot::is_whole)
-            {
-                self.unsure += 1;
-                self.look_again = Some(around.now.saturating_add(GROUP_RETRY));
+            let is_grouped = self.is_grouped();
+            let is_proof = || is_grouped || around.snapshot().is_some_and(Snapshot::is_whole);
+            if !self.leftover.is_believed(is_proof) {
+                self.leftover.look_after(GROUP_RETRY, around.now);
                 return None;
             }
-            self.unsure = 0;
-            self.is_clear = true;
+            self.leftover.found_nobody();
             return self.apply(Event::TreeGone, around);
         }
-        self.unsure = 0;
-        self.cleared = false;
+        self.leftover.found();
         let signal = if polite {
             self.record.spec.stop_signal
         } else {
@@ -186,7 +179,7 @@ impl Unit {
         }
         if self.watched.is_empty() && self.main.is_none() {
             // All that was found has gone by now, and what it has left has not been seen.
-            self.look_again = Some(around.now.saturating_add(SOON));
+            self.leftover.look_after(SOON, around.now);
         }
         self.known = tree;
         None

@@ -40,7 +40,7 @@ impl Unit {
 
     /// Its keeper has ended; whether by itself.
     pub(in crate::supervise) fn on_account(&mut self, is_whole: bool) {
-        self.is_accounted = is_whole;
+        self.leftover.on_keeper_ended(is_whole);
     }
 
     /// The pids of the supervisor's children that it knows of: its keeper, its healthcheck and what that has

@@ -6,6 +6,7 @@ mod ending;
 mod entry;
 mod freeze;
 mod group;
+mod leftover;
 mod spawn;
 mod takeover;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use rustix::fs::inotify::{self, WatchFlags};
 use rustix::process::{Pid, Rlimit, Signal};
 
+use self::leftover::Leftover;
 use super::capture::{Moved, Recorder};
 use super::health::Schedule;
 use super::keeper::Starting;
@@ -107,10 +109,8 @@ pub(super) struct Unit {
     keeper: Option<Held>,
     /// The watch on the keeper's notes.
     watch: Option<i32>,
-    /// Nothing of the last run is left: looked at since, or there was none.
-    is_clear: bool,
-    /// The tree was found empty: once the keeper has gone too, it is over.
-    cleared: bool,
+    /// Who is left of the last run.
+    leftover: Leftover,
     /// The end of the main process, and who records its output: both only without a keeper.
     main_end: Option<OwnedFd>,
     recorder: Option<Recorder>,
@@ -122,12 +122,6 @@ pub(super) struct Unit {
     /// Processes found in the tree when it was last looked at.
     known: Vec<ProcessId>,
     output_retry: Option<Moment>,
-    /// When its control group is to be looked at again: something is in it that is no process to us.
-    look_again: Option<Moment>,
-    /// The keeper has ended by itself, which it does when it has no child any more: nothing can be left.
-    is_accounted: bool,
-    /// How many lists in succession have missed somebody and shown nothing of it.
-    unsure: u32,
     health: Option<Schedule>,
     check: Option<u32>,
     /// What the user should know and no error says.
@@ -153,7 +147,7 @@ impl Unit {
             self.life.deadline(),
             self.health.as_ref().map(Schedule::deadline),
             self.output_retry,
-            self.look_again,
+            self.leftover.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -410,9 +404,7 @@ impl Unit {
                 self.record_here(around.now);
             }
         }
-        if self.look_again.is_some_and(|at| at <= around.now) {
-            self.look_again = None;
-        }
+        self.leftover.on_time(around.now);
         if self.life.deadline().is_some_and(|at| at <= around.now) {
             return self.apply(Event::Due, around);
         }
@@ -497,7 +489,6 @@ impl Unit {
         self.watched.clear();
         self.known.clear();
         self.health = None;
-        self.cleared = false;
         // Its keeper may have been killed before it had recorded everything.
         if let Some(mut recorder) = self.recorder.take().or_else(|| self.recorder().ok()) {
             // Output that cannot be recorded must not keep the instance from ending.
@@ -505,7 +496,7 @@ impl Unit {
             drop(recorder.end_lines());
         }
         self.held.clear();
-        self.look_again = None;
+        self.leftover.settle();
         self.remove_group();
         self.record.restarts = self.life.restarts();
         let Err(error) = self.write_end(status) else {

@@ -7,6 +7,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group};
 
+use super::leftover::Leftover;
 use super::takeover::unnoted;
 use super::{Held, Surroundings, Unit, as_pid};
 use crate::backend::process::Run;
@@ -111,8 +112,7 @@ impl Unit {
         let place = View::once().find(&controllers(&settings));
         let group = place.as_ref().map(|place| Group::planned(place, &run_id));
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
-        self.is_clear = false;
-        self.is_accounted = false;
+        self.leftover = Leftover::of_run();
         self.record.run = Some(Run {
             id: run_id.clone(),
             process: None,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::leftover::Leftover;
 use super::{Held, Surroundings, Unit};
 use crate::backend::BackendError;
 use crate::backend::process::dirs::InstanceDir;
@@ -39,8 +40,7 @@ impl Unit {
             main: None,
             keeper: None,
             watch: None,
-            is_clear: false,
-            cleared: false,
+            leftover: Leftover::of_run(),
             main_end: None,
             recorder: None,
             held: Vec::new(),
@@ -48,16 +48,13 @@ impl Unit {
             watched: Vec::new(),
             known: Vec::new(),
             output_retry: None,
-            look_again: None,
-            is_accounted: false,
-            unsure: 0,
             health: None,
             check: None,
             note: None,
             record,
         };
         let Some(run) = unit.record.run.clone() else {
-            unit.is_clear = true;
+            unit.leftover = Leftover::of_none();
             return Ok(unit);
         };
         if run.boot_id != boot_id() {
