@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::path::Path;
 
 use bollard::errors::Error;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use hyper::{Method, Request};
+use nix::net::if_::if_nametoindex;
 use serde_json::Value;
 
 use super::observe::encoded;
@@ -90,7 +90,7 @@ impl Containers {
                 Err(error) if fault::is_missing(&error) => continue,
                 Err(error) => return Err(engine.refused("inspect networks", error)),
             };
-            let direct = reachable && has_leg(&network, Path::new("/sys/class/net"));
+            let direct = reachable && has_leg(&network, is_interface);
             found.networks.insert(name.clone(), Surface { direct });
             for (id, endpoint) in network["Containers"].as_object().into_iter().flatten() {
                 let place = text(&endpoint["EndpointID"]);
@@ -241,7 +241,7 @@ fn addresses(endpoint: &Value) -> Vec<IpAddr> {
 
 /// Whether this machine is in the network: the gateway is one of its addresses, and the bridge one of its
 /// interfaces. Another engine may use the same addresses elsewhere.
-fn has_leg(network: &Value, interfaces: &Path) -> bool {
+fn has_leg(network: &Value, is_interface: impl Fn(&str) -> bool) -> bool {
     let configured = network["IPAM"]["Config"].as_array();
     let is_gateway_here = configured
         .into_iter()
@@ -257,7 +257,13 @@ fn has_leg(network: &Value, interfaces: &Path) -> bool {
             format!("br-{}", id.get(..12).unwrap_or(&id))
         }
     };
-    !bridge.contains('/') && interfaces.join(bridge).exists()
+    is_interface(&bridge)
+}
+
+/// Whether the network namespace in which we are has an interface of this name. `/sys` shows those of the one that it was
+/// mounted in.
+fn is_interface(name: &str) -> bool {
+    if_nametoindex(name).is_ok()
 }
 
 /// The gateway of an address pool. Where the file gives only a subnet, the engine says no more either, and takes
@@ -370,12 +376,11 @@ mod tests {
             addresses(&endpoint),
             ["10.1.0.2".parse::<IpAddr>().unwrap()]
         );
-        assert!(!has_leg(&Value::Null, Path::new("/")));
+        assert!(!has_leg(&Value::Null, |_| true));
     }
 
     #[test]
     fn a_leg_is_a_gateway_and_a_bridge_of_this_machine() {
-        let interfaces = tempfile::tempdir().unwrap();
         let network = |driver: &str, gateway: &str| {
             serde_json::json!({
                 "Id": "0123456789abcdef", "Driver": driver, "Options": null,
@@ -383,18 +388,17 @@ mod tests {
             })
         };
         // TEST-NET-1 (RFC 5737) is nobody's.
-        assert!(!has_leg(
-            &network("macvlan", "192.0.2.1"),
-            interfaces.path()
-        ));
-        assert!(has_leg(&network("macvlan", "127.0.0.1"), interfaces.path()));
-        assert!(!has_leg(&network("bridge", "127.0.0.1"), interfaces.path()));
+        let nothing = |_: &str| false;
+        assert!(!has_leg(&network("macvlan", "192.0.2.1"), nothing));
+        assert!(has_leg(&network("macvlan", "127.0.0.1"), nothing));
+        assert!(!has_leg(&network("bridge", "127.0.0.1"), nothing));
         let pool =
             |pool: &str| gateway(&serde_json::json!({ "Subnet": pool })).map(|ip| ip.to_string());
         assert_eq!(pool("172.31.9.0/24").as_deref(), Some("172.31.9.1"));
         assert_eq!(pool("fd77::/64").as_deref(), Some("fd77::1"));
         assert_eq!(pool("nonsense"), None);
-        std::fs::create_dir(interfaces.path().join("br-0123456789ab")).unwrap();
-        assert!(has_leg(&network("bridge", "127.0.0.1"), interfaces.path()));
+        let bridge = |name: &str| name == "br-0123456789ab";
+        assert!(has_leg(&network("bridge", "127.0.0.1"), bridge));
+        assert!(is_interface("lo") && !is_interface("br-0123456789ab"));
     }
 }
