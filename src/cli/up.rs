@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::{Args as _, FromArgMatches as _, ValueEnum};
+use tokio::task::yield_now;
 
 use crate::backend::router::Backends;
 use crate::cli::again::{Rounds, once_more};
@@ -27,6 +28,7 @@ use crate::project::model::{Conflict, Project, PullPolicy};
 use crate::state::{Instance, Status};
 use crate::ui::progress::already;
 use crate::ui::{GOOD, NAME, Steps, WARN};
+use crate::watch::rules::Rule;
 
 /// Create and start the services, after resolving conflicts about their ports
 #[derive(Debug, clap::Args)]
@@ -242,21 +244,19 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let options = foreground(context, args, &project)?;
     let backends = context.backends()?;
     let wishes = Wishes::of(&args.local, &args.container);
-    let placement = context.place(&project, &wishes, &backends).await?;
-    let rules = match watch::rules(context, &project, &placement, &args.services) {
-        Ok(rules) => rules,
-        Err(error) if args.watch => return Err(error),
-        Err(_) => Vec::new(),
-    };
-    if args.watch && rules.is_empty() {
-        return Err(Error::failed("no service selected is set up for watching")
-            .hint("develop: {watch: [{action: sync, path: ./src, target: /app/src}]}"));
-    }
-    let alone = if args.is_for_some() {
-        context.lock_soon(&backends, &project.name).await?
-    } else {
-        context.lock(&backends, &project.name).await?
-    };
+    let ((placement, rules), alone) = tokio::try_join!(
+        Box::pin(placed(context, args, &project, &wishes, &backends)),
+        Box::pin(async {
+            // The engine answers its greeting while the lock is taken: one turn to connect, one to send.
+            yield_now().await;
+            yield_now().await;
+            if args.is_for_some() {
+                context.lock_soon(&backends, &project.name).await
+            } else {
+                context.lock(&backends, &project.name).await
+            }
+        })
+    )?;
     if !context.global.dry_run {
         remember(&backends, &project, &wishes)?;
     }
@@ -311,6 +311,27 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     Box::pin(rounds.in_front(settled, &options, &rules, alone)).await
 }
 
+/// Where every service is to run, and what is to be watched for.
+async fn placed(
+    context: &Context,
+    args: &Args,
+    project: &Project,
+    wishes: &Wishes,
+    backends: &Backends,
+) -> Result<(Placement, Vec<Rule>)> {
+    let placement = context.place(project, wishes, backends).await?;
+    let rules = match watch::rules(context, project, &placement, &args.services) {
+        Ok(rules) => rules,
+        Err(error) if args.watch => return Err(error),
+        Err(_) => Vec::new(),
+    };
+    if args.watch && rules.is_empty() {
+        return Err(Error::failed("no service selected is set up for watching")
+            .hint("develop: {watch: [{action: sync, path: ./src, target: /app/src}]}"));
+    }
+    Ok((placement, rules))
+}
+
 /// Observes and plans; where images are to be built or pulled anew, does that first: whether an instance is
 /// out of date is known only when the images are there.
 pub(super) async fn with_images(
@@ -323,8 +344,8 @@ pub(super) async fn with_images(
 ) -> Result<Settled> {
     let pending = backends.pending(&project.name);
     policy.given.extend(pending.names().cloned());
-    let may_come =
-        placement.needs_engine() || pending.is_making() && backends.containers.answers_soon().await;
+    let may_come = pending.is_making()
+        && (placement.needs_engine() || backends.containers.answers_soon().await);
     if may_come && !context.global.dry_run {
         backends.await_made(&project.name).await?;
     }

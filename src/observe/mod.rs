@@ -5,6 +5,8 @@ mod remains;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::task::yield_now;
+
 use crate::backend::BackendError;
 use crate::backend::container::Names;
 use crate::backend::router::Backends;
@@ -46,7 +48,16 @@ pub async fn observe(
         let local = backends.containers.reachable().await?.local;
         let (instances, found) = tokio::try_join!(
             Box::pin(everything(backends, project, placement, false)),
-            Box::pin(resources(backends, project, placement, policy, &linkage))
+            Box::pin(async {
+                // The list of containers takes the engine longest: it is asked for before anything else.
+                yield_now().await;
+                let asked = Box::pin(resources(backends, project, placement, policy, &linkage));
+                let (found, first_port) = tokio::join!(asked, async { release::first_permitted() });
+                found.map(|found| Observed {
+                    first_port,
+                    ..found
+                })
+            })
         )?;
         (Observed { instances, ..found }, local)
     } else {
@@ -60,14 +71,19 @@ pub async fn observe(
         } else {
             Observed::default()
         };
-        (Observed { instances, ..found }, true)
+        let first_port = release::first_permitted();
+        let observed = Observed {
+            instances,
+            first_port,
+            ..found
+        };
+        (observed, true)
     };
     (observed.own, observed.instances) = observed
         .instances
         .into_iter()
         .partition(|instance| instance.role().is_some());
     observed.linkage = linkage;
-    observed.first_port = release::first_permitted();
     let claims = plan::claims(&Inputs {
         project,
         placement,
@@ -159,7 +175,7 @@ async fn everything(
     placement: &Placement,
     remains: bool,
 ) -> Result<Vec<Instance>, BackendError> {
-    let mut instances = backends.processes.everything(&project.name).await?;
+    let processes = &backends.processes;
     let may_have_containers = project
         .services
         .values()
@@ -168,20 +184,27 @@ async fn everything(
     let containers = &backends.containers;
     let asks = placement.needs_engine()
         || (may_have_containers && containers.reachable().await.is_ok())
-        || ((remains || backends.processes.has_traces(&project.name))
-            && containers.answers_soon().await);
-    if asks {
-        // The list takes the engine some milliseconds, in which it can tell the rest.
-        let found = containers.outlines(&project.name);
-        let ending = Box::pin(containers.about_to_end(&project.name));
-        let (mut found, ending) = tokio::try_join!(found, ending)?;
-        for instance in &mut found {
-            instance.ending |=
-                instance.status == Status::Running && ending.contains(instance.id.0.as_str());
-        }
-        backends.mark_ending(&project.name, &mut found).await;
-        instances.extend(found);
+        || ((remains || processes.has_traces(&project.name)) && containers.answers_soon().await);
+    if !asks {
+        return processes.everything(&project.name).await;
     }
+    // The list takes the engine some milliseconds, in which it can tell the rest and the processes can be looked at.
+    let (mut found, (ending, mut instances)) = tokio::try_join!(
+        containers.outlines(&project.name),
+        Box::pin(async {
+            yield_now().await;
+            tokio::try_join!(
+                containers.about_to_end(&project.name),
+                processes.everything(&project.name)
+            )
+        })
+    )?;
+    for instance in &mut found {
+        instance.ending |=
+            instance.status == Status::Running && ending.contains(instance.id.0.as_str());
+    }
+    backends.mark_ending(&project.name, &mut found).await;
+    instances.extend(found);
     Ok(instances)
 }
 
