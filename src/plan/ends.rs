@@ -65,7 +65,10 @@ impl Planner<'_> {
         if let Some(step) = self.removals.get(&instance.id.0) {
             return *step;
         }
-        if instance.status.is_alive() {
+        if let Some(stop) = self.stops.get(&instance.id.0) {
+            // It was planned for another reason, and so did not wait for this.
+            needs.push(*stop);
+        } else if instance.status.is_alive() {
             needs = vec![self.stop(instance, cause.clone(), needs)];
         } else {
             needs.extend(&self.images);

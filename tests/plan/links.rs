@@ -17,7 +17,7 @@ use wharf::plan::placement::{Selection, Wishes, place};
 use wharf::plan::policy::Once;
 use wharf::plan::step::{Action, InstanceSpec, OneOff};
 use wharf::project::model::{Restart, Service};
-use wharf::state::{BackendKind, Status};
+use wharf::state::{BackendKind, Instance, InstanceId, Status};
 
 use crate::world::{World, names};
 
@@ -158,12 +158,7 @@ fn a_second_up_has_nothing_to_do_and_only_what_changed_is_made_anew() {
     let again = world.up();
     carry_out(&mut world, &again);
     assert_eq!(world.up().to_string(), "");
-    let roles: Vec<_> = world
-        .observed
-        .own
-        .iter()
-        .map(wharf::state::Instance::role)
-        .collect();
+    let roles: Vec<_> = world.observed.own.iter().map(Instance::role).collect();
     assert_eq!(roles.len(), 2, "{roles:?}");
 }
 
@@ -423,6 +418,34 @@ networks: {inner: {ipam: {config: [{subnet: 10.9.8.0/24}]}}}
         found.unwrap_or_else(|| panic!("{text}: {back}"))
     });
     assert!(begun.needs.contains(&gone.id), "{back}");
+}
+
+/// A command that moved a service was killed when it had made the container: another one is made, and what shares its
+/// namespace with it.
+#[test]
+fn a_move_that_was_cut_off_is_made_once_more() {
+    let mut world = world_of(
+        "
+services:
+  api: {image: api, x-wharf: {process: {command: [api]}}}
+  beside: {image: beside, network_mode: 'service:api'}
+",
+        &["api"],
+    );
+    let first = world.up();
+    carry_out(&mut world, &first);
+    let mut all = world.observed.instances.iter();
+    let beside = all.find(|instance| instance.service == "beside");
+    let made = Instance {
+        id: InstanceId("made".to_owned()),
+        name: "shop-api-1".to_owned(),
+        service: "api".to_owned(),
+        status: Status::Created,
+        ..beside.expect("a container").clone()
+    };
+    world.observed.instances.push(made);
+    place_locally(&mut world, &[]);
+    assert_snapshot!(world.up());
 }
 
 #[test]
