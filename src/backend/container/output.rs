@@ -29,7 +29,8 @@ struct Reading<'a> {
 }
 
 impl Containers {
-    /// The lines of a container that are there now; the last one only if it is whole or nobody follows. A container without readable output has a warning.
+    /// The lines of a container that are there now; the last one only if it is whole or nobody follows. A container
+    /// without readable output has a warning.
     pub fn output<'a>(&'a self, instance: &'a Instance, options: &LogOptions) -> Output<'a> {
         let (span, is_followed) = (Span::of(options, false), options.follow);
         let opened = stream::once(async move {
