@@ -15,6 +15,16 @@ pub const ROLE: &str = "wharf.role";
 /// service names hold no blanks.
 pub const FORWARDER: &str = "wharf forwarder";
 
+/// A project name from any text: lower-case, only letters, digits, `_` and `-`, no mark in front.
+pub(crate) fn normal_name(text: &str) -> String {
+    text.to_lowercase()
+        .chars()
+        .filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
+        .collect::<String>()
+        .trim_start_matches(['_', '-'])
+        .to_owned()
+}
+
 /// The name of a project's forwarder among its instances.
 pub fn forwarder_name(project: &str) -> String {
     format!("{project}-wharf-forwarder-1")

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("project", &["naming", "port::claim", "state::BackendKind"]),
     ("state", &["naming", "port::claim", "port::holder"]),
-    ("port", &["state", "users"]),
+    ("port", &["naming", "state", "users"]),
     ("naming", &[]),
     (
         "plan",

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use crate::naming::normal_name;
 use crate::port::claim::Claim;
 use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, Table, process_facts, variable};
@@ -160,10 +161,8 @@ fn project_of(words: &[&str], of: &ProcessFacts) -> Option<String> {
         b"COMPOSE_PROJECT_NAME=",
     );
     named.filter(|name| !name.is_empty()).or_else(|| {
-        let directory = of.cwd.as_deref()?.file_name()?.to_str()?.to_lowercase();
-        let is_kept = |it: &char| it.is_ascii_alphanumeric() || "_-".contains(*it);
-        let name: String = directory.chars().filter(is_kept).collect();
-        Some(name.trim_start_matches(['_', '-']).to_owned())
+        let directory = of.cwd.as_deref()?.file_name()?;
+        Some(normal_name(&directory.to_string_lossy()))
     })
 }
 

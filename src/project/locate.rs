@@ -12,6 +12,7 @@ use super::environment;
 use super::paths;
 use super::report::Report;
 use super::{Env, Files, LoadErrorKind, LoadOptions};
+use crate::naming::normal_name;
 
 /// The names of compose files, best first.
 const FILE_NAMES: [&str; 4] = [
@@ -292,16 +293,6 @@ fn warn_of_others(found: &[PathBuf], report: &mut Report) {
                 .note(format!("not used: {}", others.join(", "))),
         );
     }
-}
-
-/// A project name from any text: lower-case, only letters, digits, `_` and `-`, no mark in front.
-pub(crate) fn normal_name(text: &str) -> String {
-    text.to_lowercase()
-        .chars()
-        .filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
-        .collect::<String>()
-        .trim_start_matches(['_', '-'])
-        .to_owned()
 }
 
 /// `to` as seen from the directory `from`, both absolute.

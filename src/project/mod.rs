@@ -58,6 +58,7 @@ use std::path::{Path, PathBuf};
 pub use claims::check_ports;
 pub use files::Disk;
 
+use crate::naming::normal_name;
 use diagnostic::{Diagnostic, Severity};
 use layers::{Layers, Scope};
 use model::{Project, Separator};
@@ -459,7 +460,7 @@ fn project_name(located: &locate::Located, layers: &mut Layers<'_>, stages: Stag
     match written {
         None => {
             let directory = located.directory.file_name().unwrap_or_default();
-            locate::normal_name(&directory.to_string_lossy())
+            normal_name(&directory.to_string_lossy())
         }
         Some(mut name) => {
             if stages.interpolate {
@@ -468,7 +469,7 @@ fn project_name(located: &locate::Located, layers: &mut Layers<'_>, stages: Stag
                 interpolate::interpolate(&mut name, &lookup, &mut quiet);
             }
             if stages.normalise {
-                locate::normal_name(&name.display())
+                normal_name(&name.display())
             } else {
                 name.display()
             }

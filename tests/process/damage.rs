@@ -1,5 +1,7 @@
 //! A supervisor that is frozen, files that are damaged, output that cannot be recorded: each has an outcome.
 
+use std::os::fd::OwnedFd;
+
 use wharf::backend::Backend;
 use wharf::state::Status;
 
@@ -89,6 +91,23 @@ async fn a_lost_entry_of_a_living_instance_does_not_lead_to_a_second_one() {
     assert_eq!(stage.started(), Vec::<u32>::new());
 }
 
+/// Damages the entry of a living instance, and does what the error says.
+async fn follow_the_hint(stage: &Stage, pid: u32, end: &OwnedFd) {
+    let project = stage.dirs().project(PROJECT).expect("a project");
+    let path = project
+        .instance(&name("web"))
+        .expect("an instance")
+        .record();
+    std::fs::write(&path, "{").expect("written");
+    let error = stage.processes.observe(PROJECT).await.expect_err("damaged");
+    let shown = wharf::error::Error::from(error);
+    let hint = &shown.hints[0];
+    assert!(hint.starts_with(&format!("kill {pid}; mv ")), "{hint}");
+    let done = std::process::Command::new("sh").args(["-c", hint]).status();
+    assert!(done.expect("a shell").success());
+    until_readable(end);
+}
+
 #[tokio::test]
 async fn a_damaged_entry_of_a_living_instance_says_how_to_end_it() {
     let stage = Stage::new();
@@ -96,16 +115,7 @@ async fn a_damaged_entry_of_a_living_instance_says_how_to_end_it() {
     let pid = stage.instance("web").await.pid.unwrap();
     let end = stage.main_end("web");
     stage.kill_supervisor();
-    let project = stage.dirs().project(PROJECT).unwrap();
-    let path = project.instance(&name("web")).unwrap().record();
-    std::fs::write(&path, "{").unwrap();
-    let error = stage.processes.observe(PROJECT).await.unwrap_err();
-    let shown = wharf::error::Error::from(error);
-    let hint = &shown.hints[0];
-    assert!(hint.starts_with(&format!("kill {pid}; mv ")), "{hint}");
-    let done = std::process::Command::new("sh").args(["-c", hint]).status();
-    assert!(done.unwrap().success());
-    until_readable(&end);
+    follow_the_hint(&stage, pid, &end).await;
     stage.up(shell("web", "exit 2")).await.unwrap();
     assert_eq!(stage.exit_code("web").await, 2);
 }
@@ -118,16 +128,7 @@ async fn a_process_without_keeper_and_entry_is_named() {
     let end = stage.main_end("web");
     stage.kill_supervisor();
     stage.kill_keeper("web");
-    let project = stage.dirs().project(PROJECT).unwrap();
-    let path = project.instance(&name("web")).unwrap().record();
-    std::fs::write(&path, "{").unwrap();
-    let error = stage.processes.observe(PROJECT).await.unwrap_err();
-    let shown = wharf::error::Error::from(error);
-    let hint = &shown.hints[0];
-    assert!(hint.starts_with(&format!("kill {pid}; mv ")), "{hint}");
-    let done = std::process::Command::new("sh").args(["-c", hint]).status();
-    assert!(done.unwrap().success());
-    until_readable(&end);
+    follow_the_hint(&stage, pid, &end).await;
 }
 
 #[tokio::test]

@@ -68,8 +68,7 @@ impl Planner<'_> {
     pub(in crate::plan) fn relay(&mut self, decided: &Decided<'_>) {
         let service = &decided.service;
         let inputs = self.inputs;
-        let once = inputs.policy.once.as_ref();
-        if once.is_some_and(|once| once.service.name == service.name) {
+        if runs_once(inputs, &service.name) {
             // The service's own instances are left alone, and so is what stands for them.
             return;
         }
@@ -296,12 +295,17 @@ fn instances(project: &Project, decided: &Decided<'_>) -> BTreeSet<String> {
 
 /// The relay of a service that runs as a container now.
 fn retiring<'a>(inputs: &Inputs<'a>, decided: &Decided<'_>) -> Option<&'a Instance> {
-    let once = inputs.policy.once.as_ref();
-    let is_once = once.is_some_and(|once| once.service.name == decided.service.name);
-    if decided.backend != BackendKind::Container || is_once {
+    let service = &decided.service.name;
+    if decided.backend != BackendKind::Container || runs_once(inputs, service) {
         return None;
     }
-    relay_of(inputs, &decided.service.name)
+    relay_of(inputs, service)
+}
+
+/// Whether the plan is for a single run of a service, beside its instances.
+fn runs_once(inputs: &Inputs<'_>, service: &str) -> bool {
+    let once = inputs.policy.once.as_ref();
+    once.is_some_and(|once| once.service.name == service)
 }
 
 /// Whether an address of a service is such that only one container can have it.
