@@ -269,7 +269,10 @@ pub fn can_be_cut_off(step: &Step) -> bool {
         || is_anothers(step)
         || matches!(
             action,
-            Action::Build { .. } | Action::Pull { .. } | Action::AwaitListening { .. }
+            Action::Build { .. }
+                | Action::Pull { .. }
+                | Action::PreStart { .. }
+                | Action::AwaitListening { .. }
         )
 }
 
@@ -282,6 +285,24 @@ pub fn is_anothers(step: &Step) -> bool {
 enum Performed {
     Wholly,
     CutOff,
+}
+
+/// Ends what a step that was cut off has begun and would go on without it.
+async fn abandon<B: Backend>(
+    step: &Step,
+    backend: &B,
+    made: &Made,
+    events: &Events,
+) -> Result<Performed, BackendError> {
+    if let Some(action) = step.action.abandoned() {
+        let end = Step {
+            action,
+            needs: Vec::new(),
+            ..step.clone()
+        };
+        backend.perform(&end, made, events).await?;
+    }
+    Ok(Performed::CutOff)
 }
 
 async fn perform<'a, B: Backend>(
@@ -304,7 +325,7 @@ async fn perform<'a, B: Backend>(
         tokio::select! {
             biased;
             result = backend.perform(step, made, events) => result,
-            () = halt.set() => return (step, Ok(Performed::CutOff)),
+            () = halt.set() => return (step, abandon(step, backend, made, events).await),
             () = halt.has_failed(), if is_unlimited(&step.action) => return (step, Ok(Performed::CutOff)),
         }
     } else {

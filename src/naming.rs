@@ -30,6 +30,12 @@ pub fn forwarder_name(project: &str) -> String {
     format!("{project}-wharf-forwarder-1")
 }
 
+/// Docker Compose's label of a container that runs beside those of its service.
+pub const HOOK: &str = "com.docker.compose.hook";
+
+/// Its value on a container that runs one of the commands of `pre_start`.
+pub const PRE_START: &str = "pre_start";
+
 /// What an instance is for, when it is not a service's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::naming::{Linkage, Role, waits_for};
+use crate::naming::{HOOK, Linkage, PRE_START, Role, waits_for};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::Holder;
 
@@ -219,6 +219,11 @@ impl Instance {
     /// What it is for, when it is wharf's own and no service's.
     pub fn role(&self) -> Option<Role> {
         Role::of(&self.labels)
+    }
+
+    /// Whether it runs one of the `pre_start` commands of its service, which it belongs to.
+    pub fn is_preparing(&self) -> bool {
+        self.labels.get(HOOK).is_some_and(|what| what == PRE_START)
     }
 
     /// Whether a port is for its neighbours alone: where a process listens for what it exposes.

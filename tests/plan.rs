@@ -16,6 +16,8 @@ mod links;
 mod once;
 #[path = "plan/placement.rs"]
 mod placement;
+#[path = "plan/pre_start.rs"]
+mod pre_start;
 #[path = "plan/provided.rs"]
 mod provided;
 #[path = "plan/starting.rs"]

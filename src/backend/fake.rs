@@ -143,6 +143,7 @@ impl World {
             | Action::Provide { .. }
             | Action::PrepareRelay { .. }
             | Action::WriteStores { .. }
+            | Action::PreStart { .. }
             | Action::AwaitReachable { .. }
             | Action::AwaitReady { .. }
             | Action::AwaitListening { .. }

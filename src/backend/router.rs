@@ -108,6 +108,7 @@ impl Backend for Backends {
             | Action::CreateVolume { .. }
             | Action::Create(_)
             | Action::WriteStores { .. }
+            | Action::PreStart { .. }
             | Action::Start { .. }
             | Action::AwaitReady { .. }
             | Action::AwaitListening { .. }
@@ -339,6 +340,7 @@ fn backend_of(action: &Action) -> BackendKind {
         Action::Create(spec) => spec.backend,
         Action::Start { instance }
         | Action::WriteStores { instance, .. }
+        | Action::PreStart { instance, .. }
         | Action::AwaitReady { instance, .. }
         | Action::AwaitListening { instance, .. }
         | Action::AwaitHealthy { instance }

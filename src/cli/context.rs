@@ -329,6 +329,12 @@ impl Context {
                     Some((service.name.clone(), plan::stores(project, service)?))
                 });
                 launching.stores = written.collect();
+                let services = project.services.values();
+                let prepared = services.map(|service| {
+                    let all = plan::preparations(project, service);
+                    (service.name.clone(), all)
+                });
+                launching.preparations = prepared.collect();
                 launching.enabled = Some(project.services.keys().cloned().collect());
             }
         }

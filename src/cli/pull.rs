@@ -104,7 +104,7 @@ async fn choose(ui: Ui, args: &Args, project: &Project, containers: &Containers)
         .services
         .values()
         .filter(|service| policy(service) == Some(PullPolicy::Missing))
-        .filter_map(|service| service.image.clone())
+        .flat_map(|service| service.image.iter().chain(before(service)).cloned())
         .collect();
     let here = if only_missing.is_empty() {
         BTreeMap::new()
@@ -147,7 +147,32 @@ async fn choose(ui: Ui, args: &Args, project: &Project, containers: &Containers)
         }
         wanted.push((Arc::clone(service), image.clone()));
     }
+    let built: BTreeSet<String> = project
+        .services
+        .values()
+        .filter(|service| service.build.is_some())
+        .map(|service| service.image_name(&project.name))
+        .collect();
+    for service in project.services.values() {
+        let is_due = |image: &&String| match policy(service) {
+            Some(PullPolicy::Never | PullPolicy::Build) => false,
+            Some(PullPolicy::Missing) => !here.contains_key(*image) || floats(image),
+            Some(PullPolicy::Always | PullPolicy::Every(_)) | None => true,
+        };
+        for image in before(service).filter(is_due) {
+            let is_known = wanted.iter().any(|(_, known)| known == image);
+            if !is_known && !built.contains(image) {
+                wanted.push((Arc::clone(service), image.clone()));
+            }
+        }
+    }
     Ok(wanted)
+}
+
+/// The images of what is to run before a service.
+fn before(service: &Service) -> impl Iterator<Item = &String> {
+    let all = service.pre_start.iter();
+    all.filter_map(|hook| hook.image.as_ref())
 }
 
 /// Whether the name stands for something else every day.

@@ -227,8 +227,12 @@ async fn resources(
             MountKind::Image { source, .. } => Some(source.clone()),
             MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
         });
+    let before = placed()
+        .flat_map(|service| &service.pre_start)
+        .filter_map(|hook| hook.image.clone());
     let images = placed()
         .map(|service| service.image_name(&project.name))
+        .chain(before)
         .chain(mounted)
         .chain(Some(linkage.relay_image.clone()).filter(|image| !image.is_empty()))
         .collect();

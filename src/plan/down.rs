@@ -58,7 +58,7 @@ pub struct Provided {
 
 impl Ending {
     fn takes(&self, instance: &Instance) -> bool {
-        if instance.one_off && self.leave_one_offs {
+        if instance.one_off && self.leave_one_offs && !instance.is_preparing() {
             return self.remove_orphans;
         }
         if self.remove_orphans && self.is_orphan(instance) {

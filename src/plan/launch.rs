@@ -9,8 +9,9 @@ use crate::plan::Plan;
 use crate::plan::down::{Ending, stop_all};
 use crate::plan::links::along;
 use crate::plan::order::{by_dependency, edges, of_service, with_dependencies, with_restarted};
+use crate::plan::pre_start::{Prepared, never_ran};
 use crate::plan::spec::existing;
-use crate::plan::step::{Action, Cause, RESTART, StepId, Stores};
+use crate::plan::step::{Action, Cause, Preparation, RESTART, StepId, Stores};
 use crate::project::model::Condition;
 use crate::state::{BackendKind, Health, Instance, Observed, Status};
 
@@ -29,6 +30,8 @@ pub struct Launching {
     pub no_deps: bool,
     /// What the file says is to be written into containers that never ran, by service.
     pub stores: BTreeMap<String, Stores>,
+    /// What the file says is to be done before a service's instances run for the first time, by service.
+    pub preparations: BTreeMap<String, Vec<Preparation>>,
 }
 
 impl Launching {
@@ -106,6 +109,7 @@ pub fn start(observed: &Observed, launching: &Launching) -> Plan {
         why: "start",
         started: BTreeMap::new(),
         takers: Vec::new(),
+        prepared: Prepared::default(),
         waits: BTreeMap::new(),
     }
     .launch(&mut plan, can_start);
@@ -156,6 +160,7 @@ pub fn restart(observed: &Observed, launching: &Launching) -> Plan {
         why: RESTART,
         started: BTreeMap::new(),
         takers: Vec::new(),
+        prepared: Prepared::default(),
         waits: BTreeMap::new(),
     }
     .launch(&mut plan, |_| true);
@@ -214,6 +219,8 @@ struct Launcher<'a> {
     started: BTreeMap<&'a str, Vec<StepId>>,
     /// Each start step and its instance.
     takers: Vec<(StepId, &'a Instance)>,
+    /// What is done once before a service runs for the first time.
+    prepared: Prepared,
     /// The waits for each instance, which its dependents share.
     waits: BTreeMap<(String, Wait), StepId>,
 }
@@ -253,6 +260,7 @@ impl Launcher<'_> {
                     };
                     needs.push(plan.add(write, Cause::Requested(self.why), Vec::new()));
                 }
+                needs.extend(self.prepared(plan, instance, &needs));
                 let action = Action::Start {
                     instance: existing(instance),
                 };
@@ -270,6 +278,22 @@ impl Launcher<'_> {
                 }
             }
         }
+    }
+
+    /// Has done what comes before the first start of a service; the last step of that.
+    fn prepared(
+        &mut self,
+        plan: &mut Plan,
+        instance: &Instance,
+        needs: &[StepId],
+    ) -> Option<StepId> {
+        let all = self.launching.preparations.get(&instance.service)?;
+        if !of_service(self.chosen, &instance.service).all(never_ran) {
+            return None;
+        }
+        let (target, cause) = (existing(instance), Cause::Requested(self.why));
+        self.prepared
+            .add(plan, all, (&target, instance.number), needs, &cause)
     }
 
     /// The starts so far of those that may get a port which this one may get, too.

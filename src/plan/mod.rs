@@ -29,6 +29,7 @@ mod own_ports;
 pub mod placement;
 pub mod policy;
 pub mod ports;
+mod pre_start;
 mod prerequisites;
 pub mod replacing;
 mod resources;
@@ -42,6 +43,7 @@ pub use claims::{claims, given, of};
 pub use conflicts::{Question, has, without};
 pub use decide::fingerprint;
 pub use ports::may_listen_anywhere;
+pub(crate) use pre_start::preparations;
 pub(crate) use spec::stores;
 pub use up::up;
 
@@ -163,11 +165,13 @@ impl Plan {
     }
 
     fn select(&self, wanted: impl Fn(&Step) -> bool) -> Self {
-        let mut keep: Vec<StepId> = Vec::new();
-        for step in self.steps.iter().rev() {
-            if keep.contains(&step.id) || wanted(step) {
-                keep.push(step.id);
-                keep.extend(&step.needs);
+        let wanted = self.steps.iter().filter(|step| wanted(step));
+        let mut open: Vec<StepId> = wanted.map(|step| step.id).collect();
+        let mut keep = BTreeSet::new();
+        while let Some(id) = open.pop() {
+            if keep.insert(id) {
+                let step = self.steps.iter().find(|step| step.id == id);
+                open.extend(step.into_iter().flat_map(|step| &step.needs));
             }
         }
         let steps = self

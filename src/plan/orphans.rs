@@ -1,4 +1,4 @@
-//! Containers of the project that no service of its files explains, and what else is worth a word.
+//! Containers of the project that no service of its files explains.
 
 use crate::plan::step::Cause;
 use crate::plan::up::Planner;
@@ -42,17 +42,5 @@ impl Planner<'_> {
         }
         !project.services.contains_key(&instance.service)
             && !project.disabled.contains(&instance.service)
-    }
-
-    /// Says what is in the files and is not done.
-    pub(super) fn pre_start(&mut self) {
-        for (name, decided) in self.decided {
-            if decided.renews() && decided.service.pre_start > 0 {
-                self.plan.notes.push(format!(
-                    "service `{name}`: its pre_start commands are not run (Docker Compose has them \
-                     from version 5.3 on); a service with `service_completed_successfully` does the same"
-                ));
-            }
-        }
     }
 }

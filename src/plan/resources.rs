@@ -53,8 +53,21 @@ impl Shared {
             .collect();
         for mount in &service.volumes {
             if let MountKind::Image { source, .. } = &mount.kind {
-                steps.extend(self.mounted_image(plan, inputs, service, source));
+                steps.extend(self.further_image(plan, inputs, service, source));
             }
+        }
+        for image in service
+            .pre_start
+            .iter()
+            .filter_map(|hook| hook.image.as_ref())
+        {
+            let builder = inputs.project.services.values().find(|other| {
+                other.build.is_some() && other.image_name(&inputs.project.name) == *image
+            });
+            steps.extend(match builder {
+                Some(other) => self.image(plan, inputs, project, other),
+                None => self.further_image(plan, inputs, service, image),
+            });
         }
         steps
     }
@@ -130,7 +143,7 @@ impl Shared {
     }
 
     /// The step that pulls an image whose files are mounted, if it is missing.
-    fn mounted_image(
+    fn further_image(
         &mut self,
         plan: &mut Plan,
         inputs: &Inputs<'_>,

@@ -93,7 +93,7 @@ pub(crate) fn stores(project: &Project, service: &Arc<Service>) -> Option<Stores
 }
 
 /// The secrets or configs that a service mounts.
-fn mounted(
+pub(super) fn mounted(
     all: &BTreeMap<String, Arc<Store>>,
     mounts: &[StoreMount],
 ) -> BTreeMap<String, Arc<Store>> {

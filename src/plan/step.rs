@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::naming::{Names, Role};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::Holder;
-use crate::project::model::{Network, Service, Store, Volume};
+use crate::project::model::{Hook, Network, Service, Store, Volume};
 use crate::state::{BackendKind, Fingerprint, InstanceId, Readiness};
 
 /// Names a step of one plan; steps are numbered from 1 in the order they were planned.
@@ -130,6 +130,14 @@ pub enum Action {
         instance: Target,
         /// What.
         stores: Box<Stores>,
+    },
+    /// Run one of the commands that come before the first start of an instance: in a container of its own with the
+    /// instance's volumes, or as a process where the instance is one.
+    PreStart {
+        /// Before which.
+        instance: Target,
+        /// The command.
+        preparation: Box<Preparation>,
     },
     /// Start an instance that exists or that an earlier step makes.
     Start {
@@ -264,6 +272,27 @@ impl Action {
             Self::PrepareRelay { .. } | Self::AwaitReachable { .. }
         );
         waits_or_prepares || self.changes().is_some_and(|target| target.role.is_some())
+    }
+
+    /// What ends this where it was cut off, if it would go on elsewhere.
+    pub fn abandoned(&self) -> Option<Self> {
+        let Self::PreStart {
+            instance,
+            preparation,
+        } = self
+        else {
+            return None;
+        };
+        let spec = &preparation.spec;
+        (instance.backend == BackendKind::Container).then(|| Self::Remove {
+            instance: Target {
+                name: spec.name.clone(),
+                // Engines take names, too.
+                which: Which::Existing(InstanceId(spec.name.clone())),
+                ..instance.clone()
+            },
+            volumes: true,
+        })
     }
 
     /// The instance that this works on or waits for.
@@ -419,6 +448,41 @@ pub struct Stores {
     pub secrets: BTreeMap<String, Arc<Store>>,
     /// Its configs.
     pub configs: BTreeMap<String, Arc<Store>>,
+}
+
+/// One of the commands of `pre_start`.
+#[derive(Clone, Debug)]
+pub struct Preparation {
+    /// Its place in the list, from 0.
+    pub index: usize,
+    /// Whether it is run for each replica.
+    pub per_replica: bool,
+    /// Whether it has an image of its own.
+    pub own_image: bool,
+    /// The command, for a process.
+    pub hook: Hook,
+    /// The container that it runs in, but for the volumes.
+    pub spec: InstanceSpec,
+}
+
+impl Preparation {
+    /// Whether it is run before an instance of this backend: what is written for another image finds other files and
+    /// programs on the host.
+    pub fn runs_as(&self, backend: BackendKind) -> bool {
+        backend == BackendKind::Container || !self.own_image
+    }
+
+    /// The same for one replica, if it is run for each: no two containers have one name.
+    #[must_use]
+    pub fn of_replica(&self, number: u32) -> Self {
+        let mut own = self.clone();
+        if self.per_replica {
+            let between = self.spec.service.separator;
+            own.spec.name = format!("{}{between}{number}", self.spec.name);
+            own.spec.number = number;
+        }
+        own
+    }
 }
 
 /// What an instance for one command has in place of a number.

@@ -6,6 +6,9 @@ use crate::plan::Plan;
 use crate::plan::step::{Action, Cause, Step, Target};
 use crate::port::holder::Holder;
 
+/// How many characters of a command stand in a step.
+const WIDEST: usize = 40;
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -38,6 +41,17 @@ impl fmt::Display for Action {
             Self::WriteStores { instance, .. } => {
                 write!(f, "{instance}: write secrets and configs")
             }
+            Self::PreStart {
+                instance,
+                preparation,
+            } => {
+                let number = preparation.index + 1;
+                write!(f, "{instance}: run pre_start {number}")?;
+                match preparation.hook.command.as_slice() {
+                    [] => Ok(()),
+                    command => write!(f, " `{}`", in_short(&command.join(" "))),
+                }
+            }
             Self::Start { instance } => write!(f, "{instance}: start"),
             Self::AwaitReady {
                 instance,
@@ -63,6 +77,15 @@ impl fmt::Display for Action {
             Self::RemoveVolume { name } => write!(f, "volume {name}: remove"),
             Self::RemoveImage { name } => write!(f, "image {name}: remove"),
         }
+    }
+}
+
+/// The beginning of a command, on one line.
+fn in_short(command: &str) -> String {
+    let line = command.replace(char::is_control, " ");
+    match line.char_indices().nth(WIDEST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
     }
 }
 

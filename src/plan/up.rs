@@ -16,6 +16,7 @@ use crate::plan::diverged::said;
 use crate::plan::links::Links;
 use crate::plan::order::dependency_order;
 use crate::plan::ports::{Need, moved_variables, needs, taken};
+use crate::plan::pre_start::{Prepared, never_ran};
 use crate::plan::resources::Shared;
 use crate::plan::spec::{existing, identity, specify, stores};
 use crate::plan::step::{Action, Cause, ProjectIdentity, SettledPort, StepId, Target, Which};
@@ -54,6 +55,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
         forwarding: None,
         reachable: BTreeMap::new(),
         provided: BTreeMap::new(),
+        prepared: Prepared::default(),
         images: Vec::new(),
     };
     planner.images();
@@ -74,7 +76,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
             .shared
             .everything(&mut planner.plan, inputs, &planner.project);
     }
-    planner.pre_start();
+    planner.unprepared();
     planner.plan.notes.extend(said(&planner.plan));
     planner.orphans();
     makings::before_ends(&mut planner.plan);
@@ -115,6 +117,8 @@ pub(super) struct Planner<'a> {
     pub(super) reachable: BTreeMap<String, StepId>,
     /// The steps that have services brought up by their providers.
     pub(super) provided: BTreeMap<String, StepId>,
+    /// What is done once before a service runs for the first time.
+    pub(super) prepared: Prepared,
     /// What brings images, where something is replaced: nothing is ended before all of them are there.
     pub(super) images: Vec<StepId>,
 }
@@ -193,6 +197,7 @@ impl Planner<'_> {
                     .push(outcome);
             }
         }
+        self.prepared_alone(&decided.service);
     }
 
     fn unpause(&mut self, instance: &Instance) -> Outcome {
@@ -233,6 +238,11 @@ impl Planner<'_> {
                 stores: Box::new(stores),
             };
             first.push(self.plan.add(write, Cause::NotRunning, Vec::new()));
+        }
+        if never_ran(instance) {
+            let networks = self.joined(decided);
+            first.extend(networks);
+            first.extend(self.before_first_start(decided, &target, instance.number, &first));
         }
         let mut proof = None;
         let mut watched = Vec::new();
@@ -370,8 +380,11 @@ impl Planner<'_> {
         }
         let mut first = vec![made];
         first.extend(gone);
+        let prepared = self.before_first_start(decided, &target, number, &first);
+        let before: Vec<StepId> = std::iter::once(made).chain(prepared).collect();
+        first.extend(prepared);
         for pending in freeing {
-            first.push(self.pend(pending, vec![made]));
+            first.push(self.pend(pending, before.clone()));
         }
         Some(self.launch(decided, target, cause.clone(), first, readiness, watched))
     }
@@ -387,10 +400,7 @@ impl Planner<'_> {
         mut watched: Vec<Claim>,
     ) -> Outcome {
         if let (Which::Existing(_), BackendKind::Container) = (&target.which, decided.backend) {
-            // It says by name which networks it is in.
-            let networks = decided.service.networks.keys();
-            let steps = networks.filter_map(|key| self.shared.networks.get(key));
-            first.extend(steps.flatten());
+            first.extend(self.joined(decided));
         }
         first.extend(self.gates(&decided.service, decided.backend));
         first.extend(self.yield_addresses(decided, &first));
@@ -451,6 +461,13 @@ impl Planner<'_> {
             readiness,
             has_healthcheck,
         }
+    }
+
+    /// The steps that make the networks of a container that exists, which says by name which they are.
+    fn joined(&self, decided: &Decided<'_>) -> Vec<StepId> {
+        let networks = decided.service.networks.keys();
+        let steps = networks.filter_map(|key| self.shared.networks.get(key));
+        steps.flatten().copied().collect()
     }
 
     /// Settles one port of an instance that exists: only steps matter.

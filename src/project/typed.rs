@@ -13,7 +13,8 @@ use super::extension::{conflict, extension};
 use super::limits;
 use super::model::{
     Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, NO_VARIABLE, NetworkAttachment,
-    Project, Provider, PullPolicy, Restart, RestartPacing, Separator, Service, Ulimit, digest,
+    PreStart, Project, Provider, PullPolicy, Restart, RestartPacing, Separator, Service, Ulimit,
+    digest,
 };
 use super::mounts::{mount, store_mounts};
 use super::outside::{network, store, volume};
@@ -280,7 +281,7 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         }),
         attach: maybe_flag(node, "attach"),
         post_start: items(node, "post_start").iter().map(hook).collect(),
-        pre_start: items(node, "pre_start").len(),
+        pre_start: items(node, "pre_start").iter().map(pre_start).collect(),
         pre_stop: items(node, "pre_stop").iter().map(hook).collect(),
         mac_address: owned(node, "mac_address"),
         watch: watch::triggers(node, context),
@@ -449,6 +450,14 @@ pub(crate) fn ulimit(node: &Node) -> Ulimit {
             soft: int(node, "soft").unwrap_or_default(),
             hard: int(node, "hard").unwrap_or_default(),
         },
+    }
+}
+
+fn pre_start(node: &Node) -> PreStart {
+    PreStart {
+        hook: hook(node),
+        image: owned(node, "image"),
+        per_replica: flag(node, "per_replica"),
     }
 }
 

@@ -29,6 +29,7 @@ mod lists;
 mod lost;
 mod mixed;
 mod ports;
+mod pre_start;
 mod processes;
 mod providers;
 mod server;

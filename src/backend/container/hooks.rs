@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::ExecConfig;
-use futures_util::TryStreamExt;
+use futures_util::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::lines::{Line, Lines};
@@ -133,6 +134,34 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// Passes the output of a command on as that of an instance, until it ends; its last lines.
+pub(super) async fn told(
+    mut output: impl Stream<Item = Result<LogOutput, Error>> + Unpin,
+    name: &str,
+    events: &Events,
+) -> Result<Vec<String>, Error> {
+    let mut last_lines = Vec::new();
+    let mut tell = |line: Line| {
+        if last_lines.len() == KEPT {
+            last_lines.remove(0);
+        }
+        let shown = &line.bytes[..line.bytes.len().min(WIDEST)];
+        last_lines.push(String::from_utf8_lossy(shown).into_owned());
+        events.send(Event::Log {
+            name: name.to_owned(),
+            stream: line.stream,
+            time: line.time,
+            line: line.bytes,
+        });
+    };
+    let mut lines = Lines::untimed();
+    while let Some(message) = output.try_next().await? {
+        lines.push(&message).into_iter().for_each(&mut tell);
+    }
+    lines.rest().for_each(&mut tell);
+    Ok(last_lines)
+}
+
 /// Runs a command; its output is the instance's. Its exit code and last lines.
 pub(super) async fn execute(
     engine: &Engine,
@@ -152,31 +181,14 @@ pub(super) async fn execute(
         ..ExecConfig::default()
     };
     let exec = engine.docker.create_exec(id, config).await?.id;
-    let mut last_lines = Vec::new();
-    let mut tell = |line: Line| {
-        if last_lines.len() == KEPT {
-            last_lines.remove(0);
-        }
-        let shown = &line.bytes[..line.bytes.len().min(WIDEST)];
-        last_lines.push(String::from_utf8_lossy(shown).into_owned());
-        events.send(Event::Log {
-            name: name.to_owned(),
-            stream: line.stream,
-            time: line.time,
-            line: line.bytes,
-        });
-    };
     let started = engine
         .docker
         .start_exec(&exec, None::<StartExecOptions>)
         .await?;
-    if let StartExecResults::Attached { mut output, .. } = started {
-        let mut lines = Lines::untimed();
-        while let Some(message) = output.try_next().await? {
-            lines.push(&message).into_iter().for_each(&mut tell);
-        }
-        lines.rest().for_each(&mut tell);
-    }
+    let last_lines = match started {
+        StartExecResults::Attached { output, .. } => told(output, name, events).await?,
+        StartExecResults::Detached => Vec::new(),
+    };
     let code = engine.docker.inspect_exec(&exec).await?.exit_code;
     // Gone before it could be asked: nothing is known against it.
     let code = i32::try_from(code.unwrap_or(0)).unwrap_or(i32::MAX);

@@ -37,6 +37,7 @@ mod observe;
 mod outline;
 mod output;
 mod perform;
+mod pre_start;
 mod proxies;
 mod pull;
 mod push;

@@ -13,8 +13,8 @@ use super::convert::whole_seconds;
 use super::fault::{has_status, is_missing};
 use super::observe;
 use super::{
-    Containers, Engine, RelayImage, build, control, create, health, hooks, labels, pull, ready,
-    relays, resources, secrets, start,
+    Containers, Engine, RelayImage, build, control, create, health, hooks, labels, pre_start, pull,
+    ready, relays, resources, secrets, start,
 };
 use crate::backend::{BackendError, Made};
 use crate::event::{Event, Events};
@@ -73,6 +73,21 @@ pub(super) async fn step(
             let wanted = secrets::Wanted::existing(&instance.name, stores);
             let placed = secrets::of(engine, wanted).await?;
             secrets::write(engine, &id.0, &instance.name, &placed.files).await?;
+        }
+        Action::PreStart {
+            instance,
+            preparation,
+        } => {
+            let id = resolve(instance, made)?;
+            pre_start::run(
+                containers,
+                engine,
+                &id.0,
+                &instance.name,
+                preparation,
+                events,
+            )
+            .await?;
         }
         Action::Start { instance } => {
             let id = resolve(instance, made)?;

@@ -234,7 +234,7 @@ fn check_limit(service: &Service, name: &str, limit: Limit) -> Result<(), Backen
     Ok(())
 }
 
-fn hook_command(
+pub(super) fn hook_command(
     service: &Service,
     hook: &Hook,
     working_dir: &Path,

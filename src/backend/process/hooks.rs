@@ -1,9 +1,10 @@
-//! `post_start` and `pre_stop`: commands in the environment and directory of a process that runs. The command
-//! that starts or stops the service runs them, as for containers.
+//! `pre_start`, `post_start` and `pre_stop`: commands in the environment and directory of a process. The command that
+//! starts or stops the service runs them, as for containers.
 
 use std::path::Path;
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::net::unix::pipe::Receiver;
 
@@ -18,7 +19,7 @@ use crate::event::{Event, Events, Stream};
 /// How many lines of output go into an error.
 const KEPT: usize = 20;
 
-/// Runs hooks one after the other; the first failure ends it. `what` is `post_start` or `pre_stop`.
+/// Runs hooks one after the other; the first failure ends it. `what` is the attribute's name.
 pub(super) async fn run(
     record: &Record,
     what: &str,
@@ -73,6 +74,7 @@ async fn execute(
     let ends = [Stdio::null(), stdout, stderr];
     let child = launch.spawn_under(ends, Way::Apart, &Extras::beside(record));
     let mut child = child.map_err(|error| launch.attempt().explain(&error))?;
+    let mut unless_ended = Abandoned(Some(Pid::from_child(&child)));
     let mut last_lines = Vec::new();
     let mut tell = |stream, line: Vec<u8>| {
         if last_lines.len() == KEPT {
@@ -100,19 +102,38 @@ async fn execute(
             },
         }
     }
-    // It has closed its output; what it still does is waited for on a thread of its own.
-    let status = {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new()
-            .name("hook".to_owned())
-            .spawn(move || drop(sender.send(child.wait())))?;
-        receiver.await.map_err(std::io::Error::other)??
-    };
+    // It has closed its output; what it still does is waited for on a thread of its own, which leaves it its pid.
+    let pid = Pid::from_child(&child);
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("hook".to_owned())
+        .spawn(move || {
+            let ended = waitid(
+                WaitId::Pid(pid),
+                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+            );
+            let _ = sender.send(ended);
+        })?;
+    receiver.await.map_err(std::io::Error::other)??;
+    unless_ended.0 = None;
+    let status = child.wait()?;
     let by_signal = std::os::unix::process::ExitStatusExt::signal(&status);
     let code = status
         .code()
         .unwrap_or_else(|| 128 + by_signal.unwrap_or_default());
     Ok((code, last_lines))
+}
+
+/// A command that nobody waits for any more is ended, with all that it started in its session's first group.
+struct Abandoned(Option<Pid>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // It has not been waited for, so the pid is still its own. What is gone needs no signal.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
 }
 
 fn pipe() -> std::io::Result<(Receiver, Stdio)> {

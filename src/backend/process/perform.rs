@@ -32,6 +32,17 @@ impl Processes {
     ) -> Result<Option<InstanceId>, BackendError> {
         match action {
             Action::Create(spec) => self.create(spec, events).await.map(Some),
+            Action::PreStart {
+                instance,
+                preparation,
+            } => {
+                let record = self.record(&instance.project, &instance.name)?;
+                self.names_for_start(&instance.project, &record).await?;
+                let (service, hook) = (&preparation.spec.service, &preparation.hook);
+                let hook = declared::hook_command(service, hook, &record.spec.working_dir)?;
+                hooks::run(&record, "pre_start", &[hook], events).await?;
+                Ok(None)
+            }
             Action::Start { instance } => {
                 let record = self.record(&instance.project, &instance.name)?;
                 self.names_for_start(&instance.project, &record).await?;

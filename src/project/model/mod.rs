@@ -27,7 +27,7 @@ pub use port::{Port, RawPort};
 pub(crate) use provider::NO_VARIABLE;
 pub use provider::{Provider, Variables};
 pub use service::{
-    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PullPolicy, Restart,
+    Condition, Dependency, HealthTest, Healthcheck, Hook, Logging, PreStart, PullPolicy, Restart,
     RestartPacing, Separator, Service, Ulimit,
 };
 pub use watch::{Reaction, Trigger};

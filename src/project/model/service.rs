@@ -159,8 +159,8 @@ pub struct Service {
     pub attach: Option<bool>,
     /// Commands after the start.
     pub post_start: Vec<Hook>,
-    /// How many commands it has to run before the start; none of them is run.
-    pub pre_start: usize,
+    /// Commands before the first start, each in a container of its own.
+    pub pre_start: Vec<PreStart>,
     /// Commands before the stop.
     pub pre_stop: Vec<Hook>,
     /// A fixed hardware address.
@@ -368,6 +368,17 @@ pub struct Logging {
     pub driver: Option<String>,
     /// Its options.
     pub options: BTreeMap<String, String>,
+}
+
+/// One of `pre_start`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreStart {
+    /// What to run; without a command it is the image's own.
+    pub hook: Hook,
+    /// The image of its container; `None`: the service's.
+    pub image: Option<String>,
+    /// Whether it is run for each replica, not once for the service.
+    pub per_replica: bool,
 }
 
 /// `post_start`, `pre_stop`.
