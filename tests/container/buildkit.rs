@@ -96,6 +96,33 @@ async fn an_image_is_built_with_secrets_caches_and_an_ssh_agent() {
 }
 
 #[tokio::test]
+async fn the_cache_is_in_an_image_that_asks_for_it() {
+    let Some(mut lab) = buildkit() else {
+        return;
+    };
+    let holds_cache = |image: &str| {
+        let save = Command::new("docker")
+            .args(["save", image])
+            .output()
+            .unwrap();
+        assert!(save.status.success(), "{save:?}");
+        // The configuration of the image, as it would be pushed.
+        let key = b"moby.buildkit.cache.v0";
+        save.stdout.windows(key.len()).any(|bytes| bytes == key)
+    };
+    let image = format!("{}-web", lab.project.name);
+    for (asked, wanted) in [("0", false), ("1", true)] {
+        let mut service = built(&lab, "FROM BASE\nRUN echo MARK > /made\n");
+        let build = service.build.as_mut().unwrap();
+        build
+            .args
+            .insert("BUILDKIT_INLINE_CACHE".to_owned(), Some(asked.to_owned()));
+        lab.perform(action(&lab, service)).await.unwrap();
+        assert_eq!(holds_cache(&image), wanted, "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_file_has_an_agent_as_long_as_the_build() {
     let Some(mut lab) = buildkit() else {
         return;

@@ -15,6 +15,9 @@ use crate::backend::container::build::tidied;
 use crate::project::model::{Build, BuildContext, NamedContext, Service};
 use crate::project::reference::Reference;
 
+/// The cache that is in the image itself.
+const INLINE: &str = "inline";
+
 /// What an engine's builder can do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Abilities {
@@ -156,7 +159,7 @@ pub(super) fn order(
     order.solve.exporter = "moby".into();
     order.solve.exporter_attrs = BTreeMap::from([("name".to_owned(), names.join(","))]);
     order.solve.cache = Some(CacheOptions {
-        exports: caches(&build.cache_to)?,
+        exports: exported(build)?,
         imports,
     });
     order.solve.frontend = "dockerfile.v0".into();
@@ -301,6 +304,23 @@ fn attestation(
 }
 
 /// `type=registry,ref=…`, or the name of an image.
+/// Where the cache goes: where the file says, and into the image where the build argument says so that `docker build`
+/// knows for it.
+fn exported(build: &Build) -> Result<Vec<CacheEntry>, String> {
+    let mut exports = caches(&build.cache_to)?;
+    let asked = build.args.get("BUILDKIT_INLINE_CACHE").cloned().flatten();
+    // As Go reads a boolean.
+    let is_asked = asked
+        .is_some_and(|word| matches!(word.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));
+    if is_asked && !exports.iter().any(|entry| entry.kind == INLINE) {
+        exports.push(CacheEntry {
+            kind: INLINE.to_owned(),
+            attrs: BTreeMap::new(),
+        });
+    }
+    Ok(exports)
+}
+
 fn caches(texts: &[String]) -> Result<Vec<CacheEntry>, String> {
     texts
         .iter()
@@ -414,6 +434,24 @@ mod tests {
             ["network.host", "security.insecure"]
         );
         assert!(order.sources.contains_key("more"));
+    }
+
+    #[test]
+    fn the_cache_goes_into_the_image_once() {
+        let kinds = |build: &Build| -> Vec<String> {
+            let cache = ordered(build, OLD).unwrap().solve.cache.unwrap();
+            cache.exports.into_iter().map(|entry| entry.kind).collect()
+        };
+        let mut build = inline();
+        assert!(kinds(&build).is_empty());
+        let name = || "BUILDKIT_INLINE_CACHE".to_owned();
+        build.args = BTreeMap::from([(name(), Some("1".to_owned()))]);
+        assert_eq!(kinds(&build), ["inline"]);
+        build.cache_to = vec!["type=inline".to_owned()];
+        assert_eq!(kinds(&build), ["inline"]);
+        build.cache_to.clear();
+        build.args = BTreeMap::from([(name(), Some("0".to_owned()))]);
+        assert!(kinds(&build).is_empty());
     }
 
     #[test]
