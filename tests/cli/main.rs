@@ -14,6 +14,7 @@ mod conflicts;
 mod containers;
 mod doctor;
 mod dropin;
+mod engine_killed;
 mod errors;
 mod escapees;
 mod exposed;

@@ -8,10 +8,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::engine_double::{EngineDouble, Stock, mute};
+use crate::support::own_engine::OwnEngine;
 use crate::support::running::Running;
 use crate::support::{
-    Engine, Process, Sandbox, eventually, free_port, is_free, python, require_engine, websocket,
-    ws_server,
+    Process, Sandbox, eventually, free_port, is_free, python, require_engine, websocket, ws_server,
 };
 
 const ID: &str = "9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e7d6c5b4a9f8e";
@@ -862,41 +862,11 @@ fn containers_of_the_engine_are_named_stopped_and_remembered() {
 #[test]
 fn without_userland_proxies_the_container_is_named_and_the_daemon_lives() {
     let engine = require_engine!();
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: an engine of one's own needs root");
+    let mut sandbox = Sandbox::new();
+    let Some(own) = OwnEngine::start(&mut sandbox, &engine) else {
         return;
-    }
-    let mut sandbox = Sandbox::with_engine(&engine);
-    let home = sandbox.path().parent().unwrap().to_owned();
-    let host = format!("unix://{}", home.join("own.sock").display());
-    let settings = json!({
-        "hosts": [host], "data-root": home.join("data"), "exec-root": home.join("exec"),
-        "pidfile": home.join("own.pid"), "userland-proxy": false, "iptables": false, "ip-masq": false,
-        "storage-driver": "vfs", "shutdown-timeout": 1,
-    });
-    let file = sandbox.write("daemon.json", settings.to_string());
-    // In namespaces of its own: its bridge, its ports and its mounts are nobody else's.
-    let script =
-        "mount --make-rprivate / && ip link set lo up && exec dockerd --config-file \"$0\"";
-    let daemon = sandbox.program(
-        "unshare",
-        &[
-            "--net",
-            "--mount",
-            "sh",
-            "-c",
-            script,
-            file.to_str().unwrap(),
-        ],
-    );
-    let own = Engine { host: host.clone() };
-    eventually("the engine answers", || {
-        (own.docker(&["version"]).code() == 0).then_some(())
-    });
-    let (image, archive) = (engine.busybox(), home.join("image.tar"));
-    let archive = archive.to_str().unwrap();
-    engine.ask(&["save", "--output", archive, image]);
-    own.ask(&["load", "--input", archive]);
+    };
+    let (image, docker) = (engine.busybox(), &own.engine);
     let run = |publish: &str, command: &[&str]| {
         let options = [
             "run",
@@ -907,17 +877,11 @@ fn without_userland_proxies_the_container_is_named_and_the_daemon_lives() {
             publish,
             image,
         ];
-        own.ask(&[&options[..], command].concat())
+        docker.ask(&[&options[..], command].concat())
     };
     let web = run("8080:80", &["httpd", "-f", "-p", "80"]);
     let names = run("127.0.0.1:5353:53/udp", &["sleep", "600"]);
-    sandbox.set("DOCKER_HOST", host);
-    let namespace = format!("--net=/proc/{}/ns/net", daemon.pid());
-    let wharf = |words: &[&str]| {
-        sandbox
-            .program("nsenter", &[&[namespace.as_str(), "wharf"], words].concat())
-            .wait()
-    };
+    let wharf = |words: &[&str]| own.program(&sandbox, "wharf", words).wait();
     // Without proxies the daemon itself has the sockets.
     let rows = wharf(&["who", "8080", "5353/udp", "80", "--format", "json"])
         .expect(1)
@@ -928,10 +892,8 @@ fn without_userland_proxies_the_container_is_named_and_the_daemon_lives() {
     }
     assert_eq!(rows[2]["holders"], json!([]));
     wharf(&["free", "8080", "--force"]).expect(0);
-    let running = own.ask(&["ps", "--quiet", "--no-trunc"]);
+    let running = docker.ask(&["ps", "--quiet", "--no-trunc"]);
     assert_eq!(running, names);
-    assert!(!daemon.process().ended());
-    own.ask(&["rm", "--force", &web, &names]);
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    assert!(own.runs());
+    docker.ask(&["rm", "--force", &web, &names]);
 }

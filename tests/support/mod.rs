@@ -18,6 +18,7 @@
 //! of it. Several crates would each call the parts that they do not use dead code.
 
 pub(crate) mod engine;
+pub(crate) mod own_engine;
 pub(crate) mod process;
 pub(crate) mod running;
 pub(crate) mod sandbox;
