@@ -325,6 +325,7 @@ fn target(
     set("platforms", json!(platforms));
     set("pull", json!(build.pull));
     set("no-cache", json!(build.no_cache));
+    set("no-cache-filter", json!(build.no_cache_filter));
     set("network", json!(build.network));
     set(
         "shm-size",

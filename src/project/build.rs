@@ -29,6 +29,7 @@ pub(super) fn build(node: &Node) -> Build {
         platforms: texts(node, "platforms"),
         cache_from: texts(node, "cache_from"),
         no_cache: flag(node, "no_cache"),
+        no_cache_filter: texts(node, "no_cache_filter"),
         pull: flag(node, "pull"),
         network: owned(node, "network"),
         extra_hosts: texts(node, "extra_hosts"),

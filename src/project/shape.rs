@@ -241,6 +241,7 @@ static BUILD: &[Field] = &[
     field("cache_from", Texts),
     field("cache_to", Texts),
     field("no_cache", Flag),
+    field("no_cache_filter", Texts),
     field("additional_contexts", Pairs),
     field("pull", Flag),
     field("extra_hosts", Hosts),

@@ -123,6 +123,31 @@ async fn the_cache_is_in_an_image_that_asks_for_it() {
 }
 
 #[tokio::test]
+async fn the_cache_is_left_aside_for_the_stages_that_are_named() {
+    let Some(mut lab) = buildkit() else {
+        return;
+    };
+    let image = format!("{}-web", lab.project.name);
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        let mut service = built(
+            &lab,
+            "FROM BASE AS one\nRUN echo MARK > /one; cat /proc/sys/kernel/random/uuid >> /one\n\
+             FROM one AS two\nRUN cat /proc/sys/kernel/random/uuid > /two\n\
+             FROM two AS last\n",
+        );
+        let build = service.build.as_mut().unwrap();
+        build.target = Some("last".to_owned());
+        build.no_cache_filter = vec!["two".to_owned()];
+        lab.perform(action(&lab, service)).await.unwrap();
+        let read = |file: &str| docker(&["run", "--rm", &image, "cat", file]);
+        made.push((read("/one"), read("/two")));
+    }
+    assert_eq!(made[0].0, made[1].0);
+    assert_ne!(made[0].1, made[1].1);
+}
+
+#[tokio::test]
 async fn a_key_file_has_an_agent_as_long_as_the_build() {
     let Some(mut lab) = buildkit() else {
         return;

@@ -188,6 +188,7 @@ fn beyond_classic(build: &Build) -> Option<&'static str> {
         ("ssh", !build.ssh.is_empty()),
         ("secrets", !build.secrets.is_empty()),
         ("cache_to", !build.cache_to.is_empty()),
+        ("no_cache_filter", !build.no_cache_filter.is_empty()),
         ("entitlements", !build.entitlements.is_empty()),
         ("provenance", wanted(build.provenance.as_deref())),
         ("sbom", wanted(build.sbom.as_deref())),

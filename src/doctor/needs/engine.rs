@@ -161,6 +161,7 @@ fn beyond_classic(build: &Build) -> Option<&'static str> {
             !build.additional_contexts.is_empty(),
         ),
         ("build.cache_to", !build.cache_to.is_empty()),
+        ("build.no_cache_filter", !build.no_cache_filter.is_empty()),
         ("build.entitlements", !build.entitlements.is_empty()),
         ("build.privileged", build.privileged),
     ];

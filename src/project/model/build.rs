@@ -28,6 +28,8 @@ pub struct Build {
     pub cache_from: Vec<String>,
     /// Build without cache.
     pub no_cache: bool,
+    /// Stages to build without cache.
+    pub no_cache_filter: Vec<String>,
     /// Pull newer base images.
     pub pull: bool,
     /// The network of `RUN` steps.

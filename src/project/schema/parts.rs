@@ -21,6 +21,7 @@ pub(super) const BUILD: Shape = Shape::Object(&Object {
         ("labels", LIST_OR_DICT),
         ("network", TEXT),
         ("no_cache", TEXT_OR_BOOLEAN),
+        ("no_cache_filter", TEXT_OR_TEXTS),
         ("platforms", TEXTS),
         ("privileged", TEXT_OR_BOOLEAN),
         ("provenance", TEXT_OR_BOOLEAN),

@@ -68,6 +68,8 @@ pub(super) fn order(
     }
     if build.no_cache {
         set("no-cache", String::new());
+    } else if !build.no_cache_filter.is_empty() {
+        set("no-cache", build.no_cache_filter.join(","));
     }
     if build.pull {
         set("image-resolve-mode", "pull".to_owned());
@@ -383,7 +385,7 @@ mod tests {
             ("A".to_owned(), Some("1".to_owned())),
             ("UNSET".to_owned(), None),
         ]);
-        build.no_cache = true;
+        build.no_cache_filter = vec!["first".to_owned(), "last".to_owned()];
         build.network = Some("host".to_owned());
         build.extra_hosts = vec!["db=10.0.0.1".to_owned()];
         build.shm_size = Some(1 << 20);
@@ -423,7 +425,7 @@ mod tests {
                 "filename=Dockerfile",
                 "force-network-mode=host",
                 "frontend.caps=moby.buildkit.frontend.contexts+forward",
-                "no-cache=",
+                "no-cache=first,last",
                 "shm-size=1048576",
                 "target=last",
             ]
