@@ -9,15 +9,13 @@
 //! Its lock says whether it lives, also before it has noted its pid: a process between fork and exec still
 //! holds it, so whoever has the lock knows that nothing of an earlier run is on its way.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::ForkResult;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,8 +25,9 @@ use rustix::process::{Rlimit, WaitOptions, WaitStatus};
 use rustix::pty::OpenptFlags;
 use serde::{Deserialize, Serialize};
 
+use super::apart::{fork, settle_in, words};
 use super::capture::{Moved, Recorder, fifo};
-use super::revival;
+use super::revival::Succession;
 use crate::backend::BackendError;
 use crate::backend::process::Spec;
 use crate::backend::process::cgroup::{Group, Place};
@@ -59,6 +58,8 @@ pub(super) struct Order<'a> {
     pub(super) group: Option<(&'a Group, &'a Place)>,
     /// The limit of open descriptors that the process gets.
     pub(super) descriptors: Option<Rlimit>,
+    /// The pid of the supervisor.
+    pub(super) supervisor: u32,
 }
 
 /// What the keeper says at once; everything later it notes.
@@ -237,13 +238,6 @@ impl Starting {
     }
 }
 
-#[expect(unsafe_code, reason = "forking has no safe interface")]
-pub(super) fn fork() -> nix::Result<ForkResult> {
-    // SAFETY: the supervisor has one thread, and so has its keeper. So no lock is held by another one at the moment of
-    // the fork, and the child may do whatever the parent may.
-    unsafe { nix::unistd::fork() }
-}
-
 /// The rest of the keeper's life. Nothing that belongs to the supervisor is touched, returned to or dropped.
 #[expect(
     unsafe_code,
@@ -267,9 +261,15 @@ struct Kept {
 fn attend(order: &Order<'_>, outfit: Outfit, lock: &File, mut report: File) {
     let mut kept = outfit.descriptors();
     kept.extend([lock.as_raw_fd(), report.as_raw_fd()]);
-    let begun = settle_in(order, kept)
+    let title = format!("keeper of {}", order.spec.name);
+    let mut succession = None;
+    let begun = settle_in(&title, kept)
         .map_err(|error| state("cannot close what the supervisor has open", &error))
-        .and_then(|()| start(order, outfit));
+        .and_then(|()| {
+            // Before it is noted that we are at work: who was there for this until now goes then.
+            succession = Succession::of(order);
+            start(order, outfit)
+        });
     let said = match &begun {
         Ok((_, kept)) => Report::Started { main: kept.main },
         Err(failure) => Report::Failed {
@@ -282,94 +282,12 @@ fn attend(order: &Order<'_>, outfit: Outfit, lock: &File, mut report: File) {
     }
     drop(report);
     if let Ok((signals, kept)) = begun {
-        watch_over(&signals, kept);
+        watch_over(&signals, kept, succession.as_mut());
         drop(signals);
-        revival::leave_heir(order, lock);
-    }
-}
-
-/// Becomes a process of its own: nothing of the supervisor's stays open, above all not its lock.
-fn settle_in(order: &Order<'_>, kept: Vec<i32>) -> io::Result<()> {
-    close_all_but(kept)?;
-    if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
-        let _ = nix::unistd::dup2_stdin(&null);
-        let _ = nix::unistd::dup2_stdout(&null);
-    }
-    let _ = rustix::process::setsid();
-    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    let _ = rustix::thread::set_name(c"keeper");
-    // It goes when its run has gone; whoever wants to end the run stops the instance.
-    let _ = ignore(Signal::SIGTERM);
-    // Only what `ps` shows of it depends on this.
-    drop(retitle(&format!("keeper of {}", order.spec.name)));
-    Ok(())
-}
-
-/// Closes everything but the standard streams and these. One by one, as kernels before 5.9 need it, the
-/// supervisor's descriptors of many services would cost more than the start itself.
-#[expect(
-    unsafe_code,
-    reason = "the descriptors belong to objects of the supervisor's, which are never used again here"
-)]
-fn close_all_but(mut kept: Vec<i32>) -> io::Result<()> {
-    kept.retain(|fd| *fd > 2);
-    kept.sort_unstable();
-    let close = |from: i32, to: i32| {
-        // SAFETY: takes numbers only, and nothing that owns one of them is used or dropped any more.
-        from > to || unsafe { nix::libc::syscall(nix::libc::SYS_close_range, from, to, 0) } == 0
-    };
-    let mut from = 3;
-    let is_closed = kept.iter().all(|fd| {
-        let begin = std::mem::replace(&mut from, fd + 1);
-        close(begin, fd - 1)
-    });
-    if is_closed && close(from, i32::MAX) {
-        return Ok(());
-    }
-    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for fd in open {
-        if fd > 2 && kept.binary_search(&fd).is_err() {
-            let _ = nix::unistd::close(fd);
+        if let Some(succession) = succession {
+            succession.leave(lock);
         }
     }
-    Ok(())
-}
-
-#[expect(unsafe_code, reason = "signal dispositions have no safe interface")]
-fn ignore(which: Signal) -> nix::Result<()> {
-    // SAFETY: no handler is installed; SIG_IGN runs no code.
-    unsafe { signal(which, SigHandler::SigIgn) }.map(drop)
-}
-
-/// Where the words are that this process was started with: from, and how many bytes (`proc_pid_stat(5)`,
-/// fields 48 and 49).
-fn words() -> Option<(u64, usize)> {
-    static WORDS: OnceLock<Option<(u64, usize)>> = OnceLock::new();
-    *WORDS.get_or_init(|| {
-        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        let (_, rest) = stat.rsplit_once(')')?;
-        let mut fields = rest.split_whitespace().skip(45);
-        let mut place = || fields.next()?.parse::<u64>().ok();
-        let (begin, end) = (place()?, place()?);
-        Some((begin, usize::try_from(end.saturating_sub(begin)).ok()?))
-    })
-}
-
-/// Writes over the words that this process was started with.
-fn retitle(text: &str) -> io::Result<()> {
-    let Some((begin, length)) = words() else {
-        return Ok(());
-    };
-    let mut words = vec![0; length];
-    // The last byte stays NUL.
-    let room = words.len().saturating_sub(1);
-    for (place, byte) in words.iter_mut().take(room).zip(text.bytes()) {
-        *place = byte;
-    }
-    let memory = OpenOptions::new().write(true).open("/proc/self/mem")?;
-    memory.write_all_at(&words, begin)
 }
 
 fn start(order: &Order<'_>, outfit: Outfit) -> Result<(SignalFd, Kept), Failure> {
@@ -488,11 +406,15 @@ fn terminal(owner: Option<(u32, u32)>) -> io::Result<(File, File)> {
 }
 
 /// Until nothing of the run is left.
-fn watch_over(signals: &SignalFd, mut kept: Kept) {
+fn watch_over(signals: &SignalFd, mut kept: Kept, mut succession: Option<&mut Succession<'_>>) {
     let mut paused_until: Option<Instant> = None;
     loop {
+        if let Some(succession) = &mut succession {
+            succession.look();
+        }
         let paused = paused_until.is_some_and(|until| Instant::now() < until);
-        let happened = wait(signals, &kept, paused.then_some(PAUSE));
+        let supervisor = succession.as_ref().and_then(|it| it.supervisor());
+        let happened = wait(signals, &kept, supervisor, paused.then_some(PAUSE));
         if happened.ended && !bury(signals, &kept) {
             break;
         }
@@ -527,7 +449,12 @@ struct Happened {
     output: Vec<usize>,
 }
 
-fn wait(signals: &SignalFd, kept: &Kept, pause: Option<Duration>) -> Happened {
+fn wait(
+    signals: &SignalFd,
+    kept: &Kept,
+    supervisor: Option<BorrowedFd<'_>>,
+    pause: Option<Duration>,
+) -> Happened {
     let mut places = Vec::with_capacity(2);
     let mut fds: Vec<PollFd<'_>> = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
     if pause.is_none() {
@@ -537,7 +464,9 @@ fn wait(signals: &SignalFd, kept: &Kept, pause: Option<Duration>) -> Happened {
         }
     }
     let typed: Option<BorrowedFd<'_>> = kept.typed.as_ref().map(|(typed, _)| typed.as_fd());
-    fds.extend(typed.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    // Of the last one nothing is told but that there is something to look at.
+    let others = typed.into_iter().chain(supervisor);
+    fds.extend(others.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
     let timeout = pause.and_then(|pause| Timespec::try_from(pause).ok());
     if poll(&mut fds, timeout.as_ref()).is_err() {
         return Happened::default();

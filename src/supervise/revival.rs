@@ -1,25 +1,27 @@
-//! The heir of a forwarder's keeper: what that leaves behind where the forwarder was killed. It stays until another
-//! keeper of the forwarder is at work, and starts a supervisor if the one before it is killed meanwhile, which takes
-//! the project over and starts the forwarder again. Else names would be dead until the next command.
+//! The heir of a supervisor: made by the keeper of the project's forwarder where the supervisor, or the forwarder, was
+//! killed. It starts a supervisor in the place of one that was killed, which takes the project over and starts the
+//! forwarder again if need be, and stays until another keeper of the forwarder is at work, which does the same then.
+//! Else names, and with them restart policies, would be dead until the next command.
 //!
 //! There is one forwarder in a project and so one heir at a time; the start lock decides between it and a command. A
 //! supervisor that left by itself has taken its card with it and is not missed.
 
 use std::fs::{self, File};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::unistd::ForkResult;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, setrlimit};
 
-use super::keeper::{Order, fork};
+use super::apart::{close_all_but, fork_beside};
+use super::keeper::Order;
 use crate::backend::process::Record;
 use crate::backend::process::dirs::{Dirs, ProjectDir};
 use crate::backend::process::lock;
@@ -38,19 +40,91 @@ const MOST: u32 = 5;
 /// The first of these pauses and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// Leaves an heir where the forwarder that was kept has been killed. `lock` is the keeper's, who is about to go.
-pub(super) fn leave_heir(order: &Order<'_>, lock: &File) {
-    if Role::of(&order.spec.labels) != Some(Role::Forwarder) || !was_killed(order) {
-        return;
+/// What a forwarder's keeper does for the supervisor.
+pub(super) struct Succession<'a> {
+    order: &'a Order<'a>,
+    /// The end of the supervisor whose child we are, until it has come.
+    supervisor: Option<OwnedFd>,
+    /// The end of the heir.
+    heir: Option<OwnedFd>,
+}
+
+impl<'a> Succession<'a> {
+    /// Only for a forwarder's keeper.
+    pub(super) fn of(order: &'a Order<'a>) -> Option<Self> {
+        (Role::of(&order.spec.labels) == Some(Role::Forwarder)).then(|| Self {
+            order,
+            supervisor: parent(order.supervisor),
+            heir: None,
+        })
     }
-    // The heir has it open, too, and nothing of the run is left.
-    if flock(lock, FlockOperation::Unlock).is_err() {
-        return;
+
+    /// The end of the supervisor, to wait on.
+    pub(super) fn supervisor(&self) -> Option<BorrowedFd<'_>> {
+        self.supervisor.as_ref().map(AsFd::as_fd)
     }
-    // Nobody is there who could be told of a failure; the next command starts a supervisor, as ever.
-    if matches!(fork(), Ok(ForkResult::Child)) {
-        let _ = stand_by(order);
+
+    /// Makes an heir where the supervisor has ended.
+    pub(super) fn look(&mut self) {
+        let has_come = |end: &OwnedFd| has_ended(end.as_fd());
+        if self.heir.is_none() && self.supervisor.as_ref().is_none_or(has_come) {
+            self.supervisor = None;
+            self.make_heir();
+        }
     }
+
+    /// The run is over: leaves an heir where the forwarder was killed. `lock` is the keeper's, who is about to go.
+    pub(super) fn leave(mut self, lock: &File) {
+        let has_heir = self
+            .heir
+            .as_ref()
+            .is_some_and(|end| !has_ended(end.as_fd()));
+        if has_heir || !was_killed(self.order) {
+            return;
+        }
+        // The heir has it open, too, for a moment, and nothing of the run is left.
+        if flock(lock, FlockOperation::Unlock).is_ok() {
+            self.make_heir();
+        }
+    }
+
+    /// No child of ours: those belong to the run, and are ended with it. Nobody is there who could be told of a
+    /// failure; the next command starts a supervisor, as ever.
+    fn make_heir(&mut self) {
+        match fork_beside() {
+            Ok(Some(heir)) => self.heir = ProcessId::of(heir).and_then(ProcessId::open),
+            Ok(None) => inherit(self.order),
+            Err(_) => {}
+        }
+    }
+}
+
+/// The end of our parent, while that is still the one with this pid.
+fn parent(pid: u32) -> Option<OwnedFd> {
+    let parent = ProcessId::of(pid).and_then(ProcessId::open);
+    let now = rustix::process::getppid().and_then(|now| u32::try_from(now.as_raw_pid()).ok());
+    parent.filter(|_| now == Some(pid))
+}
+
+fn has_ended(process: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+}
+
+/// The heir's life. Of the keeper it has neither pipes nor lock, and none of its objects is touched.
+#[expect(
+    unsafe_code,
+    reason = "a forked child must not run what its parent has registered for its exit"
+)]
+fn inherit(order: &Order<'_>) -> ! {
+    let stand_by = || {
+        close_all_but(Vec::new())
+            .ok()
+            .and_then(|()| stand_by(order))
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(stand_by));
+    // SAFETY: ends the process; there is no state to be careful of.
+    unsafe { nix::libc::_exit(i32::from(outcome.is_err())) }
 }
 
 /// Whether it ended neither by itself nor by a stop.
@@ -101,10 +175,10 @@ fn stand_by(order: &Order<'_>) -> Option<()> {
     None
 }
 
-/// Waits until the supervisor ends; `false` when the forwarder has another keeper by then, or its place is gone.
+/// Waits until the supervisor ends; `false` when the forwarder has another keeper by then, or nobody wants one.
 fn is_missed(order: &Order<'_>, supervisor: ProcessId, news: &OwnedFd) -> bool {
     loop {
-        if has_another(order) {
+        if is_over(order) {
             return false;
         }
         let Some(end) = supervisor.open() else {
@@ -119,7 +193,7 @@ fn is_missed(order: &Order<'_>, supervisor: ProcessId, news: &OwnedFd) -> bool {
 fn rest(order: &Order<'_>, pause: Duration, news: &OwnedFd) -> bool {
     let end = Instant::now() + pause;
     loop {
-        if has_another(order) {
+        if is_over(order) {
             return false;
         }
         let left = end.saturating_duration_since(Instant::now());
@@ -140,11 +214,13 @@ fn wait(news: &OwnedFd, other: Option<PollFd<'_>>, timeout: Option<Timespec>) {
     while events.next().is_ok() {}
 }
 
-/// Whether the notes are about another run, or have been removed. While they are empty a keeper is on its way.
-fn has_another(order: &Order<'_>) -> bool {
+/// Whether the notes are about another run, or have been removed, or tell of an end that somebody asked for. While
+/// they are empty a keeper is on its way.
+fn is_over(order: &Order<'_>) -> bool {
     let path = order.dir.notes();
     match Notes::last(&path) {
-        Some((run_id, _)) => run_id != order.run_id,
+        Some((run_id, _)) if run_id != order.run_id => true,
+        Some((_, notes)) => notes.exit.is_some() && !is_wanted(order),
         None => !path.exists(),
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use rustix::process::WaitOptions;
 
 use super::Supervisor;
-use crate::backend::process::run::ProcessId;
+use crate::backend::process::run::{ProcessId, Stat};
 use crate::backend::process::tree::Snapshot;
 use crate::supervise::keeper::code_of;
 use crate::supervise::lifecycle::Moment;
@@ -47,8 +47,11 @@ impl Supervisor {
             return;
         }
         let ours: BTreeSet<u32> = self.units.values().flat_map(Unit::children).collect();
+        // An heir is in the session of the keeper that it is from.
+        let keepers: BTreeSet<u32> = self.units.values().filter_map(Unit::last_keeper).collect();
+        let is_heir = |pid| Stat::read(pid).is_some_and(|stat| keepers.contains(&stat.session));
         let mut strays = children();
-        strays.retain(|id| !ours.contains(&id.pid));
+        strays.retain(|id| !ours.contains(&id.pid) && !is_heir(id.pid));
         if let Some(unit) = self.units.get_mut(name) {
             unit.take_in(strays);
         }

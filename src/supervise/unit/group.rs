@@ -43,6 +43,11 @@ impl Unit {
         self.leftover.on_keeper_ended(is_whole);
     }
 
+    /// The pid of the keeper of this run or, between two, of the last one.
+    pub(in crate::supervise) fn last_keeper(&self) -> Option<u32> {
+        self.record.keeper().map(|keeper| keeper.pid)
+    }
+
     /// The pids of the supervisor's children that it knows of: its keeper, its healthcheck and what that has
     /// left.
     pub(in crate::supervise) fn children(&self) -> impl Iterator<Item = u32> {

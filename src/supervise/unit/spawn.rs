@@ -139,6 +139,7 @@ impl Unit {
             run_id: &run_id,
             group: group.as_ref().zip(place.as_ref()),
             descriptors: around.descriptors,
+            supervisor: std::process::id(),
         };
         keeper::begin(&order, lock)
     }
