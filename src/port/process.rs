@@ -8,11 +8,13 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::unistd::{SysconfVar, Uid, sysconf};
 use rustix::process::{Pid, test_kill_process};
 
+use crate::port::descriptors::on_threads;
 use crate::port::holder::{ProcessFacts, Tracer};
 use crate::port::proc_file;
 use crate::users;
@@ -106,12 +108,19 @@ pub(crate) struct Table {
 impl Table {
     /// Reads them all; a process that ends meanwhile may be absent.
     pub(crate) fn read() -> Self {
+        let pids = pids();
+        let next = AtomicUsize::new(0);
+        // A file of each process: with hundreds that is milliseconds.
+        let parts = on_threads(pids.len(), || {
+            let mut part = Vec::new();
+            while let Some(pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                part.extend(Stat::read(*pid));
+            }
+            part
+        });
+        let all = parts.into_iter().flatten();
         Self {
-            processes: pids()
-                .into_iter()
-                .filter_map(Stat::read)
-                .map(|stat| (stat.pid, stat))
-                .collect(),
+            processes: all.map(|stat| (stat.pid, stat)).collect(),
         }
     }
 
