@@ -145,7 +145,7 @@ pub(super) fn that_listens(facts: &ProcessFacts) -> Option<String> {
         _ => command_that_ends(name, facts),
     };
     Some(format!(
-        "it keeps other programs, whatever has this port: {command}"
+        "it keeps programs beside what has this port: {command}"
     ))
 }
 
