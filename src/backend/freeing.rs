@@ -368,28 +368,14 @@ impl Backends {
         let (claim, holder) = (freeing.claim.clone(), holder.clone());
         let stopped =
             blocking(move || release::stop_process_with(&holder, &claim, signal, grace)).await?;
-        let held = stopped.held_by.as_deref().unwrap_or_default();
-        let held = format!("killed ({held} kept the signal from it)");
-        let (how, outcome) = match (stopped.pids.is_empty(), stopped.killed) {
-            _ if stopped.lives => (
-                "let go of the port, asked to end, and lives:",
-                Outcome::Stopped,
-            ),
-            (true, _) => ("gone by itself:", Outcome::Gone),
-            (false, true) if signal == Signal::KILL => ("killed", Outcome::Killed),
-            (false, true) if stopped.held_by.is_some() => (&*held, Outcome::Killed),
-            (false, true) if signal == Signal::TERM => {
-                ("killed (it ignored SIGTERM)", Outcome::Killed)
-            }
-            (false, true) => ("killed (it ignored the signal)", Outcome::Killed),
-            (false, false) => ("stopped", Outcome::Stopped),
+        let outcome = match (stopped.pids.is_empty(), stopped.killed) {
+            _ if stopped.lives => Outcome::Stopped,
+            (true, _) => Outcome::Gone,
+            (false, true) => Outcome::Killed,
+            (false, false) => Outcome::Stopped,
         };
-        let first = stopped.supervisor.as_ref();
-        let first = first.map_or_else(String::new, |first| {
-            format!(", after what kept it: {first}")
-        });
         Ok(Done {
-            said: format!("{how} {}{first}", stopped.who),
+            said: stopped.told(signal),
             supervisor: stopped.supervisor,
             outcome,
             pids: stopped.pids,

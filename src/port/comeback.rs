@@ -12,7 +12,7 @@ use crate::port::claim::Claim;
 use crate::port::free::Newcomer;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, process_facts, ticks_now};
-use crate::port::{PortError, describe, free, protect, supervisor};
+use crate::port::{PortError, describe, free, protect, steward, supervisor};
 
 /// How long is watched: a pause of a second, and the start of a slow server after it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -72,7 +72,9 @@ pub fn watch(
         let (patience, reason) = match restarter {
             Some(facts) => {
                 let by = describe::process(&facts);
-                (PATIENCE, format!("the holder was started by {by}"))
+                let kept = steward::that_keeps(&facts);
+                let reason = kept.unwrap_or_else(|| format!("the holder was started by {by}"));
+                (PATIENCE, reason)
             }
             None if is_daemon => {
                 let nobody = "who started the holder is not known any more";

@@ -111,11 +111,13 @@ impl<'a> View<'a> {
             holder.sharing.clone()
         };
         let mut lines: Vec<String> = traced::told(facts).into_iter().collect();
+        lines.extend(holder.debugged_below.as_ref().map(traced::told_of));
         if facts.heads_namespace {
             lines.push(describe::ends_a_namespace(facts));
         }
         let top = supervisor::topmost(table, facts.pid, &sharing);
         lines.extend(stopped_first(facts, top, &sharing));
+        lines.extend(steward::above(table, facts.pid));
         let of = |pid: u32| table.get(pid).map(|stat| stat.session);
         let sessions: BTreeSet<u32> = [facts.pid, top.pid].into_iter().filter_map(of).collect();
         let (ends, lives) = aside::parted(table, top.pid, &sessions);

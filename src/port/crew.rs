@@ -117,6 +117,12 @@ impl Crew {
         members.all(|member| member.pid != pid || member.gone)
     }
 
+    /// The pids of those that have not ended, as far as was waited for them.
+    pub(super) fn left(&self) -> Vec<u32> {
+        let left = self.members.iter().filter(|member| !member.gone);
+        left.map(|member| member.pid).collect()
+    }
+
     fn has(&self, pid: u32, start_time: u64) -> bool {
         self.members
             .iter()
@@ -209,9 +215,16 @@ impl Crew {
         let handles: Vec<&Handle> = waiting.iter().map(|member| &member.handle).collect();
         let gone = Handle::wait(&handles, patience);
         for (member, gone) in waiting.iter_mut().zip(gone) {
-            member.gone = gone;
+            // The handle tells of no end while threads are not reaped, which is up to who traces them.
+            member.gone = gone || is_dead(member);
         }
     }
+}
+
+/// Whether nothing of a process runs any more; its number is its own until it is reaped.
+fn is_dead(member: &Member) -> bool {
+    Stat::read(member.pid)
+        .is_some_and(|stat| stat.start_time == member.start_time && !stat.is_alive())
 }
 
 /// A descendant may be a session or an engine that only happened to be started here, or another user's.

@@ -32,6 +32,9 @@ pub struct Holder {
     /// What else a container publishes. What processes have beside the port is asked for when it is told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also_listens: Vec<OtherPort>,
+    /// A process below it, without a socket of its own on the port, at which somebody looks in a debugger.
+    #[serde(skip)]
+    pub debugged_below: Option<Debugged>,
 }
 
 /// A port that goes with the release of another one.
@@ -57,6 +60,7 @@ impl Holder {
             carries: Vec::new(),
             sharing: Vec::new(),
             also_listens: Vec::new(),
+            debugged_below: None,
         }
     }
 
@@ -219,6 +223,17 @@ pub struct Tracer {
     pub pid: u32,
     /// The kernel's short name.
     pub name: String,
+}
+
+/// A process that somebody debugs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Debugged {
+    /// Its pid.
+    pub pid: u32,
+    /// The kernel's short name.
+    pub name: String,
+    /// The debugger.
+    pub tracer: Tracer,
 }
 
 #[cfg(test)]

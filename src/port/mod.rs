@@ -14,6 +14,7 @@ mod descriptors;
 mod free;
 mod handle;
 pub mod holder;
+mod late;
 mod namesake;
 pub mod owner;
 pub(crate) mod proc_file;

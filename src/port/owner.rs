@@ -13,7 +13,7 @@ use crate::port::holder::{Holder, ListeningSocket, ProcessFacts, Who};
 use crate::port::process::{Stat, user_name};
 use crate::port::sockets::{self, Bound};
 use crate::port::survey::Survey;
-use crate::port::{protect, unit};
+use crate::port::{protect, steward, traced, unit};
 use crate::state::Held;
 
 pub(crate) use crate::port::descriptors::holding;
@@ -349,6 +349,9 @@ fn add(
     }
     let protected = protection(&who, container.as_deref());
     let mut holder = Holder::of(who, vec![socket.clone()], protected);
+    if let Who::Process(facts) = &holder.who {
+        holder.debugged_below = traced::below(facts.pid, sharing);
+    }
     holder.share(sharing);
     holders.push((holder, container));
 }
@@ -361,14 +364,21 @@ fn protection(who: &Who, container: Option<&str>) -> Option<String> {
         ));
     }
     match who {
-        Who::Process(facts) => protect::reason(facts),
+        Who::Process(facts) => protect::reason(facts).or_else(|| by_its_programs(facts)),
         // It is not its manager that is stopped.
         Who::Unit { name, .. } if unit::is_socket(name) => protect::reason_of_unit(name),
         Who::Unit { name, main } => protect::reason_of_unit(name)
             .or_else(|| main.as_deref().and_then(protect::reason))
+            .or_else(|| main.as_deref().and_then(steward::that_listens))
             .or_else(|| unit::protected_inside(name, main.as_deref())),
         Who::Container(_) | Who::Unknown { .. } | Who::Kernel => None,
     }
+}
+
+/// What wharf has started is told to end as a whole.
+fn by_its_programs(facts: &ProcessFacts) -> Option<String> {
+    let is_anybodys = facts.run_id.is_none();
+    is_anybodys.then(|| steward::that_listens(facts)).flatten()
 }
 
 /// An ancestor comes before its descendants: stopping workers first makes their master start new ones. A

@@ -8,11 +8,13 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::unistd::{SysconfVar, Uid, sysconf};
 use rustix::process::{Pid, test_kill_process};
 
+use crate::port::descriptors::on_threads;
 use crate::port::holder::{ProcessFacts, Tracer};
 use crate::port::proc_file;
 use crate::users;
@@ -77,14 +79,24 @@ impl Stat {
     }
 
     /// Whether it still runs code: a zombie only waits to be reaped, unless it is but the first thread that
-    /// has ended before the others.
+    /// has ended before the others. Those may be waiting for that, too, each by itself, where somebody traces them.
     pub(crate) fn is_alive(&self) -> bool {
         match self.state {
-            'Z' => self.threads > 1,
+            'Z' => self.threads > 1 && runs_a_thread(self.pid),
             'X' | 'x' => false,
             _ => true,
         }
     }
+}
+
+/// Whether a thread of a process runs code.
+fn runs_a_thread(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    tasks.into_iter().flatten().flatten().any(|task| {
+        let stat = proc_file::read(task.path().join("stat"));
+        let stat = stat.ok().and_then(|line| Stat::parse(&line));
+        stat.is_some_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
+    })
 }
 
 /// All processes of our pid namespace, as far as `/proc` shows them.
@@ -96,12 +108,19 @@ pub(crate) struct Table {
 impl Table {
     /// Reads them all; a process that ends meanwhile may be absent.
     pub(crate) fn read() -> Self {
+        let pids = pids();
+        let next = AtomicUsize::new(0);
+        // A file of each process: with hundreds that is milliseconds.
+        let parts = on_threads(pids.len(), || {
+            let mut part = Vec::new();
+            while let Some(pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                part.extend(Stat::read(*pid));
+            }
+            part
+        });
+        let all = parts.into_iter().flatten();
         Self {
-            processes: pids()
-                .into_iter()
-                .filter_map(Stat::read)
-                .map(|stat| (stat.pid, stat))
-                .collect(),
+            processes: all.map(|stat| (stat.pid, stat)).collect(),
         }
     }
 
@@ -256,6 +275,33 @@ fn tracer(status: &str) -> Option<Tracer> {
     let pid = field(status, "TracerPid:")?.trim().parse().ok()?;
     let name = Stat::read(pid).filter(|_| pid != 0)?.name;
     Some(Tracer { pid, name })
+}
+
+/// Who traces a process, if somebody does.
+pub(crate) fn tracer_of(pid: u32) -> Option<Tracer> {
+    tracer(&proc_file::read_text(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// The children of a process, of all its threads (`proc_tid_children(5)`).
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| proc_file::read_text(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            let pids = list.split_ascii_whitespace();
+            let pids: Vec<u32> = pids.filter_map(|pid| pid.parse().ok()).collect();
+            pids
+        })
+        .collect()
+}
+
+/// Whether a process acts upon a signal at all: not where it ignores it or keeps it waiting (`SigIgn`, `SigBlk`).
+pub(crate) fn takes(pid: u32, signal: rustix::process::Signal) -> Option<bool> {
+    let status = proc_file::read_text(format!("/proc/{pid}/status")).ok()?;
+    let bit = 1_u64 << (signal.as_raw() - 1);
+    let mask = |name: &str| u64::from_str_radix(field(&status, name)?.trim(), 16).ok();
+    Some((mask("SigIgn:")? | mask("SigBlk:")?) & bit == 0)
 }
 
 /// What follows a name in `/proc/PID/status` (`proc_pid_status(5)`).

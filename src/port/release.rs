@@ -15,13 +15,14 @@ use crate::port::crew::{Crew, Member};
 use crate::port::descriptors::Seat;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Table, process_facts};
-use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor, traced};
+use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor};
 
 pub use crate::port::consequences::{Consequences, consequences, consequences_of_each};
 pub use crate::port::describe::{after_a_stop, how_released};
 pub use crate::port::free::{
     Barrier, await_free, barrier, first_permitted, is_free, next_free, taken_again,
 };
+pub use crate::port::late::Late;
 pub use crate::port::unit::{how_started, stop_unit};
 
 /// How long a killed process may take to disappear.
@@ -42,8 +43,8 @@ pub struct Stopped {
     pub pids: Vec<u32>,
     /// Whether any of them had to be killed.
     pub killed: bool,
-    /// The debugger that kept the signal from it, in words, where it had to be killed for that.
-    pub held_by: Option<String>,
+    /// Who had to be killed because of what, where the grace was too short.
+    pub late: Option<Late>,
     /// Whether it lives on, without the port: nobody is killed for a port that he has let go of.
     pub lives: bool,
     /// From the first look to the proof that all are gone.
@@ -87,7 +88,7 @@ pub fn stop_process_with(
         supervisor: None,
         pids: Vec::new(),
         killed: false,
-        held_by: None,
+        late: None,
         lives: false,
         took: begin.elapsed(),
     };
@@ -129,7 +130,7 @@ pub fn stop_process_with(
     }
     crew.signal(signal).map_err(|_| not_permitted(holder))?;
     let mut killed = signal == Signal::KILL;
-    let mut held_by = None;
+    let mut late = None;
     if !crew.wait(signal, grace) {
         if !crew.is_gone(facts.pid) && !hold.is_left_to(&crew.pids(), claim)? {
             return Ok(Stopped {
@@ -140,8 +141,7 @@ pub fn stop_process_with(
             });
         }
         killed = true;
-        held_by = process_facts(facts.pid)
-            .and_then(|now| traced::debugger(&now).map(ToString::to_string));
+        late = Some(Late::of(facts.pid, &crew.left(), signal, grace));
         let end = Instant::now() + DEATH;
         loop {
             crew.grow(&Table::read());
@@ -160,7 +160,7 @@ pub fn stop_process_with(
         supervisor,
         pids: crew.pids(),
         killed,
-        held_by,
+        late,
         lives: false,
         took: begin.elapsed(),
     })

@@ -282,6 +282,7 @@ mod tests {
             carries: Vec::new(),
             sharing: Vec::new(),
             also_listens: Vec::new(),
+            debugged_below: None,
         };
         let held = serde_json::to_value(PortReport::of(&claim, &[unseen])).unwrap();
         let holder = &held["holders"][0];

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::port::holder::ProcessFacts;
 use crate::port::process::{Table, process_facts, variable};
+use crate::port::supervisor::{is_interactive, is_shell};
 use crate::port::tool::{self, tool};
 use crate::port::{describe, work};
 
@@ -132,6 +133,68 @@ fn kept(name: &str, steward: &ProcessFacts, others: &[String], pid: u32) -> (Str
     let who = format!("{name} (pid {}) keeps {others}", steward.pid);
     let command = own_command(name, steward, pid);
     (who, command.unwrap_or_else(|| format!("kill {pid}")))
+}
+
+/// Why a supervisor that has a port itself is not stopped for it: for a program (pm2's clusters, the sockets of circus),
+/// or for its own commands. What it keeps would end with it, or run without it from then on.
+pub(super) fn that_listens(facts: &ProcessFacts) -> Option<String> {
+    let name = tool(facts).filter(|name| is_steward(name))?;
+    let command = match name {
+        // It listens for the programs of its clusters, and for nothing else.
+        "pm2" | "PM2" => own_command(name, facts, facts.pid)?,
+        _ => command_that_ends(name, facts),
+    };
+    Some(format!(
+        "it keeps programs beside what has this port: {command}"
+    ))
+}
+
+/// How a supervisor itself is ended, with or without what it keeps.
+fn command_that_ends(name: &str, steward: &ProcessFacts) -> String {
+    let command = match name {
+        "supervisord" => format!("{} shutdown", supervisorctl(steward)),
+        "circusd" => "circusctl quit".to_owned(),
+        "process-compose" => "process-compose down".to_owned(),
+        "monit" => "monit quit".to_owned(),
+        "god" => "god terminate".to_owned(),
+        "eye" => "eye quit".to_owned(),
+        "bluepilld" => "bluepill quit".to_owned(),
+        _ => format!("kill {}", steward.pid),
+    };
+    let sudo = if steward.signalable { "" } else { "sudo " };
+    format!("{sudo}{command}")
+}
+
+/// As [`above`], of a process that is one, where its program has ended: it may take its time.
+pub(super) fn that_keeps(facts: &ProcessFacts) -> Option<String> {
+    let name = tool(facts).filter(|name| is_steward(name))?;
+    // Of no program: it is gone.
+    let command = own_command(name, facts, u32::MAX)?;
+    let pid = facts.pid;
+    Some(format!(
+        "{name} (pid {pid}) keeps it, and may start it again later than that: {command}"
+    ))
+}
+
+/// The supervisor above a process that starts it again, in words, and how that is told to leave it.
+pub(super) fn above(table: &Table, pid: u32) -> Option<String> {
+    let mut child = pid;
+    for ancestor in table.ancestors(pid) {
+        let facts = process_facts(ancestor.pid)?;
+        // What somebody has typed in a terminal is not in the supervisor's lists.
+        if is_interactive(&facts) && is_shell(&facts) {
+            return None;
+        }
+        if let Some(name) = tool(&facts).filter(|name| is_steward(name)) {
+            let command = own_command(name, &facts, child)?;
+            let pid = facts.pid;
+            return Some(format!(
+                "{name} (pid {pid}) keeps it and starts it again: {command}"
+            ));
+        }
+        child = ancestor.pid;
+    }
+    None
 }
 
 /// How a supervisor is told to stop one of its programs and to leave the others alone. `program` is one of that

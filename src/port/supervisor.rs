@@ -62,6 +62,9 @@ pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> Top {
             break;
         }
         let shares = sharing.contains(&ancestor.pid);
+        if tool(&facts).is_some_and(steward::is_steward) {
+            break;
+        }
         if !shares
             && (is_session_on_terminal(ancestor)
                 || work::has_other(table, &facts, child)
@@ -480,6 +483,29 @@ mod tests {
             (&["make", "serve"], Role::Script),
             (&["python3", "orchestra.py"], Role::Stranger),
             (&["vim", "nodemon"], Role::Stranger),
+            // The daemon of `forever start`.
+            (
+                &[
+                    "/usr/bin/node",
+                    "/usr/lib/node_modules/forever/bin/monitor",
+                    "ws.js",
+                ],
+                Role::Keeper,
+            ),
+            (&["node", "/home/dev/monitor.js", "8003"], Role::Stranger),
+            (
+                &["python3", "/home/dev/venv/bin/hupper", "-m", "app"],
+                Role::Keeper,
+            ),
+            (
+                &["python3", "/home/dev/venv/bin/pserve", "a.ini", "--reload"],
+                Role::Keeper,
+            ),
+            (
+                &["python3", "/home/dev/venv/bin/pserve", "a.ini"],
+                Role::Stranger,
+            ),
+            (&["watch", "-n", "60", "ws"], Role::Keeper),
         ] {
             assert_eq!(
                 role(&stat(0), &facts(command), None),

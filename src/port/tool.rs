@@ -30,6 +30,8 @@ pub(super) const KEEPERS: &[&str] = &[
     "rerun",
     "chokidar",
     "onchange",
+    "hupper",
+    "watch",
 ];
 
 /// Run one command and end with it.
@@ -138,7 +140,11 @@ pub(super) fn tool(facts: &ProcessFacts) -> Option<&str> {
             let directory = word.rsplit_once('/').map_or("", |(directory, _)| directory);
             let mut parts = directory.split('/');
             if parts.any(|part| PACKAGES.contains(&part)) {
-                let name = base(word);
+                let name = match base(word) {
+                    // What `forever start` leaves behind.
+                    "monitor" if directory.ends_with("/forever/bin") => "forever",
+                    name => name,
+                };
                 return [".js", ".cjs", ".mjs", ".py", ".rb"]
                     .iter()
                     .find_map(|extension| name.strip_suffix(extension))
@@ -199,8 +205,11 @@ pub(super) fn only_runs(name: &str, facts: &ProcessFacts) -> bool {
             .any(|word| word == "watch" || word == "--watch")
 }
 
-/// `node --watch`, `deno run --watch`, `bun --hot`.
+/// `node --watch`, `deno run --watch`, `bun --hot`, `pserve --reload`.
 pub(super) fn watches(facts: &ProcessFacts) -> bool {
+    if tool(facts) == Some("pserve") {
+        return facts.command.iter().any(|word| word == "--reload");
+    }
     let runtime = facts
         .command
         .first()

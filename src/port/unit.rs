@@ -264,7 +264,7 @@ pub fn stop_unit(holder: &Holder) -> Result<Stopped, PortError> {
         supervisor: None,
         pids: main.iter().map(|facts| facts.pid).collect(),
         killed: false,
-        held_by: None,
+        late: None,
         lives: false,
         took: begin.elapsed(),
     })

@@ -94,7 +94,9 @@ impl Holder {
             Who::Unit { .. } => true,
             Who::Process(facts) => {
                 self.service.is_none()
-                    && (facts.heads_namespace || traced::debugger(facts).is_some())
+                    && (facts.heads_namespace
+                        || traced::debugger(facts).is_some()
+                        || self.debugged_below.is_some())
             }
             Who::Container(_) | Who::Unknown { .. } | Who::Kernel => false,
         }
@@ -118,7 +120,9 @@ impl Holder {
             Who::Container(_) => None,
             Who::Process(facts) if facts.signalable && self.needs_flag() && !consent => {
                 let debugged = traced::debugger(facts).and_then(|_| traced::told(facts));
-                Some(debugged.unwrap_or_else(|| describe::ends_a_namespace(facts)))
+                let below = || self.debugged_below.as_ref().map(traced::told_of);
+                let reason = debugged.or_else(below);
+                Some(reason.unwrap_or_else(|| describe::ends_a_namespace(facts)))
             }
             Who::Process(facts) if facts.signalable => None,
             Who::Process(facts) => Some(format!(
@@ -233,6 +237,7 @@ mod tests {
             carries: Vec::new(),
             sharing: Vec::new(),
             also_listens: Vec::new(),
+            debugged_below: None,
         }
     }
 

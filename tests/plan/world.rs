@@ -155,6 +155,7 @@ pub(crate) fn python(port: u16, run_id: Option<&str>) -> Holder {
         carries: Vec::new(),
         sharing: Vec::new(),
         also_listens: Vec::new(),
+        debugged_below: None,
     }
 }
 
@@ -180,6 +181,7 @@ pub(crate) fn container(port: u16) -> Holder {
         carries: Vec::new(),
         sharing: Vec::new(),
         also_listens: Vec::new(),
+        debugged_below: None,
     }
 }
 

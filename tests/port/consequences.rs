@@ -36,6 +36,26 @@ fn the_other_ports_of_a_holder_and_of_what_ends_with_it_are_named() {
 }
 
 #[test]
+fn who_keeps_a_program_is_named_with_the_command_that_ends_that() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let words = [
+        &script(),
+        "watch",
+        "127.0.0.1",
+        &port.to_string(),
+        "supervisord",
+    ];
+    let steward = Actor::start_apart("perl", &words);
+    let said = consequences(&holders(&wanted), &wanted);
+    let expected = format!(
+        "supervisord (pid {}) keeps it and starts it again: supervisorctl stop PROGRAM (see supervisorctl status)",
+        steward.pid()
+    );
+    assert!(said.contains(&expected), "{said:?}");
+}
+
+#[test]
 fn what_a_supervisor_tears_down_is_named_with_its_ports() {
     let [port, second] = [(); 2].map(|()| free_port());
     let wanted = claim(port, &["127.0.0.1"]);

@@ -434,6 +434,28 @@ fn who_keeps_what_a_configuration_lists_is_not_stopped_for_one_program() {
 }
 
 #[test]
+fn who_keeps_programs_is_not_stopped_for_a_port_of_its_own() {
+    for (name, command) in [
+        (
+            "PM2 v7.0.4: God Daemon (/home/dev/.pm2)",
+            "pm2 stop NAME (see pm2 list)",
+        ),
+        ("supervisord", "supervisorctl shutdown"),
+        ("circusd", "circusctl quit"),
+    ] {
+        let port = free_port();
+        let wanted = claim(port, &["127.0.0.1"]);
+        let mut steward = Actor::play_as(name, &["serve", "127.0.0.1", &port.to_string()]);
+        let holder = only(&wanted);
+        let reason = holder.obstacle(true).unwrap();
+        assert!(reason.ends_with(command), "{name}: {reason}");
+        let refused = stop_process(&holder, &wanted, LONG).unwrap_err();
+        assert!(matches!(refused, PortError::Protected { .. }), "{refused}");
+        assert!(steward.is_alive(), "{name}");
+    }
+}
+
+#[test]
 fn an_editor_that_started_the_server_is_left_alone() {
     for name in ["nvim", "code", "emacs", "sshd: dev@pts/0"] {
         let port = free_port();

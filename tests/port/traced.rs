@@ -57,8 +57,9 @@ fn a_server_in_a_debugger_takes_a_persons_word_and_is_not_said_to_ignore_signals
     let stopped = stop_process(&found[0], &wanted, Duration::from_millis(300)).unwrap();
     await_free(&wanted, &found, LONG).unwrap();
     assert!(stopped.killed);
-    let held_by = format!("gdb (pid {})", debugger.pid());
-    assert_eq!(stopped.held_by, Some(held_by));
+    let reason = format!("gdb (pid {}) kept the signal from it", debugger.pid());
+    let late = stopped.late.unwrap();
+    assert_eq!((late.reason, late.others), (reason, Vec::new()));
     assert!(debugger.is_alive(), "the debugger itself goes on");
 }
 
@@ -78,5 +79,95 @@ fn who_only_looks_on_is_in_nobodys_way() {
     let stopped = stop_process(&found[0], &wanted, LONG).unwrap();
     await_free(&wanted, &found, LONG).unwrap();
     assert!(!stopped.killed);
-    assert_eq!(stopped.held_by, None);
+    assert_eq!(stopped.late, None);
+}
+
+/// A debugger of a server with two threads, which it does not reap.
+const OF_THREADS: &str = "import ctypes, os, signal, socket, sys, threading, time
+c = ctypes.CDLL(None)
+c.ptrace.argtypes = [ctypes.c_long] * 4
+c.prctl.argtypes = [ctypes.c_int] + [ctypes.c_char_p] + [ctypes.c_long] * 3
+port = int(sys.argv[1])
+server = os.fork()
+if not server:
+    c.ptrace(0, 0, 0, 0)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('127.0.0.1', port)); s.listen()
+    def second():
+        print('ready', os.getpid(), flush=True)
+        while True: time.sleep(600)
+    threading.Thread(target=second).start()
+    while True: time.sleep(600)
+c.prctl(15, b'gdb', 0, 0, 0)
+# The stop, the thread as the parent and as the child sees it (in either order).
+for _ in range(3):
+    pid, status = os.waitpid(-1, 0x40000000)
+    c.ptrace(0x4200, pid, 0, 8)
+    c.ptrace(7, pid, 0, 0)
+while True: time.sleep(600)
+";
+
+#[test]
+fn a_server_whose_threads_a_debugger_has_not_reaped_is_gone() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut command = Command::new("python3");
+    command.args(["-c", OF_THREADS, &port.to_string()]);
+    let mut debugger = Actor::start(command);
+    let found = holders(&wanted);
+    let stopped = stop_process(&found[0], &wanted, Duration::from_millis(300)).unwrap();
+    assert!(stopped.killed);
+    await_free(&wanted, &found, LONG).unwrap();
+    assert!(debugger.is_alive());
+}
+
+/// A debugger beside a server, of what that has started.
+const OF_A_WORKER: &str = "import ctypes, os, socket, sys, time
+c = ctypes.CDLL(None)
+c.ptrace.argtypes = [ctypes.c_long] * 4
+c.prctl.argtypes = [ctypes.c_int] + [ctypes.c_char_p] + [ctypes.c_long] * 3
+port = int(sys.argv[1])
+read, write = os.pipe()
+if not os.fork():
+    worker = os.fork()
+    if not worker:
+        while True: time.sleep(600)
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('127.0.0.1', port)); s.listen()
+    os.write(write, b'%d' % worker)
+    while True: time.sleep(600)
+worker = int(os.read(read, 20))
+c.prctl(15, b'gdb', 0, 0, 0)
+c.ptrace(16, worker, 0, 0)
+os.waitpid(worker, 0x40000000)
+c.ptrace(7, worker, 0, 0)
+print('ready', worker, flush=True)
+while True: time.sleep(600)
+";
+
+#[test]
+fn a_worker_in_a_debugger_takes_a_persons_word_and_its_master_is_not_said_to_ignore_signals() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let mut command = Command::new("python3");
+    command.args(["-c", OF_A_WORKER, &port.to_string()]);
+    let mut debugger = Actor::start(command);
+    let worker = debugger.words[0];
+    let found = holders(&wanted);
+    let said = consequences(&found, &wanted);
+    let gdb = format!("gdb (pid {})", debugger.pid());
+    let words = format!("{gdb} debugs python3 (pid {worker}), which ends with it: ");
+    assert!(said[0].starts_with(&words), "{said:?}");
+    assert!(found[0].needs_flag());
+    assert_eq!(found[0].obstacle(false).as_ref(), said.first());
+    assert_eq!(found[0].obstacle(true), None);
+    let stopped = stop_process(&found[0], &wanted, Duration::from_millis(300)).unwrap();
+    await_free(&wanted, &found, LONG).unwrap();
+    let late = stopped.late.unwrap();
+    assert_eq!(late.reason, format!("{gdb} kept the signal from it"));
+    assert_eq!(late.others, [format!("python3 (pid {worker})")]);
+    assert!(debugger.is_alive(), "the debugger itself goes on");
 }

@@ -16,7 +16,15 @@ struct Candidate {
 
 /// Reads links until each inode was met once, then compares all other open files with those.
 pub(super) fn by_comparison(pids: &[u32], inodes: &[u64]) -> Holding {
-    let mut candidates: Vec<Candidate> = pids.iter().filter_map(|pid| candidate(*pid)).collect();
+    let next = AtomicUsize::new(0);
+    let parts = on_threads(pids.len(), || {
+        let mut part = Vec::new();
+        while let Some(pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
+            part.extend(candidate(*pid));
+        }
+        part
+    });
+    let mut candidates: Vec<Candidate> = parts.into_iter().flatten().collect();
     // Most servers have few files open, and little is lost on those that are not it.
     candidates.sort_by_key(|candidate| candidate.open);
 

@@ -8,6 +8,7 @@ mod compare;
 mod comparison;
 mod links;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::port::process;
@@ -82,11 +83,15 @@ fn threads(processes: usize) -> usize {
         // The question alone costs as much as a few processes.
         return 1;
     }
-    std::thread::available_parallelism().map_or(1, |available| available.get().min(worth))
+    // It reads files of the control group.
+    static AVAILABLE: OnceLock<usize> = OnceLock::new();
+    let available = AVAILABLE
+        .get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    worth.min(*available)
 }
 
 /// Does `work` on as many threads as `processes` are worth, this one included.
-fn on_threads<T: Send>(processes: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
+pub(super) fn on_threads<T: Send>(processes: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads(processes))
             .map(|_| scope.spawn(&work))
