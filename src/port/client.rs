@@ -61,9 +61,14 @@ pub fn behind_clients(claim: &Claim, holders: &[Holder]) -> Vec<ProcessFacts> {
     found
 }
 
+/// Whether a process of this name is a client of an engine.
+pub(super) fn is_client(name: &str) -> bool {
+    CLIENTS.contains(&name) || COMPOSERS.contains(&name)
+}
+
 fn who_is_behind(stat: &Stat, about: &About<'_>) -> Option<ProcessFacts> {
     let is = |names: &[&str]| names.contains(&stat.name.as_str());
-    if is(CLIENTS) || is(COMPOSERS) {
+    if is_client(&stat.name) {
         let client = process_facts(stat.pid)?;
         let words: Vec<&str> = client.command.iter().map(String::as_str).collect();
         let deed = about.deed(&words, &client)?;

@@ -12,7 +12,7 @@ use crate::port::claim::Claim;
 use crate::port::free::Newcomer;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, process_facts, ticks_now};
-use crate::port::{PortError, describe, free, protect, steward, supervisor};
+use crate::port::{PortError, client, describe, free, protect, steward, supervisor};
 
 /// How long is watched: a pause of a second, and the start of a slow server after it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -25,6 +25,9 @@ const DOOR_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A shell takes its terminal back, and a wrapper ends, before this: nothing is said for so short a time.
 const UNSAID: Duration = Duration::from_millis(250);
+
+/// How long a client of an engine may take to end after its container has.
+const LINGERING: Duration = Duration::from_secs(1);
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -54,6 +57,7 @@ pub fn watch(
     waiting: impl FnOnce(&str),
 ) -> Result<(), PortError> {
     let begin = Instant::now();
+    let mut quiet_since = begin;
     let mut waiting = Some(waiting);
     let is_daemon = before.iter().any(was_left_to_the_system);
     loop {
@@ -80,8 +84,14 @@ pub fn watch(
                 let nobody = "who started the holder is not known any more";
                 (STRANGER_PATIENCE, nobody.to_owned())
             }
+            // It reads the next command when the client of the engine has ended.
+            None if elapsed < LINGERING && behind.iter().any(waits_for_a_client) => {
+                quiet_since = Instant::now();
+                thread::sleep(PAUSE);
+                continue;
+            }
             // Between two commands of a loop a shell looks as it does at its prompt.
-            None if elapsed < UNSAID && is_shell_left(before) => {
+            None if quiet_since.elapsed() < UNSAID && is_shell_left(before, behind) => {
                 thread::sleep(PAUSE);
                 continue;
             }
@@ -132,8 +142,23 @@ fn was_left_to_the_system(holder: &Holder) -> bool {
     }
 }
 
-/// Whether a holder was started by a shell that is still there.
-fn is_shell_left(before: &[Holder]) -> bool {
+/// Whether a client of an engine has the terminal of a shell that called it.
+fn waits_for_a_client(shell: &ProcessFacts) -> bool {
+    let stat = Stat::read(shell.pid).filter(|stat| stat.start_time == shell.start_time);
+    let foreground = stat.and_then(|stat| u32::try_from(stat.foreground).ok());
+    let foreground = foreground.and_then(Stat::read);
+    foreground.is_some_and(|it| it.parent == shell.pid && client::is_client(&it.name))
+}
+
+/// Whether a holder was started by a shell that is still there, or a shell waited for a container.
+fn is_shell_left(before: &[Holder], behind: &[ProcessFacts]) -> bool {
+    let is_left = |facts: &ProcessFacts| {
+        supervisor::is_shell(facts)
+            && Stat::read(facts.pid).is_some_and(|stat| stat.start_time == facts.start_time)
+    };
+    if behind.iter().any(is_left) {
+        return true;
+    }
     before.iter().any(|holder| match &holder.who {
         Who::Process(facts) => facts
             .ancestors

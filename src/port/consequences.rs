@@ -116,7 +116,7 @@ impl<'a> View<'a> {
             lines.push(describe::ends_a_namespace(facts));
         }
         let top = supervisor::topmost(table, facts.pid, &sharing);
-        lines.extend(stopped_first(facts, top, &sharing));
+        lines.extend(stopped_first(table, facts, top, &sharing));
         lines.extend(steward::above(table, facts.pid));
         let of = |pid: u32| table.get(pid).map(|stat| stat.session);
         let sessions: BTreeSet<u32> = [facts.pid, top.pid].into_iter().filter_map(of).collect();
@@ -234,10 +234,15 @@ fn in_words(what: &str, ports: &[OtherPort]) -> Option<String> {
 
 /// Who would be stopped before a process that has the claim, in words with the reason; `None` if it would be the first
 /// itself.
-fn stopped_first(facts: &ProcessFacts, top: supervisor::Top, sharing: &[u32]) -> Option<String> {
+fn stopped_first(
+    table: &Table,
+    facts: &ProcessFacts,
+    top: supervisor::Top,
+    sharing: &[u32],
+) -> Option<String> {
     // A master is a holder itself, and told as such.
     let is_other = top.pid != facts.pid && !sharing.contains(&top.pid);
-    let first = process_facts(top.pid).filter(|_| is_other)?;
+    let first = table.facts(top.pid).filter(|_| is_other)?;
     let reason = if top.starts_again {
         "it would start it again"
     } else {

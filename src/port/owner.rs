@@ -71,8 +71,8 @@ pub fn look_up_to(depth: Depth, claims: &[Claim]) -> Result<LookUp, PortError> {
     let mut blocked = Vec::new();
     let mut in_use = Vec::new();
     let survey = Survey::of(claims)?;
-    for claim in claims {
-        let Some(found) = survey.blockers(claim, depth)? else {
+    for (claim, found) in claims.iter().zip(scene.survey(depth, claims, &survey)?) {
+        let Some(found) = found else {
             continue;
         };
         if found.is_empty() {
@@ -150,6 +150,34 @@ impl Scene {
         }
     }
 
+    /// The sockets that keep each claim from being had. Where the kernel walks all sockets for that, the processes of
+    /// those that listen are looked for meanwhile: each takes milliseconds on a busy machine.
+    fn survey(
+        &mut self,
+        depth: Depth,
+        claims: &[Claim],
+        survey: &Survey,
+    ) -> Result<Vec<Option<Vec<Bound>>>, PortError> {
+        let ask = || {
+            let found = claims.iter().map(|claim| survey.blockers(claim, depth));
+            found.collect::<Result<Vec<_>, _>>()
+        };
+        let listening = if depth == Depth::Bound {
+            survey.listening_on(claims)?
+        } else {
+            Vec::new()
+        };
+        if listening.is_empty() {
+            return ask();
+        }
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(ask);
+            self.resolve(depth, listening.iter());
+            // A thread that panicked has found nothing.
+            asked.join().unwrap_or_else(|_| ask())
+        })
+    }
+
     /// Finds the processes of all sockets: everywhere in one pass, or, where one holder is enough, first in the
     /// cgroups the sockets were made in. A socket that was passed on has holders in other cgroups, too.
     fn resolve<'a>(&mut self, depth: Depth, found: impl Iterator<Item = &'a Bound>) {
@@ -180,7 +208,7 @@ impl Scene {
             return;
         }
         let Holding { pairs, denied } = holding(&everywhere, None);
-        self.denied = denied;
+        self.denied = self.denied.max(denied);
         for (inode, pid) in pairs {
             self.pids.entry(inode).or_default().push(pid);
         }

@@ -2,6 +2,7 @@
 //!
 //! Reads one process at a time, or the `stat` lines of all where a tree is needed; never signals.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -103,6 +104,8 @@ fn runs_a_thread(pid: u32) -> bool {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     processes: BTreeMap<u32, Stat>,
+    /// What was asked about them since.
+    facts: RefCell<BTreeMap<u32, Option<ProcessFacts>>>,
 }
 
 impl Table {
@@ -121,7 +124,22 @@ impl Table {
         let all = parts.into_iter().flatten();
         Self {
             processes: all.map(|stat| (stat.pid, stat)).collect(),
+            facts: RefCell::default(),
         }
+    }
+
+    /// The facts of one of them, asked for once; `None` if it is gone, or its pid names another one by now.
+    pub(crate) fn facts(&self, pid: u32) -> Option<ProcessFacts> {
+        let stat = self.get(pid)?;
+        let mut known = self.facts.borrow_mut();
+        let facts = known.entry(pid).or_insert_with(|| {
+            let above = |_: &Stat| {
+                let above = self.ancestors(pid).into_iter();
+                above.map(|stat| (stat.pid, stat.name.clone())).collect()
+            };
+            facts_with(pid, above).filter(|facts| facts.start_time == stat.start_time)
+        });
+        facts.clone()
     }
 
     pub(crate) fn get(&self, pid: u32) -> Option<&Stat> {
@@ -186,6 +204,13 @@ pub(crate) fn pids() -> Vec<u32> {
 
 /// The facts of one process; `None` if it is gone (or its pid names another process by now).
 pub fn process_facts(pid: u32) -> Option<ProcessFacts> {
+    facts_with(pid, ancestors)
+}
+
+fn facts_with(
+    pid: u32,
+    ancestors: impl FnOnce(&Stat) -> Vec<(u32, String)>,
+) -> Option<ProcessFacts> {
     let stat = Stat::read(pid)?;
     let directory = PathBuf::from(format!("/proc/{pid}"));
     let uid = fs::metadata(&directory).ok()?.uid();

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::port::holder::ProcessFacts;
-use crate::port::process::{Table, process_facts, variable};
+use crate::port::process::{Table, variable};
 use crate::port::supervisor::{is_interactive, is_shell};
 use crate::port::tool::{self, tool};
 use crate::port::{describe, work};
@@ -59,7 +59,7 @@ fn ends_all(name: &str, facts: &ProcessFacts) -> bool {
 pub(crate) fn ends_with_it(table: &Table, holder: u32) -> Option<(String, Vec<u32>)> {
     let mut child = holder;
     for ancestor in table.ancestors(holder) {
-        let facts = process_facts(ancestor.pid)?;
+        let facts = table.facts(ancestor.pid)?;
         let others = work::others(table, &facts, child);
         // Some have a process of their own kind above each program.
         if let Some(name) = tool(&facts).filter(|name| ends_all(name, &facts))
@@ -89,7 +89,7 @@ pub(super) fn of_unit(
         if !members.contains(&ancestor.pid) {
             break;
         }
-        let facts = process_facts(ancestor.pid)?;
+        let facts = table.facts(ancestor.pid)?;
         let found = tool(&facts);
         let others = work::others(table, &facts, child);
         if let Some(name) =
@@ -118,7 +118,7 @@ pub(super) fn of_unit(
         .iter()
         .filter(|pid| !is_below(**pid))
         .find_map(|pid| {
-            let facts = process_facts(*pid)?;
+            let facts = table.facts(*pid)?;
             let name = tool(&facts).filter(|name| is_steward(name))?;
             Some(kept(name, &facts, &[], main.pid))
         })
@@ -180,7 +180,7 @@ pub(super) fn that_keeps(facts: &ProcessFacts) -> Option<String> {
 pub(super) fn above(table: &Table, pid: u32) -> Option<String> {
     let mut child = pid;
     for ancestor in table.ancestors(pid) {
-        let facts = process_facts(ancestor.pid)?;
+        let facts = table.facts(ancestor.pid)?;
         // What somebody has typed in a terminal is not in the supervisor's lists.
         if is_interactive(&facts) && is_shell(&facts) {
             return None;

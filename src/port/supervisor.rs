@@ -55,7 +55,7 @@ pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> Top {
     let mut child = holder;
     let mut goes_on = false;
     for ancestor in table.ancestors(holder) {
-        let Some(facts) = process_facts(ancestor.pid) else {
+        let Some(facts) = table.facts(ancestor.pid) else {
             break;
         };
         if !facts.signalable || protect::reason(&facts).is_some() {
@@ -72,7 +72,7 @@ pub(crate) fn topmost(table: &Table, holder: u32, sharing: &[u32]) -> Top {
         {
             break;
         }
-        let below = process_facts(child);
+        let below = table.facts(child);
         let role = role(ancestor, &facts, below.as_ref());
         match role {
             Role::Keeper => goes_on = false,
@@ -181,7 +181,7 @@ fn explain(before: &[Holder], new: &ProcessFacts) -> (String, Option<String>) {
         if ancestor.pid == 1 {
             break;
         }
-        let Some(facts) = process_facts(ancestor.pid) else {
+        let Some(facts) = table.facts(ancestor.pid) else {
             break;
         };
         if let Some(project) = kept_by_wharf(&facts) {
@@ -195,7 +195,7 @@ fn explain(before: &[Holder], new: &ProcessFacts) -> (String, Option<String>) {
             child = ancestor.pid;
             continue;
         }
-        let below = process_facts(child);
+        let below = table.facts(child);
         let role = role(ancestor, &facts, below.as_ref());
         let looping = is_shell(&facts)
             && shell_text(&facts).is_some_and(|text| shell_loop::restarts(&text, below.as_ref()));

@@ -73,6 +73,15 @@ impl Survey {
         Ok(None)
     }
 
+    /// Those that listen where the claims want to, as far as that is asked port by port.
+    pub(super) fn listening_on(&self, claims: &[Claim]) -> Result<Vec<Bound>, PortError> {
+        if !self.listed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = claims.iter().map(sockets::listening);
+        Ok(found.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
     fn listening(&self, claim: &Claim) -> Result<Vec<Bound>, PortError> {
         let Some(by_port) = self.listed.get(&claim.protocol) else {
             return sockets::listening(claim);

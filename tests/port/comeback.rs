@@ -1,6 +1,7 @@
 //! Holders that are started again after their port was released.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Barrier};
@@ -10,6 +11,7 @@ use wharf::port::PortError;
 use wharf::port::claim::Claim;
 use wharf::port::comeback::{Moment, watch};
 use wharf::port::holder::Holder;
+use wharf::port::owner::process_facts;
 use wharf::port::release::{await_free, consequences, is_free, stop_process};
 
 use super::stage::{Actor, claim, facts, free_port, holders, is_alive, pids, script};
@@ -124,8 +126,33 @@ fn typed(line: &str) -> Actor {
     command.args(["script", "-qfc", shell, "/dev/null"]);
     let mut terminal = Actor::start(command);
     terminal.say(line);
-    terminal.hear();
+    terminal.words = terminal.hear();
     terminal
+}
+
+#[test]
+fn a_loop_on_a_terminal_is_met_while_a_client_lingers() {
+    let port = free_port();
+    let wanted = claim(port, &["127.0.0.1"]);
+    let directory = tempfile::tempdir().unwrap();
+    let client = directory.path().join("docker");
+    fs::write(&client, "#!/bin/sh\necho ready $PPID\nsleep 0.4\n").unwrap();
+    fs::set_permissions(&client, fs::Permissions::from_mode(0o755)).unwrap();
+    let client = client.display();
+    let server = format!("perl {} serve 127.0.0.1 {port}", script());
+    let terminal = typed(&format!("while :; do {client}; {server}; done"));
+    let shell = process_facts(terminal.words[0]).unwrap();
+    // What was there before is told by the clock of the kernel's ticks.
+    let uptime = || fs::read("/proc/uptime").unwrap();
+    for _ in 0..2 {
+        let before = uptime();
+        while uptime() == before {}
+    }
+    let result = watch(&wanted, &[], &[shell], Moment::now(), |_| {});
+    assert!(
+        matches!(result, Err(PortError::TakenAgain { .. })),
+        "{result:?}"
+    );
 }
 
 #[test]
