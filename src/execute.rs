@@ -187,8 +187,9 @@ pub async fn execute_until<B: Backend>(
     let mut waiting: Vec<&Step> = plan.steps.iter().collect();
     let mut running = FuturesUnordered::new();
     // What others wait for begins at once, also where many steps of a moment each are due: those follow while it
-    // comes up.
+    // comes up. And what can start does so before all others are made.
     let mut own = FuturesUnordered::new();
+    let mut making = FuturesUnordered::new();
     loop {
         let goes_on = report.failed.is_empty() && !halt.is_set();
         if goes_on && !halt.is_held() {
@@ -199,21 +200,26 @@ pub async fn execute_until<B: Backend>(
                 if due {
                     at_work += usize::from(works);
                     changing += usize::from(!can_be_cut_off(step));
-                    let all = if step.action.is_own() { &own } else { &running };
+                    let all = match &step.action {
+                        action if action.is_own() => &own,
+                        Action::Create(_) => &making,
+                        _ => &running,
+                    };
                     all.push(perform(step, backend, made, events, halt));
                 }
                 !due
             });
         }
-        if !own.is_empty() {
-            // Steps that never wait would leave no time for what it waits for.
-            tokio::task::yield_now().await;
-        }
+        // Steps that never wait would leave no time for what others wait for. Not over before the runtime has looked for
+        // news, whatever else polls us until then: what shows the steps does after each of them.
+        let turn = FuturesUnordered::from_iter([tokio::task::yield_now()]);
+        drop(turn.into_future().await);
         halt.note(changing == 0);
         let ended = tokio::select! {
             biased;
             Some(ended) = own.next() => Some(ended),
             Some(ended) = running.next() => Some(ended),
+            Some(ended) = making.next() => Some(ended),
             () = halt.gone(), if goes_on && halt.is_held() => continue,
             else => None,
         };

@@ -21,7 +21,7 @@ use nix::unistd::ForkResult;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
-use rustix::process::{Rlimit, WaitOptions, WaitStatus};
+use rustix::process::{Pid, PidfdFlags, Rlimit, WaitOptions, WaitStatus, pidfd_open};
 use rustix::pty::OpenptFlags;
 use serde::{Deserialize, Serialize};
 
@@ -65,24 +65,28 @@ pub(super) struct Order<'a> {
 /// What the keeper says at once; everything later it notes.
 #[derive(Debug, Serialize, Deserialize)]
 enum Report {
-    Started { main: ProcessId },
+    Started { keeper: ProcessId, main: ProcessId },
     Failed { failure: Failure },
 }
 
 /// A keeper that has not reported yet.
 #[derive(Debug)]
 pub(super) struct Starting {
-    keeper: ProcessId,
+    pid: u32,
+    /// Its end, where there is a descriptor left for that.
+    end: Option<OwnedFd>,
     report: File,
     /// The pipes of the run.
     held: Vec<File>,
 }
 
 /// A run that has begun.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Begun {
     /// `None` where it was killed on the way.
     pub(super) keeper: Option<ProcessId>,
+    /// The end of the keeper, where that is at hand.
+    pub(super) end: Option<OwnedFd>,
     pub(super) main: ProcessId,
 }
 
@@ -186,7 +190,7 @@ pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> 
         .map_err(|error| state("cannot make a pipe", &error.into()))?;
     // What the child would write out a second time.
     drop(io::stdout().flush());
-    let pid = match fork().map_err(|error| state("cannot start a keeper", &error.into()))? {
+    let child = match fork().map_err(|error| state("cannot start a keeper", &error.into()))? {
         ForkResult::Child => {
             drop(read);
             keep(order, outfit, &lock, File::from(write));
@@ -196,9 +200,11 @@ pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> 
     let held = outfit.streams.recorder.into_pipes();
     // The rest is the keeper's alone from now on.
     drop(lock);
-    let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
     Ok(Starting {
-        keeper: ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 }),
+        pid: u32::try_from(child.as_raw()).unwrap_or_default(),
+        // Nobody else can have the pid before we have collected this one, so nothing needs to be compared.
+        end: Pid::from_raw(child.as_raw())
+            .and_then(|child| pidfd_open(child, PidfdFlags::empty()).ok()),
         report: File::from(read),
         held,
     })
@@ -207,7 +213,7 @@ pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> 
 impl Starting {
     /// The keeper's pid.
     pub(super) fn pid(&self) -> u32 {
-        self.keeper.pid
+        self.pid
     }
 
     /// Readable when the keeper has reported.
@@ -228,8 +234,9 @@ impl Starting {
             .read_to_end(&mut text)
             .map_err(|error| state("cannot hear the keeper", &error))?;
         match serde_json::from_slice(&text) {
-            Ok(Report::Started { main }) => Ok(Some(Begun {
-                keeper: Some(self.keeper),
+            Ok(Report::Started { keeper, main }) => Ok(Some(Begun {
+                keeper: Some(keeper),
+                end: self.end,
                 main,
             })),
             Ok(Report::Failed { failure }) => Err(failure),
@@ -253,6 +260,8 @@ fn keep(order: &Order<'_>, outfit: Outfit, lock: &File, report: File) -> ! {
 struct Kept {
     notebook: Notebook,
     recorder: Recorder,
+    /// Ourselves.
+    keeper: ProcessId,
     main: ProcessId,
     /// What is typed and where it goes, for a service with a terminal.
     typed: Option<(File, File)>,
@@ -271,7 +280,10 @@ fn attend(order: &Order<'_>, outfit: Outfit, lock: &File, mut report: File) {
             start(order, outfit)
         });
     let said = match &begun {
-        Ok((_, kept)) => Report::Started { main: kept.main },
+        Ok((_, kept)) => Report::Started {
+            keeper: kept.keeper,
+            main: kept.main,
+        },
         Err(failure) => Report::Failed {
             failure: failure.clone(),
         },
@@ -316,6 +328,7 @@ fn start(order: &Order<'_>, outfit: Outfit) -> Result<(SignalFd, Kept), Failure>
             let kept = Kept {
                 notebook,
                 recorder: streams.recorder,
+                keeper: me,
                 main,
                 typed: streams.typed,
             };

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Command;
+use tokio::sync::Semaphore;
 
 use super::dirs::{Dirs, ProjectDir, failed};
 use super::protocol::{Card, Greeting, PROTOCOL, Reply, Request};
@@ -31,6 +32,10 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How often a supervisor that vanishes is replaced before the command gives up.
 const ATTEMPTS: usize = 4;
+
+/// Starts that are asked for at a time. Each has a connection, and whatever the supervisor has open is copied for each
+/// keeper and closed there again; it has more than enough to do with these.
+const STARTS: usize = 16;
 
 /// One connection.
 #[derive(Debug)]
@@ -69,6 +74,8 @@ pub(super) struct Client {
     pub(super) dirs: Dirs,
     binary: PathBuf,
     idle: RefCell<BTreeMap<String, Vec<Connection>>>,
+    /// Who may ask for a start.
+    starts: Semaphore,
     /// What the user should know and no error says.
     notes: RefCell<Vec<String>>,
     /// What was to be said before.
@@ -90,6 +97,7 @@ impl Client {
             dirs,
             binary,
             idle: RefCell::default(),
+            starts: Semaphore::new(STARTS),
             notes: RefCell::default(),
             told: RefCell::default(),
         }
@@ -109,6 +117,12 @@ impl Client {
         request: &Request,
     ) -> Result<Option<String>, BackendError> {
         let mut last = None;
+        let _turn = if matches!(request, Request::Start { .. }) {
+            // Never closed.
+            self.starts.acquire().await.ok()
+        } else {
+            None
+        };
         for _ in 0..ATTEMPTS {
             let mut connection = match self.pooled(project) {
                 Some(connection) => connection,

@@ -8,6 +8,8 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -22,6 +24,54 @@ const SWITCH: &str = "/etc/nsswitch.conf";
 
 /// Where a name service cache daemon is asked, which knows the machine's hosts file and not ours.
 const CACHES: [&str; 2] = ["/run/nscd", "/var/run/nscd"];
+
+/// How long what was found on the machine counts: services that start together need it looked up once.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// What the machine has of all this.
+#[derive(Debug)]
+struct Machine {
+    hosts: CString,
+    /// What `nsswitch.conf` is to say, where it says something else, and where that is.
+    switch: Option<(String, CString)>,
+    /// Directories of caches.
+    hidden: Vec<CString>,
+}
+
+impl Machine {
+    fn now() -> io::Result<Arc<Self>> {
+        static LAST: Mutex<Option<(Instant, Arc<Machine>)>> = Mutex::new(None);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, machine)) = &*last
+            && at.elapsed() < RECENT
+        {
+            return Ok(Arc::clone(machine));
+        }
+        let machine = Arc::new(Self::look()?);
+        *last = Some((Instant::now(), Arc::clone(&machine)));
+        Ok(machine)
+    }
+
+    fn look() -> io::Result<Self> {
+        let switch = fs::read_to_string(SWITCH).ok();
+        let switch = switch
+            .and_then(|text| files_first(&text))
+            .map(|changed| Ok::<_, io::Error>((changed, c_path(&fs::canonicalize(SWITCH)?)?)))
+            .transpose()?;
+        let caches = CACHES.iter().filter_map(|path| fs::canonicalize(path).ok());
+        let mut hidden: Vec<PathBuf> = caches.collect();
+        hidden.dedup();
+        Ok(Self {
+            // A link leads to what the mount would otherwise replace.
+            hosts: c_path(&fs::canonicalize(HOSTS)?)?,
+            switch,
+            hidden: hidden
+                .iter()
+                .map(|path| c_path(path))
+                .collect::<io::Result<_>>()?,
+        })
+    }
+}
 
 /// What is entered.
 #[derive(Clone, Debug)]
@@ -41,21 +91,13 @@ impl Hosts {
     /// # Errors
     /// No `/etc/hosts`, or a file that cannot be written.
     pub fn new(file: &Path) -> io::Result<Self> {
-        // A link leads to what the mount would otherwise replace.
-        let hosts = fs::canonicalize(HOSTS)?;
-        let mut over = vec![(c_path(file)?, c_path(&hosts)?)];
-        if let Ok(text) = fs::read_to_string(SWITCH)
-            && let Some(changed) = files_first(&text)
-        {
+        let machine = Machine::now()?;
+        let mut over = vec![(c_path(file)?, machine.hosts.clone())];
+        if let Some((changed, switch)) = &machine.switch {
             let beside = file.with_extension("nsswitch");
             fs::write(&beside, changed)?;
-            over.push((c_path(&beside)?, c_path(&fs::canonicalize(SWITCH)?)?));
+            over.push((c_path(&beside)?, switch.clone()));
         }
-        let mut hidden: Vec<PathBuf> = CACHES
-            .iter()
-            .filter_map(|path| fs::canonicalize(path).ok())
-            .collect();
-        hidden.dedup();
         let ids = (!geteuid().is_root()).then(|| {
             let (uid, gid) = (geteuid(), getegid());
             (
@@ -65,10 +107,7 @@ impl Hosts {
         });
         Ok(Self {
             over,
-            hidden: hidden
-                .iter()
-                .map(|path| c_path(path))
-                .collect::<io::Result<_>>()?,
+            hidden: machine.hidden.clone(),
             ids,
         })
     }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::OnceLock;
@@ -190,11 +190,24 @@ pub fn boot_id() -> &'static str {
     })
 }
 
+/// Fills a short buffer, which the kernel does as a whole (`getrandom(2)`).
+#[expect(unsafe_code, reason = "the system call has no safe interface here")]
+fn random(bytes: &mut [u8]) -> io::Result<()> {
+    // SAFETY: writes at most as many bytes as there are.
+    let count = unsafe { nix::libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    let count = nix::errno::Errno::result(count)?;
+    if usize::try_from(count) == Ok(bytes.len()) {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::Interrupted.into())
+    }
+}
+
 /// A new run id: 128 random bits as hex.
 pub fn new_run_id() -> io::Result<String> {
     use std::fmt::Write;
     let mut bytes = [0_u8; 16];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    random(&mut bytes)?;
     Ok(bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");

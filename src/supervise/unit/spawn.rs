@@ -78,7 +78,11 @@ impl Unit {
         self.find_keeper(&run_id).ok()?;
         let main = self.record.process().or_else(|| unnoted(&run_id))?;
         let keeper = self.record.keeper();
-        Some(Begun { keeper, main })
+        Some(Begun {
+            keeper,
+            end: None,
+            main,
+        })
     }
 
     fn spawn_failed(&mut self, failure: &Failure, around: &mut Surroundings) {
@@ -148,7 +152,7 @@ impl Unit {
         self.known.clear();
         self.main = Some(begun.main);
         self.keeper = begun.keeper.and_then(|id| {
-            let end = id.open()?;
+            let end = begun.end.or_else(|| id.open())?;
             Some(Held { id, end })
         });
         self.held = held;
