@@ -189,7 +189,10 @@ fn option(name: &str, value: String, env: &mut Env) -> Result<()> {
     let (variable, value) = match name {
         "--config" => ("DOCKER_CONFIG", value),
         "-c" | "--context" => {
-            env.variables.remove("DOCKER_HOST");
+            // That one is what the variable says.
+            if value != "default" {
+                env.variables.remove("DOCKER_HOST");
+            }
             ("DOCKER_CONTEXT", value)
         }
         "-H" | "--host" => {

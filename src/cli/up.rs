@@ -497,6 +497,14 @@ fn foreground(context: &Context, args: &Args, project: &Project) -> Result<Foreg
         .filter(|name| wanted(name))
         .cloned()
         .collect();
+    let attach = (shown.len() < project.services.len()).then_some(shown);
+    // As Docker Compose has it: whose output nobody sees is not stayed for.
+    let awaited = match &attach {
+        Some(shown) if shown.is_empty() => {
+            (!args.services.is_empty()).then(|| args.services.iter().cloned().collect())
+        }
+        shown => shown.clone(),
+    };
     Ok(Foreground {
         abort: if args.abort_on_container_failure {
             Abort::OnFailure
@@ -507,12 +515,12 @@ fn foreground(context: &Context, args: &Args, project: &Project) -> Result<Foreg
         },
         exit_code_from: args.exit_code_from.clone(),
         timeout: args.timeout,
-        attach: (shown.len() < project.services.len()).then_some(shown),
+        attach,
         timestamps: args.timestamps,
         no_prefix: args.no_log_prefix,
         no_colour: args.no_color,
         quiet: args.quiet(),
-        awaited: (!args.services.is_empty()).then(|| args.services.iter().cloned().collect()),
+        awaited,
         menu: menu(context, args.menu),
         watch: args.watch,
         handshake: None,

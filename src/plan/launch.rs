@@ -288,12 +288,15 @@ impl Launcher<'_> {
         needs: &[StepId],
     ) -> Option<StepId> {
         let all = self.launching.preparations.get(&instance.service)?;
-        if !of_service(self.chosen, &instance.service).all(never_ran) {
+        if !never_ran(instance) {
             return None;
         }
+        let is_first_run = of_service(self.chosen, &instance.service).all(never_ran);
+        let due = all.iter().filter(|it| is_first_run || it.per_replica);
+        let all: Vec<Preparation> = due.cloned().collect();
         let (target, cause) = (existing(instance), Cause::Requested(self.why));
         self.prepared
-            .add(plan, all, (&target, instance.number), needs, &cause)
+            .add(plan, &all, (&target, instance.number), needs, &cause)
     }
 
     /// The starts so far of those that may get a port which this one may get, too.

@@ -23,6 +23,7 @@ pub mod images;
 pub mod launch;
 pub mod links;
 mod makings;
+mod notes;
 mod order;
 mod orphans;
 mod own_ports;

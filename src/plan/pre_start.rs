@@ -74,12 +74,16 @@ impl Planner<'_> {
         let service = &decided.service;
         let once = self.inputs.policy.once.as_ref();
         let is_once = once.is_some_and(|once| once.service.name == service.name);
-        if service.pre_start.is_empty() || is_once || !is_first_run(decided) {
+        if service.pre_start.is_empty() || is_once {
             return None;
+        }
+        let mut all = preparations(self.inputs.project, service);
+        if !is_first_run(decided) {
+            // A replica more has what is done for each still before it.
+            all.retain(|preparation| preparation.per_replica);
         }
         let mut needs = needs.to_vec();
         needs.extend(self.gates(service, decided.backend));
-        let all = preparations(self.inputs.project, service);
         let cause = Cause::Requested(PRE_START);
         self.prepared
             .add(&mut self.plan, &all, (target, number), &needs, &cause)
@@ -99,20 +103,6 @@ impl Planner<'_> {
             step.needs.dedup();
         }
     }
-
-    /// Says what is in the files and is not done.
-    pub(super) fn unprepared(&mut self) {
-        for (name, decided) in self.decided {
-            let all = preparations(self.inputs.project, &decided.service);
-            let left_out = all.iter().filter(|it| !it.runs_as(decided.backend)).count();
-            if left_out > 0 && decided.renews() && is_first_run(decided) {
-                self.plan.notes.push(format!(
-                    "service `{name}`: {left_out} of its pre_start commands are for an image of their own, so they \
-                     are not run for a local process"
-                ));
-            }
-        }
-    }
 }
 
 /// What is to be done before an instance of a service runs for the first time.
@@ -129,7 +119,7 @@ pub(crate) fn preparations(project: &Project, service: &Arc<Service>) -> Vec<Pre
 }
 
 /// Whether no instance that stays, or is started again, has run as the service is declared now.
-fn is_first_run(decided: &Decided<'_>) -> bool {
+pub(super) fn is_first_run(decided: &Decided<'_>) -> bool {
     decided.decisions.iter().all(|decision| match decision {
         Decision::Create { .. } | Decision::Drop(..) => true,
         Decision::Start(instance) => never_ran(instance),

@@ -41,9 +41,7 @@ pub(super) fn follow(inputs: &Inputs<'_>, all: &mut BTreeMap<String, Decided<'_>
         let made = Names::of(project, all, |decision| {
             matches!(decision, Decision::Create { .. })
         });
-        let restarted = Names::of(project, all, |decision| {
-            matches!(decision, Decision::Create { .. } | Decision::Restart(..))
-        });
+        let restarted = restarted(all);
         let started = Names::of(project, all, |decision| {
             !matches!(
                 decision,
@@ -57,7 +55,7 @@ pub(super) fn follow(inputs: &Inputs<'_>, all: &mut BTreeMap<String, Decided<'_>
                 let mut services = service.shares_with();
                 let mut containers = service.containers_shared();
                 services
-                    .find(|name| names.services.contains(*name))
+                    .find(|name| names.homes.contains(*name))
                     .or_else(|| containers.find(|name| names.containers.contains(*name)))
             };
             let remade = (inputs.policy.recreate != Recreate::Never)
@@ -67,7 +65,7 @@ pub(super) fn follow(inputs: &Inputs<'_>, all: &mut BTreeMap<String, Decided<'_>
             let dependency = service
                 .depends_on
                 .iter()
-                .find(|(name, dependency)| dependency.restart && restarted.services.contains(*name))
+                .find(|(name, dependency)| dependency.restart && restarted.contains(*name))
                 .map(|(name, _)| name.as_str());
             // A namespace ends with the container that it belongs to.
             let rerun = dependency
@@ -102,9 +100,27 @@ pub(super) fn follow(inputs: &Inputs<'_>, all: &mut BTreeMap<String, Decided<'_>
     }
 }
 
-/// Those of whose instances something becomes, and these instances.
+/// The services of which something runs anew; a replica more beside one that goes on is none.
+fn restarted(all: &BTreeMap<String, Decided<'_>>) -> BTreeSet<String> {
+    let runs_anew = |decided: &Decided<'_>| {
+        let goes_on = |decision: &Decision<'_>| matches!(decision, Decision::Keep(_));
+        let is_more = decided.decisions.iter().any(goes_on);
+        decided.decisions.iter().any(|decision| match decision {
+            Decision::Create { old, .. } => !(is_more && old.is_empty()),
+            Decision::Restart(..) => true,
+            Decision::Keep(_) | Decision::Start(_) | Decision::Unpause(_) | Decision::Drop(..) => {
+                false
+            }
+        })
+    };
+    let services = all.iter().filter(|(_, decided)| runs_anew(decided));
+    services.map(|(name, _)| name.clone()).collect()
+}
+
+/// The instances of which something becomes.
 struct Names {
-    services: BTreeSet<String>,
+    /// The services of which it is the instance that others share.
+    homes: BTreeSet<String>,
     containers: BTreeSet<String>,
 }
 
@@ -115,22 +131,28 @@ impl Names {
         wanted: impl Fn(&Decision<'_>) -> bool,
     ) -> Self {
         let mut names = Self {
-            services: BTreeSet::new(),
+            homes: BTreeSet::new(),
             containers: BTreeSet::new(),
         };
-        for (name, decided) in all {
+        for (service, decided) in all {
+            let named = |decision: &Decision<'_>| match decision {
+                Decision::Create { number, .. } => decided.service.instance_name(project, *number),
+                Decision::Keep(instance)
+                | Decision::Start(instance)
+                | Decision::Unpause(instance)
+                | Decision::Restart(instance, _)
+                | Decision::Drop(instance, _) => instance.name.clone(),
+            };
+            let stay = decided.decisions.iter();
+            let stay = stay.filter(|decision| !matches!(decision, Decision::Drop(..)));
+            // As engines are told: the first by name.
+            let home = stay.map(named).min();
             for decision in decided.decisions.iter().filter(|each| wanted(each)) {
-                names.services.insert(name.clone());
-                names.containers.insert(match decision {
-                    Decision::Create { number, .. } => {
-                        decided.service.instance_name(project, *number)
-                    }
-                    Decision::Keep(instance)
-                    | Decision::Start(instance)
-                    | Decision::Unpause(instance)
-                    | Decision::Restart(instance, _)
-                    | Decision::Drop(instance, _) => instance.name.clone(),
-                });
+                let name = named(decision);
+                if home.as_ref() == Some(&name) {
+                    names.homes.insert(service.clone());
+                }
+                names.containers.insert(name);
             }
         }
         names

@@ -76,7 +76,7 @@ pub fn up(inputs: &Inputs<'_>) -> Plan {
             .shared
             .everything(&mut planner.plan, inputs, &planner.project);
     }
-    planner.unprepared();
+    planner.without_effect();
     planner.plan.notes.extend(said(&planner.plan));
     planner.orphans();
     makings::before_ends(&mut planner.plan);

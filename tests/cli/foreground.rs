@@ -223,6 +223,25 @@ fn what_is_just_being_started_when_another_ends_is_heard_too() {
 }
 
 #[test]
+fn who_is_not_attached_is_not_stayed_for_and_goes_on() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  short: {x-wharf: {process: {command: [sh, -c, 'exit 3']}}}
+  long: {attach: false, x-wharf: {process: {command: [sleep, '600']}}}
+",
+    );
+    for arguments in [&["up"][..], &["up", "--attach", "short"]] {
+        sandbox.wharf(arguments).expect(0);
+        let rows = ["ps", "-a", "--format", "{{.Service}} {{.State}}"];
+        let rows = sandbox.wharf(&rows).expect(0);
+        assert!(rows.stdout.contains("long running"), "{rows}");
+        assert!(rows.stdout.contains("short exited"), "{rows}");
+    }
+}
+
+#[test]
 fn a_service_that_never_ran_has_no_exit_code() {
     let sandbox = Sandbox::new();
     sandbox.write(

@@ -135,6 +135,33 @@ services:
 }
 
 #[test]
+fn a_replica_more_is_nothing_to_who_shares_the_first_one() {
+    let mut world = World::new(
+        "
+services:
+  a: {image: a, scale: 2}
+  b: {image: b, network_mode: 'service:a', volumes_from: [a]}
+  c: {image: b, depends_on: {a: {condition: service_started, restart: true}}}
+",
+    );
+    again(&mut world);
+    let without = |world: &mut World, name: &str| {
+        world.observed.instances.retain(|it| it.name != name);
+        world.up().to_string()
+    };
+    let more = without(&mut world, "shop-a-2");
+    assert!(more.contains("shop-a-2: start"), "{more}");
+    assert!(
+        !more.contains("shop-b") && !more.contains("shop-c"),
+        "{more}"
+    );
+    // The first one is another matter.
+    again(&mut world);
+    let first = without(&mut world, "shop-a-1");
+    assert!(first.contains("container shop-b-1: create"), "{first}");
+}
+
+#[test]
 fn what_cannot_be_made_costs_nothing_that_runs() {
     let mut world = World::new("services: {a: {image: a}, b: {image: b}}");
     again(&mut world);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, NetworkConnectRequest};
+use bollard::models::{ContainerCreateBody, ContainerCreateResponse, NetworkConnectRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
 };
@@ -20,6 +20,7 @@ use super::references::References;
 use super::replace::{self, Heir};
 use super::{Containers, Engine, inventory, labels, secrets};
 use crate::backend::BackendError;
+use crate::event::{Event, Events};
 use crate::naming::waiting_name;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::MountKind;
@@ -33,9 +34,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn container(
     containers: &Containers,
     spec: &InstanceSpec,
+    events: &Events,
 ) -> Result<InstanceId, BackendError> {
     let engine = containers.engine().await?;
-    match make(containers, spec).await {
+    match make(containers, spec, events).await {
         Err(BackendError::Engine { source, .. }) if is_taken(&*source, &spec.name) => {
             Err(taken(engine, spec, source).await)
         }
@@ -65,7 +67,11 @@ async fn taken(
     }
 }
 
-async fn make(containers: &Containers, spec: &InstanceSpec) -> Result<InstanceId, BackendError> {
+async fn make(
+    containers: &Containers,
+    spec: &InstanceSpec,
+    events: &Events,
+) -> Result<InstanceId, BackendError> {
     let engine = containers.engine().await?;
     let stores = secrets::of(engine, secrets::Wanted::of(spec)).await?;
     let around = surroundings(containers, engine, spec, &stores).await?;
@@ -81,9 +87,15 @@ async fn make(containers: &Containers, spec: &InstanceSpec) -> Result<InstanceId
         _ if is_complete => spec.name.clone(),
         _ => waiting_name(&around.fingerprint.0, &spec.name),
     };
+    let told = |created: ContainerCreateResponse| {
+        for warning in &created.warnings {
+            events.send(Event::Warning(format!("{}: {warning}", spec.name)));
+        }
+        created.id
+    };
     let id = if name == spec.name {
         match create(engine, &name, platform, &request).await {
-            Ok(id) => id,
+            Ok(created) => told(created),
             Err(error) if has_status(&error, 409) => {
                 let other = made_before(engine, &name, &request).await;
                 other.ok_or_else(|| refused(error))?
@@ -91,9 +103,8 @@ async fn make(containers: &Containers, spec: &InstanceSpec) -> Result<InstanceId
             Err(error) => return Err(refused(error)),
         }
     } else {
-        create_anew(engine, &name, platform, &request)
-            .await
-            .map_err(refused)?
+        let created = create_anew(engine, &name, platform, &request).await;
+        told(created.map_err(refused)?)
     };
     let heir = Heir {
         id: id.clone(),
@@ -153,7 +164,7 @@ async fn create_anew(
     name: &str,
     platform: &str,
     request: &convert::Request,
-) -> Result<String, Error> {
+) -> Result<ContainerCreateResponse, Error> {
     match create(engine, name, platform, request).await {
         Err(error) if has_status(&error, 409) => {
             let Some(half_made) = made_before(engine, name, request).await else {
@@ -218,7 +229,7 @@ async fn create(
     name: &str,
     platform: &str,
     request: &convert::Request,
-) -> Result<String, Error> {
+) -> Result<ContainerCreateResponse, Error> {
     if let Some(mac) = &request.mac_address {
         return create_with_mac(engine, name, platform, &request.body, mac).await;
     }
@@ -229,7 +240,7 @@ async fn create(
     let created = engine
         .docker
         .create_container(Some(options), request.body.clone());
-    Ok(created.await?.id)
+    created.await
 }
 
 /// Before API 1.44 the hardware address is a field of the body that bollard's type no longer has.
@@ -239,7 +250,7 @@ async fn create_with_mac(
     platform: &str,
     body: &ContainerCreateBody,
     mac: &str,
-) -> Result<String, Error> {
+) -> Result<ContainerCreateResponse, Error> {
     let mut body = serde_json::to_value(body)?;
     body["MacAddress"] = mac.into();
     let request = Request::builder()
@@ -253,7 +264,7 @@ async fn create_with_mac(
         .body(bollard::body_full(body.to_string().into()))?;
     let reply = engine.wire.checked(request).await?;
     let reply = reply.into_body().collect().await?.to_bytes();
-    Ok(serde_json::from_slice::<bollard::models::ContainerCreateResponse>(&reply)?.id)
+    Ok(serde_json::from_slice(&reply)?)
 }
 
 async fn surroundings(

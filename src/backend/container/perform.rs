@@ -67,7 +67,7 @@ pub(super) async fn step(
         Action::CreateVolume { volume, project } => {
             resources::create_volume(engine, volume, project).await?;
         }
-        Action::Create(spec) => return create::container(containers, spec).await.map(Some),
+        Action::Create(spec) => return create::container(containers, spec, events).await.map(Some),
         Action::WriteStores { instance, stores } => {
             let id = resolve(instance, made)?;
             let wanted = secrets::Wanted::existing(&instance.name, stores);

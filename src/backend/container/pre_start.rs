@@ -28,7 +28,7 @@ pub(super) async fn run(
         .volumes_from
         .push(format!("container:{id}"));
     clear(containers, engine, &spec.name, &spec.project.name, events).await?;
-    let own = create::container(containers, &spec).await?.0;
+    let own = create::container(containers, &spec, events).await?.0;
     let ran = attached(containers, engine, &own, &spec.name, name, events).await;
     let (code, last_lines) = match ran {
         Ok(ran) => ran,
