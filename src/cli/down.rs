@@ -187,7 +187,9 @@ async fn look(
     args: &Args,
     seen: &Seen,
 ) -> Result<Look> {
-    let sight = named.sight(context.ui, backends, &args.services).await?;
+    let sight = named
+        .sight_of_all(context.ui, backends, &args.services)
+        .await?;
     let (mut instances, rest) = sight.parts();
     let mut ending = ending(context, named, args);
     let mut own = backends.own(named.name()).await?;

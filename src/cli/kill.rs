@@ -25,7 +25,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let backends = context.backends()?;
     // Not in turn: it is for what does not come to an end, which may be what another command waits for. A signal is
     // one effect on one instance, and makes and removes nothing.
-    let sight = named.sight(context.ui, &backends, &args.services).await?;
+    let sight = named
+        .sight_of_all(context.ui, &backends, &args.services)
+        .await?;
     let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
     let observed = Observed {

@@ -55,6 +55,7 @@ mod start;
 mod stats;
 mod stop;
 mod supervise;
+mod switches;
 mod top;
 mod up;
 mod version;
@@ -64,6 +65,7 @@ mod watch;
 mod way;
 mod who;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -286,8 +288,15 @@ fn show_help(invocation: &Invocation) -> ExitCode {
 
 fn parse(invocation: &Invocation) -> Result<Cli, clap::Error> {
     let program = std::iter::once(OsString::from(&invocation.program));
-    let arguments = program.chain(invocation.arguments.iter().cloned());
     let mut command = command_line(invocation);
+    let given = if invocation.arguments.iter().any(switches::may_be) {
+        let mut whole = command.clone();
+        whole.build();
+        Cow::Owned(switches::settled(&whole, &invocation.arguments))
+    } else {
+        Cow::Borrowed(&invocation.arguments)
+    };
+    let arguments = program.chain(given.iter().cloned());
     // Help lists all commands with what they are for, which is said where their arguments are.
     let helps = |word: &OsString| ["-h", "--help", "help"].iter().any(|help| word == help);
     if invocation.arguments.iter().any(helps) {

@@ -29,7 +29,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
     let _alone = context.lock_soon(&backends, named.name()).await?;
-    let sight = named.sight(context.ui, &backends, &args.services).await?;
+    let sight = named
+        .sight_of_all(context.ui, &backends, &args.services)
+        .await?;
     let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
     let observed = Observed {

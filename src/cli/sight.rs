@@ -114,6 +114,24 @@ impl Named {
         Ok(Sight { instances, rest })
     }
 
+    /// As [`Named::sight`], with what runs before its services do: for commands that end things.
+    ///
+    /// # Errors
+    /// As [`Named::sight`].
+    pub(super) async fn sight_of_all(
+        &self,
+        ui: Ui,
+        backends: &Backends,
+        services: &[String],
+    ) -> Result<Sight> {
+        let mut sight = self.sight(ui, backends, services).await?;
+        if sight.rest.in_engine {
+            let preparing = backends.containers.preparing(self.name()).await?;
+            sight.instances.extend(preparing);
+        }
+        Ok(sight)
+    }
+
     /// What these processes leave out of sight.
     ///
     /// # Errors

@@ -30,7 +30,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ..context.ending(&named, &args.services)
     };
     let (_alone, shortened) = hasten::lock(context, &backends, &named, &ending).await?;
-    let sight = named.sight(context.ui, &backends, &args.services).await?;
+    let sight = named
+        .sight_of_all(context.ui, &backends, &args.services)
+        .await?;
     let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
     let ending = Ending {

@@ -81,7 +81,7 @@ pub(super) struct Args {
     /// Remove instances of services that are no longer in the compose file
     #[arg(long)]
     remove_orphans: bool,
-    /// Make anonymous volumes anew
+    /// Make the services anew, with new anonymous volumes
     #[arg(short = 'V', long, conflicts_with = "no_recreate")]
     renew_anon_volumes: bool,
     /// Answer yes to questions: volumes whose configuration changed are made anew, without their data. A held
@@ -429,6 +429,8 @@ fn policy(context: &Context, args: &Args, project: &Project) -> Result<Policy> {
         recreate: match (args.force_recreate, args.no_recreate) {
             (true, _) => Recreate::Always("--force-recreate"),
             (_, true) => Recreate::Never,
+            // Who asks for new ones wants them now.
+            _ if args.renew_anon_volumes => Recreate::Always("--renew-anon-volumes"),
             _ => Recreate::Diverged,
         },
         build: args.build,

@@ -111,6 +111,9 @@ fn start_does_it_too_and_down_takes_along_what_was_left() {
         all.iter().any(|it| it == what).then_some(())
     };
     eventually("the command runs", || runs("app-pre_start-1 running"));
+    // No list shows it.
+    let listed = sandbox.wharf(&["ps", "--all"]).expect(0).stdout;
+    assert!(!listed.contains("pre_start"), "{listed}");
     start.signal(Signal::INT);
     assert_eq!(start.wait().code(), 130);
     assert_eq!(

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::convert::Surroundings;
 use super::hooks;
+use crate::naming::HOOK;
 use crate::plan::step::{InstanceSpec, ProjectIdentity};
 use crate::project::model::{Condition, Service};
 
@@ -67,6 +68,11 @@ pub(super) fn of_container(spec: &InstanceSpec, around: &Surroundings) -> BTreeM
     set(CONFIG_FILES, joined(&spec.project.config_files));
     if !spec.project.env_files.is_empty() {
         set(ENV_FILES, joined(&spec.project.env_files));
+    }
+    if spec.service.labels.contains_key(HOOK) {
+        // It is none of the service's instances, so nothing that tells one of them.
+        labels.insert(IMAGE.to_owned(), around.image_id.clone());
+        return labels;
     }
     if let Some(one_off) = &spec.one_off {
         set(ONE_OFF, "True".to_owned());

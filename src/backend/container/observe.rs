@@ -11,7 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::reply::{Binding, Inspected, Listed, State, unix_seconds};
 use super::{Containers, Engine, fault, labels};
 use crate::backend::BackendError;
-use crate::naming::Role;
+use crate::naming::{HOOK, PRE_START, Role};
 use crate::port::claim::Protocol;
 use crate::state::{
     BackendKind, Fingerprint, Health, Instance, InstanceId, PortSpan, Publisher, Readiness, Status,
@@ -26,9 +26,17 @@ pub(super) async fn project(
     containers: &Containers,
     project: &str,
 ) -> Result<Vec<Instance>, BackendError> {
+    having(containers, &[&of(project), labels::CONFIG_HASH]).await
+}
+
+fn of(project: &str) -> String {
+    format!("{}={project}", labels::PROJECT)
+}
+
+/// The containers that have all these labels, in order; relays left out.
+async fn having(containers: &Containers, labels: &[&str]) -> Result<Vec<Instance>, BackendError> {
     let engine = containers.engine().await?;
-    let of_project = format!("{}={project}", labels::PROJECT);
-    let listed = list(engine, &[&of_project, labels::CONFIG_HASH])
+    let listed = list(engine, labels)
         .await
         .map_err(|error| engine.refused("list containers", error))?;
     let services = listed
@@ -46,6 +54,16 @@ pub(super) async fn project(
 }
 
 impl Containers {
+    /// The containers of a project that run what comes before a service's first start. Like Docker Compose's, they are
+    /// not among its instances: they were made from no configuration.
+    ///
+    /// # Errors
+    /// When the engine does not answer, or refuses.
+    pub async fn preparing(&self, project: &str) -> Result<Vec<Instance>, BackendError> {
+        let is_hook = format!("{HOOK}={PRE_START}");
+        having(self, &[&of(project), &is_hook]).await
+    }
+
     /// When the present run of a container has begun, in seconds of Unix time; `None` where the engine does not tell.
     pub(in crate::backend) async fn started(&self, id: &str) -> Option<i64> {
         let engine = self.engine().await.ok()?;
@@ -136,7 +154,8 @@ fn instance(inspected: Inspected) -> Instance {
             .filter(|mount| mount.kind == "volume")
             .map(|mount| mount.name)
             .collect(),
-        one_off: label(labels::ONE_OFF).is_some_and(|value| value == "True"),
+        one_off: label(labels::ONE_OFF).is_some_and(|value| value == "True")
+            || label(HOOK).is_some(),
         stop_grace: inspected
             .config
             .stop_timeout
