@@ -174,10 +174,7 @@ impl Backends {
                 "{container}, which {} (pid {}) has started by its engine's client",
                 keeper.name, keeper.pid
             ),
-            hint: Some(format!(
-                "stop what starts it, then the container: kill {}",
-                keeper.pid
-            )),
+            hint: Some(client::how_ended(keeper)),
         }
         .into()
     }

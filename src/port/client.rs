@@ -11,7 +11,7 @@ use crate::port::claim::Claim;
 use crate::port::holder::{ContainerFacts, Holder, ProcessFacts, Who};
 use crate::port::process::{Stat, Table, process_facts, variable};
 use crate::port::shell_loop;
-use crate::port::supervisor::{SHELLS, is_shell, shell_text};
+use crate::port::supervisor::{SHELLS, is_interactive, is_shell, shell_text};
 use crate::port::tool::base;
 
 /// Clients of engines whose container ends with them, or they with it.
@@ -61,14 +61,25 @@ pub fn behind_clients(claim: &Claim, holders: &[Holder]) -> Vec<ProcessFacts> {
     found
 }
 
-/// Whether a process of this name is a client of an engine.
+/// Whether a process of this name is attached to one container, and ends a moment after it. A project's client may have
+/// others to wait for.
 pub(super) fn is_client(name: &str) -> bool {
-    CLIENTS.contains(&name) || COMPOSERS.contains(&name)
+    CLIENTS.contains(&name)
+}
+
+/// What ends a loop around a client, and then its container: a shell that somebody types in is not to be killed.
+pub fn how_ended(keeper: &ProcessFacts) -> String {
+    let pid = keeper.pid;
+    if is_shell(keeper) && is_interactive(keeper) {
+        format!("end the loop in its terminal, then stop the container: the shell has pid {pid}")
+    } else {
+        format!("stop what starts it, then the container: kill {pid}")
+    }
 }
 
 fn who_is_behind(stat: &Stat, about: &About<'_>) -> Option<ProcessFacts> {
     let is = |names: &[&str]| names.contains(&stat.name.as_str());
-    if is_client(&stat.name) {
+    if is(CLIENTS) || is(COMPOSERS) {
         let client = process_facts(stat.pid)?;
         let words: Vec<&str> = client.command.iter().map(String::as_str).collect();
         let deed = about.deed(&words, &client)?;
@@ -197,6 +208,20 @@ mod tests {
         About {
             containers: vec![container],
             port: "8003".into(),
+        }
+    }
+
+    #[test]
+    fn a_shell_that_somebody_types_in_is_not_to_be_killed() {
+        for (words, is_typed) in [
+            (&["bash", "-i"][..], true),
+            (&["-zsh"], true),
+            (&["sh", "loop.sh"], false),
+            (&["python3", "loop.py"], false),
+        ] {
+            let hint = how_ended(&ProcessFacts::of_words(words));
+            assert_eq!(hint.contains("terminal"), is_typed, "{hint}");
+            assert_eq!(hint.ends_with("kill 4711"), !is_typed, "{hint}");
         }
     }
 

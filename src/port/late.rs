@@ -69,10 +69,9 @@ impl Stopped {
             _ if self.lives => "let go of the port, asked to end, and lives:".to_owned(),
             _ if self.pids.is_empty() => "gone by itself:".to_owned(),
             Some(late) if late.others.is_empty() => format!("killed ({})", late.reason),
-            // It ended by itself; some of its own did not.
-            Some(_) => "stopped".to_owned(),
             None if self.killed => "killed".to_owned(),
-            None => "stopped".to_owned(),
+            // It ended by itself, whatever became of its own.
+            Some(_) | None => "stopped".to_owned(),
         };
         let first = self.supervisor.as_ref();
         let first = first.map(|first| format!(", after what kept it: {first}"));

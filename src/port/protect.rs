@@ -43,10 +43,12 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
         );
     }
     if is_engine_part(facts) {
-        return Some(
-            "it keeps ports open for containers or virtual machines: stop the container instead"
-                .to_owned(),
-        );
+        const STOP: &str =
+            "it keeps ports open for containers or virtual machines: stop the container instead";
+        return Some(match podmans_stop(facts) {
+            Some(command) => format!("{STOP}: {command}"),
+            None => STOP.to_owned(),
+        });
     }
     if let Some(machine) = foreign_machine(facts.pid) {
         return Some(format!(
@@ -54,6 +56,20 @@ pub fn reason(facts: &ProcessFacts) -> Option<String> {
         ));
     }
     people_work_in(facts)
+}
+
+/// The command that stops the container which podman has started a monitor for. Podman has no daemon to ask, and its
+/// service seldom runs; other engines' monitors end with another command.
+fn podmans_stop(facts: &ProcessFacts) -> Option<String> {
+    let mut words = facts.command.iter();
+    let is_podmans = has_name(facts, "conmon") && words.any(|word| base(word) == "podman");
+    let mut words = facts.command.iter().filter(|_| is_podmans);
+    words.find(|word| matches!(word.as_str(), "-n" | "--name"))?;
+    let name = words
+        .next()
+        .filter(|name| !name.contains(char::is_control))?;
+    let sudo = if facts.signalable { "" } else { "sudo " };
+    Some(format!("{sudo}podman stop {}", shell_words::quote(name)))
 }
 
 /// The other machine that a process is part of, by its control group.
@@ -326,6 +342,21 @@ mod tests {
                 "{name} {exe} {command:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_container_of_a_monitor_of_podmans_is_named() {
+        let stop = |command: &[&str]| {
+            let reason = reason(&facts("conmon", "/usr/bin/conmon", command)).unwrap();
+            let command = reason.rsplit_once("instead: ")?.1;
+            Some(command.to_owned())
+        };
+        let words = "conmon --api-version 1 -c 0f14 -u 0f14 -n pod2 --exit-command";
+        let words: Vec<&str> = words.split(' ').collect();
+        let of = |engine| stop(&[&words[..], &[engine]].concat());
+        assert_eq!(of("/usr/bin/podman").as_deref(), Some("podman stop pod2"));
+        assert_eq!(of("/usr/bin/crio"), None);
+        assert_eq!(stop(&["conmon", "/usr/bin/podman"]), None);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::port::{describe, work};
 const STEWARDS: &[&str] = &[
     "pm2",
     "PM2",
+    "pm2-runtime",
+    "pm2-docker",
+    "pm2-dev",
     "supervisord",
     "circusd",
     "immortal",
@@ -40,6 +43,11 @@ pub(super) const ENDS_ALL: &[&str] = &["honcho", "foreman", "hivemind", "overmin
 /// Whether a tool keeps what its configuration lists.
 pub(super) fn is_steward(name: &str) -> bool {
     STEWARDS.contains(&name)
+}
+
+/// Its daemon, or its command where it has none.
+fn is_pm2(name: &str) -> bool {
+    name == "PM2" || name == "pm2" || name.starts_with("pm2-")
 }
 
 /// Whether a tool ends all its programs when one of them has failed, as one does that was sent a signal: by its rule,
@@ -141,7 +149,7 @@ pub(super) fn that_listens(facts: &ProcessFacts) -> Option<String> {
     let name = tool(facts).filter(|name| is_steward(name))?;
     let command = match name {
         // It listens for the programs of its clusters, and for nothing else.
-        "pm2" | "PM2" => own_command(name, facts, facts.pid)?,
+        name if is_pm2(name) => own_command(name, facts, facts.pid)?,
         _ => command_that_ends(name, facts),
     };
     Some(format!(
@@ -210,7 +218,7 @@ pub(super) fn own_command(name: &str, steward: &ProcessFacts, program: u32) -> O
             .filter(|value| !value.is_empty() && !value.contains(char::is_control))
     };
     let command = match name {
-        "pm2" | "PM2" => match of("pm_id=").map(|id| of("name=").unwrap_or(id)) {
+        name if is_pm2(name) => match of("pm_id=").map(|id| of("name=").unwrap_or(id)) {
             Some(name) => format!("pm2 stop {}", shell_words::quote(&name)),
             None => "pm2 stop NAME (see pm2 list)".to_owned(),
         },
@@ -247,7 +255,7 @@ pub(super) fn own_command(name: &str, steward: &ProcessFacts, program: u32) -> O
     };
     Some(match &steward.user {
         _ if steward.signalable => command,
-        Some(user) if matches!(name, "pm2" | "PM2") => {
+        Some(user) if is_pm2(name) => {
             format!("sudo -u {} {command}", shell_words::quote(user))
         }
         _ => format!("sudo {command}"),
@@ -337,6 +345,9 @@ mod tests {
         ] {
             assert_eq!(of(words, cwd, nobody).as_deref(), Some(expected));
         }
+        let runtime = ["node", "/usr/lib/node_modules/pm2/bin/pm2-runtime", "start"];
+        let expected = "pm2 stop NAME (see pm2 list)";
+        assert_eq!(of(&runtime, None, nobody).as_deref(), Some(expected));
         // No command of theirs stops one program.
         assert_eq!(of(&["honcho", "start"], None, nobody), None);
         assert_eq!(of(&["nodemon", "ws.js"], None, nobody), None);

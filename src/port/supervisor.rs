@@ -506,6 +506,16 @@ mod tests {
                 Role::Stranger,
             ),
             (&["watch", "-n", "60", "ws"], Role::Keeper),
+            (&["dotnet", "watch", "run"], Role::Keeper),
+            (&["dotnet", "watch.dll"], Role::Stranger),
+            (
+                &["node", "/app/node_modules/.bin/nest", "start", "--watch"],
+                Role::Keeper,
+            ),
+            (
+                &["node", "/app/node_modules/.bin/nest", "start"],
+                Role::Stranger,
+            ),
         ] {
             assert_eq!(
                 role(&stat(0), &facts(command), None),

@@ -32,6 +32,8 @@ pub(super) const KEEPERS: &[&str] = &[
     "onchange",
     "hupper",
     "watch",
+    "tsc-watch",
+    "tsnd",
 ];
 
 /// Run one command and end with it.
@@ -205,10 +207,17 @@ pub(super) fn only_runs(name: &str, facts: &ProcessFacts) -> bool {
             .any(|word| word == "watch" || word == "--watch")
 }
 
-/// `node --watch`, `deno run --watch`, `bun --hot`, `pserve --reload`.
+/// `node --watch`, `deno run --watch`, `bun --hot`, `pserve --reload`, `nest start --watch`, `dotnet watch`.
 pub(super) fn watches(facts: &ProcessFacts) -> bool {
-    if tool(facts) == Some("pserve") {
-        return facts.command.iter().any(|word| word == "--reload");
+    let has = |options: &[&str]| {
+        let mut words = facts.command.iter().skip(1);
+        words.any(|word| options.contains(&word.as_str()))
+    };
+    match tool(facts) {
+        Some("pserve") => return has(&["--reload"]),
+        Some("nest") => return has(&["--watch", "-w"]),
+        Some("dotnet") => return facts.command.get(1).is_some_and(|word| word == "watch"),
+        _ => {}
     }
     let runtime = facts
         .command

@@ -146,7 +146,7 @@ impl Holder {
                 "it belongs to {}, and its process is not visible to you",
                 name(user, *uid)
             )),
-            Who::Kernel => Some("the kernel or another network namespace holds it".to_owned()),
+            Who::Kernel => Some("the kernel or another namespace holds it".to_owned()),
         }
     }
 

@@ -78,13 +78,13 @@ const WORTH: usize = 64;
 /// busy machine has ten thousands of them.
 fn threads(processes: usize) -> usize {
     const MOST: usize = 8;
+    /// Asked once: that reads files of the control group.
+    static AVAILABLE: OnceLock<usize> = OnceLock::new();
     let worth = (processes / WORTH).clamp(1, MOST);
     if worth == 1 {
         // The question alone costs as much as a few processes.
         return 1;
     }
-    // It reads files of the control group.
-    static AVAILABLE: OnceLock<usize> = OnceLock::new();
     let available = AVAILABLE
         .get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     worth.min(*available)

@@ -118,16 +118,16 @@ pub(super) fn ask_bound(port: u16, protocol: Protocol) -> io::Result<Vec<Bound>>
 
 fn ask(port: u16, protocol: Protocol, states: &StateFlags) -> io::Result<Vec<Bound>> {
     let is_walk = states.bits() & BOUND_INACTIVE != 0;
-    let at_once = is_walk.then(|| dump_of_both(states, port));
-    let responses = match at_once {
-        Some(Ok(responses)) => responses,
-        Some(Err(_)) | None => {
-            let mut responses = Vec::new();
-            for family in FAMILIES {
-                responses.extend(dump(family, protocol, states, port, 0)?);
-            }
-            responses
+    // What may refuse the older request answers the other one.
+    let at_once = is_walk.then(|| dump_of_both(states, port).ok()).flatten();
+    let responses = if let Some(responses) = at_once {
+        responses
+    } else {
+        let mut responses = Vec::new();
+        for family in FAMILIES {
+            responses.extend(dump(family, protocol, states, port, 0)?);
         }
+        responses
     };
     let bound = |response: InetResponse| Bound {
         socket: ListeningSocket {
