@@ -200,10 +200,12 @@ pub async fn execute_until<B: Backend>(
                 if due {
                     at_work += usize::from(works);
                     changing += usize::from(!can_be_cut_off(step));
-                    let all = match &step.action {
-                        action if action.is_own() => &own,
-                        Action::Create(_) => &making,
-                        _ => &running,
+                    let all = if step.action.is_own() {
+                        &own
+                    } else if matches!(step.action, Action::Create(_)) {
+                        &making
+                    } else {
+                        &running
                     };
                     all.push(perform(step, backend, made, events, halt));
                 }
