@@ -335,6 +335,12 @@ impl Rules<'_> {
         let scale = self.service.get("scale");
         let deploy = self.service.get("deploy");
         let replicas = deploy.and_then(|deploy| deploy.get("replicas"));
+        for (key, node) in [("scale", scale), ("deploy.replicas", replicas)] {
+            if let Some(node) = node.filter(|node| matches!(node.value, Value::Int(..0))) {
+                let message = format!("`{key}` must be greater than or equal to 0");
+                self.error(report, node, key, message, "fewer than none");
+            }
+        }
         if let (Some(scale), Some(replicas)) = (scale, replicas)
             && scale != replicas
         {

@@ -33,7 +33,7 @@ pub(crate) fn mount(node: &Node) -> Option<Mount> {
             source: node.text("source").unwrap_or_default().to_owned(),
             subpath: owned(section("image"), "subpath"),
         },
-        // Named pipes and cluster volumes: shown by `config`, not mounted.
+        // Named pipes and cluster volumes: shown by `config`, refused by `up`.
         _ => return None,
     };
     Some(Mount {

@@ -186,6 +186,7 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         raw_ports: raw_ports(node),
         expose: texts(node, "expose"),
         volumes: items(node, "volumes").iter().filter_map(mount).collect(),
+        foreign_volumes: foreign(node),
         volumes_from: texts(node, "volumes_from"),
         links: texts(node, "links"),
         external_links: texts(node, "external_links"),
@@ -451,6 +452,13 @@ pub(crate) fn ulimit(node: &Node) -> Ulimit {
             hard: int(node, "hard").unwrap_or_default(),
         },
     }
+}
+
+/// The types of the mounts that no engine of wharf's has.
+fn foreign(node: &Node) -> Vec<String> {
+    let all = items(node, "volumes").iter();
+    let left_out = all.filter(|it| mount(it).is_none());
+    left_out.filter_map(|it| owned(it, "type")).collect()
 }
 
 fn pre_start(node: &Node) -> PreStart {

@@ -99,6 +99,20 @@ fn an_image_that_cannot_be_had_stops_what_needs_it() {
 }
 
 #[test]
+fn a_volume_that_no_engine_here_can_mount_is_not_left_out() {
+    let lab = lab!();
+    for kind in ["npipe", "cluster"] {
+        let more = format!("volumes: [{{type: {kind}, source: here, target: /there}}]");
+        lab.write(&format!("services:\n{}", sleeper(&lab, "a", &more)));
+        let ended = lab.run(Tool::Wharf, UP);
+        assert_eq!(ended.code, Some(1));
+        let words = format!("a volume of type {kind} cannot be mounted");
+        assert!(ended.stderr.contains(&words), "{}", ended.stderr);
+        assert!(lab.states().is_empty());
+    }
+}
+
+#[test]
 fn a_container_that_cannot_start_leaves_the_others_running() {
     let lab = lab!();
     let file = |command: &str| {

@@ -151,6 +151,12 @@ pub(super) fn request(spec: &InstanceSpec, around: &Surroundings) -> Result<Requ
 
 /// What an older engine would not refuse but ignore.
 fn check(spec: &InstanceSpec, api: ApiVersion) -> Result<(), BackendError> {
+    if let Some(kind) = spec.service.foreign_volumes.first() {
+        return Err(BackendError::Unsupported(format!(
+            "{}: a volume of type {kind} cannot be mounted by this engine",
+            spec.name
+        )));
+    }
     let partial = |mount: &model::Mount| {
         matches!(
             mount.kind,

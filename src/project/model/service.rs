@@ -35,6 +35,8 @@ pub struct Service {
     pub expose: Vec<String>,
     /// Mounts.
     pub volumes: Vec<Mount>,
+    /// What cannot be mounted here: the type of each such mount (`npipe`, `cluster`).
+    pub foreign_volumes: Vec<String>,
     /// `tmpfs:` entries, `path[:options]`.
     pub tmpfs: Vec<String>,
     /// Services and containers whose volumes it mounts too, `service[:mode]` or `container:name[:mode]`.
