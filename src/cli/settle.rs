@@ -116,11 +116,7 @@ fn unanswered(questions: &[Question]) -> Error {
             let notes = consequences(&question.holders, &question.claim);
             error.details.extend(notes);
         }
-        if let Some(obstacle) = &question.obstacle {
-            error
-                .details
-                .push(format!("wharf will not stop it: {obstacle}"));
-        }
+        error.details.extend(question::refusal(question));
     }
     let mut rules: Vec<&String> = questions
         .iter()

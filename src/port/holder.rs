@@ -64,6 +64,13 @@ impl Holder {
         }
     }
 
+    /// A process of which nothing but its command is known.
+    #[cfg(test)]
+    pub(crate) fn of_words(command: &[&str]) -> Self {
+        let facts = Box::new(ProcessFacts::of_words(command));
+        Self::of(Who::Process(facts), Vec::new(), None)
+    }
+
     /// Whether both are the same one, whatever else is known of it.
     pub fn is_same(&self, other: &Self) -> bool {
         self.who.is_same(&other.who)

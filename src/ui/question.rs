@@ -35,7 +35,13 @@ impl Ui {
     /// Puts a question and returns the answer; no answer (end of input) aborts.
     /// `notes` say what else an answer means.
     pub fn ask(self, question: &Question, notes: &[String]) -> Choice {
-        for line in heading(question).into_iter().chain(indented(notes)) {
+        // What needs a person's word is said as the reason for that.
+        let notes: Vec<String> = notes
+            .iter()
+            .filter(|note| Some(*note) != question.obstacle.as_ref())
+            .cloned()
+            .collect();
+        for line in heading(question).into_iter().chain(indented(&notes)) {
             self.status(line);
         }
         let mut open: Vec<String> = Vec::new();
@@ -104,10 +110,25 @@ pub fn heading(question: &Question) -> Vec<String> {
         }
     )];
     lines.extend(described(&question.holders));
-    if let Some(obstacle) = &question.obstacle {
-        lines.push(format!("  wharf will not stop it: {obstacle}"));
-    }
+    lines.extend(refusal(question).map(|line| format!("  {line}")));
     lines
+}
+
+/// Why the holders are not stopped, or what it takes; nothing where an answer is enough.
+pub fn refusal(question: &Question) -> Option<String> {
+    let obstacle = question.obstacle.as_ref()?;
+    let takes_a_word = !question.own
+        && question.settled.is_none()
+        && question.holders.iter().any(Holder::needs_flag)
+        && question
+            .holders
+            .iter()
+            .all(|holder| holder.obstacle(true).is_none());
+    Some(if takes_a_word {
+        format!("it takes --force to stop it: {obstacle}")
+    } else {
+        format!("wharf will not stop it: {obstacle}")
+    })
 }
 
 fn indented(notes: &[String]) -> impl Iterator<Item = String> {
@@ -157,6 +178,40 @@ pub fn plain(holders: &[Holder]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port::claim::Protocol;
+    use crate::port::holder::{Debugged, Tracer};
+
+    #[test]
+    fn what_takes_a_word_is_not_said_to_be_refused() {
+        let holder = |protected: Option<&str>| Holder {
+            debugged_below: Some(Debugged {
+                pid: 2,
+                name: "worker".into(),
+                tracer: Tracer {
+                    pid: 3,
+                    name: "gdb".into(),
+                },
+            }),
+            protected: protected.map(Into::into),
+            ..Holder::of_words(&["ws", "8003"])
+        };
+        let question = |holder: Holder| Question {
+            claim: Claim::anywhere(8003, Protocol::Tcp),
+            obstacle: holder.obstacle(false),
+            holders: vec![holder],
+            choices: vec![Choice::Abort],
+            next: None,
+            settled: None,
+            own: false,
+        };
+        let said = refusal(&question(holder(None))).unwrap();
+        assert!(
+            said.starts_with("it takes --force to stop it: gdb "),
+            "{said}"
+        );
+        let said = refusal(&question(holder(Some("no")))).unwrap();
+        assert_eq!(said, "wharf will not stop it: no");
+    }
 
     #[test]
     fn an_answer_is_a_letter_or_a_word_that_is_open() {
