@@ -111,6 +111,7 @@ const PURE: &[&str] = &[
     "plan/",
     "plan.rs",
     "project/",
+    "supervise/again",
     "supervise/lifecycle",
     "state.rs",
     "naming.rs",

@@ -30,7 +30,22 @@ pub(super) async fn lock(
     named: &Named,
     ending: &Ending,
 ) -> Result<(ProjectLock, BTreeSet<String>)> {
-    let mut locking = std::pin::pin!(context.lock_soon(backends, named.name()));
+    let locking = context.lock_soon(backends, named.name());
+    meanwhile(context, backends, named, ending, locking).await
+}
+
+/// The same for whoever waits for its turn in another way.
+///
+/// # Errors
+/// The project's lock cannot be had.
+pub(super) async fn meanwhile(
+    context: &Context,
+    backends: &Backends,
+    named: &Named,
+    ending: &Ending,
+    locking: impl Future<Output = Result<ProjectLock>>,
+) -> Result<(ProjectLock, BTreeSet<String>)> {
+    let mut locking = std::pin::pin!(locking);
     if ending.timeout.is_none() || context.global.dry_run {
         return Ok((locking.await?, BTreeSet::new()));
     }

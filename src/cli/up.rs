@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args as _, FromArgMatches as _, ValueEnum};
 use tokio::task::yield_now;
 
+use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
 use crate::cli::again::{Rounds, once_more};
 use crate::cli::await_up::await_up;
@@ -14,11 +15,13 @@ use crate::cli::carry_out::{Quiet, carry_out, carry_out_part};
 use crate::cli::context::{Context, Named, with_choices};
 use crate::cli::foreground::{Abort, Foreground};
 use crate::cli::grace::grace;
+use crate::cli::hasten;
 use crate::cli::provide::provide;
 use crate::cli::settle::{Settled, settle};
 use crate::cli::watch;
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
+use crate::plan::down::Ending;
 use crate::plan::placement::{Placement, Selection, Wishes};
 use crate::plan::policy::{Policy, Recreate};
 use crate::plan::step::{Action, Cause, Step};
@@ -250,11 +253,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             // The engine answers its greeting while the lock is taken: one turn to connect, one to send.
             yield_now().await;
             yield_now().await;
-            if args.is_for_some() {
-                context.lock_soon(&backends, &project.name).await
-            } else {
-                context.lock(&backends, &project.name).await
-            }
+            locked(context, args, &project, &backends).await
         })
     )?;
     if !context.global.dry_run {
@@ -309,6 +308,32 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         return Box::pin(within(args.wait_timeout.filter(|_| args.wait), started)).await;
     }
     Box::pin(rounds.in_front(settled, &options, &rules, alone)).await
+}
+
+/// The project's lock. What another command is stopping meanwhile gets no more time than is given here.
+async fn locked(
+    context: &Context,
+    args: &Args,
+    project: &Project,
+    backends: &Backends,
+) -> Result<ProjectLock> {
+    let locking = async {
+        if args.is_for_some() {
+            context.lock_soon(backends, &project.name).await
+        } else {
+            context.lock(backends, &project.name).await
+        }
+    };
+    if args.timeout.is_none() {
+        return locking.await;
+    }
+    let named = Named::Project(Box::new(project.clone()));
+    let ending = Ending {
+        timeout: args.timeout,
+        ..context.ending(&named, &args.services)
+    };
+    let locking = hasten::meanwhile(context, backends, &named, &ending, locking);
+    locking.await.map(|(lock, _)| lock)
 }
 
 /// Where every service is to run, and what is to be watched for.

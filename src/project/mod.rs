@@ -34,6 +34,7 @@ mod outside;
 mod paths;
 pub mod platform;
 mod published;
+mod quantity;
 pub mod reference;
 mod render;
 mod report;

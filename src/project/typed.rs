@@ -22,7 +22,7 @@ use super::published::{ports, raw_ports};
 use super::report::Report;
 use super::socket::with_engine_socket;
 use super::tree::{Map, Node};
-use super::{build, cast, watch};
+use super::{build, quantity, watch};
 
 /// What the model needs beside the tree.
 pub(crate) struct Context<'a> {
@@ -148,7 +148,7 @@ pub(crate) fn maybe_pairs(node: &Node, key: &str) -> BTreeMap<String, Option<Str
 }
 
 pub(crate) fn time(node: &Node, key: &str) -> Option<Duration> {
-    node.text(key).and_then(cast::duration)
+    node.text(key).and_then(quantity::duration)
 }
 
 pub(crate) fn argv(node: &Node, key: &str) -> Option<Vec<String>> {
@@ -434,7 +434,7 @@ fn pull_policy(node: &Node) -> Option<PullPolicy> {
         "build" => PullPolicy::Build,
         "daily" => PullPolicy::Every(86_400),
         "weekly" => PullPolicy::Every(604_800),
-        _ => match text.strip_prefix("every_").and_then(cast::duration) {
+        _ => match text.strip_prefix("every_").and_then(quantity::duration) {
             Some(time) => PullPolicy::Every(time.as_secs()),
             None => PullPolicy::Missing,
         },

@@ -1,7 +1,6 @@
 //! A process that was forked from another and goes on by itself: how it is made, and how it lets go of what its parent
 //! has open, of its session and of its title. Knows nothing of what it is for.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::sync::OnceLock;
 
@@ -29,13 +28,10 @@ pub(super) fn fork_beside() -> io::Result<Option<u32>> {
     Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0))
 }
 
-/// Becomes a process of its own: nothing of the supervisor's stays open, above all not its lock.
+/// Becomes a process of its own: nothing of the supervisor's stays open, above all not its lock. Its standard streams
+/// do: nothing, nothing and its log.
 pub(super) fn settle_in(title: &str, kept: Vec<i32>) -> io::Result<()> {
     close_all_but(kept)?;
-    if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
-        let _ = nix::unistd::dup2_stdin(&null);
-        let _ = nix::unistd::dup2_stdout(&null);
-    }
     let _ = rustix::process::setsid();
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let _ = rustix::thread::set_name(c"keeper");

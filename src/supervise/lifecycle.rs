@@ -19,24 +19,14 @@
 
 use std::time::Duration;
 
+use super::again::Again;
 use crate::backend::process::{Pacing, RestartPolicy};
 
-/// The first pause before a restart; each further one is twice as long (as the engine does it).
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// A run that lasted so long makes the next pause the first one again.
-const STABLE: Duration = Duration::from_secs(10);
 /// How long SIGKILL may take before what is left is given up on and reported.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The same for what has outlived SIGKILL before.
 const SECOND_PATIENCE: Duration = Duration::from_secs(1);
-
-/// The code of a process that SIGKILL has ended.
-const KILLED: i32 = 128 + 9;
-/// How often in succession one that is [undaunted](Lifecycle::undaunted) is started again without a pause.
-const MOST_KILLS: u32 = 10;
 
 /// A moment: time since any fixed origin that does not jump.
 pub type Moment = Duration;
@@ -129,77 +119,55 @@ pub enum Action {
 /// One instance's life.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
-    policy: RestartPolicy,
-    pacing: Pacing,
+    again: Again,
     phase: Phase,
-    restarts: u32,
-    /// Restarts that count towards the policy's limit.
-    attempts: u32,
-    pauses: u32,
-    /// Restarts without a pause.
-    kills: u32,
-    is_undaunted: bool,
     code: i32,
-    /// A user has ended it: whatever its policy says.
-    is_dismissed: bool,
 }
 
 impl Lifecycle {
     /// Of an instance that is not alive.
     pub fn new(policy: RestartPolicy) -> Self {
         Self {
-            policy,
-            pacing: Pacing::default(),
+            again: Again::new(policy, 0),
             phase: Phase::Idle,
-            restarts: 0,
-            attempts: 0,
-            pauses: 0,
-            kills: 0,
-            is_undaunted: false,
             code: 0,
-            is_dismissed: false,
         }
     }
 
     /// The same with this pacing.
     #[must_use]
-    pub fn paced(self, pacing: Pacing) -> Self {
-        Self { pacing, ..self }
+    pub fn paced(mut self, pacing: Pacing) -> Self {
+        self.again.pacing = pacing;
+        self
     }
 
     /// The same, where SIGKILL is no fault of its own and others wait for it: then it is started again at once.
     #[must_use]
-    pub fn undaunted(self, is_undaunted: bool) -> Self {
-        Self {
-            is_undaunted,
-            ..self
-        }
+    pub fn undaunted(mut self, is_undaunted: bool) -> Self {
+        self.again.is_undaunted = is_undaunted;
+        self
     }
 
     /// Its policy does not start it again until a command has.
     pub fn dismiss(&mut self) {
-        self.is_dismissed = true;
+        self.again.is_dismissed = true;
     }
 
     /// Of an instance that a supervisor before us left running.
     pub fn adopted(policy: RestartPolicy, restarts: u32, since: Moment) -> Self {
         Self {
+            again: Again::new(policy, restarts),
             phase: Phase::Running { since },
-            restarts,
-            attempts: restarts,
-            pauses: restarts,
-            ..Self::new(policy)
+            code: 0,
         }
     }
 
     /// Of an instance that a supervisor before us meant to start again.
     pub fn adopted_waiting(policy: RestartPolicy, restarts: u32, now: Moment) -> Self {
         Self {
+            again: Again::new(policy, restarts),
             phase: Phase::Waiting { until: now },
-            restarts,
-            attempts: restarts,
-            pauses: restarts,
-            ..Self::new(policy)
+            code: 0,
         }
     }
 
@@ -210,7 +178,7 @@ impl Lifecycle {
 
     /// Starts by its policy since the last start by a command.
     pub fn restarts(&self) -> u32 {
-        self.restarts
+        self.again.restarts
     }
 
     /// Whether it is alive or will be without anybody asking.
@@ -244,18 +212,13 @@ impl Lifecycle {
     pub fn on_event(&mut self, event: Event, now: Moment) -> Action {
         match (self.phase, event) {
             (Phase::Idle, Event::Start) => {
-                self.restarts = 0;
-                self.attempts = 0;
-                self.pauses = 0;
-                self.kills = 0;
-                self.is_dismissed = false;
+                self.again.on_start();
                 self.enter(Phase::Starting, Action::Spawn)
             }
             // Whoever asks again need not wait for the pause to end.
             (Phase::Waiting { .. }, Event::Start) => self.enter(Phase::Starting, Action::Spawn),
             (Phase::Waiting { .. }, Event::Due) => {
-                self.restarts = self.restarts.saturating_add(1);
-                self.attempts = self.attempts.saturating_add(1);
+                self.again.on_restart();
                 self.enter(Phase::Starting, Action::Spawn)
             }
             (Phase::Starting, Event::Spawned) => {
@@ -265,7 +228,7 @@ impl Lifecycle {
                 self.code = 127;
                 // A command that could not be run at all at a command's request is an answer to that
                 // command; only later attempts are the policy's.
-                if self.restarts == 0 {
+                if self.again.restarts == 0 {
                     self.enter(Phase::Idle, Action::Over)
                 } else {
                     self.after_end(now)
@@ -273,14 +236,7 @@ impl Lifecycle {
             }
             (Phase::Running { since }, Event::MainEnded { code }) => {
                 self.code = code;
-                let lasted = now.saturating_sub(since);
-                if lasted >= STABLE {
-                    self.pauses = 0;
-                    self.kills = 0;
-                }
-                if self.pacing.window.is_some_and(|window| lasted >= window) {
-                    self.attempts = 0;
-                }
+                self.again.on_end(now.saturating_sub(since));
                 let until = now.saturating_add(KILL_PATIENCE);
                 self.enter(Phase::Clearing { until }, Action::KillTree)
             }
@@ -337,40 +293,18 @@ impl Lifecycle {
 
     /// It ended by itself: the policy decides.
     fn after_end(&mut self, now: Moment) -> Action {
-        let limit = self.pacing.attempts.filter(|limit| *limit != 0);
-        let again = !self.is_dismissed
-            && limit.is_none_or(|limit| self.attempts < limit)
-            && match self.policy {
-                RestartPolicy::No => false,
-                RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-                RestartPolicy::OnFailure { max } => {
-                    self.code != 0 && max.is_none_or(|max| self.attempts < max)
-                }
-            };
-        if !again {
+        let Some(pause) = self.again.next(self.code) else {
             return self.enter(Phase::Idle, Action::Over);
-        }
-        if self.is_undaunted && self.code == KILLED && self.kills < MOST_KILLS {
-            self.kills += 1;
-            return self.enter(Phase::Waiting { until: now }, Action::Pause);
-        }
-        let pause = self.pacing.delay.unwrap_or_else(|| pause(self.pauses));
+        };
         let until = now.saturating_add(pause);
-        self.pauses = self.pauses.saturating_add(1);
         self.enter(Phase::Waiting { until }, Action::Pause)
     }
-}
-
-/// The pause before the restart after `before` others.
-fn pause(before: u32) -> Duration {
-    FIRST_PAUSE
-        .saturating_mul(1_u32.checked_shl(before).unwrap_or(u32::MAX))
-        .min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervise::again::STABLE;
 
     const GRACE: Duration = Duration::from_secs(10);
 
@@ -433,12 +367,6 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_never_overflows() {
-        assert_eq!(pause(31), LONGEST_PAUSE);
-        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
-    }
-
-    #[test]
     fn a_stable_run_resets_the_pause() {
         let mut life = running(RestartPolicy::Always);
         assert_eq!(pauses(&mut life, ms(1), 3), [100, 200, 400]);
@@ -471,33 +399,6 @@ mod tests {
         };
         assert_eq!(end(&mut life, 1, since + ms(1)), Action::Over);
         assert_eq!(life.restarts(), 4);
-    }
-
-    #[test]
-    fn one_that_others_wait_for_and_that_is_killed_comes_back_at_once_a_few_times() {
-        let policy = RestartPolicy::OnFailure { max: None };
-        let mut life = running(policy).undaunted(true);
-        let mut kill = |lasting| {
-            let Phase::Running { since } = life.phase() else {
-                panic!("it does not run");
-            };
-            let now = since + lasting;
-            assert_eq!(end(&mut life, KILLED, now), Action::Pause);
-            let until = life.deadline().unwrap();
-            assert_eq!(life.on_event(Event::Due, until), Action::Spawn);
-            assert_eq!(life.on_event(Event::Spawned, until), Action::None);
-            until.saturating_sub(now)
-        };
-        for _ in 0..MOST_KILLS {
-            assert_eq!(kill(ms(1)), Duration::ZERO);
-        }
-        assert_eq!(kill(ms(1)), FIRST_PAUSE);
-        assert_eq!(kill(STABLE), Duration::ZERO);
-        // Its own failure is one as ever, and so is another program's death by SIGKILL.
-        assert_eq!(pauses(&mut life, ms(1), 2), [100, 200]);
-        let mut other = running(policy);
-        assert_eq!(end(&mut other, KILLED, ms(1)), Action::Pause);
-        assert_eq!(other.deadline(), Some(ms(101)));
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! What it must not do: decide what should run (the plan does), or use an asynchronous runtime (it must
 //! stay small).
 
+mod again;
 mod apart;
 mod capture;
 mod control;

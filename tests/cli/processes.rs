@@ -409,6 +409,8 @@ fn a_stop_under_way_is_cut_short_by_others() {
         &["kill", "-s", "KILL", "slow"],
         &["stop", "-t", "0"],
         &["down", "-t", "0"],
+        &["up", "-d", "-t", "0"],
+        &["up", "-d", "-t", "0", "slow"],
     ] {
         let sandbox = Sandbox::new();
         sandbox.write("compose.yaml", STUBBORN);
@@ -419,8 +421,8 @@ fn a_stop_under_way_is_cut_short_by_others() {
         logs.wait_for_line("asked");
         sandbox.wharf(shorter).expect(0);
         stopping.wait().expect(0);
+        sandbox.wharf(&["down", "-t", "0"]).expect(0);
         logs.wait();
-        sandbox.wharf(&["down"]).expect(0);
     }
 }
 

@@ -81,9 +81,16 @@ pub enum NamesReply {
     Error(String),
 }
 
-/// Starts that wait for the same moment to ask: a stack asks once for all of its services.
+/// Between two times that starts ask for their names, at least: what begins meanwhile asks together.
+const BETWEEN: Duration = Duration::from_millis(5);
+
+/// Starts that wait for the same moment to ask: a stack asks a few times for all of its services.
 #[derive(Debug, Default)]
-pub(super) struct Together(Mutex<BTreeMap<String, Vec<Start>>>);
+pub(super) struct Together {
+    starts: Mutex<BTreeMap<String, Vec<Start>>>,
+    /// Whose turn it is to ask, and when one has asked last.
+    turn: tokio::sync::Mutex<Option<Instant>>,
+}
 
 #[derive(Debug)]
 struct Start {
@@ -100,7 +107,7 @@ struct Asking<'a> {
 
 impl Together {
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Start>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds one; whoever is the first of its project asks.
@@ -143,8 +150,12 @@ impl Processes {
             done,
         };
         if let Some(asking) = self.together.join(project, start) {
-            // What begins in the same moment joins.
+            // What begins until then joins.
+            let mut turn = self.together.turn.lock().await;
             tokio::task::yield_now().await;
+            if let Some(last) = *turn {
+                tokio::time::sleep_until(last + BETWEEN).await;
+            }
             let mut starts = asking.take();
             drop(asking);
             while !starts.is_empty() {
@@ -158,6 +169,7 @@ impl Processes {
                 }
                 starts = rest;
             }
+            *turn = Some(Instant::now());
         }
         let outcome = match told.await {
             Ok(outcome) => outcome.map_err(io::Error::from),
