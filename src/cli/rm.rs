@@ -20,6 +20,9 @@ pub(super) struct Args {
     /// Stop those that run, and remove them too
     #[arg(short, long)]
     stop: bool,
+    /// Accepted as by Compose, where it has no effect
+    #[arg(short, long, hide = true)]
+    all: bool,
     /// Remove their anonymous volumes too
     #[arg(short, long)]
     volumes: bool,

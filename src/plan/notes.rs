@@ -12,12 +12,24 @@ impl Planner<'_> {
         let project = self.inputs.project;
         let renewed = self.decided.iter();
         for (name, decided) in renewed.filter(|(_, decided)| decided.renews()) {
-            let notes = [unprepared(project, decided), unowned(project, decided)];
+            let notes = [
+                unheard(decided),
+                unprepared(project, decided),
+                unowned(project, decided),
+            ];
             for note in notes.into_iter().flatten() {
                 self.plan.notes.push(format!("service `{name}`: {note}"));
             }
         }
     }
+}
+
+fn unheard(decided: &Decided<'_>) -> Option<String> {
+    let all = &decided.service.unheard;
+    (!all.is_empty()).then(|| {
+        let verb = if all.len() > 1 { "have" } else { "has" };
+        format!("{} {verb} no effect here", all.join(", "))
+    })
 }
 
 /// The commands of `pre_start` that are for another image.

@@ -186,6 +186,13 @@ fn service(name: &str, node: &Node, context: &Context<'_>, report: &mut Report) 
         raw_ports: raw_ports(node),
         expose: texts(node, "expose"),
         volumes: items(node, "volumes").iter().filter_map(mount).collect(),
+        unheard: UNHEARD
+            .into_iter()
+            .filter(|key| {
+                node.get(key)
+                    .is_some_and(|it| it.value != super::tree::Value::Null)
+            })
+            .collect(),
         foreign_volumes: foreign(node),
         volumes_from: texts(node, "volumes_from"),
         links: texts(node, "links"),
@@ -453,6 +460,9 @@ pub(crate) fn ulimit(node: &Node) -> Ulimit {
         },
     }
 }
+
+/// Attributes of a service that only other engines and plug-ins know.
+const UNHEARD: [&str; 2] = ["credential_spec", "models"];
 
 /// The types of the mounts that no engine of wharf's has.
 fn foreign(node: &Node) -> Vec<String> {

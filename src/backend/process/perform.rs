@@ -16,7 +16,7 @@ use super::{NamesWanted, Processes, Record, cgroup, convert, declared, hooks, lo
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::naming::Way;
-use crate::plan::step::{Action, InstanceSpec, Target};
+use crate::plan::step::{Action, InstanceSpec, Preparation, Target};
 use crate::state::{InstanceId, Status};
 
 /// How often, and with which pause, a keeper on its way out is waited for.
@@ -36,11 +36,8 @@ impl Processes {
                 instance,
                 preparation,
             } => {
-                let record = self.record(&instance.project, &instance.name)?;
-                self.names_for_start(&instance.project, &record).await?;
-                let (service, hook) = (&preparation.spec.service, &preparation.hook);
-                let hook = declared::hook_command(service, hook, &record.spec.working_dir)?;
-                hooks::run(&record, "pre_start", &[hook], events).await?;
+                // Most plans have none, and all steps have one size.
+                Box::pin(self.before_start(instance, preparation, events)).await?;
                 Ok(None)
             }
             Action::Start { instance } => {
@@ -60,7 +57,7 @@ impl Processes {
                 if !record.spec.attributes.post_start.is_empty() {
                     let record = self.record(&instance.project, &instance.name)?;
                     let hooks = &record.spec.attributes.post_start;
-                    hooks::run(&record, "post_start", hooks, events).await?;
+                    Box::pin(hooks::run(&record, "post_start", hooks, events)).await?;
                 }
                 Ok(id.map(InstanceId))
             }
@@ -142,6 +139,20 @@ impl Processes {
         }
     }
 
+    /// Runs a command that comes before the first start of an instance.
+    async fn before_start(
+        &self,
+        instance: &Target,
+        preparation: &Preparation,
+        events: &Events,
+    ) -> Result<(), BackendError> {
+        let record = self.record(&instance.project, &instance.name)?;
+        self.names_for_start(&instance.project, &record).await?;
+        let (service, hook) = (&preparation.spec.service, &preparation.hook);
+        let hook = declared::hook_command(service, hook, &record.spec.working_dir)?;
+        hooks::run(&record, "pre_start", &[hook], events).await
+    }
+
     /// Runs the hooks of a service that is to be stopped. One that is paused goes on first: its hook may well
     /// want an answer from it.
     async fn before_stop(
@@ -170,7 +181,6 @@ impl Processes {
         hooks::run(record, "pre_stop", hooks, events).await
     }
 
-    /// Writes the ledger entry, in place of one of the same name that has ended; its output goes with it.
     /// Sees to it that what is about to start finds others by their names.
     async fn names_for_start(&self, project: &str, record: &Record) -> Result<(), BackendError> {
         let names = &record.spec.names;
@@ -193,6 +203,7 @@ impl Processes {
         self.names_for_start(project, &record).await
     }
 
+    /// Writes the ledger entry, in place of one of the same name that has ended; its output goes with it.
     async fn create(
         &self,
         spec: &InstanceSpec,

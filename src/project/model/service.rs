@@ -35,6 +35,8 @@ pub struct Service {
     pub expose: Vec<String>,
     /// Mounts.
     pub volumes: Vec<Mount>,
+    /// Attributes that are set and that wharf does nothing about.
+    pub unheard: Vec<&'static str>,
     /// What cannot be mounted here: the type of each such mount (`npipe`, `cluster`).
     pub foreign_volumes: Vec<String>,
     /// `tmpfs:` entries, `path[:options]`.
