@@ -208,11 +208,44 @@ impl Global {
         }
     }
 
+    /// What says which project is meant, for a shell.
+    fn project_words(&self) -> Vec<String> {
+        let paths = |paths: &[PathBuf]| -> Vec<String> {
+            paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect()
+        };
+        let directory = self.project_directory.as_slice();
+        let name = self.project_name.as_slice();
+        [
+            ("-f", paths(&self.file)),
+            ("-p", name.to_vec()),
+            ("--project-directory", paths(directory)),
+            ("--env-file", paths(&self.env_file)),
+            ("--profile", self.profile.clone()),
+        ]
+        .into_iter()
+        .flat_map(|(option, values)| values.into_iter().map(move |value| (option, value)))
+        .flat_map(|(option, value)| [option.to_owned(), quoted(&value)])
+        .collect()
+    }
+
     /// How many steps may be at work at the same time; `None`: any number.
     pub(super) fn limit(&self) -> Option<NonZeroUsize> {
         self.parallel
             .and_then(|limit| usize::try_from(limit).ok())
             .and_then(NonZeroUsize::new)
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=@,+".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 
@@ -234,9 +267,27 @@ impl Context {
         self.global.load_options(services, no_deps)
     }
 
-    /// A text that names `wharf …` as something to type, with the name that was typed.
+    /// A text that names `wharf …` as something to type, with the name that was typed, and for the same project.
     pub(super) fn typed(&self, text: &str) -> String {
-        in_words_of(&self.program, text)
+        let mut program = self.program.clone();
+        for word in self.global.project_words() {
+            program.push(' ');
+            program.push_str(&word);
+        }
+        in_words_of(&program, text)
+    }
+
+    /// Has the hooks of services known that are named although their profiles are off: to name one enables it.
+    pub(super) fn declare_named(&self, named: &Named, backends: &Backends, services: &[String]) {
+        let disabled = named.project().map(|project| &project.disabled);
+        let is_disabled = |name: &String| disabled.is_some_and(|all| all.contains(name));
+        if services.iter().any(is_disabled) {
+            let options = self.load_options(services, false);
+            // What is wrong with it was said when it was loaded without them.
+            if let Ok(Loaded { project, .. }) = project::load(&options, &self.env, &Disk) {
+                backends.containers.declare(&project);
+            }
+        }
     }
 
     /// Says what a plan has to say before it is carried out.

@@ -78,6 +78,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
+    context.declare_named(&named, &backends, &args.services);
     let (alone, _) =
         hasten::lock(context, &backends, &named, &ending(context, &named, args)).await?;
     let pending = backends.pending(named.name());

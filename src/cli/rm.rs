@@ -31,6 +31,7 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
+    context.declare_named(&named, &backends, &args.services);
     let _alone = context.lock_soon(&backends, named.name()).await?;
     let sight = named
         .sight_of_all(context.ui, &backends, &args.services)

@@ -25,6 +25,7 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project()?;
     let backends = context.backends()?;
+    context.declare_named(&named, &backends, &args.services);
     let ending = Ending {
         timeout: args.timeout,
         ..context.ending(&named, &args.services)
