@@ -566,7 +566,8 @@ impl Named {
     pub(super) fn is_local(&self) -> bool {
         self.project().is_some_and(|project| {
             let mut services = project.services.values();
-            services.all(|service| !service.has_container_form())
+            // What is named although its profile is off is there, too.
+            !project.disabled_containers && services.all(|service| !service.has_container_form())
         })
     }
 

@@ -218,6 +218,7 @@ fn project(context: &Context, name: &str, wanted: &Wanted) -> Result<Project> {
         env_files: Vec::new(),
         services: BTreeMap::from([(service.name.clone(), Arc::new(service))]),
         disabled: Vec::new(),
+        disabled_containers: false,
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
         secrets: BTreeMap::new(),

@@ -78,6 +78,9 @@ pub(crate) fn project(
         env_files: context.env_files.to_vec(),
         services,
         disabled: disabled.keys().cloned().collect(),
+        disabled_containers: disabled
+            .values()
+            .any(|service| service.get("image").is_some() || service.get("build").is_some()),
         networks: section("networks")
             .map(|(key, node)| (key.clone(), Arc::new(network(key, node))))
             .collect(),

@@ -17,6 +17,26 @@ fn web(sandbox: &Sandbox, image: &str, port: u16) {
 }
 
 #[test]
+fn a_service_whose_profile_is_off_is_seen_where_it_is_named() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let image = engine.busybox();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  a:\n    profiles: [x]\n    image: {image}\n    pull_policy: never\n    init: true\n    \
+             command: [sleep, '1000']\n"
+        ),
+    );
+    sandbox.wharf(&["up", "-d", "a"]).expect(0);
+    let name = format!("{}-a-1", sandbox.project());
+    let state = || engine.ask(&["inspect", "--format", "{{.State.Status}}", &name]);
+    assert_eq!(state(), "running");
+    sandbox.wharf(&["stop", "-t", "1", "a"]).expect(0);
+    assert_eq!(state(), "exited");
+}
+
+#[test]
 fn a_container_comes_up_is_listed_logged_and_taken_down() {
     let engine = require_engine!();
     let sandbox = Sandbox::with_engine(&engine);

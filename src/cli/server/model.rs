@@ -88,6 +88,7 @@ impl Wanted {
             env_files: Vec::new(),
             services: BTreeMap::from([(service.name.clone(), Arc::new(service))]),
             disabled: Vec::new(),
+            disabled_containers: false,
             networks: BTreeMap::new(),
             volumes: BTreeMap::new(),
             secrets: BTreeMap::new(),

@@ -38,6 +38,7 @@ fn project(services: Vec<Service>) -> Project {
             .map(|service| (service.name.clone(), Arc::new(service)))
             .collect(),
         disabled: Vec::new(),
+        disabled_containers: false,
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
         secrets: BTreeMap::new(),

@@ -47,6 +47,8 @@ pub struct Project {
     pub services: BTreeMap<String, Arc<Service>>,
     /// Names of services that the files declare and that do not take part (their profile is off).
     pub disabled: Vec<String>,
+    /// Whether one of those may be a container.
+    pub disabled_containers: bool,
     /// The networks that some service uses, by key.
     pub networks: BTreeMap<String, Arc<Network>>,
     /// The volumes, by key.
