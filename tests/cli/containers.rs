@@ -34,6 +34,7 @@ fn a_service_whose_profile_is_off_is_seen_where_it_is_named() {
     assert_eq!(state(), "running");
     sandbox.wharf(&["stop", "-t", "1", "a"]).expect(0);
     assert_eq!(state(), "exited");
+    sandbox.wharf(&["--profile", "x", "down"]).expect(0);
 }
 
 #[test]
