@@ -17,6 +17,7 @@ mod exec;
 mod foreground;
 mod forward;
 mod free;
+mod global;
 mod grace;
 mod graph;
 mod hasten;
@@ -76,7 +77,8 @@ use crate::backend::process::child::wait_for_children;
 use crate::error::{Error, Kind, Result};
 use crate::project::Env;
 use crate::ui::{Steps, Ui, lost, report};
-use context::{Context, Global};
+use context::Context;
+use global::Global;
 use invocation::{Invocation, Protocol};
 
 /// Runs a development stack from a compose file, as containers and local processes, and resolves port
