@@ -302,7 +302,7 @@ async fn abandon<B: Backend>(
     made: &Made,
     events: &Events,
 ) -> Result<Performed, BackendError> {
-    if let Some(action) = step.action.abandoned() {
+    if let Some(action) = step.abandoned().filter(|_| made.get(step.id).is_some()) {
         let end = Step {
             action,
             needs: Vec::new(),

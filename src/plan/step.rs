@@ -32,6 +32,27 @@ pub struct Step {
     pub needs: Vec<StepId>,
 }
 
+impl Step {
+    /// What ends this where it was cut off, if what it made would go on elsewhere: by id, whatever has the name.
+    pub fn abandoned(&self) -> Option<Action> {
+        let Action::PreStart {
+            instance,
+            preparation,
+        } = &self.action
+        else {
+            return None;
+        };
+        (instance.backend == BackendKind::Container).then(|| Action::Remove {
+            instance: Target {
+                name: preparation.spec.name.clone(),
+                which: Which::MadeBy(self.id),
+                ..instance.clone()
+            },
+            volumes: true,
+        })
+    }
+}
+
 /// The effects.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -272,27 +293,6 @@ impl Action {
             Self::PrepareRelay { .. } | Self::AwaitReachable { .. }
         );
         waits_or_prepares || self.changes().is_some_and(|target| target.role.is_some())
-    }
-
-    /// What ends this where it was cut off, if it would go on elsewhere.
-    pub fn abandoned(&self) -> Option<Self> {
-        let Self::PreStart {
-            instance,
-            preparation,
-        } = self
-        else {
-            return None;
-        };
-        let spec = &preparation.spec;
-        (instance.backend == BackendKind::Container).then(|| Self::Remove {
-            instance: Target {
-                name: spec.name.clone(),
-                // Engines take names, too.
-                which: Which::Existing(InstanceId(spec.name.clone())),
-                ..instance.clone()
-            },
-            volumes: true,
-        })
     }
 
     /// The instance that this works on or waits for.

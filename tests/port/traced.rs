@@ -10,13 +10,24 @@ use super::stage::{Actor, claim, facts, free_port, holders};
 /// Long enough that no test passes by waiting it out.
 const LONG: Duration = Duration::from_mins(1);
 
-/// A tracer of this name with a server below it; one that `passes` signals on, or keeps them.
-fn trace(name: &str, passes: bool, port: u16) -> Actor {
-    let text = "import ctypes, os, signal, socket, sys, time
+/// What every tracer here begins with.
+const PRELUDE: &str = "import ctypes, os, signal, socket, sys, threading, time
 c = ctypes.CDLL(None)
 c.ptrace.argtypes = [ctypes.c_long] * 4
 c.prctl.argtypes = [ctypes.c_int] + [ctypes.c_char_p] + [ctypes.c_long] * 3
-name, passes, port = sys.argv[1], sys.argv[2] == 'true', int(sys.argv[3])
+";
+
+/// Starts a tracer, and waits until it is ready.
+fn play(script: &str, arguments: &[&str]) -> Actor {
+    let mut command = Command::new("python3");
+    command.args(["-c", &format!("{PRELUDE}{script}")]);
+    command.args(arguments);
+    Actor::start(command)
+}
+
+/// A tracer of this name with a server below it; one that `passes` signals on, or keeps them.
+fn trace(name: &str, passes: bool, port: u16) -> Actor {
+    let text = "name, passes, port = sys.argv[1], sys.argv[2] == 'true', int(sys.argv[3])
 server = os.fork()
 if not server:
     c.ptrace(0, 0, 0, 0)
@@ -35,10 +46,7 @@ while True:
     elif passes: c.ptrace(7, server, 0, kind)
 while True: time.sleep(600)
 ";
-    let mut command = Command::new("python3");
-    let passes = passes.to_string();
-    command.args(["-c", text, name, &passes, &port.to_string()]);
-    Actor::start(command)
+    play(text, &[name, &passes.to_string(), &port.to_string()])
 }
 
 #[test]
@@ -83,11 +91,7 @@ fn who_only_looks_on_is_in_nobodys_way() {
 }
 
 /// A debugger of a server with two threads, which it does not reap.
-const OF_THREADS: &str = "import ctypes, os, signal, socket, sys, threading, time
-c = ctypes.CDLL(None)
-c.ptrace.argtypes = [ctypes.c_long] * 4
-c.prctl.argtypes = [ctypes.c_int] + [ctypes.c_char_p] + [ctypes.c_long] * 3
-port = int(sys.argv[1])
+const OF_THREADS: &str = "port = int(sys.argv[1])
 server = os.fork()
 if not server:
     c.ptrace(0, 0, 0, 0)
@@ -113,9 +117,7 @@ while True: time.sleep(600)
 fn a_server_whose_threads_a_debugger_has_not_reaped_is_gone() {
     let port = free_port();
     let wanted = claim(port, &["127.0.0.1"]);
-    let mut command = Command::new("python3");
-    command.args(["-c", OF_THREADS, &port.to_string()]);
-    let mut debugger = Actor::start(command);
+    let mut debugger = play(OF_THREADS, &[&port.to_string()]);
     let found = holders(&wanted);
     let stopped = stop_process(&found[0], &wanted, Duration::from_millis(300)).unwrap();
     assert!(stopped.killed);
@@ -124,11 +126,7 @@ fn a_server_whose_threads_a_debugger_has_not_reaped_is_gone() {
 }
 
 /// A debugger beside a server, of what that has started.
-const OF_A_WORKER: &str = "import ctypes, os, socket, sys, time
-c = ctypes.CDLL(None)
-c.ptrace.argtypes = [ctypes.c_long] * 4
-c.prctl.argtypes = [ctypes.c_int] + [ctypes.c_char_p] + [ctypes.c_long] * 3
-port = int(sys.argv[1])
+const OF_A_WORKER: &str = "port = int(sys.argv[1])
 read, write = os.pipe()
 if not os.fork():
     worker = os.fork()
@@ -152,9 +150,7 @@ while True: time.sleep(600)
 fn a_worker_in_a_debugger_takes_a_persons_word_and_its_master_is_not_said_to_ignore_signals() {
     let port = free_port();
     let wanted = claim(port, &["127.0.0.1"]);
-    let mut command = Command::new("python3");
-    command.args(["-c", OF_A_WORKER, &port.to_string()]);
-    let mut debugger = Actor::start(command);
+    let mut debugger = play(OF_A_WORKER, &[&port.to_string()]);
     let worker = debugger.words[0];
     let found = holders(&wanted);
     let said = consequences(&found, &wanted);

@@ -79,15 +79,14 @@ pub(super) async fn step(
             preparation,
         } => {
             let id = resolve(instance, made)?;
-            pre_start::run(
+            let site = pre_start::Site {
                 containers,
                 engine,
-                &id.0,
-                &instance.name,
-                preparation,
+                name: &instance.name,
                 events,
-            )
-            .await?;
+            };
+            let runs = |own| made.put(step.id, own);
+            site.run(&id.0, preparation, runs).await?;
         }
         Action::Start { instance } => {
             let id = resolve(instance, made)?;

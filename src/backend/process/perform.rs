@@ -15,7 +15,7 @@ use super::tree::Snapshot;
 use super::{NamesWanted, Processes, Record, cgroup, convert, declared, hooks, lock, stores};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
-use crate::naming::Way;
+use crate::naming::{PRE_START, Way};
 use crate::plan::step::{Action, InstanceSpec, Preparation, Target};
 use crate::state::{InstanceId, Status};
 
@@ -150,7 +150,7 @@ impl Processes {
         self.names_for_start(&instance.project, &record).await?;
         let (service, hook) = (&preparation.spec.service, &preparation.hook);
         let hook = declared::hook_command(service, hook, &record.spec.working_dir)?;
-        hooks::run(&record, "pre_start", &[hook], events).await
+        hooks::run(&record, PRE_START, &[hook], events).await
     }
 
     /// Runs the hooks of a service that is to be stopped. One that is paused goes on first: its hook may well

@@ -85,8 +85,7 @@ impl<'a> Run<'a> {
                 let mut steps = self.scene.plan.steps.iter();
                 if let Some(step) = steps.find(|step| step.id == *id) {
                     self.touches |= execute::works(&step.action) && !step.action.prepares();
-                    let action = &step.action;
-                    if action.makes_starts_or_removes() || action.abandoned().is_some() {
+                    if step.action.makes_starts_or_removes() || step.abandoned().is_some() {
                         self.changing.insert(*id);
                     }
                 }
