@@ -363,7 +363,7 @@ fn uptime() -> u64 {
     seconds.parse::<u64>().unwrap_or_default() * 100 + rest.parse::<u64>().unwrap_or_default()
 }
 
-fn ticks_per_second() -> u64 {
+pub(crate) fn ticks_per_second() -> u64 {
     sysconf(SysconfVar::CLK_TCK)
         .ok()
         .flatten()

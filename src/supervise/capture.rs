@@ -401,7 +401,8 @@ impl Channel {
 }
 
 /// Copies what a terminal shows to the end of a log; what a full disk refuses is kept and tried again. A
-/// terminal whose last user has closed it has ended.
+/// terminal whose last user has closed it has ended. Apart, since few need the room that it takes.
+#[inline(never)]
 fn copy(master: &mut File, pending: &mut Vec<u8>, log: &File, length: u64) -> io::Result<usize> {
     if pending.is_empty() {
         let mut buffer = [0; 16 * 1024];

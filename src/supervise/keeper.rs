@@ -23,11 +23,11 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Rlimit, WaitOptions, WaitStatus, pidfd_open};
 use rustix::pty::OpenptFlags;
-use serde::{Deserialize, Serialize};
 
 use super::apart::{fork, settle_in, words};
 use super::capture::{Moved, Recorder, fifo};
 use super::revival::Succession;
+use super::starting::{Report, Starting};
 use crate::backend::BackendError;
 use crate::backend::process::Spec;
 use crate::backend::process::cgroup::{Group, Place};
@@ -38,6 +38,7 @@ use crate::backend::process::notes::Notebook;
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::refusal::shown;
 use crate::backend::process::run::{ProcessId, wall_clock};
+use crate::backend::process::tick::Tick;
 
 /// Pause after a failed attempt to record output (no space left, as a rule).
 const PAUSE: Duration = Duration::from_millis(250);
@@ -62,36 +63,8 @@ pub(super) struct Order<'a> {
     pub(super) supervisor: u32,
 }
 
-/// What the keeper says at once; everything later it notes.
-#[derive(Debug, Serialize, Deserialize)]
-enum Report {
-    Started { keeper: ProcessId, main: ProcessId },
-    Failed { failure: Failure },
-}
-
-/// A keeper that has not reported yet.
-#[derive(Debug)]
-pub(super) struct Starting {
-    pid: u32,
-    /// Its end, where there is a descriptor left for that.
-    end: Option<OwnedFd>,
-    report: File,
-    /// The pipes of the run.
-    held: Vec<File>,
-}
-
-/// A run that has begun.
-#[derive(Debug)]
-pub(super) struct Begun {
-    /// `None` where it was killed on the way.
-    pub(super) keeper: Option<ProcessId>,
-    /// The end of the keeper, where that is at hand.
-    pub(super) end: Option<OwnedFd>,
-    pub(super) main: ProcessId,
-}
-
 /// A failure of the keeper itself.
-fn state(action: &str, error: &io::Error) -> Failure {
+pub(super) fn state(action: &str, error: &io::Error) -> Failure {
     Failure::State {
         action: action.to_owned(),
         cause: error.into(),
@@ -112,14 +85,26 @@ pub(super) fn lock(dir: &InstanceDir) -> Result<Option<File>, BackendError> {
 /// What a run is started with, made before its keeper is: the supervisor has all that it takes in memory, where
 /// each new keeper would have to fetch it page by page.
 struct Outfit {
+    /// Tells the keeper of the ends of its children: SIGCHLD is blocked in the supervisor, and so in what it forks.
+    signals: SignalFd,
     notebook: Notebook,
     streams: Streams,
     ready: Ready,
+    report: File,
+    /// The keeper's title.
+    title: String,
+    /// Whether it is the forwarder's.
+    has_succession: bool,
 }
 
 impl Outfit {
-    fn make(order: &Order<'_>) -> Result<Self, Failure> {
+    fn make(order: &Order<'_>, report: File) -> Result<Self, Failure> {
         let spec = order.spec;
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&mask, flags)
+            .map_err(|error| state("cannot set up the keeper's signals", &error.into()))?;
         let attributes = &spec.attributes;
         let path = order.dir.notes();
         let notebook =
@@ -139,16 +124,22 @@ impl Outfit {
             .ready(way, &Extras::of(attributes, door))
             .map_err(|error| cannot_run(spec, &error))?;
         Ok(Self {
+            signals,
             notebook,
             streams,
             ready,
+            report,
+            title: format!("keeper of {}", spec.name),
+            has_succession: Succession::is_for(spec),
         })
     }
 
     /// What the keeper goes on with.
-    fn descriptors(&self) -> Vec<i32> {
+    fn descriptors(&self, lock: &File) -> Vec<i32> {
         let streams = &self.streams;
         let mut all = streams.recorder.descriptors();
+        all.extend([&self.report, lock].map(AsRawFd::as_raw_fd));
+        all.push(self.signals.as_raw_fd());
         all.push(self.notebook.as_fd().as_raw_fd());
         all.extend(streams.process.iter().map(AsRawFd::as_raw_fd));
         all.extend(self.ready.descriptors());
@@ -183,20 +174,20 @@ fn cannot_run(spec: &Spec, error: &io::Error) -> Failure {
 
 /// Starts a keeper, which starts the run. `lock` goes to the keeper.
 pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> {
-    let outfit = Outfit::make(order)?;
-    // Asked once, here: the keepers have it from us.
-    words();
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| state("cannot make a pipe", &error.into()))?;
+    let outfit = Outfit::make(order, File::from(write))?;
+    let kept = outfit.descriptors(&lock);
+    // Asked once, here: the keepers have it from us.
+    words();
     // What the child would write out a second time.
     drop(io::stdout().flush());
+    let since = Tick::now();
     let child = match fork().map_err(|error| state("cannot start a keeper", &error.into()))? {
-        ForkResult::Child => {
-            drop(read);
-            keep(order, outfit, &lock, File::from(write));
-        }
+        ForkResult::Child => keep(order, outfit, kept, &lock, since),
         ForkResult::Parent { child } => child,
     };
+    let made = since.zip(Tick::now());
     let held = outfit.streams.recorder.into_pipes();
     // The rest is the keeper's alone from now on.
     drop(lock);
@@ -207,42 +198,8 @@ pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> 
             .and_then(|child| pidfd_open(child, PidfdFlags::empty()).ok()),
         report: File::from(read),
         held,
+        made,
     })
-}
-
-impl Starting {
-    /// The keeper's pid.
-    pub(super) fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Readable when the keeper has reported.
-    pub(super) fn report(&self) -> BorrowedFd<'_> {
-        self.report.as_fd()
-    }
-
-    /// The pipes of the run, to be held open as [`hold`](super::capture::hold) does.
-    pub(super) fn take_held(&mut self) -> Vec<File> {
-        std::mem::take(&mut self.held)
-    }
-
-    /// Returns when the process runs its program, or with the reason why it cannot; `None` when the keeper was
-    /// killed before it could say which.
-    pub(super) fn finish(mut self) -> Result<Option<Begun>, Failure> {
-        let mut text = Vec::new();
-        self.report
-            .read_to_end(&mut text)
-            .map_err(|error| state("cannot hear the keeper", &error))?;
-        match serde_json::from_slice(&text) {
-            Ok(Report::Started { keeper, main }) => Ok(Some(Begun {
-                keeper: Some(keeper),
-                end: self.end,
-                main,
-            })),
-            Ok(Report::Failed { failure }) => Err(failure),
-            Err(_) => Ok(None),
-        }
-    }
 }
 
 /// The rest of the keeper's life. Nothing that belongs to the supervisor is touched, returned to or dropped.
@@ -250,8 +207,10 @@ impl Starting {
     unsafe_code,
     reason = "a forked child must not run what its parent has registered for its exit"
 )]
-fn keep(order: &Order<'_>, outfit: Outfit, lock: &File, report: File) -> ! {
-    let outcome = catch_unwind(AssertUnwindSafe(|| attend(order, outfit, lock, report)));
+fn keep(order: &Order<'_>, outfit: Outfit, kept: Vec<i32>, lock: &File, since: Option<Tick>) -> ! {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        attend(order, outfit, kept, lock, since);
+    }));
     // SAFETY: ends the process; there is no state to be careful of.
     unsafe { nix::libc::_exit(i32::from(outcome.is_err())) }
 }
@@ -260,40 +219,43 @@ fn keep(order: &Order<'_>, outfit: Outfit, lock: &File, report: File) -> ! {
 struct Kept {
     notebook: Notebook,
     recorder: Recorder,
-    /// Ourselves.
-    keeper: ProcessId,
     main: ProcessId,
     /// What is typed and where it goes, for a service with a terminal.
     typed: Option<(File, File)>,
 }
 
-fn attend(order: &Order<'_>, outfit: Outfit, lock: &File, mut report: File) {
-    let mut kept = outfit.descriptors();
-    kept.extend([lock.as_raw_fd(), report.as_raw_fd()]);
-    let title = format!("keeper of {}", order.spec.name);
+fn attend(order: &Order<'_>, outfit: Outfit, kept: Vec<i32>, lock: &File, since: Option<Tick>) {
+    let pid = std::process::id();
+    let me = since.map_or_else(|| ProcessId::of(pid), |since| since.of_child(pid));
+    let me = me.unwrap_or(ProcessId { pid, start_time: 0 });
     let mut succession = None;
-    let begun = settle_in(&title, kept)
-        .map_err(|error| state("cannot close what the supervisor has open", &error))
-        .and_then(|()| {
-            // Before it is noted that we are at work: who was there for this until now goes then.
-            succession = Succession::of(order);
-            start(order, outfit)
-        });
+    let settled = settle_in(&outfit.title, kept)
+        .map_err(|error| state("cannot close what the supervisor has open", &error));
+    if settled.is_ok() && outfit.has_succession {
+        // Before it is noted that we are at work: who was there for this until now goes then.
+        succession = Some(Succession::of(order));
+    }
+    let Outfit {
+        signals,
+        notebook,
+        streams,
+        ready,
+        report,
+        ..
+    } = outfit;
+    let begun = settled.and_then(|()| start(order, notebook, streams, ready, me));
     let said = match &begun {
-        Ok((_, kept)) => Report::Started {
-            keeper: kept.keeper,
+        Ok(kept) => Report::Started {
+            keeper: me,
             main: kept.main,
         },
         Err(failure) => Report::Failed {
             failure: failure.clone(),
         },
     };
-    if let Ok(text) = serde_json::to_vec(&said) {
-        // The supervisor may have been killed: then the notes tell its successor.
-        drop(report.write_all(&text));
-    }
+    said.send(&report);
     drop(report);
-    if let Ok((signals, kept)) = begun {
+    if let Ok(kept) = begun {
         watch_over(&signals, kept, succession.as_mut());
         drop(signals);
         if let Some(succession) = succession {
@@ -302,37 +264,31 @@ fn attend(order: &Order<'_>, outfit: Outfit, lock: &File, mut report: File) {
     }
 }
 
-fn start(order: &Order<'_>, outfit: Outfit) -> Result<(SignalFd, Kept), Failure> {
-    let Outfit {
-        notebook,
-        streams,
-        ready,
-    } = outfit;
-    let mut mask = SigSet::empty();
-    mask.add(Signal::SIGCHLD);
-    let signals = mask
-        .thread_block()
-        .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
-        .map_err(|error| state("cannot set up the keeper's signals", &error.into()))?;
-    let pid = std::process::id();
-    let me = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
-    let path = order.dir.notes();
-    notebook
-        .begin(order.run_id, me)
-        .map_err(|error| Failure::from(failed("write", &path, error)))?;
-    match ready.begin(streams.process) {
+fn start(
+    order: &Order<'_>,
+    notebook: Notebook,
+    streams: Streams,
+    mut ready: Ready,
+    me: ProcessId,
+) -> Result<Kept, Failure> {
+    let unwritable = |error| Failure::from(failed("write", &order.dir.notes(), error));
+    notebook.begin(order.run_id, me).map_err(unwritable)?;
+    let since = Tick::now();
+    let begun = ready.begin(streams.process);
+    // To give the memory back would be to copy it first: it is the supervisor's until we write to it.
+    std::mem::forget(ready);
+    match begun {
         Ok(pid) => {
-            let main = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
+            let main = since.map_or_else(|| ProcessId::of(pid), |since| since.of_child(pid));
+            let main = main.unwrap_or(ProcessId { pid, start_time: 0 });
             // The space for it is there since the beginning.
             drop(notebook.started(main));
-            let kept = Kept {
+            Ok(Kept {
                 notebook,
                 recorder: streams.recorder,
-                keeper: me,
                 main,
                 typed: streams.typed,
-            };
-            Ok((signals, kept))
+            })
         }
         Err(error) => {
             drop(notebook.failed(&error));

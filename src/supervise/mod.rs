@@ -27,5 +27,6 @@ mod health;
 mod keeper;
 pub mod lifecycle;
 mod revival;
+mod starting;
 mod supervisor;
 mod unit;

@@ -22,13 +22,13 @@ use rustix::process::{Resource, setrlimit};
 
 use super::apart::{close_all_but, fork_beside};
 use super::keeper::Order;
-use crate::backend::process::Record;
 use crate::backend::process::dirs::{Dirs, ProjectDir};
 use crate::backend::process::lock;
 use crate::backend::process::notes::Notes;
 use crate::backend::process::protocol::Card;
 use crate::backend::process::run::ProcessId;
 use crate::backend::process::summon::{REVIVED, supervisor};
+use crate::backend::process::{Record, Spec};
 use crate::naming::Role;
 
 /// A supervisor that lived so long was not at fault.
@@ -51,12 +51,17 @@ pub(super) struct Succession<'a> {
 
 impl<'a> Succession<'a> {
     /// Only for a forwarder's keeper.
-    pub(super) fn of(order: &'a Order<'a>) -> Option<Self> {
-        (Role::of(&order.spec.labels) == Some(Role::Forwarder)).then(|| Self {
+    pub(super) fn is_for(spec: &Spec) -> bool {
+        Role::of(&spec.labels) == Some(Role::Forwarder)
+    }
+
+    /// In that keeper.
+    pub(super) fn of(order: &'a Order<'a>) -> Self {
+        Self {
             order,
             supervisor: parent(order.supervisor),
             heir: None,
-        })
+        }
     }
 
     /// The end of the supervisor, to wait on.

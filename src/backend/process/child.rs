@@ -21,6 +21,8 @@ use super::exec::Program;
 use super::ledger::{Account, Record};
 use super::namespace::Hosts;
 use super::refusal::Attempt;
+use super::run::RUN_ID;
+use super::signals::Signals;
 
 /// What to start.
 #[derive(Debug)]
@@ -121,24 +123,23 @@ impl Launch<'_> {
             .args(self.command.iter().skip(1))
             .env_clear()
             .envs(self.environment)
-            .env(super::run::RUN_ID, self.run_id)
+            .env(RUN_ID, self.run_id)
             .current_dir(self.working_dir)
             .stdin(stdin)
             .stdout(stdout)
             .stderr(stderr);
-        prepare(&mut command, self.inside(way, extras)?);
+        prepare(&mut command, self.inside(way, Signals::ALL, extras)?);
         command.spawn()
     }
 
     /// Makes all that a start needs which does not copy our memory; for a process of one thread.
     pub fn ready(&self, way: Way, extras: &Extras) -> io::Result<Ready> {
         let first = self.first()?;
-        let own = (super::run::RUN_ID.to_owned(), self.run_id.to_owned());
         let others = self.environment.iter();
         let environment = others
-            .filter(|(name, _)| *name != super::run::RUN_ID)
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .chain([own]);
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .filter(|(name, _)| *name != RUN_ID)
+            .chain([(RUN_ID, self.run_id)]);
         let program = Program::new(
             self.program.unwrap_or(Path::new(first)),
             self.environment.get("PATH").map(String::as_str),
@@ -146,7 +147,7 @@ impl Launch<'_> {
             environment,
             self.working_dir,
         )?;
-        let inside = self.inside(way, extras)?;
+        let inside = self.inside(way, Signals::altered(), extras)?;
         Ok(Ready { program, inside })
     }
 
@@ -181,7 +182,7 @@ impl Launch<'_> {
     }
 
     /// What it is put into.
-    fn inside(&self, way: Way, extras: &Extras) -> io::Result<Inside> {
+    fn inside(&self, way: Way, signals: Signals, extras: &Extras) -> io::Result<Inside> {
         let limits = self
             .descriptors
             .map(|limit| (Resource::Nofile, limit))
@@ -189,6 +190,7 @@ impl Launch<'_> {
             .chain(extras.limits.iter().copied());
         Ok(Inside {
             way,
+            signals,
             limits: limits.collect(),
             door: extras.door.as_ref().and_then(|door| {
                 let dir = door.dir.try_clone().ok()?;
@@ -222,8 +224,8 @@ impl Ready {
     }
 
     /// Returns once the process runs its program, with its pid, or with the reason why it cannot.
-    pub fn begin(mut self, ends: [OwnedFd; 3]) -> io::Result<u32> {
-        let inside = self.inside;
+    pub fn begin(&mut self, ends: [OwnedFd; 3]) -> io::Result<u32> {
+        let inside = &self.inside;
         let group = inside.door.as_ref().map(|door| door.dir.as_fd());
         let enter = |is_in_group| inside.enter(is_in_group);
         self.program.start(ends, group, &enter)
@@ -242,6 +244,7 @@ pub enum Way {
 /// What a process is put into between its making and its program.
 struct Inside {
     way: Way,
+    signals: Signals,
     limits: Vec<(Resource, Rlimit)>,
     door: Option<Door>,
     oom_score_adj: Option<String>,
@@ -249,13 +252,9 @@ struct Inside {
     hosts: Option<Hosts>,
 }
 
-/// The signals that C libraries keep for their threads.
-const OF_THE_LIBRARY: [i32; 2] = [32, 33];
-
 impl Inside {
     /// In the new process. Only system calls that are async-signal-safe (signal-safety(7)), on memory that was
     /// allocated before: nothing here may allocate or take a lock.
-    #[expect(unsafe_code, reason = "signal dispositions have no safe interface")]
     fn enter(&self, is_in_group: bool) -> io::Result<()> {
         let at = |part: Part| move |error: io::Error| part.mark(error);
         setsid().map_err(|error| Part::Session.mark(error.into()))?;
@@ -273,25 +272,7 @@ impl Inside {
             put(c"/proc/self/oom_score_adj", value.as_bytes())
                 .map_err(|error| Part::Score.mark(error.into()))?;
         }
-        for each in Signal::iterator() {
-            // SAFETY: no handler is installed, the disposition becomes the default one. SIGKILL and SIGSTOP
-            // refuse with EINVAL and are default anyway.
-            let _ = unsafe { signal(each, SigHandler::SigDfl) };
-        }
-        for each in OF_THE_LIBRARY {
-            let default = [0_u64; 8];
-            // SAFETY: the kernel reads no more than that, and nothing but zeros is the default disposition; the C
-            // library refuses to set those that it may use itself, and its `posix_spawn(3)` leaves them ignored.
-            unsafe {
-                nix::libc::syscall(
-                    nix::libc::SYS_rt_sigaction,
-                    each,
-                    default.as_ptr(),
-                    std::ptr::null::<u64>(),
-                    size_of::<u64>(),
-                )
-            };
-        }
+        self.signals.reset();
         SigSet::empty().thread_set_mask()?;
         if let Some(hosts) = &self.hosts {
             hosts.enter().map_err(at(Part::Names))?;

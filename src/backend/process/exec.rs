@@ -7,6 +7,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::io;
+use std::iter;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -27,22 +28,39 @@ const USUAL_PATH: &str = "/bin:/usr/bin";
 /// What runs what has no first line that says so, as execvp(3) has it.
 const SHELL: &CStr = c"/bin/sh";
 
-/// Words as `execve(2)` takes them.
+/// Words as `execve(2)` takes them: one piece of memory, since what a fork leaves as it is costs it least.
 #[derive(Debug)]
 struct Words {
     /// What is pointed to.
-    _texts: Vec<CString>,
+    _text: Vec<u8>,
     pointers: Vec<*const c_char>,
 }
 
 impl Words {
-    fn new(texts: Vec<CString>) -> Self {
-        let ends = std::iter::once(ptr::null());
-        let pointers = texts.iter().map(|text| text.as_ptr()).chain(ends).collect();
-        Self {
-            _texts: texts,
-            pointers,
+    fn new<'a>(words: impl Iterator<Item = [&'a str; 3]> + Clone) -> io::Result<Self> {
+        let long = |word: [&str; 3]| word.iter().map(|part| part.len()).sum::<usize>() + 1;
+        let mut text = Vec::with_capacity(words.clone().map(long).sum());
+        let mut begins = Vec::with_capacity(words.clone().count());
+        for word in words {
+            begins.push(text.len());
+            for part in word {
+                text.extend_from_slice(part.as_bytes());
+            }
+            if text
+                .iter()
+                .skip(*begins.last().unwrap_or(&0))
+                .any(|byte| *byte == 0)
+            {
+                return Err(io::Error::from(io::ErrorKind::InvalidInput));
+            }
+            text.push(0);
         }
+        let at = |begin: usize| text[begin..].as_ptr().cast();
+        let pointers = begins.into_iter().map(at).chain(iter::once(ptr::null()));
+        Ok(Self {
+            pointers: pointers.collect(),
+            _text: text,
+        })
     }
 }
 
@@ -63,11 +81,11 @@ impl Program {
     ///
     /// # Errors
     /// A word with a NUL in it.
-    pub(super) fn new(
+    pub(super) fn new<'a>(
         file: &Path,
         path: Option<&str>,
         arguments: &[String],
-        environment: impl Iterator<Item = (String, String)>,
+        environment: impl Iterator<Item = (&'a str, &'a str)> + Clone,
         directory: &Path,
     ) -> io::Result<Self> {
         let name = file.as_os_str().as_bytes();
@@ -83,22 +101,14 @@ impl Program {
                 })
                 .collect::<io::Result<_>>()?
         };
-        let words = |all: Vec<String>| {
-            let all = all.into_iter().map(|word| Ok(CString::new(word)?));
-            Ok::<_, io::Error>(Words::new(all.collect::<io::Result<_>>()?))
-        };
-        let arguments = words(arguments.to_vec())?;
+        let arguments = Words::new(arguments.iter().map(|word| [word.as_str(), "", ""]))?;
         let rest = arguments.pointers.iter().skip(1).copied();
         let by_shell = [SHELL.as_ptr(), ptr::null()].into_iter().chain(rest);
         Ok(Self {
             places,
             by_shell: by_shell.collect(),
             arguments,
-            environment: words(
-                environment
-                    .map(|(name, value)| format!("{name}={value}"))
-                    .collect(),
-            )?,
+            environment: Words::new(environment.map(|(name, value)| [name, "=", value]))?,
             directory: CString::new(directory.as_os_str().as_bytes())?,
         })
     }
@@ -237,7 +247,7 @@ mod tests {
 
     fn program(file: &str, path: Option<&str>, arguments: &[&str]) -> Program {
         let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
-        let environment = [("A".to_owned(), "b c".to_owned())];
+        let environment = [("A", "b c")];
         Program::new(
             Path::new(file),
             path,

@@ -62,17 +62,40 @@ pub(super) struct Supervisor {
 }
 
 /// What a descriptor in the poll set stands for.
-#[derive(Clone, Debug)]
-enum Source {
+#[derive(Clone, Copy, Debug)]
+enum Source<Name> {
     Signals,
     Door,
     Client(ClientId),
     Notes,
-    Report(Rc<str>),
-    Output(Rc<str>, usize),
-    Keeper(Rc<str>),
-    Main(Rc<str>),
-    Watched(Rc<str>, u32),
+    Of(Name, Part),
+}
+
+/// A descriptor that is ready, and for what.
+type Happened = (Source<Rc<str>>, PollFlags);
+
+impl Source<&Rc<str>> {
+    /// Counting who has the name is writing to memory, of which a keeper made since has a copy: so only for what has
+    /// happened.
+    fn owned(self) -> Source<Rc<str>> {
+        match self {
+            Self::Signals => Source::Signals,
+            Self::Door => Source::Door,
+            Self::Client(id) => Source::Client(id),
+            Self::Notes => Source::Notes,
+            Self::Of(name, part) => Source::Of(Rc::clone(name), part),
+        }
+    }
+}
+
+/// What of a unit it stands for.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Report,
+    Output(usize),
+    Keeper,
+    Main,
+    Watched(u32),
 }
 
 impl Supervisor {
@@ -161,31 +184,7 @@ impl Supervisor {
                         }
                     }
                     Source::Notes => self.on_notes(),
-                    Source::Report(name) => self.reported(&name, &mut around),
-                    Source::Keeper(name) => {
-                        // How it has ended.
-                        self.on_children(around.now);
-                        if let Some(unit) = self.units.get_mut(&name) {
-                            unit.on_keeper_ended(around.now);
-                        }
-                    }
-                    Source::Output(name, at) => {
-                        if let Some(unit) = self.units.get_mut(&name) {
-                            unit.on_output(at, around.now);
-                        }
-                    }
-                    Source::Main(name) => {
-                        // It is our child if its keeper was: then its code can be known.
-                        self.on_children(around.now);
-                        if let Some(unit) = self.units.get_mut(&name) {
-                            unit.on_main_ended(None);
-                        }
-                    }
-                    Source::Watched(name, pid) => {
-                        if let Some(unit) = self.units.get_mut(&name) {
-                            unit.on_watched_ended(pid);
-                        }
-                    }
+                    Source::Of(name, part) => self.on_part(&name, part, &mut around),
                 }
             }
             // Ends are noted before requests are answered: the answer to a ping promises that.
@@ -199,12 +198,31 @@ impl Supervisor {
         }
     }
 
+    fn on_part(&mut self, name: &str, part: Part, around: &mut Surroundings) {
+        match part {
+            Part::Report => return self.reported(name, around),
+            // How it has ended; a main process is our child if its keeper was, and then its code can be known.
+            Part::Keeper | Part::Main => self.on_children(around.now),
+            Part::Output(_) | Part::Watched(_) => {}
+        }
+        let Some(unit) = self.units.get_mut(name) else {
+            return;
+        };
+        match part {
+            Part::Report => {}
+            Part::Keeper => unit.on_keeper_ended(around.now),
+            Part::Output(at) => unit.on_output(at, around.now),
+            Part::Main => unit.on_main_ended(None),
+            Part::Watched(pid) => unit.on_watched_ended(pid),
+        }
+    }
+
     fn is_done(&self) -> bool {
         let expected = !self.control.was_used() && self.origin.elapsed() < PATIENCE;
         self.units.is_empty() && self.control.is_idle() && !expected
     }
 
-    fn wait(&self) -> Result<Vec<(Source, PollFlags)>, BackendError> {
+    fn wait(&self) -> Result<Vec<Happened>, BackendError> {
         let mut set = vec![
             (Source::Signals, self.signals.as_fd(), PollFlags::IN),
             (Source::Door, self.control.door(), PollFlags::IN),
@@ -219,20 +237,21 @@ impl Supervisor {
             set.push((Source::Client(id), fd, flags));
         }
         for (name, unit) in &self.units {
+            let mut add = |part, fd| set.push((Source::Of(name, part), fd, PollFlags::IN));
             for (at, fd) in unit.pipes() {
-                set.push((Source::Output(Rc::clone(name), at), fd, PollFlags::IN));
+                add(Part::Output(at), fd);
             }
             if let Some(fd) = unit.report() {
-                set.push((Source::Report(Rc::clone(name)), fd, PollFlags::IN));
+                add(Part::Report, fd);
             }
             if let Some(fd) = unit.keeper() {
-                set.push((Source::Keeper(Rc::clone(name)), fd, PollFlags::IN));
+                add(Part::Keeper, fd);
             }
             if let Some(fd) = unit.main_end() {
-                set.push((Source::Main(Rc::clone(name)), fd, PollFlags::IN));
+                add(Part::Main, fd);
             }
             for (pid, fd) in unit.watched() {
-                set.push((Source::Watched(Rc::clone(name), pid), fd, PollFlags::IN));
+                add(Part::Watched(pid), fd);
             }
         }
         let mut fds: Vec<PollFd<'_>> = set
@@ -249,7 +268,7 @@ impl Supervisor {
             .into_iter()
             .zip(happened)
             .filter(|(_, flags)| !flags.is_empty())
-            .map(|((source, ..), flags)| (source, flags))
+            .map(|((source, ..), flags)| (source.owned(), flags))
             .collect())
     }
 

@@ -4,7 +4,7 @@
 use super::Unit;
 use crate::backend::process::child::Extras;
 use crate::backend::process::run::ProcessId;
-use crate::supervise::keeper::Starting;
+use crate::supervise::starting::Starting;
 
 impl Unit {
     /// The processes that vouch for their children and sessions: those found before, and the group's.

@@ -19,8 +19,9 @@ use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
 use crate::backend::process::stores;
 use crate::state::{Health, Status};
 use crate::supervise::health::Schedule;
-use crate::supervise::keeper::{self, Begun, Order, Starting};
+use crate::supervise::keeper::{self, Order};
 use crate::supervise::lifecycle::{Action, Event};
+use crate::supervise::starting::{Begun, Starting};
 
 impl Unit {
     pub(super) fn spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
