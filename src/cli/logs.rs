@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
 
 use crate::backend::happening::Span;
 use crate::backend::router::Backends;
@@ -257,6 +259,22 @@ impl Screen<'_> {
 /// epoch).
 type Followed = BTreeMap<String, i64>;
 
+/// How long after the last moment that was asked for its lines may take to arrive.
+const LATE: Duration = Duration::from_millis(250);
+
+/// When nothing that is to be shown can come any more, unless there is still more to read.
+fn last_moment(until: i64) -> Instant {
+    let left = u64::try_from(until.saturating_sub(now())).unwrap_or_default();
+    Instant::now() + Duration::from_nanos(left) + LATE
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The future of following some instances; which ones it was.
 type Group<'a> = Pin<Box<dyn Future<Output = (Followed, Result<(), BackendError>)> + 'a>>;
 
@@ -292,11 +310,16 @@ impl Following<'_> {
             options,
             events.clone(),
         ));
+        let mut over = self.options.until.map(last_moment);
         loop {
             tokio::select! {
                 // What has been written is shown before anything else is decided.
                 biased;
-                Some(event) = receiver.recv() => self.show(event, &mut receiver)?,
+                Some(event) = receiver.recv() => {
+                    self.show(event, &mut receiver)?;
+                    // There may be more of what was written before.
+                    over = over.map(|over| over.max(Instant::now() + LATE));
+                }
                 Some((ended, outcome)) = groups.next() => {
                     outcome?;
                     followed.retain(|key, since| ended.get(key) != Some(since));
@@ -324,6 +347,7 @@ impl Following<'_> {
                     }
                     continue;
                 }
+                () = at(over) => return Ok(()),
             }
             if !groups.is_empty() {
                 continue;

@@ -348,6 +348,30 @@ fn logs_end_with_their_reader_and_change_nothing() {
 }
 
 #[test]
+fn logs_that_are_followed_up_to_a_moment_end_then() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  clock:\n    x-wharf: {process: {command: [sh, -c, 'while echo tick; do sleep 0.05; done']}}\n",
+    );
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let now = std::time::SystemTime::now();
+    let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let lines = |until: u64| {
+        let until = until.to_string();
+        // A clock that never stops: without the moment this would go on for ever.
+        let logs = sandbox.wharf(&["logs", "-f", "--no-log-prefix", "--until", &until]);
+        logs.expect(0).stdout.lines().count()
+    };
+    let one_second = lines(now + 1);
+    let two_seconds = lines(now + 3);
+    assert!(one_second < two_seconds, "{one_second} {two_seconds}");
+    // What has passed is shown as it is without `-f`.
+    assert_eq!(lines(now + 1), one_second);
+    sandbox.wharf(&["down"]).expect(0);
+}
+
+#[test]
 fn the_lines_of_two_runs_are_not_joined() {
     let sandbox = Sandbox::new();
     sandbox.write(
