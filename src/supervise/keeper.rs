@@ -275,8 +275,7 @@ fn start(
     notebook.begin(order.run_id, me).map_err(unwritable)?;
     let since = Tick::now();
     let begun = ready.begin(streams.process);
-    // To give the memory back would be to copy it first: it is the supervisor's until we write to it.
-    std::mem::forget(ready);
+    ready.forget();
     match begun {
         Ok(pid) => {
             let main = since.map_or_else(|| ProcessId::of(pid), |since| since.of_child(pid));

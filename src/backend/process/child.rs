@@ -230,6 +230,13 @@ impl Ready {
         let enter = |is_in_group| inside.enter(is_in_group);
         self.program.start(ends, group, &enter)
     }
+
+    /// Closes what is open for it and keeps its memory. In a process that was forked, to give that back would be to
+    /// copy it first: it is the other one's until somebody writes to it.
+    pub fn forget(mut self) {
+        drop(self.inside.door.take());
+        std::mem::forget(self);
+    }
 }
 
 /// What the new session has.
