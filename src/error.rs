@@ -3,6 +3,7 @@
 //! The modules keep their own error types; here, at the boundary, it is decided what each means for
 //! the person and for the script that called.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::process::ExitCode;
@@ -270,8 +271,8 @@ impl From<BackendError> for Error {
                 if left.iter().any(|process| process.state == "D") {
                     hints.push(WAITS.to_owned());
                 }
-                let pids: Vec<String> = left.iter().map(|left| left.pid.to_string()).collect();
-                hints.push(format!("ps -o pid,stat,wchan,args -p {}", pids.join(",")));
+                hints.extend(let_go(left));
+                hints.push(look_at(left));
             }
             BackendError::Damaged { path, alive, .. } => {
                 let aside = set_aside(&path.to_string_lossy());
@@ -411,23 +412,49 @@ fn project_state(action: &str) -> Option<String> {
 
 /// What to do about processes that are left of an instance's last run.
 fn remains(left: &[Survivor], group: Option<&std::path::Path>) -> Vec<String> {
-    let pids: Vec<String> = left.iter().map(|left| left.pid.to_string()).collect();
-    if let Some(group) = group.filter(|_| pids.is_empty()) {
-        return vec![format!("echo 1 > {}/cgroup.kill", group.display())];
+    if left.is_empty() {
+        return group
+            .map(|group| format!("echo 1 > {}/cgroup.kill", group.display()))
+            .into_iter()
+            .collect();
     }
-    if pids.is_empty() {
-        return Vec::new();
+    let traced = let_go(left);
+    if !traced.is_empty() {
+        return traced;
     }
     if left.iter().any(|process| process.state == "D") {
-        return vec![
-            WAITS.to_owned(),
-            format!("ps -o pid,stat,wchan,args -p {}", pids.join(",")),
-        ];
+        return vec![WAITS.to_owned(), look_at(left)];
     }
+    // To kill what records a run would lose how it ended.
+    if left.iter().all(|process| process.name == "keeper") {
+        return vec![look_at(left)];
+    }
+    let pids: Vec<String> = left.iter().map(|left| left.pid.to_string()).collect();
     vec![format!(
         "to end what is left: kill -KILL {}",
         pids.join(" ")
     )]
+}
+
+/// Ends those who trace what has ended or is stopped: then it goes by itself.
+fn let_go(left: &[Survivor]) -> Vec<String> {
+    let tracers: BTreeMap<u32, &str> = left
+        .iter()
+        .filter_map(|process| process.tracer.as_ref())
+        .map(|tracer| (tracer.pid, tracer.name.as_str()))
+        .collect();
+    // It may be stopped itself.
+    let hint = |(pid, name)| {
+        format!(
+            "kill {pid}; kill -CONT {pid}   # ends {name}, or detach it there; the rest goes by itself then"
+        )
+    };
+    tracers.into_iter().map(hint).collect()
+}
+
+fn look_at(left: &[Survivor]) -> String {
+    let pids: Vec<String> = left.iter().map(|left| left.pid.to_string()).collect();
+    format!("ps -o pid,stat,wchan,args -p {}", pids.join(","))
 }
 
 fn last_words(lines: &[String]) -> Vec<String> {

@@ -92,13 +92,27 @@ impl Stat {
 }
 
 /// Whether a thread of a process runs code.
-fn runs_a_thread(pid: u32) -> bool {
+pub(crate) fn runs_a_thread(pid: u32) -> bool {
+    living_state(pid).is_some()
+}
+
+/// The state of the threads of a process that have not ended: uninterruptible sleep where one is in it, since that
+/// holds up the end of all.
+pub(crate) fn living_state(pid: u32) -> Option<char> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"));
-    tasks.into_iter().flatten().flatten().any(|task| {
+    let states = tasks.into_iter().flatten().flatten().filter_map(|task| {
         let stat = proc_file::read(task.path().join("stat"));
-        let stat = stat.ok().and_then(|line| Stat::parse(&line));
-        stat.is_some_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
-    })
+        Some(Stat::parse(&stat.ok()?)?.state)
+    });
+    let mut found = None;
+    for state in states.filter(|state| !matches!(state, 'Z' | 'X' | 'x')) {
+        found = if state == 'D' {
+            Some(state)
+        } else {
+            found.or(Some(state))
+        };
+    }
+    found
 }
 
 /// All processes of our pid namespace, as far as `/proc` shows them.

@@ -13,6 +13,7 @@ mod follow;
 mod group;
 mod health;
 mod hooks;
+mod leaderless;
 mod logs;
 mod output;
 mod readiness;

@@ -50,8 +50,11 @@ impl Remains {
         {
             found.left = all.tree(&run_id, notes.main, notes.keeper, &[]);
             if found.left.is_empty() {
-                // Nothing but itself: it is about to go, or cannot.
-                found.left.extend(notes.keeper.filter(|id| id.is_alive()));
+                // Nothing but itself: it is about to go, or cannot, as where somebody traces a child of it.
+                let keeper = notes.keeper.filter(|id| id.is_alive());
+                let held = keeper.map(|keeper| all.held_of(keeper.pid));
+                let held = held.filter(|held| !held.is_empty());
+                found.left = held.unwrap_or_else(|| keeper.into_iter().collect());
             }
         }
         found
@@ -104,6 +107,7 @@ mod tests {
             pid: 42,
             name: "sh".into(),
             state: "S".into(),
+            tracer: None,
         }];
         assert_eq!(list(&left, None), "pid 42 (sh) in state S");
     }

@@ -13,6 +13,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::port::holder::Tracer;
+use crate::port::process;
+
 /// The variable that carries the run id in every process of a run.
 pub const RUN_ID: &str = "WHARF_RUN_ID";
 
@@ -112,7 +115,13 @@ impl Stat {
     pub fn read(pid: u32) -> Option<Self> {
         let mut text = [0; LONGEST_STAT];
         let length = read_once(&format!("/proc/{pid}/stat"), &mut text).ok()?;
-        Self::parse(pid, text.get(..length)?)
+        let text = text.get(..length)?;
+        let mut stat = Self::parse(pid, text)?;
+        // Its first thread may have ended before the others: the process lives on.
+        if stat.dead && threads(text) > 1 && process::runs_a_thread(pid) {
+            stat.dead = false;
+        }
+        Some(stat)
     }
 
     /// `proc_pid_stat(5)`. The name in parentheses may itself contain parentheses and spaces, so fields are
@@ -134,6 +143,14 @@ impl Stat {
     }
 }
 
+/// `proc_pid_stat(5)`, field 20. Threads that have ended count as long as somebody who traces them has not seen it.
+fn threads(text: &[u8]) -> u32 {
+    let end = text.iter().rposition(|byte| *byte == b')');
+    let rest = end.and_then(|end| std::str::from_utf8(text.get(end + 2..)?).ok());
+    let field = rest.and_then(|rest| rest.split(' ').nth(17));
+    field.and_then(|field| field.parse().ok()).unwrap_or(1)
+}
+
 /// A process that is still there after SIGKILL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Survivor {
@@ -141,16 +158,30 @@ pub struct Survivor {
     pub pid: u32,
     /// Its name (`proc_pid_comm(5)`).
     pub name: String,
-    /// The letter of its state (`proc_pid_stat(5)`, field 3).
+    /// The letter of its state (`proc_pid_stat(5)`, field 3), or of a thread's where the first one has ended.
     pub state: String,
+    /// Who traces it, and so has to see its end before anybody else can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracer: Option<Tracer>,
 }
 
 impl Survivor {
     /// Of the process that has this pid now; without name and state where there is none.
     pub fn of(pid: u32) -> Self {
         let text = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let (name, state) = Self::parse(&text).unwrap_or_default();
-        Self { pid, name, state }
+        let (name, mut state) = Self::parse(&text).unwrap_or_default();
+        if state == "Z"
+            && let Some(living) = process::living_state(pid)
+        {
+            state = living.to_string();
+        }
+        let tracer = process::tracer_of(pid);
+        Self {
+            pid,
+            name,
+            state,
+            tracer,
+        }
     }
 
     fn parse(text: &[u8]) -> Option<(String, String)> {
@@ -171,11 +202,13 @@ impl fmt::Display for Survivor {
         if !self.name.is_empty() {
             write!(to, " ({})", self.name)?;
         }
-        match self.state.as_str() {
-            "" => Ok(()),
-            "D" => write!(to, " in uninterruptible sleep (state D)"),
-            "Z" => write!(to, " ended, and its parent does not collect it (state Z)"),
-            other => write!(to, " in state {other}"),
+        match (self.state.as_str(), &self.tracer) {
+            ("", _) => Ok(()),
+            ("Z", Some(tracer)) => write!(to, " ended, and {tracer}, which traces it, holds it"),
+            ("t", Some(tracer)) => write!(to, " stopped by {tracer}, which traces it"),
+            ("D", _) => write!(to, " in uninterruptible sleep (state D)"),
+            ("Z", None) => write!(to, " ended, and its parent does not collect it (state Z)"),
+            (other, _) => write!(to, " in state {other}"),
         }
     }
 }
@@ -246,6 +279,7 @@ mod tests {
             pid: 42,
             name,
             state,
+            tracer: None,
         };
         assert_eq!(
             left.to_string(),
@@ -255,7 +289,20 @@ mod tests {
             pid: 42,
             name: String::new(),
             state: String::new(),
+            tracer: None,
         };
+        let held = Survivor {
+            state: "Z".to_owned(),
+            tracer: Some(Tracer {
+                pid: 7,
+                name: "gdb".to_owned(),
+            }),
+            ..gone.clone()
+        };
+        assert_eq!(
+            held.to_string(),
+            "pid 42 ended, and gdb (pid 7), which traces it, holds it"
+        );
         assert_eq!(gone.to_string(), "pid 42");
     }
 

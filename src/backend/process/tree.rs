@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::ledger::Record;
 use super::run::{ProcessId, RUN_ID, Stat};
 use crate::port::proc_file;
+use crate::port::process::tracer_of;
 
 /// The kernel's thread parent; its children have no environment.
 const KTHREADD: u32 = 2;
@@ -189,6 +190,15 @@ impl Snapshot {
             .collect()
     }
 
+    /// The children of a process that have ended, and whose end nobody can collect before who traces them has seen it.
+    pub fn held_of(&self, parent: u32) -> Vec<ProcessId> {
+        let all = self.processes.values();
+        all.filter(|stat| stat.parent == parent && stat.dead)
+            .filter(|stat| tracer_of(stat.id.pid).is_some())
+            .map(|stat| stat.id)
+            .collect()
+    }
+
     /// The main process of a run that was started and not recorded: the oldest process that carries the run
     /// id and leads a session.
     pub fn main_of(&self, run_id: &str) -> Option<ProcessId> {
@@ -237,6 +247,8 @@ pub(crate) fn read_run_id(pid: u32) -> Option<String> {
 /// The same; an error where the process has gone.
 fn try_run_id(pid: u32) -> io::Result<Option<String>> {
     let text = match proc_file::read(format!("/proc/{pid}/environ")) {
+        // Its first thread may have ended, and have let go of the memory that the others still have.
+        Ok(text) if text.is_empty() => environment_of_others(pid),
         Ok(text) => text,
         Err(error)
             if error.kind() == io::ErrorKind::NotFound
@@ -250,6 +262,19 @@ fn try_run_id(pid: u32) -> io::Result<Option<String>> {
         let value = entry.strip_prefix(RUN_ID.as_bytes())?.strip_prefix(b"=")?;
         Some(std::str::from_utf8(value).ok()?.to_owned())
     }))
+}
+
+/// The environment as a further thread of a process has it; empty where there is none.
+fn environment_of_others(pid: u32) -> Vec<u8> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    tasks
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|task| task.file_name() != *pid.to_string())
+        .filter_map(|task| proc_file::read(task.path().join("environ")).ok())
+        .find(|text| !text.is_empty())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

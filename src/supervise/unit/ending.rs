@@ -99,13 +99,16 @@ impl Unit {
     }
 
     fn survivors(&self, around: &mut Surroundings, main: Option<ProcessId>) -> Failure {
-        let left = around.tree(self, main);
+        let mut left = around.tree(self, main);
+        let keeper = self.keeper.as_ref().map(|keeper| keeper.id);
+        if let (Some(keeper), Some(all)) = (keeper, around.snapshot()) {
+            left.extend(all.held_of(keeper.pid));
+        }
         if !left.is_empty() {
             let left = left.iter().map(|id| Survivor::of(id.pid)).collect();
             return Failure::Unkillable { left };
         }
         // Nobody that SIGKILL was sent to: its keeper does not go, or nobody here can see who it is.
-        let keeper = self.keeper.as_ref().map(|keeper| keeper.id);
         let group = self.record.group().map(|group| group.path().to_owned());
         Failure::Remains {
             left: keeper.iter().map(|id| Survivor::of(id.pid)).collect(),
