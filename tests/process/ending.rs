@@ -1,7 +1,9 @@
 //! Stopping means that nothing is left.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use wharf::backend::BackendError;
@@ -257,5 +259,46 @@ async fn what_not_even_sigkill_ends_is_reported_and_not_forgotten() {
     drop(frozen);
     stage.stop("web", None).await.unwrap();
     assert_eq!(stage.started(), Vec::<u32>::new());
+    stage.remove("web").await.unwrap();
+}
+
+/// Traces a process and never looks at what becomes of it.
+const TRACER: &str = "import ctypes, sys, time
+c = ctypes.CDLL(None)
+c.ptrace.argtypes = [ctypes.c_long] * 4
+if c.ptrace(0x4206, int(sys.argv[1]), 0, 0) == 0: print('traces', flush=True)
+time.sleep(600)
+";
+
+#[tokio::test]
+async fn what_a_tracer_holds_is_told_with_its_tracer() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    let pid = stage.instance("web").await.pid.unwrap();
+    let mut tracer = Command::new("python3")
+        .args(["-c", TRACER, &pid.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(tracer.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "traces\n");
+    let held = format!(
+        "pid {pid} (sleep) ended, and python3 (pid {}), which traces it, holds it",
+        tracer.id()
+    );
+    let stopped = stage.stop("web", Some(Duration::ZERO)).await.unwrap_err();
+    let started = stage.start("web").await.unwrap_err();
+    for error in [stopped, started] {
+        assert!(error.to_string().ends_with(&held), "{error}");
+        let hints = wharf::error::Error::from(error).hints;
+        let release = format!("kill {}; ", tracer.id());
+        assert!(hints[0].starts_with(&release), "{hints:?}");
+    }
+    tracer.kill().unwrap();
+    tracer.wait().unwrap();
+    stage.stop("web", None).await.unwrap();
     stage.remove("web").await.unwrap();
 }
