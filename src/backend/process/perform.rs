@@ -106,6 +106,9 @@ impl Processes {
                 Ok(None)
             }
             Action::Remove { instance, .. } => {
+                if instance.role.is_some() {
+                    self.end_own(&instance.project, &instance.name).await?;
+                }
                 self.remove(&instance.project, &instance.name).await?;
                 Ok(None)
             }
@@ -267,6 +270,21 @@ impl Processes {
             )));
         }
         Ok(InstanceId(record.created_id))
+    }
+
+    /// Ends an instance of wharf's own that is to be removed: where it was killed, or its supervisor was, it may have
+    /// been brought back since somebody looked whether it has to be stopped.
+    async fn end_own(&self, project: &str, name: &str) -> Result<(), BackendError> {
+        let dir = self.dirs().project(project)?.instance(name)?;
+        let Some(record) = Record::read(&dir)? else {
+            return Ok(());
+        };
+        if status(&record).is_alive() {
+            return self.stop(project, name, None).await;
+        }
+        // Nobody is started for it alone.
+        let request = Request::stop(name, None);
+        self.client.ask_if_there(project, &request).await.map(drop)
     }
 
     /// Forgets an instance that is not alive, and its output. One that is not there is none.
