@@ -104,6 +104,27 @@ fn watching_needs_something_to_watch() {
 }
 
 #[test]
+fn where_a_process_reads_all_itself_there_is_nothing_to_do_and_no_failure() {
+    let sandbox = Sandbox::new();
+    sandbox.write("src/a.txt", "a");
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    x-wharf: {process: {command: [sh, -c, 'echo runs; exec sleep 600']}}\n    \
+         develop: {watch: [{action: sync, path: ./src, target: /app, initial_sync: true}]}\n",
+    );
+    let up = sandbox.spawn(&["up", "--watch"]);
+    up.wait_for_line("runs");
+    up.wait_for_line("a: nothing to sync");
+    up.signal(Signal::INT);
+    up.wait().expect(130);
+    let watch = sandbox.wharf(&["watch"]).expect(0);
+    assert!(watch.stderr.contains("a: nothing to sync"), "{watch}");
+    assert!(!watch.stderr.contains("watch: on"), "{watch}");
+    sandbox.wharf(&["ps"]).expect(0).expect_text("Up");
+    sandbox.wharf(&["down"]).expect(0);
+}
+
+#[test]
 fn containers_get_files_lose_them_and_are_rebuilt() {
     let engine = require_engine!();
     let sandbox = Sandbox::with_engine(&engine);
