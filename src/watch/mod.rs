@@ -1,7 +1,7 @@
 //! `develop.watch`: which files changed, and what that asks for.
 //!
 //! ```text
-//! files   the disk → paths that changed                    the only part that does I/O
+//! files   the disk → paths that changed                    the only part that does I/O, with inotify and stamps
 //! batch   paths + time → all that changed in one go        pure
 //! gitignore   the text of .gitignore → patterns            pure
 //! rules   triggers + paths → work: rebuild, sync, restart  pure
@@ -12,4 +12,6 @@
 pub mod batch;
 pub mod files;
 pub mod gitignore;
+mod inotify;
 pub mod rules;
+mod stamps;

@@ -4,6 +4,7 @@
 //! goes on, because the next change is what mends it. Waiting for a restarted service to answer is given up
 //! when the next batch comes.
 
+mod eyes;
 mod hands;
 mod reins;
 mod triggers;
@@ -14,8 +15,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::{Instant, sleep_until};
 
+use self::eyes::{Eyes, unwatchable};
 use self::hands::Hands;
 pub(super) use self::reins::Reins;
 pub(super) use self::triggers::Triggers;
@@ -32,18 +33,11 @@ use crate::plan::policy::Policy;
 use crate::project::model::{Project, Reaction};
 use crate::ui::logs::LogWriter;
 use crate::ui::report;
-use crate::watch::batch::Batch;
-use crate::watch::files::{Files, WatchError};
+use crate::watch::files::Files;
 use crate::watch::rules::{Rule, work};
-
-/// How long it must have been quiet.
-const QUIET: Duration = Duration::from_millis(100);
 
 /// How long the work that heard of a second interrupt gets to say what it leaves.
 const ANSWER: Duration = Duration::from_millis(100);
-
-/// How long a burst may take before it is acted upon although it goes on.
-const LONGEST: Duration = Duration::from_secs(2);
 
 /// React to changed files: copy them into containers, rebuild, restart (`develop.watch`)
 #[derive(Debug, clap::Args)]
@@ -197,7 +191,7 @@ pub(super) async fn run(
         events,
     };
     let rules = &watch.triggers.rules;
-    let mut files = Files::watch(rules).map_err(unwatchable)?;
+    let files = Files::watch(rules).map_err(unwatchable)?;
     hands.first_sync().await?;
     for line in watch.triggers.idle() {
         hands.tell(&line);
@@ -213,23 +207,21 @@ pub(super) async fn run(
         }
     }
     hands.tell(&format!("on: {}", paths.join(", ")));
-    let began = Instant::now();
-    let mut batch = Batch::new(QUIET, LONGEST);
+    let eyes = Eyes::new(files, rules);
     let mut answering: Option<Watching<'_>> = None;
     loop {
-        let due = batch.due_at().map(|due| began + due);
         tokio::select! {
             () = reins.pulled() => return Err(Error::interrupted()),
-            changed = files.changed(rules) => {
-                let now = began.elapsed();
-                for path in changed.map_err(unwatchable)? {
-                    batch.add(path, now);
-                }
-            }
-            () = sleep_until(due.unwrap_or(began)), if due.is_some() => {
-                let Some(paths) = batch.take(began.elapsed()) else { continue };
+            error = eyes.look() => return Err(error),
+            paths = eyes.batch() => {
                 answering = None;
-                match hands.act(work(rules, &paths)).await {
+                let acted = tokio::select! {
+                    biased;
+                    acted = hands.act(work(rules, &paths)) => acted,
+                    // What changes meanwhile would be more than the system keeps.
+                    error = eyes.look() => return Err(error),
+                };
+                match acted {
                     Ok(waits) if waits.steps.is_empty() => {}
                     Ok(waits) => {
                         let hands = &hands;
@@ -253,15 +245,5 @@ pub(super) async fn run(
                 }
             }
         }
-    }
-}
-
-fn unwatchable(error: WatchError) -> Error {
-    let at_limit = matches!(error, WatchError::Limit(_));
-    let error = Error::failed(error);
-    if at_limit {
-        error.hint("sudo sysctl fs.inotify.max_user_watches=524288")
-    } else {
-        error
     }
 }
