@@ -2,16 +2,19 @@
 //!
 //! Pure: time is a parameter, counted from any fixed moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Paths that changed, each with the services that need not follow.
+pub type Changes = BTreeMap<PathBuf, BTreeSet<String>>;
 
 /// Paths that changed, until it has been quiet for a while.
 #[derive(Clone, Debug)]
 pub struct Batch {
     quiet: Duration,
     longest: Duration,
-    paths: BTreeSet<PathBuf>,
+    paths: Changes,
     times: Option<(Duration, Duration)>,
 }
 
@@ -22,14 +25,27 @@ impl Batch {
         Self {
             quiet,
             longest,
-            paths: BTreeSet::new(),
+            paths: Changes::new(),
             times: None,
         }
     }
 
     /// A path changed.
     pub fn add(&mut self, path: PathBuf, now: Duration) {
-        self.paths.insert(path);
+        self.paths.insert(path, BTreeSet::new());
+        self.changed(now);
+    }
+
+    /// A path changed, and these services need not follow. If it has changed for all before, it has.
+    pub fn add_but_for(&mut self, path: PathBuf, spared: BTreeSet<String>, now: Duration) {
+        match self.paths.get(&path) {
+            Some(before) if before.is_empty() => {}
+            Some(_) | None => drop(self.paths.insert(path, spared)),
+        }
+        self.changed(now);
+    }
+
+    fn changed(&mut self, now: Duration) {
         let first = self.times.map_or(now, |(first, _)| first);
         self.times = Some((first, now));
     }
@@ -41,7 +57,7 @@ impl Batch {
     }
 
     /// All paths, if it is complete; begins a new one.
-    pub fn take(&mut self, now: Duration) -> Option<BTreeSet<PathBuf>> {
+    pub fn take(&mut self, now: Duration) -> Option<Changes> {
         if self.due_at()? > now {
             return None;
         }
@@ -72,8 +88,24 @@ mod tests {
         assert_eq!(batch.take(ms(219)), None);
         assert_eq!(batch.due_at(), Some(ms(220)));
         let taken = batch.take(ms(220)).unwrap();
-        assert_eq!(taken, BTreeSet::from(["a".into(), "b".into()]));
+        let paths: Vec<_> = taken.into_keys().collect();
+        assert_eq!(paths, [PathBuf::from("a"), "b".into()]);
         assert_eq!((batch.due_at(), batch.take(ms(9000))), (None, None));
+    }
+
+    #[test]
+    fn who_need_not_follow_must_when_it_changes_again() {
+        let spared = || BTreeSet::from(["web".to_owned()]);
+        let mut batch = batch();
+        batch.add_but_for("a".into(), spared(), ms(0));
+        batch.add_but_for("b".into(), spared(), ms(0));
+        batch.add("b".into(), ms(1));
+        batch.add("c".into(), ms(1));
+        batch.add_but_for("c".into(), spared(), ms(2));
+        let all = BTreeSet::new;
+        let expected = [("a", spared()), ("b", all()), ("c", all())];
+        let expected = expected.map(|(path, spared)| (PathBuf::from(path), spared));
+        assert_eq!(batch.take(ms(200)), Some(Changes::from(expected)));
     }
 
     #[test]

@@ -4,15 +4,17 @@
 //! files) cost nothing, and what lies in a directory that is new, moved or made again counts as changed.
 //! The directory above each trigger's path is watched too, so that the path itself may come and go.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
 pub use super::inotify::Queue;
 use super::inotify::{Happening, Inotify, Kind};
+use super::own::Touched;
 use super::rules::Rule;
 use super::stamps::Stamps;
 
@@ -33,6 +35,16 @@ pub enum WatchError {
     },
 }
 
+/// How much is read at most after a build to compare contents, in bytes.
+const READ: u64 = 128 * 1024 * 1024;
+
+/// Paths that have changed, and whether the first that was told of each is that its name is new.
+pub type Found = BTreeMap<PathBuf, bool>;
+
+fn note(found: &mut Found, path: PathBuf, is_new: bool) {
+    found.entry(path).or_insert(is_new);
+}
+
 /// The directories below the paths of some rules.
 #[derive(Debug)]
 pub struct Files {
@@ -50,7 +62,7 @@ impl Files {
             inotify: Inotify::new().map_err(|error| failed(Path::new("/"), error))?,
             stamps: Stamps::new(),
         };
-        files.add_roots(rules, &mut BTreeSet::new())?;
+        files.add_roots(rules, &mut Found::new())?;
         Ok(files)
     }
 
@@ -68,15 +80,15 @@ impl Files {
     ///
     /// # Errors
     /// A new directory that cannot be watched.
-    pub fn changed(&mut self, rules: &[Rule]) -> Result<BTreeSet<PathBuf>, WatchError> {
-        let mut found = BTreeSet::new();
+    pub fn changed(&mut self, rules: &[Rule]) -> Result<Found, WatchError> {
+        let mut found = Found::new();
         let events = self.inotify.read();
         for event in events.map_err(|error| failed(Path::new("/"), error))? {
             for happening in self.inotify.resolve(&event) {
                 self.take(happening, rules, &mut found)?;
             }
         }
-        found.retain(|path| rules.iter().any(|rule| rule.counts(path)));
+        found.retain(|path, _| rules.iter().any(|rule| rule.counts(path)));
         Ok(found)
     }
 
@@ -84,7 +96,7 @@ impl Files {
         &mut self,
         happening: Happening,
         rules: &[Rule],
-        found: &mut BTreeSet<PathBuf>,
+        found: &mut Found,
     ) -> Result<(), WatchError> {
         let Happening { kind, path } = happening;
         let is_new = match kind {
@@ -104,40 +116,36 @@ impl Files {
             Ok(data) if data.is_dir() => {
                 // The entries of one that is not new tell by themselves.
                 if is_new {
-                    self.add(&path, rules, found)?;
-                    found.insert(path);
+                    self.add(&path, rules, true, found)?;
+                    note(found, path, true);
                 }
             }
             Ok(data) => {
                 // What does not count is not kept in mind, either.
                 let counts = rules.iter().any(|rule| rule.counts(&path));
                 if counts && (self.stamps.note(&path, &data) || kind != Kind::Closed) {
-                    found.insert(path);
+                    note(found, path, kind == Kind::Made);
                 }
             }
             Err(_) => {
                 self.stamps.forget(&path);
-                found.insert(path);
+                note(found, path, kind == Kind::Made);
             }
         }
         Ok(())
     }
 
     /// Watches what lies above and below the paths of all rules.
-    fn add_roots(
-        &mut self,
-        rules: &[Rule],
-        found: &mut BTreeSet<PathBuf>,
-    ) -> Result<(), WatchError> {
+    fn add_roots(&mut self, rules: &[Rule], found: &mut Found) -> Result<(), WatchError> {
         for rule in rules {
             let path = &rule.trigger.path;
             let above = path.parent().unwrap_or(path);
             let there = above.ancestors().find(|directory| directory.is_dir());
             if let Some(there) = there {
-                self.add(there, rules, found)?;
+                self.add(there, rules, false, found)?;
             }
             // A link to a directory is not walked into, but may be the path itself.
-            self.add(path, rules, found)?;
+            self.add(path, rules, false, found)?;
         }
         Ok(())
     }
@@ -147,7 +155,8 @@ impl Files {
         &mut self,
         directory: &Path,
         rules: &[Rule],
-        found: &mut BTreeSet<PathBuf>,
+        is_new: bool,
+        found: &mut Found,
     ) -> Result<(), WatchError> {
         let mut open = vec![directory.to_owned()];
         while let Some(directory) = open.pop() {
@@ -167,7 +176,7 @@ impl Files {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     open.push(path);
                 } else {
-                    found.insert(path);
+                    note(found, path, is_new);
                 }
             }
         }
@@ -212,6 +221,47 @@ fn failed(path: &Path, source: io::Error) -> WatchError {
     }
 }
 
+/// What is to be known of paths that changed while something was built.
+pub fn touched(found: Found) -> Vec<Touched> {
+    let mut room = READ;
+    let look = |(path, is_new): (PathBuf, bool)| {
+        let data = fs::symlink_metadata(&path).ok();
+        let is_file = data
+            .as_ref()
+            .is_some_and(|data| data.is_file() && data.len() <= room);
+        let mut contents = None;
+        if is_file && let Ok((length, hash)) = hash(&path) {
+            room = room.saturating_sub(length);
+            contents = Some(hash);
+        }
+        Touched {
+            was_there: !is_new,
+            is_there: data.is_some(),
+            contents,
+            path,
+        }
+    };
+    found.into_iter().map(look).collect()
+}
+
+/// Length and hash of a file's contents.
+fn hash(path: &Path) -> io::Result<(u64, u64)> {
+    let mut hasher = DefaultHasher::new();
+    let mut length = 0;
+    // It may grow while it is read.
+    let mut file = fs::File::open(path)?.take(READ);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            hasher.write_u64(length);
+            return Ok((length, hasher.finish()));
+        }
+        hasher.write(&buffer[..read]);
+        length += read as u64;
+    }
+}
+
 /// All files below the path of a rule that are copied before the first change.
 pub fn at_first(rule: &Rule) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -240,6 +290,8 @@ pub fn at_first(rule: &Rule) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::project::model::{Reaction, Trigger};
     use std::time::Duration;
@@ -263,7 +315,7 @@ mod tests {
         let all = async {
             while !wanted.iter().all(|path| seen.contains(path)) {
                 files.queue().ready().await;
-                seen.extend(files.changed(rules).unwrap());
+                seen.extend(files.changed(rules).unwrap().into_keys());
             }
         };
         tokio::time::timeout(Duration::from_secs(20), all)
@@ -356,7 +408,7 @@ mod tests {
         let mut files = Files::watch(&rules).unwrap();
         let mut of = |change: &dyn Fn()| {
             change();
-            files.changed(&rules).unwrap().contains(&path)
+            files.changed(&rules).unwrap().contains_key(&path)
         };
         let open = || fs::OpenOptions::new().append(true).open(&path).unwrap();
         let opened = || drop(open());
@@ -394,6 +446,6 @@ mod tests {
         let rules = rules(root.path());
         let mut files = Files::watch(&rules).unwrap();
         write_mapped(&path);
-        assert!(files.changed(&rules).unwrap().contains(&path));
+        assert!(files.changed(&rules).unwrap().contains_key(&path));
     }
 }

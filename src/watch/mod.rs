@@ -3,6 +3,7 @@
 //! ```text
 //! files   the disk → paths that changed                    the only part that does I/O, with inotify and stamps
 //! batch   paths + time → all that changed in one go        pure
+//! own     paths that changed during builds → whose they are pure
 //! gitignore   the text of .gitignore → patterns            pure
 //! rules   triggers + paths → work: rebuild, sync, restart  pure
 //! ```
@@ -13,5 +14,6 @@ pub mod batch;
 pub mod files;
 pub mod gitignore;
 mod inotify;
+pub mod own;
 pub mod rules;
 mod stamps;

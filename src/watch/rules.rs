@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::batch::Changes;
 use crate::backend::container::ignore::Ignore;
 use crate::project::model::{Hook, Reaction, Trigger};
 
@@ -198,11 +199,18 @@ impl Rule {
     }
 }
 
-/// What these paths ask for.
-pub fn work(rules: &[Rule], paths: &BTreeSet<PathBuf>) -> Work {
+/// What these changes ask for.
+pub fn work(rules: &[Rule], changes: &Changes) -> Work {
     let mut work = Work::default();
     for rule in rules {
-        let counting: Vec<&PathBuf> = paths.iter().filter(|path| rule.counts(path)).collect();
+        let is_covered = |spared: &BTreeSet<String>| {
+            rule.trigger.reaction.renews() && spared.contains(&rule.service)
+        };
+        let counting: Vec<&PathBuf> = changes
+            .iter()
+            .filter(|(path, spared)| rule.counts(path) && !is_covered(spared))
+            .map(|(path, _)| path)
+            .collect();
         if counting.is_empty() {
             continue;
         }
@@ -324,7 +332,10 @@ mod tests {
         };
         let rebuild = trigger("/p/Dockerfile", Reaction::Rebuild);
         let rules = [rule(&sync), rule(&restart), rule(&rebuild)];
-        let changed = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
+        let changed = |paths: &[&str]| {
+            let paths = paths.iter().map(PathBuf::from);
+            paths.map(|path| (path, BTreeSet::new())).collect()
+        };
         let found = work(&rules, &changed(&["/p/src/a/b.py", "/p/README.md"]));
         let pairs: Vec<&str> = found.sync["web"]
             .iter()
@@ -342,6 +353,15 @@ mod tests {
         let found = work(&rules, &changed(&["/p/src/config.toml", "/p/Dockerfile"]));
         assert!(found.rebuild.contains("web") && found.restart.is_empty());
         assert_eq!(work(&rules, &changed(&["/q/a"])), Work::default());
+        // Whoever made a change by being built copies it all the same, and need not be started anew.
+        let spared = BTreeSet::from(["web".to_owned()]);
+        let own = Changes::from([
+            ("/p/src/config.toml".into(), spared.clone()),
+            ("/p/Dockerfile".into(), spared),
+        ]);
+        let found = work(&rules, &own);
+        assert!(found.rebuild.is_empty() && found.restart.is_empty());
+        assert_eq!(found.sync["web"].len(), 1);
     }
 
     #[test]

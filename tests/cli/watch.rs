@@ -62,6 +62,55 @@ fn a_process_is_restarted_once_a_burst_and_rebuilt() {
 }
 
 #[test]
+fn what_a_build_writes_does_not_build_again_and_what_is_saved_meanwhile_does() {
+    let sandbox = Sandbox::new();
+    sandbox.write("made/in", "0");
+    sandbox.write("built", "");
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    x-wharf:\n      process:\n        \
+         command: [sh, -c, 'echo runs $$(cat made/out) after $$(wc -l < built); exec sleep 600']\n        \
+         build: [sh, -c, 'echo x >> built; cat made/in > made/out; if test -e slow; then : > slowly; while test -e slow; do sleep 0.01; done; fi']\n    \
+         develop: {watch: [{action: rebuild, path: ./made}, {action: restart, path: ./made}]}\n  \
+         b:\n    x-wharf: {process: {command: [sh, -c, 'echo x >> runs; echo run $$(wc -l < runs); exec sleep 600']}}\n    \
+         develop: {watch: [{action: restart, path: ./mark}]}\n",
+    );
+    sandbox.write("made/out", "0");
+    let up = sandbox.spawn(&["up", "--watch"]);
+    up.wait_for_line("runs 0 after 0");
+    up.wait_for_line("watch: on");
+    let mut runs = 1;
+    let mut rests_after = |builds: &str| {
+        // What has changed before is acted upon before.
+        runs += 1;
+        sandbox.write("mark", "x");
+        up.wait_for_line(&format!("run {runs}"));
+        let built = fs::read_to_string(sandbox.path().join("built")).unwrap();
+        assert_eq!(built.lines().count().to_string(), builds);
+    };
+    // Once more, since nobody knows who has written it.
+    sandbox.write("made/in", "1");
+    up.wait_for_line("made/out, which is watched");
+    up.wait_for_line("runs 1 after 2");
+    rests_after("2");
+    sandbox.write("made/in", "2");
+    up.wait_for_line("runs 2 after 3");
+    rests_after("3");
+    // Saved while the one before is being built.
+    sandbox.write("slow", "");
+    sandbox.write("made/in", "3");
+    eventually("the build is under way", || {
+        sandbox.path().join("slowly").exists().then_some(())
+    });
+    sandbox.write("made/in", "4");
+    fs::remove_file(sandbox.path().join("slow")).unwrap();
+    up.wait_for_line("runs 4 after 5");
+    rests_after("5");
+    up.signal(Signal::INT);
+    up.wait().expect(130);
+}
+
+#[test]
 fn a_key_switches_watching_on_and_off() {
     let sandbox = Sandbox::new();
     process(&sandbox);

@@ -1,16 +1,17 @@
 //! The eyes of `watch`: what has changed, in batches. They look on while work is done.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Error, Result};
-use crate::watch::batch::Batch;
-use crate::watch::files::{Files, Queue, WatchError};
+use crate::project::model::Reaction;
+use crate::watch::batch::{Batch, Changes};
+use crate::watch::files::{Files, Found, Queue, WatchError, touched};
+use crate::watch::own::Own;
 use crate::watch::rules::Rule;
 
 /// How long it must have been quiet.
@@ -32,6 +33,9 @@ pub(super) struct Eyes<'a> {
 struct Seen {
     files: Files,
     batch: Batch,
+    own: Own,
+    /// What has changed since something is being built.
+    meanwhile: Option<Found>,
 }
 
 impl<'a> Eyes<'a> {
@@ -43,6 +47,8 @@ impl<'a> Eyes<'a> {
             seen: RefCell::new(Seen {
                 files,
                 batch: Batch::new(QUIET, LONGEST),
+                own: Own::default(),
+                meanwhile: None,
             }),
             more: Notify::new(),
         }
@@ -60,17 +66,68 @@ impl<'a> Eyes<'a> {
 
     /// Collects what has changed by now.
     fn collect(&self) -> Result<()> {
-        let mut seen = self.seen.borrow_mut();
+        let seen = &mut *self.seen.borrow_mut();
         let now = self.began.elapsed();
-        for path in seen.files.changed(self.rules).map_err(unwatchable)? {
+        let found = seen.files.changed(self.rules).map_err(unwatchable)?;
+        if let Some(meanwhile) = &mut seen.meanwhile {
+            for (path, is_new) in found {
+                meanwhile.entry(path).or_insert(is_new);
+            }
+            return Ok(());
+        }
+        for (path, is_new) in found {
+            if !seen.own.is_empty() {
+                let is_there = path.symlink_metadata().is_ok();
+                seen.own.beside(&path, !is_new, is_there);
+            }
             seen.batch.add(path, now);
         }
         self.more.notify_one();
         Ok(())
     }
 
+    /// A build begins: what changes from now on may be its own.
+    pub(super) fn build_begins(&self) -> Result<()> {
+        self.collect()?;
+        self.seen.borrow_mut().meanwhile = Some(Found::new());
+        Ok(())
+    }
+
+    /// The build of a service has ended; what is to be said of what it changed. `restarts`: the service is started anew
+    /// after it.
+    pub(super) fn build_ended(&self, service: &str, restarts: bool) -> Result<Vec<String>> {
+        self.collect()?;
+        let seen = &mut *self.seen.borrow_mut();
+        let meanwhile = touched(seen.meanwhile.take().unwrap_or_default());
+        let rebuilds = |path: &Path| {
+            self.rules.iter().any(|rule| {
+                rule.service == service
+                    && rule.trigger.reaction == Reaction::Rebuild
+                    && rule.counts(path)
+            })
+        };
+        let verdict = seen.own.built(service, &meanwhile, rebuilds, restarts);
+        let now = self.began.elapsed();
+        for (path, spared) in verdict.changed {
+            seen.batch.add_but_for(path, spared, now);
+        }
+        self.more.notify_one();
+        let mut lines = Vec::new();
+        if let Some(paths) = some(&verdict.own) {
+            lines.push(format!(
+                "{service}: its build changes {paths}, which is watched: that alone has it built no more"
+            ));
+        }
+        if let Some(paths) = some(&verdict.given_up) {
+            lines.push(format!(
+                "{service}: each build changes what is watched, now {paths}: not built again before something else changes"
+            ));
+        }
+        Ok(lines)
+    }
+
     /// What changed in one go, once it has.
-    pub(super) async fn batch(&self) -> BTreeSet<PathBuf> {
+    pub(super) async fn batch(&self) -> Changes {
         loop {
             let due = self.seen.borrow().batch.due_at();
             let due = due.map(|due| self.began + due);
@@ -85,6 +142,16 @@ impl<'a> Eyes<'a> {
             }
         }
     }
+}
+
+/// Names a path of some.
+fn some(paths: &[PathBuf]) -> Option<String> {
+    let (first, rest) = paths.split_first()?;
+    let first = first.display();
+    Some(match rest.len() {
+        0 => first.to_string(),
+        more => format!("{first} and {more} more"),
+    })
 }
 
 pub(super) fn unwatchable(error: WatchError) -> Error {

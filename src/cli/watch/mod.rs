@@ -183,15 +183,16 @@ pub(super) async fn run(
     let mut context = context.clone();
     // Nobody sits at a question while files change.
     context.ui.unattended = true;
+    let rules = &watch.triggers.rules;
+    let eyes = Eyes::new(Files::watch(rules).map_err(unwatchable)?, rules);
     let hands = Hands {
         context: &context,
         backends,
         watch,
         reins,
+        eyes: &eyes,
         events,
     };
-    let rules = &watch.triggers.rules;
-    let files = Files::watch(rules).map_err(unwatchable)?;
     hands.first_sync().await?;
     for line in watch.triggers.idle() {
         hands.tell(&line);
@@ -207,7 +208,6 @@ pub(super) async fn run(
         }
     }
     hands.tell(&format!("on: {}", paths.join(", ")));
-    let eyes = Eyes::new(files, rules);
     let mut answering: Option<Watching<'_>> = None;
     loop {
         tokio::select! {
