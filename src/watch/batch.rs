@@ -6,8 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Paths that changed, each with the services that need not follow.
-pub type Changes = BTreeMap<PathBuf, BTreeSet<String>>;
+/// What is known of a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// It is, or was, a directory.
+    pub is_directory: bool,
+    /// Services that need not follow.
+    pub spared: BTreeSet<String>,
+}
+
+/// Paths that changed.
+pub type Changes = BTreeMap<PathBuf, Change>;
 
 /// Paths that changed, until it has been quiet for a while.
 #[derive(Clone, Debug)]
@@ -30,17 +39,11 @@ impl Batch {
         }
     }
 
-    /// A path changed.
-    pub fn add(&mut self, path: PathBuf, now: Duration) {
-        self.paths.insert(path, BTreeSet::new());
-        self.changed(now);
-    }
-
-    /// A path changed, and these services need not follow. If it has changed for all before, it has.
-    pub fn add_but_for(&mut self, path: PathBuf, spared: BTreeSet<String>, now: Duration) {
-        match self.paths.get(&path) {
-            Some(before) if before.is_empty() => {}
-            Some(_) | None => drop(self.paths.insert(path, spared)),
+    /// A path changed. If it has changed for all before, it has.
+    pub fn add(&mut self, path: PathBuf, change: Change, now: Duration) {
+        let is_for_all = |change: &Change| change.spared.is_empty();
+        if is_for_all(&change) || !self.paths.get(&path).is_some_and(is_for_all) {
+            self.paths.insert(path, change);
         }
         self.changed(now);
     }
@@ -83,7 +86,7 @@ mod tests {
         let mut batch = batch();
         assert_eq!(batch.due_at(), None);
         for (name, time) in [("a", 0), ("b", 60), ("a", 120)] {
-            batch.add(name.into(), ms(time));
+            batch.add(name.into(), Change::default(), ms(time));
         }
         assert_eq!(batch.take(ms(219)), None);
         assert_eq!(batch.due_at(), Some(ms(220)));
@@ -95,16 +98,19 @@ mod tests {
 
     #[test]
     fn who_need_not_follow_must_when_it_changes_again() {
-        let spared = || BTreeSet::from(["web".to_owned()]);
+        let all = Change::default;
+        let spared = || Change {
+            spared: BTreeSet::from(["web".to_owned()]),
+            is_directory: false,
+        };
         let mut batch = batch();
-        batch.add_but_for("a".into(), spared(), ms(0));
-        batch.add_but_for("b".into(), spared(), ms(0));
-        batch.add("b".into(), ms(1));
-        batch.add("c".into(), ms(1));
-        batch.add_but_for("c".into(), spared(), ms(2));
-        let all = BTreeSet::new;
+        batch.add("a".into(), spared(), ms(0));
+        batch.add("b".into(), spared(), ms(0));
+        batch.add("b".into(), all(), ms(1));
+        batch.add("c".into(), all(), ms(1));
+        batch.add("c".into(), spared(), ms(2));
         let expected = [("a", spared()), ("b", all()), ("c", all())];
-        let expected = expected.map(|(path, spared)| (PathBuf::from(path), spared));
+        let expected = expected.map(|(path, change)| (PathBuf::from(path), change));
         assert_eq!(batch.take(ms(200)), Some(Changes::from(expected)));
     }
 
@@ -113,7 +119,7 @@ mod tests {
         let mut batch = batch();
         let mut seen = 0;
         for time in (0..5000).step_by(50) {
-            batch.add("log".into(), ms(time));
+            batch.add("log".into(), Change::default(), ms(time));
             seen += usize::from(batch.take(ms(time)).is_some());
         }
         assert_eq!(seen, 4);

@@ -38,11 +38,22 @@ pub enum WatchError {
 /// How much is read at most after a build to compare contents, in bytes.
 const READ: u64 = 128 * 1024 * 1024;
 
-/// Paths that have changed, and whether the first that was told of each is that its name is new.
-pub type Found = BTreeMap<PathBuf, bool>;
+/// Paths that have changed.
+pub type Found = BTreeMap<PathBuf, Told>;
 
-fn note(found: &mut Found, path: PathBuf, is_new: bool) {
-    found.entry(path).or_insert(is_new);
+/// What was told of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The first was that its name is new.
+    pub is_new: bool,
+    /// The last was that it is, or was, a directory.
+    pub is_directory: bool,
+}
+
+/// Adds what was told later.
+pub fn note(found: &mut Found, path: PathBuf, told: Told) {
+    let all = found.entry(path).or_insert(told);
+    all.is_directory = told.is_directory;
 }
 
 /// The directories below the paths of some rules.
@@ -88,7 +99,11 @@ impl Files {
                 self.take(happening, rules, &mut found)?;
             }
         }
-        found.retain(|path, _| rules.iter().any(|rule| rule.counts(path)));
+        found.retain(|path, told| {
+            rules
+                .iter()
+                .any(|rule| rule.counts(path, told.is_directory))
+        });
         Ok(found)
     }
 
@@ -98,7 +113,11 @@ impl Files {
         rules: &[Rule],
         found: &mut Found,
     ) -> Result<(), WatchError> {
-        let Happening { kind, path } = happening;
+        let Happening {
+            kind,
+            path,
+            is_directory,
+        } = happening;
         let is_new = match kind {
             Kind::Lost => return self.add_roots(rules, found),
             Kind::Left | Kind::Gone => {
@@ -117,19 +136,31 @@ impl Files {
                 // The entries of one that is not new tell by themselves.
                 if is_new {
                     self.add(&path, rules, true, found)?;
-                    note(found, path, true);
+                    let told = Told {
+                        is_new,
+                        is_directory: true,
+                    };
+                    note(found, path, told);
                 }
             }
             Ok(data) => {
                 // What does not count is not kept in mind, either.
-                let counts = rules.iter().any(|rule| rule.counts(&path));
+                let counts = rules.iter().any(|rule| rule.counts(&path, false));
                 if counts && (self.stamps.note(&path, &data) || kind != Kind::Closed) {
-                    note(found, path, kind == Kind::Made);
+                    let told = Told {
+                        is_new: kind == Kind::Made,
+                        is_directory: false,
+                    };
+                    note(found, path, told);
                 }
             }
             Err(_) => {
                 self.stamps.forget(&path);
-                note(found, path, kind == Kind::Made);
+                let told = Told {
+                    is_new: kind == Kind::Made,
+                    is_directory,
+                };
+                note(found, path, told);
             }
         }
         Ok(())
@@ -176,7 +207,11 @@ impl Files {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     open.push(path);
                 } else {
-                    note(found, path, is_new);
+                    let told = Told {
+                        is_new,
+                        is_directory: false,
+                    };
+                    note(found, path, told);
                 }
             }
         }
@@ -224,7 +259,7 @@ fn failed(path: &Path, source: io::Error) -> WatchError {
 /// What is to be known of paths that changed while something was built.
 pub fn touched(found: Found) -> Vec<Touched> {
     let mut room = READ;
-    let look = |(path, is_new): (PathBuf, bool)| {
+    let look = |(path, told): (PathBuf, Told)| {
         let data = fs::symlink_metadata(&path).ok();
         let is_file = data
             .as_ref()
@@ -235,7 +270,8 @@ pub fn touched(found: Found) -> Vec<Touched> {
             contents = Some(hash);
         }
         Touched {
-            was_there: !is_new,
+            was_there: !told.is_new,
+            is_directory: told.is_directory,
             is_there: data.is_some(),
             contents,
             path,

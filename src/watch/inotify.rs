@@ -49,6 +49,8 @@ pub(super) struct Happening {
     pub(super) kind: Kind,
     /// Where, by the name that the directory was watched by.
     pub(super) path: PathBuf,
+    /// Whether that is, or was, a directory.
+    pub(super) is_directory: bool,
 }
 
 /// An event as the system tells it.
@@ -204,6 +206,7 @@ impl Inotify {
             return vec![Happening {
                 kind: Kind::Lost,
                 path: PathBuf::new(),
+                is_directory: true,
             }];
         }
         if flags.contains(ReadFlags::IGNORED) {
@@ -236,6 +239,7 @@ impl Inotify {
                 Some(name) => directory.join(name),
                 None => directory.clone(),
             },
+            is_directory: name.is_none() || flags.contains(ReadFlags::ISDIR),
         };
         directories.iter().map(happening).collect()
     }

@@ -4,7 +4,7 @@
 //! files   the disk → paths that changed                    the only part that does I/O, with inotify and stamps
 //! batch   paths + time → all that changed in one go        pure
 //! own     paths that changed during builds → whose they are pure
-//! gitignore   the text of .gitignore → patterns            pure
+//! gitignore   the text of .gitignore → what Git leaves out pure
 //! rules   triggers + paths → work: rebuild, sync, restart  pure
 //! ```
 //!
@@ -12,7 +12,7 @@
 
 pub mod batch;
 pub mod files;
-pub mod gitignore;
+mod gitignore;
 mod inotify;
 pub mod own;
 pub mod rules;

@@ -12,6 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::batch::{Change, Changes};
+
 /// The build that is the last to be repeated for what only builds have changed so far, and one more.
 const OFTEN: u8 = 3;
 
@@ -27,6 +29,8 @@ pub struct Touched {
     pub was_there: bool,
     /// Whether it is there now.
     pub is_there: bool,
+    /// Whether it is, or was, a directory.
+    pub is_directory: bool,
     /// What stands for the contents, if that can be told.
     pub contents: Option<u64>,
 }
@@ -35,7 +39,7 @@ pub struct Touched {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Changed paths, with the services that need not follow.
-    pub changed: BTreeMap<PathBuf, BTreeSet<String>>,
+    pub changed: Changes,
     /// What was found to be the build's own now.
     pub own: Vec<PathBuf>,
     /// What would have the service built once more, and has been doing so for too long.
@@ -111,6 +115,7 @@ impl Own {
                 path,
                 was_there,
                 is_there,
+                is_directory,
                 contents,
             } = touched;
             if !was_there && !is_there {
@@ -144,7 +149,11 @@ impl Own {
                     spared.insert(service.to_owned());
                 }
             }
-            verdict.changed.insert(path.clone(), spared);
+            let change = Change {
+                is_directory: *is_directory,
+                spared,
+            };
+            verdict.changed.insert(path.clone(), change);
         }
         verdict
     }
@@ -159,6 +168,7 @@ mod tests {
             path: path.into(),
             was_there: true,
             is_there: true,
+            is_directory: false,
             contents: Some(contents),
         }
     }
@@ -168,7 +178,7 @@ mod tests {
         let verdict = own.built("a", touched, |_| true, true);
         let again = verdict.changed.into_iter();
         again
-            .filter(|(_, spared)| !spared.contains("a"))
+            .filter(|(_, change)| !change.spared.contains("a"))
             .map(|(path, _)| path)
             .collect()
     }
@@ -198,7 +208,7 @@ mod tests {
         build(&mut own, &[wrote("/out", 1)]);
         let verdict = own.built("a", &[wrote("/out", 1), wrote("/b", 2)], |_| true, true);
         assert_eq!(verdict.own, paths(&["/out"]));
-        let changed = BTreeMap::from([("/b".into(), BTreeSet::new())]);
+        let changed = Changes::from([("/b".into(), Change::default())]);
         assert_eq!(verdict.changed, changed);
         // Edited once more in the build that this began.
         assert_eq!(build(&mut own, &[wrote("/b", 3)]), paths(&["/b"]));
@@ -240,6 +250,7 @@ mod tests {
                 ..wrote(&format!("/dist/app.{}.js", n - 1), 0)
             };
             let temporary = Touched {
+                is_directory: false,
                 was_there: false,
                 is_there: false,
                 contents: None,
@@ -268,9 +279,9 @@ mod tests {
             builds += 1;
             let out = wrote(&format!("/bin/{service}"), builds);
             let verdict = own.built(&service, &[out], |_| true, true);
-            for spared in verdict.changed.values() {
+            for change in verdict.changed.values() {
                 let all = ["a", "b"].map(str::to_owned);
-                due.extend(all.into_iter().filter(|name| !spared.contains(name)));
+                due.extend(all.into_iter().filter(|name| !change.spared.contains(name)));
             }
             assert!(builds < 20, "they never rest");
         }
@@ -281,8 +292,8 @@ mod tests {
         let mut own = Own::default();
         for (restarts, spared) in [(true, vec!["a".to_owned()]), (false, vec![])] {
             let verdict = own.built("a", &[wrote("/conf", 1)], |_| false, restarts);
-            let spared = BTreeSet::from_iter(spared);
-            assert_eq!(verdict.changed, BTreeMap::from([("/conf".into(), spared)]));
+            let change = &verdict.changed[Path::new("/conf")];
+            assert_eq!(change.spared, BTreeSet::from_iter(spared));
             own.beside(Path::new("/conf"), true, true);
         }
     }

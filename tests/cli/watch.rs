@@ -111,6 +111,45 @@ fn what_a_build_writes_does_not_build_again_and_what_is_saved_meanwhile_does() {
 }
 
 #[test]
+fn what_git_ignores_does_not_restart_a_process() {
+    let sandbox = Sandbox::new();
+    for (name, text) in [
+        (".git/HEAD", ""),
+        (".git/info/exclude", "*.mine\n"),
+        (".gitignore", "*.log\n"),
+        ("app/.gitignore", "/*\n!/src/\n!/mark\n"),
+        ("app/src/.gitignore", "!keep.log\n/gen/\n"),
+        ("app/src/gen/x", ""),
+        ("app/src/a", ""),
+    ] {
+        sandbox.write(name, text);
+    }
+    sandbox.write(
+        "app/compose.yaml",
+        "services:\n  a:\n    x-wharf: {process: {command: [sh, -c, 'echo x >> runs; echo run $$(wc -l < runs); exec sleep 600']}}\n    \
+         develop: {watch: [{action: restart, path: .}]}\n",
+    );
+    let up = sandbox.spawn(&["-f", "app/compose.yaml", "up", "--watch"]);
+    up.wait_for_line("run 1");
+    up.wait_for_line("watch: on");
+    for (run, name) in ["src/a", "src/keep.log", "mark"].into_iter().enumerate() {
+        for ignored in ["src/gen/x", "src/a.log", "src/a.mine", "top", "other/x"] {
+            sandbox.write(&format!("app/{ignored}"), "x");
+        }
+        // Had one of them counted, it would be another batch's, or a run more in the end.
+        sandbox.write(&format!("app/{name}"), "y");
+        up.wait_for_line(&format!("run {}", run + 2));
+    }
+    up.signal(Signal::INT);
+    let finished = up.wait().expect(130);
+    assert_eq!(
+        finished.stderr.matches("a: restarting").count(),
+        3,
+        "{finished}"
+    );
+}
+
+#[test]
 fn a_key_switches_watching_on_and_off() {
     let sandbox = Sandbox::new();
     process(&sandbox);

@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Error, Result};
 use crate::project::model::Reaction;
-use crate::watch::batch::{Batch, Changes};
-use crate::watch::files::{Files, Found, Queue, WatchError, touched};
+use crate::watch::batch::{Batch, Change, Changes};
+use crate::watch::files::{Files, Found, Queue, WatchError, note, touched};
 use crate::watch::own::Own;
 use crate::watch::rules::Rule;
 
@@ -70,17 +70,21 @@ impl<'a> Eyes<'a> {
         let now = self.began.elapsed();
         let found = seen.files.changed(self.rules).map_err(unwatchable)?;
         if let Some(meanwhile) = &mut seen.meanwhile {
-            for (path, is_new) in found {
-                meanwhile.entry(path).or_insert(is_new);
+            for (path, told) in found {
+                note(meanwhile, path, told);
             }
             return Ok(());
         }
-        for (path, is_new) in found {
+        for (path, told) in found {
             if !seen.own.is_empty() {
                 let is_there = path.symlink_metadata().is_ok();
-                seen.own.beside(&path, !is_new, is_there);
+                seen.own.beside(&path, !told.is_new, is_there);
             }
-            seen.batch.add(path, now);
+            let change = Change {
+                is_directory: told.is_directory,
+                ..Change::default()
+            };
+            seen.batch.add(path, change, now);
         }
         self.more.notify_one();
         Ok(())
@@ -103,13 +107,13 @@ impl<'a> Eyes<'a> {
             self.rules.iter().any(|rule| {
                 rule.service == service
                     && rule.trigger.reaction == Reaction::Rebuild
-                    && rule.counts(path)
+                    && rule.counts(path, false)
             })
         };
         let verdict = seen.own.built(service, &meanwhile, rebuilds, restarts);
         let now = self.began.elapsed();
-        for (path, spared) in verdict.changed {
-            seen.batch.add_but_for(path, spared, now);
+        for (path, change) in verdict.changed {
+            seen.batch.add(path, change, now);
         }
         self.more.notify_one();
         let mut lines = Vec::new();

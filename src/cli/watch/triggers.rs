@@ -9,8 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::plan::placement::Placement;
 use crate::project::model::{BuildContext, MountKind, Project, Reaction, Service, Trigger};
 use crate::state::BackendKind;
-use crate::watch::gitignore::as_dockerignore;
-use crate::watch::rules::{IgnoreFile, Rule};
+use crate::watch::rules::{IgnoreFile, Rule, Syntax};
 
 /// What the selected services are to be watched for.
 #[derive(Debug, Default)]
@@ -41,7 +40,7 @@ impl Triggers {
                 continue;
             }
             let backend = placement.of(&service.name);
-            let ignore_files = ignore_files(service, backend, &project.directory);
+            let of_docker = ignore_files(service, backend, &project.directory);
             for trigger in &service.watch {
                 match use_of(service, backend, trigger)? {
                     Use::Follows => {}
@@ -59,11 +58,19 @@ impl Triggers {
                         continue;
                     }
                 }
-                let rule = Rule::new(&service.name, trigger, &ignore_files).map_err(|error| {
-                    Error::new(Kind::Invalid, error)
-                        .detail(format!("watching service `{}`", service.name))
-                        .hint("patterns are those of .dockerignore")
-                })?;
+                let mut ignore_files = of_docker.clone();
+                if backend == BackendKind::Process {
+                    ignore_files.extend(git_files(&project.directory, &trigger.path));
+                }
+                let mut rule =
+                    Rule::new(&service.name, trigger, &ignore_files).map_err(|error| {
+                        Error::new(Kind::Invalid, error)
+                            .detail(format!("watching service `{}`", service.name))
+                            .hint("patterns are those of .dockerignore")
+                    })?;
+                if backend == BackendKind::Process {
+                    add_git_files(&mut rule);
+                }
                 triggers.rules.push(rule);
             }
         }
@@ -138,24 +145,59 @@ fn use_of(service: &Service, backend: BackendKind, trigger: &Trigger) -> Result<
     }
 }
 
-/// The ignore files that count for a service. A process runs from the working copy, where what is built lies beside
-/// what it is built from: so Git's file counts for it, too.
+/// The ignore files of a service's build; those of the project's directory where nothing is built.
 fn ignore_files(service: &Service, backend: BackendKind, directory: &Path) -> Vec<IgnoreFile> {
-    let here = |name: &str, meaning: fn(&str) -> String| {
-        let text = fs::read_to_string(directory.join(name)).ok()?;
-        Some(IgnoreFile {
-            root: directory.to_owned(),
-            text: meaning(&text),
-        })
-    };
-    let of_build = || ignore_file(service);
+    let of_build = ignore_file(service);
+    let here = || read(Syntax::Docker, directory, ".dockerignore");
     match backend {
-        BackendKind::Container => of_build().into_iter().collect(),
-        BackendKind::Process => of_build()
-            .or_else(|| here(".dockerignore", str::to_owned))
-            .into_iter()
-            .chain(here(".gitignore", as_dockerignore))
-            .collect(),
+        BackendKind::Container => of_build.into_iter().collect(),
+        BackendKind::Process => of_build.or_else(here).into_iter().collect(),
+    }
+}
+
+fn read(syntax: Syntax, root: &Path, name: &str) -> Option<IgnoreFile> {
+    let text = fs::read(root.join(name)).ok()?;
+    Some(IgnoreFile {
+        syntax,
+        root: root.to_owned(),
+        text: String::from_utf8_lossy(&text).into_owned(),
+    })
+}
+
+/// Git's files above a path, from the top down: a process runs from the working copy, where what is built lies beside
+/// what it is built from. Without a repository, the project's directory is the top.
+fn git_files(directory: &Path, path: &Path) -> Vec<IgnoreFile> {
+    let repository = path.ancestors().find(|above| above.join(".git").exists());
+    let top = repository.unwrap_or(directory);
+    let above = path.ancestors().take_while(|above| above.starts_with(top));
+    let mut files: Vec<IgnoreFile> = above
+        .filter_map(|above| read(Syntax::Git, above, ".gitignore"))
+        .collect();
+    files.extend(read(Syntax::Git, top, ".git/info/exclude"));
+    files.reverse();
+    files
+}
+
+/// Adds Git's files below the path of a rule, as far as they can matter.
+fn add_git_files(rule: &mut Rule) {
+    let mut open = vec![rule.trigger.path.clone()];
+    while let Some(directory) = open.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else {
+            continue;
+        };
+        let mut below = Vec::new();
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                below.push(path);
+            } else if entry.file_name() == ".gitignore"
+                && directory != rule.trigger.path
+                && let Some(file) = read(Syntax::Git, &directory, ".gitignore")
+            {
+                rule.add_git(&directory, &file.text);
+            }
+        }
+        open.extend(below.into_iter().filter(|directory| !rule.skips(directory)));
     }
 }
 
@@ -166,12 +208,6 @@ fn ignore_file(service: &Service) -> Option<IgnoreFile> {
         return None;
     };
     let dockerfile = build.dockerfile.as_deref().unwrap_or("Dockerfile");
-    let own = root.join(format!("{dockerfile}.dockerignore"));
-    let text = fs::read_to_string(own)
-        .or_else(|_| fs::read_to_string(root.join(".dockerignore")))
-        .ok()?;
-    Some(IgnoreFile {
-        root: root.clone(),
-        text,
-    })
+    let own = format!("{dockerfile}.dockerignore");
+    read(Syntax::Docker, root, &own).or_else(|| read(Syntax::Docker, root, ".dockerignore"))
 }
