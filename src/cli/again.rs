@@ -10,14 +10,13 @@ use crate::cli::context::Context;
 use crate::cli::foreground::{self, Foreground, Scene, Shown};
 use crate::cli::settle::Settled;
 use crate::cli::up::{kept, with_images};
-use crate::cli::watch::Watch;
+use crate::cli::watch::{Triggers, Watch};
 use crate::cli::way::Voided;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::plan::placement::Placement;
 use crate::plan::policy::{Policy, Recreate};
 use crate::project::model::Project;
-use crate::watch::rules::Rule;
 
 /// How often.
 pub(super) const AGAIN: usize = 3;
@@ -74,7 +73,7 @@ impl Rounds<'_> {
         &self,
         mut settled: Settled,
         options: &Foreground,
-        rules: &[Rule],
+        triggers: &Triggers,
         alone: ProjectLock,
     ) -> Result<()> {
         let mut rounds = AGAIN;
@@ -92,7 +91,7 @@ impl Rounds<'_> {
             let watcher = Watch {
                 project: self.project,
                 placement: self.placement,
-                rules,
+                triggers,
                 quiet: self.quiet,
                 prune: true,
             };

@@ -18,7 +18,7 @@ use crate::cli::grace::grace;
 use crate::cli::hasten;
 use crate::cli::provide::provide;
 use crate::cli::settle::{Settled, settle};
-use crate::cli::watch;
+use crate::cli::watch::Triggers;
 use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
 use crate::plan::down::Ending;
@@ -31,7 +31,6 @@ use crate::project::model::{Conflict, Project, PullPolicy};
 use crate::state::{Instance, Status};
 use crate::ui::progress::already;
 use crate::ui::{GOOD, NAME, Steps, WARN};
-use crate::watch::rules::Rule;
 
 /// Create and start the services, after resolving conflicts about their ports
 #[derive(Debug, clap::Args)]
@@ -247,7 +246,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let options = foreground(context, args, &project)?;
     let backends = context.backends()?;
     let wishes = Wishes::of(&args.local, &args.container);
-    let ((placement, rules), alone) = tokio::try_join!(
+    let ((placement, triggers), alone) = tokio::try_join!(
         Box::pin(placed(context, args, &project, &wishes, &backends)),
         Box::pin(async {
             // The engine answers its greeting while the lock is taken: one turn to connect, one to send.
@@ -307,7 +306,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         };
         return Box::pin(within(args.wait_timeout.filter(|_| args.wait), started)).await;
     }
-    Box::pin(rounds.in_front(settled, &options, &rules, alone)).await
+    Box::pin(rounds.in_front(settled, &options, &triggers, alone)).await
 }
 
 /// The project's lock. What another command is stopping meanwhile gets no more time than is given here.
@@ -343,18 +342,17 @@ async fn placed(
     project: &Project,
     wishes: &Wishes,
     backends: &Backends,
-) -> Result<(Placement, Vec<Rule>)> {
+) -> Result<(Placement, Triggers)> {
     let placement = context.place(project, wishes, backends).await?;
-    let rules = match watch::rules(context, project, &placement, &args.services) {
-        Ok(rules) => rules,
+    let triggers = match Triggers::read(context, project, &placement, &args.services) {
+        Ok(triggers) => triggers,
         Err(error) if args.watch => return Err(error),
-        Err(_) => Vec::new(),
+        Err(_) => Triggers::default(),
     };
-    if args.watch && rules.is_empty() {
-        return Err(Error::failed("no service selected is set up for watching")
-            .hint("develop: {watch: [{action: sync, path: ./src, target: /app/src}]}"));
+    if args.watch {
+        triggers.some()?;
     }
-    Ok((placement, rules))
+    Ok((placement, triggers))
 }
 
 /// Observes and plans; where images are to be built or pulled anew, does that first: whether an instance is

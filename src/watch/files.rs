@@ -4,16 +4,19 @@
 //! files) cost nothing, and what lies in a directory that is new, moved or made again counts as changed.
 //! The directory above each trigger's path is watched too, so that the path itself may come and go.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
-use notify::{Config, ErrorKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use rustix::io::Errno;
 
+pub use super::inotify::Queue;
+use super::inotify::{Happening, Inotify, Kind};
+use super::own::Touched;
 use super::rules::Rule;
+use super::stamps::Stamps;
 
 /// Why files cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -28,16 +31,36 @@ pub enum WatchError {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: io::Error,
     },
+}
+
+/// How much is read at most after a build to compare contents, in bytes.
+const READ: u64 = 128 * 1024 * 1024;
+
+/// Paths that have changed.
+pub type Found = BTreeMap<PathBuf, Told>;
+
+/// What was told of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The first was that its name is new.
+    pub is_new: bool,
+    /// The last was that it is, or was, a directory.
+    pub is_directory: bool,
+}
+
+/// Adds what was told later.
+pub fn note(found: &mut Found, path: PathBuf, told: Told) {
+    let all = found.entry(path).or_insert(told);
+    all.is_directory = told.is_directory;
 }
 
 /// The directories below the paths of some rules.
 #[derive(Debug)]
 pub struct Files {
-    watcher: RecommendedWatcher,
-    events: UnboundedReceiver<notify::Result<notify::Event>>,
-    directories: BTreeSet<PathBuf>,
+    inotify: Inotify,
+    stamps: Stamps,
 }
 
 impl Files {
@@ -46,113 +69,114 @@ impl Files {
     /// # Errors
     /// A directory that cannot be watched.
     pub fn watch(rules: &[Rule]) -> Result<Self, WatchError> {
-        let (sender, events) = unbounded_channel();
-        // Nobody listens any more when watching has ended.
-        let tell = move |event| drop(sender.send(event));
-        let config = Config::default().with_follow_symlinks(false);
-        let watcher =
-            RecommendedWatcher::new(tell, config).map_err(|error| failed(Path::new("/"), error))?;
         let mut files = Self {
-            watcher,
-            events,
-            directories: BTreeSet::new(),
+            inotify: Inotify::new().map_err(|error| failed(Path::new("/"), error))?,
+            stamps: Stamps::new(),
         };
-        let mut found = BTreeSet::new();
-        files.add_roots(rules, &mut found)?;
+        files.add_roots(rules, &mut Found::new())?;
         Ok(files)
     }
 
     /// How many directories are watched.
     pub fn directories(&self) -> usize {
-        self.directories.len()
+        self.inotify.len()
     }
 
-    /// The paths that have changed, once some have. May be empty: then what changed does not count.
+    /// To wait for changes.
+    pub fn queue(&self) -> Queue {
+        self.inotify.queue()
+    }
+
+    /// All paths that have changed by now. May be empty: then what changed does not count.
     ///
     /// # Errors
     /// A new directory that cannot be watched.
-    pub async fn changed(&mut self, rules: &[Rule]) -> Result<BTreeSet<PathBuf>, WatchError> {
-        let mut found = BTreeSet::new();
-        let Some(first) = self.events.recv().await else {
-            // The watcher holds the other end as long as it lives.
-            return std::future::pending().await;
-        };
-        self.take(first, rules, &mut found)?;
-        while let Ok(event) = self.events.try_recv() {
-            self.take(event, rules, &mut found)?;
+    pub fn changed(&mut self, rules: &[Rule]) -> Result<Found, WatchError> {
+        let mut found = Found::new();
+        let events = self.inotify.read();
+        for event in events.map_err(|error| failed(Path::new("/"), error))? {
+            for happening in self.inotify.resolve(&event) {
+                self.take(happening, rules, &mut found)?;
+            }
         }
-        found.retain(|path| rules.iter().any(|rule| rule.counts(path)));
+        found.retain(|path, told| {
+            rules
+                .iter()
+                .any(|rule| rule.counts(path, told.is_directory))
+        });
         Ok(found)
     }
 
     fn take(
         &mut self,
-        event: notify::Result<notify::Event>,
+        happening: Happening,
         rules: &[Rule],
-        found: &mut BTreeSet<PathBuf>,
+        found: &mut Found,
     ) -> Result<(), WatchError> {
-        let event = event.map_err(|error| {
-            let path = error.paths.first().cloned().unwrap_or_default();
-            failed(&path, error)
-        })?;
-        if event.need_rescan() {
-            // Changes were lost: everything counts as changed.
-            return self.add_roots(rules, found);
-        }
-        let counts = match event.kind {
-            EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
-            EventKind::Any
-            | EventKind::Create(_)
-            | EventKind::Modify(_)
-            | EventKind::Remove(_)
-            | EventKind::Other => true,
-        };
-        if !counts {
-            return Ok(());
-        }
-        let moved = matches!(
-            event.kind,
-            EventKind::Remove(_)
-                | EventKind::Modify(ModifyKind::Name(RenameMode::From | RenameMode::Both))
-        );
-        for path in event.paths {
-            if moved {
+        let Happening {
+            kind,
+            path,
+            is_directory,
+        } = happening;
+        let is_new = match kind {
+            Kind::Lost => return self.add_roots(rules, found),
+            Kind::Left | Kind::Gone => {
                 self.forget(&path);
+                false
             }
-            let is_new = matches!(
-                event.kind,
-                EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_))
-            );
-            let is_directory = fs::symlink_metadata(&path).is_ok_and(|data| data.is_dir());
-            match (is_directory, is_new) {
-                (true, true) => {
-                    self.forget(&path);
-                    self.add(&path, rules, found)?;
-                    found.insert(path);
+            // Where there is a directory of that name again, it is another one.
+            Kind::Made | Kind::Arrived | Kind::Ended => {
+                self.forget(&path);
+                true
+            }
+            Kind::Changed | Kind::Closed => false,
+        };
+        match fs::symlink_metadata(&path) {
+            Ok(data) if data.is_dir() => {
+                // The entries of one that is not new tell by themselves.
+                if is_new {
+                    self.add(&path, rules, true, found)?;
+                    let told = Told {
+                        is_new,
+                        is_directory: true,
+                    };
+                    note(found, path, told);
                 }
-                // Its entries tell by themselves.
-                (true, false) => {}
-                (false, _) => drop(found.insert(path)),
+            }
+            Ok(data) => {
+                // What does not count is not kept in mind, either.
+                let counts = rules.iter().any(|rule| rule.counts(&path, false));
+                if counts && (self.stamps.note(&path, &data) || kind != Kind::Closed) {
+                    let told = Told {
+                        is_new: kind == Kind::Made,
+                        is_directory: false,
+                    };
+                    note(found, path, told);
+                }
+            }
+            Err(_) => {
+                self.stamps.forget(&path);
+                let told = Told {
+                    is_new: kind == Kind::Made,
+                    is_directory,
+                };
+                note(found, path, told);
             }
         }
         Ok(())
     }
 
     /// Watches what lies above and below the paths of all rules.
-    fn add_roots(
-        &mut self,
-        rules: &[Rule],
-        found: &mut BTreeSet<PathBuf>,
-    ) -> Result<(), WatchError> {
+    fn add_roots(&mut self, rules: &[Rule], found: &mut Found) -> Result<(), WatchError> {
         for rule in rules {
             let path = &rule.trigger.path;
             let above = path.parent().unwrap_or(path);
             let there = above.ancestors().find(|directory| directory.is_dir());
             if let Some(there) = there {
-                self.add(there, rules, found)?;
+                self.add(there, rules, false, found)?;
             }
             // A link to a directory is not walked into, but may be the path itself.
-            self.add(path, rules, found)?;
+            self.add(path, rules, false, found)?;
         }
         Ok(())
     }
@@ -162,7 +186,8 @@ impl Files {
         &mut self,
         directory: &Path,
         rules: &[Rule],
-        found: &mut BTreeSet<PathBuf>,
+        is_new: bool,
+        found: &mut Found,
     ) -> Result<(), WatchError> {
         let mut open = vec![directory.to_owned()];
         while let Some(directory) = open.pop() {
@@ -182,7 +207,11 @@ impl Files {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     open.push(path);
                 } else {
-                    found.insert(path);
+                    let told = Told {
+                        is_new,
+                        is_directory: false,
+                    };
+                    note(found, path, told);
                 }
             }
         }
@@ -191,38 +220,19 @@ impl Files {
 
     /// Whether a directory is there and watched now.
     fn set(&mut self, directory: &Path) -> Result<bool, WatchError> {
-        if !directory.is_dir() {
-            return Ok(false);
-        }
-        match self.watcher.watch(directory, RecursiveMode::NonRecursive) {
-            Ok(()) => {
-                self.directories.insert(directory.to_owned());
-                Ok(true)
+        match self.inotify.watch(directory) {
+            Ok(()) => Ok(true),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOSPC) => {
+                Err(WatchError::Limit(directory.to_owned()))
             }
-            Err(error) => match error.kind {
-                ErrorKind::PathNotFound => Ok(false),
-                ErrorKind::MaxFilesWatch => Err(WatchError::Limit(directory.to_owned())),
-                ErrorKind::Io(error) => passes(directory, error).map(|()| false),
-                ErrorKind::Generic(_) | ErrorKind::WatchNotFound | ErrorKind::InvalidConfig(_) => {
-                    Err(failed(directory, error))
-                }
-            },
+            Err(error) => passes(directory, error).map(|()| false),
         }
     }
 
     /// A directory is gone or has another name: so have those below it.
     fn forget(&mut self, path: &Path) {
-        let gone: Vec<PathBuf> = self
-            .directories
-            .range(path.to_owned()..)
-            .take_while(|directory| directory.starts_with(path))
-            .cloned()
-            .collect();
-        for directory in gone {
-            self.directories.remove(&directory);
-            // A watch goes with its directory; only one that was moved has one left.
-            drop(self.watcher.unwatch(&directory));
-        }
+        self.inotify.forget(path);
+        self.stamps.forget(path);
     }
 }
 
@@ -239,10 +249,52 @@ fn passes(directory: &Path, error: io::Error) -> Result<(), WatchError> {
     }
 }
 
-fn failed(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> WatchError {
+fn failed(path: &Path, source: io::Error) -> WatchError {
     WatchError::System {
         path: path.to_owned(),
-        source: error.into(),
+        source,
+    }
+}
+
+/// What is to be known of paths that changed while something was built.
+pub fn touched(found: Found) -> Vec<Touched> {
+    let mut room = READ;
+    let look = |(path, told): (PathBuf, Told)| {
+        let data = fs::symlink_metadata(&path).ok();
+        let is_file = data
+            .as_ref()
+            .is_some_and(|data| data.is_file() && data.len() <= room);
+        let mut contents = None;
+        if is_file && let Ok((length, hash)) = hash(&path) {
+            room = room.saturating_sub(length);
+            contents = Some(hash);
+        }
+        Touched {
+            was_there: !told.is_new,
+            is_directory: told.is_directory,
+            is_there: data.is_some(),
+            contents,
+            path,
+        }
+    };
+    found.into_iter().map(look).collect()
+}
+
+/// Length and hash of a file's contents.
+fn hash(path: &Path) -> io::Result<(u64, u64)> {
+    let mut hasher = DefaultHasher::new();
+    let mut length = 0;
+    // It may grow while it is read.
+    let mut file = fs::File::open(path)?.take(READ);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            hasher.write_u64(length);
+            return Ok((length, hasher.finish()));
+        }
+        hasher.write(&buffer[..read]);
+        length += read as u64;
     }
 }
 
@@ -274,6 +326,8 @@ pub fn at_first(rule: &Rule) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::project::model::{Reaction, Trigger};
     use std::time::Duration;
@@ -296,7 +350,8 @@ mod tests {
         let mut seen = BTreeSet::new();
         let all = async {
             while !wanted.iter().all(|path| seen.contains(path)) {
-                seen.extend(files.changed(rules).await.unwrap());
+                files.queue().ready().await;
+                seen.extend(files.changed(rules).unwrap().into_keys());
             }
         };
         tokio::time::timeout(Duration::from_secs(20), all)
@@ -363,5 +418,70 @@ mod tests {
             fs::remove_dir_all(path.parent().unwrap()).unwrap();
             until(&mut files, &rules, std::slice::from_ref(&path)).await;
         }
+    }
+    /// Writes through a mapping, which no event but the close tells.
+    fn write_mapped(path: &Path) {
+        let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),0)\nm[0:1]=b'M'\nm.close()\nf.close()";
+        let ended = std::process::Command::new("python3")
+            .args(["-c", script])
+            .arg(path)
+            .status()
+            .unwrap();
+        assert!(ended.success());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_only_opened_for_writing_has_not_changed() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        fs::write(&path, "one").unwrap();
+        // Stamps are ticks of a clock: what was written before lies before.
+        let written = fs::metadata(&path).unwrap().modified().unwrap();
+        while written.elapsed().unwrap() < 2 * crate::watch::stamps::TICK {
+            std::thread::yield_now();
+        }
+        let rules = rules(root.path());
+        let mut files = Files::watch(&rules).unwrap();
+        let mut of = |change: &dyn Fn()| {
+            change();
+            files.changed(&rules).unwrap().contains_key(&path)
+        };
+        let open = || fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let opened = || drop(open());
+        assert!(!of(&opened), "never told of before");
+        assert!(!of(&opened));
+        assert!(of(&|| drop(fs::File::create(&path).unwrap())), "cut off");
+        assert!(!of(&opened), "as told");
+        assert!(of(&|| fs::write(&path, "two").unwrap()));
+        assert!(!of(&opened), "as told");
+        assert!(of(&|| write_mapped(&path)), "through a mapping");
+        assert!(!of(&opened));
+        assert!(of(&|| open().set_len(1).unwrap()));
+        let new = root.path().join("new");
+        fs::write(&new, "x").unwrap();
+        assert!(of(&|| fs::rename(&new, &path).unwrap()), "renamed over");
+        assert!(!of(&opened));
+        assert!(of(&|| fs::set_permissions(
+            &path,
+            std::os::unix::fs::PermissionsExt::from_mode(0o600)
+        )
+        .unwrap()));
+        assert!(of(&|| fs::remove_file(&path).unwrap()));
+        assert!(of(&opened_new(&path)), "new and empty");
+    }
+
+    fn opened_new(path: &Path) -> impl Fn() {
+        move || drop(fs::File::create_new(path).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_written_through_a_mapping_first_is_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        fs::write(&path, "one").unwrap();
+        let rules = rules(root.path());
+        let mut files = Files::watch(&rules).unwrap();
+        write_mapped(&path);
+        assert!(files.changed(&rules).unwrap().contains_key(&path));
     }
 }

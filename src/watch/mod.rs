@@ -1,9 +1,10 @@
 //! `develop.watch`: which files changed, and what that asks for.
 //!
 //! ```text
-//! files   the disk → paths that changed                    the only part that does I/O
+//! files   the disk → paths that changed                    the only part that does I/O, with inotify and stamps
 //! batch   paths + time → all that changed in one go        pure
-//! gitignore   the text of .gitignore → patterns            pure
+//! own     paths that changed during builds → whose they are pure
+//! gitignore   the text of .gitignore → what Git leaves out pure
 //! rules   triggers + paths → work: rebuild, sync, restart  pure
 //! ```
 //!
@@ -11,5 +12,8 @@
 
 pub mod batch;
 pub mod files;
-pub mod gitignore;
+mod gitignore;
+mod inotify;
+pub mod own;
 pub mod rules;
+mod stamps;

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::batch::Changes;
+use super::gitignore::Gitignore;
 use crate::backend::container::ignore::Ignore;
 use crate::project::model::{Hook, Reaction, Trigger};
 
@@ -40,10 +42,21 @@ const NOT_AT_FIRST: &str = "\
 **/docker-compose.override.yaml
 ";
 
+/// By whose rules an ignore file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syntax {
+    /// `.dockerignore`.
+    Docker,
+    /// `.gitignore`.
+    Git,
+}
+
 /// An ignore file: the directory that its patterns are relative to, and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IgnoreFile {
-    /// The build context, or the project's directory.
+    /// How it is read.
+    pub syntax: Syntax,
+    /// The build context, or where Git's file is.
     pub root: PathBuf,
     /// The patterns.
     pub text: String,
@@ -61,6 +74,7 @@ pub struct Rule {
     never: Ignore,
     not_at_first: Ignore,
     files: Vec<(PathBuf, Ignore)>,
+    git: Gitignore,
 }
 
 /// A pattern that cannot be read.
@@ -95,7 +109,7 @@ pub struct Work {
 }
 
 impl Rule {
-    /// Reads the patterns of a trigger.
+    /// Reads the patterns of a trigger. Of Git's files, those above come before those below.
     ///
     /// # Errors
     /// One that is none.
@@ -105,6 +119,15 @@ impl Rule {
         ignore_files: &[IgnoreFile],
     ) -> Result<Self, BadPattern> {
         let include = trigger.include.join("\n");
+        let of = |syntax| {
+            let files = ignore_files.iter();
+            files.filter(move |file| file.syntax == syntax)
+        };
+        let mut git = Gitignore::default();
+        for file in of(Syntax::Git) {
+            git.add(&file.root, &file.text);
+        }
+        git.let_in(&trigger.path);
         Ok(Self {
             service: service.to_owned(),
             trigger: trigger.clone(),
@@ -116,23 +139,32 @@ impl Rule {
             ignore: read(&trigger.ignore.join("\n"))?,
             never: read(NEVER)?,
             not_at_first: read(NOT_AT_FIRST)?,
-            files: ignore_files
-                .iter()
+            files: of(Syntax::Docker)
                 .map(|file| Ok((file.root.clone(), read(&file.text)?)))
                 .filter(|file| {
-                    // What is to be watched is watched, whatever else its place is left out of.
+                    // What is to be watched is watched, whatever else its place is left out of. Of the directory
+                    // that it is in, a file says nothing.
                     let leaves_all_out = |(root, ignore): &(PathBuf, Ignore)| {
                         let below = trigger.path.strip_prefix(root);
-                        below.is_ok_and(|below| ignore.excludes(&below.to_string_lossy()))
+                        below.is_ok_and(|below| {
+                            !below.as_os_str().is_empty()
+                                && ignore.excludes(&below.to_string_lossy())
+                        })
                     };
                     !file.as_ref().is_ok_and(leaves_all_out)
                 })
                 .collect::<Result<_, _>>()?,
+            git,
         })
     }
 
+    /// Adds a `.gitignore` that is below the trigger's path, after those above it.
+    pub fn add_git(&mut self, root: &Path, text: &str) {
+        self.git.add(root, text);
+    }
+
     /// Whether a change of this path counts.
-    pub fn counts(&self, path: &Path) -> bool {
+    pub fn counts(&self, path: &Path, is_directory: bool) -> bool {
         let Ok(relative) = path.strip_prefix(&self.trigger.path) else {
             return false;
         };
@@ -141,7 +173,7 @@ impl Rule {
             .include
             .as_ref()
             .is_none_or(|include| relative.is_empty() || include.excludes(&relative));
-        included && !self.ignores(path)
+        included && !self.ignores(path, is_directory)
     }
 
     /// Whether nothing below this directory can count.
@@ -160,10 +192,15 @@ impl Rule {
                 .files
                 .iter()
                 .any(|(root, ignore)| reached(root, ignore));
-        self.ignores(directory) && !let_in
+        // Git lets nothing in again.
+        self.is_git_s(directory, true) || self.ignores(directory, true) && !let_in
     }
 
-    fn ignores(&self, path: &Path) -> bool {
+    fn is_git_s(&self, path: &Path, is_directory: bool) -> bool {
+        self.git.excludes(&self.trigger.path, path, is_directory)
+    }
+
+    fn ignores(&self, path: &Path, is_directory: bool) -> bool {
         let below = |root: &Path, ignore: &Ignore| match path.strip_prefix(root) {
             Ok(relative) if !relative.as_os_str().is_empty() => {
                 ignore.excludes(&relative.to_string_lossy())
@@ -173,12 +210,13 @@ impl Rule {
         below(&self.trigger.path, &self.ignore)
             || below(&self.trigger.path, &self.never)
             || self.files.iter().any(|(root, ignore)| below(root, ignore))
+            || self.is_git_s(path, is_directory)
     }
 
     /// Whether a file is copied before the first change.
     pub fn counts_at_first(&self, path: &Path) -> bool {
         let relative = path.strip_prefix(&self.trigger.path).unwrap_or(path);
-        self.counts(path) && !self.not_at_first.excludes(&relative.to_string_lossy())
+        self.counts(path, false) && !self.not_at_first.excludes(&relative.to_string_lossy())
     }
 
     /// Where a path of the trigger is in the container.
@@ -198,11 +236,20 @@ impl Rule {
     }
 }
 
-/// What these paths ask for.
-pub fn work(rules: &[Rule], paths: &BTreeSet<PathBuf>) -> Work {
+/// What these changes ask for.
+pub fn work(rules: &[Rule], changes: &Changes) -> Work {
     let mut work = Work::default();
     for rule in rules {
-        let counting: Vec<&PathBuf> = paths.iter().filter(|path| rule.counts(path)).collect();
+        let is_covered = |spared: &BTreeSet<String>| {
+            rule.trigger.reaction.renews() && spared.contains(&rule.service)
+        };
+        let counting: Vec<&PathBuf> = changes
+            .iter()
+            .filter(|(path, change)| {
+                rule.counts(path, change.is_directory) && !is_covered(&change.spared)
+            })
+            .map(|(path, _)| path)
+            .collect();
         if counting.is_empty() {
             continue;
         }
@@ -230,6 +277,7 @@ pub fn work(rules: &[Rule], paths: &BTreeSet<PathBuf>) -> Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::batch::Change;
 
     fn trigger(path: &str, reaction: Reaction) -> Trigger {
         Trigger {
@@ -251,7 +299,7 @@ mod tests {
     fn what_editors_and_git_leave_does_not_count() {
         let rule = rule(&trigger("/p", Reaction::Sync));
         for path in ["/p/a.py", "/p/src/b", "/p", "/p/.github/x", "/p/.env"] {
-            assert!(rule.counts(Path::new(path)), "{path}");
+            assert!(rule.counts(Path::new(path), false), "{path}");
         }
         for path in [
             "/p/.git/index",
@@ -264,7 +312,7 @@ mod tests {
             "/other/a.py",
             "/pp/a.py",
         ] {
-            assert!(!rule.counts(Path::new(path)), "{path}");
+            assert!(!rule.counts(Path::new(path), false), "{path}");
         }
         assert!(rule.skips(Path::new("/p/.git")));
         assert!(!rule.skips(Path::new("/p/src")));
@@ -275,6 +323,7 @@ mod tests {
     #[test]
     fn the_image_s_and_the_trigger_s_own_patterns() {
         let file = IgnoreFile {
+            syntax: Syntax::Docker,
             root: "/p".into(),
             text: "node_modules\n*.log\n!keep.log\n".to_owned(),
         };
@@ -289,7 +338,7 @@ mod tests {
             ("/p/web/a.css", false),
             ("/p/web/dist/a.js", false),
         ] {
-            assert_eq!(rule.counts(Path::new(path)), counts, "{path}");
+            assert_eq!(rule.counts(Path::new(path), false), counts, "{path}");
         }
         let whole = Rule::new("web", &all, &[file]);
         let whole = whole.unwrap();
@@ -298,7 +347,7 @@ mod tests {
             ("/p/a.log", false),
             ("/p/keep.log", true),
         ] {
-            assert_eq!(whole.counts(Path::new(path)), counts, "{path}");
+            assert_eq!(whole.counts(Path::new(path), false), counts, "{path}");
         }
         assert!(whole.skips(Path::new("/p/node_modules")));
         assert!(
@@ -324,7 +373,10 @@ mod tests {
         };
         let rebuild = trigger("/p/Dockerfile", Reaction::Rebuild);
         let rules = [rule(&sync), rule(&restart), rule(&rebuild)];
-        let changed = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
+        let changed = |paths: &[&str]| {
+            let paths = paths.iter().map(PathBuf::from);
+            paths.map(|path| (path, Change::default())).collect()
+        };
         let found = work(&rules, &changed(&["/p/src/a/b.py", "/p/README.md"]));
         let pairs: Vec<&str> = found.sync["web"]
             .iter()
@@ -342,11 +394,24 @@ mod tests {
         let found = work(&rules, &changed(&["/p/src/config.toml", "/p/Dockerfile"]));
         assert!(found.rebuild.contains("web") && found.restart.is_empty());
         assert_eq!(work(&rules, &changed(&["/q/a"])), Work::default());
+        // Whoever made a change by being built copies it all the same, and need not be started anew.
+        let spared = Change {
+            spared: BTreeSet::from(["web".to_owned()]),
+            is_directory: false,
+        };
+        let own = Changes::from([
+            ("/p/src/config.toml".into(), spared.clone()),
+            ("/p/Dockerfile".into(), spared),
+        ]);
+        let found = work(&rules, &own);
+        assert!(found.rebuild.is_empty() && found.restart.is_empty());
+        assert_eq!(found.sync["web"].len(), 1);
     }
 
     #[test]
     fn what_is_to_be_watched_is_watched_although_a_file_leaves_it_out() {
         let file = IgnoreFile {
+            syntax: Syntax::Docker,
             root: "/p".into(),
             text: "**/dist\n**/*.log\n".to_owned(),
         };
@@ -354,10 +419,64 @@ mod tests {
         let files = [file];
         let counts = |rule: &Trigger, path: &str| {
             let rule = Rule::new("web", rule, &files).unwrap();
-            rule.counts(Path::new(path))
+            rule.counts(Path::new(path), false)
         };
         assert!(!counts(&at("/p"), "/p/dist/a.js"));
         assert!(counts(&at("/p/dist"), "/p/dist/a.js"));
         assert!(!counts(&at("/p/src"), "/p/src/a.log"));
+    }
+
+    #[test]
+    fn a_list_of_what_counts_is_one_for_the_directory_that_it_is_in() {
+        let counts = |syntax, text: &str, at: &str, path: &str| {
+            let file = IgnoreFile {
+                syntax,
+                root: "/p".into(),
+                text: text.to_owned(),
+            };
+            let rule = Rule::new("web", &trigger(at, Reaction::Restart), &[file]).unwrap();
+            rule.counts(Path::new(path), false)
+        };
+        for (syntax, text) in [
+            (Syntax::Docker, "*\n!src\n"),
+            (Syntax::Docker, "**\n!src/**\n"),
+            (Syntax::Docker, "/*\n!/src\n"),
+            (Syntax::Git, "/*\n!/src/\n"),
+            (Syntax::Git, "*\n!src/\n!src/**\n"),
+        ] {
+            for (path, expected) in [
+                ("/p/src/a", true),
+                ("/p/other/x", false),
+                ("/p/.env", false),
+            ] {
+                let found = counts(syntax, text, "/p", path);
+                assert_eq!(found, expected, "{text:?}: {path}");
+            }
+            assert!(counts(syntax, text, "/p/src", "/p/src/a"), "{text:?}");
+        }
+        // What is to be watched is, although Git does not know it.
+        assert!(counts(
+            Syntax::Git,
+            "dist/\n*.map\n",
+            "/p/dist",
+            "/p/dist/a.js"
+        ));
+        assert!(counts(Syntax::Git, "*\n", "/p/src", "/p/src/a"));
+        assert!(counts(Syntax::Git, "*\n!.gitignore\n", "/p", "/p/a"));
+    }
+
+    #[test]
+    fn git_s_directories_are_not_walked_and_its_files_are_seen() {
+        let file = IgnoreFile {
+            syntax: Syntax::Git,
+            root: "/p".into(),
+            text: "node_modules/\n.env.*\n!.env.example\nbuild/\n".to_owned(),
+        };
+        let rule = Rule::new("web", &trigger("/p", Reaction::Restart), &[file]).unwrap();
+        assert!(rule.skips(Path::new("/p/node_modules")));
+        assert!(!rule.counts(Path::new("/p/node_modules/a/.env.example"), false));
+        assert!(!rule.skips(Path::new("/p/src")));
+        assert!(rule.counts(Path::new("/p/sub/build"), false));
+        assert!(!rule.counts(Path::new("/p/sub/build"), true));
     }
 }

@@ -62,6 +62,94 @@ fn a_process_is_restarted_once_a_burst_and_rebuilt() {
 }
 
 #[test]
+fn what_a_build_writes_does_not_build_again_and_what_is_saved_meanwhile_does() {
+    let sandbox = Sandbox::new();
+    sandbox.write("made/in", "0");
+    sandbox.write("built", "");
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    x-wharf:\n      process:\n        \
+         command: [sh, -c, 'echo runs $$(cat made/out) after $$(wc -l < built); exec sleep 600']\n        \
+         build: [sh, -c, 'echo x >> built; cat made/in > made/out; if test -e slow; then : > slowly; while test -e slow; do sleep 0.01; done; fi']\n    \
+         develop: {watch: [{action: rebuild, path: ./made}, {action: restart, path: ./made}]}\n  \
+         b:\n    x-wharf: {process: {command: [sh, -c, 'echo x >> runs; echo run $$(wc -l < runs); exec sleep 600']}}\n    \
+         develop: {watch: [{action: restart, path: ./mark}]}\n",
+    );
+    sandbox.write("made/out", "0");
+    let up = sandbox.spawn(&["up", "--watch"]);
+    up.wait_for_line("runs 0 after 0");
+    up.wait_for_line("watch: on");
+    let mut runs = 1;
+    let mut rests_after = |builds: &str| {
+        // What has changed before is acted upon before.
+        runs += 1;
+        sandbox.write("mark", "x");
+        up.wait_for_line(&format!("run {runs}"));
+        let built = fs::read_to_string(sandbox.path().join("built")).unwrap();
+        assert_eq!(built.lines().count().to_string(), builds);
+    };
+    // Once more, since nobody knows who has written it.
+    sandbox.write("made/in", "1");
+    up.wait_for_line("made/out, which is watched");
+    up.wait_for_line("runs 1 after 2");
+    rests_after("2");
+    sandbox.write("made/in", "2");
+    up.wait_for_line("runs 2 after 3");
+    rests_after("3");
+    // Saved while the one before is being built.
+    sandbox.write("slow", "");
+    sandbox.write("made/in", "3");
+    eventually("the build is under way", || {
+        sandbox.path().join("slowly").exists().then_some(())
+    });
+    sandbox.write("made/in", "4");
+    fs::remove_file(sandbox.path().join("slow")).unwrap();
+    up.wait_for_line("runs 4 after 5");
+    rests_after("5");
+    up.signal(Signal::INT);
+    up.wait().expect(130);
+}
+
+#[test]
+fn what_git_ignores_does_not_restart_a_process() {
+    let sandbox = Sandbox::new();
+    for (name, text) in [
+        (".git/HEAD", ""),
+        (".git/info/exclude", "*.mine\n"),
+        (".gitignore", "*.log\n"),
+        ("app/.gitignore", "/*\n!/src/\n!/mark\n"),
+        ("app/src/.gitignore", "!keep.log\n/gen/\n"),
+        ("app/src/gen/x", ""),
+        ("app/src/a", ""),
+    ] {
+        sandbox.write(name, text);
+    }
+    sandbox.write(
+        "app/compose.yaml",
+        "services:\n  a:\n    x-wharf: {process: {command: [sh, -c, 'echo x >> runs; echo run $$(wc -l < runs); exec sleep 600']}}\n    \
+         develop: {watch: [{action: restart, path: .}]}\n",
+    );
+    let up = sandbox.spawn(&["-f", "app/compose.yaml", "up", "--watch"]);
+    up.wait_for_line("run 1");
+    up.wait_for_line("watch: on");
+    for (run, name) in ["src/a", "src/keep.log", "mark"].into_iter().enumerate() {
+        for ignored in ["src/gen/x", "src/a.log", "src/a.mine", "top", "other/x"] {
+            sandbox.write(&format!("app/{ignored}"), "x");
+        }
+        // Had one of them counted, it would be another batch's, or a run more in the end.
+        sandbox.write(&format!("app/{name}"), "y");
+        up.wait_for_line(&format!("run {}", run + 2));
+    }
+    up.signal(Signal::INT);
+    let finished = up.wait().expect(130);
+    assert_eq!(
+        finished.stderr.matches("a: restarting").count(),
+        3,
+        "{finished}"
+    );
+}
+
+#[test]
 fn a_key_switches_watching_on_and_off() {
     let sandbox = Sandbox::new();
     process(&sandbox);
@@ -101,6 +189,27 @@ fn watching_needs_something_to_watch() {
          x-wharf: {process: {command: [sleep, '600'], buidl: x}}\n",
     );
     sandbox.wharf(&["watch"]).expect(3).expect_text("build");
+}
+
+#[test]
+fn where_a_process_reads_all_itself_there_is_nothing_to_do_and_no_failure() {
+    let sandbox = Sandbox::new();
+    sandbox.write("src/a.txt", "a");
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    x-wharf: {process: {command: [sh, -c, 'echo runs; exec sleep 600']}}\n    \
+         develop: {watch: [{action: sync, path: ./src, target: /app, initial_sync: true}]}\n",
+    );
+    let up = sandbox.spawn(&["up", "--watch"]);
+    up.wait_for_line("runs");
+    up.wait_for_line("a: nothing to sync");
+    up.signal(Signal::INT);
+    up.wait().expect(130);
+    let watch = sandbox.wharf(&["watch"]).expect(0);
+    assert!(watch.stderr.contains("a: nothing to sync"), "{watch}");
+    assert!(!watch.stderr.contains("watch: on"), "{watch}");
+    sandbox.wharf(&["ps"]).expect(0).expect_text("Up");
+    sandbox.wharf(&["down"]).expect(0);
 }
 
 #[test]

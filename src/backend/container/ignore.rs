@@ -26,12 +26,17 @@ struct Pattern {
     exception: bool,
     /// The text after cleaning, to find out what an exception may reach.
     text: String,
-    tokens: Vec<Token>,
+    automaton: Automaton,
 }
 
-/// A state of the automaton that a pattern is; its index is the state.
+/// What a pattern takes; the index of a token is a state.
+#[derive(Debug)]
+pub(crate) struct Automaton(pub(crate) Vec<Token>);
+
+/// A piece of a pattern.
 #[derive(Debug, PartialEq)]
-enum Token {
+pub(crate) enum Token {
+    /// This character.
     Char(char),
     /// `?`: any character but `/`.
     One,
@@ -45,7 +50,9 @@ enum Token {
     Directories,
     /// `[a-z]`, `[^a-z]`.
     Class {
+        /// Whether it takes all others, but for `/`.
         negated: bool,
+        /// First and last character of each.
         ranges: Vec<(char, char)>,
     },
 }
@@ -86,7 +93,7 @@ impl Ignore {
         self.patterns.push(Pattern {
             exception: true,
             text: path.to_owned(),
-            tokens: path.chars().map(Token::Char).collect(),
+            automaton: Automaton(path.chars().map(Token::Char).collect()),
         });
     }
 
@@ -124,7 +131,7 @@ impl Pattern {
         let text = cleaned(rest);
         Some(Self {
             exception,
-            tokens: tokens(&text)?,
+            automaton: Automaton(tokens(&text)?),
             text,
         })
     }
@@ -134,16 +141,19 @@ impl Pattern {
         path.match_indices('/')
             .map(|(end, _)| &path[..end])
             .chain([path])
-            .any(|prefix| self.matches(prefix))
+            .any(|prefix| self.automaton.matches(prefix))
     }
+}
 
-    fn matches(&self, path: &str) -> bool {
-        let end = self.tokens.len();
+impl Automaton {
+    /// Whether it takes the whole path.
+    pub(crate) fn matches(&self, path: &str) -> bool {
+        let end = self.0.len();
         let mut states = vec![false; end + 1];
         self.enter(0, &mut states);
         for c in path.chars() {
             let mut next = vec![false; end + 1];
-            for (state, token) in self.tokens.iter().enumerate() {
+            for (state, token) in self.0.iter().enumerate() {
                 if states[state] {
                     self.step(state, token, c, &mut next);
                 }
@@ -156,7 +166,7 @@ impl Pattern {
     /// Marks a state and those reached from it without a character.
     fn enter(&self, state: usize, states: &mut [bool]) {
         states[state] = true;
-        match self.tokens.get(state) {
+        match self.0.get(state) {
             Some(Token::Run | Token::Rest) => self.enter(state + 1, states),
             Some(Token::Optional) => {
                 self.enter(state + 1, states);

@@ -181,7 +181,7 @@ pub(in crate::cli) async fn run(
     let mut keys = options.menu.then(Keys::take).flatten();
     let watchable = watcher
         .as_ref()
-        .is_some_and(|watch| !watch.rules.is_empty());
+        .is_some_and(|watch| watch.triggers.some().is_ok());
     if keys.is_some() {
         context.ui.status(menu::line(watchable));
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use super::eyes::Eyes;
 use super::{Reins, Watch};
 use crate::backend::router::Backends;
 use crate::cli::carry_out::carry_out_whole;
@@ -29,6 +30,7 @@ pub(super) struct Hands<'a> {
     pub(super) backends: &'a Backends,
     pub(super) watch: &'a Watch<'a>,
     pub(super) reins: &'a Reins,
+    pub(super) eyes: &'a Eyes<'a>,
     pub(super) events: Events,
 }
 
@@ -41,7 +43,7 @@ impl Hands<'_> {
 
     /// Brings containers up to date whose triggers ask for it.
     pub(super) async fn first_sync(&self) -> Result<()> {
-        for rule in self.watch.rules {
+        for rule in &self.watch.triggers.rules {
             let is_container = self.watch.placement.of(&rule.service) == BackendKind::Container;
             if !(rule.trigger.initial_sync && rule.trigger.reaction.syncs() && is_container) {
                 continue;
@@ -217,7 +219,14 @@ impl Hands<'_> {
     async fn build_process(&self, service: &Service) -> Result<()> {
         let form = service.wharf.process.as_ref();
         match form.and_then(|form| form.build.as_ref()) {
-            Some(argv) => self.run_here(service, argv, None, "build").await,
+            Some(argv) => {
+                self.eyes.build_begins()?;
+                let built = self.run_here(service, argv, None, "build").await;
+                for line in self.eyes.build_ended(&service.name, built.is_ok())? {
+                    self.tell(&line);
+                }
+                built
+            }
             None => Ok(()),
         }
     }

@@ -4,21 +4,22 @@
 //! goes on, because the next change is what mends it. Waiting for a restarted service to answer is given up
 //! when the next batch comes.
 
+mod eyes;
 mod hands;
 mod reins;
+mod triggers;
 
-use std::fs;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::{Instant, sleep_until};
 
+use self::eyes::{Eyes, unwatchable};
 use self::hands::Hands;
 pub(super) use self::reins::Reins;
+pub(super) use self::triggers::Triggers;
 use crate::backend::router::Backends;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::Context;
@@ -29,23 +30,14 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Events};
 use crate::plan::placement::{Placement, Wishes};
 use crate::plan::policy::Policy;
-use crate::project::model::{BuildContext, MountKind, Project, Reaction, Service, Trigger};
-use crate::state::BackendKind;
+use crate::project::model::{Project, Reaction};
 use crate::ui::logs::LogWriter;
 use crate::ui::report;
-use crate::watch::batch::Batch;
-use crate::watch::files::{Files, WatchError};
-use crate::watch::gitignore::as_dockerignore;
-use crate::watch::rules::{IgnoreFile, Rule, work};
-
-/// How long it must have been quiet.
-const QUIET: Duration = Duration::from_millis(100);
+use crate::watch::files::Files;
+use crate::watch::rules::{Rule, work};
 
 /// How long the work that heard of a second interrupt gets to say what it leaves.
 const ANSWER: Duration = Duration::from_millis(100);
-
-/// How long a burst may take before it is acted upon although it goes on.
-const LONGEST: Duration = Duration::from_secs(2);
 
 /// React to changed files: copy them into containers, rebuild, restart (`develop.watch`)
 #[derive(Debug, clap::Args)]
@@ -69,7 +61,7 @@ pub(super) struct Args {
 pub(super) struct Watch<'a> {
     pub(super) project: &'a Project,
     pub(super) placement: &'a Placement,
-    pub(super) rules: &'a [Rule],
+    pub(super) triggers: &'a Triggers,
     /// What of the output of builds is not shown.
     pub(super) quiet: Quiet,
     /// Remove nameless images after a rebuild.
@@ -85,16 +77,13 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
     let placement = context
         .place(&project, &Wishes::default(), &backends)
         .await?;
-    let rules = rules(context, &project, &placement, &args.services)?;
-    if rules.is_empty() {
-        return Err(Error::failed("no service selected is set up for watching")
-            .hint("develop: {watch: [{action: sync, path: ./src, target: /app/src}]}"));
-    }
+    let triggers = Triggers::read(context, &project, &placement, &args.services)?;
+    triggers.some()?;
     let mut signals = Signals::new()?;
     let watch = Watch {
         project: &project,
         placement: &placement,
-        rules: &rules,
+        triggers: &triggers,
         quiet: Quiet {
             builds: args.quiet,
             pulls: args.quiet,
@@ -164,7 +153,7 @@ async fn start(
 ) -> Result<Project> {
     let is_rebuilt = |rule: &Rule| rule.trigger.reaction == Reaction::Rebuild;
     let mut policy = Policy {
-        build: watch.rules.iter().any(is_rebuilt),
+        build: watch.triggers.rules.iter().any(is_rebuilt),
         remove_orphans: context.is_on("COMPOSE_REMOVE_ORPHANS"),
         ignore_orphans: context.is_on("COMPOSE_IGNORE_ORPHANS"),
         ..Policy::default()
@@ -182,121 +171,7 @@ async fn start(
     Ok(project)
 }
 
-/// The triggers of these services (none: of all) that have something to do, with their patterns read.
-///
-/// # Errors
-/// A trigger that its service cannot follow.
-pub(super) fn rules(
-    context: &Context,
-    project: &Project,
-    placement: &Placement,
-    services: &[String],
-) -> Result<Vec<Rule>> {
-    let mut rules = Vec::new();
-    for service in project.services.values() {
-        if !services.is_empty() && !services.contains(&service.name) || service.watch.is_empty() {
-            continue;
-        }
-        let backend = placement.of(&service.name);
-        let ignore_files = ignore_files(service, backend, &project.directory);
-        for trigger in &service.watch {
-            if !applies(context, service, backend, trigger)? {
-                continue;
-            }
-            let rule = Rule::new(&service.name, trigger, &ignore_files).map_err(|error| {
-                Error::new(Kind::Invalid, error)
-                    .detail(format!("watching service `{}`", service.name))
-                    .hint("patterns are those of .dockerignore")
-            })?;
-            rules.push(rule);
-        }
-    }
-    Ok(rules)
-}
-
-fn applies(
-    context: &Context,
-    service: &Service,
-    backend: BackendKind,
-    trigger: &Trigger,
-) -> Result<bool> {
-    let (name, path) = (&service.name, trigger.path.display());
-    if trigger.reaction == Reaction::SyncExec
-        && trigger
-            .exec
-            .as_ref()
-            .is_none_or(|exec| exec.command.is_empty())
-    {
-        return Err(Error::new(
-            Kind::Invalid,
-            format!("service `{name}` cannot watch {path}: sync+exec needs a command"),
-        )
-        .hint("exec: {command: [...]}"));
-    }
-    match (backend, trigger.reaction) {
-        (BackendKind::Container, Reaction::Rebuild) if service.build.is_none() => Err(Error::new(
-            Kind::Invalid,
-            format!(
-                "service `{name}` cannot watch {path}: it has no `build`, so it cannot be rebuilt"
-            ),
-        )
-        .hint(format!("add `build:` to service `{name}`"))),
-        // A process reads the files themselves.
-        (BackendKind::Process, Reaction::Sync) => Ok(false),
-        (BackendKind::Container, reaction) if reaction.syncs() => {
-            let mounted = service.volumes.iter().any(|mount| {
-                matches!(&mount.kind, MountKind::Bind { source, .. } if trigger.path.starts_with(source))
-            });
-            if mounted {
-                context.ui.warn(format!(
-                    "{path} is not watched for service `{name}`: a bind mount already shows it to the container"
-                ));
-            }
-            Ok(!mounted)
-        }
-        (BackendKind::Container | BackendKind::Process, _) => Ok(true),
-    }
-}
-
-/// The ignore files that count for a service. A process runs from the working copy, where what is built lies beside
-/// what it is built from: so Git's file counts for it, too.
-fn ignore_files(service: &Service, backend: BackendKind, directory: &Path) -> Vec<IgnoreFile> {
-    let here = |name: &str, meaning: fn(&str) -> String| {
-        let text = fs::read_to_string(directory.join(name)).ok()?;
-        Some(IgnoreFile {
-            root: directory.to_owned(),
-            text: meaning(&text),
-        })
-    };
-    let of_build = || ignore_file(service);
-    match backend {
-        BackendKind::Container => of_build().into_iter().collect(),
-        BackendKind::Process => of_build()
-            .or_else(|| here(".dockerignore", str::to_owned))
-            .into_iter()
-            .chain(here(".gitignore", as_dockerignore))
-            .collect(),
-    }
-}
-
-/// The ignore file of a service's build: the Dockerfile's own, else the context's.
-fn ignore_file(service: &Service) -> Option<IgnoreFile> {
-    let build = service.build.as_ref()?;
-    let BuildContext::Directory(root) = &build.context else {
-        return None;
-    };
-    let dockerfile = build.dockerfile.as_deref().unwrap_or("Dockerfile");
-    let own = root.join(format!("{dockerfile}.dockerignore"));
-    let text = fs::read_to_string(own)
-        .or_else(|_| fs::read_to_string(root.join(".dockerignore")))
-        .ok()?;
-    Some(IgnoreFile {
-        root: root.clone(),
-        text,
-    })
-}
-
-/// Watches until it fails, or the reins are pulled. `renewed` hears when instances may have started anew.
+/// Watches until it fails, or the reins are pulled; not at all where nothing is to be done for any file. `renewed` hears when instances may have started anew.
 pub(super) async fn run(
     context: &Context,
     backends: &Backends,
@@ -308,40 +183,45 @@ pub(super) async fn run(
     let mut context = context.clone();
     // Nobody sits at a question while files change.
     context.ui.unattended = true;
+    let rules = &watch.triggers.rules;
+    let eyes = Eyes::new(Files::watch(rules).map_err(unwatchable)?, rules);
     let hands = Hands {
         context: &context,
         backends,
         watch,
         reins,
+        eyes: &eyes,
         events,
     };
-    let mut files = Files::watch(watch.rules).map_err(unwatchable)?;
     hands.first_sync().await?;
+    for line in watch.triggers.idle() {
+        hands.tell(&line);
+    }
+    if rules.is_empty() {
+        return Ok(());
+    }
     let mut paths: Vec<String> = Vec::new();
-    for rule in watch.rules {
+    for rule in rules {
         let path = rule.trigger.path.display().to_string();
         if !paths.contains(&path) {
             paths.push(path);
         }
     }
     hands.tell(&format!("on: {}", paths.join(", ")));
-    let began = Instant::now();
-    let mut batch = Batch::new(QUIET, LONGEST);
     let mut answering: Option<Watching<'_>> = None;
     loop {
-        let due = batch.due_at().map(|due| began + due);
         tokio::select! {
             () = reins.pulled() => return Err(Error::interrupted()),
-            changed = files.changed(watch.rules) => {
-                let now = began.elapsed();
-                for path in changed.map_err(unwatchable)? {
-                    batch.add(path, now);
-                }
-            }
-            () = sleep_until(due.unwrap_or(began)), if due.is_some() => {
-                let Some(paths) = batch.take(began.elapsed()) else { continue };
+            error = eyes.look() => return Err(error),
+            paths = eyes.batch() => {
                 answering = None;
-                match hands.act(work(watch.rules, &paths)).await {
+                let acted = tokio::select! {
+                    biased;
+                    acted = hands.act(work(rules, &paths)) => acted,
+                    // What changes meanwhile would be more than the system keeps.
+                    error = eyes.look() => return Err(error),
+                };
+                match acted {
                     Ok(waits) if waits.steps.is_empty() => {}
                     Ok(waits) => {
                         let hands = &hands;
@@ -365,15 +245,5 @@ pub(super) async fn run(
                 }
             }
         }
-    }
-}
-
-fn unwatchable(error: WatchError) -> Error {
-    let at_limit = matches!(error, WatchError::Limit(_));
-    let error = Error::failed(error);
-    if at_limit {
-        error.hint("sudo sysctl fs.inotify.max_user_watches=524288")
-    } else {
-        error
     }
 }

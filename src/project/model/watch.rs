@@ -39,6 +39,11 @@ pub enum Reaction {
 }
 
 impl Reaction {
+    /// Whether instances are started anew.
+    pub fn renews(self) -> bool {
+        matches!(self, Self::Rebuild | Self::Restart | Self::SyncRestart)
+    }
+
     /// Whether files are copied.
     pub fn syncs(self) -> bool {
         matches!(self, Self::Sync | Self::SyncRestart | Self::SyncExec)

@@ -1,0 +1,169 @@
+//! The eyes of `watch`: what has changed, in batches. They look on while work is done.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::{Error, Result};
+use crate::project::model::Reaction;
+use crate::watch::batch::{Batch, Change, Changes};
+use crate::watch::files::{Files, Found, Queue, WatchError, note, touched};
+use crate::watch::own::Own;
+use crate::watch::rules::Rule;
+
+/// How long it must have been quiet.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// How long a burst may take before it is acted upon although it goes on.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// Collects changes.
+pub(super) struct Eyes<'a> {
+    rules: &'a [Rule],
+    queue: Queue,
+    began: Instant,
+    seen: RefCell<Seen>,
+    /// Something was added to the batch.
+    more: Notify,
+}
+
+struct Seen {
+    files: Files,
+    batch: Batch,
+    own: Own,
+    /// What has changed since something is being built.
+    meanwhile: Option<Found>,
+}
+
+impl<'a> Eyes<'a> {
+    pub(super) fn new(files: Files, rules: &'a [Rule]) -> Self {
+        Self {
+            rules,
+            queue: files.queue(),
+            began: Instant::now(),
+            seen: RefCell::new(Seen {
+                files,
+                batch: Batch::new(QUIET, LONGEST),
+                own: Own::default(),
+                meanwhile: None,
+            }),
+            more: Notify::new(),
+        }
+    }
+
+    /// Collects what changes, until that fails.
+    pub(super) async fn look(&self) -> Error {
+        loop {
+            self.queue.ready().await;
+            if let Err(error) = self.collect() {
+                return error;
+            }
+        }
+    }
+
+    /// Collects what has changed by now.
+    fn collect(&self) -> Result<()> {
+        let seen = &mut *self.seen.borrow_mut();
+        let now = self.began.elapsed();
+        let found = seen.files.changed(self.rules).map_err(unwatchable)?;
+        if let Some(meanwhile) = &mut seen.meanwhile {
+            for (path, told) in found {
+                note(meanwhile, path, told);
+            }
+            return Ok(());
+        }
+        for (path, told) in found {
+            if !seen.own.is_empty() {
+                let is_there = path.symlink_metadata().is_ok();
+                seen.own.beside(&path, !told.is_new, is_there);
+            }
+            let change = Change {
+                is_directory: told.is_directory,
+                ..Change::default()
+            };
+            seen.batch.add(path, change, now);
+        }
+        self.more.notify_one();
+        Ok(())
+    }
+
+    /// A build begins: what changes from now on may be its own.
+    pub(super) fn build_begins(&self) -> Result<()> {
+        self.collect()?;
+        self.seen.borrow_mut().meanwhile = Some(Found::new());
+        Ok(())
+    }
+
+    /// The build of a service has ended; what is to be said of what it changed. `restarts`: the service is started anew
+    /// after it.
+    pub(super) fn build_ended(&self, service: &str, restarts: bool) -> Result<Vec<String>> {
+        self.collect()?;
+        let seen = &mut *self.seen.borrow_mut();
+        let meanwhile = touched(seen.meanwhile.take().unwrap_or_default());
+        let rebuilds = |path: &Path| {
+            self.rules.iter().any(|rule| {
+                rule.service == service
+                    && rule.trigger.reaction == Reaction::Rebuild
+                    && rule.counts(path, false)
+            })
+        };
+        let verdict = seen.own.built(service, &meanwhile, rebuilds, restarts);
+        let now = self.began.elapsed();
+        for (path, change) in verdict.changed {
+            seen.batch.add(path, change, now);
+        }
+        self.more.notify_one();
+        let mut lines = Vec::new();
+        if let Some(paths) = some(&verdict.own) {
+            lines.push(format!(
+                "{service}: its build changes {paths}, which is watched: that alone has it built no more"
+            ));
+        }
+        if let Some(paths) = some(&verdict.given_up) {
+            lines.push(format!(
+                "{service}: each build changes what is watched, now {paths}: not built again before something else changes"
+            ));
+        }
+        Ok(lines)
+    }
+
+    /// What changed in one go, once it has.
+    pub(super) async fn batch(&self) -> Changes {
+        loop {
+            let due = self.seen.borrow().batch.due_at();
+            let due = due.map(|due| self.began + due);
+            tokio::select! {
+                () = self.more.notified() => {}
+                () = sleep_until(due.unwrap_or(self.began)), if due.is_some() => {
+                    let taken = self.seen.borrow_mut().batch.take(self.began.elapsed());
+                    if let Some(paths) = taken {
+                        return paths;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Names a path of some.
+fn some(paths: &[PathBuf]) -> Option<String> {
+    let (first, rest) = paths.split_first()?;
+    let first = first.display();
+    Some(match rest.len() {
+        0 => first.to_string(),
+        more => format!("{first} and {more} more"),
+    })
+}
+
+pub(super) fn unwatchable(error: WatchError) -> Error {
+    let at_limit = matches!(error, WatchError::Limit(_));
+    let error = Error::failed(error);
+    if at_limit {
+        error.hint("sudo sysctl fs.inotify.max_user_watches=524288")
+    } else {
+        error
+    }
+}
