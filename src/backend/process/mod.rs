@@ -38,6 +38,7 @@ pub mod notes;
 mod observe;
 mod output;
 mod perform;
+mod pipes;
 pub mod protocol;
 mod ready;
 pub mod refusal;
