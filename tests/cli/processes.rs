@@ -446,16 +446,16 @@ fn commands_work_without_the_runtime_directory() {
         &["up", "-d", "--force-recreate"],
     ] {
         // What a cleaner of temporary files takes, and what goes with the last login.
-        std::fs::remove_dir_all(run.join("wharf")).unwrap();
+        fs::remove_dir_all(run.join("wharf")).unwrap();
         sandbox.wharf(command).expect(0);
-        std::fs::remove_dir_all(&run).unwrap();
+        fs::remove_dir_all(&run).unwrap();
         sandbox.wharf(command).expect(0);
-        std::fs::create_dir(&run).unwrap();
+        fs::create_dir(&run).unwrap();
         sandbox.wharf(command).expect(0);
-        std::fs::create_dir_all(run.join("wharf")).unwrap();
+        fs::create_dir_all(run.join("wharf")).unwrap();
     }
     assert_eq!(ids(&sandbox).lines().count(), 2);
-    std::fs::remove_dir_all(&run).unwrap();
+    fs::remove_dir_all(&run).unwrap();
     sandbox.wharf(&["down"]).expect(0);
     assert!(sandbox.processes().is_empty());
 }
@@ -475,7 +475,7 @@ fn what_runs_beside_a_service_has_its_limits() {
         .wharf(&["exec", "-T", "a", "sh", "-c", script])
         .expect(0);
     assert_eq!(exec.stdout, "123\n321\n");
-    let hook = std::fs::read_to_string(sandbox.path().join("hook")).unwrap();
+    let hook = fs::read_to_string(sandbox.path().join("hook")).unwrap();
     assert_eq!(hook, "123\n");
     sandbox.wharf(&["down"]).expect(0);
 }

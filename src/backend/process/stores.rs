@@ -6,20 +6,20 @@
 //! wharf's user. For it they are copied, at each start, to where that user alone can read them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::dirs::{InstanceDir, failed};
 use super::ledger::Account;
 use super::refusal::Refusal;
+use super::regular;
 use crate::backend::BackendError;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::{Store, StoreMount, StoreSource};
@@ -66,7 +66,7 @@ impl Copied {
 
     /// Why it stays as it is, if it has to.
     pub(super) fn stale(&self) -> Option<String> {
-        let why = open_regular(&self.source).err()?;
+        let why = regular::open(&self.source).err()?;
         Some(format!(
             "{} of {} stays as it was: cannot read {}: {why}",
             self.name,
@@ -77,12 +77,9 @@ impl Copied {
 
     /// Copies it again, in one piece, if it has changed. One whose source cannot be read stays, and is told of.
     fn refresh(&self, dir: &InstanceDir) -> io::Result<Option<String>> {
-        let mut content = Vec::new();
-        let read = open_regular(&self.source)
-            .and_then(|mut file| file.read_to_end(&mut content).map(drop));
-        if read.is_err() {
+        let Ok(content) = regular::read(&self.source) else {
             return Ok(self.stale());
-        }
+        };
         let path = dir.store(&self.kind).join(&self.name);
         let before = fs::read(&path);
         if before.is_ok_and(|before| before == content) {
@@ -113,20 +110,6 @@ pub fn refresh(dir: &InstanceDir, files: &[Copied]) -> Result<Vec<String>, Backe
         stale.extend(refreshed.map_err(|error| failed("write", &path, error))?);
     }
     Ok(stale)
-}
-
-/// Opens a regular file; nothing else, which could be waited for without an end.
-fn open_regular(path: &Path) -> io::Result<File> {
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = File::options()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::other("it is no regular file"))
-    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {
