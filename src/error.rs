@@ -295,10 +295,15 @@ impl From<BackendError> for Error {
                 {
                     hints.push(format!("{}   # sets it aside", set_aside(path)));
                 }
+                if source.kind() == std::io::ErrorKind::IsADirectory
+                    && let Some((_, path)) = action.split_once(" /")
+                {
+                    let aside = set_aside(&format!("/{path}"));
+                    hints.push(format!("{aside}   # sets it aside: it is to be a file"));
+                }
                 hints.extend(Refusal::within(source).map(|refusal| refusal.hint.clone()));
-                if source.kind() == std::io::ErrorKind::StorageFull {
-                    let place = project_state(action).unwrap_or_else(|| ".".to_owned());
-                    hints.push(format!("df -h {place}   # what is full: make room there"));
+                if is_full(source) {
+                    hints.push(room(action, &source.to_string()));
                 }
                 if source.kind() == std::io::ErrorKind::PermissionDenied
                     && hints.is_empty()
@@ -308,7 +313,7 @@ impl From<BackendError> for Error {
                         "chmod -R u+rwX {place}   # if it is yours, else: sudo chown -R \"$(id -u)\" {place}"
                     ));
                 }
-                if error.is_read_only() {
+                if error.is_read_only() && hints.is_empty() {
                     hints.push(
                         "export XDG_STATE_HOME=DIR   # a directory that can be written to"
                             .to_owned(),
@@ -400,6 +405,36 @@ fn set_aside(path: &str) -> String {
     let quoted = shell_words::quote(path);
     let aside = format!("{path}.damaged");
     format!("mv {quoted} {}", shell_words::quote(&aside))
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+/// How to see what is full: the file system of the path that an error names, and its inodes where these are used up.
+fn room(action: &str, cause: &str) -> String {
+    let named = |text: &str| {
+        let path = text.get(text.find(" /")? + 1..)?;
+        let path = path.split_once(": ").map_or(path, |(path, _)| path);
+        let there = std::path::Path::new(path)
+            .ancestors()
+            .find(|it| it.is_dir())?;
+        Some(there.to_owned())
+    };
+    let place = named(action).or_else(|| named(cause));
+    let found = place.as_ref().and_then(|it| rustix::fs::statvfs(it).ok());
+    // Some file systems count none.
+    let without_files =
+        found.is_some_and(|it| it.f_files > 0 && it.f_favail == 0 && it.f_bavail > 0);
+    let place = place.unwrap_or_else(|| ".".into());
+    let place = place.to_string_lossy();
+    let place = shell_words::quote(&place);
+    if without_files {
+        format!("df -i {place}   # too many files: remove some there")
+    } else {
+        format!("df -h {place}   # what is full: make room there")
+    }
 }
 
 /// The state of the project that an action on one of its files was about (`cannot write /x/y`).

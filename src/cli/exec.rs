@@ -109,7 +109,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             let started = processes
                 .exec(project, name, &aside, &face)
                 .map_err(unstarted)?;
-            session::result(session::foreground(&backends, started, stdin).await?)
+            session::result(session::foreground(&backends, started).await?)
         }
     }
 }

@@ -80,9 +80,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let options = LogOptions {
         follow: args.follow,
-        tail: tail(&args.tail)?,
+        tail: tail(&args.tail),
         since: moment_of("--since", args.since.as_deref())?,
-        until: moment_of("--until", args.until.as_deref())?,
+        // As for the engine, the beginning of all time is no limit.
+        until: moment_of("--until", args.until.as_deref())?.filter(|until| *until != 0),
         ..LogOptions::default()
     };
     let names = instances.iter().map(|instance| instance.name.as_str());
@@ -512,12 +513,8 @@ fn now() -> i64 {
     i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
-fn tail(text: &str) -> Result<Option<u64>> {
-    if text == "all" {
-        return Ok(None);
-    }
-    let number: i64 = text.parse().map_err(|_| {
-        Error::usage(format!("--tail {text}: neither a number nor `all`")).hint("--tail 100")
-    })?;
-    Ok(u64::try_from(number).ok())
+/// Whatever is no number is `all`, as the engine has it.
+fn tail(text: &str) -> Option<u64> {
+    let number: i64 = text.parse().ok()?;
+    u64::try_from(number).ok()
 }

@@ -17,11 +17,10 @@ pub(super) fn moment(option: &str, text: &str) -> Result<i64> {
     let nanoseconds = if let Ok(timestamp) = text.parse::<jiff::Timestamp>() {
         timestamp.as_nanosecond()
     } else if let Ok(seconds) = text.parse::<f64>() {
-        jiff::Timestamp::from_duration(
-            jiff::SignedDuration::try_from_secs_f64(seconds).map_err(|_| wrong())?,
-        )
-        .map_err(|_| wrong())?
-        .as_nanosecond()
+        // Of what is out of reach, the nearest that is not.
+        jiff::SignedDuration::try_from_secs_f64(seconds)
+            .map_err(|_| wrong())?
+            .as_nanos()
     } else if let Ok(span) = text.parse::<jiff::SignedDuration>() {
         (jiff::Timestamp::now() - span).as_nanosecond()
     } else if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
@@ -31,11 +30,13 @@ pub(super) fn moment(option: &str, text: &str) -> Result<i64> {
     } else {
         return Err(wrong());
     };
-    i64::try_from(nanoseconds).map_err(|_| wrong())
+    let nearest = nanoseconds.clamp(i64::MIN.into(), i64::MAX.into());
+    i64::try_from(nearest).map_err(|_| wrong())
 }
 
-/// The same of an option that may be absent.
+/// The same of an option that may be absent, or empty, as `--since "$UNSET"` is.
 pub(super) fn moment_of(option: &str, text: Option<&str>) -> Result<Option<i64>> {
+    let text = text.filter(|text| !text.is_empty());
     text.map(|text| moment(option, text)).transpose()
 }
 
@@ -57,5 +58,7 @@ mod tests {
         assert!(moment("--since", "10m").unwrap() < moment("--since", "5m").unwrap());
         assert!(moment("--since", "2023-11-14").is_ok());
         assert!(moment("--since", "yesterday").is_err());
+        assert_eq!(moment("--since", "9999999999").unwrap(), i64::MAX);
+        assert_eq!(moment_of("--since", Some("")).unwrap(), None);
     }
 }

@@ -559,7 +559,7 @@ impl Ready<'_> {
             }
         };
         drop(alone);
-        let code = session::foreground(self.backends, started, self.wanted.stdin).await;
+        let code = session::foreground(self.backends, started).await;
         let noted = match &code {
             Ok(code) => *code,
             Err(error) => i32::from(error.kind.code()),

@@ -1,7 +1,8 @@
 //! A conversation between the user's terminal and a program elsewhere, until one of them leaves.
 
+use std::cell::Cell;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,8 +23,11 @@ const TOLD: (u32, Duration) = (10, Duration::from_millis(20));
 /// How many requests to end are passed on before the program is killed.
 const PATIENCE: u32 = 3;
 
-/// How long after its end the output of a program on a terminal is waited for.
+/// How long after its end the output of a program is waited for.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How often is looked what is waited for meanwhile.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// The code of a program that died of SIGPIPE, as a shell says it.
 const BROKEN_PIPE: i32 = 141;
@@ -131,7 +135,8 @@ pub(super) async fn carry_on_until(
     };
     let keys = keys.filter(|_| terminal.is_some());
     let end = {
-        let mut shown = pin!(show(output, &screen));
+        let listening = Cell::new(false);
+        let mut shown = pin!(show(output, &screen, &listening));
         let mut sent = pin!(send(keyboard, input, keys));
         let mut sized = pin!(resize(backends, terminal.as_ref()));
         let mut heard = pin!(listen(on_signal));
@@ -140,11 +145,7 @@ pub(super) async fn carry_on_until(
             end = &mut sent => Ok(end),
             error = &mut sized => Err(error),
             error = &mut heard => Err(error),
-            () = ended => {
-                // What it left behind may keep its terminal open for ever.
-                let rest = tokio::time::timeout(LAST_WORDS, &mut shown).await;
-                rest.unwrap_or(Ok(End::Output))
-            }
+            () = ended => rest(shown.as_mut(), &listening).await,
         }
     };
     let end = match end {
@@ -168,18 +169,14 @@ pub(super) async fn carry_on_until(
 ///
 /// # Errors
 /// As [`carry_on`].
-pub(super) async fn foreground(
-    backends: &Backends,
-    mut program: Foreground,
-    stdin: bool,
-) -> Result<i32> {
+pub(super) async fn foreground(backends: &Backends, mut program: Foreground) -> Result<i32> {
     let recipient = Recipient::Process(program.id());
     let on_signal = OnSignal::PassOn(backends, &recipient);
-    if let Some((streams, terminal)) = program.terminal.take() {
+    if let Some(streams) = program.streams.take() {
         let session = Session {
             streams,
-            terminal: Some(Program::Pty(terminal)),
-            stdin,
+            terminal: program.terminal.take().map(Program::Pty),
+            stdin: program.is_typed,
             keys: None,
             on_signal,
         };
@@ -231,9 +228,40 @@ pub(super) fn result(code: i32) -> Result<()> {
     }
 }
 
-async fn show(mut output: Output, screen: &Screen) -> Result<End> {
+/// The last that a program wrote which has ended. What it left behind may keep its output open for ever, and
+/// write, too; a screen that is slow is waited for.
+async fn rest(
+    mut shown: Pin<&mut impl Future<Output = Result<End>>>,
+    listening: &Cell<bool>,
+) -> Result<End> {
+    let mut signals = All::new().map_err(Error::failed)?;
+    let mut waited = Duration::ZERO;
+    while waited < LAST_WORDS {
+        tokio::select! {
+            biased;
+            end = &mut shown => return end,
+            // It may have been meant for the program.
+            _ = signals.next() => {
+                let rest = tokio::time::timeout(LAST_WORDS, shown).await;
+                return rest.unwrap_or_else(|_| Err(Error::interrupted()));
+            }
+            () = tokio::time::sleep(GLANCE) => {
+                if listening.get() {
+                    waited += GLANCE;
+                }
+            }
+        }
+    }
+    Ok(End::Output)
+}
+
+/// Shows what comes. `listening`: whether it waits for the program, not for the screen.
+async fn show(mut output: Output, screen: &Screen, listening: &Cell<bool>) -> Result<End> {
     loop {
-        match output.next().await {
+        listening.set(true);
+        let next = output.next().await;
+        listening.set(false);
+        match next {
             Ok(Some((stream, bytes))) => {
                 if !screen.write(stream, bytes).await {
                     return Ok(End::Broken);

@@ -15,7 +15,8 @@ use super::supervisor::Supervisor;
 use crate::backend::process::child::seal_descriptors;
 use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
 use crate::backend::process::lock;
-use crate::backend::process::protocol::Card;
+use crate::backend::process::protocol::{Card, Cause};
+use crate::backend::process::regular;
 use crate::backend::process::run::ProcessId;
 use crate::backend::process::{READY, replace};
 use crate::backend::{BackendError, in_one_line};
@@ -29,15 +30,26 @@ pub fn run(dirs: &Dirs, project: &str) -> Result<(), BackendError> {
     let mut supervisor = match outcome {
         Ok(supervisor) => supervisor,
         Err(error) => {
-            // The starter may have gone.
-            drop(io::stdout().write_all(in_one_line(&error).as_bytes()));
+            tell(&error);
             return Err(error);
         }
     };
-    announce(&dirs.project(project)?)?;
+    announce(&dirs.project(project)?).inspect_err(tell)?;
     supervisor.attend()?;
     supervisor.leave();
     Ok(())
+}
+
+/// Tells the starter why not.
+fn tell(error: &BackendError) {
+    let mut cause = match error {
+        BackendError::State { source, .. } => Cause::from(source),
+        _ => Cause::default(),
+    };
+    cause.message = in_one_line(error);
+    // The starter may have gone.
+    let text = serde_json::to_vec(&cause).unwrap_or_default();
+    drop(io::stdout().write_all(&text));
 }
 
 /// A failure of the supervisor's own.
@@ -63,7 +75,8 @@ fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
     dir.create()?;
     let lock = sole(&dir)?;
     let socket = dir.socket();
-    let control = Control::listen(&socket).map_err(|error| failed("listen at", &socket, error))?;
+    let control = Control::listen(&socket)
+        .map_err(|error| dir.runtime_failed("listen at", &socket, error))?;
     let notes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
         .map_err(|error| system("watch the notes of keepers", error))?;
     let mut supervisor = Supervisor::new(dir, control, (signals, notes), descriptors, lock);
@@ -135,7 +148,7 @@ fn sole(dir: &ProjectDir) -> Result<File, BackendError> {
 
 /// Who has the lock: by its card, or, where that is damaged or gone, by what it wrote into the lock.
 fn present(dir: &ProjectDir) -> Option<ProcessId> {
-    let card = std::fs::read(dir.supervisor_card()).ok();
+    let card = regular::read(&dir.supervisor_card()).ok();
     let card = card.and_then(|text| serde_json::from_slice::<Card>(&text).ok());
     card.map(|card| card.process).or_else(|| {
         let text = std::fs::read(dir.supervisor_lock()).ok()?;

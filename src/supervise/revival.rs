@@ -26,6 +26,7 @@ use crate::backend::process::dirs::{Dirs, ProjectDir};
 use crate::backend::process::lock;
 use crate::backend::process::notes::Notes;
 use crate::backend::process::protocol::Card;
+use crate::backend::process::regular;
 use crate::backend::process::run::ProcessId;
 use crate::backend::process::summon::{REVIVED, supervisor};
 use crate::backend::process::{Record, Spec};
@@ -266,7 +267,7 @@ fn place(order: &Order<'_>) -> Option<(Dirs, ProjectDir)> {
 }
 
 fn card(dir: &ProjectDir) -> Option<Card> {
-    serde_json::from_slice(&fs::read(dir.supervisor_card()).ok()?).ok()
+    serde_json::from_slice(&regular::read(&dir.supervisor_card()).ok()?).ok()
 }
 
 /// How long ago the supervisor's card was written.

@@ -6,7 +6,9 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,6 +16,9 @@ use crate::event::Stream;
 
 /// How much is read from the keyboard at once.
 const PORTION: usize = 32 << 10;
+
+/// How often a command in the background looks whether it is in front again.
+const BEHIND: Duration = Duration::from_millis(200);
 
 /// How many portions may wait to be read or written.
 const WAITING: usize = 8;
@@ -70,6 +75,9 @@ pub fn keyboard() -> io::Result<mpsc::Receiver<Vec<u8>>> {
     std::thread::Builder::new()
         .name("keyboard".to_owned())
         .spawn(move || {
+            // In the background of its terminal a command would be stopped at its first read; so it only waits
+            // until it is in front again.
+            let _ = SigSet::from(Signal::SIGTTIN).thread_block();
             let mut buffer = vec![0; PORTION];
             loop {
                 match stdin.read(&mut buffer) {
@@ -81,12 +89,18 @@ pub fn keyboard() -> io::Result<mpsc::Receiver<Vec<u8>>> {
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) if is_behind(&stdin) => std::thread::sleep(BEHIND),
                     // As an end: a terminal that has gone says EIO.
                     Err(_) => break,
                 }
             }
         })?;
     Ok(receiver)
+}
+
+/// Whether another group of processes has this terminal (`tcgetpgrp(3)`).
+fn is_behind(terminal: &File) -> bool {
+    rustix::termios::tcgetpgrp(terminal).is_ok_and(|front| front != rustix::process::getpgrp())
 }
 
 /// Standard output and standard error, written to in order of arrival.

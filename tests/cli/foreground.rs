@@ -282,3 +282,40 @@ fn a_service_that_another_command_restarts_is_still_in_the_foreground() {
         sandbox.processes().is_empty().then_some(())
     });
 }
+
+#[test]
+fn output_keeps_its_bytes_and_limits_that_say_nothing_are_none() {
+    let sandbox = Sandbox::new();
+    let writer = r"{process: {command: [sh, -c, 'printf ''a\r\nb\r\r\nc\r''']}}";
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  pipe: {{x-wharf: {writer}}}\n  term: {{tty: true, x-wharf: {writer}}}\n"
+        ),
+    );
+    let logs = |words: &[&str]| {
+        let words = [&["logs", "--no-log-prefix"][..], words].concat();
+        sandbox.wharf(&words).expect(0).stdout
+    };
+    let up = sandbox.wharf(&["up", "--no-log-prefix", "pipe"]).expect(0);
+    let written = "a\r\nb\r\r\nc\r\n";
+    assert!(up.stdout.contains(written), "{up}");
+    assert_eq!(logs(&["pipe"]), written);
+    sandbox.wharf(&["up", "term"]).expect(0);
+    // A terminal makes two characters of a line end, also of the one that a run without one is given.
+    assert_eq!(logs(&["term"]), "a\r\nb\r\r\nc\n");
+    for (words, lines) in [
+        (["--since", ""], 3),
+        (["--until", ""], 3),
+        (["--until", "0"], 3),
+        (["--until", "1"], 0),
+        (["--since", "9999999999"], 0),
+        (["--tail", ""], 3),
+        (["--tail", "most"], 3),
+        (["--tail", "1.5"], 3),
+        (["--tail", "2"], 2),
+    ] {
+        let told = logs(&[words[0], words[1], "pipe"]);
+        assert_eq!(told.lines().count(), lines, "{words:?}");
+    }
+}

@@ -34,6 +34,7 @@ mod pre_start;
 mod processes;
 mod providers;
 mod server;
+mod state;
 mod terminal;
 mod turns;
 mod watch;

@@ -1,5 +1,7 @@
 //! Services as local processes: detached, found again, shown, stopped.
 
+use std::fs;
+
 use rustix::process::Signal;
 
 use crate::support::{Process, Sandbox, eventually, free_port, is_free, websocket};
@@ -468,16 +470,16 @@ fn commands_work_without_the_runtime_directory() {
         &["up", "-d", "--force-recreate"],
     ] {
         // What a cleaner of temporary files takes, and what goes with the last login.
-        std::fs::remove_dir_all(run.join("wharf")).unwrap();
+        fs::remove_dir_all(run.join("wharf")).unwrap();
         sandbox.wharf(command).expect(0);
-        std::fs::remove_dir_all(&run).unwrap();
+        fs::remove_dir_all(&run).unwrap();
         sandbox.wharf(command).expect(0);
-        std::fs::create_dir(&run).unwrap();
+        fs::create_dir(&run).unwrap();
         sandbox.wharf(command).expect(0);
-        std::fs::create_dir_all(run.join("wharf")).unwrap();
+        fs::create_dir_all(run.join("wharf")).unwrap();
     }
     assert_eq!(ids(&sandbox).lines().count(), 2);
-    std::fs::remove_dir_all(&run).unwrap();
+    fs::remove_dir_all(&run).unwrap();
     sandbox.wharf(&["down"]).expect(0);
     assert!(sandbox.processes().is_empty());
 }
@@ -497,7 +499,7 @@ fn what_runs_beside_a_service_has_its_limits() {
         .wharf(&["exec", "-T", "a", "sh", "-c", script])
         .expect(0);
     assert_eq!(exec.stdout, "123\n321\n");
-    let hook = std::fs::read_to_string(sandbox.path().join("hook")).unwrap();
+    let hook = fs::read_to_string(sandbox.path().join("hook")).unwrap();
     assert_eq!(hook, "123\n");
     sandbox.wharf(&["down"]).expect(0);
 }
@@ -517,4 +519,57 @@ fn a_command_beside_a_service_finds_what_started_at_the_same_time() {
             .expect(0);
         sandbox.wharf(&["down", "-t", "0"]).expect(0);
     }
+}
+
+#[test]
+fn what_secrets_and_configs_are_copied_from_is_read_again_before_each_run() {
+    let sandbox = Sandbox::new();
+    sandbox.write("key", "one\n");
+    sandbox.write("conf", "one\n");
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  api:
+    secrets: [{source: key, mode: 0440}]
+    configs: [conf]
+    restart: always
+    x-wharf: {process: {command: [sh, -c, 'cat $$WHARF_SECRETS_DIR/key $$WHARF_CONFIGS_DIR/conf; stat -c %a $$WHARF_SECRETS_DIR/key; exec sleep 600']}}
+secrets: {key: {file: ./key}}
+configs: {conf: {file: ./conf}}
+",
+    );
+    let last = |expected: &str| {
+        eventually("it has read them", || {
+            let logs = sandbox.wharf(&["logs", "--no-log-prefix", "--tail", "3"]);
+            (logs.stdout == expected).then_some(())
+        });
+    };
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    last("one\none\n440\n");
+    sandbox.write("key", "two\n");
+    sandbox.wharf(&["restart"]).expect(0);
+    last("two\none\n440\n");
+    sandbox.write("conf", "three\n");
+    sandbox.wharf(&["stop"]).expect(0);
+    sandbox.wharf(&["start"]).expect(0);
+    last("two\nthree\n440\n");
+    // By its policy.
+    sandbox.write("key", "four\n");
+    let mut sleeper = sandbox.processes().into_iter();
+    let sleeper = sleeper.find(|it| it.command_line() == "sleep 600").unwrap();
+    sleeper.signal(Signal::KILL);
+    last("four\nthree\n440\n");
+    // What is gone, or could be waited for without an end, stays as it was.
+    fs::remove_file(sandbox.path().join("key")).unwrap();
+    nix::unistd::mkfifo(&sandbox.path().join("key"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::remove_file(sandbox.path().join("conf")).unwrap();
+    let restarted = sandbox.wharf(&["restart"]).expect(0);
+    for told in [
+        "key of secrets stays as it was",
+        "conf of configs stays as it was",
+    ] {
+        assert!(restarted.stderr.contains(told), "{restarted}");
+    }
+    last("four\nthree\n440\n");
+    sandbox.wharf(&["down"]).expect(0);
 }

@@ -498,6 +498,68 @@ fn a_process_runs_once_in_the_foreground() {
 }
 
 #[test]
+fn a_program_that_closes_its_terminal_goes_on() {
+    let sandbox = Sandbox::new();
+    processes(&sandbox, "exec sleep 600");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let script = "t=$(tty); echo begun; exec >closed 2>&1 </dev/null; sleep 1; echo done; echo again >$t; exit 5";
+    for command in [&["exec", "api"][..], &["run", "--rm", "api"]] {
+        let command = [command, &["sh", "-c", script]].concat();
+        let terminal = sandbox.terminal(&command);
+        let finished = terminal.wait().expect(5);
+        assert!(finished.stdout.contains("begun\nagain\n"), "{finished}");
+        let written = fs::read_to_string(sandbox.path().join("work/closed")).unwrap();
+        assert_eq!(written, "done\n");
+    }
+}
+
+#[test]
+fn a_program_without_a_terminal_gets_none_of_the_user() {
+    let sandbox = Sandbox::new();
+    processes(&sandbox, "exec sleep 600");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let look = "for i in 0 1 2; do test -t $i && echo $i is one; done";
+    for command in [&["exec", "-T", "api"][..], &["run", "--rm", "-T", "api"]] {
+        let on_terminal =
+            |script: &str| sandbox.terminal(&[command, &["sh", "-c", script]].concat());
+        // Both of its outputs in its own order, and all of it.
+        let script = format!(
+            "{look}; i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo out $i; echo err $i >&2; done; exit 7"
+        );
+        let finished = on_terminal(&script).wait().expect(7);
+        let told: String = (1..=2000).map(|i| format!("out {i}\nerr {i}\n")).collect();
+        assert!(finished.stdout.ends_with(&told), "{finished}");
+        assert!(!finished.stdout.contains("is one"), "{finished}");
+        // What is typed reaches it line by line, and so does its end.
+        let mut terminal = on_terminal("echo begun; cat; echo end; sleep 1; exit 3");
+        terminal.wait_for("begun\n");
+        terminal.type_text("typed\n");
+        terminal.wait_for("typed\ntyped\n");
+        terminal.type_text("\x04");
+        terminal.wait_for("end\n");
+        terminal.wait().expect(3);
+        // That it closes everything is not its end, and an interrupt reaches it all the same.
+        let script = "trap 'exit 9' INT; echo begun; exec >/dev/null 2>&1 </dev/null; while :; do sleep 0.1; done";
+        let mut terminal = on_terminal(script);
+        terminal.wait_for("begun\n");
+        terminal.type_text("\x03");
+        terminal.wait().expect(9);
+    }
+    let script = format!("echo in | wharf run --rm api sh -c '{look}; cat'");
+    let piped = sandbox.on_terminal("sh", &["-c", &script]).wait().expect(0);
+    assert!(piped.stdout.ends_with("in\n"), "{piped}");
+    assert!(!piped.stdout.contains("is one"), "{piped}");
+    // What is a file stays one.
+    let script = "wharf exec -T api sh -c 'test -f /dev/stdout && test ! -t 2; echo $?; echo trouble >&2' >file";
+    let finished = sandbox.on_terminal("sh", &["-c", script]).wait().expect(0);
+    assert_eq!(finished.stdout, "trouble\n");
+    assert_eq!(
+        fs::read_to_string(sandbox.path().join("file")).unwrap(),
+        "0\n"
+    );
+}
+
+#[test]
 fn attach_shows_what_a_process_writes_and_passes_signals_on() {
     let sandbox = Sandbox::new();
     processes(

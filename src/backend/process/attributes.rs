@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup::Resources;
 use super::ledger::Account;
+use super::stores::Copied;
 
 /// See the module. Everything has a default, so that entries of an older format can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Attributes {
     pub rotation: Option<Rotation>,
     /// Pacing of restarts.
     pub pacing: Pacing,
+    /// Secrets and configs that come from files.
+    pub files: Vec<Copied>,
     /// Commands after a start.
     pub post_start: Vec<HookCommand>,
     /// Commands before a stop.

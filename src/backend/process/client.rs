@@ -14,10 +14,11 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 
 use super::dirs::{Dirs, ProjectDir, failed};
-use super::protocol::{Card, Greeting, PROTOCOL, Reply, Request};
+use super::protocol::{Card, Cause, Greeting, PROTOCOL, Reply, Request};
+use super::regular;
 use super::run::ProcessId;
 use super::summon::{self, REVIVED};
-use super::{child, lock, socket};
+use super::{child, lock, socket, trust};
 use crate::backend::BackendError;
 
 /// What a supervisor says when it can be connected to.
@@ -275,12 +276,16 @@ impl Client {
         let place = card
             .as_ref()
             .map_or_else(|| dir.socket(), |card| card.socket.clone());
-        let stream = socket::reach(&place, |path| {
-            let stream = std::os::unix::net::UnixStream::connect(path)?;
-            stream.set_nonblocking(true)?;
-            Ok(stream)
-        })
-        .and_then(UnixStream::from_std);
+        let stream = socket::reach(&place, std::os::unix::net::UnixStream::connect);
+        let Ok(stream) = stream else {
+            return Ok(Met::Nobody);
+        };
+        // Whoever else that is, what it says counts for nothing.
+        trust::check_peer(&stream, &dir.instances())
+            .map_err(|error| dir.runtime_failed("use", &place, error))?;
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| UnixStream::from_std(stream));
         let Ok(stream) = stream else {
             return Ok(Met::Nobody);
         };
@@ -334,7 +339,10 @@ impl Client {
                 ),
             )
         } else {
-            io::Error::other(said)
+            match serde_json::from_str::<Cause>(&said) {
+                Ok(cause) => cause.in_words(),
+                Err(_) => io::Error::other(said),
+            }
         };
         Err(cannot(source))
     }
@@ -342,7 +350,7 @@ impl Client {
 
 /// Who the supervisor is, by its own word.
 fn card(dir: &ProjectDir) -> Option<Card> {
-    let text = std::fs::read(dir.supervisor_card()).ok()?;
+    let text = regular::read(&dir.supervisor_card()).ok()?;
     serde_json::from_slice(&text).ok()
 }
 

@@ -76,6 +76,7 @@ pub(super) fn attributes(
             window,
             attempts,
         },
+        files: Vec::new(),
         post_start: hooks(&service.post_start)?,
         pre_stop: hooks(&service.pre_stop)?,
     })

@@ -36,6 +36,7 @@ use sha2::{Digest, Sha256};
 
 use super::refusal::Refusal;
 use super::run::wall_clock;
+use super::trust;
 use crate::backend::BackendError;
 use crate::project::Env;
 
@@ -135,7 +136,32 @@ impl ProjectDir {
 
     /// The part of it that is not kept over a reboot, alone.
     pub(super) fn create_runtime(&self) -> Result<(), BackendError> {
-        private_dir(&self.runtime).map_err(|source| failed("create", &self.runtime, source))
+        let path = &self.runtime;
+        private_dir(path).map_err(|source| self.runtime_failed("create", path, source))?;
+        trust::check_directory(path, &self.root, self.other_runtime())
+            .map_err(|source| failed("use", path, source))
+    }
+
+    /// A failure in the directory of the sockets, with what to do where it is for good.
+    pub fn runtime_failed(&self, verb: &str, path: &Path, source: io::Error) -> BackendError {
+        BackendError::State {
+            action: format!("cannot {verb} {}", path.display()),
+            source: otherwise(source, self.other_runtime()),
+        }
+    }
+
+    /// What to do where that directory cannot be used.
+    fn other_runtime(&self) -> &'static str {
+        let is_beside_the_state = self
+            .root
+            .ancestors()
+            .nth(2)
+            .is_some_and(|state| self.runtime.starts_with(state));
+        if is_beside_the_state {
+            ELSEWHERE
+        } else {
+            WITHOUT_RUNTIME
+        }
     }
 
     /// Held by a command that changes the project, where the state directory cannot be written to.
@@ -255,14 +281,23 @@ impl ProjectDir {
 const ELSEWHERE: &str =
     "export XDG_STATE_HOME=DIR   # an absolute path, to a directory that can be written to";
 
+/// What to do where the sockets cannot be in their usual place.
+const WITHOUT_RUNTIME: &str =
+    "unset XDG_RUNTIME_DIR   # the sockets are then kept beside the state";
+
 /// A failure to make the state directory, with what to do about it, where it is for good.
 fn elsewhere(error: io::Error) -> io::Error {
+    otherwise(error, ELSEWHERE)
+}
+
+fn otherwise(error: io::Error, hint: &str) -> io::Error {
     let is_for_good = matches!(
         error.kind(),
         io::ErrorKind::NotFound
             | io::ErrorKind::NotADirectory
             | io::ErrorKind::AlreadyExists
             | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
     );
     if !is_for_good {
         return error;
@@ -274,7 +309,7 @@ fn elsewhere(error: io::Error) -> io::Error {
     Refusal {
         errno: error.raw_os_error(),
         message: message.to_owned(),
-        hint: ELSEWHERE.to_owned(),
+        hint: hint.to_owned(),
     }
     .into()
 }

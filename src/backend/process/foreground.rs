@@ -24,7 +24,7 @@ use super::protocol::Request;
 use super::refusal::shown;
 use super::run::{ProcessId, boot_id, new_run_id, wall_clock};
 use super::tree::Snapshot;
-use super::{Processes, convert, journal, stores, terminal};
+use super::{Processes, convert, journal, pipes, stores, terminal};
 use crate::backend::BackendError;
 use crate::backend::streams::{Size, Streams};
 use crate::state::Status;
@@ -35,7 +35,7 @@ const SWEEPS: u32 = 50;
 /// What a program in the foreground gets of the user's terminal.
 #[derive(Clone, Debug, Default)]
 pub struct Face {
-    /// A terminal of its own; else the command's own three descriptors.
+    /// A terminal of its own; else the command's own three descriptors, but for those that are a terminal.
     pub tty: bool,
     /// Standard input.
     pub stdin: bool,
@@ -63,8 +63,15 @@ pub struct Aside {
 pub struct Foreground {
     id: ProcessId,
     end: oneshot::Receiver<io::Result<ExitStatus>>,
-    /// Its terminal's streams, and the terminal itself.
-    pub terminal: Option<(Streams, Arc<OwnedFd>)>,
+    /// What is to be passed on between it and the user; `None`: it has the command's own descriptors.
+    pub streams: Option<Streams>,
+    /// Whether what is typed is to be passed on to it; else standard input is its own, or it has none.
+    pub is_typed: bool,
+    /// Its terminal, to resize it by.
+    pub terminal: Option<Arc<OwnedFd>>,
+    /// Its own sides of these, until it has ended: that it has closed them all is no end of its output, and a
+    /// terminal that nobody has open must not be taken for one that has gone.
+    held: Vec<OwnedFd>,
     /// Where its end is told, for a program beside an instance.
     told: Option<Told>,
 }
@@ -98,10 +105,7 @@ impl Told {
 
 impl Foreground {
     /// `child` is waited for by a thread, which this command may leave behind.
-    fn new(
-        mut child: Child,
-        terminal: Option<(Streams, Arc<OwnedFd>)>,
-    ) -> Result<Self, BackendError> {
+    fn new(mut child: Child) -> Result<Self, BackendError> {
         let pid = child.id();
         let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
         let (tell, end) = oneshot::channel();
@@ -115,7 +119,10 @@ impl Foreground {
         Ok(Self {
             id,
             end,
-            terminal,
+            streams: None,
+            is_typed: false,
+            terminal: None,
+            held: Vec::new(),
             told: None,
         })
     }
@@ -130,7 +137,9 @@ impl Foreground {
     /// # Errors
     /// The system does not tell.
     pub async fn wait(&mut self) -> io::Result<i32> {
-        let status = (&mut self.end).await.map_err(io::Error::other)??;
+        let status = (&mut self.end).await;
+        self.held.clear();
+        let status = status.map_err(io::Error::other)??;
         let code = status
             .code()
             .or_else(|| status.signal().map(|signal| 128 + signal))
@@ -391,28 +400,39 @@ impl Started {
 }
 
 fn launch(plan: &Started, face: &Face) -> Result<Foreground, BackendError> {
-    let cannot = |source| BackendError::State {
-        action: "cannot open a terminal".to_owned(),
-        source,
+    let cannot = |what: &'static str| {
+        move |source| BackendError::State {
+            action: format!("cannot open {what}"),
+            source,
+        }
     };
     let mut environment = plan.environment.clone();
     if let Some(term) = face.term.as_ref().filter(|_| face.tty) {
         environment.insert("TERM".to_owned(), term.clone());
     }
     let launch = plan.launch(&environment);
-    let (child, terminal) = if face.tty {
+    let start = |ends, way| {
+        let child = launch.spawn_under(ends, way, &plan.extras);
+        Foreground::new(child.map_err(|error| plan.failed(&error))?)
+    };
+    if face.tty {
+        let cannot = cannot("a terminal");
         let pty = terminal::open(face.size).map_err(cannot)?;
         let end = || pty.theirs.try_clone().map(Stdio::from).map_err(cannot);
-        let child = launch.spawn_under([end()?, end()?, end()?], Way::OnTerminal, &plan.extras);
-        (child, Some((pty.streams, pty.ours)))
-    } else {
-        let stdin = if face.stdin {
-            Stdio::inherit()
-        } else {
-            Stdio::null()
-        };
-        let ends = [stdin, Stdio::inherit(), Stdio::inherit()];
-        (launch.spawn_under(ends, Way::Apart, &plan.extras), None)
-    };
-    Foreground::new(child.map_err(|error| plan.failed(&error))?, terminal)
+        let foreground = start([end()?, end()?, end()?], Way::OnTerminal)?;
+        return Ok(Foreground {
+            streams: Some(pty.streams),
+            is_typed: face.stdin,
+            terminal: Some(pty.ours),
+            held: vec![pty.theirs.into()],
+            ..foreground
+        });
+    }
+    let pipes = pipes::open(face.stdin).map_err(cannot("a pipe"))?;
+    Ok(Foreground {
+        streams: pipes.streams,
+        is_typed: pipes.is_typed,
+        held: pipes.held,
+        ..start(pipes.theirs, Way::Apart)?
+    })
 }

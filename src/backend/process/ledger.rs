@@ -18,6 +18,7 @@ use super::cgroup::Group;
 use super::dirs::{InstanceDir, ProjectDir, failed};
 use super::lock;
 use super::notes::Notes;
+use super::regular;
 use super::run::ProcessId;
 use super::tree::read_run_id;
 use crate::backend::BackendError;
@@ -225,16 +226,20 @@ impl Record {
     /// Reads an entry, with what the keeper of its run has noted; `None` when there is none.
     pub fn read(dir: &InstanceDir) -> Result<Option<Self>, BackendError> {
         let path = dir.record();
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("read", &path, error)),
-        };
-        let mut record = Self::parse(&bytes).map_err(|cause| BackendError::Damaged {
+        let damaged = |cause| BackendError::Damaged {
             path: path.clone(),
             cause,
             alive: unrecorded(dir).map(|process| process.pid),
-        })?;
+        };
+        let bytes = match regular::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(damaged(error.to_string()));
+            }
+            Err(error) => return Err(failed("read", &path, error)),
+        };
+        let mut record = Self::parse(&bytes).map_err(damaged)?;
         if let Some(run) = record.run.as_ref().filter(|run| run.finished.is_none()) {
             let notes = Notes::read(&dir.notes(), &run.id);
             record.learn(&notes);

@@ -10,6 +10,7 @@ use std::time::UNIX_EPOCH;
 use super::beginnings::{ends_at, existing, start_of_last, start_of_line};
 use super::dirs::InstanceDir;
 use super::index::{Arrival, SIZE};
+use super::ledger::Record;
 use crate::event::Stream;
 
 /// Longer lines are delivered in pieces of this many bytes.
@@ -32,7 +33,10 @@ pub struct Line {
 /// One stream's log.
 #[derive(Debug)]
 struct Channel {
+    dir: InstanceDir,
     stream: Stream,
+    /// Whether it is a terminal's, once somebody has asked.
+    terminal: Option<bool>,
     log: Option<File>,
     /// Bytes of the present segment taken in so far.
     position: u64,
@@ -91,7 +95,9 @@ impl Reader {
 
     fn at(dir: &InstanceDir, segment: u64, begins: [(u64, u64); 2]) -> io::Result<Self> {
         let channel = |stream, begin: (u64, u64)| Channel {
+            dir: dir.clone(),
             stream,
+            terminal: None,
             log: None,
             position: if begin.0 == segment { begin.1 } else { 0 },
             begin,
@@ -293,7 +299,8 @@ impl Channel {
                 if std::mem::take(&mut self.skips) {
                     continue;
                 }
-                if text.last() == Some(&b'\r') {
+                // A terminal ends its lines with both characters.
+                if text.last() == Some(&b'\r') && self.is_on_terminal() {
                     text.pop();
                 }
                 deliver(Line {
@@ -312,6 +319,14 @@ impl Channel {
             }
         }
         Ok(self.position.saturating_sub(begin))
+    }
+
+    fn is_on_terminal(&mut self) -> bool {
+        let look = || {
+            let record = Record::read(&self.dir).ok().flatten();
+            record.is_some_and(|record| record.spec.attributes.tty)
+        };
+        *self.terminal.get_or_insert_with(look)
     }
 
     fn flush(&mut self, deliver: &mut impl FnMut(Line)) {
@@ -416,7 +431,7 @@ mod tests {
             [
                 (Stdout, 1, "a".into()),
                 (Stderr, 2, "oops".into()),
-                (Stdout, 3, "bc".into()),
+                (Stdout, 3, "bc\r".into()),
                 (Stdout, 3, "last".into()),
             ]
         );

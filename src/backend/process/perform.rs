@@ -48,6 +48,10 @@ impl Processes {
                     before: Some(record.id().to_owned()),
                 };
                 let id = self.client.ask(&instance.project, &request).await?;
+                let files = record.spec.attributes.files.iter();
+                for stale in files.filter_map(stores::Copied::stale) {
+                    self.client.note(format!("{}: {stale}", instance.name));
+                }
                 // The ledger says from now on who has them.
                 for port in &record.spec.ports {
                     if let Some(published) = port.published {
@@ -313,6 +317,7 @@ impl Processes {
 fn fill(dir: &InstanceDir, spec: &InstanceSpec, record: &mut Record) -> Result<(), BackendError> {
     dir.create()?;
     stores::write(dir, spec)?;
+    record.spec.attributes.files = stores::Copied::all(spec);
     if record.spec.names.way == Way::Hosts {
         let path = dir.hosts();
         own_hosts(&path)?;

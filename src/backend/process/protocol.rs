@@ -141,7 +141,7 @@ pub enum Failure {
 }
 
 /// An `io::Error` on its way to another process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// `errno(3)`, where the error came from a system call.
     pub errno: Option<i32>,
@@ -158,6 +158,16 @@ impl From<&io::Error> for Cause {
             errno: Refusal::within(error).map_or(error.raw_os_error(), |refusal| refusal.errno),
             message: error.to_string(),
             hint: Refusal::within(error).map(|refusal| refusal.hint.clone()),
+        }
+    }
+}
+
+impl Cause {
+    /// The error with the words of the cause, where these say more than its number.
+    pub fn in_words(self) -> io::Error {
+        match self.errno.filter(|_| self.hint.is_none()) {
+            Some(errno) => io::Error::new(io::Error::from_raw_os_error(errno).kind(), self.message),
+            None => self.into(),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Secrets and configs of a service as files of the instance: a process sees the machine's file system, so it
-//! is told where they are. Written when the instance is made; gone with it.
+//! is told where they are. Written when the instance is made; gone with it. What comes from a file is read again
+//! before each run, so that a restart sees what a bind mount would show.
 //!
 //! A service that runs as another user cannot reach the instance's directory, which is closed to all but
 //! wharf's user. For it they are copied, at each start, to where that user alone can read them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,11 +13,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::dirs::{InstanceDir, failed};
 use super::ledger::Account;
 use super::refusal::Refusal;
+use super::regular;
 use crate::backend::BackendError;
 use crate::plan::step::InstanceSpec;
 use crate::project::model::{Store, StoreMount, StoreSource};
@@ -27,6 +31,93 @@ pub(super) const CONFIGS: (&str, &str) = ("WHARF_CONFIGS_DIR", "configs");
 
 /// Where the copies for other users are. Only root can run a service as somebody else, so it is root's.
 const OPEN_ROOT: &str = "/run/wharf";
+
+/// A file of an instance that comes from another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// The name of its directory.
+    kind: String,
+    /// Its name there.
+    name: String,
+    /// What it is a copy of.
+    source: PathBuf,
+}
+
+impl Copied {
+    /// Those of an instance that are to be read again. What was no regular file was there once, for one reader.
+    pub(super) fn all(spec: &InstanceSpec) -> Vec<Self> {
+        let mut all = Vec::new();
+        for (mounts, stores, kind) in kinds(spec) {
+            for mount in mounts {
+                let store = stores.get(&mount.source).map(|store| &store.source);
+                if let Some(StoreSource::File(source)) = store
+                    && source.is_file()
+                {
+                    all.push(Self {
+                        kind: kind.to_owned(),
+                        name: file_name(mount).to_owned(),
+                        source: source.clone(),
+                    });
+                }
+            }
+        }
+        all
+    }
+
+    /// Why it stays as it is, if it has to.
+    pub(super) fn stale(&self) -> Option<String> {
+        let why = regular::open(&self.source).err()?;
+        Some(format!(
+            "{} of {} stays as it was: cannot read {}: {why}",
+            self.name,
+            self.kind,
+            self.source.display()
+        ))
+    }
+
+    /// Copies it again, in one piece, if it has changed. One whose source cannot be read stays, and is told of.
+    fn refresh(&self, dir: &InstanceDir) -> io::Result<Option<String>> {
+        let Ok(content) = regular::read(&self.source) else {
+            return Ok(self.stale());
+        };
+        let path = dir.store(&self.kind).join(&self.name);
+        let before = fs::read(&path);
+        if before.is_ok_and(|before| before == content) {
+            return Ok(None);
+        }
+        let mode = fs::metadata(&path).map_or(0o400, |found| found.permissions().mode());
+        // Beside the directory: nobody must find half a file there, nor be given it.
+        let new = dir.store(&format!("{}.new", self.kind));
+        let written = remove(&new)
+            .and_then(|()| put(&dir.store(&self.kind), &new, &content, Some(mode & 0o7777)))
+            .and_then(|()| fs::rename(&new, &path));
+        if written.is_err() {
+            drop(fs::remove_file(&new));
+        }
+        written.map(|()| None)
+    }
+}
+
+/// Copies the files of an instance again, before a run; what cannot be read, in words.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn refresh(dir: &InstanceDir, files: &[Copied]) -> Result<Vec<String>, BackendError> {
+    let mut stale = Vec::new();
+    for file in files {
+        let path = dir.store(&file.kind).join(&file.name);
+        let refreshed = file.refresh(dir);
+        stale.extend(refreshed.map_err(|error| failed("write", &path, error))?);
+    }
+    Ok(stale)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
 
 /// The directory in which a process of this user finds the files.
 pub(super) fn place(dir: &InstanceDir, kind: &str, user: Option<&Account>) -> PathBuf {
@@ -123,13 +214,25 @@ fn copy(from: &Path, to: &Path, user: &Account) -> io::Result<()> {
     chown(to, Some(user.uid), Some(user.gid))
 }
 
-/// Whether the files of an instance can be written, as far as their contents go.
-pub(super) fn check(spec: &InstanceSpec) -> Result<(), BackendError> {
+/// What a service mounts of secrets and configs, where each comes from, and the name of its directory.
+type Kinds<'a> = [(
+    &'a [StoreMount],
+    &'a BTreeMap<String, Arc<Store>>,
+    &'static str,
+); 2];
+
+fn kinds(spec: &InstanceSpec) -> Kinds<'_> {
     let service = &spec.service;
-    for (mounts, stores) in [
-        (&service.secrets, &spec.secrets),
-        (&service.configs, &spec.configs),
-    ] {
+    [
+        (&service.secrets, &spec.secrets, SECRETS.1),
+        (&service.configs, &spec.configs, CONFIGS.1),
+    ]
+}
+
+/// Whether the files of an instance can be written, as far as their contents and names go.
+pub(super) fn check(spec: &InstanceSpec) -> Result<(), BackendError> {
+    for (mounts, stores, kind) in kinds(spec) {
+        check_names(&spec.service.name, kind, mounts)?;
         for mount in mounts {
             content(spec, mount, stores.get(&mount.source))?;
         }
@@ -137,13 +240,32 @@ pub(super) fn check(spec: &InstanceSpec) -> Result<(), BackendError> {
     Ok(())
 }
 
+/// Two targets that are different paths in a container may have one name here; one of them would be lost.
+fn check_names(service: &str, kind: &str, mounts: &[StoreMount]) -> Result<(), BackendError> {
+    let mut seen: BTreeMap<&str, &StoreMount> = BTreeMap::new();
+    for mount in mounts {
+        let name = file_name(mount);
+        if let Some(other) = seen.insert(name, mount)
+            && other.source != mount.source
+        {
+            let target = |it: &StoreMount| it.target.clone().unwrap_or_else(|| it.source.clone());
+            return Err(BackendError::Unsupported(format!(
+                "service {service}: {kind} {} and {} would both be the file {name} of a local process, at {} and {}: \
+                 give one of the targets another last part",
+                other.source,
+                mount.source,
+                target(other),
+                target(mount),
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Writes the files of an instance.
 pub(super) fn write(dir: &InstanceDir, spec: &InstanceSpec) -> Result<(), BackendError> {
-    let service = &spec.service;
-    for (mounts, stores, kind) in [
-        (&service.secrets, &spec.secrets, SECRETS.1),
-        (&service.configs, &spec.configs, CONFIGS.1),
-    ] {
+    for (mounts, stores, kind) in kinds(spec) {
+        check_names(&spec.service.name, kind, mounts)?;
         let root = dir.store(kind);
         for mount in mounts {
             let content = content(spec, mount, stores.get(&mount.source))?;
@@ -220,6 +342,29 @@ fn put(root: &Path, path: &Path, content: &[u8], mode: Option<u32>) -> io::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_targets_of_one_name_are_refused_unless_they_are_the_same() {
+        let mount = |source: &str, target: Option<&str>| StoreMount {
+            source: source.into(),
+            target: target.map(str::to_owned),
+            uid: None,
+            gid: None,
+            mode: None,
+        };
+        let check = |one, other| check_names("api", "secrets", &[one, other]);
+        let refused = check(
+            mount("one", Some("/a/key.pem")),
+            mount("two", Some("/b/key.pem")),
+        );
+        let refused = refused.unwrap_err().to_string();
+        for word in ["service api", "one and two", "/a/key.pem and /b/key.pem"] {
+            assert!(refused.contains(word), "{refused}");
+        }
+        assert!(check(mount("one", None), mount("two", Some("/b/one"))).is_err());
+        assert!(check(mount("one", None), mount("one", Some("/b/one"))).is_ok());
+        assert!(check(mount("one", None), mount("two", None)).is_ok());
+    }
 
     #[test]
     fn a_path_in_a_container_becomes_a_name() {

@@ -1,7 +1,7 @@
 //! Starting processes of an instance: its main process, and its healthchecks.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -110,6 +110,11 @@ impl Unit {
             return Err(found.into_error(&self.record.spec.name).into());
         };
         let run_id = new_run_id().map_err(|error| state("cannot make a run id", &error))?;
+        let spec = &self.record.spec;
+        for stale in stores::refresh(&self.dir, &spec.attributes.files)? {
+            // The command that starts says so, too. A full disk must not keep it from starting.
+            drop(writeln!(io::stderr(), "{}: {stale}", spec.name));
+        }
         stores::expose(&self.dir, self.record.spec.user.as_ref())?;
         // What an earlier run left where something survived its end.
         self.remove_group();
