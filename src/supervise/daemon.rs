@@ -42,9 +42,10 @@ pub fn run(dirs: &Dirs, project: &str) -> Result<(), BackendError> {
 
 /// Tells the starter why not.
 fn tell(error: &BackendError) {
-    let mut cause = match error {
-        BackendError::State { source, .. } => Cause::from(source),
-        _ => Cause::default(),
+    let mut cause = if let BackendError::State { source, .. } = error {
+        Cause::from(source)
+    } else {
+        Cause::default()
     };
     cause.message = in_one_line(error);
     // The starter may have gone.

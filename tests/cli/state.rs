@@ -10,6 +10,7 @@ use crate::support::{Sandbox, python};
 /// A service that only sleeps.
 const SLEEPER: &str = "services:\n  one: {x-wharf: {process: {command: [sleep, '600']}}}\n";
 
+#[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
 fn is_root() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {

@@ -19,8 +19,9 @@ ctypes.CDLL(None).pthread_exit(None)
 /// Waits until the first thread of a process has ended.
 async fn until_leaderless(pid: u32) {
     let has_ended = || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit_once(')').unwrap().1.starts_with(" Z")
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+        stat.rsplit_once(')')
+            .is_some_and(|(_, rest)| rest.starts_with(" Z"))
     };
     while !has_ended() {
         tokio::time::sleep(Duration::from_millis(5)).await;
