@@ -4,7 +4,7 @@
 //! files) cost nothing, and what lies in a directory that is new, moved or made again counts as changed.
 //! The directory above each trigger's path is watched too, so that the path itself may come and go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io::{self, Read as _};
@@ -17,6 +17,7 @@ use super::inotify::{Happening, Inotify, Kind};
 use super::own::Touched;
 use super::rules::Rule;
 use super::stamps::Stamps;
+use super::way::way;
 
 /// Why files cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,8 @@ pub fn note(found: &mut Found, path: PathBuf, told: Told) {
 pub struct Files {
     inotify: Inotify,
     stamps: Stamps,
+    /// For each rule, the names that decide where its path leads.
+    ways: Vec<BTreeSet<PathBuf>>,
 }
 
 impl Files {
@@ -72,6 +75,7 @@ impl Files {
         let mut files = Self {
             inotify: Inotify::new().map_err(|error| failed(Path::new("/"), error))?,
             stamps: Stamps::new(),
+            ways: vec![BTreeSet::new(); rules.len()],
         };
         files.add_roots(rules, &mut Found::new())?;
         Ok(files)
@@ -96,7 +100,9 @@ impl Files {
         let events = self.inotify.read();
         for event in events.map_err(|error| failed(Path::new("/"), error))? {
             for happening in self.inotify.resolve(&event) {
+                let (kind, path) = (happening.kind, happening.path.clone());
                 self.take(happening, rules, &mut found)?;
+                self.lead(kind, &path, rules, &mut found)?;
             }
         }
         found.retain(|path, told| {
@@ -166,18 +172,94 @@ impl Files {
         Ok(())
     }
 
+    /// Something happened on the way to paths of rules: at a link, or at what it leads to.
+    fn lead(
+        &mut self,
+        kind: Kind,
+        path: &Path,
+        rules: &[Rule],
+        found: &mut Found,
+    ) -> Result<(), WatchError> {
+        for (index, rule) in rules.iter().enumerate() {
+            let way = &self.ways[index];
+            let leads_through = kind == Kind::Ended
+                && (rule.trigger.path.starts_with(path)
+                    || way.iter().any(|name| name.starts_with(path)));
+            if !way.contains(path) && !leads_through {
+                continue;
+            }
+            let target = &rule.trigger.path;
+            let data = fs::metadata(path);
+            let is_directory = data.as_ref().is_ok_and(fs::Metadata::is_dir);
+            match kind {
+                Kind::Changed | Kind::Closed => {
+                    let is_changed = match &data {
+                        // Its entries tell by themselves.
+                        Ok(data) if data.is_dir() => false,
+                        Ok(data) => self.stamps.note(path, data) || kind != Kind::Closed,
+                        Err(_) => true,
+                    };
+                    if !is_changed || target == path {
+                        continue;
+                    }
+                }
+                Kind::Made | Kind::Arrived | Kind::Left | Kind::Gone | Kind::Ended => {
+                    // What is known of files stays: what a link leads to now is another file.
+                    self.inotify.forget(target);
+                    self.add_root(index, rules, found)?;
+                    if leads_through {
+                        // What was in it has told its end.
+                        continue;
+                    }
+                }
+                Kind::Lost => continue,
+            }
+            let told = Told {
+                is_new: false,
+                is_directory,
+            };
+            note(found, target.clone(), told);
+        }
+        Ok(())
+    }
+
     /// Watches what lies above and below the paths of all rules.
     fn add_roots(&mut self, rules: &[Rule], found: &mut Found) -> Result<(), WatchError> {
-        for rule in rules {
-            let path = &rule.trigger.path;
-            let above = path.parent().unwrap_or(path);
-            let there = above.ancestors().find(|directory| directory.is_dir());
-            if let Some(there) = there {
-                self.add(there, rules, false, found)?;
-            }
-            // A link to a directory is not walked into, but may be the path itself.
-            self.add(path, rules, false, found)?;
+        for index in 0..rules.len() {
+            self.add_root(index, rules, found)?;
         }
+        Ok(())
+    }
+
+    /// Watches what lies above and below the path of a rule, and on the way to it.
+    fn add_root(
+        &mut self,
+        index: usize,
+        rules: &[Rule],
+        found: &mut Found,
+    ) -> Result<(), WatchError> {
+        let path = &rules[index].trigger.path;
+        let above = path.parent().unwrap_or(path);
+        let nearest = || above.ancestors().find(|directory| directory.is_dir());
+        let mut there = nearest();
+        while let Some(directory) = there {
+            self.set(directory)?;
+            // What is made from now on is told.
+            let now = nearest();
+            if now == there {
+                break;
+            }
+            there = now;
+        }
+        // A link to a directory is not walked into, but may be the path itself.
+        self.add(path, rules, false, found)?;
+        let way = way(path);
+        for name in &way {
+            if let Some(above) = name.parent() {
+                self.set(above)?;
+            }
+        }
+        self.ways[index] = way;
         Ok(())
     }
 
@@ -326,8 +408,6 @@ pub fn at_first(rule: &Rule) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::project::model::{Reaction, Trigger};
     use std::time::Duration;
@@ -483,5 +563,131 @@ mod tests {
         let mut files = Files::watch(&rules).unwrap();
         write_mapped(&path);
         assert!(files.changed(&rules).unwrap().contains_key(&path));
+    }
+    /// Whether a change is told as one of a path.
+    fn tells(files: &mut Files, rules: &[Rule], path: &Path, change: impl FnOnce()) -> bool {
+        change();
+        files.changed(rules).unwrap().contains_key(path)
+    }
+
+    #[tokio::test]
+    async fn a_link_is_followed_wherever_it_leads() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let point = |to: &str| {
+            std::os::unix::fs::symlink(to, at("new")).unwrap();
+            fs::rename(at("new"), at("current")).unwrap();
+        };
+        for release in ["rel/1", "rel/2/sub"] {
+            fs::create_dir_all(at(release)).unwrap();
+            fs::write(at(release).join("f"), "x").unwrap();
+        }
+        point("rel/1");
+        let path = at("current");
+        let inside = path.join("f");
+        let rules = rules(&path);
+        let mut files = Files::watch(&rules).unwrap();
+        let write = |name: &str| fs::write(at(name), "y").unwrap();
+        assert!(tells(&mut files, &rules, &inside, || write("current/f")));
+        assert!(tells(&mut files, &rules, &path, || point("rel/2")));
+        assert!(tells(&mut files, &rules, &inside, || write("current/f")));
+        let deep = path.join("sub/f");
+        assert!(tells(&mut files, &rules, &deep, || write("rel/2/sub/f")));
+        assert!(!tells(&mut files, &rules, &inside, || write("rel/1/f")));
+        // It may lead to nothing for a while.
+        assert!(tells(&mut files, &rules, &path, || point("rel/3")));
+        let made = || {
+            fs::create_dir(at("rel/3")).unwrap();
+            write("rel/3/f");
+        };
+        assert!(tells(&mut files, &rules, &inside, made));
+        assert!(tells(&mut files, &rules, &inside, || write("rel/3/f")));
+        let replaced = || {
+            fs::rename(at("rel/3"), at("rel/old")).unwrap();
+            fs::rename(at("rel/1"), at("rel/3")).unwrap();
+        };
+        assert!(tells(&mut files, &rules, &path, replaced));
+        assert!(tells(&mut files, &rules, &inside, || write("rel/3/f")));
+        assert!(!tells(&mut files, &rules, &inside, || write("rel/old/f")));
+        let removed = || fs::remove_file(&path).unwrap();
+        assert!(tells(&mut files, &rules, &path, removed));
+        assert!(tells(&mut files, &rules, &inside, || point("rel/2")));
+        assert!(tells(&mut files, &rules, &inside, || write("rel/2/f")));
+    }
+
+    #[tokio::test]
+    async fn a_file_behind_a_link_is_seen_where_it_is_written() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for directory in ["shared", "app"] {
+            fs::create_dir(at(directory)).unwrap();
+        }
+        fs::write(at("shared/env"), "x").unwrap();
+        std::os::unix::fs::symlink("../shared/env", at("app/.env")).unwrap();
+        let path = at("app/.env");
+        let rules = rules(&path);
+        let mut files = Files::watch(&rules).unwrap();
+        let write = |name: &str| fs::write(at(name), "y").unwrap();
+        let mut told = |change: &dyn Fn()| tells(&mut files, &rules, &path, change);
+        assert!(told(&|| write("app/.env")));
+        assert!(told(&|| write("shared/env")));
+        assert!(!told(&|| write("shared/other")));
+        assert!(!told(&|| drop(
+            fs::OpenOptions::new().append(true).open(&path)
+        )));
+        let saved = || {
+            write("shared/env.new");
+            fs::rename(at("shared/env.new"), at("shared/env")).unwrap();
+        };
+        assert!(told(&saved));
+        assert!(told(&|| write("shared/env")));
+        assert!(!told(&|| drop(
+            fs::OpenOptions::new().append(true).open(&path)
+        )));
+        assert!(told(&|| fs::remove_dir_all(at("shared")).unwrap()));
+        let again = || {
+            fs::create_dir(at("shared")).unwrap();
+            write("shared/env");
+        };
+        assert!(told(&again));
+        assert!(told(&|| write("shared/env")));
+    }
+
+    #[tokio::test]
+    async fn what_others_watch_has_not_changed_because_a_path_came() {
+        let root = tempfile::tempdir().unwrap();
+        let src = root.path().join("src");
+        fs::create_dir(&src).unwrap();
+        fs::write(src.join("a"), "x").unwrap();
+        let mark = root.path().join("mark");
+        let [of_src] = rules(&src);
+        let [of_mark] = rules(&mark);
+        let rules = [of_src, of_mark];
+        let mut files = Files::watch(&rules).unwrap();
+        fs::write(&mark, "x").unwrap();
+        let found = files.changed(&rules).unwrap();
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), [mark]);
+    }
+
+    #[tokio::test]
+    async fn the_directory_of_the_path_comes_and_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let above = root.path().join("conf");
+        let path = above.join("one.toml");
+        fs::create_dir(&above).unwrap();
+        fs::write(&path, "x").unwrap();
+        let rules = rules(&path);
+        let mut files = Files::watch(&rules).unwrap();
+        for _ in 0..2 {
+            let removed = || fs::remove_dir_all(&above).unwrap();
+            assert!(tells(&mut files, &rules, &path, removed));
+            let made = || {
+                fs::create_dir(&above).unwrap();
+                fs::write(&path, "x").unwrap();
+            };
+            assert!(tells(&mut files, &rules, &path, made));
+            let written = || fs::write(&path, "y").unwrap();
+            assert!(tells(&mut files, &rules, &path, written));
+        }
     }
 }

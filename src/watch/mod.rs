@@ -1,7 +1,7 @@
 //! `develop.watch`: which files changed, and what that asks for.
 //!
 //! ```text
-//! files   the disk → paths that changed                    the only part that does I/O, with inotify and stamps
+//! files   the disk → paths that changed                    the only part that does I/O, with inotify, stamps and way
 //! batch   paths + time → all that changed in one go        pure
 //! own     paths that changed during builds → whose they are pure
 //! gitignore   the text of .gitignore → what Git leaves out pure
@@ -17,3 +17,4 @@ mod inotify;
 pub mod own;
 pub mod rules;
 mod stamps;
+mod way;
