@@ -87,7 +87,7 @@ impl Queue {
     pub async fn ready(&self) {
         if self.0.readable().await.is_err() {
             // Only where the runtime ends.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// So many links the kernel follows (path_resolution(7)).
+/// So many links the kernel follows (`path_resolution(7)`).
 const LINKS: usize = 40;
 
 /// Every symbolic link on the way to a path, by a name without links before it, and where the way ends: at what the path
 /// stands for, or at the first name that is not there. Where there is no link, that end is all.
 pub(super) fn way(path: &Path) -> BTreeSet<PathBuf> {
     let mut names = BTreeSet::new();
+    let mut links = 0;
     let mut at = PathBuf::from("/");
     let mut open = parts(path);
     while let Some(part) = open.pop() {
@@ -20,22 +21,21 @@ pub(super) fn way(path: &Path) -> BTreeSet<PathBuf> {
             continue;
         }
         let next = at.join(&part);
-        match fs::read_link(&next) {
-            Ok(target) => {
-                if names.len() == LINKS || !names.insert(next) {
-                    return names;
-                }
-                if target.is_absolute() {
-                    at = PathBuf::from("/");
-                }
-                open.extend(parts(&target));
+        if let Ok(target) = fs::read_link(&next) {
+            links += 1;
+            names.insert(next);
+            if links > LINKS {
+                return names;
             }
-            Err(_) => {
-                let is_there = fs::symlink_metadata(&next).is_ok();
-                at = next;
-                if !is_there {
-                    break;
-                }
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            open.extend(parts(&target));
+        } else {
+            let is_there = fs::symlink_metadata(&next).is_ok();
+            at = next;
+            if !is_there {
+                break;
             }
         }
     }
@@ -62,7 +62,9 @@ mod tests {
     fn every_link_and_the_end_are_on_the_way() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
-        let at = |names: &[&str]| BTreeSet::from_iter(names.iter().map(|name| root.join(name)));
+        let at = |names: &[&str]| -> BTreeSet<PathBuf> {
+            names.iter().map(|name| root.join(name)).collect()
+        };
         fs::create_dir_all(root.join("rel/1")).unwrap();
         symlink("latest", root.join("current")).unwrap();
         symlink("rel/../rel/1", root.join("latest")).unwrap();
