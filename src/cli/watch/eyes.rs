@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::error::{Error, Result};
 use crate::project::model::Reaction;
 use crate::watch::batch::{Batch, Change, Changes};
-use crate::watch::files::{Files, Found, Queue, WatchError, note, touched};
+use crate::watch::contents::touched;
+use crate::watch::files::{Files, Found, Queue, WatchError, note};
 use crate::watch::own::Own;
 use crate::watch::rules::Rule;
 

@@ -4,19 +4,18 @@
 //! files) cost nothing, and what lies in a directory that is new, moved or made again counts as changed.
 //! The directory above each trigger's path is watched too, so that the path itself may come and go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::hash::{DefaultHasher, Hasher as _};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
 pub use super::inotify::Queue;
 use super::inotify::{Happening, Inotify, Kind};
-use super::own::Touched;
 use super::rules::Rule;
 use super::stamps::Stamps;
+use super::way::way;
 
 /// Why files cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +33,6 @@ pub enum WatchError {
         source: io::Error,
     },
 }
-
-/// How much is read at most after a build to compare contents, in bytes.
-const READ: u64 = 128 * 1024 * 1024;
 
 /// Paths that have changed.
 pub type Found = BTreeMap<PathBuf, Told>;
@@ -61,6 +57,8 @@ pub fn note(found: &mut Found, path: PathBuf, told: Told) {
 pub struct Files {
     inotify: Inotify,
     stamps: Stamps,
+    /// For each rule, the names that decide where its path leads.
+    ways: Vec<BTreeSet<PathBuf>>,
 }
 
 impl Files {
@@ -72,6 +70,7 @@ impl Files {
         let mut files = Self {
             inotify: Inotify::new().map_err(|error| failed(Path::new("/"), error))?,
             stamps: Stamps::new(),
+            ways: vec![BTreeSet::new(); rules.len()],
         };
         files.add_roots(rules, &mut Found::new())?;
         Ok(files)
@@ -96,7 +95,9 @@ impl Files {
         let events = self.inotify.read();
         for event in events.map_err(|error| failed(Path::new("/"), error))? {
             for happening in self.inotify.resolve(&event) {
+                let (kind, path) = (happening.kind, happening.path.clone());
                 self.take(happening, rules, &mut found)?;
+                self.lead(kind, &path, rules, &mut found)?;
             }
         }
         found.retain(|path, told| {
@@ -166,18 +167,97 @@ impl Files {
         Ok(())
     }
 
+    /// Something happened on the way to paths of rules: at a link, or at what it leads to.
+    fn lead(
+        &mut self,
+        kind: Kind,
+        path: &Path,
+        rules: &[Rule],
+        found: &mut Found,
+    ) -> Result<(), WatchError> {
+        for (index, rule) in rules.iter().enumerate() {
+            let way = &self.ways[index];
+            let leads_through = kind == Kind::Ended
+                && (rule.trigger.path.starts_with(path)
+                    || way.iter().any(|name| name.starts_with(path)));
+            if !way.contains(path) && !leads_through {
+                continue;
+            }
+            let target = &rule.trigger.path;
+            let data = fs::metadata(path);
+            let is_directory = data.as_ref().is_ok_and(fs::Metadata::is_dir);
+            match kind {
+                Kind::Changed | Kind::Closed => {
+                    let is_changed = match &data {
+                        // Its entries tell by themselves.
+                        Ok(data) if data.is_dir() => false,
+                        Ok(data) => self.stamps.note(path, data) || kind != Kind::Closed,
+                        Err(_) => true,
+                    };
+                    if !is_changed || target == path {
+                        continue;
+                    }
+                }
+                Kind::Made | Kind::Arrived | Kind::Left | Kind::Gone | Kind::Ended => {
+                    if let Ok(data) = &data {
+                        self.stamps.note(path, data);
+                    }
+                    // What is known of files stays: what a link leads to now is another file.
+                    self.inotify.forget(target);
+                    self.add_root(index, rules, found)?;
+                    if leads_through {
+                        // What was in it has told its end.
+                        continue;
+                    }
+                }
+                Kind::Lost => continue,
+            }
+            let told = Told {
+                is_new: false,
+                is_directory,
+            };
+            note(found, target.clone(), told);
+        }
+        Ok(())
+    }
+
     /// Watches what lies above and below the paths of all rules.
     fn add_roots(&mut self, rules: &[Rule], found: &mut Found) -> Result<(), WatchError> {
-        for rule in rules {
-            let path = &rule.trigger.path;
-            let above = path.parent().unwrap_or(path);
-            let there = above.ancestors().find(|directory| directory.is_dir());
-            if let Some(there) = there {
-                self.add(there, rules, false, found)?;
-            }
-            // A link to a directory is not walked into, but may be the path itself.
-            self.add(path, rules, false, found)?;
+        for index in 0..rules.len() {
+            self.add_root(index, rules, found)?;
         }
+        Ok(())
+    }
+
+    /// Watches what lies above and below the path of a rule, and on the way to it.
+    fn add_root(
+        &mut self,
+        index: usize,
+        rules: &[Rule],
+        found: &mut Found,
+    ) -> Result<(), WatchError> {
+        let path = &rules[index].trigger.path;
+        let above = path.parent().unwrap_or(path);
+        let nearest = || above.ancestors().find(|directory| directory.is_dir());
+        let mut there = nearest();
+        while let Some(directory) = there {
+            self.set(directory)?;
+            // What is made from now on is told.
+            let now = nearest();
+            if now == there {
+                break;
+            }
+            there = now;
+        }
+        // A link to a directory is not walked into, but may be the path itself.
+        self.add(path, rules, false, found)?;
+        let way = way(path);
+        for name in &way {
+            if let Some(above) = name.parent() {
+                self.set(above)?;
+            }
+        }
+        self.ways[index] = way;
         Ok(())
     }
 
@@ -256,48 +336,6 @@ fn failed(path: &Path, source: io::Error) -> WatchError {
     }
 }
 
-/// What is to be known of paths that changed while something was built.
-pub fn touched(found: Found) -> Vec<Touched> {
-    let mut room = READ;
-    let look = |(path, told): (PathBuf, Told)| {
-        let data = fs::symlink_metadata(&path).ok();
-        let is_file = data
-            .as_ref()
-            .is_some_and(|data| data.is_file() && data.len() <= room);
-        let mut contents = None;
-        if is_file && let Ok((length, hash)) = hash(&path) {
-            room = room.saturating_sub(length);
-            contents = Some(hash);
-        }
-        Touched {
-            was_there: !told.is_new,
-            is_directory: told.is_directory,
-            is_there: data.is_some(),
-            contents,
-            path,
-        }
-    };
-    found.into_iter().map(look).collect()
-}
-
-/// Length and hash of a file's contents.
-fn hash(path: &Path) -> io::Result<(u64, u64)> {
-    let mut hasher = DefaultHasher::new();
-    let mut length = 0;
-    // It may grow while it is read.
-    let mut file = fs::File::open(path)?.take(READ);
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            hasher.write_u64(length);
-            return Ok((length, hasher.finish()));
-        }
-        hasher.write(&buffer[..read]);
-        length += read as u64;
-    }
-}
-
 /// All files below the path of a rule that are copied before the first change.
 pub fn at_first(rule: &Rule) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -325,163 +363,4 @@ pub fn at_first(rule: &Rule) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::project::model::{Reaction, Trigger};
-    use std::time::Duration;
-
-    fn rules(path: &Path) -> [Rule; 1] {
-        let trigger = Trigger {
-            path: path.to_owned(),
-            reaction: Reaction::Restart,
-            target: None,
-            exec: None,
-            include: Vec::new(),
-            ignore: vec!["ignored".to_owned()],
-            initial_sync: false,
-        };
-        [Rule::new("web", &trigger, &[]).unwrap()]
-    }
-
-    /// Collects changes until all of these are among them.
-    async fn until(files: &mut Files, rules: &[Rule], wanted: &[PathBuf]) -> BTreeSet<PathBuf> {
-        let mut seen = BTreeSet::new();
-        let all = async {
-            while !wanted.iter().all(|path| seen.contains(path)) {
-                files.queue().ready().await;
-                seen.extend(files.changed(rules).unwrap().into_keys());
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), all)
-            .await
-            .unwrap_or_else(|_| panic!("{wanted:?} were not told"));
-        seen
-    }
-
-    #[tokio::test]
-    async fn new_directories_moves_and_bursts_are_seen() {
-        let root = tempfile::tempdir().unwrap();
-        let src = root.path().join("src");
-        fs::create_dir_all(src.join("ignored")).unwrap();
-        fs::create_dir_all(src.join(".git")).unwrap();
-        let rules = rules(&src);
-        let mut files = Files::watch(&rules).unwrap();
-        assert_eq!(files.directories(), 2, "the path and the one above it");
-
-        // A burst in directories that did not exist.
-        let burst: Vec<PathBuf> = (0..1000)
-            .map(|n| src.join(format!("d{}/e/f{n}", n % 10)))
-            .collect();
-        for path in &burst {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "x").unwrap();
-        }
-        fs::write(src.join("ignored/x"), "x").unwrap();
-        let seen = until(&mut files, &rules, &burst).await;
-        assert!(
-            !seen
-                .iter()
-                .any(|path| path.starts_with(src.join("ignored")))
-        );
-
-        // Saved by renaming; deleted and made again.
-        let file = src.join("d1/e/f1");
-        fs::write(src.join("d1/e/f1.new"), "y").unwrap();
-        fs::rename(src.join("d1/e/f1.new"), &file).unwrap();
-        until(&mut files, &rules, std::slice::from_ref(&file)).await;
-        fs::remove_file(&file).unwrap();
-        until(&mut files, &rules, std::slice::from_ref(&file)).await;
-        fs::write(&file, "z").unwrap();
-        until(&mut files, &rules, std::slice::from_ref(&file)).await;
-
-        // A directory that was moved is watched by its new name.
-        fs::rename(src.join("d1"), src.join("moved")).unwrap();
-        let inside = src.join("moved/e/f1");
-        until(&mut files, &rules, &[src.join("d1"), inside.clone()]).await;
-        fs::write(&inside, "again").unwrap();
-        let seen = until(&mut files, &rules, &[inside]).await;
-        assert!(!seen.iter().any(|path| path.starts_with(src.join("d1"))));
-    }
-
-    #[tokio::test]
-    async fn the_path_itself_comes_and_goes() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("later/config.toml");
-        let rules = rules(&path);
-        let mut files = Files::watch(&rules).unwrap();
-        for _ in 0..2 {
-            fs::create_dir(path.parent().unwrap()).unwrap();
-            fs::write(&path, "x").unwrap();
-            until(&mut files, &rules, std::slice::from_ref(&path)).await;
-            fs::remove_dir_all(path.parent().unwrap()).unwrap();
-            until(&mut files, &rules, std::slice::from_ref(&path)).await;
-        }
-    }
-    /// Writes through a mapping, which no event but the close tells.
-    fn write_mapped(path: &Path) {
-        let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),0)\nm[0:1]=b'M'\nm.close()\nf.close()";
-        let ended = std::process::Command::new("python3")
-            .args(["-c", script])
-            .arg(path)
-            .status()
-            .unwrap();
-        assert!(ended.success());
-    }
-
-    #[tokio::test]
-    async fn a_file_that_is_only_opened_for_writing_has_not_changed() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("a");
-        fs::write(&path, "one").unwrap();
-        // Stamps are ticks of a clock: what was written before lies before.
-        let written = fs::metadata(&path).unwrap().modified().unwrap();
-        while written.elapsed().unwrap() < 2 * crate::watch::stamps::TICK {
-            std::thread::yield_now();
-        }
-        let rules = rules(root.path());
-        let mut files = Files::watch(&rules).unwrap();
-        let mut of = |change: &dyn Fn()| {
-            change();
-            files.changed(&rules).unwrap().contains_key(&path)
-        };
-        let open = || fs::OpenOptions::new().append(true).open(&path).unwrap();
-        let opened = || drop(open());
-        assert!(!of(&opened), "never told of before");
-        assert!(!of(&opened));
-        assert!(of(&|| drop(fs::File::create(&path).unwrap())), "cut off");
-        assert!(!of(&opened), "as told");
-        assert!(of(&|| fs::write(&path, "two").unwrap()));
-        assert!(!of(&opened), "as told");
-        assert!(of(&|| write_mapped(&path)), "through a mapping");
-        assert!(!of(&opened));
-        assert!(of(&|| open().set_len(1).unwrap()));
-        let new = root.path().join("new");
-        fs::write(&new, "x").unwrap();
-        assert!(of(&|| fs::rename(&new, &path).unwrap()), "renamed over");
-        assert!(!of(&opened));
-        assert!(of(&|| fs::set_permissions(
-            &path,
-            std::os::unix::fs::PermissionsExt::from_mode(0o600)
-        )
-        .unwrap()));
-        assert!(of(&|| fs::remove_file(&path).unwrap()));
-        assert!(of(&opened_new(&path)), "new and empty");
-    }
-
-    fn opened_new(path: &Path) -> impl Fn() {
-        move || drop(fs::File::create_new(path).unwrap())
-    }
-
-    #[tokio::test]
-    async fn what_is_written_through_a_mapping_first_is_seen() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("a");
-        fs::write(&path, "one").unwrap();
-        let rules = rules(root.path());
-        let mut files = Files::watch(&rules).unwrap();
-        write_mapped(&path);
-        assert!(files.changed(&rules).unwrap().contains_key(&path));
-    }
-}
+mod tests;
