@@ -15,6 +15,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
+use rustix::process::{Resource, getrlimit};
 
 use crate::backend::BackendError;
 use crate::backend::process::Rotation;
@@ -181,7 +182,7 @@ impl Recorder {
         let size = index.metadata().map_err(unreadable)?.len();
         let mut recorder = Self {
             dir: dir.clone(),
-            rotation,
+            rotation: Rotation::within(getrlimit(Resource::Fsize).current, rotation),
             segment,
             channels,
             index_length: size - size % SIZE as u64,
@@ -363,7 +364,7 @@ impl Recorder {
             channel.begins_open = open;
         }
         for old in self.dir.segments()? {
-            if old + files.max(1) <= self.segment {
+            if old.saturating_add(files.max(1)) <= self.segment {
                 for stream in STREAMS {
                     drop(std::fs::remove_file(self.dir.log(stream, old)));
                 }

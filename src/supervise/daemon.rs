@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::control::Control;
 use super::supervisor::Supervisor;
-use crate::backend::process::child::seal_descriptors;
+use crate::backend::process::child::{lift_file_size, seal_descriptors};
 use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
 use crate::backend::process::lock;
 use crate::backend::process::protocol::{Card, Cause};
@@ -69,6 +69,7 @@ fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| system("become the parent of orphans", error))?;
     let descriptors = raise_limit();
+    lift_file_size();
     // Started through /proc/self/exe, whose last part would be its name.
     let _ = rustix::thread::set_name(c"wharf");
     let signals = take_signals().map_err(|error| system("set up its signals", error))?;
@@ -88,7 +89,13 @@ fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
 /// SIGCHLD becomes readable; the terminal's signals and broken pipes are nothing to us.
 fn take_signals() -> nix::Result<SignalFd> {
     let mut mask = SigSet::empty();
-    for each in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGPIPE] {
+    // The last one where a file may not become longer: an error tells of that, too.
+    for each in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGPIPE,
+        Signal::SIGXFSZ,
+    ] {
         ignore(each)?;
     }
     mask.add(Signal::SIGCHLD);

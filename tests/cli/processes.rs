@@ -573,3 +573,26 @@ configs: {conf: {file: ./conf}}
     last("four\nthree\n440\n");
     sandbox.wharf(&["down"]).expect(0);
 }
+
+#[test]
+fn a_limit_of_file_sizes_is_the_services_alone() {
+    let sandbox = Sandbox::new();
+    let script = "ulimit -f; i=0; while [ $$i -lt 3000 ]; do i=$$((i+1)); echo a line of some length $$i; done; \
+                  exec sleep 600";
+    sandbox.write(
+        "compose.yaml",
+        format!("services:\n  a: {{x-wharf: {{process: {{command: [sh, -c, '{script}']}}}}}}\n"),
+    );
+    let up = ["-c", "ulimit -f 40; exec wharf up -d"];
+    sandbox.program("sh", &up).wait().expect(0);
+    let last = eventually("all is recorded", || {
+        let logs = sandbox.wharf(&["logs", "--no-log-prefix"]).expect(0);
+        logs.stdout.contains("length 3000\n").then_some(logs)
+    });
+    // What it writes is longer than what it may write to a file.
+    assert!(
+        last.stdout.starts_with("40\n") && last.stdout.len() > 40 * 1024,
+        "{last}"
+    );
+    sandbox.wharf(&["down"]).expect(0);
+}

@@ -55,6 +55,23 @@ pub struct Rotation {
     pub files: u64,
 }
 
+impl Rotation {
+    /// The same in segments of which no file becomes longer than `limit`; without one, as it is. An index has at most
+    /// 16 bytes for each that was written.
+    pub(crate) fn within(limit: Option<u64>, wanted: Option<Self>) -> Option<Self> {
+        let Some(limit) = limit else {
+            return wanted;
+        };
+        let most = (limit / 32).max(1);
+        let (size, files) = wanted.map_or((u64::MAX, u64::MAX), |it| (it.size, it.files));
+        let smaller = size.min(most);
+        Some(Self {
+            size: smaller,
+            files: files.saturating_mul(size.div_ceil(smaller)),
+        })
+    }
+}
+
 /// `deploy.restart_policy`, beyond its condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -78,4 +95,26 @@ pub struct HookCommand {
     pub environment: BTreeMap<String, String>,
     /// As somebody else than the service.
     pub user: Option<Account>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_file_sizes_makes_more_and_smaller_segments() {
+        let rotation = |size, files| Some(Rotation { size, files });
+        assert_eq!(Rotation::within(None, None), None);
+        assert_eq!(Rotation::within(None, rotation(9, 2)), rotation(9, 2));
+        assert_eq!(Rotation::within(Some(3200), None), rotation(100, u64::MAX));
+        assert_eq!(
+            Rotation::within(Some(3200), rotation(250, 2)),
+            rotation(100, 6)
+        );
+        assert_eq!(
+            Rotation::within(Some(3200), rotation(50, 2)),
+            rotation(50, 2)
+        );
+        assert_eq!(Rotation::within(Some(0), None), rotation(1, u64::MAX));
+    }
 }

@@ -9,11 +9,12 @@ use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::setsid;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
+use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 use super::attributes::{Attributes, Limit};
@@ -183,10 +184,11 @@ impl Launch<'_> {
 
     /// What it is put into.
     fn inside(&self, way: Way, signals: Signals, extras: &Extras) -> io::Result<Inside> {
-        let limits = self
-            .descriptors
-            .map(|limit| (Resource::Nofile, limit))
+        let file_size = FILE_SIZE.get().map(|limit| (Resource::Fsize, *limit));
+        let descriptors = self.descriptors.map(|limit| (Resource::Nofile, limit));
+        let limits = file_size
             .into_iter()
+            .chain(descriptors)
             .chain(extras.limits.iter().copied());
         Ok(Inside {
             way,
@@ -399,6 +401,28 @@ pub fn resource(name: &str) -> Option<Resource> {
 pub(super) fn name_of(resource: Resource) -> &'static str {
     let found = RESOURCES.iter().find(|(_, known)| *known == resource);
     found.map_or("", |(name, _)| name)
+}
+
+/// The limit of file sizes that was lifted, for what this process starts.
+static FILE_SIZE: OnceLock<Rlimit> = OnceLock::new();
+
+/// Lifts the limit of file sizes for this process as far as it may: it writes what others say. What it starts gets
+/// the limit as it was.
+pub fn lift_file_size() {
+    let before = getrlimit(Resource::Fsize);
+    if before.current.is_none() {
+        return;
+    }
+    let up_to = |maximum| Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if [None, before.maximum]
+        .into_iter()
+        .any(|maximum| setrlimit(Resource::Fsize, up_to(maximum)).is_ok())
+    {
+        let _ = FILE_SIZE.set(before);
+    }
 }
 
 /// Children are waited for, also where the parent ignores SIGCHLD: that is inherited (`execve(2)`), and the
