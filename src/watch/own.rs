@@ -110,6 +110,8 @@ impl Own {
             .collect();
         let builds = self.services.entry(service.to_owned()).or_default();
         builds.in_a_row = builds.in_a_row.saturating_add(1);
+        // Many paths may be of one place.
+        let mut counted = BTreeSet::new();
         for touched in touched {
             let Touched {
                 path,
@@ -118,8 +120,10 @@ impl Own {
                 is_directory,
                 contents,
             } = touched;
-            if !was_there && !is_there {
-                // It came and went.
+            let came_and_went = !was_there && !is_there;
+            // Of a directory that was made anew, the entries tell.
+            let is_as_before = *is_directory && *was_there && *is_there;
+            if came_and_went || is_as_before {
                 continue;
             }
             let place = place(path, *was_there, *is_there);
@@ -139,7 +143,9 @@ impl Own {
                 spared.insert(service.to_owned());
             } else if follows {
                 let times = builds.times.entry(place.clone()).or_default();
-                *times = times.saturating_add(1);
+                if counted.insert(place.clone()) {
+                    *times = times.saturating_add(1);
+                }
                 if *times >= OFTEN {
                     builds.own.insert(place);
                     verdict.own.push(path.clone());
@@ -239,6 +245,12 @@ mod tests {
     #[test]
     fn names_that_come_and_go_with_each_build_are_its_own() {
         let mut own = Own::default();
+        let emptied = Touched {
+            is_directory: true,
+            contents: None,
+            ..wrote("/dist", 0)
+        };
+        assert!(build(&mut own, &[emptied]).is_empty());
         let hashed = |n: u64| {
             let new = Touched {
                 was_there: false,
@@ -259,13 +271,19 @@ mod tests {
             [new, old, temporary]
         };
         assert_eq!(build(&mut own, &hashed(1)).len(), 2);
-        assert!(build(&mut own, &hashed(2)).is_empty());
+        assert_eq!(build(&mut own, &hashed(2)).len(), 2);
+        assert!(build(&mut own, &hashed(3)).is_empty());
+        assert!(build(&mut own, &hashed(4)).is_empty());
         // Of whatever name, there is an end to it.
         let mut own = Own::default();
-        let counts: Vec<usize> = (0..6)
-            .map(|n| build(&mut own, &[wrote(&format!("/dist/{n}"), n)]).len())
-            .collect();
-        assert_eq!(counts, [1, 1, 1, 1, 0, 0]);
+        let many = |n| {
+            [
+                wrote(&format!("/dist/{n}"), n),
+                wrote(&format!("/dist/b{n}"), n),
+            ]
+        };
+        let counts: Vec<usize> = (0..6).map(|n| build(&mut own, &many(n)).len()).collect();
+        assert_eq!(counts, [2, 2, 2, 2, 0, 0]);
         own.beside(Path::new("/in"), true, true);
         assert_eq!(build(&mut own, &[wrote("/dist/9", 9)]).len(), 1);
     }
