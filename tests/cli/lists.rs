@@ -419,7 +419,7 @@ fn a_process_that_is_to_be_restarted_shows_its_code() {
     sandbox.write(
         "compose.yaml",
         format!(
-            "services:\n  a: {{image: none, working_dir: /app, {user}restart: always, deploy: {{restart_policy: {{delay: 1h}}}}, \
+            "services:\n  a: {{image: none, working_dir: /app, {user}deploy: {{restart_policy: {{condition: any, delay: 1h}}}}, \
              x-wharf: {{process: {{command: [sh, -c, 'id -g; exit 7']}}}}}}\n"
         ),
     );
