@@ -193,6 +193,8 @@ pub struct Instance {
     pub started: Option<i64>,
     /// Unix time in seconds of the end of the last run.
     pub finished: Option<i64>,
+    /// The exit code of the last run of a process that has ended; a container's is with its status.
+    pub last_code: Option<i32>,
     /// Its ports.
     pub publishers: Vec<Publisher>,
     /// The ports of the host that it was made with, first and last of each range.

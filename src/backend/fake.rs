@@ -190,6 +190,7 @@ impl World {
                 })
                 .collect(),
             asked_ports: Vec::new(),
+            last_code: None,
             ending: false,
             labels: spec.service.labels.clone(),
             networks: spec

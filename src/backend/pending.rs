@@ -274,6 +274,7 @@ mod tests {
             finished: None,
             publishers: Vec::new(),
             asked_ports: Vec::new(),
+            last_code: None,
             ending: false,
             labels: BTreeMap::new(),
             networks: Vec::new(),

@@ -327,7 +327,11 @@ fn status(instance: &Instance) -> String {
         Status::Created => "Created".to_owned(),
         Status::Running => format!("Up {}", up()),
         Status::Paused => format!("Up {} (Paused)", up()),
-        Status::Restarting => format!("Restarting ({})", up()),
+        Status::Restarting => {
+            let ago = since(instance.finished.unwrap_or(instance.created));
+            let code = instance.last_code.unwrap_or_default();
+            format!("Restarting ({code}) {} ago", docker_age(ago))
+        }
         Status::Removing => "Removal In Progress".to_owned(),
         Status::Dead => "Dead".to_owned(),
         Status::Exited { code } => {

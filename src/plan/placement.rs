@@ -256,6 +256,10 @@ pub fn in_form(service: &Arc<Service>, backend: BackendKind) -> Arc<Service> {
     }
     // A path inside an image means nothing here; without an image it can only be meant for here.
     if service.has_container_form() || form.working_dir.is_some() {
+        local.wharf.working_dir_of_image = local
+            .working_dir
+            .take()
+            .filter(|_| form.working_dir.is_none());
         local.working_dir = form
             .working_dir
             .as_ref()

@@ -95,7 +95,9 @@ impl Again {
             self.kills += 1;
             return Some(Duration::ZERO);
         }
-        let pause = self.pacing.delay.unwrap_or_else(|| pause(self.pauses));
+        // Without any pause, one that fails at once would take a core for itself.
+        let given = self.pacing.delay.map(|delay| delay.max(FIRST_PAUSE));
+        let pause = given.unwrap_or_else(|| pause(self.pauses));
         self.pauses = self.pauses.saturating_add(1);
         Some(pause)
     }

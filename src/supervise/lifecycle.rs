@@ -402,6 +402,16 @@ mod tests {
     }
 
     #[test]
+    fn no_pacing_does_without_a_pause() {
+        let pacing = Pacing {
+            delay: Some(Duration::ZERO),
+            ..Pacing::default()
+        };
+        let mut life = running(RestartPolicy::Always).paced(pacing);
+        assert_eq!(pauses(&mut life, ms(1), 3), [100, 100, 100]);
+    }
+
+    #[test]
     fn what_a_user_has_ended_is_started_again_by_a_command_alone() {
         let mut life = running(RestartPolicy::Always);
         life.dismiss();

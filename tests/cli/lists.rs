@@ -407,3 +407,34 @@ fn a_service_whose_profile_is_off_is_listed_and_logged_by_name_alone() {
         .wharf(&["--profile", "more", "down", "-t", "0"])
         .expect(0);
 }
+
+#[test]
+fn a_process_that_is_to_be_restarted_shows_its_code() {
+    let sandbox = Sandbox::new();
+    let user = if rustix::process::geteuid().is_root() {
+        "user: ':27', "
+    } else {
+        ""
+    };
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  a: {{image: none, working_dir: /app, {user}deploy: {{restart_policy: {{condition: any, delay: 1h}}}}, \
+             x-wharf: {{process: {{command: [sh, -c, 'id -g; exit 7']}}}}}}\n"
+        ),
+    );
+    let up = sandbox.wharf(&["up", "-d", "--local"]).expect(0);
+    let note = "have no effect: working_dir (but that of x-wharf.process)\n";
+    assert!(up.stderr.contains(note), "{up}");
+    eventually("it has ended", || {
+        let ps = sandbox
+            .wharf(&["ps", "-a", "--format", "{{.Status}}"])
+            .expect(0);
+        (ps.stdout.starts_with("Restarting (7) ") && ps.stdout.ends_with(" ago\n")).then_some(())
+    });
+    if !user.is_empty() {
+        let logs = sandbox.wharf(&["logs", "--no-log-prefix"]).expect(0);
+        assert_eq!(logs.stdout, "27\n");
+    }
+    sandbox.wharf(&["down"]).expect(0);
+}

@@ -75,6 +75,7 @@ fn lives(world: &World, service: &str, port: u16, status: Status) -> Instance {
             protocol: wharf::port::claim::Protocol::Tcp,
         }],
         asked_ports: Vec::new(),
+        last_code: None,
         ending: false,
         shares_network_of: None,
         labels: BTreeMap::new(),

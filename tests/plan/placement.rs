@@ -115,6 +115,9 @@ fn the_process_form_is_put_on_top() {
         local.working_dir, None,
         "a path inside the image means nothing here"
     );
+    let left_out = local.wharf.working_dir_of_image.as_deref();
+    assert_eq!(left_out, project.services["both"].working_dir.as_deref());
+    assert!(left_out.is_some());
     assert_eq!(local.environment["A"], "1");
     assert_eq!(local.environment["B"], "2");
 }

@@ -161,7 +161,7 @@ async fn a_supervisor_that_cannot_work_says_why_to_who_started_it() {
     let output = supervise(&stage).output().unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("\"cannot listen at "), "{said}");
+    assert!(said.contains("\"message\":\"cannot listen at /"), "{said}");
     let error = stage.up(shell("web", "true")).await.unwrap_err();
     assert_eq!(
         error.to_string(),

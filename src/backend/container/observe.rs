@@ -145,6 +145,7 @@ fn instance(inspected: Inspected) -> Instance {
         finished: unix_seconds(&inspected.state.finished_at),
         publishers,
         asked_ports: asked_ports(&inspected.host_config.port_bindings),
+        last_code: None,
         ending: false,
         networks: inspected.network_settings.networks.into_keys().collect(),
         shares_network_of: home(&inspected.host_config.network_mode),

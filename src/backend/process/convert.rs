@@ -237,6 +237,8 @@ pub(super) fn account_of(
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
+    // As the engine reads a group alone.
+    let user_part = if user_part.is_empty() { "0" } else { user_part };
     let (uid, user) = if let Ok(number) = user_part.parse::<u32>() {
         let uid = Uid::from_raw(number);
         (uid, users::user_with_id(uid))

@@ -100,6 +100,10 @@ pub(super) fn without_effect(service: &Service, names: &Names) -> Vec<&'static s
     let options = service.logging.iter().flat_map(|it| it.options.keys());
     let mut foreign = options.filter(|key| !["max-size", "max-file"].contains(&key.as_str()));
     [
+        (
+            "working_dir (but that of x-wharf.process)",
+            service.wharf.working_dir_of_image.is_some(),
+        ),
         ("volumes", !service.volumes.is_empty()),
         ("volumes_from", !service.volumes_from.is_empty()),
         ("external_links", !service.external_links.is_empty()),

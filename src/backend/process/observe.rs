@@ -100,6 +100,7 @@ fn instance(record: Record) -> Instance {
         created: seconds(record.created),
         started: run.map(|run| seconds(run.started)),
         finished: run.and_then(|run| run.finished).map(seconds),
+        last_code: run.and_then(|run| run.code),
         publishers: publishers(&record),
         asked_ports: Vec::new(),
         ending,

@@ -18,6 +18,8 @@ pub struct ServiceExtension {
     pub ready: ReadySetting,
     /// What to do about a held port.
     pub conflict: Option<Conflict>,
+    /// The service's `working_dir`, where it is a path in an image that the process form leaves out.
+    pub working_dir_of_image: Option<String>,
 }
 
 /// `x-wharf.process`: keys as in the service, put on top of it.
