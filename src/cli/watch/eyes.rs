@@ -1,6 +1,7 @@
 //! The eyes of `watch`: what has changed, in batches. They look on while work is done.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -113,11 +114,30 @@ impl<'a> Eyes<'a> {
         };
         let verdict = seen.own.built(service, &meanwhile, rebuilds, restarts);
         let now = self.began.elapsed();
-        for (path, change) in verdict.changed {
+        let mut resting = BTreeMap::new();
+        for (path, change) in &verdict.changed {
+            let follows = |rule: &&Rule| {
+                rule.service != service
+                    && change.spared.contains(&rule.service)
+                    && rule.trigger.reaction.renews()
+                    && rule.counts(path, change.is_directory)
+            };
+            for rule in self.rules.iter().filter(follows) {
+                resting.entry(&rule.service).or_insert(path.display());
+            }
+        }
+        let mut lines: Vec<String> = resting
+            .iter()
+            .map(|(other, path)| {
+                format!(
+                    "{other}: builds keep changing what is watched, now {path}: nothing is done for it before something else changes"
+                )
+            })
+            .collect();
+        for (path, change) in verdict.changed.clone() {
             seen.batch.add(path, change, now);
         }
         self.more.notify_one();
-        let mut lines = Vec::new();
         if let Some(paths) = some(&verdict.own) {
             lines.push(format!(
                 "{service}: its build changes {paths}, which is watched: that alone has it built no more"
