@@ -42,11 +42,10 @@ pub fn run(dirs: &Dirs, project: &str) -> Result<(), BackendError> {
 
 /// Tells the starter why not.
 fn tell(error: &BackendError) {
-    let mut cause = if let BackendError::State { source, .. } = error {
-        Cause::from(source)
-    } else {
-        Cause::default()
-    };
+    let mut cause = Cause::default();
+    if let BackendError::State { source, .. } = error {
+        cause = source.into();
+    }
     cause.message = in_one_line(error);
     // The starter may have gone.
     let text = serde_json::to_vec(&cause).unwrap_or_default();

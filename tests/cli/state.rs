@@ -12,11 +12,7 @@ const SLEEPER: &str = "services:\n  one: {x-wharf: {process: {command: [sleep, '
 
 #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
 fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        println!("skipped: needs root");
-    }
-    is_root
+    rustix::process::geteuid().is_root()
 }
 
 /// The directory that a variable names.
@@ -34,6 +30,7 @@ fn among_mounts(sandbox: &Sandbox, script: &str) -> Finished {
 #[test]
 fn what_is_full_or_closed_is_told_with_what_helps() {
     if !is_root() {
+        println!("skipped: needs root");
         return;
     }
     let sandbox = Sandbox::new();
@@ -102,6 +99,7 @@ while True:
 #[test]
 fn another_user_at_the_socket_is_not_believed() {
     if !is_root() {
+        println!("skipped: needs root");
         return;
     }
     let sandbox = Sandbox::new();

@@ -527,9 +527,8 @@ fn a_program_without_a_terminal_gets_none_of_the_user() {
             "{look}; i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo out $i; echo err $i >&2; done; exit 7"
         );
         let finished = on_terminal(&script).wait().expect(7);
-        let told: String = (1..=2000)
-            .flat_map(|i| [format!("out {i}\n"), format!("err {i}\n")])
-            .collect();
+        let lines: Vec<String> = (1..=2000).map(|i| format!("out {i}\nerr {i}\n")).collect();
+        let told = lines.concat();
         assert!(finished.stdout.ends_with(&told), "{finished}");
         assert!(!finished.stdout.contains("is one"), "{finished}");
         // What is typed reaches it line by line, and so does its end.
