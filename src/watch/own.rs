@@ -5,9 +5,9 @@
 //!
 //! - The contents are those that the build before left: nothing has changed, for nobody. So the second build ends it
 //!   for all that builds the same from the same.
-//! - It has fallen into [`OFTEN`] builds of the service and never beside one: contents differ, but only builds change
+//! - It has fallen into `OFTEN` builds of the service and never beside one: contents differ, but only builds change
 //!   it. What is changed beside a build is somebody's work again.
-//! - The service has been built [`IN_A_ROW`] times without a change that no build has made.
+//! - The service has been built `IN_A_ROW` times without a change that no build has made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

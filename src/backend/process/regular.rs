@@ -30,7 +30,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 /// Reads one as a whole.
 ///
 /// # Errors
-/// As [`open`].
+/// As `open`.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     open(path)?.read_to_end(&mut content)?;
