@@ -10,7 +10,6 @@ use crate::support::{Sandbox, python};
 /// A service that only sleeps.
 const SLEEPER: &str = "services:\n  one: {x-wharf: {process: {command: [sleep, '600']}}}\n";
 
-#[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -246,9 +246,16 @@ pub(crate) fn read_run_id(pid: u32) -> Option<String> {
 
 /// The same; an error where the process has gone.
 fn try_run_id(pid: u32) -> io::Result<Option<String>> {
-    let text = match proc_file::read(format!("/proc/{pid}/environ")) {
-        // Its first thread may have ended, and have let go of the memory that the others still have.
-        Ok(text) if text.is_empty() => environment_of_others(pid),
+    let read = proc_file::read(format!("/proc/{pid}/environ"));
+    // Its first thread may have ended, and have let go of the memory that the others still have: then there is nothing
+    // to read, or, since Linux 6.18 at the latest, nobody to be found.
+    let others = if read.as_ref().is_ok_and(|text| !text.is_empty()) {
+        Vec::new()
+    } else {
+        environment_of_others(pid)
+    };
+    let text = match read {
+        _ if !others.is_empty() => others,
         Ok(text) => text,
         Err(error)
             if error.kind() == io::ErrorKind::NotFound
