@@ -102,8 +102,9 @@ pub struct Problem {
 impl Plan {
     /// Says that an end is waited for that somebody asked for before.
     fn note_end(&mut self, instance: &Instance, grace: Option<Duration>) {
-        // More than a day is as long as it takes.
-        let limit = grace.filter(|grace| *grace <= Duration::from_hours(24));
+        // More than a day is as long as it takes, and less than a second is not told in seconds.
+        let told = Duration::from_secs(1)..=Duration::from_hours(24);
+        let limit = grace.filter(|grace| told.contains(grace));
         let limit = limit.map_or_else(String::new, |grace| {
             format!(", {} s at most", grace.as_secs())
         });
