@@ -58,18 +58,23 @@ async fn a_service_lives_and_ends_as_a_whole() {
 }
 
 #[tokio::test]
-async fn one_that_has_left_its_session_and_its_environment_ends_with_the_run() {
-    let stage = Stage::new();
-    let script = "env -i \"PATH=$PATH\" setsid python3 -c \"$1\" & echo escapee $!; exec sleep 600";
-    let mut web = shell("web", script);
-    web.command
-        .as_mut()
-        .unwrap()
-        .extend(["sh".to_owned(), PROGRAM.to_owned()]);
-    stage.up(web).await.unwrap();
-    let line = stage.line("web", "escapee ").await;
-    let pid = line.rsplit(' ').next().unwrap().parse().unwrap();
-    until_leaderless(pid).await;
-    stage.stop("web", Some(Duration::ZERO)).await.unwrap();
-    assert!(!is_there(pid));
+async fn one_that_has_left_its_session_ends_with_the_run() {
+    // Known by its parent, the keeper, and without that by the run id in its environment.
+    let escapes = [("env -i \"PATH=$PATH\"", false), ("env", true)];
+    for (environment, loses_keeper) in escapes {
+        let stage = Stage::new();
+        let escape = format!("(exec {environment} setsid python3 -c \"$1\") &");
+        let mut web = shell("web", &format!("{escape} echo escapee $!; exec sleep 600"));
+        let words = ["sh".to_owned(), PROGRAM.to_owned()];
+        web.command.as_mut().unwrap().extend(words);
+        stage.up(web).await.unwrap();
+        let line = stage.line("web", "escapee ").await;
+        let pid = line.rsplit(' ').next().unwrap().parse().unwrap();
+        until_leaderless(pid).await;
+        if loses_keeper {
+            stage.kill_keeper("web");
+        }
+        stage.stop("web", Some(Duration::ZERO)).await.unwrap();
+        assert!(!is_there(pid), "{environment}");
+    }
 }

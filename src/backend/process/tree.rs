@@ -249,18 +249,17 @@ fn try_run_id(pid: u32) -> io::Result<Option<String>> {
     let read = proc_file::read(format!("/proc/{pid}/environ"));
     // Its first thread may have ended, and have let go of the memory that the others still have: then there is nothing
     // to read, or, since Linux 6.18 at the latest, nobody to be found.
-    let others = if read.as_ref().is_ok_and(|text| !text.is_empty()) {
-        Vec::new()
-    } else {
+    let has_gone = |error: &io::Error| error.raw_os_error() == Some(Errno::SRCH.raw_os_error());
+    let is_untold = read.as_ref().map_or_else(has_gone, Vec::is_empty);
+    let others = if is_untold {
         environment_of_others(pid)
+    } else {
+        Vec::new()
     };
     let text = match read {
         _ if !others.is_empty() => others,
         Ok(text) => text,
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound
-                || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) =>
-        {
+        Err(error) if error.kind() == io::ErrorKind::NotFound || has_gone(&error) => {
             return Err(error);
         }
         Err(_) => return Ok(None),
