@@ -211,11 +211,11 @@ async fn a_link_is_followed_wherever_it_leads() {
 async fn a_file_behind_a_link_is_seen_where_it_is_written() {
     let root = tempfile::tempdir().unwrap();
     let at = |name: &str| root.path().join(name);
-    for directory in ["shared", "app"] {
+    for directory in ["common", "app"] {
         fs::create_dir(at(directory)).unwrap();
     }
-    fs::write(at("shared/env"), "x").unwrap();
-    std::os::unix::fs::symlink("../shared/env", at("app/.env")).unwrap();
+    fs::write(at("common/env"), "x").unwrap();
+    std::os::unix::fs::symlink("../common/env", at("app/.env")).unwrap();
     let path = at("app/.env");
     let rules = rules(&path);
     let mut files = Files::watch(&rules).unwrap();
@@ -223,28 +223,28 @@ async fn a_file_behind_a_link_is_seen_where_it_is_written() {
     let opened = || drop(fs::OpenOptions::new().append(true).open(&path).unwrap());
     let mut told = |change: &dyn Fn()| tells(&mut files, &rules, &path, change);
     assert!(told(&|| write("app/.env")));
-    assert!(told(&|| write("shared/env")));
-    assert!(!told(&|| write("shared/other")));
+    assert!(told(&|| write("common/env")));
+    assert!(!told(&|| write("common/other")));
     assert!(!told(&|| drop(
         fs::OpenOptions::new().append(true).open(&path)
     )));
     let saved = || {
-        write("shared/env.new");
-        fs::rename(at("shared/env.new"), at("shared/env")).unwrap();
+        write("common/env.new");
+        fs::rename(at("common/env.new"), at("common/env")).unwrap();
     };
     assert!(told(&saved));
     assert!(!told(&opened));
-    assert!(told(&|| write("shared/env")));
+    assert!(told(&|| write("common/env")));
     assert!(!told(&|| drop(
         fs::OpenOptions::new().append(true).open(&path)
     )));
-    assert!(told(&|| fs::remove_dir_all(at("shared")).unwrap()));
+    assert!(told(&|| fs::remove_dir_all(at("common")).unwrap()));
     let again = || {
-        fs::create_dir(at("shared")).unwrap();
-        write("shared/env");
+        fs::create_dir(at("common")).unwrap();
+        write("common/env");
     };
     assert!(told(&again));
-    assert!(told(&|| write("shared/env")));
+    assert!(told(&|| write("common/env")));
 }
 
 #[tokio::test]
