@@ -42,18 +42,15 @@ impl Words {
         let mut text = Vec::with_capacity(words.clone().map(long).sum());
         let mut begins = Vec::with_capacity(words.clone().count());
         for word in words {
-            begins.push(text.len());
+            let begin = text.len();
             for part in word {
                 text.extend_from_slice(part.as_bytes());
             }
-            if text
-                .iter()
-                .skip(*begins.last().unwrap_or(&0))
-                .any(|byte| *byte == 0)
-            {
-                return Err(io::Error::from(io::ErrorKind::InvalidInput));
+            if text[begin..].contains(&0) {
+                return Err(io::ErrorKind::InvalidInput.into());
             }
             text.push(0);
+            begins.push(begin);
         }
         let at = |begin: usize| text[begin..].as_ptr().cast();
         let pointers = begins.into_iter().map(at).chain(iter::once(ptr::null()));
