@@ -34,6 +34,8 @@ pub(super) struct Links {
     /// What loopback addresses are made from, and those that are others.
     scope: String,
     addresses: BTreeMap<String, Ipv4Addr>,
+    /// By service, the ports that it cannot be reached on at a loopback address.
+    forbidden: BTreeMap<String, Vec<u16>>,
 }
 
 impl Links {
@@ -61,6 +63,7 @@ impl Links {
         if links.forwarder {
             links.scope = scope(inputs.project);
             links.addresses = moved(&links.scope, &addresses(inputs.project));
+            links.forbidden = links.forbidden(inputs);
         }
         links
     }
@@ -104,9 +107,24 @@ impl Links {
     /// The ports of others that a local service with a hosts file would reach at a loopback address, where this user
     /// may not listen on them.
     fn refused(&self, inputs: &Inputs<'_>, service: &Service) -> BTreeSet<(String, u16)> {
-        let first_port = inputs.observed.first_port;
         let mut refused = BTreeSet::new();
-        for other in neighbours(inputs.project, service) {
+        for (name, ports) in &self.forbidden {
+            let other = inputs.project.services.get(name);
+            if other.is_some_and(|other| is_neighbour(service, other)) {
+                refused.extend(ports.iter().map(|port| (name.clone(), *port)));
+            }
+        }
+        refused
+    }
+
+    /// By service, the ports that this user may not listen on and others would reach at a loopback address.
+    fn forbidden(&self, inputs: &Inputs<'_>) -> BTreeMap<String, Vec<u16>> {
+        let first_port = inputs.observed.first_port;
+        let mut forbidden = BTreeMap::new();
+        if first_port == 0 {
+            return forbidden;
+        }
+        for other in inputs.project.services.values() {
             let backend = inputs.placement.of(&other.name);
             let is_near = inputs.observed.linkage.reach != Some(Reach::Stream);
             // Its own address, or its relay's, where this machine has a leg in the network.
@@ -114,7 +132,7 @@ impl Links {
                 BackendKind::Container => is_near,
                 BackendKind::Process => is_near && self.relays.contains(&other.name),
             };
-            if is_direct || first_port == 0 {
+            if is_direct {
                 continue;
             }
             let form = in_form(other, backend);
@@ -122,11 +140,13 @@ impl Links {
                 let mut ports = form.ports.iter().filter(|it| it.target == port);
                 ports.any(|it| it.published == Some((port, port)))
             };
-            let ports = declared_ports(&form).into_iter();
-            let ports = ports.filter(|port| *port < first_port && !is_its_own(*port));
-            refused.extend(ports.map(|port| (other.name.clone(), port)));
+            let mut ports = declared_ports(&form);
+            ports.retain(|port| *port < first_port && !is_its_own(*port));
+            if !ports.is_empty() {
+                forbidden.insert(other.name.clone(), ports);
+            }
         }
-        refused
+        forbidden
     }
 }
 
@@ -253,8 +273,11 @@ fn has_others(project: &Project, service: &Service) -> bool {
 /// services that do not take part now.
 fn meets_containers(inputs: &Inputs<'_>, service: &Service) -> bool {
     let project = inputs.project;
-    let planned = neighbours(project, service)
-        .any(|other| inputs.placement.of(&other.name) == BackendKind::Container);
+    let planned = inputs
+        .placement
+        .services(BackendKind::Container)
+        .filter_map(|name| project.services.get(name))
+        .any(|other| is_neighbour(service, other));
     let named: BTreeSet<&str> = service
         .networks
         .keys()
@@ -281,13 +304,14 @@ fn neighbours<'a>(
     project: &'a Project,
     service: &'a Service,
 ) -> impl Iterator<Item = &'a Arc<Service>> {
-    project.services.values().filter(|other| {
-        other.name != service.name
-            && other
-                .networks
-                .keys()
-                .any(|key| service.networks.contains_key(key))
-    })
+    let others = project.services.values();
+    others.filter(|other| is_neighbour(service, other))
+}
+
+/// Whether another service shares a network of the project with a service.
+fn is_neighbour(service: &Service, other: &Service) -> bool {
+    let mut networks = other.networks.keys();
+    other.name != service.name && networks.any(|key| service.networks.contains_key(key))
 }
 
 /// The `hostname` of a service, where others find it by that: neither what is always oneself, nor what another service
