@@ -1,7 +1,6 @@
 //! Starts one process of a run: own session, default signals, no descriptor but its three, its own
 //! environment.
 
-use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs;
 use std::io;
@@ -18,6 +17,7 @@ use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 use super::attributes::{Attributes, Limit};
+use super::environment::Environment;
 use super::exec::Program;
 use super::ledger::{Account, Record};
 use super::namespace::Hosts;
@@ -35,7 +35,7 @@ pub struct Launch<'a> {
     /// Where to run it.
     pub working_dir: &'a Path,
     /// The whole environment.
-    pub environment: &'a BTreeMap<String, String>,
+    pub environment: &'a Environment,
     /// Its run, added to the environment.
     pub run_id: &'a str,
     /// Run as somebody else; needs the privilege to.
@@ -123,7 +123,7 @@ impl Launch<'_> {
             .arg0(first)
             .args(self.command.iter().skip(1))
             .env_clear()
-            .envs(self.environment)
+            .envs(self.environment.iter())
             .env(RUN_ID, self.run_id)
             .current_dir(self.working_dir)
             .stdin(stdin)
@@ -138,12 +138,11 @@ impl Launch<'_> {
         let first = self.first()?;
         let others = self.environment.iter();
         let environment = others
-            .map(|(name, value)| (name.as_str(), value.as_str()))
             .filter(|(name, _)| *name != RUN_ID)
             .chain([(RUN_ID, self.run_id)]);
         let program = Program::new(
             self.program.unwrap_or(Path::new(first)),
-            self.environment.get("PATH").map(String::as_str),
+            self.environment.get("PATH"),
             self.command,
             environment,
             self.working_dir,
@@ -159,7 +158,7 @@ impl Launch<'_> {
             command: self.command,
             program: self.program,
             working_dir: self.working_dir,
-            path: self.environment.get("PATH").map(String::as_str),
+            path: self.environment.get("PATH"),
             environment: variables
                 .map(|(name, value)| name.len() + value.len() + 2)
                 .sum(),

@@ -243,6 +243,18 @@ impl Client {
         })
     }
 
+    /// Has a supervisor come up where there is none. What goes wrong is told when it is asked for something.
+    pub(super) async fn anticipate(&self, project: &str) {
+        let Ok(dir) = self.dirs.project(project) else {
+            return;
+        };
+        if !lock::is_held(&dir.supervisor_lock())
+            && let Ok(connection) = self.reach(project).await
+        {
+            self.give_back(project, connection);
+        }
+    }
+
     /// Says something when the command next asks what there is to say.
     pub(super) fn note(&self, text: String) {
         self.notes.borrow_mut().push(text);

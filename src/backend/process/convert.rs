@@ -78,7 +78,7 @@ pub(super) fn record(
             fingerprint: spec.fingerprint.clone(),
             program: (first == "wharf").then(|| binary.to_owned()),
             command,
-            environment: environment(spec, base, &working_dir, user.as_ref()),
+            environment: (&environment(spec, base, &working_dir, user.as_ref())).into(),
             working_dir: working_dir.clone(),
             user: user.map(|(account, _)| account),
             stop_signal: service.stop_signal.as_deref().map_or(Ok(15), signal)?,
@@ -355,12 +355,12 @@ mod tests {
         service.environment =
             BTreeMap::from([("DEBUG".into(), "1".into()), ("PORT".into(), "1".into())]);
         let environment = made(service).spec.environment;
-        assert_eq!(environment["PATH"], "/bin");
-        assert_eq!(environment["DEBUG"], "1");
-        assert_eq!(environment["PORT"], "8003");
-        assert_eq!(environment["WHARF_SERVICE"], "web");
-        assert_eq!(environment["PWD"], "/srv/p");
-        assert!(!environment.contains_key("NOTIFY_SOCKET"));
+        assert_eq!(environment.get("PATH"), Some("/bin"));
+        assert_eq!(environment.get("DEBUG"), Some("1"));
+        assert_eq!(environment.get("PORT"), Some("8003"));
+        assert_eq!(environment.get("WHARF_SERVICE"), Some("web"));
+        assert_eq!(environment.get("PWD"), Some("/srv/p"));
+        assert_eq!(environment.get("NOTIFY_SOCKET"), None);
     }
 
     #[test]

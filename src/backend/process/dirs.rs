@@ -134,6 +134,11 @@ impl ProjectDir {
         self.create_runtime()
     }
 
+    /// Whether they are there, whosever they are.
+    pub(super) fn is_made(&self) -> bool {
+        self.instances().is_dir() && self.runtime.is_dir()
+    }
+
     /// The part of it that is not kept over a reboot, alone.
     pub(super) fn create_runtime(&self) -> Result<(), BackendError> {
         let path = &self.runtime;

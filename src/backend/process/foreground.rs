@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::cgroup::{Group, View, controllers};
 use super::child::{Extras, Launch, Way};
 use super::dirs::InstanceDir;
+use super::environment::Environment;
 use super::ledger::{Account, Record, Run};
 use super::protocol::Request;
 use super::refusal::shown;
@@ -211,12 +212,11 @@ impl Processes {
                 "{name} is paused: `wharf unpause {service}` first"
             )));
         }
-        let mut environment = record.spec.environment.clone();
-        for entry in &aside.environment {
-            if let Some((key, value)) = entry.split_once('=') {
-                environment.insert(key.to_owned(), value.to_owned());
-            }
-        }
+        let given = aside.environment.iter();
+        let mut environment: BTreeMap<String, String> = given
+            .filter_map(|entry| entry.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
         let mut working_dir = record.spec.working_dir.clone();
         if let Some(dir) = &aside.working_dir {
             working_dir.push(dir);
@@ -238,7 +238,7 @@ impl Processes {
             command: aside.command.clone(),
             program,
             working_dir,
-            environment,
+            environment: record.spec.environment.with(environment),
             user,
             run_id: record.id().to_owned(),
             hosts: record.spec.names.hosts.clone(),
@@ -369,7 +369,7 @@ struct Started {
     command: Vec<String>,
     program: Option<PathBuf>,
     working_dir: PathBuf,
-    environment: BTreeMap<String, String>,
+    environment: Environment,
     user: Option<Account>,
     run_id: String,
     hosts: Option<PathBuf>,
@@ -377,7 +377,7 @@ struct Started {
 }
 
 impl Started {
-    fn launch<'a>(&'a self, environment: &'a BTreeMap<String, String>) -> Launch<'a> {
+    fn launch<'a>(&'a self, environment: &'a Environment) -> Launch<'a> {
         Launch {
             command: &self.command,
             program: self.program.as_deref().map(Path::new),
@@ -408,7 +408,7 @@ fn launch(plan: &Started, face: &Face) -> Result<Foreground, BackendError> {
     };
     let mut environment = plan.environment.clone();
     if let Some(term) = face.term.as_ref().filter(|_| face.tty) {
-        environment.insert("TERM".to_owned(), term.clone());
+        environment = environment.with([("TERM".to_owned(), term.clone())]);
     }
     let launch = plan.launch(&environment);
     let start = |ends, way| {

@@ -54,8 +54,7 @@ async fn execute(
     events: &Events,
 ) -> std::io::Result<(i32, Vec<String>)> {
     let spec = &record.spec;
-    let mut environment = spec.environment.clone();
-    environment.extend(hook.environment.clone());
+    let environment = spec.environment.with(hook.environment.clone());
     let (out, stdout) = pipe()?;
     let (err, stderr) = pipe()?;
     let program = (hook.command.first().map(String::as_str) == Some("wharf"))

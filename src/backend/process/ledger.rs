@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::attributes::Attributes;
 use super::cgroup::Group;
 use super::dirs::{InstanceDir, ProjectDir, failed};
+use super::environment::Environment;
 use super::lock;
 use super::notes::Notes;
 use super::regular;
@@ -28,6 +29,9 @@ use crate::state::{Fingerprint, Health, Readiness, Status};
 
 /// The version of the format that this wharf writes. Older ones are read, newer ones refused.
 pub const FORMAT: u32 = 3;
+
+/// What an entry takes in bytes, as a rule: most of it are the variables that its command was called with.
+const USUAL: usize = 8 * 1024;
 
 /// The code of a run whose end nobody saw, because no supervisor lived: 255, which is what the shell
 /// reports for a status outside its range.
@@ -103,7 +107,7 @@ pub struct Spec {
     /// Absolute.
     pub working_dir: PathBuf,
     /// The whole environment but for `WHARF_RUN_ID`.
-    pub environment: BTreeMap<String, String>,
+    pub environment: Environment,
     /// Run as somebody else.
     pub user: Option<Account>,
     /// The number of the signal that asks it to end.
@@ -266,8 +270,9 @@ impl Record {
     /// Writes the entry in place of the old one, as a whole or not at all.
     pub fn write(&self, dir: &InstanceDir) -> Result<(), BackendError> {
         let path = dir.record();
-        let text =
-            serde_json::to_vec(self).map_err(|error| failed("write", &path, error.into()))?;
+        let mut text = Vec::with_capacity(USUAL);
+        serde_json::to_writer(&mut text, self)
+            .map_err(|error| failed("write", &path, error.into()))?;
         replace(&path, &text).map_err(|error| failed("write", &path, error))
     }
 

@@ -123,7 +123,7 @@ impl Processes {
         }
         let record = self.record(project, name).ok()?;
         let told = record.spec.environment.get("PORT");
-        let is_heeded = |port: &&String| addresses.iter().any(|it| it.port().to_string() == **port);
+        let is_heeded = |port: &&str| addresses.iter().any(|it| it.port().to_string() == *port);
         let instead = told
             .filter(|port| !is_heeded(port))
             .map_or_else(String::new, |port| format!(", not on its $PORT, {port}"));

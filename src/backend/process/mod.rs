@@ -17,6 +17,7 @@ mod clone;
 mod convert;
 mod declared;
 pub mod dirs;
+mod environment;
 mod exec;
 mod feasible;
 mod follow;
@@ -138,6 +139,11 @@ impl Processes {
     /// What the user should know about the supervisors and no error says; each once.
     pub fn take_notes(&self) -> Vec<String> {
         self.client.take_notes()
+    }
+
+    /// Has the supervisor of a project come up, if it has none, while its command has something else to do.
+    pub async fn anticipate(&self, project: &str) {
+        self.client.anticipate(project).await;
     }
 
     /// The names of all projects that have instances here, sorted.

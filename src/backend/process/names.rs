@@ -47,7 +47,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const SILENT: Duration = Duration::from_secs(2);
 
 /// Between two looks for it: soon at first, since a stack that comes up waits for it.
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(32);
 
 /// What a command asks the forwarder.
@@ -254,7 +254,7 @@ impl Processes {
             }
             self.revive_forwarder(project).await;
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 5 / 4).min(LONGEST_PAUSE);
         }
     }
 

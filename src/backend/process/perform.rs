@@ -227,10 +227,12 @@ impl Processes {
                 let path = stores::place(&dir, kind, record.spec.user.as_ref());
                 let path = path.display().to_string();
                 let environment = &mut record.spec.environment;
-                environment.insert(variable.to_owned(), path);
+                *environment = environment.with([(variable.to_owned(), path)]);
             }
         }
-        project.create()?;
+        if !project.is_made() {
+            project.create()?;
+        }
         if let Some(old) = Record::read(&dir)? {
             if status(&old).is_alive() {
                 return Err(BackendError::Unsupported(format!(

@@ -443,7 +443,7 @@ mod tests {
             command: &["sleep".to_owned(), "60".to_owned()],
             program: None,
             working_dir: std::path::Path::new("/"),
-            environment: &BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            environment: &[("PATH", "/usr/bin:/bin")].into(),
             run_id: "tree-test-run",
             user: None,
             descriptors: None,
