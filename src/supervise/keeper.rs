@@ -9,6 +9,7 @@
 //! Its lock says whether it lives, also before it has noted its pid: a process between fork and exec still
 //! holds it, so whoever has the lock knows that nothing of an earlier run is on its way.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -55,8 +56,6 @@ pub(super) struct Order<'a> {
     pub(super) dir: &'a InstanceDir,
     pub(super) spec: &'a Spec,
     pub(super) run_id: &'a str,
-    /// The control group to make for it.
-    pub(super) group: Option<(&'a Group, &'a Place)>,
     /// The limit of open descriptors that the process gets.
     pub(super) descriptors: Option<Rlimit>,
     /// The pid of the supervisor.
@@ -98,7 +97,12 @@ struct Outfit {
 }
 
 impl Outfit {
-    fn make(order: &Order<'_>, report: File) -> Result<Self, Failure> {
+    /// `group` is the control group to make for it.
+    fn make(
+        order: &Order<'_>,
+        group: Option<(&Group, &Place)>,
+        report: File,
+    ) -> Result<Self, Failure> {
         let spec = order.spec;
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
@@ -110,8 +114,7 @@ impl Outfit {
         let notebook =
             Notebook::open(&path).map_err(|error| Failure::from(failed("write", &path, error)))?;
         let streams = Streams::open(order)?;
-        let door = order
-            .group
+        let door = group
             .map(|(group, place)| group.open(place, &attributes.resources.settings(), &spec.name))
             .transpose()?
             .flatten();
@@ -172,34 +175,70 @@ fn cannot_run(spec: &Spec, error: &io::Error) -> Failure {
     }
 }
 
-/// Starts a keeper, which starts the run. `lock` goes to the keeper.
-pub(super) fn begin(order: &Order<'_>, lock: File) -> Result<Starting, Failure> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|error| state("cannot make a pipe", &error.into()))?;
-    let outfit = Outfit::make(order, File::from(write))?;
-    let kept = outfit.descriptors(&lock);
-    // Asked once, here: the keepers have it from us.
-    words();
-    // What the child would write out a second time.
-    drop(io::stdout().flush());
-    let since = Tick::now();
-    let child = match fork().map_err(|error| state("cannot start a keeper", &error.into()))? {
-        ForkResult::Child => keep(order, outfit, kept, &lock, since),
-        ForkResult::Parent { child } => child,
-    };
-    let made = since.zip(Tick::now());
-    let held = outfit.streams.recorder.into_pipes();
-    // The rest is the keeper's alone from now on.
-    drop(lock);
-    Ok(Starting {
-        pid: u32::try_from(child.as_raw()).unwrap_or_default(),
-        // Nobody else can have the pid before we have collected this one, so nothing needs to be compared.
-        end: Pid::from_raw(child.as_raw())
-            .and_then(|child| pidfd_open(child, PidfdFlags::empty()).ok()),
-        report: File::from(read),
-        held,
-        made,
-    })
+/// A keeper of which everything is made but the process. The supervisor makes some of them one right after the other:
+/// each one that it makes leaves it without memory of its own, page by page, until it writes to that again.
+pub(super) struct Prepared {
+    outfit: Outfit,
+    /// What goes to the keeper.
+    lock: File,
+    /// The supervisor's end of the report.
+    report: File,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    /// Makes all that a keeper is started with, the control group of its run included. `lock` goes to the keeper.
+    pub(super) fn make(
+        order: &Order<'_>,
+        group: Option<(&Group, &Place)>,
+        lock: File,
+    ) -> Result<Self, Failure> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|error| state("cannot make a pipe", &error.into()))?;
+        let outfit = Outfit::make(order, group, File::from(write))?;
+        // Asked once, here: the keepers have it from us.
+        words();
+        Ok(Self {
+            outfit,
+            lock,
+            report: File::from(read),
+        })
+    }
+
+    /// Starts the keeper, which starts the run.
+    pub(super) fn begin(self, order: &Order<'_>) -> Result<Starting, Failure> {
+        let Self {
+            outfit,
+            lock,
+            report,
+        } = self;
+        let kept = outfit.descriptors(&lock);
+        // What the child would write out a second time.
+        drop(io::stdout().flush());
+        let since = Tick::now();
+        let child = match fork().map_err(|error| state("cannot start a keeper", &error.into()))? {
+            ForkResult::Child => keep(order, outfit, kept, &lock, since),
+            ForkResult::Parent { child } => child,
+        };
+        let made = since.zip(Tick::now());
+        let held = outfit.streams.recorder.into_pipes();
+        // The rest is the keeper's alone from now on.
+        drop(lock);
+        Ok(Starting {
+            pid: u32::try_from(child.as_raw()).unwrap_or_default(),
+            // Nobody else can have the pid before we have collected this one, so nothing needs to be compared.
+            end: Pid::from_raw(child.as_raw())
+                .and_then(|child| pidfd_open(child, PidfdFlags::empty()).ok()),
+            report,
+            held,
+            made,
+        })
+    }
 }
 
 /// The rest of the keeper's life. Nothing that belongs to the supervisor is touched, returned to or dropped.

@@ -328,7 +328,7 @@ fn lost(all: &Snapshot, writers: &BTreeSet<u32>, project: &str) -> Vec<Lost> {
         }
     }
     // Where this command would have its own made.
-    let place = View::once().find(&BTreeSet::new());
+    let place = View::find_once(&BTreeSet::new());
     let group = |run_id: &str| {
         let planned = Group::planned(place.as_ref()?, run_id);
         planned.path().is_dir().then_some(planned)

@@ -192,6 +192,7 @@ impl Supervisor {
             for (id, heard) in requests {
                 self.answer(id, heard, &mut around);
             }
+            self.launch(&mut around);
             if self.dismissed || self.is_done() {
                 return Ok(());
             }

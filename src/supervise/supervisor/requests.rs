@@ -1,11 +1,15 @@
 //! What a command may ask, and what it is told.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Supervisor, concerned};
 use crate::backend::process::protocol::{Failure, Reply, Request};
 use crate::supervise::control::ClientId;
 use crate::supervise::unit::{Settled, Surroundings, Unit};
+
+/// So many keepers are made together at most: what is to start first should not wait for too many others.
+const TOGETHER: usize = 8;
 
 /// A start that waits for the end of the run before it.
 #[derive(Debug)]
@@ -100,6 +104,29 @@ impl Supervisor {
             begun => self.control.answer(id, &begun.map(Some).into()),
         }
         self.conclude(name, None, around);
+        if self
+            .units
+            .values()
+            .filter(|unit| unit.is_prepared())
+            .count()
+            >= TOGETHER
+        {
+            self.launch(around);
+        }
+    }
+
+    /// Makes the keepers of all that is about to start.
+    pub(super) fn launch(&mut self, around: &mut Surroundings) {
+        let prepared = self.units.iter().filter(|(_, unit)| unit.is_prepared());
+        let names: Vec<Rc<str>> = prepared.map(|(name, _)| Rc::clone(name)).collect();
+        for name in names {
+            let Some(unit) = self.units.get_mut(&name) else {
+                continue;
+            };
+            if let Err(failure) = unit.launch(around) {
+                self.came_to_life(&name, Err(failure), around);
+            }
+        }
     }
 
     /// Starts an instance for those who have waited for the end of its last run, unless that did not end well.
@@ -165,6 +192,19 @@ impl Supervisor {
             return;
         };
         let outcome = unit.on_report(around);
+        self.came_to_life(name, outcome, around);
+    }
+
+    /// Tells those who wait for a start what came of it.
+    fn came_to_life(
+        &mut self,
+        name: &str,
+        outcome: Result<(), Failure>,
+        around: &mut Surroundings,
+    ) {
+        let Some(unit) = self.units.get(name) else {
+            return;
+        };
         let reply = outcome.clone().map(|()| Some(unit.id())).into();
         for id in concerned(&mut self.starters, name) {
             self.control.answer(id, &reply);

@@ -20,6 +20,7 @@ use rustix::process::{Pid, Rlimit, Signal};
 use self::leftover::Leftover;
 use super::capture::{Moved, Recorder};
 use super::health::Schedule;
+use super::keeper::Prepared;
 use super::lifecycle::{Action, Event, Lifecycle, Moment, Phase};
 use super::starting::Starting;
 use crate::backend::BackendError;
@@ -103,6 +104,8 @@ pub(super) struct Unit {
     dir: InstanceDir,
     record: Record,
     life: Lifecycle,
+    /// The keeper that is to be made, and the one that has not reported yet.
+    prepared: Option<Prepared>,
     starting: Option<Starting>,
     main: Option<ProcessId>,
     /// The run's keeper while it lives.

@@ -19,13 +19,38 @@ use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
 use crate::backend::process::stores;
 use crate::state::{Health, Status};
 use crate::supervise::health::Schedule;
-use crate::supervise::keeper::{self, Order};
+use crate::supervise::keeper::{self, Order, Prepared};
 use crate::supervise::lifecycle::{Action, Event};
 use crate::supervise::starting::{Begun, Starting};
 
 impl Unit {
     pub(super) fn spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
         match self.try_spawn(around) {
+            Ok(prepared) => {
+                self.prepared = Some(prepared);
+                Ok(())
+            }
+            Err(failure) => {
+                self.spawn_failed(&failure, around);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Whether its keeper is to be made.
+    pub(in crate::supervise) fn is_prepared(&self) -> bool {
+        self.prepared.is_some()
+    }
+
+    /// Makes its keeper if it is prepared.
+    pub(in crate::supervise) fn launch(
+        &mut self,
+        around: &mut Surroundings,
+    ) -> Result<(), Failure> {
+        let Some(prepared) = self.prepared.take() else {
+            return Ok(());
+        };
+        match prepared.begin(&self.order(around)) {
             Ok(starting) => {
                 self.starting = Some(starting);
                 Ok(())
@@ -37,9 +62,9 @@ impl Unit {
         }
     }
 
-    /// Whether its keeper has been started and has not reported yet.
+    /// Whether its keeper is being made or has not reported yet.
     pub(in crate::supervise) fn is_starting(&self) -> bool {
-        self.starting.is_some()
+        self.starting.is_some() || self.is_prepared()
     }
 
     /// The keeper's report, to wait on.
@@ -52,6 +77,7 @@ impl Unit {
         &mut self,
         around: &mut Surroundings,
     ) -> Result<(), Failure> {
+        self.launch(around)?;
         let Some(mut starting) = self.starting.take() else {
             return Ok(());
         };
@@ -99,7 +125,17 @@ impl Unit {
         drop(self.apply(Event::SpawnFailed, around));
     }
 
-    fn try_spawn(&mut self, around: &Surroundings) -> Result<Starting, Failure> {
+    fn order(&self, around: &Surroundings) -> Order<'_> {
+        Order {
+            dir: &self.dir,
+            spec: &self.record.spec,
+            run_id: self.record.id(),
+            descriptors: around.descriptors,
+            supervisor: std::process::id(),
+        }
+    }
+
+    fn try_spawn(&mut self, around: &Surroundings) -> Result<Prepared, Failure> {
         let state = |action: &str, error: &io::Error| Failure::State {
             action: action.to_owned(),
             cause: error.into(),
@@ -119,7 +155,7 @@ impl Unit {
         // What an earlier run left where something survived its end.
         self.remove_group();
         let settings = self.record.spec.attributes.resources.settings();
-        let place = View::once().find(&controllers(&settings));
+        let place = View::find_once(&controllers(&settings));
         let group = place.as_ref().map(|place| Group::planned(place, &run_id));
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         self.leftover = Leftover::of_run();
@@ -143,15 +179,8 @@ impl Unit {
             .as_ref()
             .map(|_| Health::Starting);
         self.record.write(&self.dir)?;
-        let order = Order {
-            dir: &self.dir,
-            spec: &self.record.spec,
-            run_id: &run_id,
-            group: group.as_ref().zip(place.as_ref()),
-            descriptors: around.descriptors,
-            supervisor: std::process::id(),
-        };
-        keeper::begin(&order, lock)
+        let group = group.as_ref().zip(place.as_ref());
+        Prepared::make(&self.order(around), group, lock)
     }
 
     fn begun(&mut self, begun: Begun, held: Vec<File>, around: &Surroundings) {

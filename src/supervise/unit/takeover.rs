@@ -36,6 +36,7 @@ impl Unit {
         let mut unit = Self {
             life: shaped(Lifecycle::new(policy)),
             dir,
+            prepared: None,
             starting: None,
             main: None,
             keeper: None,

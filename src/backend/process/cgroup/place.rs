@@ -53,9 +53,20 @@ impl View {
     }
 
     /// Of this process at the first call: a supervisor that starts many services looks once.
-    pub fn once() -> &'static Self {
+    fn once() -> &'static Self {
         static VIEW: OnceLock<View> = OnceLock::new();
         VIEW.get_or_init(Self::new)
+    }
+
+    /// As [`find`](Self::find), for this process as at the first call. One that is to have no controllers is looked for
+    /// once, too: a group that cannot be made there is done without.
+    pub fn find_once(wanted: &BTreeSet<&'static str>) -> Option<Place> {
+        static PLAIN: OnceLock<Option<Place>> = OnceLock::new();
+        if wanted.is_empty() {
+            PLAIN.get_or_init(|| Self::once().find(wanted)).clone()
+        } else {
+            Self::once().find(wanted)
+        }
     }
 
     /// The delegated directory that has the most of these controllers; the nearest one of several.
