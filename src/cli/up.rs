@@ -28,7 +28,7 @@ use crate::plan::step::{Action, Cause, Step};
 use crate::probe;
 use crate::project;
 use crate::project::model::{Conflict, Project, PullPolicy};
-use crate::state::{Instance, Status};
+use crate::state::{BackendKind, Instance, Status};
 use crate::ui::progress::already;
 use crate::ui::{GOOD, NAME, Steps, WARN};
 
@@ -268,7 +268,17 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         policy: once_more(&policy),
         quiet,
     };
-    let settled = with_images(context, &backends, &project, &placement, policy, quiet).await?;
+    let ((), settled) = tokio::join!(
+        async {
+            // The supervisor comes up while the plan is made.
+            let is_local = placement.services(BackendKind::Process).next().is_some();
+            if is_local && !context.global.dry_run && !args.no_start {
+                backends.processes.anticipate(&project.name).await;
+            }
+        },
+        with_images(context, &backends, &project, &placement, policy, quiet)
+    );
+    let settled = settled?;
     context.note_all(&settled.plan);
     let kept = kept(&settled.plan, &settled.observed.instances, &project);
     if context.ui.steps == Steps::Json {
