@@ -126,6 +126,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     };
     if !context.global.dry_run {
         pending.forget_making();
+        backends.processes.forget_supervisor(named.name());
     }
     if args.services.is_empty() {
         rest.done_with_all()?;
