@@ -286,6 +286,12 @@ impl From<BackendError> for Error {
             BackendError::Unrecorded { pid, .. } => {
                 hints.push(format!("kill {pid}   # ends it"));
             }
+            BackendError::Elsewhere {
+                project,
+                host,
+                inside,
+                ..
+            } => hints.push(way_there(project, host.as_deref(), *inside)),
             BackendError::Remains { left, group, .. } => {
                 hints.extend(remains(left, group.as_deref()));
             }
@@ -398,6 +404,26 @@ fn login(registry: &str, message: &str) -> Option<String> {
         "docker.io" => "docker login".to_owned(),
         other => format!("docker login {other}"),
     })
+}
+
+/// How to get to where a project runs.
+fn way_there(project: &str, host: Option<&str>, inside: Option<u32>) -> String {
+    let project = shell_words::quote(project);
+    let host = host.map(shell_words::quote);
+    match (inside, host) {
+        (Some(pid), _) => format!(
+            "nsenter --target {pid} --pid --time --mount wharf -p {project} ps   # runs wharf there; `stop` and the \
+             like in the same way"
+        ),
+        (None, Some(host)) => format!(
+            "docker exec {host} wharf -p {project} ps   # if that is a container; else run wharf where the project was \
+             started"
+        ),
+        (None, None) => {
+            "run wharf where the project was started: in the same container, or outside of this one"
+                .to_owned()
+        }
+    }
 }
 
 /// How to set a file aside.

@@ -346,6 +346,21 @@ pub enum BackendError {
         /// The pid of the instance's process, if that still runs.
         alive: Option<u32>,
     },
+    /// The local services of a project run where process ids mean something else.
+    #[error(
+        "project {project} runs in another {kind} namespace{}: what lives of it cannot be told from here",
+        .host.as_ref().map(|host| format!(", on host `{host}`")).unwrap_or_default()
+    )]
+    Elsewhere {
+        /// The project.
+        project: String,
+        /// `pid` or `time`.
+        kind: &'static str,
+        /// What the host is called there, if not as here.
+        host: Option<String>,
+        /// A process there that is seen from here.
+        inside: Option<u32>,
+    },
     /// A process of an instance runs that the ledger knows nothing of.
     #[error("{name}: its process {pid} still runs, and its entry in the ledger is gone")]
     Unrecorded {

@@ -210,8 +210,9 @@ impl Context {
                 processes.lock(project, &events).await?
             };
             is_ours.set(true);
-            // No second copy beside what runs without its ledger.
+            // No second copy beside what cannot be judged from here, or runs without its ledger.
             if !self.global.dry_run {
+                processes.check_here(project)?;
                 let begins = lock.may_have_lost();
                 processes.end_lost(project, begins, &events).await?;
             }

@@ -16,6 +16,7 @@ use crate::backend::process::child::{lift_file_size, seal_descriptors};
 use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
 use crate::backend::process::lock;
 use crate::backend::process::protocol::{Card, Cause};
+use crate::backend::process::realm::{self, Holder, Realm};
 use crate::backend::process::regular;
 use crate::backend::process::run::ProcessId;
 use crate::backend::process::{READY, replace};
@@ -74,7 +75,10 @@ fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
     let signals = take_signals().map_err(|error| system("set up its signals", error))?;
     let dir = dirs.project(project)?;
     dir.create()?;
+    // Before one that is elsewhere is taken for somebody here, and again when nobody else can begin anything.
+    realm::elsewhere(&dir).map_or(Ok(()), Err)?;
     let lock = sole(&dir)?;
+    realm::runs_elsewhere(&dir).map_or(Ok(()), Err)?;
     let socket = dir.socket();
     let control = Control::listen(&socket)
         .map_err(|error| dir.runtime_failed("listen at", &socket, error))?;
@@ -145,8 +149,11 @@ fn sole(dir: &ProjectDir) -> Result<File, BackendError> {
             std::thread::sleep(GOING.1);
         }
     }
-    let me = ProcessId::of(std::process::id());
-    let text = serde_json::to_vec(&me).map_err(|error| cannot(error.into()))?;
+    let holder = ProcessId::of(std::process::id()).map(|process| Holder {
+        process,
+        realm: Realm::ours().cloned(),
+    });
+    let text = serde_json::to_vec(&holder).map_err(|error| cannot(error.into()))?;
     file.set_len(0)
         .and_then(|()| file.write_all(&text))
         .map_err(|error| failed("write", &path, error))?;
@@ -174,6 +181,7 @@ fn announce(dir: &ProjectDir) -> Result<(), BackendError> {
         }),
         socket: dir.socket(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        realm: Realm::ours().cloned(),
     };
     let text = serde_json::to_vec(&card).map_err(|error| failed("write", &path, error.into()))?;
     replace(&path, &text).map_err(|error| failed("write", &path, error))?;

@@ -33,6 +33,7 @@ mod ports;
 mod pre_start;
 mod processes;
 mod providers;
+mod realms;
 mod server;
 mod state;
 mod terminal;

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::dirs::{Dirs, ProjectDir, failed};
 use super::protocol::{Card, Cause, Greeting, PROTOCOL, Reply, Request};
+use super::realm;
 use super::regular;
 use super::run::ProcessId;
 use super::summon::{self, REVIVED};
@@ -81,6 +82,8 @@ pub(super) struct Client {
     notes: RefCell<Vec<String>>,
     /// What was to be said before.
     told: RefCell<BTreeSet<String>>,
+    /// The projects of which nothing was elsewhere.
+    here: RefCell<BTreeSet<String>>,
 }
 
 /// What comes of connecting.
@@ -101,6 +104,7 @@ impl Client {
             starts: Semaphore::new(STARTS),
             notes: RefCell::default(),
             told: RefCell::default(),
+            here: RefCell::default(),
         }
     }
 
@@ -277,8 +281,35 @@ impl Client {
             .push(connection);
     }
 
+    /// That a project's processes may be judged from here; looked up once.
+    ///
+    /// # Errors
+    /// They may not.
+    pub(super) fn check_here(&self, dir: &ProjectDir) -> Result<(), BackendError> {
+        if self.here.borrow().contains(dir.name()) {
+            return Ok(());
+        }
+        self.look_again(dir)
+    }
+
+    /// As [`Self::check_here`], whatever was found before.
+    pub(super) fn look_again(&self, dir: &ProjectDir) -> Result<(), BackendError> {
+        if let Some(error) = realm::elsewhere(dir) {
+            self.here.borrow_mut().remove(dir.name());
+            return Err(error);
+        }
+        self.here.borrow_mut().insert(dir.name().to_owned());
+        Ok(())
+    }
+
+    /// Whether they may not.
+    pub(super) fn is_elsewhere(&self, dir: &ProjectDir) -> bool {
+        self.check_here(dir).is_err()
+    }
+
     /// Connects to the supervisor that the project's card names.
     async fn connect(&self, dir: &ProjectDir) -> Result<Met, BackendError> {
+        self.check_here(dir)?;
         // Without a card it is where it usually is. What is there may have had another ledger, which somebody has
         // removed: then it does not have this one's lock, and is left to its runs.
         let card = card(dir);
@@ -381,6 +412,7 @@ mod tests {
             process: ProcessId::of(std::process::id()).unwrap(),
             socket: dir.socket(),
             version: "0".into(),
+            realm: None,
         };
         std::fs::write(dir.supervisor_card(), serde_json::to_vec(&card).unwrap()).unwrap();
         let greeting = greeting.to_owned();

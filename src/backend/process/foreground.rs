@@ -22,6 +22,7 @@ use super::dirs::InstanceDir;
 use super::environment::Environment;
 use super::ledger::{Account, Record, Run};
 use super::protocol::Request;
+use super::realm::Realm;
 use super::refusal::shown;
 use super::run::{ProcessId, boot_id, new_run_id, wall_clock};
 use super::tree::Snapshot;
@@ -204,6 +205,8 @@ impl Processes {
     }
 
     fn beside(&self, project: &str, name: &str, aside: &Aside) -> Result<Started, BackendError> {
+        // It would not be beside it.
+        self.check_here(project)?;
         let record = self.record(project, name)?;
         // As in a container: it would wait for what stands still, or not even come to be.
         if record.status == Status::Paused {
@@ -274,6 +277,7 @@ impl Processes {
             keeper: None,
             cgroup: group.as_ref().map(|group| group.path().to_owned()),
             boot_id: boot_id().to_owned(),
+            realm: Realm::ours().cloned(),
             started: wall_clock(),
             finished: None,
             code: None,
@@ -323,7 +327,11 @@ impl Processes {
         };
         sweep(&record);
         // Another command may have brought a supervisor, which sees the end as well.
-        self.client.ask_if_there(project, &Request::Ping).await?;
+        match self.client.ask_if_there(project, &Request::Ping).await {
+            // That one knows nothing of this run.
+            Ok(_) | Err(BackendError::Elsewhere { .. }) => {}
+            Err(error) => return Err(error),
+        }
         record.status = Status::Exited { code };
         record.wanted = false;
         if let Some(run) = &mut record.run {

@@ -19,6 +19,7 @@ use super::dirs::{InstanceDir, ProjectDir, failed};
 use super::environment::Environment;
 use super::lock;
 use super::notes::Notes;
+use super::realm::Realm;
 use super::regular;
 use super::run::ProcessId;
 use super::tree::read_run_id;
@@ -79,6 +80,9 @@ pub struct Run {
     pub cgroup: Option<PathBuf>,
     /// The boot it belongs to.
     pub boot_id: String,
+    /// Where its process ids mean something; `None` in entries of a wharf that did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub realm: Option<Realm>,
     /// Nanoseconds since the Unix epoch.
     pub started: i64,
     /// Nanoseconds since the Unix epoch.

@@ -42,6 +42,7 @@ mod perform;
 mod pipes;
 pub mod protocol;
 mod ready;
+pub mod realm;
 pub mod refusal;
 pub mod regular;
 pub mod remains;
@@ -215,8 +216,9 @@ impl Processes {
     /// nothing of it.
     pub async fn find_run(&self, run: &str) -> Option<Instance> {
         for project in self.projects().unwrap_or_default() {
-            let instances = self.observe(&project).await.unwrap_or_default();
-            let found = instances.into_iter().find(|instance| instance.id.0 == run);
+            let instances = self.seen(&project).await.unwrap_or_default();
+            let mut services = instances.into_iter().filter(|it| it.role().is_none());
+            let found = services.find(|instance| instance.id.0 == run);
             if found.is_some() {
                 return found;
             }
@@ -227,7 +229,7 @@ impl Processes {
     /// Whether a run id is one of this ledger's, the forwarders' included.
     pub async fn knows_run(&self, run: &str) -> bool {
         for project in self.projects().unwrap_or_default() {
-            let all = self.everything(&project).await.unwrap_or_default();
+            let all = self.seen(&project).await.unwrap_or_default();
             if all.iter().any(|instance| instance.id.0 == run) {
                 return true;
             }
@@ -245,14 +247,34 @@ impl Processes {
         let mut all = Vec::new();
         let others = self.projects().unwrap_or_default().into_iter();
         for other in others.filter(|other| other != project) {
-            all.extend(self.observe(&other).await.unwrap_or_default());
+            let mut seen = self.seen(&other).await.unwrap_or_default();
+            seen.retain(|instance| instance.role().is_none());
+            all.extend(seen);
         }
         all
     }
 
     /// The instances of a project, and its forwarder.
     pub async fn everything(&self, project: &str) -> Result<Vec<Instance>, BackendError> {
+        let seen = self.seen(project).await?;
+        if let Err(elsewhere) = self.client.check_here(&self.dirs().project(project)?) {
+            self.client
+                .note(format!("{elsewhere}; shown as its ledger has it"));
+        }
+        Ok(seen)
+    }
+
+    /// As [`Self::everything`], without a word about those that are shown as the ledger has them.
+    async fn seen(&self, project: &str) -> Result<Vec<Instance>, BackendError> {
         observe::observe(&self.client, project).await
+    }
+
+    /// Makes sure that the processes of a project may be judged from here, before a command changes it.
+    ///
+    /// # Errors
+    /// Something of it is, or may be, in other namespaces.
+    pub fn check_here(&self, project: &str) -> Result<(), BackendError> {
+        self.client.look_again(&self.dirs().project(project)?)
     }
 
     /// Whether the project has a forwarder.

@@ -15,6 +15,9 @@ use crate::state::{BackendKind, Instance, InstanceId, Publisher, Status};
 pub(super) async fn observe(client: &Client, project: &str) -> Result<Vec<Instance>, BackendError> {
     let dir = client.dirs.project(project)?;
     let mut records = Record::read_all(&dir)?;
+    if client.is_elsewhere(&dir) {
+        return Ok(records.into_iter().map(instance).collect());
+    }
     if records.iter().any(needs_supervisor) {
         catch_up(client, project).await;
         records = Record::read_all(&dir)?;
@@ -55,6 +58,10 @@ pub fn status(record: &Record) -> Status {
     if run.boot_id != boot_id() {
         return ended;
     }
+    // Nothing more is known from here.
+    if !run.is_of_here() {
+        return record.status;
+    }
     // As long as anything of its tree is alive, so is the instance.
     let is_up = matches!(record.status, Status::Running | Status::Paused);
     if is_up && has_lost_main(run) && !lives_on(record) {
@@ -71,7 +78,7 @@ pub(super) fn is_ending(record: &Record) -> bool {
 }
 
 fn has_lost_main(run: &Run) -> bool {
-    run.process.is_some_and(|process| !process.is_alive())
+    run.is_of_here() && run.process.is_some_and(|process| !process.is_alive())
 }
 
 /// Whether anything is left of a run whose main process has ended. Its keeper stays until nothing is.
@@ -85,8 +92,11 @@ fn instance(record: Record) -> Instance {
     let status = status(&record);
     let ending = is_ending(&record);
     let seconds = |nanoseconds: i64| nanoseconds.div_euclid(1_000_000_000);
-    let process = record.process();
     let run = record.run.as_ref();
+    // Elsewhere it is another process's.
+    let process = record
+        .process()
+        .filter(|_| run.is_some_and(Run::is_of_here));
     Instance {
         id: InstanceId(record.id().to_owned()),
         backend: BackendKind::Process,

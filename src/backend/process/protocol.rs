@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::realm::Realm;
 use super::refusal::Refusal;
 use super::run::{ProcessId, Survivor};
 use crate::backend::BackendError;
@@ -36,6 +37,9 @@ pub struct Card {
     pub socket: PathBuf,
     /// wharf's version.
     pub version: String,
+    /// Where its process id means something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub realm: Option<Realm>,
 }
 
 /// What a command asks.
@@ -254,6 +258,7 @@ impl From<BackendError> for Failure {
             | BackendError::Port(_)
             | BackendError::Damaged { .. }
             | BackendError::Unrecorded { .. }
+            | BackendError::Elsewhere { .. }
             | BackendError::Provider { .. }
             | BackendError::NoProvider { .. }
             | BackendError::ApiTooNew { .. }

@@ -7,7 +7,7 @@ use super::cgroup::Group;
 use super::dirs::InstanceDir;
 use super::ledger::Record;
 use super::notes::Notes;
-use super::run::{ProcessId, Survivor, boot_id};
+use super::run::{ProcessId, Survivor};
 use super::tree::Snapshot;
 use crate::backend::BackendError;
 
@@ -26,7 +26,7 @@ impl Remains {
         let Some(run) = &record.run else {
             return Self::default();
         };
-        if run.boot_id != boot_id() {
+        if !run.is_of_here() {
             return Self::default();
         }
         let left = all.of(record);

@@ -238,7 +238,7 @@ impl Processes {
     /// Waits until it is this command's turn again.
     ///
     /// # Errors
-    /// The lock cannot be had.
+    /// The lock cannot be had, or what there is by now is in other namespaces.
     pub async fn regain(&self) -> Result<(), BackendError> {
         let Some(held) = self.turn() else {
             return Ok(());
@@ -253,7 +253,7 @@ impl Processes {
         let file = file.map_err(|error| dirs::failed("lock", &held.path, error))?;
         sign(&file);
         *held.slot() = Some(file);
-        Ok(())
+        self.check_here(&held.project)
     }
 }
 

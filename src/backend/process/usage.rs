@@ -102,7 +102,7 @@ impl Processes {
         }
         let record = self.record(&instance.project, &instance.name)?;
         Ok(match &record.run {
-            Some(run) if run.finished.is_none() => all.of(&record),
+            Some(run) if run.finished.is_none() && run.is_of_here() => all.of(&record),
             _ => Vec::new(),
         })
     }

@@ -7,9 +7,10 @@ use rustix::process::Signal;
 
 use super::chase::chase;
 use super::{GROUP_RETRY, Settled, Surroundings, Unit};
+use crate::backend::process::Run;
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::remains::Remains;
-use crate::backend::process::run::{ProcessId, Survivor, boot_id, send};
+use crate::backend::process::run::{ProcessId, Survivor, send};
 use crate::backend::process::tree::{Snapshot, read_run_id};
 use crate::supervise::lifecycle::{Action, Event, Phase};
 
@@ -68,8 +69,8 @@ impl Unit {
     /// Before a start: what is alive of the last run is ended first, in whatever way it came to be alone.
     /// Whether there is anything.
     pub(super) fn end_remains(&mut self, around: &mut Surroundings) -> bool {
-        let of_this_boot = |run: &crate::backend::process::Run| run.boot_id == boot_id();
-        if self.leftover.is_nobody() || !self.record.run.as_ref().is_some_and(of_this_boot) {
+        let run = self.record.run.as_ref();
+        if self.leftover.is_nobody() || !run.is_some_and(Run::is_of_here) {
             return false;
         }
         let found = around

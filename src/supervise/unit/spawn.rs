@@ -14,6 +14,7 @@ use crate::backend::process::Run;
 use crate::backend::process::cgroup::{Group, View, controllers};
 use crate::backend::process::child::{Launch, Way};
 use crate::backend::process::protocol::Failure;
+use crate::backend::process::realm::Realm;
 use crate::backend::process::remains::Remains;
 use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
 use crate::backend::process::stores;
@@ -165,6 +166,7 @@ impl Unit {
             keeper: None,
             cgroup: group.as_ref().map(|group| group.path().to_owned()),
             boot_id: boot_id().to_owned(),
+            realm: Realm::ours().cloned(),
             started: wall_clock(),
             finished: None,
             code: None,

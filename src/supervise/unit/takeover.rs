@@ -7,7 +7,7 @@ use super::{Held, Surroundings, Unit};
 use crate::backend::BackendError;
 use crate::backend::process::dirs::InstanceDir;
 use crate::backend::process::notes::Notes;
-use crate::backend::process::run::{ProcessId, boot_id, wall_clock};
+use crate::backend::process::run::{ProcessId, wall_clock};
 use crate::backend::process::tree::Snapshot;
 use crate::backend::process::{Record, UNKNOWN_CODE};
 use crate::naming::Role;
@@ -58,7 +58,8 @@ impl Unit {
             unit.leftover = Leftover::of_none();
             return Ok(unit);
         };
-        if run.boot_id != boot_id() {
+        // Nothing is left of what is not of here: no supervisor comes up before that is certain.
+        if !run.is_of_here() {
             if unit.record.status.is_alive() || run.finished.is_none() {
                 unit.write_end(Status::Exited {
                     code: run.code.unwrap_or(UNKNOWN_CODE),
