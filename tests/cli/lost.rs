@@ -148,6 +148,51 @@ fn a_ledger_that_is_moved_away_starts_no_second_copy() {
     sandbox.wharf(&["down", "-t", "0"]).expect(0);
 }
 
+/// Ends what has a mark of the sandbox as nothing does that cleans up.
+fn kill(processes: Vec<Process>) {
+    for process in &processes {
+        process.signal(Signal::KILL);
+    }
+    for process in processes {
+        process.wait_end();
+    }
+}
+
+#[test]
+fn no_group_outlives_those_who_knew_of_it() {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", TWO);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let groups: Vec<PathBuf> = running(&sandbox).iter().filter_map(group_of).collect();
+    kill(sandbox.processes());
+    remove(&state(&sandbox));
+    sandbox.wharf(&["down"]).expect(0);
+    let left: Vec<&PathBuf> = groups.iter().filter(|group| group.exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn no_group_outlives_an_entry_that_is_set_aside() {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", TWO);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let first = process_of(&sandbox, "a");
+    let group = group_of(&first);
+    kill(vec![supervisor(&sandbox)]);
+    let entry = files_of(&sandbox, "a").join("instance.json");
+    fs::write(&entry, "x").unwrap();
+    let told = sandbox.wharf(&["up", "-d"]).expect(1);
+    let hint = told
+        .stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("hint: "));
+    let hint = hint.expect("there is something to paste").to_owned();
+    sandbox.program("sh", &["-c", &hint]).wait().expect(0);
+    first.wait_end();
+    sandbox.wharf(&["down"]).expect(0);
+    assert!(group.is_none_or(|group| !group.exists()));
+}
+
 #[test]
 fn what_cannot_be_made_does_not_end_what_runs() {
     let sandbox = Sandbox::new();

@@ -29,6 +29,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -174,6 +175,11 @@ impl ProjectDir {
         self.runtime.join("command.lock")
     }
 
+    /// What stands for this directory in the names of things that are elsewhere.
+    pub fn tag(&self) -> String {
+        tag(&self.root)
+    }
+
     /// Whether anything was ever kept for the project.
     pub fn exists(&self) -> bool {
         self.root.is_dir()
@@ -271,15 +277,20 @@ impl ProjectDir {
         if name.len() <= LONGEST_SOCKET_NAME {
             name.clone()
         } else {
-            let hash = Sha256::digest(name.as_bytes());
-            let hash = hash
-                .iter()
-                .take(8)
-                .fold(0_u64, |all, byte| all << 8 | u64::from(*byte));
             let kept: String = name.chars().take(32).collect();
-            format!("{kept}-{hash:016x}")
+            format!("{kept}-{}", tag(Path::new(name)))
         }
     }
+}
+
+/// Sixteen digits that stand for a path.
+fn tag(path: &Path) -> String {
+    let hash = Sha256::digest(path.as_os_str().as_bytes());
+    let hash = hash
+        .iter()
+        .take(8)
+        .fold(0_u64, |all, byte| all << 8 | u64::from(*byte));
+    format!("{hash:016x}")
 }
 
 /// What to do where the state cannot be kept.
@@ -334,6 +345,12 @@ fn removed(path: &Path) -> io::Result<()> {
 pub struct InstanceDir(PathBuf);
 
 impl InstanceDir {
+    /// That of its project.
+    pub fn tag(&self) -> String {
+        let root = self.0.parent().and_then(Path::parent);
+        tag(root.unwrap_or(&self.0))
+    }
+
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.0

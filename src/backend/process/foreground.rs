@@ -269,7 +269,8 @@ impl Processes {
         stores::expose(&dir, record.spec.user.as_ref())?;
         let settings = record.spec.attributes.resources.settings();
         let place = View::new().find(&controllers(&settings));
-        let group = place.as_ref().map(|place| Group::planned(place, &run_id));
+        let planned = |place| Group::planned(place, &dir.tag(), &run_id);
+        let group = place.as_ref().map(planned);
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         record.run = Some(Run {
             id: run_id.clone(),

@@ -36,6 +36,9 @@ const ANSWERING: Duration = Duration::from_millis(500);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How often it is looked whether the processes of a run have left its group.
+const LEAVING: u32 = 10;
+
 /// How the command line of a keeper begins.
 const TITLE: &[u8] = b"keeper of ";
 
@@ -102,6 +105,7 @@ impl Processes {
             };
             end(project, &lost, &attendants).await?;
         }
+        clear_groups(&dir).await;
         // Should this fail, it is only looked for once more.
         drop(fs::remove_file(dir.unswept()));
         Ok(())
@@ -149,7 +153,7 @@ fn find(dirs: &Dirs, dir: &ProjectDir) -> Result<Option<Found>, BackendError> {
         return Ok(None);
     };
     let known: BTreeSet<&str> = before.iter().chain(&after).map(Record::id).collect();
-    let mut lost = lost(&all, &writers, dir.name());
+    let mut lost = lost(&all, &writers, dir);
     lost.retain(|one| !known.contains(one.run_id.as_str()));
     Ok(Some(Found { lost, writers }))
 }
@@ -179,6 +183,31 @@ async fn end(project: &str, lost: &[Lost], attendants: &[ProcessId]) -> Result<(
     let left = lost.iter().flat_map(|one| one.tree(&all)).collect();
     let remains = Remains { left, group: None };
     Err(remains.into_error(project))
+}
+
+/// Takes away the groups of the project's runs that nobody is in and no entry names: all that knew of such a run was
+/// killed, or its entry was damaged or removed. What stays disturbs nobody.
+async fn clear_groups(dir: &ProjectDir) {
+    let tag = dir.tag();
+    let places = View::once().delegated();
+    let groups = places.iter().flat_map(|at| Group::of_project(at, &tag));
+    let mut groups: Vec<(String, Group)> = groups.collect();
+    if groups.is_empty() {
+        return;
+    }
+    // Read after they were listed: an entry names the group of a start before that is made.
+    let Ok(records) = Record::read_all(dir) else {
+        return;
+    };
+    groups.retain(|(id, _)| !records.iter().any(|record| record.id() == id));
+    for _ in 0..LEAVING {
+        // A process leaves its group a moment after its end.
+        groups.retain(|(_, group)| group.is_populated() || group.remove().is_err());
+        if groups.is_empty() {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 impl Lost {
@@ -312,14 +341,14 @@ fn attendant(pid: u32) -> Option<ProcessId> {
 }
 
 /// The runs of these processes and of their children, oldest first.
-fn lost(all: &Snapshot, writers: &BTreeSet<u32>, project: &str) -> Vec<Lost> {
+fn lost(all: &Snapshot, writers: &BTreeSet<u32>, dir: &ProjectDir) -> Vec<Lost> {
     let children = writers.iter().flat_map(|pid| all.children_of(*pid));
     let pids: BTreeSet<u32> = children
         .map(|child| child.pid)
         .chain(writers.iter().copied())
         .collect();
     // Another project's command may write into a file that it found here.
-    let is_ours = |pid: &u32| variable(*pid, b"WHARF_PROJECT=").is_some_and(|it| it == project);
+    let is_ours = |pid: &u32| variable(*pid, b"WHARF_PROJECT=").is_some_and(|it| it == dir.name());
     let mut keepers: BTreeMap<String, Option<ProcessId>> = BTreeMap::new();
     for pid in pids.into_iter().filter(is_ours) {
         if let Some(run_id) = read_run_id(pid) {
@@ -329,8 +358,9 @@ fn lost(all: &Snapshot, writers: &BTreeSet<u32>, project: &str) -> Vec<Lost> {
     }
     // Where this command would have its own made.
     let place = View::find_once(&BTreeSet::new());
+    let tag = dir.tag();
     let group = |run_id: &str| {
-        let planned = Group::planned(place.as_ref()?, run_id);
+        let planned = Group::planned(place.as_ref()?, &tag, run_id);
         planned.path().is_dir().then_some(planned)
     };
     let mut lost: Vec<Lost> = keepers

@@ -157,7 +157,8 @@ impl Unit {
         self.remove_group();
         let settings = self.record.spec.attributes.resources.settings();
         let place = View::find_once(&controllers(&settings));
-        let group = place.as_ref().map(|place| Group::planned(place, &run_id));
+        let planned = |place| Group::planned(place, &self.dir.tag(), &run_id);
+        let group = place.as_ref().map(planned);
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         self.leftover = Leftover::of_run();
         self.record.run = Some(Run {

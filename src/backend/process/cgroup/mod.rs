@@ -2,7 +2,8 @@
 //! they are ended, and it carries the limits of the service. Made and removed here, by path; what a group
 //! means for an instance is the supervisor's business.
 //!
-//! Its directory is named after the run, so that a path from the ledger never names anything else.
+//! Its directory is named after the project's state and the run: a path from the ledger never names anything else, and
+//! what no ledger names any more is still known as its project's.
 
 mod limits;
 mod place;
@@ -25,6 +26,9 @@ use crate::backend::BackendError;
 /// How long freezing may take: a process in uninterruptible sleep freezes when it wakes up.
 const FREEZING: Duration = Duration::from_secs(2);
 
+/// How the name of each group begins.
+const PREFIX: &str = "wharf-";
+
 /// The group of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group(PathBuf);
@@ -35,15 +39,34 @@ pub fn controllers(settings: &[Setting]) -> BTreeSet<&'static str> {
 }
 
 impl Group {
-    /// The group that a run has in this place, made or not.
-    pub fn planned(place: &Place, run_id: &str) -> Self {
-        Self(place.dir.join(name(run_id)))
+    /// The group that a run has in this place, made or not. `tag` stands for the project's state.
+    pub fn planned(place: &Place, tag: &str, run_id: &str) -> Self {
+        Self(place.dir.join(format!("{PREFIX}{tag}-{run_id}")))
+    }
+
+    /// The groups in a directory that runs of the project with this tag have, with their run ids.
+    pub fn of_project(dir: &Path, tag: &str) -> Vec<(String, Self)> {
+        let run_id = |name: &str| {
+            let id = name.strip_prefix(PREFIX)?.strip_prefix(tag)?;
+            Some(id.strip_prefix('-')?.to_owned())
+        };
+        fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| {
+                let id = run_id(entry.file_name().to_str()?)?;
+                Some((id, Self(entry.path())))
+            })
+            .collect()
     }
 
     /// The group that the ledger names for a run; `None` for anything but a group of that run.
     pub fn of_run(path: &Path, run_id: &str) -> Option<Self> {
-        let is_its = path.is_absolute() && path.file_name()?.to_str()? == name(run_id);
-        is_its.then(|| Self(path.to_owned()))
+        let own = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+        // Earlier versions named it after the run alone.
+        let of_run = own.rsplit_once('-').map_or(own, |(_, id)| id);
+        (path.is_absolute() && of_run == run_id).then(|| Self(path.to_owned()))
     }
 
     /// Its directory.
@@ -205,10 +228,6 @@ fn event(text: &str, name: &str) -> Option<bool> {
     })
 }
 
-fn name(run_id: &str) -> String {
-    format!("wharf-{run_id}")
-}
-
 /// Files of the kernel exist already and take a value in one write.
 fn put(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new()
@@ -225,6 +244,8 @@ mod tests {
     fn only_a_group_of_the_run_is_taken_from_the_ledger() {
         let of_run = |path: &str| Group::of_run(Path::new(path), "abc").is_some();
         assert!(of_run("/sys/fs/cgroup/wharf-abc"));
+        assert!(of_run("/sys/fs/cgroup/wharf-0f-abc"));
+        assert!(!of_run("/sys/fs/cgroup/wharf-abc-0f"));
         assert!(!of_run("/sys/fs/cgroup/wharf-other"));
         assert!(!of_run("/sys/fs/cgroup"));
         assert!(!of_run("wharf-abc"));
@@ -238,6 +259,17 @@ mod tests {
         assert!(group.members().is_empty());
         assert!(group.kill().is_err());
         group.remove().unwrap();
+    }
+
+    #[test]
+    fn the_groups_of_a_project_are_told_by_its_tag() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["wharf-0f-abc", "wharf-0e-abc", "wharf-abc", "0f-abc"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        let found = Group::of_project(root.path(), "0f");
+        let own = Group(root.path().join("wharf-0f-abc"));
+        assert_eq!(found, [("abc".to_owned(), own)]);
     }
 
     #[test]
@@ -255,7 +287,7 @@ mod tests {
             ..Resources::default()
         }
         .settings();
-        let group = Group::planned(&place, "abc");
+        let group = Group::planned(&place, "0f", "abc");
         // The directory of a test has no files of the kernel's.
         let error = group.make(&place, &settings).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);

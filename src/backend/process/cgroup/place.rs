@@ -53,7 +53,7 @@ impl View {
     }
 
     /// Of this process at the first call: a supervisor that starts many services looks once.
-    fn once() -> &'static Self {
+    pub(in crate::backend::process) fn once() -> &'static Self {
         static VIEW: OnceLock<View> = OnceLock::new();
         VIEW.get_or_init(Self::new)
     }
@@ -67,6 +67,17 @@ impl View {
         } else {
             Self::once().find(wanted)
         }
+    }
+
+    /// All delegated directories from our own group upwards.
+    pub fn delegated(&self) -> Vec<PathBuf> {
+        let Some((mount, own)) = self.own_dir() else {
+            return Vec::new();
+        };
+        let all = own.ancestors().take_while(|dir| dir.starts_with(&mount));
+        all.filter(|dir| self.is_delegated(dir))
+            .map(Path::to_owned)
+            .collect()
     }
 
     /// The delegated directory that has the most of these controllers; the nearest one of several.
