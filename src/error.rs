@@ -272,7 +272,10 @@ impl From<BackendError> for Error {
                     hints.push(WAITS.to_owned());
                 }
                 hints.extend(let_go(left));
-                hints.push(look_at(left));
+                hints.extend(end_by_root(left));
+                if left.iter().any(|process| process.refused.is_none()) {
+                    hints.push(look_at(left));
+                }
             }
             BackendError::Damaged { path, alive, .. } => {
                 let aside = set_aside(&path.to_string_lossy());
@@ -490,11 +493,18 @@ fn remains(left: &[Survivor], group: Option<&std::path::Path>) -> Vec<String> {
     if left.iter().all(|process| process.name == "keeper") {
         return vec![look_at(left)];
     }
-    let pids: Vec<String> = left.iter().map(|left| left.pid.to_string()).collect();
-    vec![format!(
-        "to end what is left: kill -KILL {}",
-        pids.join(" ")
-    )]
+    let ours = left.iter().filter(|process| process.refused.is_none());
+    let pids: Vec<String> = ours.map(|left| left.pid.to_string()).collect();
+    let ours =
+        (!pids.is_empty()).then(|| format!("to end what is left: kill -KILL {}", pids.join(" ")));
+    ours.into_iter().chain(end_by_root(left)).collect()
+}
+
+/// Ends those that have become another user's (`sudo`, a set-user-ID program): no signal of ours reaches them.
+fn end_by_root(left: &[Survivor]) -> Option<String> {
+    let refused = left.iter().filter(|process| process.refused.is_some());
+    let pids: Vec<String> = refused.map(|left| left.pid.to_string()).collect();
+    (!pids.is_empty()).then(|| format!("sudo kill -KILL {}", pids.join(" ")))
 }
 
 /// Ends those who trace what has ended or is stopped: then it goes by itself.

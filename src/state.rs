@@ -201,6 +201,8 @@ pub struct Instance {
     pub asked_ports: Vec<PortSpan>,
     /// Whether it is alive and on its way to its end: asked to end, or its main process has.
     pub ending: bool,
+    /// What SIGKILL has not ended of it, in words, where that was given up on.
+    pub survivors: Option<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its networks, by the engine's name.

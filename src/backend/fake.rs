@@ -191,6 +191,7 @@ impl World {
                 .collect(),
             asked_ports: Vec::new(),
             last_code: None,
+            survivors: None,
             ending: false,
             labels: spec.service.labels.clone(),
             networks: spec

@@ -369,8 +369,8 @@ pub enum BackendError {
         /// The process.
         pid: u32,
     },
-    /// Processes of an instance survived SIGKILL.
-    #[error("{name}: still there after SIGKILL: {}", .left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    /// Processes of an instance survived SIGKILL, or may not be sent it.
+    #[error("{name}: {}", process::remains::unended(.left, None))]
     Unkillable {
         /// The instance.
         name: String,

@@ -275,6 +275,7 @@ mod tests {
             publishers: Vec::new(),
             asked_ports: Vec::new(),
             last_code: None,
+            survivors: None,
             ending: false,
             labels: BTreeMap::new(),
             networks: Vec::new(),

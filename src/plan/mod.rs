@@ -102,6 +102,13 @@ pub struct Problem {
 impl Plan {
     /// Says that an end is waited for that somebody asked for before.
     fn note_end(&mut self, instance: &Instance, grace: Option<Duration>) {
+        if let Some(survivors) = &instance.survivors {
+            self.notes.push(format!(
+                "{} {} was to be stopped, as somebody asked before, and could not be: {survivors}",
+                instance.backend, instance.name
+            ));
+            return;
+        }
         // More than a day is as long as it takes, and less than a second is not told in seconds.
         let told = Duration::from_secs(1)..=Duration::from_hours(24);
         let limit = grace.filter(|grace| told.contains(grace));

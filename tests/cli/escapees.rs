@@ -1,4 +1,4 @@
-//! What leaves its run by forking and ending all the time, on a machine without control groups.
+//! What leaves its run by forking and ending all the time, on a machine without control groups, and what leaves its user.
 
 use std::time::Duration;
 
@@ -79,4 +79,47 @@ fn what_forks_and_ends_all_the_time_is_ended_whoever_was_killed_before() {
         assert_eq!(mark(), last, "{victims:?}: {stop}");
         wharf("down").expect(0);
     }
+}
+
+#[test]
+fn what_has_become_roots_is_not_said_to_survive() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can make a program that becomes root");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services: {m: {stop_grace_period: 0s, x-wharf: {process: {command: [./become, --reuid, '0', sleep, '600']}}}}\n",
+    );
+    let made = "cp \"$(command -v setpriv)\" become; chmod 4755 become; chmod -R a+rwX \"$HOME/..\"; \
+                chmod 700 \"$XDG_RUNTIME_DIR\"; chmod 4755 become";
+    sandbox.program("sh", &["-c", made]).wait().expect(0);
+    let nobody = |words: &str| {
+        let line = format!(
+            "exec setpriv --reuid 65534 --regid 65534 --clear-groups env XDG_STATE_HOME=\"$TMPDIR/s\" \
+             XDG_RUNTIME_DIR=\"$TMPDIR/r\" wharf {words}"
+        );
+        sandbox.program("sh", &["-c", &line]).wait()
+    };
+    nobody("up -d").expect(0);
+    let left = eventually("it has become root's", || {
+        let mut all = sandbox.processes().into_iter();
+        all.find(|process| process.command_line().starts_with("sleep"))
+    });
+    let told = format!(
+        "may not be signalled: pid {} (sleep), which is of user root by now",
+        left.pid()
+    );
+    let hint = format!("hint: sudo kill -KILL {}", left.pid());
+    let stopped = nobody("stop").expect(1).expect_text(&told);
+    let stopped = stopped.expect_text(&hint);
+    for words in ["after SIGKILL", "ps -o"] {
+        assert!(!stopped.stderr.contains(words), "{stopped}");
+    }
+    let again = nobody("up -d").expect(1).expect_text(&told);
+    assert!(!again.stderr.contains("wharf kill"), "{again}");
+    left.signal(rustix::process::Signal::KILL);
+    left.wait_end();
+    nobody("down").expect(0);
 }

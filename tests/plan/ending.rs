@@ -287,3 +287,19 @@ fn a_service_whose_profile_is_off_is_left_alone_and_is_no_orphan() {
     assert!(!plan.to_string().contains("client"), "{plan}");
     assert!(plan.notes.is_empty(), "{:?}", plan.notes);
 }
+
+#[test]
+fn what_could_not_be_ended_is_said_and_no_kill_is_promised() {
+    let mut world = running();
+    let note = |world: &World| {
+        let notes = world.up().notes;
+        let found = notes.iter().find(|note| note.contains("as somebody asked"));
+        found.cloned().unwrap_or_default()
+    };
+    world.observed.instances[0].ending = true;
+    assert!(note(&world).contains("`wharf kill "), "{}", note(&world));
+    let left = "still there after SIGKILL: pid 7 (x) in state D";
+    world.observed.instances[0].survivors = Some(left.to_owned());
+    let note = note(&world);
+    assert!(note.ends_with(&format!("could not be: {left}")), "{note}");
+}

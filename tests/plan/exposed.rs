@@ -76,6 +76,7 @@ fn lives(world: &World, service: &str, port: u16, status: Status) -> Instance {
         }],
         asked_ports: Vec::new(),
         last_code: None,
+        survivors: None,
         ending: false,
         shares_network_of: None,
         labels: BTreeMap::new(),

@@ -167,6 +167,11 @@ async fn a_child_that_not_even_sigkill_ends_is_reported_by_every_command() {
     assert!(stage.remove("web").await.is_err());
     let instance = stage.instance("web").await;
     assert_eq!((instance.status, instance.ending), (Status::Running, true));
+    let said = format!(
+        "still there after SIGKILL: pid {} (sh) in uninterruptible sleep (state D)",
+        child.pid
+    );
+    assert_eq!(instance.survivors.as_deref(), Some(said.as_str()));
     // Nobody's memory is needed for that.
     stage.kill_supervisor();
     stage.kill_keeper("web");

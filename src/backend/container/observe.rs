@@ -146,6 +146,7 @@ fn instance(inspected: Inspected) -> Instance {
         publishers,
         asked_ports: asked_ports(&inspected.host_config.port_bindings),
         last_code: None,
+        survivors: None,
         ending: false,
         networks: inspected.network_settings.networks.into_keys().collect(),
         shares_network_of: home(&inspected.host_config.network_mode),

@@ -81,6 +81,7 @@ fn outline(entry: Listed) -> Instance {
         publishers,
         asked_ports: Vec::new(),
         last_code: None,
+        survivors: None,
         ending: false,
         networks: entry.network_settings.networks.keys().cloned().collect(),
         shares_network_of: observe::home(&entry.host_config.network_mode),

@@ -282,6 +282,7 @@ impl Processes {
             started: wall_clock(),
             finished: None,
             code: None,
+            given_up: false,
         });
         record.write(&dir)?;
         let door = group

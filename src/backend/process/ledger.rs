@@ -89,6 +89,9 @@ pub struct Run {
     pub finished: Option<i64>,
     /// 128 + signal for a death by signal, [`UNKNOWN_CODE`] if nobody saw it.
     pub code: Option<i32>,
+    /// Whether something has outlived SIGKILL for so long that it was reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
 }
 
 /// What an instance is made from.

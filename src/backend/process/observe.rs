@@ -6,6 +6,7 @@ use super::ledger::{Record, Run, UNKNOWN_CODE};
 use super::lock;
 use super::lost;
 use super::protocol::Request;
+use super::remains::{self, Remains};
 use super::run::{ProcessId, boot_id};
 use super::tree::Snapshot;
 use crate::backend::BackendError;
@@ -91,6 +92,7 @@ fn lives_on(record: &Record) -> bool {
 fn instance(record: Record) -> Instance {
     let status = status(&record);
     let ending = is_ending(&record);
+    let survivors = survivors(&record).filter(|_| ending);
     let seconds = |nanoseconds: i64| nanoseconds.div_euclid(1_000_000_000);
     let run = record.run.as_ref();
     // Elsewhere it is another process's.
@@ -114,6 +116,7 @@ fn instance(record: Record) -> Instance {
         publishers: publishers(&record),
         asked_ports: Vec::new(),
         ending,
+        survivors,
         networks: Vec::new(),
         shares_network_of: None,
         volumes: Vec::new(),
@@ -128,6 +131,13 @@ fn instance(record: Record) -> Instance {
         command: record.spec.command,
         labels: record.spec.labels,
     }
+}
+
+/// What is left of a run that was given up on, in words.
+fn survivors(record: &Record) -> Option<String> {
+    record.run.as_ref().filter(|run| run.given_up)?;
+    let found = Remains::of(record, &Snapshot::take().ok()?);
+    (!found.is_empty()).then(|| remains::unended(&found.survivors(), found.group.as_deref()))
 }
 
 fn publishers(record: &Record) -> Vec<Publisher> {

@@ -80,6 +80,23 @@ impl Remains {
     }
 }
 
+/// What could not be ended, and why, in words.
+pub fn unended(left: &[Survivor], group: Option<&Path>) -> String {
+    let (refused, there): (Vec<Survivor>, Vec<Survivor>) =
+        left.iter().cloned().partition(|one| one.refused.is_some());
+    let mut said = Vec::new();
+    if !there.is_empty() || refused.is_empty() {
+        said.push(format!(
+            "still there after SIGKILL: {}",
+            list(&there, group)
+        ));
+    }
+    if !refused.is_empty() {
+        said.push(format!("may not be signalled: {}", list(&refused, None)));
+    }
+    said.join("; ")
+}
+
 /// What is left, in words.
 pub fn list(left: &[Survivor], group: Option<&Path>) -> String {
     if !left.is_empty() {
@@ -108,7 +125,29 @@ mod tests {
             name: "sh".into(),
             state: "S".into(),
             tracer: None,
+            refused: None,
         }];
         assert_eq!(list(&left, None), "pid 42 (sh) in state S");
+    }
+
+    #[test]
+    fn what_refuses_a_signal_has_not_survived_it() {
+        let of = |pid, refused: Option<&str>| Survivor {
+            pid,
+            name: "sh".into(),
+            state: "S".into(),
+            tracer: None,
+            refused: refused.map(str::to_owned),
+        };
+        let (own, other) = (of(7, None), of(8, Some("root")));
+        assert_eq!(
+            unended(std::slice::from_ref(&other), None),
+            "may not be signalled: pid 8 (sh), which is of user root by now"
+        );
+        assert_eq!(
+            unended(&[own, other], None),
+            "still there after SIGKILL: pid 7 (sh) in state S; \
+             may not be signalled: pid 8 (sh), which is of user root by now"
+        );
     }
 }

@@ -163,6 +163,9 @@ pub struct Survivor {
     /// Who traces it, and so has to see its end before anybody else can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracer: Option<Tracer>,
+    /// Whose it is, where that is somebody whose processes we may not signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 impl Survivor {
@@ -176,11 +179,13 @@ impl Survivor {
             state = living.to_string();
         }
         let tracer = process::tracer_of(pid);
+        let is_refused = !state.is_empty() && !process::signalable(pid);
         Self {
             pid,
             name,
             state,
             tracer,
+            refused: is_refused.then(|| owner(pid)),
         }
     }
 
@@ -202,6 +207,9 @@ impl fmt::Display for Survivor {
         if !self.name.is_empty() {
             write!(to, " ({})", self.name)?;
         }
+        if let Some(user) = &self.refused {
+            return write!(to, ", which is of user {user} by now");
+        }
         match (self.state.as_str(), &self.tracer) {
             ("", _) => Ok(()),
             ("Z", Some(tracer)) => write!(to, " ended, and {tracer}, which traces it, holds it"),
@@ -211,6 +219,16 @@ impl fmt::Display for Survivor {
             (other, _) => write!(to, " in state {other}"),
         }
     }
+}
+
+/// The user that a process has become, which says more than who its files in `/proc` belong to.
+fn owner(pid: u32) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let uid = line.and_then(|line| line.split_whitespace().next());
+    let name = uid.and_then(|uid| process::user_name(uid.parse().ok()?));
+    name.or_else(|| uid.map(str::to_owned))
+        .unwrap_or_else(|| "another one".to_owned())
 }
 
 /// The id of this boot (`random(4)`); empty where the system does not tell. Asked once: no process outlives it.
@@ -280,6 +298,7 @@ mod tests {
             name,
             state,
             tracer: None,
+            refused: None,
         };
         assert_eq!(
             left.to_string(),
@@ -290,6 +309,7 @@ mod tests {
             name: String::new(),
             state: String::new(),
             tracer: None,
+            refused: None,
         };
         let held = Survivor {
             state: "Z".to_owned(),

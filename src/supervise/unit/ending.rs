@@ -96,6 +96,11 @@ impl Unit {
         main: Option<ProcessId>,
     ) -> Failure {
         self.health = None;
+        if let Some(run) = self.record.run.as_mut().filter(|run| !run.given_up) {
+            run.given_up = true;
+            // Only what is said before the next stop depends on it.
+            drop(self.record.write(&self.dir));
+        }
         self.survivors(around, main)
     }
 

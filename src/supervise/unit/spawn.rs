@@ -171,6 +171,7 @@ impl Unit {
             started: wall_clock(),
             finished: None,
             code: None,
+            given_up: false,
         });
         self.record.told = None;
         self.record.status = Status::Running;
