@@ -99,13 +99,8 @@ pub(crate) fn runs_a_thread(pid: u32) -> bool {
 /// The state of the threads of a process that have not ended: uninterruptible sleep where one is in it, since that
 /// holds up the end of all.
 pub(crate) fn living_state(pid: u32) -> Option<char> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
-    let states = tasks.into_iter().flatten().flatten().filter_map(|task| {
-        let stat = proc_file::read(task.path().join("stat"));
-        Some(Stat::parse(&stat.ok()?)?.state)
-    });
     let mut found = None;
-    for state in states.filter(|state| !matches!(state, 'Z' | 'X' | 'x')) {
+    for (state, _) in living_threads(pid) {
         found = if state == 'D' {
             Some(state)
         } else {
@@ -113,6 +108,27 @@ pub(crate) fn living_state(pid: u32) -> Option<char> {
         };
     }
     found
+}
+
+/// The directory of a thread of a process that has not ended: it has what the process is made of (memory, words,
+/// environment, open files) where the first thread, whose directory is the process's, has let go of it.
+pub(crate) fn living_thread(pid: u32) -> Option<PathBuf> {
+    living_threads(pid).next().map(|(_, directory)| directory)
+}
+
+/// The state and the directory of each thread that has not ended.
+fn living_threads(pid: u32) -> impl Iterator<Item = (char, PathBuf)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    tasks
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|task| {
+            let directory = task.path();
+            let stat = proc_file::read(directory.join("stat")).ok()?;
+            Some((Stat::parse(&stat)?.state, directory))
+        })
+        .filter(|(state, _)| !matches!(state, 'Z' | 'X' | 'x'))
 }
 
 /// All processes of our pid namespace, as far as `/proc` shows them.

@@ -153,7 +153,7 @@ impl Group {
             };
             match parse_stat(&stat) {
                 Some((state, parent, group)) if group == self.id.as_raw_nonzero().get() => {
-                    if !matches!(state, 'Z' | 'X' | 'x') {
+                    if !is_dead(state) || runs_a_thread(&entry.path()) {
                         members.living += 1;
                     } else if parent == us {
                         members.ours.push(pid);
@@ -178,6 +178,23 @@ impl Drop for Group {
             self.signal(Signal::KILL);
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn is_dead(state: char) -> bool {
+    matches!(state, 'Z' | 'X' | 'x')
+}
+
+/// Whether any thread of a process goes on; its first one may have ended before the others.
+#[cfg(target_os = "linux")]
+fn runs_a_thread(process: &std::path::Path) -> bool {
+    let tasks = std::fs::read_dir(process.join("task"));
+    tasks.into_iter().flatten().flatten().any(|task| {
+        let stat = std::fs::read(task.path().join("stat"));
+        stat.ok()
+            .and_then(|stat| parse_stat(&stat))
+            .is_some_and(|(state, _, _)| !is_dead(state))
+    })
 }
 
 /// State, parent and process group of a `/proc/PID/stat`. The name before them may hold anything, so
@@ -286,6 +303,25 @@ mod tests {
         let status = group.end(Duration::from_mins(1)).await.unwrap();
         assert_eq!(status.code(), Some(3));
         assert!(!lives(pids[0]));
+    }
+
+    #[tokio::test]
+    async fn a_member_whose_first_thread_has_ended_lives_on() {
+        let program = "import ctypes, os, threading, time
+def go_on():
+    print(os.getpid(), end=\"\\n\\n\", flush=True)
+    while True: time.sleep(0.02)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).pthread_exit(None)";
+        let mut group = shell(&format!("python3 -c '{program}' & wait"));
+        let pids = read_pids(&mut group).await;
+        while lives(pids[0]) {
+            sleep(FIRST_PAUSE).await;
+        }
+        assert!(group.members().living >= 1);
+        assert!(runs_a_thread(format!("/proc/{}", pids[0]).as_ref()));
+        group.end(Duration::from_millis(50)).await.unwrap();
+        assert!(!runs_a_thread(format!("/proc/{}", pids[0]).as_ref()));
     }
 
     #[tokio::test]

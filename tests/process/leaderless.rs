@@ -32,6 +32,16 @@ fn is_there(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
+/// Whether any of its threads goes on; the supervisor that inherits it collects it when it comes to that.
+fn lives(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    tasks.into_iter().flatten().flatten().any(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        state.is_some_and(|rest| !rest.starts_with(['Z', 'X']))
+    })
+}
+
 #[tokio::test]
 async fn a_service_lives_and_ends_as_a_whole() {
     let kills: [fn(&Stage); 3] = [
@@ -75,6 +85,25 @@ async fn one_that_has_left_its_session_ends_with_the_run() {
             stage.kill_keeper("web");
         }
         stage.stop("web", Some(Duration::ZERO)).await.unwrap();
-        assert!(!is_there(pid), "{environment}");
+        assert!(!lives(pid), "{environment}");
     }
+}
+
+#[tokio::test]
+async fn its_memory_and_its_words_are_those_of_a_living_thread() {
+    let stage = Stage::new();
+    stage
+        .up(command("web", &["python3", "-c", PROGRAM]))
+        .await
+        .unwrap();
+    let web = stage.instance("web").await;
+    until_leaderless(web.pid.unwrap()).await;
+    let processes = stage.another();
+    let usage = processes.usage(&[&web]).unwrap().remove(0).unwrap();
+    assert!(usage.memory > 1 << 20, "{usage:?}");
+    let top = processes.top(&[&web]).unwrap().remove(0).unwrap();
+    let row = &top.rows[0];
+    assert!(row[7].starts_with("python3 -c import"), "{row:?}");
+    stage.stop("web", Some(Duration::ZERO)).await.unwrap();
+    stage.remove("web").await.unwrap();
 }

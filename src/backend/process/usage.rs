@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::unistd::{SysconfVar, Uid, sysconf};
@@ -15,7 +16,7 @@ use super::tree::Snapshot;
 use super::{Processes, dirs};
 use crate::backend::BackendError;
 use crate::backend::usage::{self, Usage};
-use crate::port::one_line;
+use crate::port::{one_line, process};
 use crate::state::Instance;
 use crate::users;
 
@@ -61,7 +62,7 @@ impl Processes {
                         .iter()
                         .sum();
                     sum.busy += machine.time(ticks);
-                    sum.memory += stat.number(24).saturating_mul(machine.page);
+                    sum.memory += stat.pages(id).saturating_mul(machine.page);
                     sum.tasks += stat.number(20);
                     let io = io(id);
                     sum.read += io.get("read_bytes").copied().unwrap_or(0);
@@ -145,11 +146,24 @@ impl Machine {
 impl Stat {
     /// Of exactly this process; a later one with its pid is another one.
     fn of(id: ProcessId) -> Option<Self> {
-        let text = fs::read(format!("/proc/{}/stat", id.pid)).ok()?;
+        let stat = Self::read(format!("/proc/{}", id.pid).as_ref())?;
+        (stat.number(22) == id.start_time).then_some(stat)
+    }
+
+    fn read(directory: &Path) -> Option<Self> {
+        let text = fs::read(directory.join("stat")).ok()?;
         let end = text.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(text.get(end + 2..)?).ok()?;
-        let stat = Self(rest.split_whitespace().map(str::to_owned).collect());
-        (stat.number(22) == id.start_time).then_some(stat)
+        Some(Self(rest.split_whitespace().map(str::to_owned).collect()))
+    }
+
+    /// Of memory that is resident. A first thread that has ended has let go of what the others still have.
+    fn pages(&self, id: ProcessId) -> u64 {
+        if self.0.first().is_none_or(|state| state != "Z") {
+            return self.number(24);
+        }
+        let living = process::living_thread(id.pid).and_then(|thread| Self::read(&thread));
+        living.map_or(0, |stat| stat.number(24))
     }
 
     fn number(&self, field: usize) -> u64 {
@@ -235,7 +249,13 @@ fn time(seconds: u64) -> String {
 }
 
 fn command(pid: u32) -> String {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let read = |directory: &Path| fs::read(directory.join("cmdline")).unwrap_or_default();
+    let mut line = read(format!("/proc/{pid}").as_ref());
+    if line.is_empty()
+        && let Some(thread) = process::living_thread(pid)
+    {
+        line = read(&thread);
+    }
     let line = String::from_utf8_lossy(&line)
         .trim_end_matches('\0')
         .replace('\0', " ");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use crate::backend::process::run::{ProcessId, Stat, send};
+use crate::port::process::children;
 
 /// How long the supervisor may be at this at a time: others wait for it.
 const BUDGET: Duration = Duration::from_millis(50);
@@ -20,26 +21,26 @@ pub(super) fn chase(parents: &[u32], is_of_run: impl Fn(u32) -> bool) {
     let begun = Instant::now();
     let mut killed: Vec<ProcessId> = Vec::new();
     // Within this time no pid comes round again.
-    let mut strangers: BTreeSet<i32> = BTreeSet::new();
+    let mut strangers: BTreeSet<u32> = BTreeSet::new();
     let mut last = begun;
     while begun.elapsed() < BUDGET && last.elapsed() < CALM {
         for parent in parents {
             for pid in children(*parent) {
-                let Some(number) = Pid::from_raw(pid).filter(|_| !strangers.contains(&pid)) else {
+                let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+                let Some(number) = number.filter(|_| !strangers.contains(&pid)) else {
                     continue;
                 };
                 let Ok(fd) = pidfd_open(number, PidfdFlags::empty()) else {
                     continue;
                 };
                 // Looked at after it was tied down: it is this one whose parent that is, or it has ended.
-                let number = pid.unsigned_abs();
-                let Some(stat) = Stat::read(number).filter(|stat| stat.parent == *parent) else {
+                let Some(stat) = Stat::read(pid).filter(|stat| stat.parent == *parent) else {
                     continue;
                 };
                 if killed.contains(&stat.id) || stat.dead {
                     continue;
                 }
-                if !is_of_run(number) {
+                if !is_of_run(pid) {
                     strangers.insert(pid);
                     continue;
                 }
@@ -52,11 +53,23 @@ pub(super) fn chase(parents: &[u32], is_of_run: impl Fn(u32) -> bool) {
     }
 }
 
-/// The pids that the kernel lists as children (`proc_pid_children(5)`); none where it does not.
-fn children(pid: u32) -> Vec<i32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let text = text.unwrap_or_default();
-    text.split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_child_of_any_thread_is_found() {
+        let child = std::thread::spawn(|| {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("20").spawn().unwrap()
+        });
+        // The thread has ended by then, and its children are those of another one; this one is not the first, either.
+        let mut child = child.join().unwrap();
+        chase(&[std::process::id()], |pid| pid == child.id());
+        let status = child.wait().unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(9)
+        );
+    }
 }
