@@ -169,7 +169,8 @@ fn tokens(pattern: &str) -> Option<Vec<Token>> {
     let mut tokens = Vec::new();
     let mut rest = pattern;
     while let Some(c) = rest.chars().next() {
-        let starts = tokens.is_empty() || tokens.last() == Some(&Token::Char('/'));
+        let slashes = [Token::Char('/'), Token::Directories];
+        let starts = tokens.last().is_none_or(|last| slashes.contains(last));
         let after = rest.trim_start_matches('*');
         if rest.len() - after.len() > 1 && starts {
             // Directories only where it stands alone between slashes.
@@ -234,6 +235,8 @@ fn class(text: &str) -> Option<(Token, &str)> {
             && !after.starts_with(']')
         {
             (high, rest) = member(after)?;
+            // The low end counts by itself, also where the range is empty.
+            ranges.push((low, low));
         }
         ranges.push((low, high));
     }
@@ -274,6 +277,9 @@ mod tests {
 
     /// Files, each with its directory and its text; then paths, which of them end in a slash are directories.
     type Case<'a> = (&'a [(&'a str, &'a str)], &'a str);
+
+    /// Of made-up files; a few milliseconds each.
+    const ROUNDS: usize = 200;
 
     const CASES: &[Case<'_>] = &[
         (
@@ -340,6 +346,10 @@ mod tests {
         (&[("", "**/\n")], "a a/ a/b"),
         (&[("", "a/*\n*/b\n")], "a/x a/x/y b c/b c/d/b"),
         (&[("", "?x\na?b\n")], "ax x/ax a/b axb é éx"),
+        (
+            &[("", "[a-?]x\n**/**/b\n**/***/[!c]y\n")],
+            "ax ?x bx b c/b c/d/b ay d/ay cy",
+        ),
         // Blanks, escapes and what is no pattern.
         (
             &[("", "a  \nb\\ \nc\\  \n\\#d\n\\!e\n f\n!\n/\n\\\ng\\\n#h\n")],
@@ -438,6 +448,129 @@ mod tests {
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         assert!(count > 150, "{count}");
+    }
+
+    /// Made-up files, the same ones each time (a linear congruential generator).
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, count: usize) -> usize {
+            let next = self.0.wrapping_mul(6_364_136_223_846_793_005);
+            self.0 = next.wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(self.0 >> 33).unwrap() % count
+        }
+
+        fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+            all[self.below(all.len())]
+        }
+
+        fn text(&mut self) -> String {
+            let parts = [
+                "a",
+                "b",
+                "ab",
+                "c",
+                "a.c",
+                "*",
+                "*",
+                "**",
+                "/",
+                "/",
+                "/",
+                "?",
+                "[ab]",
+                "[!a]",
+                "[^b-z]",
+                "\\a",
+                "\\*",
+                "[",
+                "]",
+                "[a",
+                "a ",
+                "\\ ",
+                ".",
+                "[[:alpha:]]",
+                "[a-",
+                "[]-a]",
+                "***",
+                "[/]",
+            ];
+            let mut text = String::new();
+            for _ in 0..=self.below(4) {
+                text += self.of(&["", "", "", "!", "/", "**/", "!/"]);
+                for _ in 0..=self.below(4) {
+                    text += self.of(&parts);
+                }
+                text += self.of(&["", "", "/", "/**", " ", "\t", "\r"]);
+                text.push('\n');
+            }
+            text
+        }
+    }
+
+    #[test]
+    fn git_says_the_same_of_files_made_up() {
+        let root = tempfile::tempdir().unwrap();
+        let git = |arguments: &[&str]| {
+            let mut command = Command::new("git");
+            command
+                .args(arguments)
+                .current_dir(root.path())
+                .env_clear()
+                .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+                .env("HOME", root.path())
+                .env("GIT_CONFIG_NOSYSTEM", "1")
+                .stderr(Stdio::null());
+            command
+        };
+        if !git(&["init", "-q", "."])
+            .status()
+            .is_ok_and(|ended| ended.success())
+        {
+            println!("skipped: there is no git to compare with");
+            return;
+        }
+        let mut paths = Vec::new();
+        for top in ["a", "b", "ab", "c"] {
+            for middle in ["a", "b", "a.c"] {
+                fs::create_dir_all(root.path().join(top).join(middle).join("b")).unwrap();
+                paths.push(format!("{top}/{middle}/"));
+                paths.push(format!("{top}/{middle}/b/"));
+                for file in ["a ", "c", "*", "[a", "é"] {
+                    let file = format!("{top}/{middle}/{file}");
+                    fs::write(root.path().join(&file), "").unwrap();
+                    paths.push(file);
+                }
+            }
+            paths.push(format!("{top}/"));
+        }
+        let asked = root.path().join("asked");
+        let lines = paths
+            .iter()
+            .map(|path| format!("{}\0", path.trim_end_matches('/')));
+        fs::write(&asked, lines.collect::<String>()).unwrap();
+        let mut dice = Dice(1);
+        let mut wrong = Vec::new();
+        for _ in 0..ROUNDS {
+            let (above, below) = (dice.text(), dice.text());
+            fs::write(root.path().join(".gitignore"), &above).unwrap();
+            fs::write(root.path().join("a/.gitignore"), &below).unwrap();
+            let output = git(&["check-ignore", "-z", "--no-index", "--stdin"])
+                .stdin(fs::File::open(&asked).unwrap())
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            let said: std::collections::BTreeSet<&str> = said.split('\0').collect();
+            let files = [("", above.as_str()), ("a", below.as_str())];
+            for path in &paths {
+                let expected = said.contains(path.trim_end_matches('/'));
+                if wharf_says(&(&files, ""), path) != expected {
+                    wrong.push(format!("{files:?}: {path:?}: git says {expected}"));
+                    break;
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}: {}", wrong.len(), wrong.join("\n"));
     }
 
     #[test]

@@ -150,6 +150,62 @@ fn what_git_ignores_does_not_restart_a_process() {
 }
 
 #[test]
+fn ignore_files_that_change_count_from_then_on() {
+    let sandbox = Sandbox::new();
+    for (name, text) in [
+        (".git/config", ""),
+        (".git/info/exclude", ""),
+        (".gitignore", "*.log\n"),
+        (".dockerignore", "docs\n"),
+        ("../config/git/ignore", "*.mine\n"),
+        ("app/src/a", ""),
+        ("app/gen/x", ""),
+        ("app/docs/x", ""),
+    ] {
+        sandbox.write(name, text);
+    }
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    x-wharf: {process: {command: [sh, -c, 'echo x >> runs; echo run $$(wc -l < runs); exec sleep 600']}}\n    \
+         develop: {watch: [{action: restart, path: ./app/src}, {action: restart, path: ./app/docs}, {action: restart, path: ./app/gen}]}\n",
+    );
+    let up = sandbox.spawn(&["up", "--watch"]);
+    up.wait_for_line("run 1");
+    up.wait_for_line("watch: on");
+    // Which file is written with which text; then what counts no more, and what does.
+    let steps = [
+        (".gitignore", "*.log\n", "a.mine", "a"),
+        (".gitignore", "*.tmp\n", "a.tmp", "a.log"),
+        ("app/src/.gitignore", "*.new\n", "b.new", "a"),
+        (".git/info/exclude", "*.mess\n", "c.mess", "a"),
+        ("../config/git/ignore", "*.other\n", "d.other", "d.mine"),
+        (".dockerignore", "app/src/docs\n", "docs", "a"),
+    ];
+    let mut run = 1;
+    for (file, text, ignored, counted) in steps {
+        sandbox.write(file, text);
+        if file.starts_with("app/src") {
+            // It is itself below what is watched.
+            run += 1;
+            up.wait_for_line(&format!("run {run}"));
+        }
+        sandbox.write(&format!("app/src/{ignored}"), "x");
+        sandbox.write(&format!("app/src/{counted}"), &run.to_string());
+        run += 1;
+        up.wait_for_line(&format!("run {run}"));
+        // Alone, it would be a batch of its own.
+        sandbox.write(&format!("app/src/{ignored}"), "y");
+    }
+    up.signal(Signal::INT);
+    let finished = up.wait().expect(130);
+    assert_eq!(
+        finished.stderr.matches("a: restarting").count(),
+        run - 1,
+        "{finished}"
+    );
+}
+
+#[test]
 fn a_key_switches_watching_on_and_off() {
     let sandbox = Sandbox::new();
     process(&sandbox);

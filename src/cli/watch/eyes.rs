@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -24,7 +25,9 @@ const LONGEST: Duration = Duration::from_secs(2);
 
 /// Collects changes.
 pub(super) struct Eyes<'a> {
-    rules: &'a [Rule],
+    rules: RefCell<Rc<Vec<Rule>>>,
+    /// The rules as their ignore files have them by now; none where those cannot be read, which is told.
+    read_again: Box<dyn Fn() -> Option<Rc<Vec<Rule>>> + 'a>,
     queue: Queue,
     began: Instant,
     seen: RefCell<Seen>,
@@ -41,9 +44,14 @@ struct Seen {
 }
 
 impl<'a> Eyes<'a> {
-    pub(super) fn new(files: Files, rules: &'a [Rule]) -> Self {
+    pub(super) fn new(
+        files: Files,
+        rules: Rc<Vec<Rule>>,
+        read_again: impl Fn() -> Option<Rc<Vec<Rule>>> + 'a,
+    ) -> Self {
         Self {
-            rules,
+            rules: RefCell::new(rules),
+            read_again: Box::new(read_again),
             queue: files.queue(),
             began: Instant::now(),
             seen: RefCell::new(Seen {
@@ -54,6 +62,11 @@ impl<'a> Eyes<'a> {
             }),
             more: Notify::new(),
         }
+    }
+
+    /// The rules that count now.
+    pub(super) fn rules(&self) -> Rc<Vec<Rule>> {
+        Rc::clone(&self.rules.borrow())
     }
 
     /// Collects what changes, until that fails.
@@ -70,7 +83,13 @@ impl<'a> Eyes<'a> {
     fn collect(&self) -> Result<()> {
         let seen = &mut *self.seen.borrow_mut();
         let now = self.began.elapsed();
-        let found = seen.files.changed(self.rules).map_err(unwatchable)?;
+        let found = seen.files.changed(&self.rules()).map_err(unwatchable)?;
+        if seen.files.take_stale()
+            && let Some(rules) = (self.read_again)()
+        {
+            seen.files.follow(&rules).map_err(unwatchable)?;
+            self.rules.replace(rules);
+        }
         if let Some(meanwhile) = &mut seen.meanwhile {
             for (path, told) in found {
                 note(meanwhile, path, told);
@@ -105,8 +124,9 @@ impl<'a> Eyes<'a> {
         self.collect()?;
         let seen = &mut *self.seen.borrow_mut();
         let meanwhile = touched(seen.meanwhile.take().unwrap_or_default());
+        let rules = self.rules();
         let rebuilds = |path: &Path| {
-            self.rules.iter().any(|rule| {
+            rules.iter().any(|rule| {
                 rule.service == service
                     && rule.trigger.reaction == Reaction::Rebuild
                     && rule.counts(path, false)
@@ -122,7 +142,7 @@ impl<'a> Eyes<'a> {
                     && rule.trigger.reaction.renews()
                     && rule.counts(path, change.is_directory)
             };
-            for rule in self.rules.iter().filter(follows) {
+            for rule in rules.iter().filter(follows) {
                 resting.entry(&rule.service).or_insert(path.display());
             }
         }

@@ -43,7 +43,7 @@ impl Hands<'_> {
 
     /// Brings containers up to date whose triggers ask for it.
     pub(super) async fn first_sync(&self) -> Result<()> {
-        for rule in &self.watch.triggers.rules {
+        for rule in self.eyes.rules().iter() {
             let is_container = self.watch.placement.of(&rule.service) == BackendKind::Container;
             if !(rule.trigger.initial_sync && rule.trigger.reaction.syncs() && is_container) {
                 continue;

@@ -5,12 +5,14 @@
 //! when the next batch comes.
 
 mod eyes;
+mod git;
 mod hands;
 mod reins;
 mod triggers;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -183,8 +185,20 @@ pub(super) async fn run(
     let mut context = context.clone();
     // Nobody sits at a question while files change.
     context.ui.unattended = true;
-    let rules = &watch.triggers.rules;
-    let eyes = Eyes::new(Files::watch(rules).map_err(unwatchable)?, rules);
+    let triggers = watch.triggers;
+    let files = Files::watch(&triggers.rules, triggers.sources()).map_err(unwatchable)?;
+    // Starting took its time.
+    let rules = triggers.read_again()?;
+    let ui = context.ui;
+    let eyes = Eyes::new(files, Rc::clone(&rules), move || {
+        match triggers.read_again() {
+            Ok(rules) => Some(rules),
+            Err(error) => {
+                ui.warn(format!("the ignore files are not read again: {error}"));
+                None
+            }
+        }
+    });
     let hands = Hands {
         context: &context,
         backends,
@@ -201,7 +215,7 @@ pub(super) async fn run(
         return Ok(());
     }
     let mut paths: Vec<String> = Vec::new();
-    for rule in rules {
+    for rule in rules.iter() {
         let path = rule.trigger.path.display().to_string();
         if !paths.contains(&path) {
             paths.push(path);
@@ -217,7 +231,7 @@ pub(super) async fn run(
                 answering = None;
                 let acted = tokio::select! {
                     biased;
-                    acted = hands.act(work(rules, &paths)) => acted,
+                    acted = hands.act(work(&eyes.rules(), &paths)) => acted,
                     // What changes meanwhile would be more than the system keeps.
                     error = eyes.look() => return Err(error),
                 };

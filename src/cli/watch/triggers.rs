@@ -1,25 +1,56 @@
 //! The triggers of a project's services → what is to be watched, and for what there is nothing to do.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
+use super::git;
 use crate::cli::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::plan::placement::Placement;
+use crate::project::Env;
 use crate::project::model::{BuildContext, MountKind, Project, Reaction, Service, Trigger};
 use crate::state::BackendKind;
+use crate::watch::files::Sources;
 use crate::watch::rules::{IgnoreFile, Rule, Syntax};
 
 /// What the selected services are to be watched for.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Triggers {
     /// The triggers that have something to do, with their patterns read.
-    pub(super) rules: Vec<Rule>,
+    pub(super) rules: Rc<Vec<Rule>>,
+    /// The same, and where their patterns come from.
+    watched: Vec<Watched>,
+    /// The users' own files, by the top of the repository: Git is asked when watching begins, and once.
+    users: OnceCell<BTreeMap<PathBuf, PathBuf>>,
+    env: Env,
     /// The paths of services that read the files themselves.
     read: BTreeMap<String, Vec<PathBuf>>,
     /// Whether some are left out because a mount shows the files.
     is_shown: bool,
+}
+
+/// A trigger that has something to do, and the ignore files that count for it, there or not.
+#[derive(Debug)]
+struct Watched {
+    service: String,
+    trigger: Trigger,
+    /// Of these, the first that is there.
+    of_docker: Vec<Place>,
+    /// Of these, all, from the top down; none for a container.
+    of_git: Vec<Place>,
+    /// The top of the repository that it is in.
+    repository: Option<PathBuf>,
+}
+
+/// Where an ignore file may be.
+#[derive(Clone, Debug)]
+struct Place {
+    /// The directory that its patterns are relative to.
+    root: PathBuf,
+    file: PathBuf,
 }
 
 impl Triggers {
@@ -33,14 +64,17 @@ impl Triggers {
         placement: &Placement,
         services: &[String],
     ) -> Result<Self> {
-        let mut triggers = Self::default();
+        let mut triggers = Self {
+            env: context.env.clone(),
+            ..Self::default()
+        };
         for service in project.services.values() {
             if !services.is_empty() && !services.contains(&service.name) || service.watch.is_empty()
             {
                 continue;
             }
             let backend = placement.of(&service.name);
-            let of_docker = ignore_files(service, backend, &project.directory);
+            let of_docker = of_docker(service, backend, &project.directory);
             for trigger in &service.watch {
                 match use_of(service, backend, trigger)? {
                     Use::Follows => {}
@@ -58,23 +92,74 @@ impl Triggers {
                         continue;
                     }
                 }
-                let mut ignore_files = of_docker.clone();
-                if backend == BackendKind::Process {
-                    ignore_files.extend(git_files(&project.directory, &trigger.path));
-                }
-                let mut rule =
-                    Rule::new(&service.name, trigger, &ignore_files).map_err(|error| {
-                        Error::new(Kind::Invalid, error)
-                            .detail(format!("watching service `{}`", service.name))
-                            .hint("patterns are those of .dockerignore")
-                    })?;
-                if backend == BackendKind::Process {
-                    add_git_files(&mut rule);
-                }
-                triggers.rules.push(rule);
+                let is_process = backend == BackendKind::Process;
+                let ancestors = trigger.path.ancestors();
+                let repository = ancestors
+                    .filter(|_| is_process)
+                    .find(|above| above.join(".git").exists())
+                    .map(Path::to_owned);
+                let of_git = if is_process {
+                    of_git(repository.as_deref(), &project.directory, &trigger.path)
+                } else {
+                    Vec::new()
+                };
+                triggers.watched.push(Watched {
+                    service: service.name.clone(),
+                    trigger: trigger.clone(),
+                    of_docker: of_docker.clone(),
+                    of_git,
+                    repository,
+                });
             }
         }
+        let rules: Result<Vec<Rule>> = triggers.watched.iter().map(|it| it.rule(None)).collect();
+        triggers.rules = Rc::new(rules?);
         Ok(triggers)
+    }
+
+    /// The same rules with their patterns as they are by now.
+    ///
+    /// # Errors
+    /// A pattern that is none.
+    pub(super) fn read_again(&self) -> Result<Rc<Vec<Rule>>> {
+        let rule = |watched: &Watched| watched.rule(self.users_file(watched));
+        let rules: Result<Vec<Rule>> = self.watched.iter().map(rule).collect();
+        Ok(Rc::new(rules?))
+    }
+
+    fn users_file(&self, watched: &Watched) -> Option<Place> {
+        let ask = || {
+            let tops: BTreeSet<&PathBuf> = self
+                .watched
+                .iter()
+                .filter_map(|each| each.repository.as_ref())
+                .collect();
+            tops.into_iter()
+                .filter_map(|top| Some((top.clone(), git::excludes_file(&self.env, top)?)))
+                .collect()
+        };
+        let root = watched.repository.as_ref()?;
+        let file = self.users.get_or_init(ask).get(root)?;
+        Some(Place {
+            root: root.clone(),
+            file: file.clone(),
+        })
+    }
+
+    /// Where their patterns come from.
+    pub(super) fn sources(&self) -> Sources {
+        let watched = self.watched.iter();
+        let places = watched.flat_map(|watched| {
+            let known = watched.of_docker.iter().chain(&watched.of_git).cloned();
+            known.chain(self.users_file(watched))
+        });
+        let by_git = self.watched.iter().filter(|each| !each.of_git.is_empty());
+        Sources {
+            files: places.map(|place| place.file).collect(),
+            by_git: by_git
+                .map(|each| each.trigger.path.clone())
+                .collect::<BTreeSet<_>>(),
+        }
     }
 
     /// Fails where no selected service has a trigger.
@@ -145,37 +230,71 @@ fn use_of(service: &Service, backend: BackendKind, trigger: &Trigger) -> Result<
     }
 }
 
-/// The ignore files of a service's build; those of the project's directory where nothing is built.
-fn ignore_files(service: &Service, backend: BackendKind, directory: &Path) -> Vec<IgnoreFile> {
-    let of_build = ignore_file(service);
-    let here = || read(Syntax::Docker, directory, ".dockerignore");
-    match backend {
-        BackendKind::Container => of_build.into_iter().collect(),
-        BackendKind::Process => of_build.or_else(here).into_iter().collect(),
+impl Watched {
+    /// With the patterns of a file of the user's, which come before all others of Git's.
+    fn rule(&self, users: Option<Place>) -> Result<Rule> {
+        let of_docker = self.of_docker.iter();
+        let mut files: Vec<IgnoreFile> = of_docker
+            .filter_map(|place| place.read(Syntax::Docker))
+            .take(1)
+            .collect();
+        let of_git = users.iter().chain(&self.of_git);
+        files.extend(of_git.filter_map(|place| place.read(Syntax::Git)));
+        let mut rule = Rule::new(&self.service, &self.trigger, &files).map_err(|error| {
+            Error::new(Kind::Invalid, error)
+                .detail(format!("watching service `{}`", self.service))
+                .hint("patterns are those of .dockerignore")
+        })?;
+        if !self.of_git.is_empty() {
+            add_git_files(&mut rule);
+        }
+        Ok(rule)
     }
 }
 
-fn read(syntax: Syntax, root: &Path, name: &str) -> Option<IgnoreFile> {
-    let text = fs::read(root.join(name)).ok()?;
-    Some(IgnoreFile {
-        syntax,
-        root: root.to_owned(),
-        text: String::from_utf8_lossy(&text).into_owned(),
-    })
+impl Place {
+    fn new(root: &Path, name: &str) -> Self {
+        Self {
+            root: root.to_owned(),
+            file: root.join(name),
+        }
+    }
+
+    fn read(&self, syntax: Syntax) -> Option<IgnoreFile> {
+        let text = fs::read(&self.file).ok()?;
+        Some(IgnoreFile {
+            syntax,
+            root: self.root.clone(),
+            text: String::from_utf8_lossy(&text).into_owned(),
+        })
+    }
 }
 
-/// Git's files above a path, from the top down: a process runs from the working copy, where what is built lies beside
-/// what it is built from. Without a repository, the project's directory is the top.
-fn git_files(directory: &Path, path: &Path) -> Vec<IgnoreFile> {
-    let repository = path.ancestors().find(|above| above.join(".git").exists());
+/// Where the ignore file of a service's build may be; that of the project's directory where nothing is built.
+fn of_docker(service: &Service, backend: BackendKind, directory: &Path) -> Vec<Place> {
+    let mut places = of_build(service);
+    if backend == BackendKind::Process {
+        places.push(Place::new(directory, ".dockerignore"));
+    }
+    places
+}
+
+/// Where Git's files above a path may be, from the top down: a process runs from the working copy, where what is built
+/// lies beside what it is built from. Without a repository, the project's directory is the top.
+fn of_git(repository: Option<&Path>, directory: &Path, path: &Path) -> Vec<Place> {
     let top = repository.unwrap_or(directory);
     let above = path.ancestors().take_while(|above| above.starts_with(top));
-    let mut files: Vec<IgnoreFile> = above
-        .filter_map(|above| read(Syntax::Git, above, ".gitignore"))
-        .collect();
-    files.extend(read(Syntax::Git, top, ".git/info/exclude"));
-    files.reverse();
-    files
+    let mut places: Vec<Place> = above.map(|above| Place::new(above, ".gitignore")).collect();
+    places.extend(repository.map(|top| Place {
+        root: top.to_owned(),
+        file: git::exclude(top),
+    }));
+    if places.is_empty() {
+        // Outside the project, too, those below the path count.
+        places.push(Place::new(path, ".gitignore"));
+    }
+    places.reverse();
+    places
 }
 
 /// Adds Git's files below the path of a rule, as far as they can matter.
@@ -192,7 +311,7 @@ fn add_git_files(rule: &mut Rule) {
                 below.push(path);
             } else if entry.file_name() == ".gitignore"
                 && directory != rule.trigger.path
-                && let Some(file) = read(Syntax::Git, &directory, ".gitignore")
+                && let Some(file) = Place::new(&directory, ".gitignore").read(Syntax::Git)
             {
                 rule.add_git(&directory, &file.text);
             }
@@ -201,13 +320,17 @@ fn add_git_files(rule: &mut Rule) {
     }
 }
 
-/// The ignore file of a service's build: the Dockerfile's own, else the context's.
-fn ignore_file(service: &Service) -> Option<IgnoreFile> {
-    let build = service.build.as_ref()?;
+/// Where the ignore file of a service's build may be: the Dockerfile's own, else the context's.
+fn of_build(service: &Service) -> Vec<Place> {
+    let Some(build) = &service.build else {
+        return Vec::new();
+    };
     let BuildContext::Directory(root) = &build.context else {
-        return None;
+        return Vec::new();
     };
     let dockerfile = build.dockerfile.as_deref().unwrap_or("Dockerfile");
     let own = format!("{dockerfile}.dockerignore");
-    read(Syntax::Docker, root, &own).or_else(|| read(Syntax::Docker, root, ".dockerignore"))
+    [&own, ".dockerignore"]
+        .map(|name| Place::new(root, name))
+        .into()
 }

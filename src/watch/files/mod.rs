@@ -52,9 +52,32 @@ pub fn note(found: &mut Found, path: PathBuf, told: Told) {
     all.is_directory = told.is_directory;
 }
 
+/// Where the patterns of rules come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// Ignore files, there or not.
+    pub files: BTreeSet<PathBuf>,
+    /// Paths below which each `.gitignore` counts.
+    pub by_git: BTreeSet<PathBuf>,
+}
+
+impl Sources {
+    fn has(&self, path: &Path) -> bool {
+        self.files.contains(path)
+            || path.file_name().is_some_and(|name| name == ".gitignore") && self.is_below(path)
+    }
+
+    fn is_below(&self, path: &Path) -> bool {
+        self.by_git.iter().any(|root| path.starts_with(root))
+    }
+}
+
 /// The directories below the paths of some rules.
 #[derive(Debug)]
 pub struct Files {
+    sources: Sources,
+    /// Something happened at a source.
+    is_stale: bool,
     inotify: Inotify,
     stamps: Stamps,
     /// For each rule, the names that decide where its path leads.
@@ -66,8 +89,10 @@ impl Files {
     ///
     /// # Errors
     /// A directory that cannot be watched.
-    pub fn watch(rules: &[Rule]) -> Result<Self, WatchError> {
+    pub fn watch(rules: &[Rule], sources: Sources) -> Result<Self, WatchError> {
         let mut files = Self {
+            sources,
+            is_stale: false,
             inotify: Inotify::new().map_err(|error| failed(Path::new("/"), error))?,
             stamps: Stamps::new(),
             ways: vec![BTreeSet::new(); rules.len()],
@@ -79,6 +104,19 @@ impl Files {
     /// How many directories are watched.
     pub fn directories(&self) -> usize {
         self.inotify.len()
+    }
+
+    /// Whether the patterns of the rules may have changed since this was asked last.
+    pub fn take_stale(&mut self) -> bool {
+        std::mem::take(&mut self.is_stale)
+    }
+
+    /// Goes on with other patterns: what they let in is watched from now on, and has not changed by that.
+    ///
+    /// # Errors
+    /// A directory that cannot be watched.
+    pub fn follow(&mut self, rules: &[Rule]) -> Result<(), WatchError> {
+        self.add_roots(rules, &mut Found::new())
     }
 
     /// To wait for changes.
@@ -120,7 +158,10 @@ impl Files {
             is_directory,
         } = happening;
         let is_new = match kind {
-            Kind::Lost => return self.add_roots(rules, found),
+            Kind::Lost => {
+                self.is_stale = true;
+                return self.add_roots(rules, found);
+            }
             Kind::Left | Kind::Gone => {
                 self.forget(&path);
                 false
@@ -132,6 +173,7 @@ impl Files {
             }
             Kind::Changed | Kind::Closed => false,
         };
+        self.is_stale |= self.sources.has(&path);
         match fs::symlink_metadata(&path) {
             Ok(data) if data.is_dir() => {
                 // The entries of one that is not new tell by themselves.
@@ -226,6 +268,12 @@ impl Files {
         for index in 0..rules.len() {
             self.add_root(index, rules, found)?;
         }
+        let above: BTreeSet<PathBuf> = (self.sources.files.iter())
+            .filter_map(|file| Some(file.parent()?.to_owned()))
+            .collect();
+        for directory in above {
+            self.set(&directory)?;
+        }
         Ok(())
     }
 
@@ -287,6 +335,7 @@ impl Files {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     open.push(path);
                 } else {
+                    self.is_stale |= is_new && self.sources.has(&path);
                     let told = Told {
                         is_new,
                         is_directory: false,

@@ -39,7 +39,7 @@ async fn new_directories_moves_and_bursts_are_seen() {
     fs::create_dir_all(src.join("ignored")).unwrap();
     fs::create_dir_all(src.join(".git")).unwrap();
     let rules = rules(&src);
-    let mut files = Files::watch(&rules).unwrap();
+    let mut files = Files::watch(&rules, Sources::default()).unwrap();
     assert_eq!(files.directories(), 2, "the path and the one above it");
 
     // A burst in directories that did not exist.
@@ -82,7 +82,7 @@ async fn the_path_itself_comes_and_goes() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("later/config.toml");
     let rules = rules(&path);
-    let mut files = Files::watch(&rules).unwrap();
+    let mut files = Files::watch(&rules, Sources::default()).unwrap();
     for _ in 0..2 {
         fs::create_dir(path.parent().unwrap()).unwrap();
         fs::write(&path, "x").unwrap();
@@ -113,7 +113,7 @@ async fn a_file_that_is_only_opened_for_writing_has_not_changed() {
         std::thread::yield_now();
     }
     let rules = rules(root.path());
-    let mut files = Files::watch(&rules).unwrap();
+    let mut files = Files::watch(&rules, Sources::default()).unwrap();
     let mut of = |change: &dyn Fn()| {
         change();
         files.changed(&rules).unwrap().contains_key(&path)
@@ -152,7 +152,7 @@ async fn what_is_written_through_a_mapping_first_is_seen() {
     let path = root.path().join("a");
     fs::write(&path, "one").unwrap();
     let rules = rules(root.path());
-    let mut files = Files::watch(&rules).unwrap();
+    let mut files = Files::watch(&rules, Sources::default()).unwrap();
     write_mapped(&path);
     assert!(files.changed(&rules).unwrap().contains_key(&path));
 }
@@ -178,7 +178,7 @@ async fn a_link_is_followed_wherever_it_leads() {
     let path = at("current");
     let inside = path.join("f");
     let rules = rules(&path);
-    let mut files = Files::watch(&rules).unwrap();
+    let mut files = Files::watch(&rules, Sources::default()).unwrap();
     let write = |name: &str| fs::write(at(name), "y").unwrap();
     assert!(tells(&mut files, &rules, &inside, || write("current/f")));
     assert!(tells(&mut files, &rules, &path, || point("rel/2")));
@@ -218,7 +218,7 @@ async fn a_file_behind_a_link_is_seen_where_it_is_written() {
     std::os::unix::fs::symlink("../common/env", at("app/.env")).unwrap();
     let path = at("app/.env");
     let rules = rules(&path);
-    let mut files = Files::watch(&rules).unwrap();
+    let mut files = Files::watch(&rules, Sources::default()).unwrap();
     let write = |name: &str| fs::write(at(name), "y").unwrap();
     let opened = || drop(fs::OpenOptions::new().append(true).open(&path).unwrap());
     let mut told = |change: &dyn Fn()| tells(&mut files, &rules, &path, change);
@@ -257,7 +257,7 @@ async fn what_others_watch_has_not_changed_because_a_path_came() {
     let [of_src] = rules(&src);
     let [of_mark] = rules(&mark);
     let rules = [of_src, of_mark];
-    let mut files = Files::watch(&rules).unwrap();
+    let mut files = Files::watch(&rules, Sources::default()).unwrap();
     fs::write(&mark, "x").unwrap();
     let found = files.changed(&rules).unwrap();
     assert_eq!(found.into_keys().collect::<Vec<_>>(), [mark]);
@@ -271,7 +271,7 @@ async fn the_directory_of_the_path_comes_and_goes() {
     fs::create_dir(&above).unwrap();
     fs::write(&path, "x").unwrap();
     let rules = rules(&path);
-    let mut files = Files::watch(&rules).unwrap();
+    let mut files = Files::watch(&rules, Sources::default()).unwrap();
     for _ in 0..2 {
         let removed = || fs::remove_dir_all(&above).unwrap();
         assert!(tells(&mut files, &rules, &path, removed));
