@@ -18,11 +18,7 @@ const PIDS: &[&str] = &["--pid", "--fork", "--mount-proc", "--kill-child"];
 const TIMES: &[&str] = &["--time", "--boottime", "100000", "--fork"];
 
 fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        println!("skipped: namespaces need root");
-    }
-    is_root
+    rustix::process::geteuid().is_root()
 }
 
 /// Runs a script without control groups; their namespaces too, where there are some.
@@ -62,6 +58,7 @@ fn kill(sandbox: &Sandbox, victims: &[&str]) {
 #[test]
 fn what_runs_in_other_namespaces_is_left_alone_and_shown() {
     if !is_root() {
+        println!("skipped: namespaces need root");
         return;
     }
     for (namespaces, kind) in [(PIDS, "pid"), (TIMES, "time")] {
@@ -113,6 +110,7 @@ fn what_runs_in_other_namespaces_is_left_alone_and_shown() {
 #[test]
 fn a_supervisor_does_not_come_up_beside_what_runs_elsewhere() {
     if !is_root() {
+        println!("skipped: namespaces need root");
         return;
     }
     let sandbox = Sandbox::new();
@@ -139,6 +137,7 @@ fn a_supervisor_does_not_come_up_beside_what_runs_elsewhere() {
 #[test]
 fn what_ended_with_its_namespace_is_started_again_in_another() {
     if !is_root() {
+        println!("skipped: namespaces need root");
         return;
     }
     let sandbox = Sandbox::new();
