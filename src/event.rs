@@ -84,7 +84,15 @@ pub enum Event {
         service: String,
         /// The exit code, 128 + signal for a death by signal.
         code: i32,
+        /// Whether its restart policy starts it again.
+        restarts: bool,
     },
+}
+
+/// How the end of an instance is told, in the words of Docker Compose.
+pub fn end_in_words(name: &str, code: i32, restarts: bool) -> String {
+    let again = if restarts { " (restarting)" } else { "" };
+    format!("{name} exited with code {code}{again}")
 }
 
 /// The sending side; cheap to clone. A closed receiver is not an error: nobody is watching.

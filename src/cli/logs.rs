@@ -17,7 +17,7 @@ use crate::cli::context::{Context, Named};
 use crate::cli::events::happenings;
 use crate::cli::moment::moment_of;
 use crate::error::{Error, Result};
-use crate::event::{Event, Events};
+use crate::event::{Event, Events, end_in_words};
 use crate::state::{BackendKind, Instance};
 use crate::ui::logs::LogWriter;
 
@@ -238,11 +238,15 @@ impl Screen<'_> {
                 time,
                 line,
             } => self.writer.line(name, *stream, *time, line)?,
-            Event::Exited { name, code, .. } => {
+            Event::Exited {
+                name,
+                code,
+                restarts,
+                ..
+            } => {
                 let name = self.writer.short(name);
-                self.context
-                    .ui
-                    .status(format!("{name} exited with code {code}"));
+                let line = end_in_words(&name, *code, *restarts);
+                self.context.ui.status(line);
             }
             Event::Note(line) => self.context.ui.note(line),
             Event::Warning(line) => self.context.ui.warn(line),

@@ -119,7 +119,7 @@ fn what_has_become_roots_is_not_said_to_survive() {
     }
     let again = nobody("up -d").expect(1).expect_text(&told);
     assert!(!again.stderr.contains("wharf kill"), "{again}");
-    left.signal(rustix::process::Signal::KILL);
+    left.signal(Signal::KILL);
     left.wait_end();
     nobody("down").expect(0);
 }

@@ -104,6 +104,31 @@ fn up_ends_when_everything_ended() {
 }
 
 #[test]
+fn an_end_that_the_restart_policy_answers_is_told_as_such() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  bad:\n    deploy: {restart_policy: {condition: on-failure, max_attempts: 1, delay: 500ms}}\n    \
+         x-wharf: {process: {command: [sh, -c, 'echo up; exit 3']}}\n",
+    );
+    let up = sandbox.spawn(&["up"]);
+    up.wait_for_line("bad-1 exited with code 3 (restarting)");
+    let up = up.wait().expect(0);
+    let ends: Vec<&str> = up
+        .stdout
+        .lines()
+        .filter(|line| line.contains("exited"))
+        .collect();
+    assert_eq!(
+        ends,
+        [
+            "bad-1 exited with code 3 (restarting)",
+            "bad-1 exited with code 3"
+        ]
+    );
+}
+
+#[test]
 fn killing_wharf_itself_leaves_the_service_to_the_next_command() {
     let sandbox = Sandbox::new();
     family(&sandbox);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use wharf::backend::LogOptions;
+use wharf::backend::{Backend as _, LogOptions};
+use wharf::event::{Event, Events};
 use wharf::project::model::{Logging, Service};
 
 use crate::stage::{PROJECT, Stage, name, shell};
@@ -66,4 +67,50 @@ async fn a_follower_goes_on_across_files_and_restarts_of_the_supervisor() {
     }
     assert_eq!(stage.exit_code("web").await, 0);
     assert!(segments(&stage).len() > 5);
+}
+
+#[tokio::test]
+async fn a_follower_that_is_too_slow_says_that_lines_are_gone() {
+    let stage = Stage::new();
+    let script = "echo begin; while [ ! -e go ]; do sleep 0.01; done; \
+                  i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; echo end";
+    stage.up(limited(script, "4k", "3")).await.unwrap();
+    let instances = [stage.instance("web").await];
+    let options = LogOptions {
+        follow: true,
+        ..LogOptions::default()
+    };
+    let (events, mut receiver) = Events::channel();
+    let processes = stage.another();
+    let mut following = std::pin::pin!(processes.follow(&instances, &options, &events));
+    let mut told = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(event) = receiver.recv() => {
+                if told.is_empty() {
+                    // It reads nothing meanwhile.
+                    std::fs::write(stage.root.path().join("go"), "").unwrap();
+                    assert_eq!(stage.exit_code("web").await, 0);
+                }
+                told.push(event);
+            }
+            outcome = &mut following => break outcome.unwrap(),
+        }
+    }
+    while let Ok(event) = receiver.try_recv() {
+        told.push(event);
+    }
+    let is_warning = |event: &&Event| matches!(event, Event::Warning(_));
+    assert_eq!(told.iter().filter(is_warning).count(), 1);
+    let Some(Event::Warning(said)) = told.iter().find(is_warning) else {
+        unreachable!("counted above");
+    };
+    assert_eq!(
+        said,
+        "lines of stage-web-1 were rotated away before they could be shown"
+    );
+    // Where it stands: behind what was read before, in front of what is still there.
+    assert!(matches!(&told[0], Event::Log { line, .. } if line == b"begin"));
+    assert!(!matches!(&told[told.len() - 1], Event::Warning(_)));
 }

@@ -398,29 +398,30 @@ impl Following<'_> {
     /// Tells how a run ended; whether to go on reading at once.
     fn settle(&self, which: usize, outcome: &Outcome, one: &mut Progress) -> bool {
         let instance = &self.instances[which];
-        let tell = |code: i32| {
+        let tell = |code: i32, restarts: bool| {
             self.events.send(Event::Exited {
                 name: instance.name.clone(),
                 service: instance.service.clone(),
                 code,
+                restarts,
             });
         };
         match outcome {
             Outcome::Ended(code) => {
                 if one.lived {
-                    tell(*code);
+                    tell(*code, false);
                 }
                 one.ended = true;
                 one.lived = false;
                 false
             }
             Outcome::Restarting(code) => {
-                tell(*code);
+                tell(*code, true);
                 false
             }
             Outcome::RunsAgain(code) => {
                 if let Some(code) = code {
-                    tell(*code);
+                    tell(*code, true);
                 }
                 true
             }

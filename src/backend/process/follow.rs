@@ -129,7 +129,7 @@ impl Followed {
         let limit = usize::try_from(lines).unwrap_or(usize::MAX);
         let mut last = VecDeque::new();
         let mut keep = |line: Line| last_wanted(&mut last, line, limit, options);
-        while followed.portion(&mut keep)? {
+        while followed.portion(&mut keep, events)? {
             tokio::task::yield_now().await;
         }
         if !options.follow {
@@ -163,6 +163,7 @@ impl Followed {
                 name,
                 service: self.service.clone(),
                 code,
+                restarts: record.status == Status::Restarting,
             });
             self.told = Some(run.id.clone());
         }
@@ -172,17 +173,26 @@ impl Followed {
 
     async fn read(&mut self, options: &LogOptions, events: &Events) -> Result<(), BackendError> {
         let name = self.name.clone();
-        while self.portion(|line| tell(&name, line, options, events))? {
+        while self.portion(|line| tell(&name, line, options, events), events)? {
             // The receiver may run on this very thread; a long log must not pile up.
             tokio::task::yield_now().await;
         }
         Ok(())
     }
 
-    fn portion(&mut self, deliver: impl FnMut(Line)) -> Result<bool, BackendError> {
-        self.reader
-            .read(deliver)
-            .map_err(|error| unreadable(&self.dir, error))
+    fn portion(
+        &mut self,
+        deliver: impl FnMut(Line),
+        events: &Events,
+    ) -> Result<bool, BackendError> {
+        let more = self.reader.read(deliver);
+        if self.reader.take_gap() {
+            events.send(Event::Warning(format!(
+                "lines of {} were rotated away before they could be shown",
+                self.name
+            )));
+        }
+        more.map_err(|error| unreadable(&self.dir, error))
     }
 
     fn finish(&mut self, deliver: impl FnMut(Line)) -> Result<(), BackendError> {

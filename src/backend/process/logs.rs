@@ -44,9 +44,19 @@ struct Channel {
     begin: (u64, u64),
     /// What comes first is the rest of a line whose beginning is no longer there.
     skips: bool,
+    /// The log of the present segment was gone before it was opened.
+    lost: bool,
     /// The beginning of a line whose end has not arrived.
     partial: Vec<u8>,
     partial_time: i64,
+}
+
+/// What comes next of the index.
+enum Next {
+    Arrival(Arrival),
+    /// A segment that goes on after others which have not been read as a whole, and are gone.
+    Gap,
+    Nothing,
 }
 
 /// A reader of one instance's output.
@@ -57,6 +67,8 @@ pub struct Reader {
     segment: u64,
     /// Whether it is the first one read, or one after a gap.
     fresh: bool,
+    /// Whether there was a gap since somebody last asked.
+    gap: bool,
     index: Option<BufReader<File>>,
     /// The part of a record that was there at the last look.
     torn: Vec<u8>,
@@ -102,6 +114,7 @@ impl Reader {
             position: if begin.0 == segment { begin.1 } else { 0 },
             begin,
             skips: false,
+            lost: false,
             partial: Vec::new(),
             partial_time: 0,
         };
@@ -109,6 +122,7 @@ impl Reader {
             dir: dir.clone(),
             segment,
             fresh: true,
+            gap: false,
             index: None,
             torn: Vec::new(),
             channels: [
@@ -146,12 +160,14 @@ impl Reader {
                 None => return Ok(false),
             }
         };
-        self.fresh = next != self.segment + 1;
+        let is_unread = self.index.is_none() || self.channels.iter().any(|each| each.lost);
+        self.fresh = next != self.segment + 1 || is_unread;
         self.segment = next;
         self.index = None;
         self.torn.clear();
         for channel in &mut self.channels {
             channel.log = None;
+            channel.lost = false;
             channel.position = if channel.begin.0 == next {
                 channel.begin.1
             } else {
@@ -165,14 +181,24 @@ impl Reader {
         Ok(true)
     }
 
-    /// Delivers the lines that have been completed since the last call, at most about 256 KiB of them;
-    /// whether there may be more.
+    /// Whether rotation was faster than the reader since the last call, and lines are gone that were never delivered.
+    pub fn take_gap(&mut self) -> bool {
+        std::mem::take(&mut self.gap)
+    }
+
+    /// Delivers the lines that have been completed since the last call, at most about 256 KiB of them, and none
+    /// after a gap; whether there may be more.
     pub fn read(&mut self, mut deliver: impl FnMut(Line)) -> io::Result<bool> {
         self.reopen()?;
         let mut budget = PORTION;
         while budget > 0 {
-            let Some(arrival) = self.next_arrival()? else {
-                return Ok(false);
+            let arrival = match self.next_arrival()? {
+                Next::Arrival(arrival) => arrival,
+                Next::Gap => {
+                    self.gap = true;
+                    return Ok(true);
+                }
+                Next::Nothing => return Ok(false),
             };
             let (segment, fresh) = (self.segment, self.fresh);
             let Some(channel) = self
@@ -218,21 +244,24 @@ impl Reader {
         }
     }
 
-    fn next_arrival(&mut self) -> io::Result<Option<Arrival>> {
+    fn next_arrival(&mut self) -> io::Result<Next> {
         loop {
             if let Some(arrival) = self.record()? {
-                return Ok(Some(arrival));
+                return Ok(Next::Arrival(arrival));
             }
             // Once the next segment is there, nothing is added to this one: what had been added before is
             // read before going on.
             if !self.has_next()? {
-                return Ok(None);
+                return Ok(Next::Nothing);
             }
             if let Some(arrival) = self.record()? {
-                return Ok(Some(arrival));
+                return Ok(Next::Arrival(arrival));
             }
             if !self.advance()? {
-                return Ok(None);
+                return Ok(Next::Nothing);
+            }
+            if self.fresh {
+                return Ok(Next::Gap);
             }
         }
     }
@@ -282,7 +311,10 @@ impl Channel {
         let begin = self.position;
         let mut buffer = Vec::new();
         while self.position < end {
-            let Some(log) = &self.log else { break };
+            let Some(log) = &self.log else {
+                self.lost = true;
+                break;
+            };
             let size = usize::try_from((end - self.position).min(PORTION)).unwrap_or_default();
             buffer.resize(size, 0);
             let count = log.read_at(&mut buffer, self.position)?;
@@ -583,8 +615,30 @@ mod tests {
         write_segment(&dir, 3, true, "x\nc\n");
         std::fs::remove_file(dir.index(0)).unwrap();
         std::fs::remove_file(dir.log(Stdout, 0)).unwrap();
-        while reader.read(|line| found.push(seen(&line).2)).unwrap() {}
-        assert_eq!(found, ["a", "c"]);
+        let mut before = 0;
+        while reader.read(|line| found.push(seen(&line).2)).unwrap() {
+            assert!(reader.take_gap());
+            before = found.len();
+        }
+        // The gap is told where it is.
+        assert_eq!((found, before), (vec!["a".into(), "c".into()], 1));
+        assert!(!reader.take_gap());
+    }
+
+    #[test]
+    fn a_segment_that_goes_before_it_is_opened_is_a_gap() {
+        let (_root, dir) = place();
+        write_segment(&dir, 0, false, "a\nb");
+        write_segment(&dir, 1, true, "x\ny");
+        std::fs::remove_file(dir.log(Stdout, 1)).unwrap();
+        write_segment(&dir, 2, true, "z\nc\n");
+        let mut reader = Reader::open(&dir).unwrap();
+        let mut found = Vec::new();
+        let mut gaps = 0;
+        while reader.read(|line| found.push(seen(&line).2)).unwrap() {
+            gaps += u32::from(reader.take_gap());
+        }
+        assert_eq!((found, gaps), (vec!["a".into(), "c".into()], 1));
     }
 
     #[test]

@@ -112,8 +112,9 @@ impl Run<'_> {
                 name,
                 service,
                 code,
+                restarts,
             } => {
-                self.say_end(name, service, *code);
+                self.say_end(name, service, *code, *restarts);
                 if self.options.exit_code_from.as_ref() == Some(service) {
                     self.code = *code;
                     self.is_answered = true;

@@ -7,7 +7,7 @@ use super::{Abort, Followed, Foreground, Scene};
 use crate::backend::{Backend as _, LogOptions, Made};
 use crate::cli::carry_out::say_what_it_is;
 use crate::error::Result;
-use crate::event::{Event, Events, Stream};
+use crate::event::{Event, Events, Stream, end_in_words};
 use crate::execute;
 use crate::plan::step::{Action, StepId};
 use crate::state::{BackendKind, Instance};
@@ -38,12 +38,12 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Where Docker Compose says it: among the output.
-    pub(super) fn say_end(&self, name: &str, service: &str, code: i32) {
+    pub(super) fn say_end(&self, name: &str, service: &str, code: i32, restarts: bool) {
         let attach = self.options.attach.as_ref();
         if attach.is_none_or(|attach| attach.contains(service)) {
             let name = self.writer.short(name);
             let ui = self.scene.context.ui;
-            ui.data(format!("{name} exited with code {code}"));
+            ui.data(end_in_words(&name, code, restarts));
         }
     }
 
@@ -63,8 +63,9 @@ impl<'a> Run<'a> {
                 name,
                 service,
                 code,
+                restarts,
             } => {
-                self.say_end(name, service, *code);
+                self.say_end(name, service, *code, *restarts);
                 let counts = match &self.options.exit_code_from {
                     Some(wanted) => wanted == service,
                     None => self.code == 0,
