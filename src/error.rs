@@ -3,23 +3,18 @@
 //! The modules keep their own error types; here, at the boundary, it is decided what each means for
 //! the person and for the script that called.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::process::ExitCode;
 
 use crate::backend::BackendError;
 use crate::backend::process::refusal::Refusal;
-use crate::backend::process::run::Survivor;
+use crate::backend::process::remains;
 use crate::plan::placement::PlacementError;
 use crate::port::PortError;
 use crate::port::claim::Protocol;
 use crate::project::diagnostic::Diagnostic;
 use crate::project::{LoadError, LoadErrorKind};
-
-/// Of a process in uninterruptible sleep.
-const WAITS: &str =
-    "it waits for a device or a file system and ends once that answers; then: wharf down";
 
 /// What kind of failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,16 +262,7 @@ impl From<BackendError> for Error {
                 hints.push("`wharf up` names the holder and asks what to do".to_owned());
             }
             BackendError::Port(port) => return port_error(port, error.to_string()),
-            BackendError::Unkillable { left, .. } => {
-                if left.iter().any(|process| process.state == "D") {
-                    hints.push(WAITS.to_owned());
-                }
-                hints.extend(let_go(left));
-                hints.extend(end_by_root(left));
-                if left.iter().any(|process| process.refused.is_none()) {
-                    hints.push(look_at(left));
-                }
-            }
+            BackendError::Unkillable { left, .. } => hints.extend(remains::after_kill(left)),
             BackendError::Damaged { path, alive, .. } => {
                 let aside = set_aside(&path.to_string_lossy());
                 hints.push(match alive {
@@ -296,7 +282,7 @@ impl From<BackendError> for Error {
                 ..
             } => hints.push(way_there(project, host.as_deref(), *inside)),
             BackendError::Remains { left, group, .. } => {
-                hints.extend(remains(left, group.as_deref()));
+                hints.extend(remains::before_start(left, group.as_deref()));
             }
             BackendError::State { action, source } => {
                 if source.kind() == std::io::ErrorKind::InvalidData
@@ -472,60 +458,6 @@ fn project_state(action: &str) -> Option<String> {
     let (before, after) = path.split_once("/projects/")?;
     let name = after.split('/').next()?;
     Some(shell_words::quote(&format!("{before}/projects/{name}")).into_owned())
-}
-
-/// What to do about processes that are left of an instance's last run.
-fn remains(left: &[Survivor], group: Option<&std::path::Path>) -> Vec<String> {
-    if left.is_empty() {
-        return group
-            .map(|group| format!("echo 1 > {}/cgroup.kill", group.display()))
-            .into_iter()
-            .collect();
-    }
-    let traced = let_go(left);
-    if !traced.is_empty() {
-        return traced;
-    }
-    if left.iter().any(|process| process.state == "D") {
-        return vec![WAITS.to_owned(), look_at(left)];
-    }
-    // To kill what records a run would lose how it ended.
-    if left.iter().all(|process| process.name == "keeper") {
-        return vec![look_at(left)];
-    }
-    let ours = left.iter().filter(|process| process.refused.is_none());
-    let pids: Vec<String> = ours.map(|left| left.pid.to_string()).collect();
-    let ours =
-        (!pids.is_empty()).then(|| format!("to end what is left: kill -KILL {}", pids.join(" ")));
-    ours.into_iter().chain(end_by_root(left)).collect()
-}
-
-/// Ends those that have become another user's (`sudo`, a set-user-ID program): no signal of ours reaches them.
-fn end_by_root(left: &[Survivor]) -> Option<String> {
-    let refused = left.iter().filter(|process| process.refused.is_some());
-    let pids: Vec<String> = refused.map(|left| left.pid.to_string()).collect();
-    (!pids.is_empty()).then(|| format!("sudo kill -KILL {}", pids.join(" ")))
-}
-
-/// Ends those who trace what has ended or is stopped: then it goes by itself.
-fn let_go(left: &[Survivor]) -> Vec<String> {
-    let tracers: BTreeMap<u32, &str> = left
-        .iter()
-        .filter_map(|process| process.tracer.as_ref())
-        .map(|tracer| (tracer.pid, tracer.name.as_str()))
-        .collect();
-    // It may be stopped itself.
-    let hint = |(pid, name)| {
-        format!(
-            "kill {pid}; kill -CONT {pid}   # ends {name}, or detach it there; the rest goes by itself then"
-        )
-    };
-    tracers.into_iter().map(hint).collect()
-}
-
-fn look_at(left: &[Survivor]) -> String {
-    let pids: Vec<String> = left.iter().map(|left| left.pid.to_string()).collect();
-    format!("ps -o pid,stat,wchan,args -p {}", pids.join(","))
 }
 
 fn last_words(lines: &[String]) -> Vec<String> {

@@ -10,6 +10,7 @@ mod attributes;
 mod beginnings;
 mod carried;
 pub mod cgroup;
+mod channel;
 pub mod child;
 mod choices;
 mod client;

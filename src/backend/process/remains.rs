@@ -1,6 +1,7 @@
 //! What is alive of an instance's last run. While anything is, the instance is not over: it is neither started
 //! again nor forgotten. Looks; signals nobody.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::cgroup::Group;
@@ -10,6 +11,10 @@ use super::notes::Notes;
 use super::run::{ProcessId, Survivor};
 use super::tree::Snapshot;
 use crate::backend::BackendError;
+
+/// Of a process in uninterruptible sleep.
+const WAITS: &str =
+    "it waits for a device or a file system and ends once that answers; then: wharf down";
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -107,6 +112,74 @@ pub fn list(left: &[Survivor], group: Option<&Path>) -> String {
         Some(group) => format!("what is in {} cannot be seen from here", group.display()),
         None => "a process that cannot be seen from here".to_owned(),
     }
+}
+
+/// What to do about processes that could not be ended.
+pub fn after_kill(left: &[Survivor]) -> Vec<String> {
+    let mut hints = Vec::new();
+    if left.iter().any(|process| process.state == "D") {
+        hints.push(WAITS.to_owned());
+    }
+    hints.extend(let_go(left));
+    hints.extend(end_by_root(left));
+    if left.iter().any(|process| process.refused.is_none()) {
+        hints.push(look_at(left));
+    }
+    hints
+}
+
+/// What to do about processes of an instance's last run that are in the way of the next one.
+pub fn before_start(left: &[Survivor], group: Option<&Path>) -> Vec<String> {
+    if left.is_empty() {
+        return group
+            .map(|group| format!("echo 1 > {}/cgroup.kill", group.display()))
+            .into_iter()
+            .collect();
+    }
+    let traced = let_go(left);
+    if !traced.is_empty() {
+        return traced;
+    }
+    if left.iter().any(|process| process.state == "D") {
+        return vec![WAITS.to_owned(), look_at(left)];
+    }
+    // To kill what records a run would lose how it ended.
+    if left.iter().all(|process| process.name == "keeper") {
+        return vec![look_at(left)];
+    }
+    let ours = left.iter().filter(|process| process.refused.is_none());
+    let pids: Vec<String> = ours.map(|left| left.pid.to_string()).collect();
+    let ours =
+        (!pids.is_empty()).then(|| format!("to end what is left: kill -KILL {}", pids.join(" ")));
+    ours.into_iter().chain(end_by_root(left)).collect()
+}
+
+/// Ends those that have become another user's (`sudo`, a set-user-ID program): no signal of ours reaches them.
+fn end_by_root(left: &[Survivor]) -> Option<String> {
+    let refused = left.iter().filter(|process| process.refused.is_some());
+    let pids: Vec<String> = refused.map(|left| left.pid.to_string()).collect();
+    (!pids.is_empty()).then(|| format!("sudo kill -KILL {}", pids.join(" ")))
+}
+
+/// Ends those who trace what has ended or is stopped: then it goes by itself.
+fn let_go(left: &[Survivor]) -> Vec<String> {
+    let tracers: BTreeMap<u32, &str> = left
+        .iter()
+        .filter_map(|process| process.tracer.as_ref())
+        .map(|tracer| (tracer.pid, tracer.name.as_str()))
+        .collect();
+    // It may be stopped itself.
+    let hint = |(pid, name)| {
+        format!(
+            "kill {pid}; kill -CONT {pid}   # ends {name}, or detach it there; the rest goes by itself then"
+        )
+    };
+    tracers.into_iter().map(hint).collect()
+}
+
+fn look_at(left: &[Survivor]) -> String {
+    let pids: Vec<String> = left.iter().map(|left| left.pid.to_string()).collect();
+    format!("ps -o pid,stat,wchan,args -p {}", pids.join(","))
 }
 
 #[cfg(test)]
