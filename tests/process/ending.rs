@@ -147,6 +147,29 @@ async fn another_signal_goes_to_the_main_process_alone() {
 }
 
 #[tokio::test]
+async fn each_signal_of_a_user_is_told() {
+    let stage = Stage::new();
+    let script = "trap : USR1; echo up; while :; do sleep 0.05; done";
+    stage.up(shell("web", script)).await.unwrap();
+    stage.line("web", "up").await;
+    let another = stage.another();
+    let happenings = another.happenings("stage", None, true).await;
+    let mut happenings = happenings.unwrap().unwrap();
+    for signal in [10, 10, 9] {
+        let kill = stage.processes.kill("stage", "stage-web-1", signal);
+        kill.await.unwrap();
+    }
+    let mut told = Vec::new();
+    while told.last().is_none_or(|last| last != "die 137") {
+        let happening = happenings.next().await.unwrap();
+        let of = |name: &str| happening.attributes.get(name).cloned();
+        let more = of("signal").or(of("exitCode")).unwrap_or_default();
+        told.push(format!("{} {more}", happening.action));
+    }
+    assert_eq!(told, ["kill 10", "kill 10", "kill 9", "die 137"]);
+}
+
+#[tokio::test]
 async fn stopping_twice_and_stopping_the_stopped_is_no_error() {
     let stage = Stage::new();
     stage.up(shell("web", "exec sleep 600")).await.unwrap();

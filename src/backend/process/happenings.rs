@@ -181,7 +181,7 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
         }
         before => before,
     };
-    for (signal, time) in killed(before, record, now) {
+    if let Some((signal, time)) = stopped(before, record, now) {
         let mut kill = happening(record, time, "kill", None);
         kill.attributes
             .insert("signal".to_owned(), signal.to_string());
@@ -227,26 +227,16 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
     }
 }
 
-/// The signals that users have sent, and when at the latest: one of `kill`, and the stop signal.
-fn killed(before: Option<&Record>, record: &Record, now: i64) -> Vec<(i32, i64)> {
-    let Some(run) = &record.run else {
-        return Vec::new();
-    };
+/// The stop signal, where a user has it sent, and when at the latest. Those of `kill` are in the journal.
+fn stopped(before: Option<&Record>, record: &Record, now: i64) -> Option<(i32, i64)> {
+    let run = record.run.as_ref()?;
     let time = run.finished.map_or(now, |finished| finished.min(now));
     let same = before.filter(|before| before.run.as_ref().is_some_and(|old| old.id == run.id));
-    let mut signals = Vec::new();
-    let is_new = same.is_none_or(|same| same.told != record.told);
-    if let Some(told) = record.told.filter(|_| is_new) {
-        signals.push((told, time));
-    }
     let was_wanted = same.is_some_and(|same| {
         same.wanted && same.run.as_ref().is_some_and(|run| run.finished.is_none())
     });
     let is_killed = record.told == Some(Signal::KILL.as_raw());
-    if was_wanted && !record.wanted && !is_killed {
-        signals.push((record.spec.stop_signal, time));
-    }
-    signals
+    (was_wanted && !record.wanted && !is_killed).then_some((record.spec.stop_signal, time))
 }
 
 /// An entry that is there no more. If it was last seen alive, its end came and went in between.

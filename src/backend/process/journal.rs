@@ -1,5 +1,5 @@
-//! What happens beside an instance and no entry of the ledger tells, for `events`: commands in it, and that a start was
-//! one of `restart`. One JSON object a line, bounded. Nobody depends on it: what cannot be written is left out.
+//! What happens beside an instance and no entry of the ledger tells, for `events`: commands in it, each signal that a user
+//! sends, and that a start was one of `restart`. One JSON object a line, bounded. Nobody depends on it: what cannot be written is left out.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -27,7 +27,7 @@ pub(super) struct Line {
 }
 
 /// Notes that something happened now.
-pub(super) fn note(dir: &InstanceDir, action: &str, attributes: &[(&str, &str)]) {
+pub(crate) fn note(dir: &InstanceDir, action: &str, attributes: &[(&str, &str)]) {
     let line = Line {
         time: wall_clock(),
         action: action.to_owned(),

@@ -26,7 +26,7 @@ mod foreground;
 mod happenings;
 mod hooks;
 pub mod index;
-mod journal;
+pub(crate) mod journal;
 mod ledger;
 mod linkage;
 mod listening;

@@ -33,9 +33,12 @@ impl Unit {
 
     /// Kills it.
     pub(in crate::supervise) fn kill(&mut self, around: &mut Surroundings) -> Settled {
-        if self.main.is_some() && self.record.wanted {
-            // Written with the rest.
-            self.record.told = Some(Signal::KILL.as_raw());
+        if self.main.is_some() {
+            self.note_signal(Signal::KILL.as_raw());
+            if self.record.wanted {
+                // Written with the rest.
+                self.record.told = Some(Signal::KILL.as_raw());
+            }
         }
         self.end(Event::Kill, around)
     }

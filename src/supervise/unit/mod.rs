@@ -25,12 +25,12 @@ use super::lifecycle::{Action, Event, Lifecycle, Moment, Phase};
 use super::starting::Starting;
 use crate::backend::BackendError;
 use crate::backend::process::dirs::{InstanceDir, failed};
-use crate::backend::process::lock;
 use crate::backend::process::notes::Notes;
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::run::{ProcessId, is_signal, wall_clock};
 use crate::backend::process::tree::Snapshot;
 use crate::backend::process::{Record, RestartPolicy, UNKNOWN_CODE};
+use crate::backend::process::{journal, lock};
 use crate::event::Stream;
 use crate::state::Status;
 
@@ -373,6 +373,7 @@ impl Unit {
         // Before it can end of it: a successor must know, too.
         self.record.told = Some(signal);
         self.record.write(&self.dir)?;
+        self.note_signal(signal);
         if let Err(error) = main.signal_number(signal) {
             return Err(Failure::State {
                 action: format!("cannot signal {}", self.record.spec.name),
@@ -387,6 +388,11 @@ impl Unit {
             return self.unpause(around);
         }
         Ok(())
+    }
+
+    /// That a user sends a signal is told by `events`, each time.
+    fn note_signal(&self, signal: i32) {
+        journal::note(&self.dir, "kill", &[("signal", &signal.to_string())]);
     }
 
     /// Draws the conclusions of what happened in this turn of the loop.
