@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
+use wharf::backend::process::cgroup::{Group, View};
 use wharf::backend::process::run::ProcessId;
 use wharf::backend::process::{Dirs, Processes};
 use wharf::backend::{Backend, BackendError, LogOptions, Made};
@@ -296,9 +297,18 @@ impl Drop for Stage {
                     drop(id.signal(rustix::process::Signal::KILL));
                 }
             }
-            if let Some(group) = record.group() {
+        }
+        // Also those that no entry names any more.
+        for place in View::new().delegated() {
+            for (_, group) in Group::of_project(&place, &project.tag()) {
                 drop(group.kill());
-                drop(group.remove());
+                // What was killed leaves it a moment later.
+                for _ in 0..500 {
+                    if group.remove().is_ok() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
             }
         }
     }

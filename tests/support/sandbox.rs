@@ -13,6 +13,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::Signal;
+use wharf::backend::process::cgroup::{Group, View};
+use wharf::backend::process::dirs::Dirs;
 
 use super::process::{self, Process};
 use super::running::{Finished, Running, Stable};
@@ -222,10 +224,38 @@ impl Sandbox {
         eventually("every process of the sandbox ended", || {
             self.processes().is_empty().then_some(())
         });
+        for group in self.groups() {
+            left.push(format!("control group {}", group.path().display()));
+            drop(group.remove());
+        }
         if let Some(down) = down.filter(|_| !left.is_empty()) {
             left.push(format!("although {down}"));
         }
         left
+    }
+
+    /// The control groups of its projects.
+    fn groups(&self) -> Vec<Group> {
+        let state = self.home().join("state/wharf");
+        let mut projects = vec![self.project.clone()];
+        for entry in fs::read_dir(state.join("projects"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            projects.extend(entry.file_name().into_string());
+        }
+        projects.sort_unstable();
+        projects.dedup();
+        let dirs = Dirs::new(state, self.home().join("run/wharf"));
+        let places = View::new().delegated();
+        let mut found = Vec::new();
+        for project in projects.iter().filter_map(|name| dirs.project(name).ok()) {
+            let tag = project.tag();
+            let groups = places.iter().flat_map(|at| Group::of_project(at, &tag));
+            found.extend(groups.map(|(_, group)| group));
+        }
+        found
     }
 
     /// Everything of the sandbox lies in it.
