@@ -245,7 +245,7 @@ impl Screen<'_> {
                 ..
             } => {
                 let name = self.writer.short(name);
-                let line = end_in_words(&name, *code, *restarts);
+                let line = end_in_words(name, *code, *restarts);
                 self.context.ui.status(line);
             }
             Event::Note(line) => self.context.ui.note(line),

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use wharf::backend::process::cgroup::{Group, View};
 use wharf::backend::process::{Dirs, NamesWanted, Processes, Record};
 use wharf::backend::{Backend as _, Made};
 use wharf::event::Events;
@@ -325,6 +326,18 @@ impl Drop for Stage {
                 }
                 for id in left {
                     drop(id.signal(rustix::process::Signal::KILL));
+                }
+            }
+        }
+        for place in View::new().delegated() {
+            for (_, group) in Group::of_project(&place, &project.tag()) {
+                drop(group.kill());
+                // What was killed leaves it a moment later.
+                for _ in 0..500 {
+                    if group.remove().is_ok() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
                 }
             }
         }

@@ -43,7 +43,7 @@ impl<'a> Run<'a> {
         if attach.is_none_or(|attach| attach.contains(service)) {
             let name = self.writer.short(name);
             let ui = self.scene.context.ui;
-            ui.data(end_in_words(&name, code, restarts));
+            ui.data(end_in_words(name, code, restarts));
         }
     }
 
