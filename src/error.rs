@@ -255,7 +255,7 @@ impl From<BackendError> for Error {
                 ));
                 details = last_words(last_lines);
             }
-            BackendError::Command { source, .. } => {
+            BackendError::Command { source, .. } | BackendError::HookCommand { source, .. } => {
                 hints.extend(Refusal::within(source).map(|refusal| refusal.hint.clone()));
             }
             BackendError::PortTaken { .. } => {

@@ -302,6 +302,19 @@ pub enum BackendError {
         /// Its last lines of output.
         last_lines: Vec<String>,
     },
+    /// A hook was not found or cannot be run.
+    #[error("{name}: its {what} hook `{command}` cannot be run")]
+    HookCommand {
+        /// The instance.
+        name: String,
+        /// `post_start` or `pre_stop`.
+        what: String,
+        /// The hook's command.
+        command: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The instance lives and does not answer.
     #[error("{name} is not ready{}: {last}", after(*seconds))]
     NotReady {

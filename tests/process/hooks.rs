@@ -87,3 +87,48 @@ async fn a_service_that_stands_still_has_its_hook_before_it_is_stopped() {
         assert_eq!(stage.started(), Vec::<u32>::new(), "{how}");
     }
 }
+
+#[tokio::test]
+async fn a_hook_that_cannot_be_run_is_named() {
+    let stage = Stage::new();
+    let service = Service {
+        post_start: vec![Hook {
+            command: vec!["no-such-program".to_owned()],
+            ..hook("")
+        }],
+        ..shell("web", "exec sleep 600")
+    };
+    let error = stage.up(service).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "stage-web-1: its post_start hook `no-such-program` cannot be run"
+    );
+    stage.stop("web", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_it_runs_as_is_in_its_environment() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can run as somebody else");
+        return;
+    }
+    let mut stage = Stage::new();
+    let say = "echo $HOME $(id -u) $USER $PWD";
+    let by = |user: &str| Hook {
+        user: Some(user.to_owned()),
+        working_dir: Some("/".into()),
+        ..hook(say)
+    };
+    let service = Service {
+        user: Some("64321:64321".into()),
+        working_dir: Some("/".into()),
+        post_start: vec![by("root"), by("64322"), hook(say)],
+        ..shell("web", &format!("{say}; exec sleep 600"))
+    };
+    stage.up(service).await.unwrap();
+    let told: Vec<String> = stage.heard().into_iter().map(|(_, line)| line).collect();
+    let lines = ["/root 0 root /", "/ 64322 64322 /", "/ 64321 64321 /"];
+    assert_eq!(told, lines);
+    assert_eq!(stage.line("web", "/ ").await, "64321 64321 /");
+    stage.stop("web", None).await.unwrap();
+}

@@ -112,8 +112,8 @@ fn environment(
     }
     // A shell would set it at its start, and some programs trust it.
     all.insert("PWD".to_owned(), working_dir.display().to_string());
-    if let Some((_, Some(user))) = user {
-        all.extend(identity(user));
+    if let Some((account, user)) = user {
+        all.extend(identity(account, user.as_ref()));
     }
     all.extend(spec.service.environment.clone());
     all.extend(spec.environment.clone());
@@ -122,14 +122,15 @@ fn environment(
     all
 }
 
-/// The variables that say who a process is.
-pub(super) fn identity(user: &User) -> [(String, String); 3] {
-    [
-        ("HOME", user.dir.display().to_string()),
-        ("USER", user.name.clone()),
-        ("LOGNAME", user.name.clone()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
+/// The variables that say who a process is. An id that no user has is at home where the engine has it, and not where
+/// whoever started it is.
+pub(super) fn identity(account: &Account, user: Option<&User>) -> [(String, String); 3] {
+    let (home, name) = match user {
+        Some(user) => (user.dir.display().to_string(), user.name.clone()),
+        None => ("/".to_owned(), account.uid.to_string()),
+    };
+    [("HOME", home), ("USER", name.clone()), ("LOGNAME", name)]
+        .map(|(name, value)| (name.to_owned(), value))
 }
 
 /// The labels that Docker Compose puts on its containers, so that both backends can be listed alike.
@@ -273,6 +274,25 @@ pub(super) fn account_of(
         groups: groups.into_iter().map(Gid::as_raw).collect(),
     };
     Ok(Some((account, user)))
+}
+
+/// Who we are, where a service may be somebody else: without root, nothing could be said about it to the system.
+pub(super) fn ourselves() -> Option<(Account, Option<User>)> {
+    let (uid, gid) = (Uid::effective(), Gid::effective());
+    if !uid.is_root() {
+        return None;
+    }
+    let user = users::user_with_id(uid);
+    let groups = match &user {
+        Some(user) => users::groups_of(user, gid),
+        None => vec![gid],
+    };
+    let account = Account {
+        uid: uid.as_raw(),
+        gid: gid.as_raw(),
+        groups: groups.into_iter().map(Gid::as_raw).collect(),
+    };
+    Some((account, user))
 }
 
 fn group_id(text: &str) -> Option<Gid> {

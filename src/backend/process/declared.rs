@@ -251,22 +251,32 @@ pub(super) fn hook_command(
         )));
     }
     let user = match hook.user.as_deref() {
-        Some(text) => convert::account_of(text, &[], &service.name)?.map(|(account, _)| account),
+        // Who we are need not be who the service is.
+        Some(text) if !text.is_empty() && service.user.is_some() => {
+            convert::account_of(text, &[], &service.name)?.or_else(convert::ourselves)
+        }
+        Some(text) => convert::account_of(text, &[], &service.name)?,
         None => None,
     };
+    let mut environment = BTreeMap::new();
+    let mut directory = working_dir.to_owned();
+    if let Some(own) = &hook.working_dir {
+        directory.push(own);
+        environment.insert("PWD".to_owned(), directory.display().to_string());
+    }
+    if let Some((account, user)) = &user {
+        environment.extend(convert::identity(account, user.as_ref()));
+    }
+    let own = hook.environment.iter();
+    environment.extend(
+        own.filter_map(|entry| entry.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
     Ok(HookCommand {
         command: hook.command.clone(),
-        working_dir: hook
-            .working_dir
-            .as_ref()
-            .map_or_else(|| working_dir.to_owned(), |dir| working_dir.join(dir)),
-        environment: hook
-            .environment
-            .iter()
-            .filter_map(|entry| entry.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
-        user,
+        working_dir: directory,
+        environment,
+        user: user.map(|(account, _)| account),
     })
 }
 

@@ -228,8 +228,8 @@ impl Processes {
         let user = match &aside.user {
             Some(user) => {
                 let found = convert::account_of(user, &[], &record.spec.service)?;
-                if let Some((_, Some(user))) = &found {
-                    environment.extend(convert::identity(user));
+                if let Some((account, user)) = &found {
+                    environment.extend(convert::identity(account, user.as_ref()));
                 }
                 found.map(|(account, _)| account)
             }

@@ -27,9 +27,10 @@ pub(super) async fn run(
     events: &Events,
 ) -> Result<(), BackendError> {
     for hook in hooks {
-        let cannot = |source| BackendError::Command {
+        let cannot = |source| BackendError::HookCommand {
+            name: record.spec.name.clone(),
+            what: what.to_owned(),
             command: shown(&hook.command),
-            working_dir: hook.working_dir.clone(),
             source,
         };
         let (code, last_lines) = execute(record, hook, events).await.map_err(cannot)?;

@@ -253,6 +253,7 @@ impl From<BackendError> for Failure {
             | BackendError::PortLost { .. }
             | BackendError::PortForbidden { .. }
             | BackendError::Hook { .. }
+            | BackendError::HookCommand { .. }
             | BackendError::NotReady { .. }
             | BackendError::AnsweredByOther { .. }
             | BackendError::Port(_)

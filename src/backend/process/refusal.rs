@@ -411,7 +411,7 @@ fn missing(file: &Path) -> Option<Way> {
 /// Why nothing can be run in a directory that is none.
 fn missing_directory(directory: &Path) -> (String, String) {
     let shown = directory.display();
-    let correct = "correct `working_dir` of the service";
+    let correct = "correct `working_dir`";
     let file = match missing(directory) {
         Some(Way::Nothing(place)) => {
             return (
