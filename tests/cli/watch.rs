@@ -190,7 +190,7 @@ fn ignore_files_that_change_count_from_then_on() {
             up.wait_for_line(&format!("run {run}"));
         }
         sandbox.write(&format!("app/src/{ignored}"), "x");
-        sandbox.write(&format!("app/src/{counted}"), &run.to_string());
+        sandbox.write(&format!("app/src/{counted}"), run.to_string());
         run += 1;
         up.wait_for_line(&format!("run {run}"));
         // Alone, it would be a batch of its own.

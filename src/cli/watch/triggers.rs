@@ -122,7 +122,7 @@ impl Triggers {
     /// # Errors
     /// A pattern that is none.
     pub(super) fn read_again(&self) -> Result<Rc<Vec<Rule>>> {
-        let rule = |watched: &Watched| watched.rule(self.users_file(watched));
+        let rule = |watched: &Watched| watched.rule(self.users_file(watched).as_ref());
         let rules: Result<Vec<Rule>> = self.watched.iter().map(rule).collect();
         Ok(Rc::new(rules?))
     }
@@ -232,13 +232,13 @@ fn use_of(service: &Service, backend: BackendKind, trigger: &Trigger) -> Result<
 
 impl Watched {
     /// With the patterns of a file of the user's, which come before all others of Git's.
-    fn rule(&self, users: Option<Place>) -> Result<Rule> {
+    fn rule(&self, users: Option<&Place>) -> Result<Rule> {
         let of_docker = self.of_docker.iter();
         let mut files: Vec<IgnoreFile> = of_docker
             .filter_map(|place| place.read(Syntax::Docker))
             .take(1)
             .collect();
-        let of_git = users.iter().chain(&self.of_git);
+        let of_git = users.into_iter().chain(&self.of_git);
         files.extend(of_git.filter_map(|place| place.read(Syntax::Git)));
         let mut rule = Rule::new(&self.service, &self.trigger, &files).map_err(|error| {
             Error::new(Kind::Invalid, error)
