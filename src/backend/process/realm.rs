@@ -90,7 +90,7 @@ pub struct Holder {
 }
 
 /// Why nothing of a project may be judged or changed from here: its supervisor, or something that its ledger calls
-/// alive, is in other namespaces. `None` also where all of that has certainly ended: see [`may_live`].
+/// alive, is in other namespaces. `None` also where all of that has certainly ended: see `may_live`.
 pub fn elsewhere(dir: &ProjectDir) -> Option<BackendError> {
     if let Some(supervisor) = supervisor(dir) {
         // One that is here has made sure of all the others.
