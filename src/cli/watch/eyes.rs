@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::project::model::Reaction;
 use crate::watch::batch::{Batch, Change, Changes};
 use crate::watch::contents::touched;
-use crate::watch::files::{Files, Found, Queue, WatchError, note};
+use crate::watch::files::{Files, Found, Queue, WatchError, keep, note};
 use crate::watch::own::Own;
 use crate::watch::rules::Rule;
 
@@ -83,12 +83,13 @@ impl<'a> Eyes<'a> {
     fn collect(&self) -> Result<()> {
         let seen = &mut *self.seen.borrow_mut();
         let now = self.began.elapsed();
-        let found = seen.files.changed(&self.rules()).map_err(unwatchable)?;
-        if seen.files.take_stale()
-            && let Some(rules) = (self.read_again)()
-        {
-            seen.files.follow(&rules).map_err(unwatchable)?;
-            self.rules.replace(rules);
+        let mut found = seen.files.changed(&self.rules()).map_err(unwatchable)?;
+        if seen.files.take_stale() {
+            if let Some(rules) = (self.read_again)() {
+                seen.files.follow(&rules).map_err(unwatchable)?;
+                self.rules.replace(rules);
+            }
+            keep(&mut found, &self.rules());
         }
         if let Some(meanwhile) = &mut seen.meanwhile {
             for (path, told) in found {

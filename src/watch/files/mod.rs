@@ -72,6 +72,15 @@ impl Sources {
     }
 }
 
+/// Leaves what counts by some rules.
+pub fn keep(found: &mut Found, rules: &[Rule]) {
+    let counts = |path: &Path, told: &Told| {
+        let mut rules = rules.iter();
+        rules.any(|rule| rule.counts(path, told.is_directory))
+    };
+    found.retain(|path, told| counts(path, told));
+}
+
 /// The directories below the paths of some rules.
 #[derive(Debug)]
 pub struct Files {
@@ -124,7 +133,8 @@ impl Files {
         self.inotify.queue()
     }
 
-    /// All paths that have changed by now. May be empty: then what changed does not count.
+    /// All paths that have changed by now. May be empty: then what changed does not count. Where the rules are stale
+    /// ([`Files::take_stale`]), those too that may count by others ([`keep`]).
     ///
     /// # Errors
     /// A new directory that cannot be watched.
@@ -138,11 +148,9 @@ impl Files {
                 self.lead(kind, &path, rules, &mut found)?;
             }
         }
-        found.retain(|path, told| {
-            rules
-                .iter()
-                .any(|rule| rule.counts(path, told.is_directory))
-        });
+        if !self.is_stale {
+            keep(&mut found, rules);
+        }
         Ok(found)
     }
 
@@ -188,7 +196,8 @@ impl Files {
             }
             Ok(data) => {
                 // What does not count is not kept in mind, either.
-                let counts = rules.iter().any(|rule| rule.counts(&path, false));
+                // By what rules it counts that come after a source, is not known yet.
+                let counts = self.is_stale || rules.iter().any(|rule| rule.counts(&path, false));
                 if counts && (self.stamps.note(&path, &data) || kind != Kind::Closed) {
                     let told = Told {
                         is_new: kind == Kind::Made,
