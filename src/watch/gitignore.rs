@@ -399,19 +399,25 @@ mod tests {
             .collect()
     }
 
+    /// Git as it is without a user's settings.
+    fn git(root: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new("git");
+        command
+            .args(arguments)
+            .current_dir(root)
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .env("HOME", root)
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .stderr(Stdio::null());
+        command
+    }
+
     fn git_says(case: &Case<'_>, path: &str) -> Option<bool> {
         let root = tempfile::tempdir().unwrap();
         let git = |arguments: &[&str]| {
-            Command::new("git")
-                .args(arguments)
-                .current_dir(root.path())
-                .env_clear()
-                .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-                .env("HOME", root.path())
-                .env("GIT_CONFIG_NOSYSTEM", "1")
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
+            let mut command = git(root.path(), arguments);
+            command.stdout(Stdio::null()).status()
         };
         git(&["init", "-q", "."]).ok()?.success().then_some(())?;
         for (directory, text) in case.0 {
@@ -511,18 +517,7 @@ mod tests {
     #[test]
     fn git_says_the_same_of_files_made_up() {
         let root = tempfile::tempdir().unwrap();
-        let git = |arguments: &[&str]| {
-            let mut command = Command::new("git");
-            command
-                .args(arguments)
-                .current_dir(root.path())
-                .env_clear()
-                .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-                .env("HOME", root.path())
-                .env("GIT_CONFIG_NOSYSTEM", "1")
-                .stderr(Stdio::null());
-            command
-        };
+        let git = |arguments: &[&str]| git(root.path(), arguments);
         if !git(&["init", "-q", "."])
             .status()
             .is_ok_and(|ended| ended.success())

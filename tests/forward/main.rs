@@ -4,6 +4,9 @@
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+#[path = "../support/groups.rs"]
+mod groups;
+#[cfg(test)]
 mod stage;
 
 mod alone;

@@ -11,7 +11,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wharf::backend::process::cgroup::{Group, View};
 use wharf::backend::process::{Dirs, NamesWanted, Processes, Record};
 use wharf::backend::{Backend as _, Made};
 use wharf::event::Events;
@@ -25,6 +24,7 @@ use wharf::project::model::Service;
 use wharf::state::{BackendKind, Fingerprint};
 
 use crate::engine::{Engine, NETWORK};
+use crate::groups;
 
 /// The project of every test; each has a state directory of its own.
 pub(crate) const PROJECT: &str = "stage";
@@ -329,18 +329,7 @@ impl Drop for Stage {
                 }
             }
         }
-        for place in View::new().delegated() {
-            for (_, group) in Group::of_project(&place, &project.tag()) {
-                drop(group.kill());
-                // What was killed leaves it a moment later.
-                for _ in 0..500 {
-                    if group.remove().is_ok() {
-                        break;
-                    }
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-            }
-        }
+        groups::clear(&project);
     }
 }
 

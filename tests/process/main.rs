@@ -1,6 +1,9 @@
 //! The process backend on real children, one behaviour a file.
 
 #[cfg(test)]
+#[path = "../support/groups.rs"]
+mod groups;
+#[cfg(test)]
 mod stage;
 
 mod adoption;

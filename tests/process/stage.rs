@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use wharf::backend::process::cgroup::{Group, View};
 use wharf::backend::process::run::ProcessId;
 use wharf::backend::process::{Dirs, Processes};
 use wharf::backend::{Backend, BackendError, LogOptions, Made};
@@ -19,6 +18,8 @@ use wharf::plan::step::{
 use wharf::project::Env;
 use wharf::project::model::Service;
 use wharf::state::{BackendKind, Fingerprint, Instance, InstanceId, Readiness, Status};
+
+use crate::groups;
 
 /// The project of every test; each has a state directory of its own.
 pub(crate) const PROJECT: &str = "stage";
@@ -298,19 +299,7 @@ impl Drop for Stage {
                 }
             }
         }
-        // Also those that no entry names any more.
-        for place in View::new().delegated() {
-            for (_, group) in Group::of_project(&place, &project.tag()) {
-                drop(group.kill());
-                // What was killed leaves it a moment later.
-                for _ in 0..500 {
-                    if group.remove().is_ok() {
-                        break;
-                    }
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-            }
-        }
+        groups::clear(&project);
     }
 }
 
