@@ -198,7 +198,9 @@ fn visible(realm: &Realm) -> Option<u32> {
     pids.sort_unstable();
     pids.into_iter().find(|pid| {
         let pid = pid.to_string();
-        number(&pid, "pid") == Some(realm.pid)
+        // A thread of the kernel has a root directory of its own.
+        fs::read_link(format!("/proc/{pid}/exe")).is_ok()
+            && number(&pid, "pid") == Some(realm.pid)
             && number(&pid, "time").unwrap_or_default() == realm.time
     })
 }
