@@ -22,9 +22,8 @@ use super::dirs::InstanceDir;
 use super::environment::Environment;
 use super::ledger::{Account, Record, Run};
 use super::protocol::Request;
-use super::realm::Realm;
 use super::refusal::shown;
-use super::run::{ProcessId, boot_id, new_run_id, wall_clock};
+use super::run::{ProcessId, new_run_id, wall_clock};
 use super::tree::Snapshot;
 use super::{Processes, convert, journal, pipes, stores, terminal};
 use crate::backend::BackendError;
@@ -272,18 +271,7 @@ impl Processes {
         let planned = |place| Group::planned(place, &dir.tag(), &run_id);
         let group = place.as_ref().map(planned);
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
-        record.run = Some(Run {
-            id: run_id.clone(),
-            process: None,
-            keeper: None,
-            cgroup: group.as_ref().map(|group| group.path().to_owned()),
-            boot_id: boot_id().to_owned(),
-            realm: Realm::ours().cloned(),
-            started: wall_clock(),
-            finished: None,
-            code: None,
-            given_up: false,
-        });
+        record.run = Some(Run::planned(run_id.clone(), group.as_ref()));
         record.write(&dir)?;
         let door = group
             .zip(place)

@@ -1,5 +1,6 @@
-//! What happens beside an instance and no entry of the ledger tells, for `events`: commands in it, each signal that a user
-//! sends, and that a start was one of `restart`. One JSON object a line, bounded. Nobody depends on it: what cannot be written is left out.
+//! What happens beside an instance and no entry of the ledger tells, for `events`: commands in it, each signal that a
+//! user sends, and that a start was one of `restart`. One JSON object a line, bounded. Nobody depends on it: what
+//! cannot be written is left out.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};

@@ -21,7 +21,7 @@ use super::lock;
 use super::notes::Notes;
 use super::realm::Realm;
 use super::regular;
-use super::run::ProcessId;
+use super::run::{ProcessId, boot_id, wall_clock};
 use super::tree::read_run_id;
 use crate::backend::BackendError;
 use crate::naming::Names;
@@ -182,6 +182,24 @@ pub struct Check {
     pub start_period: Duration,
     /// Between two checks in the start period.
     pub start_interval: Duration,
+}
+
+impl Run {
+    /// One that is about to start, here and now.
+    pub fn planned(id: String, group: Option<&Group>) -> Self {
+        Self {
+            id,
+            process: None,
+            keeper: None,
+            cgroup: group.map(|group| group.path().to_owned()),
+            boot_id: boot_id().to_owned(),
+            realm: Realm::ours().cloned(),
+            started: wall_clock(),
+            finished: None,
+            code: None,
+            given_up: false,
+        }
+    }
 }
 
 impl Record {

@@ -14,9 +14,8 @@ use crate::backend::process::Run;
 use crate::backend::process::cgroup::{Group, View, controllers};
 use crate::backend::process::child::{Launch, Way};
 use crate::backend::process::protocol::Failure;
-use crate::backend::process::realm::Realm;
 use crate::backend::process::remains::Remains;
-use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
+use crate::backend::process::run::{new_run_id, wall_clock};
 use crate::backend::process::stores;
 use crate::state::{Health, Status};
 use crate::supervise::health::Schedule;
@@ -26,16 +25,21 @@ use crate::supervise::starting::{Begun, Starting};
 
 impl Unit {
     pub(super) fn spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
-        match self.try_spawn(around) {
-            Ok(prepared) => {
-                self.prepared = Some(prepared);
-                Ok(())
-            }
-            Err(failure) => {
-                self.spawn_failed(&failure, around);
-                Err(failure)
-            }
+        let prepared = self.try_spawn(around);
+        self.prepared = Some(self.tried(prepared, around)?);
+        Ok(())
+    }
+
+    /// What came of a part of a start; where it failed, so has the start.
+    fn tried<T>(
+        &mut self,
+        outcome: Result<T, Failure>,
+        around: &mut Surroundings,
+    ) -> Result<T, Failure> {
+        if let Err(failure) = &outcome {
+            self.spawn_failed(failure, around);
         }
+        outcome
     }
 
     /// Whether its keeper is to be made.
@@ -51,16 +55,9 @@ impl Unit {
         let Some(prepared) = self.prepared.take() else {
             return Ok(());
         };
-        match prepared.begin(&self.order(around)) {
-            Ok(starting) => {
-                self.starting = Some(starting);
-                Ok(())
-            }
-            Err(failure) => {
-                self.spawn_failed(&failure, around);
-                Err(failure)
-            }
-        }
+        let starting = prepared.begin(&self.order(around));
+        self.starting = Some(self.tried(starting, around)?);
+        Ok(())
     }
 
     /// Whether its keeper is being made or has not reported yet.
@@ -86,16 +83,9 @@ impl Unit {
         let begun = starting
             .finish()
             .and_then(|begun| begun.or_else(|| self.left_by_keeper()).ok_or_else(killed));
-        match begun {
-            Ok(begun) => {
-                self.begun(begun, held, around);
-                Ok(())
-            }
-            Err(failure) => {
-                self.spawn_failed(&failure, around);
-                Err(failure)
-            }
-        }
+        let begun = self.tried(begun, around)?;
+        self.begun(begun, held, around);
+        Ok(())
     }
 
     /// The process that a keeper had started when it was killed, if it came so far. Starting another one
@@ -161,18 +151,7 @@ impl Unit {
         let group = place.as_ref().map(planned);
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         self.leftover = Leftover::of_run();
-        self.record.run = Some(Run {
-            id: run_id.clone(),
-            process: None,
-            keeper: None,
-            cgroup: group.as_ref().map(|group| group.path().to_owned()),
-            boot_id: boot_id().to_owned(),
-            realm: Realm::ours().cloned(),
-            started: wall_clock(),
-            finished: None,
-            code: None,
-            given_up: false,
-        });
+        self.record.run = Some(Run::planned(run_id, group.as_ref()));
         self.record.told = None;
         self.record.status = Status::Running;
         self.record.restarts = self.life.restarts();
