@@ -20,45 +20,102 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// Services.
 const SERVICES: usize = 100;
-/// Rounds per measurement; the median counts.
-const ROUNDS: usize = 5;
-/// What each service runs.
-const SERVICE: &str = "echo up; exec sleep 1000";
+/// Rounds per measurement, in which all take turns; the median counts.
+const ROUNDS: usize = 7;
 /// Bytes written for the throughput.
 const BYTES: u64 = 1_000_000_000;
+/// Makes this program one of the services.
+const AS_SERVICE: &str = "--as-service";
+
+/// What a service is. The less it costs by itself, the more weighs who starts it.
+#[derive(Clone, Debug)]
+struct Kind {
+    name: &'static str,
+    command: Vec<String>,
+    /// The same for the shell that reads a Procfile.
+    line: String,
+}
+
+impl Kind {
+    fn all() -> [Self; 2] {
+        let text = "echo up; exec sleep 1000";
+        let program = std::env::current_exe().unwrap().display().to_string();
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        [
+            Self {
+                name: "a shell, which then runs sleep",
+                command: words(&["sh", "-c", text]),
+                line: text.to_owned(),
+            },
+            Self {
+                name: "one small program",
+                command: words(&[&program, AS_SERVICE]),
+                line: format!("{program} {AS_SERVICE}"),
+            },
+        ]
+    }
+}
 
 fn main() {
-    let bench = Bench::new();
-    let bare = bench.rounds(Bench::bare);
-    let wharf = bench.rounds(Bench::wharf_up);
-    // A disk charges for each file that a start makes, and more for those that were just removed: ext4 does
-    // not use an inode again for minutes, and looks past all of them.
-    let in_memory = bench.in_memory(|bench| bench.rounds(Bench::wharf_up));
-    println!("{SERVICES} services until all have written their first line (median of {ROUNDS})");
-    println!("                       wall ms    CPU ms without the services' own");
-    print_row("bare fork and exec", bare);
-    print_row("wharf up -d", wharf);
-    if let Some(in_memory) = in_memory {
-        print_row("  state in memory", in_memory);
+    if std::env::args().nth(1).as_deref() == Some(AS_SERVICE) {
+        println!("up");
+        std::thread::sleep(Duration::from_secs(1000));
+        return;
     }
-    match std::env::var_os("HONCHO").map(PathBuf::from) {
-        Some(honcho) => {
-            let honcho = bench.rounds(|bench| bench.honcho(&honcho));
-            print_row("honcho start", honcho);
-            println!(
-                "wharf / honcho           {:>6.2}     {:>6.2}",
-                ratio(wharf.wall, honcho.wall),
-                ratio(wharf.cpu, honcho.cpu)
-            );
-        }
-        None => println!("honcho start           left out: HONCHO names no program"),
+    let honcho = std::env::var_os("HONCHO").map(PathBuf::from);
+    if honcho.is_none() {
+        println!("honcho start           left out: HONCHO names no program");
     }
-    println!(
-        "wharf / bare             {:>6.2}",
-        ratio(wharf.wall, bare.wall)
-    );
+    for kind in Kind::all() {
+        compare(&kind, honcho.as_deref());
+    }
+    let [kind, _] = Kind::all();
+    let bench = Bench::new(&kind);
     bench.at_rest();
     bench.throughput();
+}
+
+/// All in one run, in turns.
+fn compare(kind: &Kind, honcho: Option<&Path>) {
+    let bench = Bench::new(kind);
+    let mut all: [Vec<Measured>; 4] = Default::default();
+    let [bare, wharf, in_memory, other] = &mut all;
+    for _ in 0..ROUNDS {
+        bare.push(bench.bare(kind));
+        wharf.push(bench.wharf_up());
+        // A disk charges for each file that a start makes, and more for those that were just removed: ext4 does
+        // not use an inode again for minutes, and looks past all of them.
+        in_memory.extend(bench.in_memory(Bench::wharf_up));
+        other.extend(honcho.map(|honcho| bench.honcho(honcho)));
+    }
+    let [bare, wharf, in_memory, honcho] = all.map(median);
+    println!(
+        "{SERVICES} services until all have written their first line; each {} (median of {ROUNDS})",
+        kind.name
+    );
+    println!(
+        "                         wall ms   / bare   / honcho   CPU ms without the services' own"
+    );
+    for (what, measured) in [
+        ("bare fork and exec", bare),
+        ("wharf up -d", wharf),
+        ("  state in memory", in_memory),
+        ("honcho start", honcho),
+    ] {
+        let Some(measured) = measured else { continue };
+        let to = |other: Option<Measured>| {
+            other.map_or_else(String::new, |other| {
+                format!("{:.2}", ratio(measured.wall, other.wall))
+            })
+        };
+        println!(
+            "{what:<22} {:>9.1} {:>8} {:>10} {:>8.1}",
+            ms(measured.wall),
+            to(bare),
+            to(honcho),
+            ms(measured.cpu)
+        );
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -67,12 +124,9 @@ struct Measured {
     cpu: Duration,
 }
 
-fn print_row(what: &str, measured: Measured) {
-    println!(
-        "{what:<22} {:>8.1}   {:>8.1}",
-        ms(measured.wall),
-        ms(measured.cpu)
-    );
+fn median(mut all: Vec<Measured>) -> Option<Measured> {
+    all.sort_by_key(|measured| measured.wall);
+    all.get(all.len() / 2).copied()
 }
 
 fn ms(duration: Duration) -> f64 {
@@ -90,27 +144,22 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new(kind: &Kind) -> Self {
         let root = tempfile::tempdir().unwrap();
         let (mut compose, mut procfile) = ("services:\n".to_owned(), String::new());
+        let command = serde_json::to_string(&kind.command).unwrap();
         for at in 0..SERVICES {
             writeln!(
                 compose,
-                "  s{at}: {{x-wharf: {{process: {{command: [sh, -c, '{SERVICE}']}}}}}}"
+                "  s{at}: {{x-wharf: {{process: {{command: {command}}}}}}}"
             )
             .unwrap();
-            writeln!(procfile, "s{at}: {SERVICE}").unwrap();
+            writeln!(procfile, "s{at}: {}", kind.line).unwrap();
         }
         fs::write(root.path().join("compose.yaml"), compose).unwrap();
         fs::write(root.path().join("Procfile"), procfile).unwrap();
         let state = RefCell::new(root.path().to_owned());
         Self { root, state }
-    }
-
-    fn rounds(&self, measure: impl Fn(&Self) -> Measured) -> Measured {
-        let mut all: Vec<Measured> = (0..ROUNDS).map(|_| measure(self)).collect();
-        all.sort_by_key(|measured| measured.wall);
-        all[ROUNDS / 2]
     }
 
     /// The same with wharf's state in memory, where there is a file system for it.
@@ -150,12 +199,12 @@ impl Bench {
     }
 
     /// The least that anybody can do.
-    fn bare(&self) -> Measured {
+    fn bare(&self, kind: &Kind) -> Measured {
         let (cpu, begun) = (own_cpu(), Instant::now());
         let mut children: Vec<_> = (0..SERVICES)
             .map(|_| {
-                Command::new("sh")
-                    .args(["-c", SERVICE])
+                Command::new(&kind.command[0])
+                    .args(&kind.command[1..])
                     .current_dir(self.root.path())
                     .stdout(Stdio::piped())
                     .spawn()
