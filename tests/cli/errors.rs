@@ -93,6 +93,32 @@ fn what_ends_without_its_port_is_told() {
 }
 
 #[test]
+fn who_has_the_port_that_a_program_wanted_instead_of_its_own_is_told() {
+    let sandbox = Sandbox::new();
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let (port, other) = (free_port(), taken.local_addr().unwrap().port());
+    let project = |code: u8| {
+        format!(
+            "services:\n  a:\n    ports: ['{port}:{other}']\n    \
+             x-wharf: {{process: {{command: [sh, -c, 'echo in use; exit {code}']}}}}\n"
+        )
+    };
+    sandbox.write("compose.yaml", project(1));
+    let me = format!("(pid {},", std::process::id());
+    sandbox
+        .wharf(&["up", "-d"])
+        .expect(0)
+        .expect_text(&format!("wanted {other}/tcp, its port in a container"))
+        .expect_text(&format!("here it is to listen on {port}, its $PORT"))
+        .expect_text(&format!("{other}/tcp is taken by"))
+        .expect_text(&me);
+    // What has done its work wanted no port.
+    sandbox.write("compose.yaml", project(0));
+    let done = sandbox.wharf(&["up", "-d"]).expect(0);
+    assert!(!done.stderr.contains("is taken by"), "{done}");
+}
+
+#[test]
 fn two_services_on_one_port_are_refused_before_anything_starts() {
     let sandbox = Sandbox::new();
     let port = free_port();

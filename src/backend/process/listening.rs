@@ -80,6 +80,9 @@ impl Processes {
                         last.map_or_else(String::new, |line| format!("; its last line: {}", one_line(&line))),
                         target.service
                     )));
+                    if let Some(occupied) = self.occupied(project, name).filter(|_| code != 0) {
+                        events.send(Event::Note(occupied));
+                    }
                     return Ok(());
                 }
                 (Status::Dead | Status::Removing, None) => return Ok(()),
@@ -135,6 +138,28 @@ impl Processes {
         let addresses: Vec<String> = addresses.map(ToString::to_string).collect();
         let addresses = addresses.join(", ");
         Some(format!("it listens on {addresses}{left}{instead}"))
+    }
+
+    /// Who has the port that an instance would have in a container, where it has another one here: a program that
+    /// does not heed what it is told may have wanted it.
+    fn occupied(&self, project: &str, name: &str) -> Option<String> {
+        let record = self.record(project, name).ok()?;
+        let ports = record.spec.ports.iter();
+        let moved = ports.filter_map(|port| Some((port, port.published?)));
+        let mut moved = moved.filter(|(port, published)| port.target != *published);
+        moved.find_map(|(port, published)| {
+            let claim = Claim::anywhere(port.target, port.protocol);
+            let PortError::TakenAgain { who, .. } = release::taken_again(&claim, &[]).ok()?? else {
+                return None;
+            };
+            let told = record.spec.environment.get("PORT");
+            let is_told = told.is_some_and(|told| told.parse() == Ok(published));
+            let variable = if is_told { ", its $PORT" } else { "" };
+            Some(format!(
+                "if {name} wanted {claim}, its port in a container: here it is to listen on {published}{variable}; \
+                 {claim} is taken by {who}"
+            ))
+        })
     }
 
     /// The claims on which nothing of the instance listens.
