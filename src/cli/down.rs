@@ -90,6 +90,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let mut last = Instant::now() + patience;
     let mut seen = Seen::default();
     let mut has_ended = false;
+    let mut has_others = false;
     let rest = loop {
         let Look {
             mut observed,
@@ -99,6 +100,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             rest,
         } = look(context, &backends, &named, args, &seen).await?;
         let is_first = seen.looks == 0;
+        has_others = !observed.instances.is_empty();
         seen.leave_new(&mut observed);
         let plan = down::down(&observed, &ending);
         if is_first {
@@ -135,12 +137,16 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     if !has_ended {
         let name = named.name();
-        context.ui.status(if args.services.is_empty() {
-            format!("nothing to end: project {name} has no instances")
-        } else {
-            let services = args.services.join(", ");
-            format!("nothing to end: project {name} has no instances of {services}")
-        });
+        context
+            .ui
+            .status(if has_others && args.services.is_empty() {
+                format!("nothing to end in project {name}")
+            } else if args.services.is_empty() {
+                format!("nothing to end: project {name} has no instances")
+            } else {
+                let services = args.services.join(", ");
+                format!("nothing to end: project {name} has no instances of {services}")
+            });
     }
     Ok(())
 }

@@ -223,10 +223,23 @@ fn note_left(plan: &mut Plan, ending: &Ending, left: &[&Instance]) {
     };
     let orphans = names(&|instance| ending.is_orphan(instance) && !instance.one_off);
     let one_offs = names(&|instance| instance.one_off);
-    for (what, names) in [("orphans", orphans), ("one-off instances", one_offs)] {
+    let without_profile = names(&|instance| !instance.one_off && !ending.is_orphan(instance));
+    for (what, names, way) in [
+        ("orphans of this project", orphans, "--remove-orphans"),
+        (
+            "one-off instances of this project",
+            one_offs,
+            "--remove-orphans",
+        ),
+        (
+            "instances of services whose profile is off",
+            without_profile,
+            "wharf --profile '*' down",
+        ),
+    ] {
         if !names.is_empty() {
             plan.notes.push(format!(
-                "{what} of this project are left alone: {names} (--remove-orphans removes them)"
+                "{what} are left alone: {names} ({way} removes them)"
             ));
         }
     }

@@ -88,6 +88,30 @@ fn a_service_without_an_instance_is_a_failure_only_where_there_is_no_other() {
     assert_eq!(states(&sandbox), ["one exited"]);
 }
 
+#[test]
+fn down_says_what_it_leaves_of_services_whose_profile_is_off() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  one: {x-wharf: {process: {command: [sleep, '600']}}}
+  tool: {profiles: [tools], x-wharf: {process: {command: [sleep, '600']}}}
+",
+    );
+    let left = "instances of services whose profile is off are left alone: [PROJECT]-tool-1 \
+                (wharf --profile '*' down removes them)";
+    sandbox.wharf(&["--profile", "tools", "up", "-d"]).expect(0);
+    sandbox.wharf(&["down"]).expect(0).expect_text(left);
+    let again = sandbox.wharf(&["down"]).expect(0).expect_text(left);
+    assert!(!again.stderr.contains("has no instances"), "{again}");
+    let all = sandbox.wharf(&["--profile", "*", "down"]).expect(0);
+    assert!(!all.stderr.contains("left alone"), "{all}");
+    sandbox
+        .wharf(&["down"])
+        .expect(0)
+        .expect_text("has no instances");
+}
+
 /// What `docker inspect` says of the first replica of a service.
 fn inspect(engine: &Engine, sandbox: &Sandbox, service: &str, format: &str) -> String {
     let name = format!("{}-{service}-1", sandbox.project());

@@ -285,7 +285,13 @@ fn a_service_whose_profile_is_off_is_left_alone_and_is_no_orphan() {
     };
     let plan = down::down(&world.observed, &ending);
     assert!(!plan.to_string().contains("client"), "{plan}");
-    assert!(plan.notes.is_empty(), "{:?}", plan.notes);
+    let [note] = plan.notes.as_slice() else {
+        panic!("{:?}", plan.notes);
+    };
+    assert!(
+        note.contains("whose profile is off are left alone: shop-client-1"),
+        "{note}"
+    );
 }
 
 #[test]
