@@ -333,7 +333,7 @@ async fn perform<'a, B: Backend>(
         tokio::select! {
             biased;
             result = backend.perform(step, made, events) => result,
-            () = halt.set() => return (step, abandon(step, backend, made, events).await),
+            () = halt.set() => return (step, Box::pin(abandon(step, backend, made, events)).await),
             () = halt.has_failed(), if is_unlimited(&step.action) => return (step, Ok(Performed::CutOff)),
         }
     } else {

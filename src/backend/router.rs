@@ -55,7 +55,7 @@ impl Backend for Backends {
                     // The instance takes it, and is watched until it has.
                     left_free: false,
                 };
-                self.free(&freeing, events).await?;
+                Box::pin(self.free(&freeing, events)).await?;
                 return Ok(None);
             }
             Action::MovePort { claim, to, exposed } => {
@@ -90,7 +90,8 @@ impl Backend for Backends {
                 what,
             } => {
                 let providers = &self.providers;
-                let variables = providers.perform(service, project, *what, events).await?;
+                let provided = providers.perform(service, project, *what, events);
+                let variables = Box::pin(provided).await?;
                 made.tell(step.id, variables);
                 return Ok(None);
             }
@@ -126,16 +127,17 @@ impl Backend for Backends {
         if let Some(project) = leaves_traces(&step.action) {
             self.processes.leave_traces(project)?;
         }
+        // All steps have one size, and are moved about before they begin: what is done is elsewhere.
         let done = match backend_of(&step.action) {
             BackendKind::Container => {
                 let note = self.note(&step.action, made);
-                let done = self.containers.perform(step, made, events).await;
+                let done = Box::pin(self.containers.perform(step, made, events)).await;
                 if !matches!(done, Err(BackendError::EngineUnreachable { .. })) {
                     note.answered();
                 }
                 done
             }
-            BackendKind::Process => self.processes.perform(step, made, events).await,
+            BackendKind::Process => Box::pin(self.processes.perform(step, made, events)).await,
         };
         match (done, &step.action) {
             (
@@ -144,8 +146,8 @@ impl Backend for Backends {
                     readiness,
                     instance,
                 },
-            ) => Err(explained(error, readiness, instance).await),
-            (Err(error), Action::Start { .. }) => Err(self.with_holder(error).await),
+            ) => Err(Box::pin(explained(error, readiness, instance)).await),
+            (Err(error), Action::Start { .. }) => Err(Box::pin(self.with_holder(error)).await),
             (done, _) => done,
         }
     }

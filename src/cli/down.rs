@@ -90,7 +90,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let mut last = Instant::now() + patience;
     let mut seen = Seen::default();
     let mut has_ended = false;
-    let mut has_others = false;
+    let mut has_others;
     let rest = loop {
         let Look {
             mut observed,

@@ -233,24 +233,7 @@ impl Processes {
         if !project.is_made() {
             project.create()?;
         }
-        if let Some(old) = Record::read(&dir)? {
-            if status(&old).is_alive() {
-                return Err(BackendError::Unsupported(format!(
-                    "{} is running: stop it first",
-                    spec.name
-                )));
-            }
-            forget(&dir, &old).await?;
-        } else if let Some(process) = unrecorded(&dir)
-            && (process.is_alive() || !keeper_is_gone(&dir).await)
-        {
-            return Err(BackendError::Unrecorded {
-                name: spec.name.clone(),
-                pid: process.pid,
-            });
-        }
-        // Also what is left of one whose making was cut off.
-        dir.remove()?;
+        Box::pin(make_room(&dir, &spec.name)).await?;
         if let Err(error) = fill(&dir, spec, &mut record) {
             // Half of an instance is none; what is wrong with it the error says.
             drop(dir.remove());
@@ -313,6 +296,27 @@ impl Processes {
         }
         Ok(())
     }
+}
+
+/// Takes an instance of the same name away, which has ended.
+async fn make_room(dir: &InstanceDir, name: &str) -> Result<(), BackendError> {
+    if let Some(old) = Record::read(dir)? {
+        if status(&old).is_alive() {
+            return Err(BackendError::Unsupported(format!(
+                "{name} is running: stop it first"
+            )));
+        }
+        forget(dir, &old).await?;
+    } else if let Some(process) = unrecorded(dir)
+        && (process.is_alive() || !keeper_is_gone(dir).await)
+    {
+        return Err(BackendError::Unrecorded {
+            name: name.to_owned(),
+            pid: process.pid,
+        });
+    }
+    // Also what is left of one whose making was cut off.
+    dir.remove()
 }
 
 /// Writes all that an instance has before its first run, its entry last.
