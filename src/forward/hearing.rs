@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::world::{Entry, Heard, Life};
 use crate::backend::process::Record;
+use crate::backend::process::cgroup::Group;
 use crate::backend::process::run::ProcessId;
 use crate::backend::process::tree::Snapshot;
 use crate::naming::Role;
 use crate::port::holder::ListeningSocket;
-use crate::port::process::ticks_now;
+use crate::port::process::{children, ticks_now};
 use crate::port::protect::is_forwarder;
 use crate::port::{owner, sockets};
 
@@ -36,6 +37,8 @@ pub(super) struct Hearing {
     runs: BTreeSet<String>,
     inodes: BTreeSet<u64>,
     looked: Option<Instant>,
+    /// When all processes of this machine were looked at for it.
+    looked_at_all: Option<Instant>,
     /// When the list last showed a socket that it had not shown before, in clock ticks since boot. A run whose
     /// process is younger has opened none of them.
     newest: u64,
@@ -49,6 +52,25 @@ struct Run {
     id: String,
     main: Option<ProcessId>,
     keeper: Option<ProcessId>,
+    group: Option<Group>,
+}
+
+impl Run {
+    /// Its processes by control group and descent, without a look at all that there are on this machine: those may be
+    /// hundreds, and others listen and end all the time. `None` where that would not find all: without a group it is the
+    /// environment that tells whose `exec` has started something, and without a keeper nobody adopts what was left.
+    fn members(&self) -> Option<Vec<u32>> {
+        let keeper = self.keeper.filter(|keeper| keeper.is_alive())?;
+        let mut found = self.group.as_ref()?.pids();
+        found.extend(children(keeper.pid));
+        let mut members = BTreeSet::new();
+        while let Some(pid) = found.pop() {
+            if members.insert(pid) {
+                found.extend(children(pid));
+            }
+        }
+        (!members.is_empty()).then(|| members.into_iter().collect())
+    }
 }
 
 impl Hearing {
@@ -64,6 +86,7 @@ impl Hearing {
                 id: record.id().to_owned(),
                 main: record.process(),
                 keeper: record.keeper(),
+                group: record.group(),
             })
             .collect();
         let ids: BTreeSet<String> = runs.iter().map(|run| run.id.clone()).collect();
@@ -80,9 +103,9 @@ impl Hearing {
             self.newest = ticks_now();
         }
         let age = self.looked.map(|looked| now.duration_since(looked));
+        let is_stale = self.looked_at_all.is_none_or(|at| now - at > STALE);
         if inodes == self.inodes {
             let is_fresh = age.is_some_and(|age| age <= FRESH);
-            let is_stale = age.is_none_or(|age| age > STALE);
             if is_fresh {
                 return self;
             }
@@ -95,11 +118,15 @@ impl Hearing {
                 return self;
             }
         }
-        if let Some(heard) = owned(&runs, &all) {
+        let looks_at_all = thoroughly || is_stale;
+        if let Some(heard) = owned(&runs, &all, looks_at_all) {
             self.heard = heard;
             self.runs = ids;
             self.inodes = inodes;
             self.looked = Some(now);
+            if looks_at_all {
+                self.looked_at_all = Some(now);
+            }
         }
         self
     }
@@ -124,16 +151,25 @@ fn is_unknown(record: &Record) -> bool {
     run.is_none_or(|run| run.process.is_none() && run.finished.is_none())
 }
 
-fn owned(runs: &[Run], all: &[ListeningSocket]) -> Option<BTreeMap<String, Vec<Heard>>> {
+fn owned(
+    runs: &[Run],
+    all: &[ListeningSocket],
+    looks_at_all: bool,
+) -> Option<BTreeMap<String, Vec<Heard>>> {
     let mut heard: BTreeMap<String, Vec<Heard>> = BTreeMap::new();
-    if runs.is_empty() {
-        return Some(heard);
-    }
-    let snapshot = Snapshot::take().ok()?;
     let inodes: Vec<u64> = all.iter().map(|socket| socket.inode).collect();
+    let mut snapshot = None;
     for run in runs {
-        let tree = snapshot.tree(&run.id, run.main, run.keeper, &[]);
-        let pids: Vec<u32> = tree.iter().map(|process| process.pid).collect();
+        let members = run.members().filter(|_| !looks_at_all);
+        let pids = if let Some(pids) = members {
+            pids
+        } else {
+            if snapshot.is_none() {
+                snapshot = Some(Snapshot::take().ok()?);
+            }
+            let tree = snapshot.as_ref()?.tree(&run.id, run.main, run.keeper, &[]);
+            tree.iter().map(|process| process.pid).collect()
+        };
         let held = owner::holding(&inodes, Some(&pids)).pairs;
         // A service may be another project's `up`: its forwarder listens for others, and follows them as this one does.
         let doors: BTreeSet<u32> = held
@@ -172,6 +208,7 @@ mod tests {
             id: id.to_owned(),
             main: start_time.map(|start_time| ProcessId { pid: 7, start_time }),
             keeper: None,
+            group: None,
         };
         let hearing = Hearing {
             runs: BTreeSet::from(["known".to_owned()]),
@@ -203,8 +240,9 @@ mod tests {
                 ..id
             }),
             keeper: None,
+            group: None,
         };
-        let heard = owned(&[run], &all).unwrap();
+        let heard = owned(&[run], &all, false).unwrap();
         assert_eq!(heard["nobody-has-this-id"], []);
     }
 }

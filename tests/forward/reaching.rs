@@ -1,8 +1,9 @@
 //! From a relay's network namespace to a process of this machine.
 
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::time::{Duration, Instant};
 
-use crate::stage::{Stage, eventually, free_port, is_root, talk};
+use crate::stage::{SERVER, Stage, eventually, free_port, is_root, talk};
 
 #[tokio::test]
 async fn a_process_is_reached_on_its_container_port_and_refused_when_it_is_down() {
@@ -51,6 +52,48 @@ async fn a_process_is_reached_on_its_container_port_and_refused_when_it_is_down(
         talk(relay.connect("127.0.0.1:80").ok()?, "again ").ok()
     });
     assert_eq!(heard, "again api");
+}
+
+/// Where control groups of version 2 are.
+fn control_groups() -> Option<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mount = mounts.lines().find(|mount| mount.contains(" - cgroup2 "))?;
+    mount.split(' ').nth(4).map(str::to_owned)
+}
+
+#[tokio::test]
+async fn a_listener_is_found_wherever_its_process_has_gone() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new("192.0.2.1");
+    let (actual, other) = (free_port(), free_port());
+    // On a port that nobody declared; it leaves its parent and its control group, and comes a moment later.
+    let leave = control_groups().map_or_else(String::new, |top| {
+        format!("echo $$ > {top}/cgroup.procs || exit; ")
+    });
+    let server = format!(
+        "(sh -c '{leave}sleep 1; exec \"$@\"' sh \"$@\" &) ; \
+         exec python3 -c \"$3\" main 127.0.0.1 {actual}"
+    );
+    let words = ["sh", "-c", &server, "sh", "python3", "-c", SERVER, "away"];
+    let mut command: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    command.extend(["127.0.0.1".to_owned(), other.to_string()]);
+    stage.run("api", &[(80, actual)], command).await;
+    stage.forward(true);
+    let relay = stage.relay("api");
+    stage.sync(&[]).await;
+    let begun = Instant::now();
+    let heard = eventually("the one that has stayed answers", || {
+        talk(relay.connect("127.0.0.1:80").ok()?, "").ok()
+    });
+    assert_eq!(heard, "main");
+    let heard = eventually("the one that has gone answers", || {
+        talk(relay.connect(&format!("127.0.0.1:{other}")).ok()?, "").ok()
+    });
+    assert_eq!(heard, "away");
+    let late = "only when all processes of the machine were looked at";
+    assert!(begun.elapsed() < Duration::from_secs(30), "{late}");
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ pub(crate) const PROJECT: &str = "stage";
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// Says back what it hears; at the end says who it is. Listens on all `HOST PORT` pairs of its arguments.
-const SERVER: &str = "
+pub(crate) const SERVER: &str = "
 import socket, sys, threading
 def serve(client):
     while True:

@@ -134,16 +134,20 @@ impl Group {
 
     /// The living processes in it and in groups that its processes have made below it.
     pub fn members(&self) -> Vec<ProcessId> {
+        let pids = self.pids().into_iter();
+        pids.filter_map(ProcessId::of)
+            .filter(|id| id.is_alive())
+            .collect()
+    }
+
+    /// The pids of its processes and of those in groups below it, as the kernel lists them: some may be ending.
+    pub fn pids(&self) -> Vec<u32> {
         let mut found = Vec::new();
         for dir in self.below() {
             let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
             // 0 stands for a process of another pid namespace.
-            let pids = text.lines().filter_map(|line| line.parse().ok());
-            found.extend(
-                pids.filter(|pid| *pid != 0)
-                    .filter_map(ProcessId::of)
-                    .filter(|id| id.is_alive()),
-            );
+            let pids = text.lines().filter_map(|line| line.parse::<u32>().ok());
+            found.extend(pids.filter(|pid| *pid != 0));
         }
         found
     }
