@@ -83,10 +83,7 @@ async fn answer(line: &[u8], asks: &mpsc::UnboundedSender<Asked>) -> NamesReply 
         Err(error) => return NamesReply::Error(format!("not a request: {error}")),
     };
     if request.version != NAMES_PROTOCOL {
-        return NamesReply::Error(format!(
-            "the forwarder speaks version {NAMES_PROTOCOL} and not {}: another wharf started it",
-            request.version
-        ));
+        return NamesReply::other_version(request.version);
     }
     let (answer, answered) = oneshot::channel();
     let wanted = request.sync;

@@ -1,6 +1,6 @@
 //! Forwarders and relays that end, by themselves and by force.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 
 use wharf::backend::process::NamesWanted;
 
@@ -98,6 +98,38 @@ async fn a_forwarder_that_was_stopped_is_started_by_whoever_needs_names() {
     stage.stop("wharf-forwarder").await;
     stage.sync(&[]).await;
     assert!(stage.names_socket().exists());
+    stage.stop("wharf-forwarder").await;
+    stage.stop("api").await;
+}
+
+#[tokio::test]
+async fn a_forwarder_of_another_version_is_replaced_by_whoever_needs_names() {
+    let stage = Stage::new("192.0.2.1");
+    let sleep = vec!["sleep".to_owned(), "60".to_owned()];
+    stage.run("api", &[], sleep).await;
+    stage.run("wharf-forwarder", &[], stage.forwarding()).await;
+    stage.sync(&[]).await;
+    // In its place, one as another wharf has it.
+    let path = stage.names_socket();
+    std::fs::remove_file(&path).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let other = std::thread::spawn(move || {
+        let (mut asking, _) = listener.accept().unwrap();
+        BufReader::new(&asking)
+            .read_line(&mut String::new())
+            .unwrap();
+        let refusal = "the forwarder speaks version 9 and not 1: another wharf started it";
+        writeln!(asking, r#"{{"error":"{refusal}"}}"#).unwrap();
+    });
+    stage.sync(&[]).await;
+    other.join().unwrap();
+    let notes = stage.processes.take_notes();
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("another version of wharf and was replaced")),
+        "{notes:?}"
+    );
     stage.stop("wharf-forwarder").await;
     stage.stop("api").await;
 }

@@ -198,6 +198,8 @@ impl Client {
         match connection.ask(request).await {
             Ok(Reply::Done { notes, .. }) => {
                 self.notes.borrow_mut().extend(notes);
+                // In the place of another one: a command that watches asks for as long as it likes.
+                drop(self.pooled(project));
                 self.give_back(project, connection);
                 Ok(true)
             }
@@ -255,6 +257,7 @@ impl Client {
         if !lock::is_held(&dir.supervisor_lock())
             && let Ok(connection) = self.reach(project).await
         {
+            self.forget(project);
             self.give_back(project, connection);
         }
     }
@@ -404,10 +407,9 @@ mod tests {
 
     use super::*;
 
-    /// A supervisor that greets with `greeting` and reports the first line it hears.
-    fn impostor(dir: &ProjectDir, greeting: &str) -> std::thread::JoinHandle<String> {
+    /// Where a supervisor is met, with its card.
+    fn listener(dir: &ProjectDir) -> UnixListener {
         dir.create().unwrap();
-        let listener = UnixListener::bind(dir.socket()).unwrap();
         let card = Card {
             process: ProcessId::of(std::process::id()).unwrap(),
             socket: dir.socket(),
@@ -415,6 +417,12 @@ mod tests {
             realm: None,
         };
         std::fs::write(dir.supervisor_card(), serde_json::to_vec(&card).unwrap()).unwrap();
+        UnixListener::bind(dir.socket()).unwrap()
+    }
+
+    /// A supervisor that greets with `greeting` and reports the first line it hears.
+    fn impostor(dir: &ProjectDir, greeting: &str) -> std::thread::JoinHandle<String> {
+        let listener = listener(dir);
         let greeting = greeting.to_owned();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
@@ -451,6 +459,33 @@ mod tests {
         std::fs::write(dir.supervisor_card(), "not a card").unwrap();
         assert!(matches!(client.connect(&dir).await.unwrap(), Met::Nobody));
         assert!(!client.ask_if_there("p", &Request::Ping).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_again_and_again_has_one_connection() {
+        let root = tempfile::tempdir().unwrap();
+        let client = client(&root);
+        let dir = client.dirs.project("p").unwrap();
+        let greeting = format!("{{\"protocol\":{PROTOCOL},\"version\":\"0\"}}\n");
+        let listener = listener(&dir);
+        let supervisor = std::thread::spawn(move || {
+            let asked = |_| {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.write_all(greeting.as_bytes()).unwrap();
+                let mut heard = String::new();
+                StdReader::new(&stream).read_line(&mut heard).unwrap();
+                stream
+                    .write_all(b"{\"reply\":\"done\",\"id\":null}\n")
+                    .unwrap();
+                stream
+            };
+            (0..5).map(asked).collect::<Vec<_>>()
+        });
+        for _ in 0..5 {
+            assert!(client.ask_if_there("p", &Request::Ping).await.unwrap());
+        }
+        assert_eq!(client.idle.borrow()["p"].len(), 1);
+        assert_eq!(supervisor.join().unwrap().len(), 5);
     }
 
     #[tokio::test]

@@ -23,6 +23,9 @@ use crate::state::Status;
 /// The version of the protocol: JSON, one message a line; each request has one answer.
 pub const NAMES_PROTOCOL: u32 = 1;
 
+/// How a forwarder begins that was asked in another version. Every version says it so.
+const OTHER_VERSION: &str = "the forwarder speaks version ";
+
 /// The longest line either side accepts, in bytes.
 pub const LONGEST_LINE: u64 = 64 * 1024;
 
@@ -79,6 +82,15 @@ pub enum NamesReply {
     Ok(bool),
     /// It is not, and why.
     Error(String),
+}
+
+impl NamesReply {
+    /// To whoever speaks another version.
+    pub fn other_version(theirs: u32) -> Self {
+        Self::Error(format!(
+            "{OTHER_VERSION}{NAMES_PROTOCOL} and not {theirs}: another wharf started it"
+        ))
+    }
 }
 
 /// Between two times that starts ask for their names, at least: what begins meanwhile asks together.
@@ -230,7 +242,18 @@ impl Processes {
         loop {
             let error = match answer(&path, &request).await {
                 Ok(NamesReply::Ok(_)) => return Ok(()),
-                Ok(NamesReply::Error(text)) => return Err(io::Error::other(text)),
+                Ok(NamesReply::Error(text)) => {
+                    if text.starts_with(OTHER_VERSION)
+                        && !is_replaced
+                        && self.replace_forwarder(project, None).await
+                    {
+                        is_replaced = true;
+                        deadline = Instant::now() + COMING;
+                        pause = FIRST_PAUSE;
+                        continue;
+                    }
+                    return Err(io::Error::other(text));
+                }
                 // Not there, or killed meanwhile: the next one is on its way.
                 Err(error) => error,
             };
@@ -240,7 +263,7 @@ impl Processes {
             let is_silent = error.kind() == io::ErrorKind::TimedOut;
             if is_silent || Instant::now() >= deadline {
                 let since = if is_silent { QUIET + SILENT } else { COMING };
-                if !is_replaced && self.replace_forwarder(project, since).await {
+                if !is_replaced && self.replace_forwarder(project, Some(since)).await {
                     is_replaced = true;
                     deadline = Instant::now() + COMING;
                     pause = FIRST_PAUSE;
@@ -258,9 +281,9 @@ impl Processes {
         }
     }
 
-    /// Ends a forwarder that lives and cannot be reached: it is hung, or somebody has removed its socket. Whether there
-    /// was one; the next look starts another.
-    async fn replace_forwarder(&self, project: &str, since: Duration) -> bool {
+    /// Ends a forwarder that lives and cannot be reached `since` so long: it is hung, or somebody has removed its socket;
+    /// or one that was reached and is of another version. Whether there was one; the next look starts another.
+    async fn replace_forwarder(&self, project: &str, since: Option<Duration>) -> bool {
         let name = crate::naming::forwarder_name(project);
         let Ok(record) = self.record(project, &name) else {
             return false;
@@ -272,13 +295,14 @@ impl Processes {
             instance: name,
             signal: rustix::process::Signal::KILL.as_raw(),
         };
-        let is_foreign = self.has_foreign_forwarder(project);
+        // Its file may be another one by now, under the same name.
+        let is_foreign = since.is_none() || self.has_foreign_forwarder(project);
         let is_ended = self.client.ask(project, &request).await.is_ok();
         if is_ended && is_foreign && self.adopt_forwarder(project).is_ok() {
             let what = "was of another version of wharf and was replaced";
             self.client
                 .note(format!("the forwarder of project {project} {what}"));
-        } else if is_ended {
+        } else if let Some(since) = since.filter(|_| is_ended) {
             self.client.note(format!(
                 "the forwarder of project {project} could not be reached for {} s and was replaced",
                 since.as_secs()
