@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use super::dirs::{Dirs, ProjectDir, failed};
 use super::protocol::{Card, Cause, Greeting, PROTOCOL, Reply, Request};
 use super::realm;
+use super::refusal::Refusal;
 use super::regular;
 use super::run::ProcessId;
 use super::summon::{self, REVIVED};
@@ -84,6 +85,8 @@ pub(super) struct Client {
     told: RefCell<BTreeSet<String>>,
     /// The projects of which nothing was elsewhere.
     here: RefCell<BTreeSet<String>>,
+    /// The version of a supervisor that speaks otherwise, where there was one.
+    other: RefCell<Option<String>>,
 }
 
 /// What comes of connecting.
@@ -92,6 +95,13 @@ enum Met {
     Nobody,
     /// One that is there and does not speak.
     Silent(ProcessId),
+}
+
+/// Whose supervisor is good enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Versions {
+    Ours,
+    All,
 }
 
 impl Client {
@@ -105,6 +115,7 @@ impl Client {
             notes: RefCell::default(),
             told: RefCell::default(),
             here: RefCell::default(),
+            other: RefCell::default(),
         }
     }
 
@@ -151,9 +162,14 @@ impl Client {
                 }
             }
         }
+        let other = self.other.borrow();
         Err(BackendError::State {
             action: format!("the supervisor of project {project} keeps vanishing"),
-            source: last.unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into()),
+            source: other
+                .as_deref()
+                .map(replaced_by)
+                .or(last)
+                .unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into()),
         })
     }
 
@@ -176,7 +192,7 @@ impl Client {
                 biased;
                 reply = &mut asking => return reply,
                 () = tokio::time::sleep(patience) => {
-                    if !matches!(self.connect(&dir).await, Ok(Met::Supervisor(_))) {
+                    if !matches!(self.connect(&dir, Versions::Ours).await, Ok(Met::Supervisor(_))) {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                 }
@@ -192,7 +208,7 @@ impl Client {
     ) -> Result<bool, BackendError> {
         let dir = self.dirs.project(project)?;
         // Not one from the pool: its supervisor may have been replaced.
-        let Met::Supervisor(mut connection) = self.connect(&dir).await? else {
+        let Met::Supervisor(mut connection) = self.connect(&dir, Versions::Ours).await? else {
             return Ok(false);
         };
         match connection.ask(request).await {
@@ -210,10 +226,24 @@ impl Client {
 
     /// A connection to the supervisor, which is started if need be and stays as long as the connection.
     pub(super) async fn reach(&self, project: &str) -> Result<Connection, BackendError> {
+        self.reach_one_of(project, Versions::Ours).await
+    }
+
+    /// The same for whoever asks nothing and waits for its end: one of another version does as well. To replace it would
+    /// take it from a command that is at work.
+    pub(super) async fn attend(&self, project: &str) -> Result<Connection, BackendError> {
+        self.reach_one_of(project, Versions::All).await
+    }
+
+    async fn reach_one_of(
+        &self,
+        project: &str,
+        versions: Versions,
+    ) -> Result<Connection, BackendError> {
         let dir = self.dirs.project(project)?;
         dir.create()?;
         for _ in 0..ATTEMPTS {
-            let silent = match self.connect(&dir).await? {
+            let silent = match self.connect(&dir, versions).await? {
                 Met::Supervisor(connection) => return Ok(connection),
                 Met::Nobody => None,
                 Met::Silent(process) => Some(process),
@@ -225,7 +255,7 @@ impl Client {
             // Somebody else may have started it while we waited for the lock.
             let now = card(&dir).map(|card| card.process);
             if silent.is_none() || now != silent {
-                if let Met::Supervisor(connection) = self.connect(&dir).await? {
+                if let Met::Supervisor(connection) = self.connect(&dir, versions).await? {
                     return Ok(connection);
                 }
             } else if let Some(process) = silent {
@@ -310,8 +340,8 @@ impl Client {
         self.check_here(dir).is_err()
     }
 
-    /// Connects to the supervisor that the project's card names.
-    async fn connect(&self, dir: &ProjectDir) -> Result<Met, BackendError> {
+    /// Connects to the supervisor that the project's card names. One of a version that is not wanted leaves.
+    async fn connect(&self, dir: &ProjectDir, versions: Versions) -> Result<Met, BackendError> {
         self.check_here(dir)?;
         // Without a card it is where it usually is. What is there may have had another ledger, which somebody has
         // removed: then it does not have this one's lock, and is left to its runs.
@@ -342,14 +372,21 @@ impl Client {
             Ok(Err(_)) => return Ok(Met::Nobody),
             Err(_) => return Ok(card.map_or(Met::Nobody, |card| Met::Silent(card.process))),
         };
-        match serde_json::from_str::<Greeting>(&line) {
-            Ok(greeting) if greeting.protocol == PROTOCOL => Ok(Met::Supervisor(connection)),
-            _ => {
-                // Another version: its instances live on, and ours takes them over.
-                drop(connection.ask(&Request::Shutdown).await);
-                connection.closed().await;
-                Ok(Met::Nobody)
-            }
+        let greeting = serde_json::from_str::<Greeting>(&line).ok();
+        let is_ours = greeting.as_ref().is_some_and(|it| it.protocol == PROTOCOL);
+        if is_ours || versions == Versions::All {
+            return Ok(Met::Supervisor(connection));
+        }
+        // Its instances live on, and ours takes them over.
+        let version = greeting.map_or_else(|| "of another kind".to_owned(), |it| it.version);
+        self.other.replace(Some(version));
+        let leaving = async {
+            drop(connection.ask(&Request::Shutdown).await);
+            connection.closed().await;
+        };
+        match tokio::time::timeout(PATIENCE, leaving).await {
+            Ok(()) => Ok(Met::Nobody),
+            Err(_) => Ok(card.map_or(Met::Nobody, |card| Met::Silent(card.process))),
         }
     }
 
@@ -392,6 +429,19 @@ impl Client {
         };
         Err(cannot(source))
     }
+}
+
+/// Why a supervisor does not stay: commands of two versions, of which each has one of its own come up.
+fn replaced_by(version: &str) -> io::Error {
+    Refusal {
+        errno: None,
+        message: format!(
+            "commands of another version of wharf ({version}) are at work on it, too, and replace it"
+        ),
+        hint: "ps -C wharf -o pid,lstart,args   # what still runs of the other version: end it, or wait for it"
+            .to_owned(),
+    }
+    .into()
 }
 
 /// Who the supervisor is, by its own word.
@@ -444,8 +494,24 @@ mod tests {
         let client = client(&root);
         let dir = client.dirs.project("p").unwrap();
         let heard = impostor(&dir, "{\"protocol\":99,\"version\":\"9\",\"new\":1}\n");
-        assert!(matches!(client.connect(&dir).await.unwrap(), Met::Nobody));
+        assert!(matches!(
+            client.connect(&dir, Versions::Ours).await.unwrap(),
+            Met::Nobody
+        ));
         assert_eq!(heard.join().unwrap(), "{\"request\":\"shutdown\"}\n");
+    }
+
+    #[tokio::test]
+    async fn whoever_only_waits_lets_a_supervisor_of_another_version_be() {
+        let root = tempfile::tempdir().unwrap();
+        let client = client(&root);
+        let dir = client.dirs.project("p").unwrap();
+        let heard = impostor(&dir, "{\"protocol\":99,\"version\":\"9\",\"new\":1}\n");
+        let mut connection = client.attend("p").await.unwrap();
+        // It hears nothing before we go, which is nothing at all.
+        drop(connection.0.shutdown().await);
+        assert_eq!(heard.join().unwrap(), "");
+        connection.closed().await;
     }
 
     #[tokio::test]
@@ -455,9 +521,15 @@ mod tests {
         let dir = client.dirs.project("p").unwrap();
         drop(impostor(&dir, ""));
         std::fs::remove_file(dir.socket()).unwrap();
-        assert!(matches!(client.connect(&dir).await.unwrap(), Met::Nobody));
+        assert!(matches!(
+            client.connect(&dir, Versions::Ours).await.unwrap(),
+            Met::Nobody
+        ));
         std::fs::write(dir.supervisor_card(), "not a card").unwrap();
-        assert!(matches!(client.connect(&dir).await.unwrap(), Met::Nobody));
+        assert!(matches!(
+            client.connect(&dir, Versions::Ours).await.unwrap(),
+            Met::Nobody
+        ));
         assert!(!client.ask_if_there("p", &Request::Ping).await.unwrap());
     }
 

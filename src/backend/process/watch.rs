@@ -65,7 +65,7 @@ impl<'a> Watch<'a> {
     pub(super) async fn changed(&mut self, alive: bool) -> Result<(), BackendError> {
         if alive && self.connection.is_none() {
             // A new supervisor may have changed the ledger on its way up; the events tell.
-            self.connection = Some(self.client.reach(&self.project).await?);
+            self.connection = Some(self.client.attend(&self.project).await?);
         }
         let closed: OptionFuture<_> = self.connection.as_mut().map(Connection::closed).into();
         tokio::select! {
