@@ -14,6 +14,7 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 
 use super::dirs::{Dirs, ProjectDir, failed};
+use super::ledger::Record;
 use super::protocol::{Card, Cause, Greeting, PROTOCOL, Reply, Request};
 use super::realm;
 use super::refusal::Refusal;
@@ -377,7 +378,8 @@ impl Client {
         if is_ours || versions == Versions::All {
             return Ok(Met::Supervisor(connection));
         }
-        // Its instances live on, and ours takes them over.
+        // Its instances live on, and ours takes them over. What it could not read it could not, and then nobody would.
+        Record::read_all(dir)?;
         let version = greeting.map_or_else(|| "of another kind".to_owned(), |it| it.version);
         self.other.replace(Some(version));
         let leaving = async {
@@ -499,6 +501,23 @@ mod tests {
             Met::Nobody
         ));
         assert_eq!(heard.join().unwrap(), "{\"request\":\"shutdown\"}\n");
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_of_what_only_a_newer_wharf_can_read_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let client = client(&root);
+        let dir = client.dirs.project("p").unwrap();
+        let heard = impostor(&dir, "{\"protocol\":99,\"version\":\"9\",\"new\":1}\n");
+        let instance = dir.instance("p-web-1").unwrap();
+        instance.create().unwrap();
+        std::fs::write(instance.record(), r#"{"format":99}"#).unwrap();
+        let refused = client.ask_if_there("p", &Request::Ping).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("a newer wharf wrote it"),
+            "{refused}"
+        );
+        assert_eq!(heard.join().unwrap(), "");
     }
 
     #[tokio::test]
