@@ -11,6 +11,7 @@ mod attributes;
 mod command;
 mod crash;
 mod damage;
+mod descriptors;
 mod ending;
 mod follow;
 mod group;

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -56,17 +57,37 @@ impl ProcessId {
         Stat::read(pid).map(|stat| stat.id)
     }
 
-    /// Whether it still runs. A zombie does not.
+    /// Whether it still runs. A zombie does not; one that cannot be looked at for want of descriptors or memory may.
     pub fn is_alive(self) -> bool {
-        Stat::read(self.pid).is_some_and(|stat| stat.id == self && !stat.dead)
+        self.look().unwrap_or(true)
     }
 
-    /// A descriptor that becomes readable when it ends; `None` when it already has.
+    fn look(self) -> io::Result<bool> {
+        let stat = Stat::look(self.pid)?;
+        Ok(stat.is_some_and(|stat| stat.id == self && !stat.dead))
+    }
+
+    /// A descriptor that becomes readable when it ends; `None` when it already has, or there is no descriptor left.
     pub fn open(self) -> Option<OwnedFd> {
-        let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
-        let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        self.try_open().ok().flatten()
+    }
+
+    /// The same; `None` only when it has ended.
+    ///
+    /// # Errors
+    /// Want of descriptors or memory: nothing is known of it.
+    pub fn try_open(self) -> io::Result<Option<OwnedFd>> {
+        let number = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let Some(pid) = number else {
+            return Ok(None);
+        };
+        let fd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => fd,
+            Err(error) if is_want(error) => return Err(error.into()),
+            Err(_) => return Ok(None),
+        };
         // Only now is the pid tied down: the descriptor names whoever had it at that moment.
-        self.is_alive().then_some(fd)
+        Ok(self.look()?.then_some(fd))
     }
 
     /// Sends a signal to exactly this process; `Ok(false)` when it has ended.
@@ -76,7 +97,7 @@ impl ProcessId {
 
     /// As [`ProcessId::signal`], by number.
     pub fn signal_number(self, number: i32) -> io::Result<bool> {
-        let Some(fd) = self.open() else {
+        let Some(fd) = self.try_open()? else {
             return Ok(false);
         };
         match send(&fd, number) {
@@ -87,14 +108,19 @@ impl ProcessId {
     }
 }
 
+/// Whether it is for want of descriptors or memory that a process could not be looked at.
+fn is_want(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
+}
+
 /// Longer than any `/proc/PID/stat`: 52 numbers, most of them short, and a name of 64 bytes at most.
 const LONGEST_STAT: usize = 2048;
 
 /// Reads a file of `/proc` that fits in the buffer. It has no size to ask for, and is made anew for each read:
 /// one read is both the cheapest and the only one that shows a single moment.
-fn read_once(path: &str, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_once(path: &str, buffer: &mut [u8]) -> Result<usize, Errno> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(rustix::io::read(file, buffer)?)
+    rustix::io::read(file, buffer)
 }
 
 /// What `/proc/PID/stat` says, as far as wharf asks.
@@ -113,9 +139,20 @@ pub struct Stat {
 impl Stat {
     /// Of the process that has this pid now.
     pub fn read(pid: u32) -> Option<Self> {
+        Self::look(pid).ok().flatten()
+    }
+
+    /// The same; an error where it cannot be looked at for want of descriptors or memory.
+    fn look(pid: u32) -> io::Result<Option<Self>> {
         let mut text = [0; LONGEST_STAT];
-        let length = read_once(&format!("/proc/{pid}/stat"), &mut text).ok()?;
-        let text = text.get(..length)?;
+        match read_once(&format!("/proc/{pid}/stat"), &mut text) {
+            Ok(length) => Ok(text.get(..length).and_then(|text| Self::of_text(pid, text))),
+            Err(error) if is_want(error) => Err(error.into()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn of_text(pid: u32, text: &[u8]) -> Option<Self> {
         let mut stat = Self::parse(pid, text)?;
         // Its first thread may have ended before the others: the process lives on.
         if stat.dead && threads(text) > 1 && process::runs_a_thread(pid) {

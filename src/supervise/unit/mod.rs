@@ -225,13 +225,27 @@ impl Unit {
     pub(super) fn on_keeper_ended(&mut self, now: Moment) {
         self.on_notes();
         self.keeper = None;
-        if let Some(main) = self.main.filter(|_| self.ended.is_none()) {
-            self.main_end = main.open();
-            if self.main_end.is_none() {
-                // An earlier supervisor may have learned the code.
-                let code = self.record.run.as_ref().and_then(|run| run.code);
-                self.ended = Some(code.unwrap_or(UNKNOWN_CODE));
+        self.keep_here(now);
+    }
+
+    /// Does the work of a keeper that has gone: waits for the end of the main process, and records its output. What
+    /// cannot be done for want of descriptors is tried again.
+    fn keep_here(&mut self, now: Moment) {
+        let Some(main) = self.main.filter(|_| self.ended.is_none()) else {
+            return;
+        };
+        if self.main_end.is_none() {
+            match main.try_open() {
+                Ok(Some(end)) => self.main_end = Some(end),
+                Ok(None) => {
+                    // An earlier supervisor may have learned the code.
+                    let code = self.record.run.as_ref().and_then(|run| run.code);
+                    self.ended = Some(code.unwrap_or(UNKNOWN_CODE));
+                }
+                Err(_) => self.output_retry = Some(now.saturating_add(OUTPUT_RETRY)),
             }
+        }
+        if self.recorder.is_none() {
             self.record_here(now);
         }
     }
@@ -409,8 +423,8 @@ impl Unit {
         }
         if self.output_retry.is_some_and(|at| at <= around.now) {
             self.output_retry = None;
-            if self.recorder.is_none() && self.keeper.is_none() && self.main.is_some() {
-                self.record_here(around.now);
+            if self.keeper.is_none() {
+                self.keep_here(around.now);
             }
         }
         self.leftover.on_time(around.now);
