@@ -1,35 +1,21 @@
-//! A command's side of the control socket: finds the supervisor of a project, starts one if there is none,
-//! and asks it. Holds no state that matters: a supervisor that was killed is replaced and asked again.
+//! A command's side of the control socket: asks the supervisor of a project, which comes up if there is none
+//! (`meeting`). Holds no state that matters: a supervisor that was killed is replaced and asked again.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
-use tokio::process::Command;
 use tokio::sync::Semaphore;
 
-use super::dirs::{Dirs, ProjectDir, failed};
-use super::ledger::Record;
-use super::protocol::{Card, Cause, Greeting, PROTOCOL, Reply, Request};
+use super::dirs::{Dirs, ProjectDir};
+use super::lock;
+use super::meeting::{Connection, Meeting, Met, PATIENCE, Up, Versions};
+use super::protocol::{Reply, Request};
 use super::realm;
 use super::refusal::Refusal;
-use super::regular;
-use super::run::ProcessId;
-use super::summon::{self, REVIVED};
-use super::{child, lock, socket, trust};
 use crate::backend::BackendError;
-
-/// What a supervisor says when it can be connected to.
-pub const READY: &str = "ready\n";
-
-/// How long a supervisor may take to say a word: it never does anything long without listening. One that
-/// is silent for longer is frozen, and replaced.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a supervisor that takes its time over a request is asked whether it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -41,42 +27,11 @@ const ATTEMPTS: usize = 4;
 /// keeper and closed there again; it has more than enough to do with these.
 const STARTS: usize = 16;
 
-/// One connection.
-#[derive(Debug)]
-pub(super) struct Connection(BufReader<UnixStream>);
-
-impl Connection {
-    /// Asks, and waits for the answer however long it takes. `Err` when the supervisor has gone.
-    async fn ask(&mut self, request: &Request) -> io::Result<Reply> {
-        let mut text = serde_json::to_vec(request)?;
-        text.push(b'\n');
-        self.0.write_all(&text).await?;
-        let line = self.line().await?;
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    async fn line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        self.0.read_line(&mut line).await?;
-        if line.ends_with('\n') {
-            Ok(line)
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
-    }
-
-    /// Returns when the supervisor has gone.
-    pub(super) async fn closed(&mut self) {
-        // It never speaks unasked; whatever comes is its end.
-        drop(self.0.read_u8().await);
-    }
-}
-
 /// The way to the supervisors of this user.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) dirs: Dirs,
-    binary: PathBuf,
+    meeting: Meeting,
     idle: RefCell<BTreeMap<String, Vec<Connection>>>,
     /// Who may ask for a start.
     starts: Semaphore,
@@ -86,37 +41,19 @@ pub(super) struct Client {
     told: RefCell<BTreeSet<String>>,
     /// The projects of which nothing was elsewhere.
     here: RefCell<BTreeSet<String>>,
-    /// The version of a supervisor that speaks otherwise, where there was one.
-    other: RefCell<Option<String>>,
-}
-
-/// What comes of connecting.
-enum Met {
-    Supervisor(Connection),
-    Nobody,
-    /// One that is there and does not speak.
-    Silent(ProcessId),
-}
-
-/// Whose supervisor is good enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Versions {
-    Ours,
-    All,
 }
 
 impl Client {
     /// `binary` is run to start a supervisor.
     pub(super) fn new(dirs: Dirs, binary: PathBuf) -> Self {
         Self {
+            meeting: Meeting::new(dirs.clone(), binary),
             dirs,
-            binary,
             idle: RefCell::default(),
             starts: Semaphore::new(STARTS),
             notes: RefCell::default(),
             told: RefCell::default(),
             here: RefCell::default(),
-            other: RefCell::default(),
         }
     }
 
@@ -163,7 +100,7 @@ impl Client {
                 }
             }
         }
-        let other = self.other.borrow();
+        let other = self.meeting.other();
         Err(BackendError::State {
             action: format!("the supervisor of project {project} keeps vanishing"),
             source: other
@@ -249,29 +186,17 @@ impl Client {
                 Met::Nobody => None,
                 Met::Silent(process) => Some(process),
             };
-            let path = dir.start_lock();
-            let guard = lock::exclusive(&path, || {})
-                .await
-                .map_err(|error| failed("lock", &path, error))?;
-            // Somebody else may have started it while we waited for the lock.
-            let now = card(&dir).map(|card| card.process);
-            if silent.is_none() || now != silent {
-                if let Met::Supervisor(connection) = self.connect(&dir, versions).await? {
-                    return Ok(connection);
-                }
-            } else if let Some(process) = silent {
-                // The new one takes its place by force; its services do not notice.
-                self.notes.borrow_mut().push(format!(
+            match self.meeting.bring_up(&dir, versions, silent).await? {
+                Up::Met(connection) => return Ok(connection),
+                Up::Started { is_forced: false } => {}
+                // Its services have not noticed.
+                Up::Started { is_forced: true } => self.notes.borrow_mut().push(format!(
                     "the supervisor of project {project} (pid {}) did not answer for {} s and was replaced",
-                    process.pid,
+                    silent.map_or(0, |process| process.pid),
                     PATIENCE.as_secs()
-                ));
-            }
-            match self.start(&dir, &guard).await {
-                // Killed on its way up: the next one takes over what it has begun.
-                Err(BackendError::State { source, .. })
-                    if source.kind() == io::ErrorKind::UnexpectedEof => {}
-                outcome => outcome?,
+                )),
+                // The next one takes over what it has begun.
+                Up::Lost => {}
             }
         }
         Err(BackendError::State {
@@ -341,95 +266,10 @@ impl Client {
         self.check_here(dir).is_err()
     }
 
-    /// Connects to the supervisor that the project's card names. One of a version that is not wanted leaves.
+    /// As [`Meeting::connect`], where the project's processes may be judged from here.
     async fn connect(&self, dir: &ProjectDir, versions: Versions) -> Result<Met, BackendError> {
         self.check_here(dir)?;
-        // Without a card it is where it usually is. What is there may have had another ledger, which somebody has
-        // removed: then it does not have this one's lock, and is left to its runs.
-        let card = card(dir);
-        if card.is_none() && !lock::is_held(&dir.supervisor_lock()) {
-            return Ok(Met::Nobody);
-        }
-        let place = card
-            .as_ref()
-            .map_or_else(|| dir.socket(), |card| card.socket.clone());
-        let stream = socket::reach(&place, std::os::unix::net::UnixStream::connect);
-        let Ok(stream) = stream else {
-            return Ok(Met::Nobody);
-        };
-        // Whoever else that is, what it says counts for nothing.
-        trust::check_peer(&stream, &dir.instances())
-            .map_err(|error| dir.runtime_failed("use", &place, error))?;
-        let stream = stream
-            .set_nonblocking(true)
-            .and_then(|()| UnixStream::from_std(stream));
-        let Ok(stream) = stream else {
-            return Ok(Met::Nobody);
-        };
-        let mut connection = Connection(BufReader::new(stream));
-        let line = match tokio::time::timeout(PATIENCE, connection.line()).await {
-            Ok(Ok(line)) => line,
-            // One that is just leaving closes without a word.
-            Ok(Err(_)) => return Ok(Met::Nobody),
-            Err(_) => return Ok(card.map_or(Met::Nobody, |card| Met::Silent(card.process))),
-        };
-        let greeting = serde_json::from_str::<Greeting>(&line).ok();
-        let is_ours = greeting.as_ref().is_some_and(|it| it.protocol == PROTOCOL);
-        if is_ours || versions == Versions::All {
-            return Ok(Met::Supervisor(connection));
-        }
-        // Its instances live on, and ours takes them over. What it could not read it could not, and then nobody would.
-        Record::read_all(dir)?;
-        let version = greeting.map_or_else(|| "of another kind".to_owned(), |it| it.version);
-        self.other.replace(Some(version));
-        let leaving = async {
-            drop(connection.ask(&Request::Shutdown).await);
-            connection.closed().await;
-        };
-        match tokio::time::timeout(PATIENCE, leaving).await {
-            Ok(()) => Ok(Met::Nobody),
-            Err(_) => Ok(card.map_or(Met::Nobody, |card| Met::Silent(card.process))),
-        }
-    }
-
-    /// Starts a supervisor and returns when it can be connected to. The start lock goes along with it, so
-    /// that it stays taken if this command is killed half-way.
-    async fn start(&self, dir: &ProjectDir, guard: &std::fs::File) -> Result<(), BackendError> {
-        let cannot = |source| BackendError::State {
-            action: format!("cannot start the supervisor of project {}", dir.name()),
-            source,
-        };
-        let command = summon::supervisor(&self.binary, &self.dirs, dir)?;
-        child::seal_descriptors().map_err(cannot)?;
-        let mut supervisor = Command::from(command)
-            .env_remove(REVIVED)
-            .stdin(guard.try_clone().map_err(cannot)?)
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(cannot)?;
-        let mut said = String::new();
-        if let Some(mut stdout) = supervisor.stdout.take() {
-            stdout.read_to_string(&mut said).await.map_err(cannot)?;
-        }
-        if said == READY {
-            // Not waited for: it outlives us, and the runtime reaps it should it end before.
-            return Ok(());
-        }
-        let source = if said.is_empty() {
-            io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!(
-                    "it ended without a word, see {}",
-                    dir.supervisor_log().display()
-                ),
-            )
-        } else {
-            match serde_json::from_str::<Cause>(&said) {
-                Ok(cause) => cause.in_words(),
-                Err(_) => io::Error::other(said),
-            }
-        };
-        Err(cannot(source))
+        self.meeting.connect(dir, versions).await
     }
 }
 
@@ -446,18 +286,14 @@ fn replaced_by(version: &str) -> io::Error {
     .into()
 }
 
-/// Who the supervisor is, by its own word.
-fn card(dir: &ProjectDir) -> Option<Card> {
-    let text = regular::read(&dir.supervisor_card()).ok()?;
-    serde_json::from_slice(&text).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader as StdReader, Write};
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::backend::process::protocol::{Card, PROTOCOL};
+    use crate::backend::process::run::ProcessId;
 
     /// Where a supervisor is met, with its card.
     fn listener(dir: &ProjectDir) -> UnixListener {
@@ -526,11 +362,8 @@ mod tests {
         let client = client(&root);
         let dir = client.dirs.project("p").unwrap();
         let heard = impostor(&dir, "{\"protocol\":99,\"version\":\"9\",\"new\":1}\n");
-        let mut connection = client.attend("p").await.unwrap();
-        // It hears nothing before we go, which is nothing at all.
-        drop(connection.0.shutdown().await);
+        drop(client.attend("p").await.unwrap());
         assert_eq!(heard.join().unwrap(), "");
-        connection.closed().await;
     }
 
     #[tokio::test]
@@ -577,6 +410,30 @@ mod tests {
         }
         assert_eq!(client.idle.borrow()["p"].len(), 1);
         assert_eq!(supervisor.join().unwrap().len(), 5);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_not_waited_for_keeps_nobody_waiting() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = Dirs::new(root.path().join("s"), root.path().join("r"));
+        let lock = dirs.project("p").unwrap().start_lock();
+        // A program that says nothing and ends.
+        let client = Client::new(dirs, PathBuf::from("/bin/true"));
+        let mut first = std::pin::pin!(client.reach("p"));
+        let has_begun = async {
+            while !lock::is_held(&lock) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("it has not ended yet"),
+            () = has_begun => {}
+        }
+        // A command that does two things at once waits for the other one now.
+        let second = tokio::time::timeout(Duration::from_secs(20), client.reach("p")).await;
+        assert!(second.unwrap().is_err());
+        assert!(first.await.is_err());
     }
 
     #[tokio::test]

@@ -33,6 +33,7 @@ mod listening;
 pub(crate) mod lock;
 pub mod logs;
 mod lost;
+mod meeting;
 mod names;
 pub mod namespace;
 pub mod namespace_probe;
@@ -81,12 +82,12 @@ use crate::state::{Instance, InstanceId};
 
 pub use attach::{Attachment, Feed};
 pub use attributes::{Attributes, HookCommand, Limit, Pacing, Rotation};
-pub use client::READY;
 pub use dirs::Dirs;
 pub use foreground::{Aside, Face, Foreground};
 pub use ledger::{
     Account, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, names, replace,
 };
+pub use meeting::READY;
 pub use names::{LONGEST_LINE, NAMES_PROTOCOL, NamesReply, NamesRequest, NamesWanted};
 pub use observe::status;
 pub use turn::ProjectLock;

@@ -10,8 +10,9 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::net::unix::pipe::Receiver;
 
-use super::client::{Client, Connection};
+use super::client::Client;
 use super::dirs::{InstanceDir, failed};
+use super::meeting::Connection;
 use crate::backend::BackendError;
 
 /// A watch over some instances of one project.
