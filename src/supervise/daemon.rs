@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::control::Control;
 use super::supervisor::Supervisor;
+use crate::backend::process::cgroup;
 use crate::backend::process::child::{lift_file_size, seal_descriptors};
 use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
 use crate::backend::process::lock;
@@ -68,6 +69,8 @@ fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
     seal_descriptors().map_err(|error| system("list its descriptors", error))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| system("become the parent of orphans", error))?;
+    // Before anybody looks where groups can be made.
+    cgroup::leave_runs();
     let descriptors = raise_limit();
     lift_file_size();
     // Started through /proc/self/exe, whose last part would be its name.

@@ -596,3 +596,56 @@ fn a_limit_of_file_sizes_is_the_services_alone() {
     );
     sandbox.wharf(&["down"]).expect(0);
 }
+
+#[test]
+fn a_project_that_is_started_beside_a_service_does_not_end_with_it() {
+    let sandbox = Sandbox::new();
+    for (file, service) in [("compose.yaml", "a"), ("other.yaml", "b")] {
+        sandbox.write(
+            file,
+            format!(
+                "services:\n  {service}:\n    x-wharf: {{process: {{command: [sleep, '600']}}}}\n"
+            ),
+        );
+    }
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let other = format!("{}-other", sandbox.project());
+    let other = |command: &[&str]| {
+        [&["-f", "other.yaml", "-p", &other][..], command]
+            .concat()
+            .join(" ")
+    };
+    let up = format!("exec wharf {}", other(&["up", "-d"]));
+    sandbox
+        .wharf(&["exec", "-T", "a", "sh", "-c", &up])
+        .expect(0);
+    sandbox.wharf(&["stop", "a"]).expect(0);
+    let words = other(&["ps", "--format", "json"]);
+    let words: Vec<&str> = words.split(' ').collect();
+    let rows = sandbox.wharf(&words).expect(0).json_lines();
+    assert_eq!(rows[0]["State"], "running", "{rows:?}");
+    let words = other(&["down"]);
+    let words: Vec<&str> = words.split(' ').collect();
+    sandbox.wharf(&words).expect(0);
+}
+
+#[test]
+fn one_secret_at_two_places_is_one_file() {
+    let sandbox = Sandbox::new();
+    sandbox.write("key", "sesame");
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    secrets: [key, {source: key, target: /etc/a/key}]\n    \
+         x-wharf: {process: {command: [sh, -c, 'cat $$WHARF_SECRETS_DIR/key']}}\nsecrets: {key: {file: ./key}}\n",
+    );
+    let up = if rustix::process::geteuid().is_root() {
+        // Root may write to what is closed: as nobody, with homes of his own.
+        let words = "chmod -R a+rwX \"$HOME/..\"; exec setpriv --reuid 65534 --regid 65534 --clear-groups \
+                     env XDG_STATE_HOME=\"$TMPDIR/s\" XDG_RUNTIME_DIR=\"$TMPDIR/r\" wharf up";
+        sandbox.program("sh", &["-c", words]).wait()
+    } else {
+        sandbox.wharf(&["up"])
+    };
+    let up = up.expect(0);
+    assert!(up.stdout.contains("sesame"), "{up}");
+}

@@ -270,7 +270,9 @@ pub(super) fn write(dir: &InstanceDir, spec: &InstanceSpec) -> Result<(), Backen
         for mount in mounts {
             let content = content(spec, mount, stores.get(&mount.source))?;
             let path = root.join(file_name(mount));
-            put(&root, &path, &content, mount.mode)
+            // It may be there, for another target with this last part, and closed to all but root.
+            remove(&path)
+                .and_then(|()| put(&root, &path, &content, mount.mode))
                 .map_err(|error| failed("write", &path, error))?;
         }
     }

@@ -38,6 +38,33 @@ pub fn controllers(settings: &[Setting]) -> BTreeSet<&'static str> {
     settings.iter().map(|setting| setting.controller).collect()
 }
 
+/// Takes this process out of the groups of runs, into the nearest group above them that takes it: a supervisor that a
+/// service's command has started, or one beside it, is no part of that run. Where none takes it, it stays.
+pub fn leave_runs() {
+    let view = View::new();
+    let Some((mount, own)) = view.own_dir() else {
+        return;
+    };
+    let above = own.ancestors().take_while(|dir| dir.starts_with(&mount));
+    let Some(outermost) = above.filter(|dir| is_of_a_run(dir)).last() else {
+        return;
+    };
+    for dir in outermost.ancestors().skip(1) {
+        if !dir.starts_with(&mount) || put(&dir.join("cgroup.procs"), "0").is_ok() {
+            return;
+        }
+    }
+}
+
+/// Whether a directory is the group of a run, of whatever project.
+fn is_of_a_run(dir: &Path) -> bool {
+    let name = dir.file_name().and_then(|name| name.to_str());
+    let id = name
+        .and_then(|name| name.strip_prefix(PREFIX))
+        .and_then(|name| Some(name.split_once('-')?.1));
+    id.is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 impl Group {
     /// The group that a run has in this place, made or not. `tag` stands for the project's state.
     pub fn planned(place: &Place, tag: &str, run_id: &str) -> Self {
@@ -253,6 +280,15 @@ mod tests {
         assert!(!of_run("/sys/fs/cgroup/wharf-other"));
         assert!(!of_run("/sys/fs/cgroup"));
         assert!(!of_run("wharf-abc"));
+    }
+
+    #[test]
+    fn a_group_of_a_run_is_known_by_its_name() {
+        let run = "0123456789abcdef".repeat(2);
+        assert!(is_of_a_run(Path::new(&format!("/g/wharf-0f-{run}"))));
+        for other in ["wharf-0f", "wharf-0f-main", "user.slice", &run] {
+            assert!(!is_of_a_run(&Path::new("/g").join(other)), "{other}");
+        }
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl View {
     }
 
     /// The mount of the v2 hierarchy and our own directory in it.
-    fn own_dir(&self) -> Option<(PathBuf, PathBuf)> {
+    pub(super) fn own_dir(&self) -> Option<(PathBuf, PathBuf)> {
         let path = self.own.lines().find_map(|line| line.strip_prefix("0::"))?;
         let (root, mount) = self.mounts.lines().find_map(mount)?;
         // Outside of what the mount shows, a path begins with `/..`.
