@@ -8,17 +8,15 @@ use wharf::state::Status;
 
 use crate::stage::{Stage, shell};
 
-/// The numbers of the descriptors that a process has.
-fn descriptors(pid: u32) -> Vec<u64> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name());
-    names
-        .map(|name| name.to_str().unwrap().parse().unwrap())
-        .collect()
-}
-
 #[tokio::test]
 async fn what_a_killed_keeper_leaves_lives_on_where_the_supervisor_cannot_look() {
+    let descriptors = |pid: u32| -> Vec<u64> {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        names
+            .map(|name| name.to_str().unwrap().parse().unwrap())
+            .collect()
+    };
     let stage = Stage::new();
     stage
         .up(shell("web", "echo up; exec sleep 600"))

@@ -188,15 +188,14 @@ impl Client {
             };
             match self.meeting.bring_up(&dir, versions, silent).await? {
                 Up::Met(connection) => return Ok(connection),
-                Up::Started { is_forced: false } => {}
+                // The next one takes over what one has begun that was killed on its way up.
+                Up::Started { is_forced: false } | Up::Lost => {}
                 // Its services have not noticed.
                 Up::Started { is_forced: true } => self.notes.borrow_mut().push(format!(
                     "the supervisor of project {project} (pid {}) did not answer for {} s and was replaced",
                     silent.map_or(0, |process| process.pid),
                     PATIENCE.as_secs()
                 )),
-                // The next one takes over what it has begun.
-                Up::Lost => {}
             }
         }
         Err(BackendError::State {
