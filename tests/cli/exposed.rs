@@ -91,3 +91,44 @@ fn containers_reach_what_is_exposed_wherever_it_listens() {
     sandbox.wharf(&["up", "-d"]).expect(0);
     expect_answers(&sandbox, &["client", "two"], port, plain);
 }
+
+#[test]
+fn the_same_project_of_two_users_does_not_meet_itself() {
+    let sandbox = Sandbox::new();
+    for name in ["mine", "theirs"] {
+        sandbox.write(&format!("www/{name}/who"), name);
+    }
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  \
+               web:\n    ports: ['127.0.0.1:{}:8000']\n    stop_grace_period: 0s\n    \
+                 x-wharf: {{process: {{command: [sh, -c, 'exec busybox httpd -f -p 127.0.0.1:$$PORT -h www/$WHO']}}}}\n  \
+               client: {{x-wharf: {{process: {{command: [sleep, '1000']}}}}}}\n",
+            free_port()
+        ),
+    );
+    // What they have in common is the directory; files of their own is what makes them two.
+    let run = |who: &str, line: &str| {
+        let homes = match who {
+            "mine" => "",
+            _ => {
+                "export XDG_STATE_HOME=\"$TMPDIR/s\" XDG_RUNTIME_DIR=\"$TMPDIR/r\"; mkdir -p \"$TMPDIR/r\"; "
+            }
+        };
+        let line = format!("{homes}export WHO={who}; {line}");
+        sandbox.program("sh", &["-c", &line]).wait()
+    };
+    for who in ["mine", "theirs"] {
+        run(who, "wharf up -d --on-conflict move").expect(0);
+    }
+    for who in ["mine", "theirs"] {
+        eventually(&format!("{who} answers"), || {
+            let ask = "wharf exec -T client busybox wget -q -O - http://web:8000/who";
+            let done = run(who, ask);
+            assert!(matches!(done.stdout.trim(), "" | "mine" | "theirs"));
+            (!done.stdout.is_empty()).then(|| assert_eq!(done.stdout.trim(), who))
+        });
+    }
+    run("theirs", "wharf down").expect(0);
+}

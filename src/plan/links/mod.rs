@@ -61,8 +61,8 @@ impl Links {
             }
         }
         if links.forwarder {
-            links.scope = scope(inputs.project);
-            links.addresses = moved(&links.scope, &addresses(inputs.project));
+            links.scope = scope(inputs);
+            links.addresses = moved(&links.scope, &addresses(inputs));
             links.forbidden = links.forbidden(inputs);
         }
         links
@@ -158,7 +158,7 @@ pub(super) fn way(inputs: &Inputs<'_>, service: &Service) -> Way {
 
 /// The environment of a local service with addresses in place of names, where it has no other way.
 fn rewritten(inputs: &Inputs<'_>, service: &Service) -> Outcome {
-    let addresses = addresses(inputs.project);
+    let addresses = addresses(inputs);
     // Of those that do not take part now no more is known than the name.
     let mut names: BTreeMap<String, Mentioned> = inputs
         .project
@@ -372,14 +372,19 @@ fn extra_hosts(service: &Service) -> Vec<(String, IpAddr)> {
         .collect()
 }
 
-fn addresses(project: &Project) -> BTreeMap<String, Ipv4Addr> {
+fn addresses(inputs: &Inputs<'_>) -> BTreeMap<String, Ipv4Addr> {
+    let project = inputs.project;
     let all = project.services.keys().chain(&project.disabled);
-    loopback_addresses(&scope(project), all.map(String::as_str))
+    loopback_addresses(&scope(inputs), all.map(String::as_str))
 }
 
-/// What no other project has.
-fn scope(project: &Project) -> String {
-    format!("{} {}", project.directory.display(), project.name)
+/// What no other project has, nor the same one of another user: each user has files of his own for it.
+fn scope(inputs: &Inputs<'_>) -> String {
+    let Project {
+        directory, name, ..
+    } = inputs.project;
+    let files = inputs.observed.linkage.relays.display();
+    format!("{} {name} {files}", directory.display())
 }
 
 /// TCP ports that `expose` names, ranges written out.
