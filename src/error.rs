@@ -203,7 +203,8 @@ impl From<BackendError> for Error {
         match &error {
             BackendError::EngineUnreachable { .. } => {
                 kind = Kind::Engine;
-                hints.push("docker info".to_owned());
+                let closed = error.closed_socket();
+                hints.push(closed.map_or_else(|| "docker info".to_owned(), |it| it.opened_by()));
             }
             BackendError::NoContext { .. } => {
                 kind = Kind::Engine;

@@ -152,8 +152,8 @@ fn after(seconds: u64) -> String {
 /// Why a backend could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// The engine does not answer.
-    #[error("the Docker engine at {endpoint} does not answer")]
+    /// The engine does not answer, or may not be asked.
+    #[error("the Docker engine at {endpoint} {}", container::why_unreached(source.as_ref()))]
     EngineUnreachable {
         /// Where it was looked for.
         endpoint: String,

@@ -266,8 +266,12 @@ impl Context {
                 let names: Vec<&str> = wished
                     .services(crate::state::BackendKind::Container)
                     .collect();
+                let why = match unreachable.closed_socket() {
+                    Some(_) => unreachable.to_string(),
+                    None => "no Docker engine answers".to_owned(),
+                };
                 self.ui.note(format!(
-                    "no Docker engine answers, so {} as a local process",
+                    "{why}, so {} as a local process",
                     match names.as_slice() {
                         [name] => format!("`{name}` runs"),
                         _ => format!("`{}` run", names.join("`, `")),
@@ -277,6 +281,9 @@ impl Context {
             }
             Err(need @ PlacementError::NeedEngine { .. }) => {
                 let mut error = Error::from(need);
+                if let Some(closed) = unreachable.closed_socket() {
+                    error.hints = vec![closed.opened_by()];
+                }
                 error.details.push(unreachable.to_string());
                 if let Some(cause) = std::error::Error::source(&unreachable) {
                     error.details.push(cause.to_string());

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::plan::Inputs;
 use crate::plan::claims::{Wanted, all, of};
 use crate::plan::conflicts;
-use crate::plan::placement::{Placement, Wishes, place};
+use crate::plan::placement::{Placement, Wishes, place, place_without_engine};
 use crate::plan::policy::Policy;
 use crate::port::audit::Entry;
 use crate::port::one_line;
@@ -82,7 +82,14 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let rows = match named.project() {
         Some(project) => {
             let wishes = with_choices(project, &Wishes::default(), &backends)?;
-            let placement = place(project, &wishes)?;
+            let mut placement = place(project, &wishes)?;
+            // As `up` does it.
+            if placement.needs_engine()
+                && backends.containers.reachable().await.is_err()
+                && let Ok(local) = place_without_engine(project, &wishes)
+            {
+                placement = local;
+            }
             let wanted = wanted(project, &placement, &instances);
             look_up(context, named.name(), &wanted, &instances, remote).await?
         }

@@ -7,11 +7,12 @@ use crate::observe::observe;
 use crate::plan::placement::Placement;
 use crate::plan::policy::{Choice, Policy};
 use crate::plan::replacing::Replacement;
+use crate::plan::step::{Action, Step};
 use crate::plan::{self, Inputs, Plan, Question};
 use crate::port::holder::{Holder, Who};
 use crate::port::release::{consequences, how_released};
 use crate::project::model::Project;
-use crate::state::Observed;
+use crate::state::{BackendKind, Observed};
 use crate::ui::question;
 
 /// A plan with nothing left open, and what it was made from.
@@ -48,6 +49,11 @@ pub(super) async fn settle(
         }
         // One at a time: what is open to the next one depends on the answer.
         let Some(question) = plan.questions.first() else {
+            // Before any step of it.
+            let is_made_here = |step: &Step| matches!(&step.action, Action::Create(spec) if spec.backend == BackendKind::Process);
+            if plan.steps.iter().any(is_made_here) {
+                backends.processes.check_owner(&project.name)?;
+            }
             for Replacement { spec, has_files } in plan.replacements() {
                 let foreseen = backends.processes.foresee(spec, has_files);
                 foreseen.map_err(|error| {

@@ -118,6 +118,7 @@ impl<'a> View<'a> {
         let top = supervisor::topmost(table, facts.pid, &sharing);
         lines.extend(stopped_first(table, facts, top, &sharing));
         lines.extend(steward::above(table, facts.pid));
+        lines.extend(supervisor::kept_elsewhere(table, facts.pid));
         let of = |pid: u32| table.get(pid).map(|stat| stat.session);
         let sessions: BTreeSet<u32> = [facts.pid, top.pid].into_iter().filter_map(of).collect();
         let (ends, lives) = aside::parted(table, top.pid, &sessions);

@@ -227,6 +227,24 @@ fn kept_by_wharf(facts: &ProcessFacts) -> Option<&str> {
     words.next()
 }
 
+/// That a process is a service of a wharf with other files than ours, as another user's are, in words with the command
+/// that stops it there.
+pub(crate) fn kept_elsewhere(table: &Table, pid: u32) -> Option<String> {
+    let above = table.ancestors(pid).into_iter();
+    let supervisor = above
+        .filter_map(|stat| table.facts(stat.pid))
+        .find(|facts| kept_by_wharf(facts).is_some())?;
+    let project = kept_by_wharf(&supervisor)?;
+    let mut command = stop_of_project(project, &supervisor);
+    let service = process::variable(Path::new(&format!("/proc/{pid}")), b"WHARF_SERVICE=");
+    if let Some(service) = service.filter(|name| !name.contains(char::is_control)) {
+        write!(command, " {}", shell_words::quote(&service)).unwrap_or_default();
+    }
+    Some(format!(
+        "a wharf with other files keeps it, as a service of project {project}, and may start it again: {command}"
+    ))
+}
+
 /// The command that stops a project: as the user of its supervisor, and where that keeps its state.
 fn stop_of_project(project: &str, supervisor: &ProcessFacts) -> String {
     let mut command = format!("wharf -p {} stop", shell_words::quote(project));

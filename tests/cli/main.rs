@@ -29,6 +29,7 @@ mod lifecycle;
 mod lists;
 mod lost;
 mod mixed;
+mod ordinary;
 mod ports;
 mod pre_start;
 mod processes;

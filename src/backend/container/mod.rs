@@ -88,6 +88,7 @@ pub use neighbours::{Acquaintances, Neighbour, Neighbourhood, Spot, Surface};
 pub use relay_image::RelayImage;
 pub use survey::{Abilities, Answer, EngineFacts, Helper, SocketFacts};
 pub use unreached::Closed;
+pub(super) use unreached::why_unreached;
 
 /// How long the first answer of an engine may take.
 const HELLO: Duration = Duration::from_secs(10);

@@ -35,6 +35,44 @@ impl Closed {
     }
 }
 
+/// What is the matter with an engine that a connection to has failed, in words that follow its name.
+pub(in crate::backend) fn why_unreached(
+    source: &(dyn std::error::Error + Send + Sync + 'static),
+) -> &'static str {
+    let kind = source.downcast_ref::<io::Error>().map(io::Error::kind);
+    if kind == Some(io::ErrorKind::PermissionDenied) {
+        "may not be asked by this user"
+    } else {
+        "does not answer"
+    }
+}
+
+impl BackendError {
+    /// The engine's socket, where that is there and not for this user.
+    pub fn closed_socket(&self) -> Option<Closed> {
+        match self {
+            Self::EngineUnreachable { endpoint, .. } if is_closed(self) => {
+                Some(Closed::at(endpoint))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Closed {
+    /// What opens it to whoever asks.
+    pub fn opened_by(&self) -> String {
+        self.group.as_ref().map_or_else(
+            || "wharf doctor   # says who may ask it".to_owned(),
+            |group| {
+                format!(
+                    "sudo usermod -aG {group} \"$USER\" && newgrp {group}   # its members are as good as root"
+                )
+            },
+        )
+    }
+}
+
 fn cause(error: &BackendError) -> Option<io::ErrorKind> {
     let BackendError::EngineUnreachable { source, .. } = error else {
         return None;

@@ -52,6 +52,7 @@ impl Processes {
             };
         }
         dir.create()?;
+        dir.check_owner()?;
         let text = serde_json::to_vec(choices).map_err(|error| cannot(error.into()))?;
         replace(&path, &text).map_err(cannot)
     }

@@ -256,6 +256,16 @@ pub(super) fn account_of(
         return Ok(None);
     }
     if !Uid::effective().is_root() {
+        // Ids that say who we are in a container's terms, as `${UID}:${GID}` does; which groups there are besides, only
+        // root can say.
+        let is_own_group = |gid: Gid| gid == Gid::effective() || has_group(gid);
+        let mut added = group_add.iter().map(|group| group_id(group));
+        if uid == Uid::effective()
+            && (group_part.is_none() || gid == Gid::effective())
+            && added.all(|gid| gid.is_some_and(is_own_group))
+        {
+            return Ok(None);
+        }
         return Err(BackendError::Unsupported(format!(
             "service {service} is to run as user `{text}`, which only root can do for a local process: run \
              wharf as root, or set x-wharf.process.user to the user you are"
@@ -293,6 +303,11 @@ pub(super) fn ourselves() -> Option<(Account, Option<User>)> {
         groups: groups.into_iter().map(Gid::as_raw).collect(),
     };
     Some((account, user))
+}
+
+/// Whether we are in a group besides our own.
+fn has_group(gid: Gid) -> bool {
+    nix::unistd::getgroups().is_ok_and(|groups| groups.contains(&gid))
 }
 
 fn group_id(text: &str) -> Option<Gid> {

@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::foreign;
 use super::refusal::Refusal;
 use super::run::wall_clock;
 use super::trust;
@@ -54,7 +55,7 @@ pub struct Dirs {
 
 impl Dirs {
     /// `$XDG_STATE_HOME/wharf` and `$XDG_RUNTIME_DIR/wharf` (XDG Base Directory Specification 0.8;
-    /// relative values are ignored as it demands). Without them `~/.local/state/wharf`, and `run` in it: also
+    /// relative values are ignored as it demands, and runtime directories of others). Without them `~/.local/state/wharf`, and `run` in it: also
     /// where the runtime directory has gone, as it does with the last login of a user whose programs go on.
     ///
     /// Fails when neither `XDG_STATE_HOME` nor `HOME` says where to put the state.
@@ -77,8 +78,10 @@ impl Dirs {
                 .into(),
             })?
             .join("wharf");
+        let state = foreign::home_of_root(env, &state)
+            .map_or(state, |home| home.join(".local/state/wharf"));
         let runtime = absolute("XDG_RUNTIME_DIR")
-            .filter(|run| run.is_dir())
+            .filter(|run| foreign::is_ours(run))
             .map_or_else(|| state.join("run"), |run| run.join("wharf"));
         Ok(Self { state, runtime })
     }
@@ -128,11 +131,27 @@ impl ProjectDir {
         &self.name
     }
 
-    /// Makes the directories that are missing, for this user alone.
+    /// Makes the directories that are missing, for this user alone. Among the files of another user root makes none, and
+    /// needs none where that user has them.
     pub fn create(&self) -> Result<(), BackendError> {
         let path = self.instances();
+        if foreign::owner(&self.root).is_some() {
+            return if path.is_dir() {
+                Ok(())
+            } else {
+                self.check_owner()
+            };
+        }
         private_dir(&path).map_err(|source| failed("create", &path, elsewhere(source)))?;
         self.create_runtime()
+    }
+
+    /// That this user's files may be made there.
+    ///
+    /// # Errors
+    /// We are root, and they are another user's.
+    pub(super) fn check_owner(&self) -> Result<(), BackendError> {
+        foreign::check(&self.root)
     }
 
     /// Whether they are there, whosever they are.

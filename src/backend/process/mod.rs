@@ -23,6 +23,7 @@ mod exec;
 mod feasible;
 mod follow;
 mod foreground;
+mod foreign;
 mod happenings;
 mod hooks;
 pub mod index;
@@ -277,6 +278,14 @@ impl Processes {
     /// Something of it is, or may be, in other namespaces.
     pub fn check_here(&self, project: &str) -> Result<(), BackendError> {
         self.client.look_again(&self.dirs().project(project)?)
+    }
+
+    /// That instances of a project may be made by this user.
+    ///
+    /// # Errors
+    /// We are root, and what there is of the project is another user's.
+    pub fn check_owner(&self, project: &str) -> Result<(), BackendError> {
+        self.dirs().project(project)?.check_owner()
     }
 
     /// Whether the project has a forwarder.

@@ -230,6 +230,7 @@ impl Processes {
                 *environment = environment.with([(variable.to_owned(), path)]);
             }
         }
+        project.check_owner()?;
         if !project.is_made() {
             project.create()?;
         }

@@ -310,7 +310,15 @@ fn content(
             source: Refusal {
                 errno: source.raw_os_error(),
                 message: source.to_string(),
-                hint: format!("make it, or correct `file` of `{}`", mount.source),
+                hint: format!(
+                    "{}, or correct `file` of `{}`",
+                    if source.kind() == io::ErrorKind::PermissionDenied {
+                        "let this user read it"
+                    } else {
+                        "make it"
+                    },
+                    mount.source
+                ),
             }
             .into(),
         }),

@@ -1,0 +1,198 @@
+//! wharf as an ordinary user, and root among that user's files.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use crate::support::running::Finished;
+use crate::support::{Sandbox, free_port};
+
+/// The user; its group has the same number.
+const USER: u32 = 65534;
+
+const SLEEPER: &str =
+    "services: {one: {stop_grace_period: 0s, x-wharf: {process: {command: [sleep, '600']}}}}\n";
+
+/// A sandbox that the user may enter, or none where we cannot become that user.
+fn open_sandbox() -> Option<Sandbox> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can run wharf as somebody else");
+        return None;
+    }
+    let sandbox = Sandbox::new();
+    let open = "chmod -R a+rwX \"$HOME/..\"; chmod 700 \"$XDG_RUNTIME_DIR\"; mkdir -m 755 \"$TMPDIR/h\"; \
+                chown 65534:65534 \"$TMPDIR/h\"";
+    sandbox.program("sh", &["-c", open]).wait().expect(0);
+    Some(sandbox)
+}
+
+/// Runs a command with the user's home: as the user, or as root where it begins with `sudo -E`.
+fn run(sandbox: &Sandbox, command: &str) -> Finished {
+    let become_user =
+        format!("setpriv --reuid {USER} --regid {USER} --clear-groups env HOME=\"$TMPDIR/h\" ");
+    let become_root = format!("env SUDO_UID={USER} HOME=\"$TMPDIR/h\" ");
+    let command = match command.strip_prefix("sudo -E ") {
+        Some(command) => become_root + command,
+        None => become_user + command,
+    };
+    let line = format!("unset XDG_STATE_HOME XDG_RUNTIME_DIR; exec {command}");
+    sandbox.program("sh", &["-c", &line]).wait()
+}
+
+fn all_below(path: &Path, each: &mut impl FnMut(&Path)) {
+    each(path);
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        all_below(&entry.path(), each);
+    }
+}
+
+#[test]
+fn root_makes_nothing_among_the_files_of_a_user() {
+    let Some(sandbox) = open_sandbox() else {
+        return;
+    };
+    sandbox.write("compose.yaml", SLEEPER);
+    run(&sandbox, "wharf up -d").expect(0);
+    let told = "it belongs to nobody, to whom what root makes there is closed";
+    let runs = || {
+        let ps = run(&sandbox, "wharf ps -q").expect(0);
+        ps.stdout
+    };
+    let before = runs();
+    let refused = run(&sandbox, "sudo -E wharf up -d --force-recreate").expect(1);
+    refused
+        .expect_text(told)
+        .expect_text("hint: leave sudo out, as nobody");
+    assert_eq!(runs(), before);
+    // It may look and end; with or without a supervisor.
+    let listed = run(&sandbox, "sudo -E wharf ps -q").expect(0);
+    assert_eq!(listed.stdout, before);
+    run(&sandbox, "sudo -E wharf stop").expect(0);
+    run(&sandbox, "sudo -E wharf start")
+        .expect(1)
+        .expect_text(told);
+    run(&sandbox, "wharf up -d").expect(0);
+    run(&sandbox, "sudo -E wharf down").expect(0);
+    let home = sandbox.variable("TMPDIR");
+    all_below(&Path::new(&home).join("h"), &mut |path| {
+        let uid = std::fs::symlink_metadata(path).unwrap().uid();
+        assert_eq!(uid, USER, "{}", path.display());
+    });
+}
+
+#[test]
+fn a_user_may_be_named_by_the_numbers_of_oneself() {
+    let Some(sandbox) = open_sandbox() else {
+        return;
+    };
+    for (user, code) in [
+        ("65534:65534", 0),
+        ("65534", 0),
+        ("65534:1", 1),
+        ("1:65534", 1),
+    ] {
+        sandbox.write(
+            "compose.yaml",
+            format!("services: {{one: {{user: '{user}', stop_grace_period: 0s, x-wharf: {{process: {{command: [sleep, '600']}}}}}}}}\n"),
+        );
+        run(&sandbox, "wharf up -d").expect(code);
+        run(&sandbox, "wharf down").expect(0);
+    }
+}
+
+#[test]
+fn a_secret_that_may_not_be_read_is_not_to_be_made() {
+    let Some(sandbox) = open_sandbox() else {
+        return;
+    };
+    sandbox.write(
+        "compose.yaml",
+        "services: {one: {secrets: [s], x-wharf: {process: {command: [sleep, '600']}}}}\nsecrets: {s: {file: ./s}}\n",
+    );
+    sandbox.write("s", "x");
+    run(&sandbox, "true").expect(0);
+    sandbox.program("chmod", &["600", "s"]).wait().expect(0);
+    run(&sandbox, "wharf up -d")
+        .expect(1)
+        .expect_text("hint: let this user read it, or correct `file` of `s`");
+}
+
+#[test]
+fn an_engine_that_is_closed_to_a_user_is_told_from_one_that_is_silent() {
+    let Some(sandbox) = open_sandbox() else {
+        return;
+    };
+    let port = free_port();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  only: {{image: x}}\n  both:\n    image: x\n    stop_grace_period: 0s\n    ports: ['127.0.0.1:{port}:80']\n    \
+             x-wharf: {{process: {{command: [sh, -c, 'exec busybox httpd -f -p 127.0.0.1:$$PORT']}}}}\n"
+        ),
+    );
+    let socket = Path::new(&sandbox.variable("TMPDIR")).join("engine.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let told = "may not be asked by this user";
+    for (group, mode, hint) in [
+        (0, 0o600, "hint: wharf doctor "),
+        (1, 0o660, "hint: sudo usermod -aG daemon \"$USER\""),
+    ] {
+        chown(&socket, None, Some(group)).unwrap();
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(mode)).unwrap();
+        let with = |command: &str| {
+            run(
+                &sandbox,
+                &format!("env DOCKER_HOST=unix://{} {command}", socket.display()),
+            )
+        };
+        for command in [
+            "wharf up -d",
+            "wharf up -d only",
+            "wharf ps",
+            "wharf exec only true",
+        ] {
+            let refused = with(command).expect(4).expect_text(told).expect_text(hint);
+            assert!(!refused.stderr.contains("start the engine"), "{refused}");
+        }
+        let up = with("wharf up -d both").expect(0);
+        let note = format!("{told}, so `both` runs as a local process");
+        up.expect_text(&note);
+        // Its ports are those of the process that it is.
+        let ports = with("wharf ports both --format json").expect(0);
+        let row = ports.json_lines().remove(0);
+        assert_eq!(
+            (&row["backend"], &row["state"]),
+            (&"process".into(), &"ours".into()),
+            "{ports}"
+        );
+        with("wharf down").expect(4);
+    }
+}
+
+#[test]
+fn a_holder_that_another_wharf_keeps_is_said_to_be_so() {
+    let Some(sandbox) = open_sandbox() else {
+        return;
+    };
+    let port = free_port();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  web:\n    stop_grace_period: 0s\n    ports: ['127.0.0.1:{port}:80']\n    \
+             x-wharf: {{process: {{command: [sh, -c, 'exec busybox httpd -f -p 127.0.0.1:$$PORT']}}}}\n"
+        ),
+    );
+    run(&sandbox, "wharf up -d").expect(0);
+    // As root, with files of its own.
+    let who = sandbox.wharf(&["who", &port.to_string()]).expect(1);
+    let project = sandbox.project();
+    let told = format!(
+        "keeps it, as a service of project {project}, and may start it again: sudo -u nobody "
+    );
+    assert!(who.stdout.contains(&told), "{who}");
+    assert!(
+        who.stdout.contains(&format!("wharf -p {project} stop web")),
+        "{who}"
+    );
+    run(&sandbox, "wharf down").expect(0);
+}
