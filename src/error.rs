@@ -5,6 +5,8 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::backend::BackendError;
@@ -433,9 +435,7 @@ fn room(action: &str, cause: &str) -> String {
     let named = |text: &str| {
         let path = text.get(text.find(" /")? + 1..)?;
         let path = path.split_once(": ").map_or(path, |(path, _)| path);
-        let there = std::path::Path::new(path)
-            .ancestors()
-            .find(|it| it.is_dir())?;
+        let there = Path::new(path).ancestors().find(|it| it.is_dir())?;
         Some(there.to_owned())
     };
     let place = named(action).or_else(|| named(cause));
@@ -453,12 +453,22 @@ fn room(action: &str, cause: &str) -> String {
     }
 }
 
-/// The state of the project that an action on one of its files was about (`cannot write /x/y`).
+/// The state of the project that an action on one of its files was about (`cannot write /x/y`); more of the state where
+/// somebody else has that.
 fn project_state(action: &str) -> Option<String> {
     let path = action.get(action.find(" /")? + 1..)?;
-    let (before, after) = path.split_once("/projects/")?;
-    let name = after.split('/').next()?;
-    Some(shell_words::quote(&format!("{before}/projects/{name}")).into_owned())
+    let (before, after) = path.split_once("/projects")?;
+    let own = Path::new(before).join("projects");
+    let name = after
+        .strip_prefix('/')
+        .and_then(|after| after.split('/').next());
+    let project = name.map(|name| own.join(name));
+    let me = nix::unistd::geteuid().as_raw();
+    let is_foreign = |path: &Path| std::fs::metadata(path).is_ok_and(|facts| facts.uid() != me);
+    let mut whole = [Path::new(before), &own].into_iter();
+    let place = whole.find(|path| is_foreign(path)).map(Path::to_owned);
+    let place = place.or(project)?;
+    Some(shell_words::quote(&place.to_string_lossy()).into_owned())
 }
 
 fn last_words(lines: &[String]) -> Vec<String> {

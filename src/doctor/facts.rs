@@ -95,6 +95,8 @@ pub struct Directory {
     pub problem: Option<String>,
     /// Its permission bits, where it exists.
     pub mode: Option<u32>,
+    /// Whether it exists and is another user's.
+    pub foreign: bool,
     /// What is free in its file system, in bytes.
     pub free: Option<u64>,
 }

@@ -53,6 +53,7 @@ pub async fn gather(containers: &Containers, dirs: &Dirs) -> Machine {
         path,
         problem: Some("its file system does not answer".to_owned()),
         mode: None,
+        foreign: false,
         free: None,
     });
     let looked = within(move || directories.map(|(what, path)| directory(what, path)));
@@ -215,6 +216,7 @@ fn directory(what: &'static str, path: PathBuf) -> Directory {
         problem: problem.or_else(|| foreign.map(|uid| format!("it belongs to user {uid}"))),
         path,
         mode,
+        foreign: foreign.is_some(),
         free,
     }
 }

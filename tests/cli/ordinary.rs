@@ -81,6 +81,39 @@ fn root_makes_nothing_among_the_files_of_a_user() {
 }
 
 #[test]
+fn files_of_root_in_a_users_state_are_told_with_what_gives_them_back() {
+    let Some(sandbox) = open_sandbox() else {
+        return;
+    };
+    sandbox.write("compose.yaml", SLEEPER);
+    let state = Path::new(&sandbox.variable("TMPDIR")).join("h/.local/state/wharf");
+    let made = "mkdir -m 700 -p \"$TMPDIR\"/h/.local/state/wharf/projects; chown 65534 \"$TMPDIR\"/h/.local/state";
+    for (closed, made) in [
+        (state.clone(), made.to_owned()),
+        (
+            state.join("projects"),
+            format!("{made}; chown 65534 \"$TMPDIR\"/h/.local/state/wharf"),
+        ),
+    ] {
+        sandbox.program("sh", &["-c", &made]).wait().expect(0);
+        let hint = format!("sudo chown -R \"$(id -u)\" {}", closed.display());
+        for command in ["up -d", "ps", "ls", "down"] {
+            let refused = run(&sandbox, &format!("wharf {command}")).expect(1);
+            assert!(refused.stderr.trim_end().ends_with(&hint), "{refused}");
+        }
+    }
+    let doctor = run(&sandbox, "wharf doctor");
+    assert!(!doctor.stdout.contains("sudo chown"), "{doctor}");
+    sandbox
+        .program("sh", &["-c", "chown 0 \"$TMPDIR\"/h/.local/state/wharf"])
+        .wait()
+        .expect(0);
+    let doctor = run(&sandbox, "wharf doctor");
+    let hint = format!("sudo chown -R \"$(id -u)\" {}", state.display());
+    assert!(doctor.stdout.contains(&hint), "{doctor}");
+}
+
+#[test]
 fn a_user_may_be_named_by_the_numbers_of_oneself() {
     let Some(sandbox) = open_sandbox() else {
         return;
@@ -110,7 +143,6 @@ fn a_secret_that_may_not_be_read_is_not_to_be_made() {
         "services: {one: {secrets: [s], x-wharf: {process: {command: [sleep, '600']}}}}\nsecrets: {s: {file: ./s}}\n",
     );
     sandbox.write("s", "x");
-    run(&sandbox, "true").expect(0);
     sandbox.program("chmod", &["600", "s"]).wait().expect(0);
     run(&sandbox, "wharf up -d")
         .expect(1)

@@ -142,7 +142,12 @@ impl ProjectDir {
                 self.check_owner()
             };
         }
-        private_dir(&path).map_err(|source| failed("create", &path, elsewhere(source)))?;
+        private_dir(&path).map_err(|source| {
+            // To have it given back is told where the error is.
+            let is_closed = foreign::is_of_another(&self.root);
+            let source = if is_closed { source } else { elsewhere(source) };
+            failed("create", &path, source)
+        })?;
         self.create_runtime()
     }
 

@@ -22,6 +22,13 @@ pub(super) fn is_ours(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|facts| facts.is_dir() && is_of(facts.uid()))
 }
 
+/// Whether wharf's own directories, as far as they are there, are somebody else's. `root` is the directory of a project,
+/// two below the state's.
+pub(super) fn is_of_another(root: &Path) -> bool {
+    let mut own = root.ancestors().take(3);
+    own.any(|path| path.is_dir() && !is_ours(path))
+}
+
 /// Who has the nearest of a path and the directories above it that is there.
 fn nearest_owner(path: &Path) -> Option<u32> {
     let mut all = path.ancestors();
@@ -41,7 +48,7 @@ pub(super) fn home_of_root(env: &Env, state: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Whether root is among the files of somebody else. `root` is the directory of a project, two below the state's.
+/// Whether root is among the files of somebody else, and whose; `root` as for [`is_of_another`].
 pub(super) fn owner(root: &Path) -> Option<u32> {
     if !rustix::process::geteuid().is_root() {
         return None;

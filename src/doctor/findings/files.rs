@@ -13,12 +13,13 @@ const NOTHING: u64 = 1000 * 1000;
 const DESCRIPTORS: u64 = 1024;
 
 pub(super) fn findings(machine: &Machine) -> Vec<Finding> {
-    let mut all: Vec<Finding> = machine.directories.iter().map(directory).collect();
+    let directories = machine.directories.iter();
+    let mut all: Vec<Finding> = directories.map(|it| directory(it, machine.uid)).collect();
     all.push(descriptors(machine.descriptors));
     all
 }
 
-fn directory(directory: &Directory) -> Finding {
+fn directory(directory: &Directory, uid: u32) -> Finding {
     let check = format!("{} directory", directory.what);
     let path = directory.path.display();
     let (variable, other) = if directory.what == "state" {
@@ -27,10 +28,17 @@ fn directory(directory: &Directory) -> Finding {
         ("XDG_RUNTIME_DIR", "/run/user/$(id -u)")
     };
     if let Some(problem) = &directory.problem {
+        let hint = match (directory.foreign, uid) {
+            (true, 0) => "sudo -H wharf doctor   # with root's own home".to_owned(),
+            (true, _) => format!(
+                "sudo chown -R \"$(id -u)\" {path}   # if it is to be yours; else: export {variable}=DIR"
+            ),
+            (false, _) => format!("export {variable}={other}"),
+        };
         return Finding::missing(
             check,
             format!("{path} cannot be written to: {problem}: local services cannot run"),
-            format!("export {variable}={other}"),
+            hint,
         );
     }
     let free = directory.free.unwrap_or(u64::MAX);
@@ -117,6 +125,15 @@ mod tests {
         assert!(
             closed.detail.contains("Read-only file system"),
             "{closed:?}"
+        );
+        let foreign = changed(|state| {
+            state.problem = Some("Permission denied".to_owned());
+            state.foreign = true;
+        });
+        let hint = foreign.hint.unwrap();
+        assert!(
+            hint.starts_with("sudo chown -R \"$(id -u)\" /home/a/.local/state/wharf "),
+            "{hint}"
         );
         assert_eq!(changed(|state| state.free = Some(0)).state, State::Missing);
         let little = changed(|state| state.free = Some(50_000_000));

@@ -77,6 +77,7 @@ pub(super) mod tests {
             path: PathBuf::from(path),
             problem: None,
             mode: Some(0o700),
+            foreign: false,
             free: Some(10_000_000_000),
         };
         Machine {
