@@ -209,7 +209,7 @@ async fn carry(
         regained = way.end(backends) => regained?,
         () = signals.next() => return Err(account.tell(context)),
     }
-    catch_up(backends, plan).await;
+    catch_up(context, backends, plan).await;
     Ok(made)
 }
 
@@ -231,7 +231,7 @@ pub(super) async fn give_up_replacements(
 }
 
 /// Lets the neighbours of what was started have its names before the command returns.
-async fn catch_up(backends: &Backends, plan: &Plan) {
+async fn catch_up(context: &Context, backends: &Backends, plan: &Plan) {
     let started = plan.steps.iter().filter_map(|step| {
         let Action::Start { instance } = &step.action else {
             return None;
@@ -240,6 +240,7 @@ async fn catch_up(backends: &Backends, plan: &Plan) {
     });
     for project in started.collect::<BTreeSet<_>>() {
         backends.processes.catch_up_all(project).await;
+        context.ui.warn_all(backends.processes.misled(project));
     }
 }
 

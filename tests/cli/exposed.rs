@@ -132,3 +132,41 @@ fn the_same_project_of_two_users_does_not_meet_itself() {
     }
     run("theirs", "wharf down").expect(0);
 }
+
+#[test]
+fn whoever_listens_everywhere_in_the_place_of_a_service_is_named() {
+    let sandbox = Sandbox::new();
+    let (port, published) = (free_port(), free_port());
+    // In a namespace: nothing of this machine is to listen on all addresses.
+    let stack = format!(
+        "services:\n  \
+           db:\n    ports: ['127.0.0.1:{published}:{port}']\n    stop_grace_period: 0s\n    \
+             x-wharf: {{process: {{command: [sh, -c, 'exec busybox httpd -f -p 127.0.0.1:$$PORT']}}}}\n  \
+           client: {{x-wharf: {{process: {{command: [sleep, '1000']}}}}}}\n"
+    );
+    sandbox.write("compose.yaml", &stack);
+    sandbox.write("www/who", "another");
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: namespaces need root");
+        return;
+    }
+    let inside = |script: &str| {
+        let script = format!("ip link set lo up || busybox ip link set lo up; {script}");
+        sandbox
+            .program("unshare", &["--net", "sh", "-c", &script])
+            .wait()
+    };
+    let told = format!("on port {port}, the name `db` leads other local services to ");
+    let up = inside(&format!(
+        "busybox httpd -f -p 0.0.0.0:{port} -h www & \
+         until busybox wget -q -O who http://127.0.0.1:{port}/who; do sleep 0.02; done; \
+         wharf up -d && wharf ports && wharf down; code=$?; kill $!; exit $code"
+    ))
+    .expect(0);
+    assert_eq!(up.stderr.matches(&told).count(), 2, "{up}");
+    let how = "have that listen on 127.0.0.1, or give `db` another port";
+    assert!(up.stderr.contains(how), "{up}");
+    // Without that one, nothing is said.
+    let up = inside("wharf up -d && wharf ports && wharf down").expect(0);
+    assert!(!up.stderr.contains("leads other local services"), "{up}");
+}

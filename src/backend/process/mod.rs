@@ -35,6 +35,7 @@ pub(crate) mod lock;
 pub mod logs;
 mod lost;
 mod meeting;
+mod misled;
 mod names;
 pub mod namespace;
 pub mod namespace_probe;

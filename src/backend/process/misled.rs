@@ -1,0 +1,106 @@
+//! Names that lead to somebody else: at the loopback address of a service, whoever listens on all addresses of this
+//! machine is met, and the forwarder cannot listen there. No other address would help, so it is said.
+//!
+//! Looks; changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+
+use super::Processes;
+use super::ledger::Record;
+use super::observe::status;
+use crate::port::claim::{Claim, Protocol};
+use crate::port::holder::{Holder, Who};
+use crate::port::{one_line, owner, sockets};
+
+impl Processes {
+    /// For each port at which the name of a local service leads others of the project to somebody else, one line; none
+    /// where that cannot be found out.
+    pub fn misled(&self, project: &str) -> Vec<String> {
+        let Ok(dir) = self.dirs().project(project) else {
+            return Vec::new();
+        };
+        let mut records = Record::read_all(&dir).unwrap_or_default();
+        records.retain(|record| status(record).is_alive());
+        let doors = doors(&records);
+        if doors.is_empty() {
+            return Vec::new();
+        }
+        // `::` has `0.0.0.0` in it, unless it says otherwise.
+        let mut listeners = sockets::all_listeners().unwrap_or_default();
+        listeners.retain(|it| it.address.ip().is_unspecified() && !it.only_v6);
+        let mut lines = BTreeSet::new();
+        for (address, service) in doors {
+            let mut met = listeners.iter();
+            if !met.any(|it| it.address.port() == address.port()) {
+                continue;
+            }
+            let claim = Claim {
+                service: service.to_owned(),
+                number: 1,
+                addresses: vec![address.ip()],
+                port: address.port(),
+                protocol: Protocol::Tcp,
+            };
+            let found = owner::look_up(&[claim]).unwrap_or_default();
+            let Some(holder) = found.held.iter().find_map(|held| held.holders.first()) else {
+                continue;
+            };
+            let who = match own(&records, holder) {
+                Some(record) if record.spec.service == service => continue,
+                Some(record) => format!("service `{}`", record.spec.service),
+                None => holder.describe(),
+            };
+            lines.insert(format!(
+                "on port {}, the name `{service}` leads other local services to {who}, which listens on all \
+                 addresses: have that listen on 127.0.0.1, or give `{service}` another port",
+                address.port()
+            ));
+        }
+        lines.into_iter().map(|line| one_line(&line)).collect()
+    }
+}
+
+/// The entry whose run a holder belongs to.
+fn own<'a>(records: &'a [Record], holder: &Holder) -> Option<&'a Record> {
+    let Who::Process(facts) = &holder.who else {
+        return None;
+    };
+    let id = facts.run_id.as_ref()?;
+    let is_its = |record: &&Record| record.run.as_ref().is_some_and(|run| run.id == *id);
+    records.iter().find(is_its)
+}
+
+/// Where others look for a service by its name, at an address that is the service's alone.
+fn doors(records: &[Record]) -> BTreeMap<SocketAddr, &str> {
+    let texts: Vec<String> = records
+        .iter()
+        .filter_map(|record| fs::read_to_string(record.spec.names.hosts.as_ref()?).ok())
+        .collect();
+    let seen: BTreeSet<IpAddr> = texts
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+        .collect();
+    let mut doors = BTreeMap::new();
+    for record in records {
+        let (names, service) = (&record.spec.names, record.spec.service.as_str());
+        for forward in &names.forwards {
+            if let Some(named) = records.iter().find(|it| it.spec.service == forward.service) {
+                doors.insert(forward.listen, named.spec.service.as_str());
+            }
+        }
+        let address = names.address(service).map(IpAddr::from);
+        let Some(address) = address.filter(|address| seen.contains(address)) else {
+            continue;
+        };
+        let published = record.spec.ports.iter();
+        let published = published.filter(|port| port.protocol == Protocol::Tcp);
+        let ports = published.map(|port| port.target);
+        for port in ports.chain(names.exposed.iter().copied()) {
+            doors.insert(SocketAddr::new(address, port), service);
+        }
+    }
+    doors
+}
