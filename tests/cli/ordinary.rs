@@ -228,3 +228,35 @@ fn a_holder_that_another_wharf_keeps_is_said_to_be_so() {
     );
     run(&sandbox, "wharf down").expect(0);
 }
+
+#[test]
+fn what_a_user_may_not_have_is_told_before_anything_ends() {
+    let Some(sandbox) = open_sandbox() else {
+        return;
+    };
+    let stack = |more: &str| {
+        format!(
+            "services: {{one: {{{more}, stop_grace_period: 0s, x-wharf: {{process: {{command: [sleep, '600']}}}}}}}}\n"
+        )
+    };
+    sandbox.write("compose.yaml", stack("oom_score_adj: 500"));
+    run(&sandbox, "wharf up -d").expect(0);
+    let before = run(&sandbox, "wharf ps -q").expect(0).stdout;
+    for (more, told) in [
+        ("oom_score_adj: -900", "oom_score_adj of -900 is below"),
+        (
+            "user: root",
+            "service one is to run as user `root`, which only root can do",
+        ),
+        (
+            "ulimits: {memlock: -1}",
+            "ulimit memlock of unlimited is above",
+        ),
+    ] {
+        sandbox.write("compose.yaml", stack(more));
+        let line = "prlimit --memlock=65536 wharf up -d";
+        run(&sandbox, line).expect(1).expect_text(told);
+        assert_eq!(run(&sandbox, "wharf ps -q").expect(0).stdout, before);
+    }
+    run(&sandbox, "wharf down").expect(0);
+}

@@ -50,12 +50,10 @@ pub(in crate::backend) fn why_unreached(
 impl BackendError {
     /// The engine's socket, where that is there and not for this user.
     pub fn closed_socket(&self) -> Option<Closed> {
-        match self {
-            Self::EngineUnreachable { endpoint, .. } if is_closed(self) => {
-                Some(Closed::at(endpoint))
-            }
-            _ => None,
-        }
+        let Self::EngineUnreachable { endpoint, .. } = self else {
+            return None;
+        };
+        is_closed(self).then(|| Closed::at(endpoint))
     }
 }
 

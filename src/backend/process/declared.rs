@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::{fs, io};
 
 use rustix::process::getrlimit;
 
@@ -37,6 +38,9 @@ pub(super) fn attributes(
         .collect();
     for (name, limit) in &limits {
         check_limit(service, name, *limit)?;
+    }
+    if let Some(value) = service.oom_score_adj {
+        check_oom(service, value)?;
     }
     let RestartPacing {
         delay,
@@ -237,6 +241,34 @@ fn check_limit(service: &Service, name: &str, limit: Limit) -> Result<(), Backen
         )));
     }
     Ok(())
+}
+
+/// Whether this user may have an `oom_score_adj`: how low it may go, only trying tells (`proc_pid_oom_score_adj(5)`).
+/// Higher than it is, it may be always, so that the trial can be undone.
+fn check_oom(service: &Service, value: i64) -> Result<(), BackendError> {
+    const OWN: &str = "/proc/self/oom_score_adj";
+    let own = fs::read_to_string(OWN).ok();
+    let Some(own) = own.and_then(|text| text.trim().parse::<i64>().ok()) else {
+        return Ok(());
+    };
+    if value >= own {
+        return Ok(());
+    }
+    let tried = fs::write(OWN, value.to_string());
+    if tried.is_ok() {
+        // It holds for this command alone, which is about to end.
+        drop(fs::write(OWN, own.to_string()));
+    }
+    match tried {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(BackendError::Unsupported(format!(
+                "service {}: oom_score_adj of {value} is below this user's own of {own}, which needs \
+                 CAP_SYS_RESOURCE: raise it, or leave it out",
+                service.name
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn hook_command(
