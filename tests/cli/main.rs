@@ -29,6 +29,7 @@ mod lifecycle;
 mod lists;
 mod lost;
 mod mixed;
+#[cfg(test)]
 mod ordinary;
 mod ports;
 mod pre_start;
