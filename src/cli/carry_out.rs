@@ -240,7 +240,9 @@ async fn catch_up(context: &Context, backends: &Backends, plan: &Plan) {
     });
     for project in started.collect::<BTreeSet<_>>() {
         backends.processes.catch_up_all(project).await;
-        context.ui.warn_all(backends.processes.misled(project));
+        context
+            .ui
+            .warn_all(backends.processes.misled_soon(project).await);
     }
 }
 

@@ -166,6 +166,15 @@ fn whoever_listens_everywhere_in_the_place_of_a_service_is_named() {
     assert_eq!(up.stderr.matches(&told).count(), 2, "{up}");
     let how = "have that listen on 127.0.0.1, or give `db` another port";
     assert!(up.stderr.contains(how), "{up}");
+    // One of the project, which takes its time.
+    let first = format!(
+        "  a:\n    expose: ['{port}']\n    stop_grace_period: 0s\n    \
+           x-wharf: {{process: {{command: [sh, -c, 'sleep 0.3; exec busybox httpd -f -p 0.0.0.0:$$PORT']}}}}\n"
+    );
+    sandbox.write("compose.yaml", format!("{stack}{first}"));
+    let up = inside("wharf up -d && wharf down").expect(0);
+    assert!(up.stderr.contains(&format!("{told}service `a`")), "{up}");
+    sandbox.write("compose.yaml", &stack);
     // Without that one, nothing is said.
     let up = inside("wharf up -d && wharf ports && wharf down").expect(0);
     assert!(!up.stderr.contains("leads other local services"), "{up}");

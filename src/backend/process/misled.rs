@@ -6,60 +6,115 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use super::Processes;
 use super::ledger::Record;
 use super::observe::status;
 use crate::port::claim::{Claim, Protocol};
-use crate::port::holder::{Holder, Who};
+use crate::port::holder::{Holder, ListeningSocket, Who};
 use crate::port::{one_line, owner, sockets};
+
+/// How long a service that has the port of another's name is waited for until it listens, and between two looks.
+const COMING: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
 
 impl Processes {
     /// For each port at which the name of a local service leads others of the project to somebody else, one line; none
     /// where that cannot be found out.
     pub fn misled(&self, project: &str) -> Vec<String> {
-        let Ok(dir) = self.dirs().project(project) else {
-            return Vec::new();
-        };
-        let mut records = Record::read_all(&dir).unwrap_or_default();
-        records.retain(|record| status(record).is_alive());
+        let records = self.living(project);
         let doors = doors(&records);
         if doors.is_empty() {
             return Vec::new();
         }
-        // `::` has `0.0.0.0` in it, unless it says otherwise.
-        let mut listeners = sockets::all_listeners().unwrap_or_default();
-        listeners.retain(|it| it.address.ip().is_unspecified() && !it.only_v6);
-        let mut lines = BTreeSet::new();
-        for (address, service) in doors {
-            let mut met = listeners.iter();
-            if !met.any(|it| it.address.port() == address.port()) {
-                continue;
-            }
-            let claim = Claim {
-                service: service.to_owned(),
-                number: 1,
-                addresses: vec![address.ip()],
-                port: address.port(),
-                protocol: Protocol::Tcp,
-            };
-            let found = owner::look_up(&[claim]).unwrap_or_default();
-            let Some(holder) = found.held.iter().find_map(|held| held.holders.first()) else {
-                continue;
-            };
-            let who = match own(&records, holder) {
-                Some(record) if record.spec.service == service => continue,
-                Some(record) => format!("service `{}`", record.spec.service),
-                None => holder.describe(),
-            };
-            lines.insert(format!(
-                "on port {}, the name `{service}` leads other local services to {who}, which listens on all \
-                 addresses: have that listen on 127.0.0.1, or give `{service}` another port",
-                address.port()
-            ));
-        }
-        lines.into_iter().map(|line| one_line(&line)).collect()
+        lines(&records, &doors, &listeners())
     }
+
+    /// As [`Self::misled`], of services that were started just now: where one of them is to listen at a port that the name
+    /// of another one needs, that is waited for.
+    pub async fn misled_soon(&self, project: &str) -> Vec<String> {
+        let records = self.living(project);
+        let doors = doors(&records);
+        if doors.is_empty() {
+            return Vec::new();
+        }
+        let until = Instant::now() + COMING;
+        loop {
+            let listeners = listeners();
+            let is_coming = |(address, service): (&SocketAddr, &&str)| {
+                let port = address.port();
+                !listeners.iter().any(|it| it.address.port() == port)
+                    && records
+                        .iter()
+                        .any(|it| it.spec.service != **service && stands_at(it, port))
+            };
+            if Instant::now() >= until || !doors.iter().any(is_coming) {
+                return lines(&records, &doors, &listeners);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn living(&self, project: &str) -> Vec<Record> {
+        let dir = self.dirs().project(project).ok();
+        let records = dir.and_then(|dir| Record::read_all(&dir).ok());
+        let mut records = records.unwrap_or_default();
+        records.retain(|record| status(record).is_alive());
+        records
+    }
+}
+
+/// All sockets that listen, but for those that keep to IPv6.
+fn listeners() -> Vec<ListeningSocket> {
+    let mut listeners = sockets::all_listeners().unwrap_or_default();
+    listeners.retain(|it| !it.only_v6);
+    listeners
+}
+
+/// Whether an instance was given a port of this machine.
+fn stands_at(record: &Record, port: u16) -> bool {
+    let mut ports = record.spec.ports.iter();
+    ports.any(|it| it.protocol == Protocol::Tcp && it.published == Some(port))
+}
+
+fn lines(
+    records: &[Record],
+    doors: &BTreeMap<SocketAddr, &str>,
+    listeners: &[ListeningSocket],
+) -> Vec<String> {
+    let mut lines = BTreeSet::new();
+    for (address, service) in doors {
+        // `::` has `0.0.0.0` in it.
+        let is_met = |it: &ListeningSocket| {
+            it.address.ip().is_unspecified() && it.address.port() == address.port()
+        };
+        if !listeners.iter().any(is_met) {
+            continue;
+        }
+        let claim = Claim {
+            service: (*service).to_owned(),
+            number: 1,
+            addresses: vec![address.ip()],
+            port: address.port(),
+            protocol: Protocol::Tcp,
+        };
+        let found = owner::look_up(&[claim]).unwrap_or_default();
+        let Some(holder) = found.held.iter().find_map(|held| held.holders.first()) else {
+            continue;
+        };
+        let who = match own(records, holder) {
+            Some(record) if record.spec.service == *service => continue,
+            Some(record) => format!("service `{}`", record.spec.service),
+            None => holder.describe(),
+        };
+        lines.insert(format!(
+            "on port {}, the name `{service}` leads other local services to {who}, which listens on all addresses: \
+             have that listen on 127.0.0.1, or give `{service}` another port",
+            address.port()
+        ));
+    }
+    lines.into_iter().map(|line| one_line(&line)).collect()
 }
 
 /// The entry whose run a holder belongs to.
