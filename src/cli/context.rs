@@ -295,6 +295,19 @@ impl Context {
     }
 }
 
+/// As `up` would place the services, and whether their state can be known.
+pub(super) fn without_engine(
+    project: &Project,
+    wishes: &Wishes,
+    wished: Placement,
+) -> Result<(Placement, bool)> {
+    match place_without_engine(project, wishes) {
+        Ok(placement) => Ok((placement, true)),
+        Err(PlacementError::NeedEngine { .. }) => Ok((wished, false)),
+        Err(other) => Err(other.into()),
+    }
+}
+
 /// Wishes, on top of what earlier command lines chose for the project.
 pub(super) fn with_choices(
     project: &Project,

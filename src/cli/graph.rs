@@ -7,10 +7,10 @@ use clap::ValueEnum;
 
 use crate::backend::Backend as _;
 use crate::backend::router::Backends;
-use crate::cli::context::{Context, with_choices};
+use crate::cli::context::{Context, with_choices, without_engine};
 use crate::cli::ports::{self, Row, State};
 use crate::error::{Error, Result};
-use crate::plan::placement::{Placement, PlacementError, Wishes, place, place_without_engine};
+use crate::plan::placement::{Placement, Wishes, place};
 use crate::project::model::Project;
 use crate::state::{BackendKind, Instance};
 use crate::ui::graph::{Graph, PortLine, PortState, mermaid, svg, tree};
@@ -103,19 +103,6 @@ async fn graph(
         containers_known,
         &ports,
     ))
-}
-
-/// As `up` would place the services, and whether their state can be known.
-fn without_engine(
-    project: &Project,
-    wishes: &Wishes,
-    wished: Placement,
-) -> Result<(Placement, bool)> {
-    match place_without_engine(project, wishes) {
-        Ok(placement) => Ok((placement, true)),
-        Err(PlacementError::NeedEngine { .. }) => Ok((wished, false)),
-        Err(other) => Err(other.into()),
-    }
 }
 
 /// The ports of every service: those that were looked up, and those that the engine chooses.

@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use crate::backend::Backend as _;
 use crate::backend::router::Backends;
-use crate::cli::context::{Context, Named, with_choices};
+use crate::cli::context::{Context, Named, with_choices, without_engine};
 use crate::cli::who::{Seen, look, look_without_engines};
 use crate::error::{Error, Result};
 use crate::plan::Inputs;
 use crate::plan::claims::{Wanted, all, of};
 use crate::plan::conflicts;
-use crate::plan::placement::{Placement, Wishes, place, place_without_engine};
+use crate::plan::placement::{Placement, Wishes, place};
 use crate::plan::policy::Policy;
 use crate::port::audit::Entry;
 use crate::port::one_line;
@@ -79,16 +79,14 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         Named::Project(Box::new(context.load(&args.services, true)?))
     };
     let (instances, remote) = instances(&backends, &named).await?;
+    let is_silent = remote.is_none();
+    let remote = remote.unwrap_or_default();
     let rows = match named.project() {
         Some(project) => {
             let wishes = with_choices(project, &Wishes::default(), &backends)?;
             let mut placement = place(project, &wishes)?;
-            // As `up` does it.
-            if placement.needs_engine()
-                && backends.containers.reachable().await.is_err()
-                && let Ok(local) = place_without_engine(project, &wishes)
-            {
-                placement = local;
+            if is_silent && placement.needs_engine() {
+                (placement, _) = without_engine(project, &wishes, placement)?;
             }
             let wanted = wanted(project, &placement, &instances);
             look_up(context, named.name(), &wanted, &instances, remote).await?
@@ -108,7 +106,6 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
         table.lines().iter().for_each(|line| context.ui.data(line));
     }
-    context.ui.warn_all(backends.processes.misled(named.name()));
     let taken = |row: &Row| matches!(row.state, State::Held | State::InUse);
     if rows.iter().any(taken) {
         // For scripts: `up` would have to ask. The answer itself was printed.
@@ -119,8 +116,8 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 /// The project's instances, and whether its containers are on another machine. Without an engine that
-/// answers there are none.
-async fn instances(backends: &Backends, named: &Named) -> Result<(Vec<Instance>, bool)> {
+/// answers there are none, and that is not known.
+async fn instances(backends: &Backends, named: &Named) -> Result<(Vec<Instance>, Option<bool>)> {
     let mut instances = backends.processes.observe(named.name()).await?;
     let has_containers = named.project().is_none_or(|project| {
         project
@@ -128,9 +125,9 @@ async fn instances(backends: &Backends, named: &Named) -> Result<(Vec<Instance>,
             .values()
             .any(|service| service.has_container_form())
     });
-    let mut remote = false;
+    let mut remote = None;
     if has_containers && let Ok(engine) = backends.containers.reachable().await {
-        remote = !engine.local;
+        remote = Some(!engine.local);
         instances.extend(backends.containers.observe(named.name()).await?);
     }
     Ok((instances, remote))

@@ -139,7 +139,9 @@ impl Row {
     }
 
     pub(super) fn of_process(instance: &Instance) -> Self {
-        let ports = instance.published().map(|port| {
+        // As with a container: what has ended has no ports.
+        let is_alive = instance.status.is_alive();
+        let ports = instance.published().filter(|_| is_alive).map(|port| {
             let ip = port.ip.map(|ip| ip.to_string()).unwrap_or_default();
             (ip, port.target, port.published, port.protocol.to_string())
         });
@@ -151,7 +153,7 @@ impl Row {
             service: instance.service.clone(),
             one_off: instance.one_off,
             state: instance.status.word().to_owned(),
-            pid: instance.pid.filter(|_| instance.status.is_alive()),
+            pid: instance.pid.filter(|_| is_alive),
             labels: instance.labels.clone(),
             image: String::new(),
             image_id: String::new(),

@@ -229,8 +229,15 @@ pub(crate) fn is_wharf(facts: &ProcessFacts) -> bool {
         .iter()
         .skip(1)
         .find(|word| !word.starts_with('-'));
-    (same_file || facts.name == "wharf")
+    (same_file || facts.name == "wharf" || is_keeper(facts))
         && !verb.is_some_and(|word| word == "serve" || word == "server")
+}
+
+/// Whether it is the keeper of a run of wharf's, also of a wharf of another file: it tells who it is by its name and
+/// title alone, as nothing else of it can be seen from outside.
+pub(crate) fn is_keeper(facts: &ProcessFacts) -> bool {
+    let is_titled = |title: &String| title.starts_with("keeper of ");
+    facts.name == "keeper" && facts.command.first().is_some_and(is_titled)
 }
 
 /// Whether it is a forwarder of wharf's: what it listens on follows services, and is there for them alone.
@@ -301,6 +308,15 @@ mod tests {
             heads_namespace: false,
             tracer: None,
         }
+    }
+
+    #[test]
+    fn a_keeper_of_a_wharf_of_another_file_is_wharfs() {
+        let keeper = facts("keeper", "/usr/bin/wharf-1", &["keeper of shop-web-1"]);
+        assert!(is_keeper(&keeper) && is_wharf(&keeper));
+        assert!(reason(&keeper).is_some_and(|reason| reason.starts_with("it is wharf itself")));
+        let other = facts("keeper", "/usr/bin/keeper", &["keeper", "of", "bees"]);
+        assert!(!is_keeper(&other) && !is_wharf(&other));
     }
 
     #[test]

@@ -191,7 +191,7 @@ fn explain(before: &[Holder], new: &ProcessFacts) -> (String, Option<String>) {
             );
         }
         // Between a service and its supervisor.
-        if facts.name == "keeper" && protect::is_wharf(&facts) {
+        if protect::is_keeper(&facts) {
             child = ancestor.pid;
             continue;
         }

@@ -47,6 +47,30 @@ fn listed(port: u16) -> Value {
 }
 
 #[test]
+fn where_no_engine_answers_ports_are_listed_as_up_would_place_them() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  web:\n    image: web\n    ports: ['127.0.0.1:{port}:80']\n    \
+             x-wharf: {{process: {{command: [web]}}}}\n"
+        ),
+    );
+    let ports = || {
+        let rows = sandbox.wharf(&["ports", "--format", "json"]).expect(0);
+        rows.json_lines().remove(0)
+    };
+    assert_eq!(ports()["backend"], "process");
+    // Nobody knows how else it would run.
+    sandbox.write(
+        "compose.yaml",
+        format!("services:\n  web:\n    image: web\n    ports: ['127.0.0.1:{port}:80']\n"),
+    );
+    assert_eq!(ports()["backend"], "container");
+}
+
+#[test]
 fn a_server_is_named_and_freed_and_its_client_lives() {
     let sandbox = Sandbox::new();
     let port = free_port();

@@ -114,6 +114,7 @@ fn stop_keeps_the_instance_and_start_brings_it_back() {
         row["ExitCode"], 0,
         "the embedded server ends cleanly on SIGTERM"
     );
+    assert_eq!(row["Publishers"], serde_json::json!([]), "nothing has them");
     sandbox.wharf(&["start"]).expect(0);
     websocket::connect(port, "/ws").unwrap();
     sandbox.wharf(&["restart"]).expect(0);
