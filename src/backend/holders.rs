@@ -84,6 +84,7 @@ impl Backends {
     /// Says of the processes that wharf started which service of which project they are. A run id that is not in
     /// the ledger says nothing: the process is anybody's.
     async fn name_services(&self, depth: Depth, held: &mut [Held]) {
+        self.find_runs(held);
         let mut known: BTreeMap<String, Option<ServiceOf>> = BTreeMap::new();
         let mut foreign: BTreeSet<String> = BTreeSet::new();
         for holder in held.iter_mut().flat_map(|held| &mut held.holders) {
@@ -115,6 +116,25 @@ impl Backends {
         }
         if !foreign.is_empty() {
             owner::disown(held, |run| !foreign.contains(run));
+        }
+    }
+
+    /// Finds the runs of those who do not tell theirs: a program that gives itself a title (nginx, php-fpm, Puma) writes
+    /// it over its environment, and others start their children without one.
+    fn find_runs(&self, held: &mut [Held]) {
+        let mut kept = None;
+        for holder in held.iter_mut().flat_map(|held| &mut held.holders) {
+            let Who::Process(facts) = &mut holder.who else {
+                continue;
+            };
+            let is_below = |(_, name): &(u32, String)| matches!(name.as_str(), "keeper" | "wharf");
+            if facts.run_id.is_some() || !facts.ancestors.iter().any(is_below) {
+                continue;
+            }
+            let above = facts.ancestors.iter().map(|(pid, _)| *pid);
+            let upwards = std::iter::once(facts.pid).chain(above);
+            let kept = kept.get_or_insert_with(|| self.processes.kept());
+            facts.run_id = kept.run_of(upwards);
         }
     }
 

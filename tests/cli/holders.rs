@@ -303,3 +303,41 @@ fn a_signal_for_a_service_is_kept_to_or_said_to_be_none() {
     }
     sandbox.wharf(&["down"]).expect(0);
 }
+
+/// As nginx, php-fpm and Puma do: a title is written over the environment, and with it over the run's id.
+#[test]
+fn a_service_that_writes_titles_over_its_environment_is_its_projects() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let text = port.to_string();
+    let script = "use IO::Socket::INET; \
+         $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $ARGV[0], Listen => 5, ReuseAddr => 1) or die; \
+         $0 = 'titled: master'; if (!fork) { $0 = 'titled: worker' } while (1) { sleep 600 }";
+    let service = |more: &str| {
+        let service = json!({"services": {"web": {
+            "ports": [format!("127.0.0.1:{port}:{port}")],
+            "labels": {"is": more},
+            "x-wharf": {"process": {"command": ["perl", "-e", script.replace('$', "$$"), text]}},
+        }}});
+        sandbox.write("compose.yaml", service.to_string());
+    };
+    service("one");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let project = sandbox.project();
+    let name = format!("held by service web (replica 1) of wharf project {project}");
+    eventually("both have the port", || {
+        let who = sandbox.wharf(&["who", &text]).expect(1).stdout;
+        let holders = who.matches("port ").count();
+        (holders == 2).then(|| assert_eq!(who.matches(&name).count(), 2, "{who}"))
+    });
+    let ports = sandbox.wharf(&["ports"]).expect(0);
+    assert!(ports.stdout.contains("ours: "), "{ports}");
+    // Neither is in the way of the instance that takes their place.
+    service("another");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let other = Sandbox::new();
+    servers(&other, "compose.yaml", &[port]);
+    let refused = other.wharf(&["up", "-d"]).expect(5);
+    assert!(refused.stderr.contains("titled: master"), "{refused}");
+    sandbox.wharf(&["down"]).expect(0);
+}

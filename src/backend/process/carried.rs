@@ -41,7 +41,7 @@ impl Processes {
         None
     }
 
-    fn records(&self, project: &str) -> Vec<Record> {
+    pub(super) fn records(&self, project: &str) -> Vec<Record> {
         let Ok(dir) = self.dirs().project(project) else {
             return Vec::new();
         };

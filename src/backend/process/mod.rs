@@ -17,6 +17,7 @@ mod client;
 mod clone;
 mod convert;
 mod declared;
+pub mod descent;
 pub mod dirs;
 mod environment;
 mod exec;
