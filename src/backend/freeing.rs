@@ -122,7 +122,10 @@ impl Backends {
                     "the release is not in {path}: {error}"
                 )));
             }
-            events.send(Event::Note(one_line(&done?.said)));
+            let said = done?.said;
+            if !said.is_empty() {
+                events.send(Event::Note(one_line(&said)));
+            }
         }
         drop(turn);
         let (claim, holders) = (freeing.claim.clone(), freeing.holders.clone());
@@ -451,7 +454,8 @@ impl Stopped {
             .find_map(|inode| self.by_socket.get(&inode))
             .or(self.latest.as_ref().filter(|_| done.said.is_empty()));
         if done.outcome == Outcome::Gone || done.said.is_empty() {
-            if let Some(first) = first {
+            // A service is stopped as a whole, and was named as one.
+            if let Some(first) = first.filter(|_| holder.service.is_none()) {
                 done.said = format!("ended with {first}: {}", holder.describe());
             }
         } else {

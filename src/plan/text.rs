@@ -9,12 +9,21 @@ use crate::port::holder::Holder;
 /// How many characters of a command stand in a step.
 const WIDEST: usize = 40;
 
+/// The holders of a port by their short names: a service, which is stopped as a whole, by its first process.
+fn names(holders: &[Holder]) -> Vec<String> {
+    let is_new = |(at, holder): &(usize, &Holder)| {
+        let mut before = holders.iter().take(*at);
+        holder.service.is_none() || !before.any(|other| other.service == holder.service)
+    };
+    let holders = holders.iter().enumerate().filter(is_new);
+    holders.map(|(_, holder)| holder.short()).collect()
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FreePort { claim, holders, .. } => {
-                let names: Vec<String> = holders.iter().map(Holder::short).collect();
-                write!(f, "port {claim}: stop {}", names.join(", "))
+                write!(f, "port {claim}: stop {}", names(holders).join(", "))
             }
             Self::MovePort { claim, to, exposed } => {
                 let verb = if *exposed { "listen" } else { "publish" };

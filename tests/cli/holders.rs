@@ -335,9 +335,18 @@ fn a_service_that_writes_titles_over_its_environment_is_its_projects() {
     // Neither is in the way of the instance that takes their place.
     service("another");
     sandbox.wharf(&["up", "-d"]).expect(0);
-    let other = Sandbox::new();
-    servers(&other, "compose.yaml", &[port]);
-    let refused = other.wharf(&["up", "-d"]).expect(5);
+    servers(&sandbox, "other.yaml", &[port]);
+    let (_, other) = two_projects(&sandbox);
+    let up = ["-p", &other, "-f", "other.yaml", "up", "-d"];
+    let refused = sandbox.wharf(&up).expect(5);
     assert!(refused.stderr.contains("titled: master"), "{refused}");
+    // It is stopped as a whole, and told of once.
+    let forced = sandbox.wharf(&[&up[..], &["--force"]].concat()).expect(0);
+    let of = format!("of project {project}, a service of wharf's");
+    assert!(forced.stderr.contains(&of), "{forced}");
+    assert!(!forced.stderr.contains("titled: worker"), "{forced}");
+    assert!(!forced.stderr.contains("), service web"), "{forced}");
+    let down = ["-p", &other, "-f", "other.yaml", "down"];
+    sandbox.wharf(&down).expect(0);
     sandbox.wharf(&["down"]).expect(0);
 }
