@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cli::context::Context;
+use crate::cli::settle::answered_by;
 use crate::cli::up;
 use crate::error::{Error, Result};
 
@@ -33,7 +34,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     for (name, count) in &replicas {
         words.push(format!("--scale={name}={count}"));
     }
+    let flags = words.join(" ");
     words.push("--".to_owned());
     words.extend(replicas.keys().map(|name| (*name).to_owned()));
-    Box::pin(up::run(context, &up::Args::of_words(&words)?)).await
+    Box::pin(up::run(context, &up::Args::of_words(&words)?))
+        .await
+        .map_err(|error| answered_by(&format!("wharf up {flags}"), error))
 }

@@ -94,8 +94,16 @@ fn answer_one(context: &Context, question: &Question, open: &[Question]) -> Resu
     }
 }
 
+/// The same error for a command that has not got these flags: `command` has them.
+pub(super) fn answered_by(command: &str, mut error: Error) -> Error {
+    for hint in error.hints.iter_mut().filter(|hint| hint.starts_with("--")) {
+        *hint = format!("{command} {hint}");
+    }
+    error
+}
+
 /// The report of held ports that nobody may decide about.
-fn unanswered(questions: &[Question]) -> Error {
+pub(super) fn unanswered(questions: &[Question]) -> Error {
     let taken = |question: &Question| {
         let claim = &question.claim;
         format!(

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use crate::backend::router::Backends;
 use crate::cli::again::{AGAIN, leads_further};
 use crate::cli::await_up::await_up;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
+use crate::cli::settle::unanswered;
 use crate::cli::sight::Rest;
 use crate::error::{Error, Result};
-use crate::plan::launch;
-use crate::state::{Instance, Observed, Status};
+use crate::plan::policy::Choice;
+use crate::plan::{Plan, Question, claims, conflicts, launch};
+use crate::port::claim::Claim;
+use crate::port::owner::Depth;
+use crate::state::{BackendKind, Instance, Observed, Status};
 
 /// Start services that were made before and do not run
 #[derive(Debug, clap::Args)]
@@ -48,6 +53,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
         let plan = launch::start(&observed, &launching);
         context.note_all(&plan);
+        check_ports(&backends, named.name(), &plan, &observed).await?;
         let done = carry_out(context, &backends, &plan).await;
         match done {
             // Others have started a part of it.
@@ -64,6 +70,57 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         await_up(context, &backends, &named, &launching, limit).await?;
     }
     rest.done()
+}
+
+/// Fails where somebody else has a port that a local service is to listen on, as an engine does for a container: its
+/// program would end at once, and nobody would be told.
+async fn check_ports(
+    backends: &Backends,
+    project: &str,
+    plan: &Plan,
+    observed: &Observed,
+) -> Result<()> {
+    let started = plan.steps.iter();
+    let started: Vec<&str> = started
+        .filter_map(|step| step.action.makes_or_starts())
+        .filter(|(backend, _)| *backend == BackendKind::Process)
+        .map(|(_, name)| name)
+        .collect();
+    let instances = observed.instances.iter();
+    let claims: Vec<Claim> = instances
+        .filter(|instance| started.contains(&instance.name.as_str()))
+        .flat_map(|instance| claims::published(instance, false))
+        .collect();
+    if claims.is_empty() {
+        return Ok(());
+    }
+    let held = backends.held(Depth::Everybody, &claims).await?;
+    let held = conflicts::without(held, &observed.instances);
+    // It lets go of what a service is about to take.
+    let own = backends.processes.everything(project).await?;
+    let questions: Vec<Question> = conflicts::without(held, &own)
+        .into_iter()
+        .map(|held| Question {
+            obstacle: held.holders.iter().find_map(|it| it.obstacle(true)),
+            claim: held.claim,
+            holders: held.holders,
+            choices: vec![Choice::Abort],
+            next: None,
+            settled: None,
+            own: false,
+        })
+        .collect();
+    let Some(first) = questions.first() else {
+        return Ok(());
+    };
+    let error = unanswered(&questions);
+    if questions.iter().any(|question| question.obstacle.is_some()) {
+        return Err(error);
+    }
+    let service = &first.claim.service;
+    Err(error.hint(format!(
+        "wharf up -d --force {service}   # stops the holder and starts {service}"
+    )))
 }
 
 /// Says which services have nothing that could be started; fails where the project has nothing at all, or

@@ -167,8 +167,8 @@ pub(super) fn reserved_ports(decided: &BTreeMap<String, Decided<'_>>) -> Vec<Cla
     reserved
 }
 
-/// What an instance publishes; `exposed`: and what it has for its neighbours alone.
-fn published(instance: &Instance, exposed: bool) -> Vec<Claim> {
+/// What an instance publishes, or will when it is started; `exposed`: and what it has for its neighbours alone.
+pub fn published(instance: &Instance, exposed: bool) -> Vec<Claim> {
     let mut ports: BTreeMap<(u16, Protocol), Vec<IpAddr>> = BTreeMap::new();
     for publisher in instance
         .publishers

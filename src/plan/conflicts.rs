@@ -257,7 +257,7 @@ fn obstacle(inputs: &Inputs<'_>, service: &Service, holder: &Holder) -> Option<S
         && inputs.project.services.contains_key(&instance.service)
     {
         return Some(if instance.service == service.name {
-            "it is another replica of this service, and one port serves one replica: publish a range"
+            "it is another replica of this service, and one port serves one replica: publish a range with a port for each"
                 .to_owned()
         } else {
             format!("it is service `{}` of this project", instance.service)

@@ -350,3 +350,56 @@ fn a_service_that_writes_titles_over_its_environment_is_its_projects() {
     sandbox.wharf(&down).expect(0);
     sandbox.wharf(&["down"]).expect(0);
 }
+
+#[test]
+fn start_names_who_has_the_port_of_a_stopped_service() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    servers(&sandbox, "compose.yaml", &[port]);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    sandbox.wharf(&["stop"]).expect(0);
+    let other = sandbox.server(port, &[]);
+    let refused = sandbox.wharf(&["start"]).expect(5);
+    let taken = format!("port 127.0.0.1:{port}/tcp, which service `s0` needs, is taken");
+    let holder = format!("(pid {}", other.pid());
+    for said in [&taken, &holder, "wharf up -d --force s0 "] {
+        assert!(refused.stderr.contains(said), "{refused}");
+    }
+    let listed = sandbox.wharf(&["ps", "-a", "--format", "json"]).expect(0);
+    assert_eq!(listed.json_lines()[0]["State"], "exited");
+    other.signal(Signal::KILL);
+    other.wait();
+    sandbox.wharf(&["start"]).expect(0);
+    eventually("it has its port", || {
+        let who = sandbox.wharf(&["who", &port.to_string()]);
+        who.stdout.contains("service s0").then_some(())
+    });
+    // Its own is in nobody's way.
+    sandbox.wharf(&["start"]).expect(0);
+    sandbox.wharf(&["down"]).expect(0);
+}
+
+#[test]
+fn the_flags_that_answer_are_those_of_a_command_that_has_them() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    servers(&sandbox, "compose.yaml", &[port]);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let refused = sandbox.wharf(&["scale", "s0=2"]).expect(5);
+    let hint = "hint: wharf up --detach --scale=s0=2 --on-conflict move publishes on port";
+    assert!(refused.stderr.contains(hint), "{refused}");
+    sandbox.wharf(&["down"]).expect(0);
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  web:\n    ports: ['127.0.0.1:{port}:{port}']\n    \
+             develop: {{watch: [{{action: restart, path: .}}]}}\n    \
+             x-wharf: {{process: {{command: [sleep, '600']}}}}\n"
+        ),
+    );
+    let other = sandbox.server(port, &[]);
+    let refused = sandbox.wharf(&["watch"]).expect(5);
+    let hint = "hint: wharf up --watch --force (or --on-conflict replace) stops the holder";
+    assert!(refused.stderr.contains(hint), "{refused}");
+    other.signal(Signal::KILL);
+}

@@ -26,6 +26,7 @@ use crate::backend::router::Backends;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::Context;
 use crate::cli::provide::provide;
+use crate::cli::settle::answered_by;
 use crate::cli::signals::Signals;
 use crate::cli::up::with_images;
 use crate::error::{Error, Kind, Result};
@@ -167,7 +168,8 @@ async fn start(
     let settling = Box::pin(with_images(
         context, backends, &project, placement, policy, quiet,
     ));
-    let settled = reins.unless_pulled(settling).await?;
+    let settled = reins.unless_pulled(settling).await;
+    let settled = settled.map_err(|error| answered_by("wharf up --watch", error))?;
     context.note_all(&settled.plan);
     carry_out_quietly(context, backends, &settled.plan, quiet).await?;
     Ok(project)
