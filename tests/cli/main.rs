@@ -22,6 +22,7 @@ mod flags;
 mod foreground;
 mod graph;
 mod harness;
+mod health;
 mod holders;
 #[cfg(test)]
 mod images;

@@ -69,6 +69,7 @@ pub(super) fn record(
         told: None,
         restarts: 0,
         health: healthcheck.as_ref().map(|_| Health::Starting),
+        ailment: None,
         run: None,
         spec: Spec {
             project: spec.project.as_ref().clone(),

@@ -61,6 +61,9 @@ pub struct Record {
     pub restarts: u32,
     /// The verdict of its healthcheck.
     pub health: Option<Health>,
+    /// What the healthcheck said when it found the present run unhealthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ailment: Option<String>,
     /// The current run, else the last one.
     pub run: Option<Run>,
 }

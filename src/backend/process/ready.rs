@@ -18,6 +18,9 @@ use crate::state::{Health, Readiness, Status};
 /// How many last lines an error carries.
 const LAST_LINES: u64 = 20;
 
+/// How many characters of what a healthcheck says are shown.
+const LONGEST_WORD: usize = 300;
+
 impl Processes {
     /// Waits until an instance has ended and its policy will not start it again; its exit code.
     pub async fn wait_exit(&self, project: &str, name: &str) -> Result<i32, BackendError> {
@@ -169,17 +172,20 @@ impl Processes {
                 }
                 match record.health {
                     Some(Health::Healthy) => Some(Verdict::Healthy),
-                    Some(Health::Unhealthy) => Some(Verdict::Unhealthy),
+                    Some(Health::Unhealthy) => Some(Verdict::Unhealthy(record.ailment.clone())),
                     Some(Health::Starting) | None => None,
                 }
             })
             .await?;
         match verdict {
             Verdict::Healthy => Ok(()),
-            Verdict::Unhealthy => Err(BackendError::NotReady {
+            Verdict::Unhealthy(ailment) => Err(BackendError::NotReady {
                 name: name.to_owned(),
                 seconds: u64::try_from((wall_clock() - begun) / 1_000_000_000).unwrap_or_default(),
-                last: "its healthcheck says unhealthy".to_owned(),
+                last: match ailment.as_deref().and_then(last_word) {
+                    Some(said) => format!("its healthcheck says unhealthy ({said})"),
+                    None => "its healthcheck says unhealthy".to_owned(),
+                },
                 last_lines: self.last_lines(project, name),
             }),
             Verdict::Unchecked => Err(BackendError::Unsupported(format!(
@@ -227,9 +233,17 @@ impl Processes {
 /// How waiting for health can end.
 enum Verdict {
     Healthy,
-    Unhealthy,
+    Unhealthy(Option<String>),
     Unchecked,
     Ended(i32),
+}
+
+/// The last line of what a healthcheck says: as a rule that is the error.
+fn last_word(said: &str) -> Option<String> {
+    let mut lines = said.split(['\n', '\r']).rev();
+    let line = lines.find(|line| !line.trim().is_empty())?;
+    let line: String = line.trim().chars().take(LONGEST_WORD).collect();
+    Some(port::one_line(&line))
 }
 
 fn exit_code(status: Status) -> Option<i32> {

@@ -95,6 +95,7 @@ enum Part {
     Output(usize),
     Keeper,
     Main,
+    Check,
     Watched(u32),
 }
 
@@ -204,7 +205,7 @@ impl Supervisor {
             Part::Report => return self.reported(name, around),
             // How it has ended; a main process is our child if its keeper was, and then its code can be known.
             Part::Keeper | Part::Main => self.on_children(around.now),
-            Part::Output(_) | Part::Watched(_) => {}
+            Part::Output(_) | Part::Check | Part::Watched(_) => {}
         }
         let Some(unit) = self.units.get_mut(name) else {
             return;
@@ -214,6 +215,7 @@ impl Supervisor {
             Part::Keeper => unit.on_keeper_ended(around.now),
             Part::Output(at) => unit.on_output(at, around.now),
             Part::Main => unit.on_main_ended(None),
+            Part::Check => unit.on_check_speaks(),
             Part::Watched(pid) => unit.on_watched_ended(pid),
         }
     }
@@ -250,6 +252,9 @@ impl Supervisor {
             }
             if let Some(fd) = unit.main_end() {
                 add(Part::Main, fd);
+            }
+            if let Some(fd) = unit.ear() {
+                add(Part::Check, fd);
             }
             for (pid, fd) in unit.watched() {
                 add(Part::Watched(pid), fd);

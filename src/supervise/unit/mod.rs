@@ -2,6 +2,7 @@
 //! keeper and its ledger entry. Decides nothing itself.
 
 mod chase;
+mod ear;
 mod ending;
 mod entry;
 mod freeze;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use rustix::fs::inotify::{self, WatchFlags};
 use rustix::process::{Pid, Rlimit, Signal};
 
+use self::ear::Ear;
 use self::leftover::Leftover;
 use super::capture::{Moved, Recorder};
 use super::health::Schedule;
@@ -32,7 +34,7 @@ use crate::backend::process::tree::Snapshot;
 use crate::backend::process::{Record, RestartPolicy, UNKNOWN_CODE};
 use crate::backend::process::{journal, lock};
 use crate::event::Stream;
-use crate::state::Status;
+use crate::state::{Health, Status};
 
 /// Pause after a failed attempt to record output (no space left, as a rule).
 const OUTPUT_RETRY: Duration = Duration::from_secs(1);
@@ -127,6 +129,8 @@ pub(super) struct Unit {
     output_retry: Option<Moment>,
     health: Option<Schedule>,
     check: Option<u32>,
+    /// What the last healthcheck says.
+    ear: Option<Ear>,
     /// What the user should know and no error says.
     note: Option<String>,
 }
@@ -309,20 +313,36 @@ impl Unit {
         self.watched.retain(|(id, _)| id.pid != pid);
     }
 
+    /// What the healthcheck says, to wait on.
+    pub(super) fn ear(&self) -> Option<BorrowedFd<'_>> {
+        self.ear.as_ref().and_then(Ear::end)
+    }
+
+    /// The healthcheck says something.
+    pub(super) fn on_check_speaks(&mut self) {
+        if let Some(ear) = &mut self.ear {
+            ear.listen();
+        }
+    }
+
     /// The healthcheck has ended.
     pub(super) fn on_check_ended(&mut self, passed: bool, now: Moment) {
         self.check = None;
-        self.judge(passed, now);
+        self.on_check_speaks();
+        let heard = self.ear.as_ref().map(Ear::heard).unwrap_or_default();
+        self.judge(passed, heard, now);
     }
 
-    /// Its healthcheck has passed, or failed.
-    fn judge(&mut self, passed: bool, now: Moment) {
+    /// Its healthcheck has passed, or failed for a reason.
+    fn judge(&mut self, passed: bool, reason: String, now: Moment) {
         let (Some(schedule), Some(check)) = (&mut self.health, &self.record.spec.healthcheck)
         else {
             return;
         };
         if schedule.is_running() && schedule.finish(check, passed, now) {
             self.record.health = Some(schedule.verdict());
+            let is_ill = self.record.health == Some(Health::Unhealthy);
+            self.record.ailment = Some(reason).filter(|reason| is_ill && !reason.is_empty());
             // Not worth failing for: the next change is written again.
             drop(self.record.write(&self.dir));
         }

@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group};
 
+use super::ear::Ear;
 use super::leftover::Leftover;
 use super::takeover::unnoted;
 use super::{Held, Surroundings, Unit, as_pid};
@@ -161,6 +163,7 @@ impl Unit {
             .healthcheck
             .as_ref()
             .map(|_| Health::Starting);
+        self.record.ailment = None;
         self.record.write(&self.dir)?;
         let group = group.as_ref().zip(place.as_ref());
         Prepared::make(&self.order(around), group, lock)
@@ -203,12 +206,15 @@ impl Unit {
             return;
         };
         if schedule.is_running() {
+            let limit = check.timeout;
             if let Some(pid) = self.check.and_then(as_pid) {
                 // It leads its own session and group.
                 let _ = kill_process_group(pid, Signal::KILL);
             }
             // What it leaves behind is looked for when it has gone.
-            self.judge(false, now);
+            self.on_check_speaks();
+            let heard = self.ear.as_ref().map(Ear::heard).unwrap_or_default();
+            self.judge(false, overdue(limit, &heard), now);
             return;
         }
         schedule.begin(check, now);
@@ -223,22 +229,33 @@ impl Unit {
             descriptors: around.descriptors,
             hosts: spec.names.hosts.as_deref(),
         };
-        let started = silence().and_then(|ends| launch.ready(Way::Apart, &beside)?.begin(ends));
+        let started = Ear::new().and_then(|(ear, ends)| {
+            let pid = launch.ready(Way::Apart, &beside)?.begin(ends)?;
+            Ok((ear, pid))
+        });
         match started {
-            Ok(pid) => self.check = Some(pid),
-            Err(_) => self.on_check_ended(false, now),
+            Ok((ear, pid)) => {
+                self.ear = Some(ear);
+                self.check = Some(pid);
+            }
+            Err(error) => {
+                let program = check.command.first().map_or("", String::as_str);
+                let reason = format!("cannot run `{program}`: {error}");
+                self.ear = None;
+                self.judge(false, reason, now);
+            }
         }
     }
 }
 
-/// The standard streams of what nobody hears.
-fn silence() -> io::Result<[OwnedFd; 3]> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    Ok([
-        null.try_clone()?.into(),
-        null.try_clone()?.into(),
-        null.into(),
-    ])
+/// What a healthcheck that takes too long is told with.
+fn overdue(limit: Duration, heard: &str) -> String {
+    let reason = format!("it had not ended after {} s", limit.as_secs_f64());
+    if heard.is_empty() {
+        reason
+    } else {
+        format!("{heard}\n{reason}")
+    }
 }
 
 /// A keeper that was killed before it had started anything.

@@ -51,6 +51,7 @@ impl Unit {
             output_retry: None,
             health: None,
             check: None,
+            ear: None,
             note: None,
             record,
         };

@@ -1,0 +1,61 @@
+//! Healthchecks of local services: what they say when they fail, and that they may say much.
+
+use serde_json::json;
+
+use crate::support::Sandbox;
+
+/// A service with this check, and one that waits for it.
+fn checked(sandbox: &Sandbox, test: &serde_json::Value, timeout: &str) {
+    let sleep = json!({"process": {"command": ["sleep", "600"]}});
+    let project = json!({"services": {
+        "db": {
+            "healthcheck": {"test": test, "interval": "100ms", "timeout": timeout, "retries": 2},
+            "x-wharf": sleep,
+        },
+        "app": {"depends_on": {"db": {"condition": "service_healthy"}}, "x-wharf": sleep},
+    }});
+    sandbox.write("compose.yaml", project.to_string());
+}
+
+#[test]
+fn what_a_failing_check_says_is_told() {
+    let sandbox = Sandbox::new();
+    for (test, timeout, said) in [
+        (
+            json!([
+                "CMD-SHELL",
+                "echo looking; echo 'no route to it' >&2; exit 1"
+            ]),
+            "10s",
+            "its healthcheck says unhealthy (no route to it)",
+        ),
+        (
+            json!(["CMD", "no-such-program"]),
+            "10s",
+            "its healthcheck says unhealthy (cannot run `no-such-program`: ",
+        ),
+        (
+            json!("echo begun; sleep 600"),
+            "300ms",
+            "its healthcheck says unhealthy (it had not ended after 0.3 s)",
+        ),
+        (
+            json!(["CMD", "false"]),
+            "10s",
+            "its healthcheck says unhealthy\n",
+        ),
+    ] {
+        checked(&sandbox, &test, timeout);
+        let failed = sandbox.wharf(&["up", "-d"]).expect(1);
+        assert!(failed.stderr.contains(said), "{failed}");
+        sandbox.wharf(&["down"]).expect(0);
+    }
+}
+
+#[test]
+fn a_check_that_says_much_does_not_wait_for_a_reader() {
+    let sandbox = Sandbox::new();
+    checked(&sandbox, &json!("head -c 3000000 /dev/zero"), "10s");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    sandbox.wharf(&["down"]).expect(0);
+}
