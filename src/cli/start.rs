@@ -9,7 +9,7 @@ use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
 use crate::cli::settle::unanswered;
 use crate::cli::sight::Rest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::plan::policy::Choice;
 use crate::plan::{Plan, Question, claims, conflicts, launch};
 use crate::port::claim::Claim;
@@ -113,7 +113,9 @@ async fn check_ports(
     let Some(first) = questions.first() else {
         return Ok(());
     };
-    let error = unanswered(&questions);
+    let mut error = unanswered(&questions);
+    // Nothing was asked, and no flag of this command would answer.
+    error.kind = Kind::Failed;
     if questions.iter().any(|question| question.obstacle.is_some()) {
         return Err(error);
     }

@@ -359,7 +359,7 @@ fn start_names_who_has_the_port_of_a_stopped_service() {
     sandbox.wharf(&["up", "-d"]).expect(0);
     sandbox.wharf(&["stop"]).expect(0);
     let other = sandbox.server(port, &[]);
-    let refused = sandbox.wharf(&["start"]).expect(5);
+    let refused = sandbox.wharf(&["start"]).expect(1);
     let taken = format!("port 127.0.0.1:{port}/tcp, which service `s0` needs, is taken");
     let holder = format!("(pid {}", other.pid());
     for said in [&taken, &holder, "wharf up -d --force s0 "] {
