@@ -403,3 +403,26 @@ fn the_flags_that_answer_are_those_of_a_command_that_has_them() {
     assert!(refused.stderr.contains(hint), "{refused}");
     other.signal(Signal::KILL);
 }
+
+/// As `uvicorn --reload` does: it binds, and what it starts listens when it has read the program.
+#[test]
+fn a_port_that_is_bound_is_waited_for_until_something_listens() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let script = "import socket, sys, time\n\
+                  s = socket.socket()\n\
+                  s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+                  s.bind(('127.0.0.1', int(sys.argv[1])))\n\
+                  time.sleep(1.5)\n\
+                  s.listen()\n\
+                  time.sleep(600)\n";
+    let project = json!({"services": {"web": {
+        "ports": [format!("127.0.0.1:{port}:{port}")],
+        "x-wharf": {"process": {"command": [python(), "-c", script, port.to_string()]}},
+    }}});
+    sandbox.write("compose.yaml", project.to_string());
+    let up = sandbox.wharf(&["up", "-d"]).expect(0);
+    let connected = std::net::TcpStream::connect(("127.0.0.1", port));
+    assert!(connected.is_ok(), "{up}");
+    sandbox.wharf(&["down"]).expect(0);
+}

@@ -45,13 +45,16 @@ impl Processes {
         loop {
             // Before the sockets: whoever is named then is not the instance itself on its way out.
             let status = self.record(project, name)?.status;
-            let waiting = self.without_listener(project, name, claims)?;
-            if waiting.is_empty() {
+            let missing = self.without_listener(project, name, claims)?;
+            if missing.is_empty() {
                 return Ok(());
             }
-            let other = waiting
+            // What it has bound itself is nobody else's.
+            let other = missing
                 .iter()
-                .find_map(|claim| Some((*claim, taken(claim)?)));
+                .filter(|missing| !missing.is_bound)
+                .find_map(|missing| Some((missing.claim, taken(missing.claim)?)));
+            let waiting: Vec<&Claim> = missing.iter().map(|missing| missing.claim).collect();
             match (status, other) {
                 (Status::Exited { code }, Some((_, thief))) => {
                     return Err(BackendError::PortLost {
@@ -162,31 +165,39 @@ impl Processes {
         })
     }
 
-    /// The claims on which nothing of the instance listens.
+    /// The claims on which nothing of the instance listens. A reloader such as Uvicorn's binds the socket, and what it
+    /// starts listens there a moment later: until then, clients are refused.
     fn without_listener<'a>(
         &self,
         project: &str,
         name: &str,
         claims: &'a [Claim],
-    ) -> Result<Vec<&'a Claim>, BackendError> {
-        let mut waiting = Vec::new();
+    ) -> Result<Vec<Missing<'a>>, BackendError> {
+        let mut missing = Vec::new();
         for claim in claims {
-            let inodes: Vec<u64> = sockets::listeners(claim.port, claim.protocol)?
-                .into_iter()
-                .filter(|socket| claim.conflicts_with(socket.address.ip(), socket.only_v6))
-                .map(|socket| socket.inode)
-                .collect();
-            let tree = if inodes.is_empty() {
+            let mut there = sockets::listeners(claim.port, claim.protocol)?;
+            there.retain(|socket| claim.conflicts_with(socket.address.ip(), socket.only_v6));
+            let tree = if there.is_empty() {
                 Vec::new()
             } else {
                 self.tree_pids(project, name)?
             };
-            if owner::pids_holding(&inodes, Some(&tree)).is_empty() {
-                waiting.push(claim);
+            let inodes: Vec<u64> = there.iter().map(|socket| socket.inode).collect();
+            let is_bound = !owner::pids_holding(&inodes, Some(&tree)).is_empty();
+            let listens = there.iter().any(|socket| socket.listening);
+            if !(is_bound && listens) {
+                missing.push(Missing { claim, is_bound });
             }
         }
-        Ok(waiting)
+        Ok(missing)
     }
+}
+
+/// A claim on which nothing of an instance listens yet.
+struct Missing<'a> {
+    claim: &'a Claim,
+    /// The instance has a socket there.
+    is_bound: bool,
 }
 
 fn listed(claims: &[&Claim]) -> String {
