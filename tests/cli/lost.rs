@@ -172,6 +172,65 @@ fn no_group_outlives_those_who_knew_of_it() {
 }
 
 #[test]
+fn what_has_cleared_its_environment_is_known_by_its_group() {
+    for command in [&["up", "-d"][..], &["down"]] {
+        let sandbox = Sandbox::new();
+        let words = "env, -i, sh, -c, 'echo up; sleep 1000'";
+        let service = format!("{{x-wharf: {{process: {{command: [{words}]}}}}}}");
+        sandbox.write("compose.yaml", format!("services: {{a: {service}}}\n"));
+        sandbox.wharf(&["up", "-d"]).expect(0);
+        eventually("its environment is cleared", || {
+            let logs = sandbox.wharf(&["logs", "a"]).expect(0);
+            logs.stdout.contains("up").then_some(())
+        });
+        let first = process_of(&sandbox, "a");
+        if group_of(&first).is_none() {
+            println!("skipped: no control group can be made here");
+            sandbox.wharf(&["down", "-t", "0"]).expect(0);
+            return;
+        }
+        let mut others = sandbox.processes();
+        others.retain(|process| {
+            let line = process.command_line();
+            line.contains("supervise") || line.starts_with("keeper of")
+        });
+        kill(others);
+        assert!(!first.ended());
+        remove(&state(&sandbox));
+        let told = format!("what it left is stopped: pid {} (sh)", first.pid());
+        sandbox.wharf(command).expect(0).expect_text(&told);
+        assert!(first.ended());
+        sandbox.wharf(&["down", "-t", "0"]).expect(0);
+    }
+}
+
+#[test]
+fn what_has_other_files_at_the_same_place_is_left_alone() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: namespaces need root");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", TWO);
+    let home = sandbox.path().with_file_name("state");
+    fs::create_dir_all(&home).unwrap();
+    let script = format!("mount -t tmpfs none {} && wharf up -d", home.display());
+    let words = ["--mount", "sh", "-c", &script];
+    sandbox.program("unshare", &words).wait().expect(0);
+    let others = running(&sandbox);
+    assert_eq!(others.len(), 2);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    assert!(others.iter().all(|process| !process.ended()));
+    assert_eq!(running(&sandbox).len(), 4);
+    sandbox.wharf(&["down", "-t", "0"]).expect(0);
+    assert!(others.iter().all(|process| !process.ended()));
+    let there = others[0].pid().to_string();
+    let script = format!("cd {} && wharf down -t 0", sandbox.path().display());
+    let words = ["-t", &there, "--mount", "sh", "-c", &script];
+    sandbox.program("nsenter", &words).wait().expect(0);
+}
+
+#[test]
 fn no_group_outlives_an_entry_that_is_set_aside() {
     let sandbox = Sandbox::new();
     sandbox.write("compose.yaml", TWO);

@@ -1,7 +1,7 @@
-//! What runs of a project and no entry of its ledger names, because that was removed. It is recognised by its run id,
-//! and by the files of this state directory that it, its keeper or its supervisor still writes errors to. Nothing is
-//! known any more of how it is to be stopped, or what it was made from: so it is ended before anything else is made in
-//! its place.
+//! What runs of a project and no entry of its ledger names, because that was removed. It is recognised by its run id and
+//! the files of this state directory that it, its keeper or its supervisor still writes errors to, or by its control
+//! group, which is named after this state directory. Nothing is known any more of how it is to be stopped, or what it was
+//! made from: so it is ended before anything else is made in its place.
 
 mod seek;
 
@@ -9,9 +9,9 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use seek::{Found, attendant, find, variable};
+use seek::{Found, attendant, find, groups, variable};
 
-use super::cgroup::{Group, View};
+use super::cgroup::Group;
 use super::dirs::{Dirs, ProjectDir};
 use super::ledger::Record;
 use super::protocol::Request;
@@ -128,9 +128,13 @@ pub(super) fn unlisted(dirs: &Dirs, dir: &ProjectDir) -> Option<String> {
 async fn end(project: &str, lost: &[Lost], attendants: &[ProcessId]) -> Result<(), BackendError> {
     let all = look()?;
     for process in lost.iter().flat_map(|one| one.tree(&all)) {
-        // It may have ended by itself. One that is frozen would not notice.
+        // It may have ended by itself. One that is stopped would not notice.
         drop(process.signal(Signal::TERM));
         drop(process.signal(Signal::CONT));
+    }
+    for group in lost.iter().filter_map(|one| one.group.as_ref()) {
+        // Nor would one that is frozen.
+        drop(group.thaw());
     }
     if gone(lost, GRACE, false).await? || gone(lost, KILLED, true).await? {
         for one in attendants {
@@ -154,10 +158,7 @@ async fn end(project: &str, lost: &[Lost], attendants: &[ProcessId]) -> Result<(
 /// Takes away the groups of the project's runs that nobody is in and no entry names: all that knew of such a run was
 /// killed, or its entry was damaged or removed. What stays disturbs nobody.
 async fn clear_groups(dir: &ProjectDir) {
-    let tag = dir.tag();
-    let places = View::once().delegated();
-    let groups = places.iter().flat_map(|at| Group::of_project(at, &tag));
-    let mut groups: Vec<(String, Group)> = groups.collect();
+    let mut groups = groups(dir);
     if groups.is_empty() {
         return;
     }
@@ -165,10 +166,10 @@ async fn clear_groups(dir: &ProjectDir) {
     let Ok(records) = Record::read_all(dir) else {
         return;
     };
-    groups.retain(|(id, _)| !records.iter().any(|record| record.id() == id));
+    groups.retain(|id, _| !records.iter().any(|record| record.id() == id));
     for _ in 0..LEAVING {
         // A process leaves its group a moment after its end.
-        groups.retain(|(_, group)| group.is_populated() || group.remove().is_err());
+        groups.retain(|_, group| group.is_populated() || group.remove().is_err());
         if groups.is_empty() {
             return;
         }
@@ -184,10 +185,11 @@ impl Lost {
     }
 
     fn words(&self) -> String {
-        let Some(main) = self.main else {
+        let in_group = || self.group.as_ref()?.members().into_iter().next();
+        let Some(first) = self.main.or_else(in_group) else {
             return format!("run {}", self.run_id);
         };
-        let pid = main.pid;
+        let pid = first.pid;
         match variable(pid, b"WHARF_SERVICE=") {
             Some(service) => format!("{service} (pid {pid})"),
             None => Survivor::of(pid).to_string(),

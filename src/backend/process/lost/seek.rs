@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Lost, look};
@@ -29,11 +30,13 @@ pub(super) struct Found {
 /// The lost runs of a project; `None` where its ledger cannot be read as a whole, and so nothing can be told.
 pub(super) fn find(dirs: &Dirs, dir: &ProjectDir) -> Result<Option<Found>, BackendError> {
     let writers = writers(dirs, dir);
-    if writers.is_empty() {
+    let mut groups = groups(dir);
+    groups.retain(|_, group| group.is_populated());
+    if writers.is_empty() && groups.is_empty() {
         let lost = Vec::new();
         return Ok(Some(Found { lost, writers }));
     }
-    // An entry names a run before there is a process of it. A policy may start one anew meanwhile.
+    // An entry names a run before there is a process or a group of it. A policy may start one anew meanwhile.
     let Ok(before) = Record::read_all(dir) else {
         return Ok(None);
     };
@@ -42,9 +45,29 @@ pub(super) fn find(dirs: &Dirs, dir: &ProjectDir) -> Result<Option<Found>, Backe
         return Ok(None);
     };
     let known: BTreeSet<&str> = before.iter().chain(&after).map(Record::id).collect();
-    let mut lost = lost(&all, &writers, dir);
+    let mut lost = lost(&all, &writers, dir, groups);
     lost.retain(|one| !known.contains(one.run_id.as_str()));
     Ok(Some(Found { lost, writers }))
+}
+
+/// The control groups that runs of a project have or had, by run id, wherever a command of this user may make some.
+pub(super) fn groups(dir: &ProjectDir) -> BTreeMap<String, Group> {
+    let tag = dir.tag();
+    let places = View::once().delegated();
+    let found = places.iter().flat_map(|at| Group::of_project(at, &tag));
+    found.collect()
+}
+
+/// Whether a process sees the files that we see: in a container, the same path may lead to the state of another project.
+fn sees_our_files(pid: u32) -> bool {
+    let which = |process: &str, what| {
+        let facts = fs::metadata(format!("/proc/{process}/{what}")).ok()?;
+        Some((facts.dev(), facts.ino()))
+    };
+    ["ns/pid", "ns/mnt", "root"].into_iter().all(|what| {
+        let its = which(&pid.to_string(), what);
+        its.is_some() && its == which("self", what)
+    })
 }
 
 /// The processes whose standard error is in a project's directory, which may have been removed or moved since.
@@ -69,7 +92,9 @@ fn writers(dirs: &Dirs, dir: &ProjectDir) -> BTreeSet<u32> {
         }
     }
     let is_there = |file: &Path| roots.iter().any(|root| file.starts_with(root));
-    let there = files.into_iter().filter(|(_, file)| is_there(file));
+    let there = files
+        .into_iter()
+        .filter(|(pid, file)| is_there(file) && sees_our_files(*pid));
     there.map(|(pid, _)| pid).collect()
 }
 
@@ -126,8 +151,14 @@ pub(super) fn attendant(pid: u32) -> Option<ProcessId> {
     (line.starts_with(TITLE) || supervises()).then_some(process)
 }
 
-/// The runs of these processes and of their children, oldest first.
-fn lost(all: &Snapshot, writers: &BTreeSet<u32>, dir: &ProjectDir) -> Vec<Lost> {
+/// The runs of these processes and of their children, and those that are in one of these groups, oldest first. What has
+/// cleared its environment is known by its group alone.
+fn lost(
+    all: &Snapshot,
+    writers: &BTreeSet<u32>,
+    dir: &ProjectDir,
+    mut groups: BTreeMap<String, Group>,
+) -> Vec<Lost> {
     let children = writers.iter().flat_map(|pid| all.children_of(*pid));
     let pids: BTreeSet<u32> = children
         .map(|child| child.pid)
@@ -142,18 +173,20 @@ fn lost(all: &Snapshot, writers: &BTreeSet<u32>, dir: &ProjectDir) -> Vec<Lost> 
             *known = known.or_else(|| keeper(pid, writers));
         }
     }
-    // Where this command would have its own made.
-    let place = View::find_once(&BTreeSet::new());
-    let tag = dir.tag();
-    let group = |run_id: &str| {
-        let planned = Group::planned(place.as_ref()?, &tag, run_id);
-        planned.path().is_dir().then_some(planned)
-    };
+    for (run_id, group) in &groups {
+        let members = group.members();
+        // What it has started may have gone into a container since.
+        if members.iter().any(|member| sees_our_files(member.pid)) {
+            let known = keepers.entry(run_id.clone()).or_default();
+            let mut of_members = members.iter().map(|member| keeper(member.pid, writers));
+            *known = known.or_else(|| of_members.find_map(|found| found));
+        }
+    }
     let mut lost: Vec<Lost> = keepers
         .into_iter()
         .map(|(run_id, keeper)| Lost {
             main: all.main_of(&run_id),
-            group: group(&run_id),
+            group: groups.remove(&run_id),
             run_id,
             keeper,
         })
