@@ -25,6 +25,7 @@ mod feasible;
 mod follow;
 mod foreground;
 mod foreign;
+mod fresh;
 mod happenings;
 mod hooks;
 pub mod index;
@@ -106,6 +107,8 @@ pub struct Processes {
     /// The ports chosen by this command that nobody listens on yet.
     reservations: Reservations,
     together: names::Together,
+    /// The entries that this command has written and not yet started from.
+    fresh: fresh::Fresh<Record>,
     /// The turn that this command has.
     turn: Mutex<Weak<turn::Held>>,
 }
@@ -133,6 +136,7 @@ impl Processes {
             binary,
             reservations: Reservations::default(),
             together: names::Together::default(),
+            fresh: fresh::Fresh::default(),
             turn: Mutex::default(),
         }
     }

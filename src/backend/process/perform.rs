@@ -41,7 +41,14 @@ impl Processes {
                 Ok(None)
             }
             Action::Start { instance } => {
-                let record = self.record(&instance.project, &instance.name)?;
+                let dir = self
+                    .dirs()
+                    .project(&instance.project)?
+                    .instance(&instance.name)?;
+                let record = match self.fresh.take(&dir) {
+                    Some(record) => record,
+                    None => self.record(&instance.project, &instance.name)?,
+                };
                 self.names_for_start(&instance.project, &record).await?;
                 let request = Request::Start {
                     instance: instance.name.clone(),
@@ -259,7 +266,9 @@ impl Processes {
                 without_effect.join(", ")
             )));
         }
-        Ok(InstanceId(record.created_id))
+        let id = record.created_id.clone();
+        self.fresh.keep(&dir, record);
+        Ok(InstanceId(id))
     }
 
     /// Ends an instance of wharf's own that is to be removed: where it was killed, or its supervisor was, it may have
