@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backend::container::{Neighbourhood, Spot};
-use crate::backend::process::{Record, status};
+use crate::backend::process::{Look, Record, status_by};
 use crate::naming::{Names, Role};
 use crate::port::claim::Protocol;
 use crate::state::Status;
@@ -39,6 +39,7 @@ impl Entry {
             .map(|entry| (entry.record.spec.name.as_str(), entry))
             .collect();
         let now = Instant::now();
+        let look = Look::default();
         let is_good = |entry: &Self| {
             let is_settled = now.duration_since(entry.since) >= WHILE;
             let good = if is_settled { WHILE } else { MOMENT };
@@ -53,7 +54,7 @@ impl Entry {
                 match same {
                     Some(entry) if is_good(entry) => (*entry).clone(),
                     Some(_) | None => Self {
-                        life: life(&record),
+                        life: life(&record, &look),
                         looked: now,
                         since: same.map_or(now, |entry| entry.since),
                         record,
@@ -196,8 +197,8 @@ pub(super) fn networks(entries: &[Entry]) -> BTreeSet<String> {
 }
 
 /// How the ledger and the system say that an instance is.
-fn life(record: &Record) -> Life {
-    match status(record) {
+fn life(record: &Record, look: &Look) -> Life {
+    match status_by(record, look) {
         Status::Running | Status::Paused => Life::Up,
         Status::Restarting => Life::Restarting,
         Status::Created | Status::Removing | Status::Exited { .. } | Status::Dead => Life::Down,

@@ -93,7 +93,7 @@ pub use ledger::{
 };
 pub use meeting::READY;
 pub use names::{LONGEST_LINE, NAMES_PROTOCOL, NamesReply, NamesRequest, NamesWanted};
-pub use observe::status;
+pub use observe::{Look, status, status_by};
 pub use turn::ProjectLock;
 
 /// The process backend.

@@ -1,6 +1,8 @@
 //! Ledger → instances. Where something is alive, or was until a moment ago, a supervisor is asked to bring
 //! the ledger up to date; if it was killed, this is where the next command replaces it.
 
+use std::cell::OnceCell;
+
 use super::client::Client;
 use super::ledger::{Record, Run, UNKNOWN_CODE};
 use super::lock;
@@ -17,7 +19,7 @@ pub(super) async fn observe(client: &Client, project: &str) -> Result<Vec<Instan
     let dir = client.dirs.project(project)?;
     let mut records = Record::read_all(&dir)?;
     if client.is_elsewhere(&dir) {
-        return Ok(records.into_iter().map(instance).collect());
+        return Ok(instances(records));
     }
     if records.iter().any(needs_supervisor) {
         catch_up(client, project).await;
@@ -30,7 +32,19 @@ pub(super) async fn observe(client: &Client, project: &str) -> Result<Vec<Instan
     if let Some(note) = lost::unlisted(&client.dirs, &dir) {
         client.note(note);
     }
-    Ok(records.into_iter().map(instance).collect())
+    Ok(instances(records))
+}
+
+/// One look at all processes for many entries that were read before it, made when one of them needs it: while a large
+/// project ends, all do.
+#[derive(Debug, Default)]
+pub struct Look(OnceCell<Option<Snapshot>>);
+
+impl Look {
+    fn all(&self) -> Option<&Snapshot> {
+        let look = || Snapshot::take().ok();
+        self.0.get_or_init(look).as_ref()
+    }
 }
 
 /// Alive, or ended without anybody noting it yet.
@@ -47,6 +61,11 @@ pub(super) async fn catch_up(client: &Client, project: &str) {
 
 /// The state of an instance by the ledger and the system together.
 pub fn status(record: &Record) -> Status {
+    status_by(record, &Look::default())
+}
+
+/// As [`status`], by a look that others share.
+pub fn status_by(record: &Record, look: &Look) -> Status {
     let Some(run) = &record.run else {
         return record.status;
     };
@@ -65,7 +84,7 @@ pub fn status(record: &Record) -> Status {
     }
     // As long as anything of its tree is alive, so is the instance.
     let is_up = matches!(record.status, Status::Running | Status::Paused);
-    if is_up && has_lost_main(run) && !lives_on(record) {
+    if is_up && has_lost_main(run) && !lives_on(record, look) {
         ended
     } else {
         record.status
@@ -74,7 +93,12 @@ pub fn status(record: &Record) -> Status {
 
 /// Whether an instance that is alive is on its way to its end: told to end, or only the rest of it is there.
 pub(super) fn is_ending(record: &Record) -> bool {
-    let is_up = matches!(status(record), Status::Running | Status::Paused);
+    ends_as(record, status(record))
+}
+
+/// The same, given its state.
+fn ends_as(record: &Record, status: Status) -> bool {
+    let is_up = matches!(status, Status::Running | Status::Paused);
     is_up && (!record.wanted || record.run.as_ref().is_some_and(has_lost_main))
 }
 
@@ -83,16 +107,22 @@ fn has_lost_main(run: &Run) -> bool {
 }
 
 /// Whether anything is left of a run whose main process has ended. Its keeper stays until nothing is.
-fn lives_on(record: &Record) -> bool {
+fn lives_on(record: &Record, look: &Look) -> bool {
     record.keeper().is_some_and(ProcessId::is_alive)
         || record.group().is_some_and(|group| group.is_populated())
-        || Snapshot::take().is_ok_and(|all| !all.of(record).is_empty())
+        || look.all().is_some_and(|all| !all.of(record).is_empty())
 }
 
-fn instance(record: Record) -> Instance {
-    let status = status(&record);
-    let ending = is_ending(&record);
-    let survivors = survivors(&record).filter(|_| ending);
+fn instances(records: Vec<Record>) -> Vec<Instance> {
+    let look = Look::default();
+    let of = |record| instance(record, &look);
+    records.into_iter().map(of).collect()
+}
+
+fn instance(record: Record, look: &Look) -> Instance {
+    let status = status_by(&record, look);
+    let ending = ends_as(&record, status);
+    let survivors = survivors(&record, look).filter(|_| ending);
     let seconds = |nanoseconds: i64| nanoseconds.div_euclid(1_000_000_000);
     let run = record.run.as_ref();
     // Elsewhere it is another process's.
@@ -134,9 +164,9 @@ fn instance(record: Record) -> Instance {
 }
 
 /// What is left of a run that was given up on, in words.
-fn survivors(record: &Record) -> Option<String> {
+fn survivors(record: &Record, look: &Look) -> Option<String> {
     record.run.as_ref().filter(|run| run.given_up)?;
-    let found = Remains::of(record, &Snapshot::take().ok()?);
+    let found = Remains::of(record, look.all()?);
     (!found.is_empty()).then(|| remains::unended(&found.survivors(), found.group.as_deref()))
 }
 
