@@ -19,7 +19,7 @@ use crate::plan::policy::{Policy, Recreate};
 use crate::project::model::Project;
 
 /// How often.
-pub(super) const AGAIN: usize = 3;
+const AGAIN: usize = 3;
 
 /// What `up` is planned from.
 pub(super) struct Rounds<'a> {
@@ -130,6 +130,21 @@ impl Rounds<'_> {
         } = *self;
         with_images(context, backends, project, placement, policy, quiet).await
     }
+}
+
+/// Plans and carries out, in rounds: once more where others have done a part of it meanwhile, which `round` is told.
+///
+/// # Errors
+/// Those of the last round.
+pub(super) async fn in_rounds<T>(mut round: impl AsyncFnMut(bool) -> Result<T>) -> Result<T> {
+    let mut done = round(false).await;
+    for _ in 0..AGAIN {
+        if !done.as_ref().is_err_and(leads_further) {
+            break;
+        }
+        done = round(true).await;
+    }
+    done
 }
 
 /// Whether a plan failed because somebody else has done a part of it, so that a new one leads further.

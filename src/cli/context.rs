@@ -212,7 +212,7 @@ impl Context {
             is_ours.set(true);
             // No second copy beside what cannot be judged from here, or runs without its ledger.
             if !self.global.dry_run {
-                processes.check_here(project)?;
+                processes.check_here_anew(project)?;
                 let begins = lock.may_have_lost();
                 processes.end_lost(project, begins, &events).await?;
             }

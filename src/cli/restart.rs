@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cli::again::{AGAIN, leads_further};
+use crate::cli::again::in_rounds;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
 use crate::cli::grace::grace;
@@ -35,43 +35,36 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         ..context.ending(&named, &args.services)
     };
     let (_alone, _) = hasten::lock(context, &backends, &named, &ending).await?;
-    let sight = named.sight(context.ui, &backends, &args.services).await?;
-    let (instances, rest) = sight.parts();
-    named.check_services(&args.services, &instances)?;
-    let observed = Observed {
-        instances,
-        own: backends.own(named.name()).await?,
-        ..Observed::default()
-    };
     let launching = Launching {
         timeout: args.timeout,
         no_deps: args.no_deps,
         ..context.launching(&named, &args.services)
     };
-    let plan = launch::restart(&observed, &launching);
-    context.note_all(&plan);
-    if plan.steps.is_empty() {
-        context.ui.status("nothing to restart");
-        return rest.done();
-    }
-    let mut done = carry_out(context, &backends, &plan).await;
-    for _ in 0..AGAIN {
-        if !done.as_ref().is_err_and(leads_further) {
-            break;
-        }
-        // All had been stopped before anything was waited for, and others have started a part of it.
-        let (instances, _) = named
-            .sight(context.ui, &backends, &args.services)
-            .await?
-            .parts();
+    let rest = in_rounds(async |is_further| {
+        let sight = named.sight(context.ui, &backends, &args.services).await?;
+        let (instances, rest) = sight.parts();
         let observed = Observed {
             instances,
             own: backends.own(named.name()).await?,
             ..Observed::default()
         };
-        let plan = launch::rest_of_restart(&observed, &launching);
-        done = carry_out(context, &backends, &plan).await;
-    }
-    done?;
+        let plan = if is_further {
+            // All had been stopped before anything was waited for.
+            launch::rest_of_restart(&observed, &launching)
+        } else {
+            named.check_services(&args.services, &observed.instances)?;
+            let plan = launch::restart(&observed, &launching);
+            context.note_all(&plan);
+            if plan.steps.is_empty() {
+                context.ui.status("nothing to restart");
+            }
+            plan
+        };
+        if !plan.steps.is_empty() {
+            carry_out(context, &backends, &plan).await?;
+        }
+        Ok(rest)
+    })
+    .await?;
     rest.done()
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::backend::router::Backends;
-use crate::cli::again::{AGAIN, leads_further};
+use crate::cli::again::in_rounds;
 use crate::cli::await_up::await_up;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
@@ -34,8 +34,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project_of(&args.services)?;
     let backends = context.backends()?;
     let alone = context.lock_soon(&backends, named.name()).await?;
-    let mut rounds = AGAIN;
-    let (launching, rest) = loop {
+    let (launching, rest) = in_rounds(async |_| {
         let sight = named.sight(context.ui, &backends, &args.services).await?;
         let (instances, rest) = sight.parts();
         named.check_services(&args.services, &instances)?;
@@ -54,16 +53,10 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         let plan = launch::start(&observed, &launching);
         context.note_all(&plan);
         check_ports(&backends, named.name(), &plan, &observed).await?;
-        let done = carry_out(context, &backends, &plan).await;
-        match done {
-            // Others have started a part of it.
-            Err(error) if rounds > 0 && leads_further(&error) => rounds -= 1,
-            done => {
-                done?;
-                break (launching, rest);
-            }
-        }
-    };
+        carry_out(context, &backends, &plan).await?;
+        Ok((launching, rest))
+    })
+    .await?;
     drop(alone);
     if args.wait && !context.global.dry_run {
         let limit = args.wait_timeout.map(Duration::from_secs);

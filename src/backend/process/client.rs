@@ -247,11 +247,11 @@ impl Client {
         if self.here.borrow().contains(dir.name()) {
             return Ok(());
         }
-        self.look_again(dir)
+        self.check_here_anew(dir)
     }
 
     /// As [`Self::check_here`], whatever was found before.
-    pub(super) fn look_again(&self, dir: &ProjectDir) -> Result<(), BackendError> {
+    pub(super) fn check_here_anew(&self, dir: &ProjectDir) -> Result<(), BackendError> {
         if let Some(error) = realm::elsewhere(dir) {
             self.here.borrow_mut().remove(dir.name());
             return Err(error);
@@ -260,9 +260,9 @@ impl Client {
         Ok(())
     }
 
-    /// Whether they may not.
-    pub(super) fn is_elsewhere(&self, dir: &ProjectDir) -> bool {
-        self.check_here(dir).is_err()
+    /// Whether they may.
+    pub(super) fn is_here(&self, dir: &ProjectDir) -> bool {
+        self.check_here(dir).is_ok()
     }
 
     /// As [`Meeting::connect`], where the project's processes may be judged from here.

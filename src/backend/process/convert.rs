@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, User};
 
+use super::environment::Environment;
 use super::ledger::{Account, Check, FORMAT, Record, RestartPolicy, Spec};
 use super::{declared, run};
 use crate::backend::BackendError;
@@ -79,7 +80,7 @@ pub(super) fn record(
             fingerprint: spec.fingerprint.clone(),
             program: (first == "wharf").then(|| binary.to_owned()),
             command,
-            environment: (&environment(spec, base, &working_dir, user.as_ref())).into(),
+            environment: environment(spec, base, &working_dir, user.as_ref()),
             working_dir: working_dir.clone(),
             user: user.map(|(account, _)| account),
             stop_signal: service.stop_signal.as_deref().map_or(Ok(15), signal)?,
@@ -106,7 +107,7 @@ fn environment(
     base: &BTreeMap<String, String>,
     working_dir: &Path,
     user: Option<&(Account, Option<User>)>,
-) -> BTreeMap<String, String> {
+) -> Environment {
     let mut all = base.clone();
     for name in NOT_INHERITED {
         all.remove(name);
@@ -120,7 +121,7 @@ fn environment(
     all.extend(spec.environment.clone());
     all.insert("WHARF_PROJECT".to_owned(), spec.project.name.clone());
     all.insert("WHARF_SERVICE".to_owned(), spec.service.name.clone());
-    all
+    Environment::from(&all)
 }
 
 /// The variables that say who a process is. An id that no user has is at home where the engine has it, and not where

@@ -205,7 +205,7 @@ impl Processes {
 
     fn beside(&self, project: &str, name: &str, aside: &Aside) -> Result<Started, BackendError> {
         // It would not be beside it.
-        self.check_here(project)?;
+        self.check_here_anew(project)?;
         let record = self.record(project, name)?;
         // As in a container: it would wait for what stands still, or not even come to be.
         if record.status == Status::Paused {

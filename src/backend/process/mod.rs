@@ -282,8 +282,8 @@ impl Processes {
     ///
     /// # Errors
     /// Something of it is, or may be, in other namespaces.
-    pub fn check_here(&self, project: &str) -> Result<(), BackendError> {
-        self.client.look_again(&self.dirs().project(project)?)
+    pub fn check_here_anew(&self, project: &str) -> Result<(), BackendError> {
+        self.client.check_here_anew(&self.dirs().project(project)?)
     }
 
     /// That instances of a project may be made by this user.

@@ -18,7 +18,7 @@ use crate::state::{BackendKind, Instance, InstanceId, Publisher, Status};
 pub(super) async fn observe(client: &Client, project: &str) -> Result<Vec<Instance>, BackendError> {
     let dir = client.dirs.project(project)?;
     let mut records = Record::read_all(&dir)?;
-    if client.is_elsewhere(&dir) {
+    if !client.is_here(&dir) {
         return Ok(instances(records));
     }
     if records.iter().any(needs_supervisor) {

@@ -253,7 +253,7 @@ impl Processes {
         let file = file.map_err(|error| dirs::failed("lock", &held.path, error))?;
         sign(&file);
         *held.slot() = Some(file);
-        self.check_here(&held.project)
+        self.check_here_anew(&held.project)
     }
 }
 
