@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::backend::BackendError;
+use crate::backend::process::Unrecorded;
 use crate::backend::process::refusal::Refusal;
 use crate::backend::process::remains;
 use crate::plan::placement::PlacementError;
@@ -269,15 +270,22 @@ impl From<BackendError> for Error {
             BackendError::Damaged { path, alive, .. } => {
                 let aside = set_aside(&path.to_string_lossy());
                 hints.push(match alive {
-                    Some(pid) => format!(
+                    Some(Unrecorded::Keeper(pid)) => format!(
+                        "pkill -P {pid}; {aside}   # ends what is left of its run and sets it aside; `up` makes the \
+                         instance anew"
+                    ),
+                    Some(Unrecorded::Main(pid)) => format!(
                         "kill {pid}; {aside}   # ends its process and sets it aside; `up` makes the instance anew"
                     ),
+                    Some(Unrecorded::Elsewhere) => ENDED_THERE.to_owned(),
                     None => format!("{aside}   # sets it aside; `up` makes the instance anew"),
                 });
             }
-            BackendError::Unrecorded { pid, .. } => {
-                hints.push(format!("kill {pid}   # ends it"));
-            }
+            BackendError::Unrecorded { alive, .. } => hints.push(match alive {
+                Unrecorded::Main(pid) => format!("kill {pid}   # ends it"),
+                Unrecorded::Keeper(pid) => format!("pkill -P {pid}   # ends what is left of it"),
+                Unrecorded::Elsewhere => ENDED_THERE.to_owned(),
+            }),
             BackendError::Elsewhere {
                 project,
                 host,
@@ -397,6 +405,10 @@ fn login(registry: &str, message: &str) -> Option<String> {
         other => format!("docker login {other}"),
     })
 }
+
+/// What to do about a process whose pid is not known here.
+const ENDED_THERE: &str = "its process runs in another pid namespace: run wharf where the project was started, in the same \
+     container or outside of this one";
 
 /// How to get to where a project runs.
 fn way_there(project: &str, host: Option<&str>, inside: Option<u32>) -> String {

@@ -356,8 +356,8 @@ pub enum BackendError {
         path: PathBuf,
         /// What is wrong with it.
         cause: String,
-        /// The pid of the instance's process, if that still runs.
-        alive: Option<u32>,
+        /// Who of the instance's last run lives, if anybody does.
+        alive: Option<process::Unrecorded>,
     },
     /// The local services of a project run where process ids mean something else.
     #[error(
@@ -375,12 +375,12 @@ pub enum BackendError {
         inside: Option<u32>,
     },
     /// A process of an instance runs that the ledger knows nothing of.
-    #[error("{name}: its process {pid} still runs, and its entry in the ledger is gone")]
+    #[error("{name}: its {alive} still runs, and its entry in the ledger is gone")]
     Unrecorded {
         /// The instance.
         name: String,
         /// The process.
-        pid: u32,
+        alive: process::Unrecorded,
     },
     /// Processes of an instance survived SIGKILL, or may not be sent it.
     #[error("{name}: {}", process::remains::unended(.left, None))]

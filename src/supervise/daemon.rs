@@ -152,11 +152,7 @@ fn sole(dir: &ProjectDir) -> Result<File, BackendError> {
             std::thread::sleep(GOING.1);
         }
     }
-    let holder = ProcessId::of(std::process::id()).map(|process| Holder {
-        process,
-        realm: Realm::ours().cloned(),
-    });
-    let text = serde_json::to_vec(&holder).map_err(|error| cannot(error.into()))?;
+    let text = serde_json::to_vec(&Holder::ours()).map_err(|error| cannot(error.into()))?;
     file.set_len(0)
         .and_then(|()| file.write_all(&text))
         .map_err(|error| failed("write", &path, error))?;

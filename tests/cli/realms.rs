@@ -155,3 +155,37 @@ fn what_ended_with_its_namespace_is_started_again_in_another() {
     assert_eq!(sleepers(&sandbox).len(), 2);
     sandbox.wharf(&["down", "-t", "0"]).expect(0);
 }
+
+#[test]
+fn a_damaged_entry_of_what_runs_elsewhere_has_no_pid_to_end() {
+    if !is_root() {
+        println!("skipped: namespaces need root");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services: {one: {x-wharf: {process: {command: [sleep, '1000']}}}}\n",
+    );
+    inside(&sandbox, &[], "wharf up -d").expect(0);
+    let before = sleepers(&sandbox);
+    kill(&sandbox, &[" supervise --project"]);
+    let projects = sandbox.path().with_file_name("state/wharf/projects");
+    let instances = projects.join(sandbox.project()).join("instances");
+    let entry = instances
+        .join(format!("{}-one-1", sandbox.project()))
+        .join("instance.json");
+    let whole = std::fs::read(&entry).unwrap();
+    std::fs::write(&entry, "x").unwrap();
+    let refused = inside(&sandbox, PIDS, "wharf up -d");
+    assert!(
+        refused.code() == 1 && refused.stderr.contains("hint: its process runs in another"),
+        "{refused}"
+    );
+    let hint = format!("hint: kill {};", before[0]);
+    let refused = inside(&sandbox, &[], "wharf up -d");
+    assert!(refused.stderr.contains(&hint), "{refused}");
+    assert_eq!(sleepers(&sandbox), before);
+    std::fs::write(&entry, whole).unwrap();
+    inside(&sandbox, &[], "wharf down -t 0").expect(0);
+}

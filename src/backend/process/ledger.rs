@@ -5,6 +5,7 @@
 //! it is. Every write replaces the file as a whole. Must not look at processes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -261,7 +262,7 @@ impl Record {
         let damaged = |cause| BackendError::Damaged {
             path: path.clone(),
             cause,
-            alive: unrecorded(dir).map(|process| process.pid),
+            alive: unrecorded(dir),
         };
         let bytes = match regular::read(&path) {
             Ok(bytes) => bytes,
@@ -359,16 +360,43 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     outcome
 }
 
-/// The main process of a run that lives, or its keeper, by what that has noted: where the entry does not tell.
-pub(super) fn unrecorded(dir: &InstanceDir) -> Option<ProcessId> {
+/// Who lives of a run that its entry does not tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrecorded {
+    /// The main process, by its pid.
+    Main(u32),
+    /// That has ended, and its keeper, with this pid, is still there: something else is left, or the end is being noted.
+    Keeper(u32),
+    /// Neither is seen here.
+    Elsewhere,
+}
+
+impl fmt::Display for Unrecorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Main(pid) => write!(f, "process {pid}"),
+            Self::Keeper(pid) => write!(f, "run (keeper {pid})"),
+            Self::Elsewhere => f.write_str("process in another pid namespace"),
+        }
+    }
+}
+
+/// Who of a run lives, by what its keeper has noted: where the entry does not tell.
+pub(super) fn unrecorded(dir: &InstanceDir) -> Option<Unrecorded> {
     let (run_id, notes) = Notes::last(&dir.notes())?;
-    let process = notes.main.or(notes.keeper)?;
+    notes.main.or(notes.keeper)?;
     if lock::is_held(&dir.keeper_lock()) {
-        return Some(process);
+        let living = |noted: Option<ProcessId>| noted.filter(|process| process.is_alive());
+        return Some(match (living(notes.main), living(notes.keeper)) {
+            (Some(main), _) => Unrecorded::Main(main.pid),
+            (None, Some(keeper)) => Unrecorded::Keeper(keeper.pid),
+            (None, None) => Unrecorded::Elsewhere,
+        });
     }
     // Its keeper was killed. The notes do not tell the boot; the run's id does, which nobody else has.
     let is_it = |main: &ProcessId| {
         main.is_alive() && read_run_id(main.pid).as_deref() == Some(run_id.as_str())
     };
-    notes.main.filter(is_it)
+    let main = notes.main.filter(is_it);
+    main.map(|main| Unrecorded::Main(main.pid))
 }

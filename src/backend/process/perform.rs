@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::dirs::{self, InstanceDir, failed};
-use super::ledger::unrecorded;
+use super::ledger::{Unrecorded, unrecorded};
 use super::observe::{is_ending, status};
 use super::protocol::Request;
 use super::remains::Remains;
@@ -317,12 +317,12 @@ async fn make_room(dir: &InstanceDir, name: &str) -> Result<(), BackendError> {
             )));
         }
         forget(dir, &old).await?;
-    } else if let Some(process) = unrecorded(dir)
-        && (process.is_alive() || !keeper_is_gone(dir).await)
+    } else if let Some(alive) = unrecorded(dir)
+        && (matches!(alive, Unrecorded::Main(_)) || !keeper_is_gone(dir).await)
     {
         return Err(BackendError::Unrecorded {
             name: name.to_owned(),
-            pid: process.pid,
+            alive,
         });
     }
     // Also what is left of one whose making was cut off.

@@ -89,6 +89,28 @@ pub struct Holder {
     pub realm: Option<Realm>,
 }
 
+impl Holder {
+    /// This process.
+    pub fn ours() -> Option<Self> {
+        Some(Self {
+            process: ProcessId::of(std::process::id())?,
+            realm: Realm::ours().cloned(),
+        })
+    }
+
+    /// Where it is, in words, if its pid means another process here.
+    pub(super) fn place(&self) -> Option<String> {
+        let realm = self.realm.as_ref()?;
+        let ours = Realm::ours()?;
+        let host = match realm.host.as_str() {
+            "" => String::new(),
+            host if host == ours.host => String::new(),
+            host => format!(", on host `{host}`"),
+        };
+        (realm.pid != ours.pid).then(|| format!("in another pid namespace{host}"))
+    }
+}
+
 /// Why nothing of a project may be judged or changed from here: its supervisor, or something that its ledger calls
 /// alive, is in other namespaces. `None` also where all of that has certainly ended: see `may_live`.
 pub fn elsewhere(dir: &ProjectDir) -> Option<BackendError> {

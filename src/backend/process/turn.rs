@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Processes, dirs, lock};
+use super::realm::Holder;
+use super::{Processes, dirs, lock, regular};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::port::process::process_facts;
@@ -89,18 +90,28 @@ fn sign(mut file: &File) -> bool {
     let mut left = Vec::new();
     let said = file.take(1).read_to_end(&mut left).is_ok() && !left.is_empty();
     // Without this only a killed command is not noticed, and the other's note says less.
-    let pid = std::process::id();
+    let text = Holder::ours().and_then(|ours| serde_json::to_vec(&ours).ok());
+    let mut text = text.unwrap_or_default();
+    text.push(b'\n');
     let written = file
         .set_len(0)
         .and_then(|()| file.rewind())
-        .and_then(|()| file.write_all(format!("{pid}\n").as_bytes()));
+        .and_then(|()| file.write_all(&text));
     drop(written);
     said
 }
 
-/// The command that has the lock of a file, in words: its command line and its pid.
+/// The command that has the lock of a file, in words: its command line and its pid, or where it is.
 fn who(path: &Path) -> Option<String> {
-    let pid: u32 = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
+    let text = regular::read(path).ok()?;
+    let pid = match serde_json::from_slice::<Holder>(&text) {
+        Ok(holder) => match holder.place() {
+            Some(place) => return Some(format!("pid {} {place}", holder.process.pid)),
+            None => holder.process.pid,
+        },
+        // Of a wharf that wrote the pid alone.
+        Err(_) => serde_json::from_slice(&text).ok()?,
+    };
     let command = process_facts(pid)?.command;
     let mut words = shell_words::join(&command);
     if words.chars().count() > LONGEST {
@@ -276,5 +287,31 @@ fn try_exclusive(path: &Path) -> io::Result<Option<File>> {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_a_lock_is_named_here_and_placed_elsewhere() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("lock");
+        let file = lock::open(&path).unwrap();
+        assert_eq!(who(&path), None);
+        assert!(!sign(&file));
+        let pid = std::process::id();
+        let here = format!("(pid {pid})");
+        assert!(who(&path).unwrap().ends_with(&here));
+        std::fs::write(&path, format!("{pid}\n")).unwrap();
+        assert!(who(&path).unwrap().ends_with(&here));
+        let mut holder = Holder::ours().unwrap();
+        let realm = holder.realm.as_mut().unwrap();
+        realm.pid += 1;
+        realm.host = "there".to_owned();
+        std::fs::write(&path, serde_json::to_vec(&holder).unwrap()).unwrap();
+        let elsewhere = format!("pid {pid} in another pid namespace, on host `there`");
+        assert_eq!(who(&path), Some(elsewhere));
     }
 }
