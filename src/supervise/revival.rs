@@ -22,6 +22,7 @@ use rustix::process::{Resource, setrlimit};
 
 use super::apart::{close_all_but, fork_beside};
 use super::keeper::Order;
+use crate::backend::process::child::lower_file_size;
 use crate::backend::process::dirs::{Dirs, ProjectDir};
 use crate::backend::process::lock;
 use crate::backend::process::notes::Notes;
@@ -242,6 +243,7 @@ fn summon(
     if let Some(limit) = order.descriptors {
         let _ = setrlimit(Resource::Nofile, limit);
     }
+    lower_file_size();
     let _ = heed(Signal::SIGTERM);
     command
         .env(REVIVED, count.to_string())

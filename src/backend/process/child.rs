@@ -424,6 +424,14 @@ pub fn lift_file_size() {
     }
 }
 
+/// Sets the limit of file sizes that was lifted again, for a program that takes this one's place and lifts it itself.
+pub fn lower_file_size() {
+    if let Some(limit) = FILE_SIZE.get() {
+        // Refused at worst, and then it stays lifted.
+        let _ = setrlimit(Resource::Fsize, *limit);
+    }
+}
+
 /// Children are waited for, also where the parent ignores SIGCHLD: that is inherited (`execve(2)`), and the
 /// kernel would take their exit codes away.
 ///
