@@ -34,6 +34,7 @@ mod pre_start;
 mod prerequisites;
 pub mod replacing;
 mod resources;
+mod settle;
 mod sharing;
 mod spec;
 pub mod step;
