@@ -209,6 +209,11 @@ pub fn moved(scope: &str, addresses: &BTreeMap<String, Ipv4Addr>) -> BTreeMap<St
         .collect()
 }
 
+/// Whether an address is one that a service may be given.
+pub fn may_be_loopback_of_service(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if matches!(ip.octets(), [127, 64..=127, ..]))
+}
+
 /// In 127.64.0.0/10; never ends in 0 or 255, which some programs take for a network or for everybody.
 fn loopback(scope: &str, service: &str, round: u32) -> Ipv4Addr {
     let mut hash = Sha256::new();
@@ -277,6 +282,7 @@ mod tests {
         for address in all.values() {
             let [first, second, _, last] = address.octets();
             assert_eq!((first, second & 0xc0), (127, 64), "{address}");
+            assert!(may_be_loopback_of_service((*address).into()));
             assert!(last != 0 && last != 255, "{address}");
         }
         assert_eq!(

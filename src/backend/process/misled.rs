@@ -9,8 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::Processes;
-use super::ledger::Record;
+use super::ledger::{Record, names};
 use super::observe::status;
+use crate::naming::{forwarder_name, may_be_loopback_of_service};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, ListeningSocket, Who};
 use crate::port::{one_line, owner, sockets};
@@ -34,6 +35,9 @@ impl Processes {
     /// As [`Self::misled`], of services that were started just now: where one of them is to listen at a port that the name
     /// of another one needs, that is waited for.
     pub async fn misled_soon(&self, project: &str) -> Vec<String> {
+        if !self.may_have_doors(project) {
+            return Vec::new();
+        }
         let records = self.living(project);
         let doors = doors(&records);
         if doors.is_empty() {
@@ -54,6 +58,20 @@ impl Processes {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Whether any hosts file has the address of a service, or is none: most projects need no entry read for it.
+    fn may_have_doors(&self, project: &str) -> bool {
+        let Ok(dir) = self.dirs().project(project) else {
+            return false;
+        };
+        let mut names = names(&dir).unwrap_or_default();
+        names.retain(|name| *name != forwarder_name(project));
+        names.iter().any(|name| {
+            let text = dir.instance(name).map(|it| fs::read_to_string(it.hosts()));
+            let Ok(Ok(text)) = text else { return true };
+            addresses(&text).any(may_be_loopback_of_service)
+        })
     }
 
     fn living(&self, project: &str) -> Vec<Record> {
@@ -127,17 +145,19 @@ fn own<'a>(records: &'a [Record], holder: &Holder) -> Option<&'a Record> {
     records.iter().find(is_its)
 }
 
+/// Those that a hosts file has names for.
+fn addresses(text: &str) -> impl Iterator<Item = IpAddr> {
+    let first = |line: &str| line.split_whitespace().next()?.parse().ok();
+    text.lines().filter_map(first)
+}
+
 /// Where others look for a service by its name, at an address that is the service's alone.
 fn doors(records: &[Record]) -> BTreeMap<SocketAddr, &str> {
     let texts: Vec<String> = records
         .iter()
         .filter_map(|record| fs::read_to_string(record.spec.names.hosts.as_ref()?).ok())
         .collect();
-    let seen: BTreeSet<IpAddr> = texts
-        .iter()
-        .flat_map(|text| text.lines())
-        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-        .collect();
+    let seen: BTreeSet<IpAddr> = texts.iter().flat_map(|text| addresses(text)).collect();
     let mut doors = BTreeMap::new();
     for record in records {
         let (names, service) = (&record.spec.names, record.spec.service.as_str());
