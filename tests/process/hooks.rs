@@ -132,3 +132,35 @@ async fn who_it_runs_as_is_in_its_environment() {
     assert_eq!(stage.line("web", "/ ").await, "64321 64321 /");
     stage.stop("web", None).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_line_of_a_hook_that_comes_in_pieces_is_one_line() {
+    let mut stage = Stage::new();
+    // The second piece comes when somebody has read what came on the other stream between (`FIONREAD`).
+    let script = "exec perl -e 'syswrite STDOUT, \"par\"; syswrite STDERR, \"err\\n\"; \
+                  do { ioctl(STDERR, 0x541B, $left = pack(\"i\", 0)) } while unpack(\"i\", $left); \
+                  print \"tial\\nlast\"'";
+    let service = Service {
+        post_start: vec![hook(script)],
+        ..shell("web", "exec sleep 600")
+    };
+    stage.up(service).await.unwrap();
+    let mut told: Vec<String> = stage.heard().into_iter().map(|(_, line)| line).collect();
+    told.sort();
+    assert_eq!(told, ["err", "last", "partial"]);
+    stage.stop("web", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_hook_leaves_behind_with_its_output_is_not_waited_for() {
+    let mut stage = Stage::new();
+    let service = Service {
+        post_start: vec![hook("echo begun; sleep 600 & exit 0")],
+        ..shell("web", "exec sleep 600")
+    };
+    stage.up(service).await.unwrap();
+    let told: Vec<String> = stage.heard().into_iter().map(|(_, line)| line).collect();
+    assert_eq!(told, ["begun"]);
+    stage.stop("web", None).await.unwrap();
+    assert_eq!(stage.started(), Vec::<u32>::new());
+}

@@ -3,10 +3,12 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
+use tokio::time::Instant;
 
 use super::attributes::HookCommand;
 use super::child::{Extras, Launch, Way};
@@ -18,6 +20,10 @@ use crate::event::{Event, Events, Stream};
 
 /// How many lines of output go into an error.
 const KEPT: usize = 20;
+
+/// How long the output of one that has ended is waited for: as long as an engine does where something has it that the
+/// command has left behind.
+const LINGERING: Duration = Duration::from_secs(2);
 
 /// Runs hooks one after the other; the first failure ends it. `what` is the attribute's name.
 pub(super) async fn run(
@@ -75,6 +81,18 @@ async fn execute(
     let child = launch.spawn_under(ends, Way::Apart, &Extras::beside(record));
     let mut child = child.map_err(|error| launch.attempt().explain(&error))?;
     let mut unless_ended = Abandoned(Some(Pid::from_child(&child)));
+    // On a thread of its own, which leaves it its pid.
+    let pid = Pid::from_child(&child);
+    let (sender, mut ended) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("hook".to_owned())
+        .spawn(move || {
+            let ended = waitid(
+                WaitId::Pid(pid),
+                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+            );
+            let _ = sender.send(ended);
+        })?;
     let mut last_lines = Vec::new();
     let mut tell = |stream, line: Vec<u8>| {
         if last_lines.len() == KEPT {
@@ -88,33 +106,33 @@ async fn execute(
             line,
         });
     };
-    let (mut out, mut err) = (BufReader::new(out), BufReader::new(err));
-    let (mut has_out, mut has_err) = (true, true);
-    while has_out || has_err {
+    let (mut out, mut err) = (Output::of(out), Output::of(err));
+    let mut until = None;
+    while out.is_open || err.is_open {
         tokio::select! {
-            line = line(&mut out), if has_out => match line? {
-                Some(line) => tell(Stream::Stdout, line),
-                None => has_out = false,
-            },
-            line = line(&mut err), if has_err => match line? {
-                Some(line) => tell(Stream::Stderr, line),
-                None => has_err = false,
-            },
+            biased;
+            // What it has left behind has its output, too, and may write without an end.
+            () = at(until) => break,
+            told = &mut ended, if until.is_none() => {
+                told.map_err(std::io::Error::other)??;
+                until = Some(Instant::now() + LINGERING);
+            }
+            line = out.line(), if out.is_open => {
+                line?.into_iter().for_each(|line| tell(Stream::Stdout, line));
+            }
+            line = err.line(), if err.is_open => {
+                line?.into_iter().for_each(|line| tell(Stream::Stderr, line));
+            }
         }
     }
-    // It has closed its output; what it still does is waited for on a thread of its own, which leaves it its pid.
-    let pid = Pid::from_child(&child);
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("hook".to_owned())
-        .spawn(move || {
-            let ended = waitid(
-                WaitId::Pid(pid),
-                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
-            );
-            let _ = sender.send(ended);
-        })?;
-    receiver.await.map_err(std::io::Error::other)??;
+    for (stream, output) in [(Stream::Stdout, out), (Stream::Stderr, err)] {
+        if !output.begun.is_empty() {
+            tell(stream, output.begun);
+        }
+    }
+    if until.is_none() {
+        ended.await.map_err(std::io::Error::other)??;
+    }
     unless_ended.0 = None;
     let status = child.wait()?;
     let by_signal = std::os::unix::process::ExitStatusExt::signal(&status);
@@ -141,16 +159,40 @@ fn pipe() -> std::io::Result<(Receiver, Stdio)> {
     Ok((Receiver::from_owned_fd(read)?, Stdio::from(write)))
 }
 
-/// A line without its end; `None` at the end.
-async fn line(
-    from: &mut (impl AsyncRead + Unpin + AsyncBufReadExt),
-) -> std::io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    if from.read_until(b'\n', &mut line).await? == 0 {
-        return Ok(None);
+/// One of its outputs.
+struct Output {
+    from: BufReader<Receiver>,
+    /// What has come of a line that is not there as a whole.
+    begun: Vec<u8>,
+    is_open: bool,
+}
+
+impl Output {
+    fn of(from: Receiver) -> Self {
+        Self {
+            from: BufReader::new(from),
+            begun: Vec::new(),
+            is_open: true,
+        }
     }
-    if line.last() == Some(&b'\n') {
-        line.pop();
+
+    /// The next line without its end; `None` at the end of all. Nothing is lost where this is given up on the way.
+    async fn line(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        let count = self.from.read_until(b'\n', &mut self.begun).await?;
+        if count == 0 {
+            self.is_open = false;
+        }
+        let mut line = std::mem::take(&mut self.begun);
+        if line.pop_if(|byte| *byte == b'\n').is_none() && line.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(line))
     }
-    Ok(Some(line))
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
