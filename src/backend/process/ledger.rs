@@ -29,7 +29,8 @@ use crate::naming::Names;
 use crate::plan::step::{ProjectIdentity, SettledPort};
 use crate::state::{Fingerprint, Health, Readiness, Status};
 
-/// The version of the format that this wharf writes. Older ones are read, newer ones refused.
+/// The version of the format that this wharf writes. Older ones are read, newer ones refused. Raised together with
+/// [`PROTOCOL`](super::protocol::PROTOCOL): a supervisor that stays has to read what commands write.
 pub const FORMAT: u32 = 3;
 
 /// What an entry takes in bytes, as a rule: most of it are the variables that its command was called with.
