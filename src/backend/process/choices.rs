@@ -52,7 +52,7 @@ impl Processes {
             };
         }
         dir.create()?;
-        dir.check_owner()?;
+        dir.check_owner("remember where services run")?;
         let text = serde_json::to_vec(choices).map_err(|error| cannot(error.into()))?;
         replace(&path, &text).map_err(cannot)
     }

@@ -139,7 +139,7 @@ impl ProjectDir {
             return if path.is_dir() {
                 Ok(())
             } else {
-                self.check_owner()
+                self.check_owner("make a project")
             };
         }
         private_dir(&path).map_err(|source| {
@@ -151,12 +151,12 @@ impl ProjectDir {
         self.create_runtime()
     }
 
-    /// That this user's files may be made there.
+    /// That this user's files may be made there, to do what `action` says.
     ///
     /// # Errors
     /// We are root, and they are another user's.
-    pub(super) fn check_owner(&self) -> Result<(), BackendError> {
-        foreign::check(&self.root)
+    pub(super) fn check_owner(&self, action: &str) -> Result<(), BackendError> {
+        foreign::check(&self.root, action)
     }
 
     /// Whether they are there, whosever they are.

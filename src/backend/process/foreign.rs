@@ -58,21 +58,24 @@ pub(super) fn owner(root: &Path) -> Option<u32> {
     found.filter(|uid| *uid != 0)
 }
 
-/// That nobody else is kept out of what is made in the directory of a project.
+/// That nobody else is kept out of what is made in the directory of a project, to do what `action` says.
 ///
 /// # Errors
 /// Somebody would be.
-pub(super) fn check(root: &Path) -> Result<(), BackendError> {
+pub(super) fn check(root: &Path, action: &str) -> Result<(), BackendError> {
     let Some(uid) = owner(root) else {
         return Ok(());
     };
     let user = users::user_with_id(Uid::from_raw(uid));
     let user = user.map_or_else(|| format!("uid {uid}"), |user| user.name);
     Err(BackendError::State {
-        action: format!("cannot make anything in {} as root", root.display()),
+        action: format!("cannot {action} as root"),
         source: Refusal {
             errno: Some(Errno::PERM.raw_os_error()),
-            message: format!("it belongs to {user}, to whom what root makes there is closed"),
+            message: format!(
+                "{} belongs to {user}, to whom what root makes there is closed",
+                root.display()
+            ),
             hint: format!(
                 "leave sudo out, as {user}; for services of root's own: sudo -H, or su -"
             ),
@@ -106,19 +109,19 @@ mod tests {
         // There is none yet: sudo's caller keeps his home to himself; in a container it may be root's all the same.
         assert!(home_of_root(&env("70001"), &state).is_some());
         assert!(home_of_root(&env("70002"), &state).is_none());
-        assert!(check(&project).is_ok());
+        assert!(check(&project, "x").is_ok());
         fs::create_dir_all(&project).unwrap();
         assert!(home_of_root(&env("70001"), &state).is_none());
-        assert!(check(&project).is_ok());
+        assert!(check(&project, "x").is_ok());
         chown(&state, Some(70_001), None).unwrap();
-        assert!(check(&project).is_ok(), "made by root before");
+        assert!(check(&project, "x").is_ok(), "made by root before");
         chown(&project, Some(70_001), None).unwrap();
-        assert!(check(&project).is_err());
+        assert!(check(&project, "x").is_err());
         assert!(
-            check(&state.join("projects/q")).is_ok(),
+            check(&state.join("projects/q"), "x").is_ok(),
             "made by root before"
         );
         chown(state.join("projects"), Some(70_001), None).unwrap();
-        assert!(check(&state.join("projects/q")).is_err());
+        assert!(check(&state.join("projects/q"), "x").is_err());
     }
 }

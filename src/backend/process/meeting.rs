@@ -222,7 +222,8 @@ impl Meeting {
             action: format!("cannot start the supervisor of project {}", dir.name()),
             source,
         };
-        dir.check_owner()?;
+        let action = format!("start the supervisor of project {}", dir.name());
+        dir.check_owner(&action)?;
         let command = summon::supervisor(&self.binary, &self.dirs, dir)?;
         child::seal_descriptors().map_err(cannot)?;
         let mut supervisor = Command::from(command)

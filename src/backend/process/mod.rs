@@ -292,7 +292,8 @@ impl Processes {
     /// # Errors
     /// We are root, and what there is of the project is another user's.
     pub fn check_owner(&self, project: &str) -> Result<(), BackendError> {
-        self.dirs().project(project)?.check_owner()
+        let dir = self.dirs().project(project)?;
+        dir.check_owner(&format!("make processes of project {project}"))
     }
 
     /// Whether the project has a forwarder.

@@ -237,7 +237,7 @@ impl Processes {
                 *environment = environment.with([(variable.to_owned(), path)]);
             }
         }
-        project.check_owner()?;
+        project.check_owner(&format!("make process {}", spec.name))?;
         if !project.is_made() {
             project.create()?;
         }
