@@ -39,6 +39,7 @@ use super::foreign;
 use super::refusal::Refusal;
 use super::run::wall_clock;
 use super::trust;
+use super::unusable::{ELSEWHERE, WITHOUT_RUNTIME, elsewhere, otherwise};
 use crate::backend::BackendError;
 use crate::project::Env;
 
@@ -315,43 +316,6 @@ fn tag(path: &Path) -> String {
         .take(8)
         .fold(0_u64, |all, byte| all << 8 | u64::from(*byte));
     format!("{hash:016x}")
-}
-
-/// What to do where the state cannot be kept.
-const ELSEWHERE: &str =
-    "export XDG_STATE_HOME=DIR   # an absolute path, to a directory that can be written to";
-
-/// What to do where the sockets cannot be in their usual place.
-const WITHOUT_RUNTIME: &str =
-    "unset XDG_RUNTIME_DIR   # the sockets are then kept beside the state";
-
-/// A failure to make the state directory, with what to do about it, where it is for good.
-fn elsewhere(error: io::Error) -> io::Error {
-    otherwise(error, ELSEWHERE)
-}
-
-fn otherwise(error: io::Error, hint: &str) -> io::Error {
-    let is_for_good = matches!(
-        error.kind(),
-        io::ErrorKind::NotFound
-            | io::ErrorKind::NotADirectory
-            | io::ErrorKind::AlreadyExists
-            | io::ErrorKind::PermissionDenied
-            | io::ErrorKind::ReadOnlyFilesystem
-    );
-    if !is_for_good {
-        return error;
-    }
-    let message = error.to_string();
-    let message = message
-        .split_once(" (os error")
-        .map_or(&*message, |(words, _)| words);
-    Refusal {
-        errno: error.raw_os_error(),
-        message: message.to_owned(),
-        hint: hint.to_owned(),
-    }
-    .into()
 }
 
 /// What the directories of instances that are being removed are called first.

@@ -63,6 +63,7 @@ mod traces;
 pub mod tree;
 mod trust;
 mod turn;
+mod unusable;
 mod usage;
 mod watch;
 
