@@ -6,6 +6,7 @@
 //! own     paths that changed during builds → whose they are          pure
 //! gitignore   the text of .gitignore → what Git leaves out          pure
 //! rules   triggers + paths → work: rebuild, sync, restart  pure
+//! pace    starts + time → which are put off               pure
 //! ```
 //!
 //! `cli::watch` carries the work out. Nothing here knows an engine or a process.
@@ -16,6 +17,7 @@ pub mod files;
 mod gitignore;
 mod inotify;
 pub mod own;
+pub mod pace;
 pub mod rules;
 mod stamps;
 mod way;

@@ -111,6 +111,32 @@ fn what_a_build_writes_does_not_build_again_and_what_is_saved_meanwhile_does() {
 }
 
 #[test]
+fn what_a_service_writes_into_its_own_watched_path_does_not_restart_it_without_end() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    x-wharf:\n      process:\n        \
+         command: [sh, -c, 'echo x >> runs; while :; do echo x >> src/a.log; sleep 0.2; done']\n    \
+         develop: {watch: [{action: restart, path: ./src}]}\n  \
+         b:\n    x-wharf: {process: {command: [sh, -c, 'echo x >> bees; echo bee $$(wc -l < bees); exec sleep 600']}}\n    \
+         develop: {watch: [{action: restart, path: ./mark}]}\n",
+    );
+    sandbox.write("src/main", "1");
+    let up = sandbox.spawn(&["up", "--watch"]);
+    up.wait_for_line("name it in `ignore`");
+    // Nobody else waits for that.
+    sandbox.write("mark", "x");
+    up.wait_for_line("bee 2");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    up.signal(Signal::INT);
+    let finished = up.wait().expect(130);
+    let log = "src/a.log changed at once each time: if a writes that itself";
+    assert_eq!(finished.stderr.matches(log).count(), 1, "{finished}");
+    let runs = fs::read_to_string(sandbox.path().join("runs")).unwrap();
+    assert!(runs.lines().count() < 10, "{finished}");
+}
+
+#[test]
 fn what_git_ignores_does_not_restart_a_process() {
     let sandbox = Sandbox::new();
     for (name, text) in [

@@ -7,6 +7,7 @@
 mod eyes;
 mod git;
 mod hands;
+mod queue;
 mod reins;
 mod triggers;
 
@@ -20,6 +21,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use self::eyes::{Eyes, unwatchable};
 use self::hands::Hands;
+use self::queue::Queue;
 pub(super) use self::reins::Reins;
 pub(super) use self::triggers::Triggers;
 use crate::backend::router::Backends;
@@ -37,7 +39,7 @@ use crate::project::model::{Project, Reaction};
 use crate::ui::logs::LogWriter;
 use crate::ui::report;
 use crate::watch::files::Files;
-use crate::watch::rules::{Rule, work};
+use crate::watch::rules::{Rule, Work};
 
 /// How long the work that heard of a second interrupt gets to say what it leaves.
 const ANSWER: Duration = Duration::from_millis(100);
@@ -225,32 +227,19 @@ pub(super) async fn run(
     }
     hands.tell(&format!("on: {}", paths.join(", ")));
     let mut answering: Option<Watching<'_>> = None;
+    let mut queue = Queue::new();
     loop {
-        tokio::select! {
+        let todo = tokio::select! {
             () = reins.pulled() => return Err(Error::interrupted()),
             error = eyes.look() => return Err(error),
             paths = eyes.batch() => {
-                answering = None;
-                let acted = tokio::select! {
-                    biased;
-                    acted = hands.act(work(&eyes.rules(), &paths)) => acted,
-                    // What changes meanwhile would be more than the system keeps.
-                    error = eyes.look() => return Err(error),
-                };
-                match acted {
-                    Ok(waits) if waits.steps.is_empty() => {}
-                    Ok(waits) => {
-                        let hands = &hands;
-                        answering = Some(Box::pin(async move {
-                            carry_out(hands.context, hands.backends, &waits).await.map(drop)
-                        }));
-                    }
-                    Err(error) if error.kind == Kind::Interrupted => return Err(error),
-                    Err(error) => report::error(&error),
+                let (todo, lines) = queue.sift(&eyes.rules(), &paths);
+                for line in lines {
+                    hands.tell(&line);
                 }
-                // Nobody listens where no output is shown.
-                renewed.send(()).ok();
+                todo
             }
+            todo = queue.due() => todo,
             result = async { match &mut answering {
                 Some(answering) => answering.await,
                 None => std::future::pending().await,
@@ -259,7 +248,35 @@ pub(super) async fn run(
                 if let Err(error) = result {
                     report::error(&error);
                 }
+                continue;
             }
+        };
+        if todo == Work::default() {
+            continue;
         }
+        answering = None;
+        let renewing: Vec<String> = todo.restart.union(&todo.rebuild).cloned().collect();
+        let acted = tokio::select! {
+            biased;
+            acted = hands.act(todo) => acted,
+            // What changes meanwhile would be more than the system keeps.
+            error = eyes.look() => return Err(error),
+        };
+        queue.done(&renewing);
+        match acted {
+            Ok(waits) if waits.steps.is_empty() => {}
+            Ok(waits) => {
+                let hands = &hands;
+                answering = Some(Box::pin(async move {
+                    carry_out(hands.context, hands.backends, &waits)
+                        .await
+                        .map(drop)
+                }));
+            }
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) => report::error(&error),
+        }
+        // Nobody listens where no output is shown.
+        renewed.send(()).ok();
     }
 }
