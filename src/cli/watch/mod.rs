@@ -117,7 +117,7 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
             project: &project,
             ..watch
         };
-        run(context, &backends, &watch, &reins, events, renewed).await
+        Box::pin(run(context, &backends, &watch, &reins, events, renewed)).await
     });
     let mut is_interrupted = false;
     loop {

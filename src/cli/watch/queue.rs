@@ -42,7 +42,7 @@ impl Queue {
             };
             if let Some(times) = first_after {
                 lines.push(format!(
-                    "{service}: started anew {times} times in a row, as {} changed at once each time: if {service} writes that itself, name it in `ignore`; until it rests, {service} is started anew every {} s at most",
+                    "{service}: started anew {times} times in a row, as {} changed at once each time: if a service writes that (a log, a database), name it in `ignore`; until it rests, {service} is started anew every {} s at most",
                     cause(rules, changes, &service),
                     LONGEST.as_secs()
                 ));
