@@ -1,6 +1,6 @@
 //! What goes wrong is said with place, cause and hint, and nothing is half-started.
 
-use crate::support::{Sandbox, free_port};
+use crate::support::{Sandbox, free_port, python};
 
 #[test]
 fn no_engine_names_the_services_that_need_one() {
@@ -116,6 +116,30 @@ fn who_has_the_port_that_a_program_wanted_instead_of_its_own_is_told() {
     sandbox.write("compose.yaml", project(0));
     let done = sandbox.wharf(&["up", "-d"]).expect(0);
     assert!(!done.stderr.contains("is taken by"), "{done}");
+}
+
+#[test]
+fn a_server_that_goes_to_the_background_is_told_as_one() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let script = "import os, socket, sys, time\n\
+                  s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+                  if os.fork(): os._exit(0)\n\
+                  time.sleep(600)\n";
+    for restart in ["no", "always"] {
+        let project = serde_json::json!({"services": {"web": {
+            "ports": [format!("127.0.0.1:{port}:{port}")],
+            "restart": restart,
+            "x-wharf": {"process": {"command": [python(), "-c", script, port.to_string()]}},
+        }}});
+        sandbox.write("compose.yaml", project.to_string());
+        sandbox
+            .wharf(&["up", "-d"])
+            .expect(0)
+            .expect_text("has exited with code 0 and ")
+            .expect_text("have it stay in the foreground");
+        sandbox.wharf(&["down"]).expect(0);
+    }
 }
 
 #[test]

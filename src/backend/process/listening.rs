@@ -7,7 +7,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::Processes;
+use super::run::ProcessId;
+use super::{Processes, Record};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::plan::step::Target;
@@ -42,13 +43,23 @@ impl Processes {
         let begin = Instant::now();
         let mut pause = PAUSES.0;
         let mut met: Option<Instant> = None;
+        let mut listened = false;
         loop {
             // Before the sockets: whoever is named then is not the instance itself on its way out.
-            let status = self.record(project, name)?.status;
+            let record = self.record(project, name)?;
             let missing = self.without_listener(project, name, claims)?;
             if missing.is_empty() {
-                return Ok(());
+                if has_main(&record) {
+                    return Ok(());
+                }
+                // What it has left behind listens, and is ended with it.
+                listened = true;
             }
+            // One that ends by itself without an error does so again.
+            let status = match (record.status, record.run.as_ref().and_then(|run| run.code)) {
+                (Status::Restarting, Some(0)) => Status::Exited { code: 0 },
+                (status, _) => status,
+            };
             // What it has bound itself is nobody else's.
             let other = missing
                 .iter()
@@ -77,10 +88,23 @@ impl Processes {
                 }
                 (Status::Exited { code }, None) => {
                     let last = self.last_lines(project, name).pop();
+                    let last = last.map_or_else(String::new, |line| {
+                        format!("; its last line: {}", one_line(&line))
+                    });
+                    let (verb, on) = if listened {
+                        ("no longer listens", claims.iter().collect())
+                    } else {
+                        ("never listened", waiting)
+                    };
+                    // As a container, it ends with its first process.
+                    let why = if code == 0 {
+                        "; a server that goes to the background is ended: have it stay in the foreground"
+                    } else {
+                        ""
+                    };
                     events.send(Event::Note(format!(
-                        "{name} has exited with code {code} and never listened on {}{}; see it whole: wharf logs {}",
-                        listed(&waiting),
-                        last.map_or_else(String::new, |line| format!("; its last line: {}", one_line(&line))),
+                        "{name} has exited with code {code} and {verb} on {}{last}{why}; see it whole: wharf logs {}",
+                        listed(&on),
                         target.service
                     )));
                     if let Some(occupied) = self.occupied(project, name).filter(|_| code != 0) {
@@ -96,6 +120,9 @@ impl Processes {
                     }
                 }
                 (_, None) => met = None,
+            }
+            if begin.elapsed() >= PATIENCE && waiting.is_empty() {
+                return Ok(());
             }
             if begin.elapsed() >= PATIENCE {
                 let elsewhere = self.elsewhere(project, name);
@@ -191,6 +218,15 @@ impl Processes {
         }
         Ok(missing)
     }
+}
+
+/// Whether the main process of the present run lives, as far as the ledger knows.
+fn has_main(record: &Record) -> bool {
+    let is_over = record
+        .run
+        .as_ref()
+        .is_some_and(|run| run.finished.is_some());
+    !is_over && record.process().is_none_or(ProcessId::is_alive)
 }
 
 /// A claim on which nothing of an instance listens yet.
