@@ -205,6 +205,9 @@ fn wrong_kind(node: &Node, shape: &Shape, trail: &Trail<'_>, report: &mut Report
             }
         }
         Value::Null => diagnostic = diagnostic.hint("give it a value or remove the key"),
+        Value::Bool(true) if trail.to_string().ends_with(".x-wharf.process") => {
+            diagnostic = diagnostic.hint("write {} to run the service's own command");
+        }
         Value::Int(_)
         | Value::Large(_)
         | Value::Float(_)

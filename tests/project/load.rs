@@ -99,6 +99,11 @@ fn x_wharf_is_strict() {
         error.diagnostics[0].hint.as_deref(),
         Some("did you mean `process`?")
     );
+    let error = one("services: {a: {image: x, x-wharf: {process: true}}}").unwrap_err();
+    assert_eq!(
+        error.diagnostics[0].hint.as_deref(),
+        Some("write {} to run the service's own command")
+    );
 }
 
 #[test]
