@@ -45,7 +45,7 @@ pub(super) fn find(dirs: &Dirs, dir: &ProjectDir) -> Result<Option<Found>, Backe
         return Ok(None);
     };
     let known: BTreeSet<&str> = before.iter().chain(&after).map(Record::id).collect();
-    let mut lost = lost(&all, &writers, dir, groups);
+    let mut lost = lost(&all, &writers, (dirs, dir), groups);
     lost.retain(|one| !known.contains(one.run_id.as_str()));
     Ok(Some(Found { lost, writers }))
 }
@@ -58,16 +58,26 @@ pub(super) fn groups(dir: &ProjectDir) -> BTreeMap<String, Group> {
     found.collect()
 }
 
-/// Whether a process sees the files that we see: in a container, the same path may lead to the state of another project.
-fn sees_our_files(pid: u32) -> bool {
-    let which = |process: &str, what| {
-        let facts = fs::metadata(format!("/proc/{process}/{what}")).ok()?;
+/// Whether the state directory of a process is ours: in a container, the same path may lead to another one. A service
+/// has mounts of its own for its hosts file, so the mounts are not compared.
+fn shares_our_state(pid: u32, dirs: &Dirs) -> bool {
+    let which = |path: &Path| {
+        let facts = fs::metadata(path).ok()?;
         Some((facts.dev(), facts.ino()))
     };
-    ["ns/pid", "ns/mnt", "root"].into_iter().all(|what| {
-        let its = which(&pid.to_string(), what);
-        its.is_some() && its == which("self", what)
-    })
+    let is_same = |path: &Path, ours: &Path| {
+        let its = which(path);
+        its.is_some() && its == which(ours)
+    };
+    let its = PathBuf::from(format!("/proc/{pid}"));
+    let state = dirs.state();
+    // It may be gone altogether.
+    let Some(state) = state.ancestors().find_map(|dir| fs::canonicalize(dir).ok()) else {
+        return false;
+    };
+    let below = state.strip_prefix("/").unwrap_or(&state);
+    is_same(&its.join("ns/pid"), Path::new("/proc/self/ns/pid"))
+        && is_same(&its.join("root").join(below), &state)
 }
 
 /// The processes whose standard error is in a project's directory, which may have been removed or moved since.
@@ -94,7 +104,7 @@ fn writers(dirs: &Dirs, dir: &ProjectDir) -> BTreeSet<u32> {
     let is_there = |file: &Path| roots.iter().any(|root| file.starts_with(root));
     let there = files
         .into_iter()
-        .filter(|(pid, file)| is_there(file) && sees_our_files(*pid));
+        .filter(|(pid, file)| is_there(file) && shares_our_state(*pid, dirs));
     there.map(|(pid, _)| pid).collect()
 }
 
@@ -156,7 +166,7 @@ pub(super) fn attendant(pid: u32) -> Option<ProcessId> {
 fn lost(
     all: &Snapshot,
     writers: &BTreeSet<u32>,
-    dir: &ProjectDir,
+    (dirs, dir): (&Dirs, &ProjectDir),
     mut groups: BTreeMap<String, Group>,
 ) -> Vec<Lost> {
     let children = writers.iter().flat_map(|pid| all.children_of(*pid));
@@ -176,7 +186,10 @@ fn lost(
     for (run_id, group) in &groups {
         let members = group.members();
         // What it has started may have gone into a container since.
-        if members.iter().any(|member| sees_our_files(member.pid)) {
+        if members
+            .iter()
+            .any(|member| shares_our_state(member.pid, dirs))
+        {
             let known = keepers.entry(run_id.clone()).or_default();
             let mut of_members = members.iter().map(|member| keeper(member.pid, writers));
             *known = known.or_else(|| of_members.find_map(|found| found));
