@@ -149,7 +149,9 @@ fn a_ledger_that_is_moved_away_starts_no_second_copy() {
 }
 
 /// Ends what has a mark of the sandbox as nothing does that cleans up.
-fn kill(processes: Vec<Process>) {
+fn kill(mut processes: Vec<Process>) {
+    // No keeper lives to see the end of the supervisor, and to have another one come.
+    processes.sort_by_key(|process| process.command_line().contains("supervise"));
     for process in &processes {
         process.signal(Signal::KILL);
     }
@@ -195,8 +197,6 @@ fn what_has_cleared_its_environment_is_known_by_its_group() {
             let line = process.command_line();
             line.contains("supervise") || line.starts_with("keeper of")
         });
-        // No keeper lives to see the end of the supervisor, and to have another one come.
-        others.sort_by_key(|process| process.command_line().contains("supervise"));
         let second = process_of(&sandbox, "b");
         kill(others);
         assert!(!first.ended());
