@@ -106,6 +106,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
         table.lines().iter().for_each(|line| context.ui.data(line));
     }
+    context.ui.warn_all(backends.processes.misled(named.name()));
     let taken = |row: &Row| matches!(row.state, State::Held | State::InUse);
     if rows.iter().any(taken) {
         // For scripts: `up` would have to ask. The answer itself was printed.
