@@ -140,8 +140,10 @@ async fn end(project: &str, lost: &[Lost], attendants: &[ProcessId]) -> Result<(
         for one in attendants {
             drop(one.signal(Signal::KILL));
         }
-        while attendants.iter().any(|one| one.is_alive()) {
-            tokio::time::sleep(PAUSE).await;
+        // Uninterruptible, or not ours to signal.
+        let left = outlasting(attendants, KILLED).await;
+        if !left.is_empty() {
+            return Err(Remains { left, group: None }.into_error(project));
         }
         for group in lost.iter().filter_map(|one| one.group.as_ref()) {
             // Empty by now, as a rule; one that stays disturbs nobody.
@@ -153,6 +155,18 @@ async fn end(project: &str, lost: &[Lost], attendants: &[ProcessId]) -> Result<(
     let left = lost.iter().flat_map(|one| one.tree(&all)).collect();
     let remains = Remains { left, group: None };
     Err(remains.into_error(project))
+}
+
+/// Waits for the end of processes; those of them that are alive after that time.
+async fn outlasting(all: &[ProcessId], patience: Duration) -> Vec<ProcessId> {
+    let until = Instant::now() + patience;
+    loop {
+        let left: Vec<ProcessId> = all.iter().copied().filter(|one| one.is_alive()).collect();
+        if left.is_empty() || Instant::now() >= until {
+            return left;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Takes away the groups of the project's runs that nobody is in and no entry names: all that knew of such a run was
@@ -227,4 +241,20 @@ fn look() -> Result<Snapshot, BackendError> {
         action: "cannot list processes".to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_outlasts_the_wait_is_told() {
+        let me = ProcessId::of(std::process::id()).unwrap();
+        let gone = ProcessId {
+            start_time: me.start_time + 1,
+            ..me
+        };
+        assert_eq!(outlasting(&[gone, me], Duration::ZERO).await, [me]);
+        assert_eq!(outlasting(&[gone], Duration::from_mins(1)).await, []);
+    }
 }
