@@ -115,7 +115,9 @@ fn a_provider_that_is_not_there_is_named() {
     );
     let failed = sandbox.wharf(&["up", "-d"]).expect(1);
     assert!(failed.stderr.contains("docker-no-such-cloud"), "{failed}");
-    assert!(sandbox.processes().is_empty());
+    eventually("nothing of the project runs", || {
+        sandbox.processes().is_empty().then_some(())
+    });
     let refused = sandbox.wharf(&["run", "db", "ls"]).expect(2);
     assert!(refused.stderr.contains("no-such-cloud"), "{refused}");
 }
