@@ -137,16 +137,14 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     if !has_ended {
         let name = named.name();
-        context
-            .ui
-            .status(if has_others && args.services.is_empty() {
-                format!("nothing to end in project {name}")
-            } else if args.services.is_empty() {
-                format!("nothing to end: project {name} has no instances")
-            } else {
-                let services = args.services.join(", ");
-                format!("nothing to end: project {name} has no instances of {services}")
-            });
+        let services = args.services.join(", ");
+        context.ui.status(if !services.is_empty() {
+            format!("nothing to end: project {name} has no instances of {services}")
+        } else if has_others {
+            format!("nothing to end in project {name}")
+        } else {
+            format!("nothing to end: project {name} has no instances")
+        });
     }
     Ok(())
 }

@@ -10,11 +10,9 @@ use crate::cli::context::{Context, Named};
 use crate::cli::settle::unanswered;
 use crate::cli::sight::Rest;
 use crate::error::{Error, Kind, Result};
-use crate::plan::policy::Choice;
-use crate::plan::{Plan, Question, claims, conflicts, launch};
-use crate::port::claim::Claim;
+use crate::plan::{Plan, claims, conflicts, launch};
 use crate::port::owner::Depth;
-use crate::state::{BackendKind, Instance, Observed, Status};
+use crate::state::{Instance, Observed, Status};
 
 /// Start services that were made before and do not run
 #[derive(Debug, clap::Args)]
@@ -73,17 +71,7 @@ async fn check_ports(
     plan: &Plan,
     observed: &Observed,
 ) -> Result<()> {
-    let started = plan.steps.iter();
-    let started: Vec<&str> = started
-        .filter_map(|step| step.action.makes_or_starts())
-        .filter(|(backend, _)| *backend == BackendKind::Process)
-        .map(|(_, name)| name)
-        .collect();
-    let instances = observed.instances.iter();
-    let claims: Vec<Claim> = instances
-        .filter(|instance| started.contains(&instance.name.as_str()))
-        .flat_map(|instance| claims::published(instance, false))
-        .collect();
+    let claims = claims::of_started(plan, &observed.instances);
     if claims.is_empty() {
         return Ok(());
     }
@@ -91,18 +79,7 @@ async fn check_ports(
     let held = conflicts::without(held, &observed.instances);
     // It lets go of what a service is about to take.
     let own = backends.processes.everything(project).await?;
-    let questions: Vec<Question> = conflicts::without(held, &own)
-        .into_iter()
-        .map(|held| Question {
-            obstacle: held.holders.iter().find_map(|it| it.obstacle(true)),
-            claim: held.claim,
-            holders: held.holders,
-            choices: vec![Choice::Abort],
-            next: None,
-            settled: None,
-            own: false,
-        })
-        .collect();
+    let questions = conflicts::unanswerable(conflicts::without(held, &own));
     let Some(first) = questions.first() else {
         return Ok(());
     };

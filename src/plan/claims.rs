@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::plan::Inputs;
 use crate::plan::decide::{Decided, Decision, decide};
 use crate::plan::ports::{Need, needs};
 use crate::plan::spec::recorded_ports;
+use crate::plan::{Inputs, Plan};
 use crate::port::claim::{Claim, Protocol};
 use crate::state::{BackendKind, Instance};
 
@@ -44,6 +44,22 @@ pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
         }
     }
     claims
+}
+
+/// The ports that local services which a plan starts are to listen on.
+pub fn of_started(plan: &Plan, instances: &[Instance]) -> Vec<Claim> {
+    let started: Vec<&str> = plan
+        .steps
+        .iter()
+        .filter_map(|step| step.action.makes_or_starts())
+        .filter(|(backend, _)| *backend == BackendKind::Process)
+        .map(|(_, name)| name)
+        .collect();
+    instances
+        .iter()
+        .filter(|instance| started.contains(&instance.name.as_str()))
+        .flat_map(|instance| published(instance, false))
+        .collect()
 }
 
 /// The ports that an instance was made with, and cannot exchange for others any more.

@@ -322,6 +322,20 @@ pub fn without(held: Vec<Held>, instances: &[Instance]) -> Vec<Held> {
         .collect()
 }
 
+/// What keeps a command that has no answer to give from its ports: who holds them, to be said.
+pub fn unanswerable(held: Vec<Held>) -> Vec<Question> {
+    let question = |held: Held| Question {
+        obstacle: held.holders.iter().find_map(|it| it.obstacle(true)),
+        claim: held.claim,
+        holders: held.holders,
+        choices: vec![Choice::Abort],
+        next: None,
+        settled: None,
+        own: false,
+    };
+    held.into_iter().map(question).collect()
+}
+
 /// The next free port after the claimed one that the plan has not given away yet.
 fn free_port(inputs: &Inputs<'_>, claim: &Claim, taken: &Taken) -> Option<u16> {
     inputs

@@ -86,9 +86,7 @@ fn it_ends_when_the_client_says_so() {
     up.wait_for_line("a-1  | here");
     drop(connection);
     up.wait().expect(130);
-    eventually("nothing of the project runs", || {
-        sandbox.processes().is_empty().then_some(())
-    });
+    sandbox.until_nothing_runs();
 }
 
 /// Ends when it is told to and `go` is there.

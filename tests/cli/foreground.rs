@@ -41,9 +41,7 @@ fn the_first_interrupt_stops_gracefully_and_leaves_nothing() {
         finished.stderr.contains("family-1  | an error\n"),
         "{finished}"
     );
-    eventually("nothing of the project runs", || {
-        sandbox.processes().is_empty().then_some(())
-    });
+    sandbox.until_nothing_runs();
 }
 
 #[test]
@@ -59,9 +57,7 @@ fn the_second_interrupt_kills() {
     up.wait_for_line("again to kill");
     up.signal(Signal::INT);
     up.wait().expect(130);
-    eventually("nothing of the project runs", || {
-        sandbox.processes().is_empty().then_some(())
-    });
+    sandbox.until_nothing_runs();
 }
 
 #[test]
@@ -144,9 +140,7 @@ fn killing_wharf_itself_leaves_the_service_to_the_next_command() {
     let logs = sandbox.wharf(&["logs"]).expect(0);
     assert_eq!(logs.stdout.matches("family is up").count(), 1, "{logs}");
     sandbox.wharf(&["down"]).expect(0);
-    eventually("nothing of the project runs", || {
-        sandbox.processes().is_empty().then_some(())
-    });
+    sandbox.until_nothing_runs();
 }
 
 #[test]
@@ -285,9 +279,7 @@ fn a_service_that_never_ran_has_no_exit_code() {
         .wharf(&["up", "--exit-code-from", "tests"])
         .expect(1);
     assert!(up.stderr.contains("service `tests` did not run"), "{up}");
-    eventually("nothing of the project runs", || {
-        sandbox.processes().is_empty().then_some(())
-    });
+    sandbox.until_nothing_runs();
 }
 
 #[test]
@@ -303,9 +295,7 @@ fn a_service_that_another_command_restarts_is_still_in_the_foreground() {
     up.wait_for_line("one-1  | run 2");
     up.signal(Signal::INT);
     up.wait().expect(130);
-    eventually("nothing of the project runs", || {
-        sandbox.processes().is_empty().then_some(())
-    });
+    sandbox.until_nothing_runs();
 }
 
 #[test]

@@ -61,16 +61,16 @@ fn sorted(rows: &[Value]) -> Vec<String> {
     states
 }
 
+/// A service, and one that takes part with its profile only.
+const WITH_A_TOOL: &str = "services:
+  one: {x-wharf: {process: {command: [sleep, '600']}}}
+  tool: {profiles: [tools], x-wharf: {process: {command: [sleep, '600']}}}
+";
+
 #[test]
 fn a_service_without_an_instance_is_a_failure_only_where_there_is_no_other() {
     let sandbox = Sandbox::new();
-    sandbox.write(
-        "compose.yaml",
-        "services:
-  one: {x-wharf: {process: {command: [sleep, '600']}}}
-  tool: {profiles: [tools], x-wharf: {process: {command: [sleep, '600']}}}
-",
-    );
+    sandbox.write("compose.yaml", WITH_A_TOOL);
     let nothing = sandbox.wharf(&["start", "tool"]).expect(1);
     assert!(
         nothing.stderr.contains("`tool` has no instance to start"),
@@ -91,13 +91,7 @@ fn a_service_without_an_instance_is_a_failure_only_where_there_is_no_other() {
 #[test]
 fn down_says_what_it_leaves_of_services_whose_profile_is_off() {
     let sandbox = Sandbox::new();
-    sandbox.write(
-        "compose.yaml",
-        "services:
-  one: {x-wharf: {process: {command: [sleep, '600']}}}
-  tool: {profiles: [tools], x-wharf: {process: {command: [sleep, '600']}}}
-",
-    );
+    sandbox.write("compose.yaml", WITH_A_TOOL);
     let left = "instances of services whose profile is off are left alone: [PROJECT]-tool-1 \
                 (wharf --profile '*' down removes them)";
     sandbox.wharf(&["--profile", "tools", "up", "-d"]).expect(0);

@@ -386,10 +386,7 @@ fn commands_work_without_the_runtime_directory() {
     assert_eq!(ids(&sandbox).lines().count(), 2);
     fs::remove_dir_all(&run).unwrap();
     sandbox.wharf(&["down"]).expect(0);
-    // Supervisors go by themselves when nothing is left to them.
-    eventually("nothing of the project runs", || {
-        sandbox.processes().is_empty().then_some(())
-    });
+    sandbox.until_nothing_runs();
 }
 
 #[test]

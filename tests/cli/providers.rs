@@ -115,9 +115,7 @@ fn a_provider_that_is_not_there_is_named() {
     );
     let failed = sandbox.wharf(&["up", "-d"]).expect(1);
     assert!(failed.stderr.contains("docker-no-such-cloud"), "{failed}");
-    eventually("nothing of the project runs", || {
-        sandbox.processes().is_empty().then_some(())
-    });
+    sandbox.until_nothing_runs();
     let refused = sandbox.wharf(&["run", "db", "ls"]).expect(2);
     assert!(refused.stderr.contains("no-such-cloud"), "{refused}");
 }

@@ -95,9 +95,7 @@ fn a_supervisor_comes_back_by_itself_beside_its_forwarder_however_often_it_is_ki
     eventually("it is started again", || running(&sandbox, "sleep 600"));
     assert!(!forwarder.ended() && !two.ended(), "the same processes");
     sandbox.wharf(&["down"]).expect(0);
-    eventually("nobody is left", || {
-        sandbox.processes().is_empty().then_some(())
-    });
+    sandbox.until_nothing_runs();
 }
 
 #[test]

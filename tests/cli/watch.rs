@@ -56,9 +56,7 @@ fn a_process_is_restarted_once_a_burst_and_rebuilt() {
     up.signal(Signal::INT);
     let finished = up.wait().expect(130);
     assert!(!finished.stdout.contains("run 7"), "{finished}");
-    eventually("nothing of the project runs", || {
-        sandbox.processes().is_empty().then_some(())
-    });
+    sandbox.until_nothing_runs();
 }
 
 #[test]

@@ -166,6 +166,14 @@ impl Sandbox {
             .collect()
     }
 
+    /// Waits until none of them is left: supervisors go by themselves.
+    #[track_caller]
+    pub(crate) fn until_nothing_runs(&self) {
+        eventually("nothing of the project runs", || {
+            self.processes().is_empty().then_some(())
+        });
+    }
+
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command

@@ -4,10 +4,10 @@
 //! goes on, because the next change is what mends it. Waiting for a restarted service to answer is given up
 //! when the next batch comes.
 
+mod backlog;
 mod eyes;
 mod git;
 mod hands;
-mod queue;
 mod reins;
 mod triggers;
 
@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::backlog::Backlog;
 use self::eyes::{Eyes, unwatchable};
 use self::hands::Hands;
-use self::queue::Queue;
 pub(super) use self::reins::Reins;
 pub(super) use self::triggers::Triggers;
 use crate::backend::router::Backends;
@@ -227,19 +227,19 @@ pub(super) async fn run(
     }
     hands.tell(&format!("on: {}", paths.join(", ")));
     let mut answering: Option<Watching<'_>> = None;
-    let mut queue = Queue::new();
+    let mut backlog = Backlog::new();
     loop {
         let todo = tokio::select! {
             () = reins.pulled() => return Err(Error::interrupted()),
             error = eyes.look() => return Err(error),
             paths = eyes.batch() => {
-                let (todo, lines) = queue.sift(&eyes.rules(), &paths);
+                let (todo, lines) = backlog.sift(&eyes.rules(), &paths);
                 for line in lines {
                     hands.tell(&line);
                 }
                 todo
             }
-            todo = queue.due() => todo,
+            todo = backlog.due() => todo,
             result = async { match &mut answering {
                 Some(answering) => answering.await,
                 None => std::future::pending().await,
@@ -262,7 +262,7 @@ pub(super) async fn run(
             // What changes meanwhile would be more than the system keeps.
             error = eyes.look() => return Err(error),
         };
-        queue.done(&renewing);
+        backlog.done(&renewing);
         match acted {
             Ok(waits) if waits.steps.is_empty() => {}
             Ok(waits) => {

@@ -10,13 +10,13 @@ use crate::watch::pace::{LONGEST, Pace, Step};
 use crate::watch::rules::{Rule, Work, work};
 
 /// What is put off.
-pub(super) struct Queue {
+pub(super) struct Backlog {
     began: Instant,
     pace: Pace,
     later: Work,
 }
 
-impl Queue {
+impl Backlog {
     /// With nothing in it.
     pub(super) fn new() -> Self {
         Self {
