@@ -460,8 +460,10 @@ configs: {conf: {file: ./conf}}
     last("two\nthree\n440\n");
     // By its policy.
     sandbox.write("key", "four\n");
-    let mut sleeper = sandbox.processes().into_iter();
-    let sleeper = sleeper.find(|it| it.command_line() == "sleep 600").unwrap();
+    let sleeper = eventually("it sleeps", || {
+        let mut all = sandbox.processes().into_iter();
+        all.find(|it| it.command_line() == "sleep 600")
+    });
     sleeper.signal(Signal::KILL);
     last("four\nthree\n440\n");
     // What is gone, or could be waited for without an end, stays as it was.
