@@ -26,6 +26,10 @@ const BESIDE: Duration = Duration::from_secs(1);
 /// The first and the longest pause between two looks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
+/// When is looked again at one that listens: a server that goes to the background forks between its `listen(2)` and
+/// the end of its first process.
+const SECOND_LOOK: Duration = Duration::from_millis(5);
+
 /// How many addresses are named.
 const NAMED: usize = 4;
 
@@ -44,20 +48,26 @@ impl Processes {
         let mut pause = PAUSES.0;
         let mut met: Option<Instant> = None;
         let mut listened = false;
+        let mut looked_twice = false;
         loop {
             // Before the sockets: whoever is named then is not the instance itself on its way out.
             let record = self.record(project, name)?;
             let missing = self.without_listener(project, name, claims)?;
             if missing.is_empty() {
-                if has_main(&record) {
+                if has_main(&record) && looked_twice {
                     return Ok(());
+                }
+                if has_main(&record) {
+                    looked_twice = true;
+                    tokio::time::sleep(SECOND_LOOK).await;
+                    continue;
                 }
                 // What it has left behind listens, and is ended with it.
                 listened = true;
             }
-            // One that ends by itself without an error does so again.
+            // One that ends by itself without an error does so again; what it has left behind is being ended.
             let status = match (record.status, record.run.as_ref().and_then(|run| run.code)) {
-                (Status::Restarting, Some(0)) => Status::Exited { code: 0 },
+                (Status::Restarting | Status::Running, Some(0)) => Status::Exited { code: 0 },
                 (status, _) => status,
             };
             // What it has bound itself is nobody else's.

@@ -14,6 +14,9 @@ use super::tree::Snapshot;
 use crate::backend::BackendError;
 use crate::state::{BackendKind, Instance, InstanceId, Publisher, Status};
 
+/// How often a supervisor is asked about what ends while it answers.
+const CATCHING_UP: usize = 3;
+
 /// The instances of a project, wharf's own among them.
 pub(super) async fn observe(client: &Client, project: &str) -> Result<Vec<Instance>, BackendError> {
     let dir = client.dirs.project(project)?;
@@ -22,8 +25,13 @@ pub(super) async fn observe(client: &Client, project: &str) -> Result<Vec<Instan
         return Ok(instances(records));
     }
     if records.iter().any(needs_supervisor) {
-        catch_up(client, project).await;
-        records = Record::read_all(&dir)?;
+        for _ in 0..CATCHING_UP {
+            catch_up(client, project).await;
+            records = Record::read_all(&dir)?;
+            if !records.iter().any(is_unsettled) {
+                break;
+            }
+        }
     } else if lock::is_held(&dir.supervisor_lock()) {
         // It has something that the ledger does not tell, or is about to leave.
         drop(client.ask_if_there(project, &Request::Ping).await);
@@ -51,6 +59,11 @@ impl Look {
 pub(super) fn needs_supervisor(record: &Record) -> bool {
     let this_boot = |run: &Run| run.boot_id == boot_id();
     record.status.is_alive() && record.run.as_ref().is_some_and(this_boot)
+}
+
+/// Ended since the supervisor has answered: whether its policy starts it again is not known yet.
+fn is_unsettled(record: &Record) -> bool {
+    needs_supervisor(record) && !status(record).is_alive()
 }
 
 /// Has the supervisor note every end and move all output up to now. Reading goes on without one: where none
