@@ -120,6 +120,11 @@ impl Context {
         only_named || named.project().is_none()
     }
 
+    /// What the compose file says, unless the project is meant by its name alone.
+    pub(super) fn declared<'a>(&self, named: &'a Named) -> Option<&'a Project> {
+        named.project().filter(|_| !self.is_by_name(named))
+    }
+
     /// What a command ends that names these services (none: all that take part).
     pub(super) fn ending(&self, named: &Named, services: &[String]) -> Ending {
         let mut ending = Ending {
@@ -128,7 +133,7 @@ impl Context {
             leave_one_offs: true,
             ..Ending::default()
         };
-        if let Some(project) = named.project().filter(|_| !self.is_by_name(named)) {
+        if let Some(project) = self.declared(named) {
             ending.enabled = Some(project.services.keys().cloned().collect());
             ending.disabled = project.disabled.iter().cloned().collect();
         }

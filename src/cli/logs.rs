@@ -65,7 +65,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let sight = named.sight(context.ui, &backends, &args.services).await?;
     let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
-    let instances = args.chosen(&named, instances);
+    let instances = args.chosen(context, &named, instances);
     if let Some(index) = args.index {
         let [service] = args.services.as_slice() else {
             return Err(Error::usage("--index requires one service to be selected")
@@ -132,9 +132,14 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
 
 impl Args {
     /// Those that are to be shown, by name. Where no service is named, those of the file's services that `up` attaches to,
-    /// as with Docker Compose: none whose profile is off.
-    fn chosen(&self, named: &Named, mut instances: Vec<Instance>) -> Vec<Instance> {
-        let is_named = |service: &str| match named.project() {
+    /// as with Docker Compose: none whose profile is off. Of a project that is meant by its name alone, all.
+    fn chosen(
+        &self,
+        context: &Context,
+        named: &Named,
+        mut instances: Vec<Instance>,
+    ) -> Vec<Instance> {
+        let is_named = |service: &str| match context.declared(named) {
             Some(project) if self.services.is_empty() => project
                 .services
                 .get(service)
@@ -418,6 +423,7 @@ impl Following<'_> {
     async fn alive(&self) -> Result<Vec<Instance>, Failure> {
         let ui = self.screen.context.ui;
         let mut found = self.args.chosen(
+            self.screen.context,
             self.named,
             self.named
                 .sight(ui, self.backends, &self.args.services)

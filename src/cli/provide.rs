@@ -76,7 +76,7 @@ pub(super) async fn ending(
     services: &[String],
     what: Provision,
 ) -> Vec<Provided> {
-    let Some(project) = named.project().filter(|_| !context.is_by_name(named)) else {
+    let Some(project) = context.declared(named) else {
         return Vec::new();
     };
     let mut providers = Vec::new();

@@ -109,7 +109,7 @@ fn check_instances(
     let none = |service: &str| !replicas().any(|instance| instance.service == service);
     let nothing = |name: &str| format!("service `{name}` has no instance to start");
     let hint = |name: &str| format!("wharf up -d {name}");
-    if let Some(project) = named.project().filter(|_| !context.is_by_name(named)) {
+    if let Some(project) = context.declared(named) {
         // Only these services and their dependencies are in it.
         let wanted = project.services.values();
         let wanted = wanted.filter(|service| {

@@ -255,6 +255,27 @@ fn logs_end_with_their_reader_and_change_nothing() {
 }
 
 #[test]
+fn logs_of_a_project_that_is_named_are_shown_whatever_file_is_here() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  here:\n    x-wharf: {process: {command: [sh, -c, exit]}}\n",
+    );
+    sandbox.write(
+        "other/compose.yaml",
+        "services:\n  there:\n    x-wharf: {process: {command: [echo, there]}}\n",
+    );
+    let name = format!("{}-other", sandbox.project());
+    let file = ["-f", "other/compose.yaml", "-p", &name];
+    sandbox.wharf(&[&file[..], &["up"]].concat()).expect(0);
+    for more in [&["--no-log-prefix"][..], &["--no-log-prefix", "-f"]] {
+        let logs = sandbox.wharf(&[&["-p", &name, "logs"], more].concat());
+        assert_eq!(logs.expect(0).stdout, "there\n");
+    }
+    sandbox.wharf(&["-p", &name, "down"]).expect(0);
+}
+
+#[test]
 fn logs_that_are_followed_up_to_a_moment_end_then() {
     let sandbox = Sandbox::new();
     sandbox.write(
