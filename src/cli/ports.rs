@@ -26,6 +26,8 @@ use crate::ui::table::Table;
 use crate::ui::time::age;
 
 /// List the project's ports: free, its own, or held by somebody else
+///
+/// Exits with 1 if somebody else has one of them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Services to list [default: all]

@@ -25,6 +25,8 @@ is something to tell:
   tracer        who traces it, as a debugger does: `pid`, `name`";
 
 /// Show who has a port and how it would be released
+///
+/// Exits with 1 unless all of them are free.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AS_DATA)]
 pub(super) struct Args {

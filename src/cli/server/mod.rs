@@ -15,6 +15,8 @@ use crate::cli::context::Context;
 use crate::error::Result;
 
 /// Manage one WebSocket server without a compose file
+///
+/// What servers in the background write is shown by `wharf -p _server logs`.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
     Start(start::Args),

@@ -23,6 +23,8 @@ use crate::ui::time::age;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// List the servers: pid, age, command line, port, health, open connections
+///
+/// Exits with 1 if none runs.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// Only this port; also says who holds it otherwise [default: all servers, and port 8003]

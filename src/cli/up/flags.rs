@@ -23,10 +23,11 @@ pub(in crate::cli) struct Args {
     /// Return when the services are ready and leave them running
     #[arg(short, long)]
     detach: bool,
-    /// Run services as local processes: these (comma-separated), or without a value all that can
+    /// Run services as local processes: these (comma-separated), or without a value all that can; kept for the
+    /// project until `--container` says otherwise
     #[arg(long, value_name = "SERVICE,...", num_args = 0..=1, require_equals = false, default_missing_value = "*", value_delimiter = ',')]
     pub(super) local: Vec<String>,
-    /// Run services as containers: these (comma-separated), or without a value all that can
+    /// Run services as containers: these (comma-separated), or without a value all that can; kept in the same way
     #[arg(long, value_name = "SERVICE,...", num_args = 0..=1, default_missing_value = "*", value_delimiter = ',')]
     pub(super) container: Vec<String>,
     /// What to do when a needed port is held [default: what the compose file says, else ask]
