@@ -97,23 +97,26 @@ fn who_has_the_port_that_a_program_wanted_instead_of_its_own_is_told() {
     let sandbox = Sandbox::new();
     let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let (port, other) = (free_port(), taken.local_addr().unwrap().port());
-    let project = |code: u8| {
+    let project = |code: u8, protocol: &str| {
         format!(
-            "services:\n  a:\n    ports: ['{port}:{other}']\n    \
+            "services:\n  a:\n    ports: [{{target: {other}, published: '{port}'{protocol}}}]\n    \
              x-wharf: {{process: {{command: [sh, -c, 'echo in use; exit {code}']}}}}\n"
         )
     };
-    sandbox.write("compose.yaml", project(1));
     let me = format!("(pid {},", std::process::id());
-    sandbox
-        .wharf(&["up", "-d"])
-        .expect(0)
-        .expect_text(&format!("wanted {other}/tcp, its port in a container"))
-        .expect_text(&format!("here it is to listen on {port}, its $PORT"))
-        .expect_text(&format!("{other}/tcp is taken by"))
-        .expect_text(&me);
+    // Where it is asked whether it answers, its end is a failure.
+    for (protocol, outcome) in [("", 0), (", app_protocol: http", 1)] {
+        sandbox.write("compose.yaml", project(1, protocol));
+        sandbox
+            .wharf(&["up", "-d"])
+            .expect(outcome)
+            .expect_text(&format!("wanted {other}/tcp, its port in a container"))
+            .expect_text(&format!("here it is to listen on {port}, its $PORT"))
+            .expect_text(&format!("{other}/tcp is taken by"))
+            .expect_text(&me);
+    }
     // What has done its work wanted no port.
-    sandbox.write("compose.yaml", project(0));
+    sandbox.write("compose.yaml", project(0, ""));
     let done = sandbox.wharf(&["up", "-d"]).expect(0);
     assert!(!done.stderr.contains("is taken by"), "{done}");
 }

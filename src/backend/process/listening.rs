@@ -182,7 +182,7 @@ impl Processes {
 
     /// Who has the port that an instance would have in a container, where it has another one here: a program that
     /// does not heed what it is told may have wanted it.
-    fn occupied(&self, project: &str, name: &str) -> Option<String> {
+    pub(super) fn occupied(&self, project: &str, name: &str) -> Option<String> {
         let record = self.record(project, name).ok()?;
         let ports = record.spec.ports.iter();
         let moved = ports.filter_map(|port| Some((port, port.published?)));

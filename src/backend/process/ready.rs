@@ -88,7 +88,11 @@ impl Processes {
             biased;
             answer = answered => answer,
             code = self.wait_exit(project, name) => {
-                return Err(self.exited_early(project, name, code?));
+                let code = code?;
+                if let Some(occupied) = self.occupied(project, name).filter(|_| code != 0) {
+                    events.send(Event::Note(occupied));
+                }
+                return Err(self.exited_early(project, name, code));
             }
         };
         match answer {
