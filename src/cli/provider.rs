@@ -5,9 +5,8 @@
 //! (github.com/docker/compose, docs/extension.md). The service is a process of project P, as if wharf had
 //! read the file itself. Nothing but such lines may go to standard output.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args as _, Subcommand};
@@ -211,20 +210,7 @@ fn project(context: &Context, name: &str, wanted: &Wanted) -> Result<Project> {
         },
         ..Service::default()
     };
-    Ok(Project {
-        name: name.to_owned(),
-        directory,
-        files: Vec::new(),
-        env_files: Vec::new(),
-        services: BTreeMap::from([(service.name.clone(), Arc::new(service))]),
-        disabled: Vec::new(),
-        disabled_containers: false,
-        networks: BTreeMap::new(),
-        volumes: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        configs: BTreeMap::new(),
-        conflict: None,
-    })
+    Ok(Project::of_services(name, directory, [service]))
 }
 
 /// Executes a plan and tells about it in the protocol's words.

@@ -269,21 +269,12 @@ mod tests {
             free,
             r#"{"port":8003,"protocol":"tcp","addresses":["0.0.0.0","::"],"holders":[]}"#
         );
-        let unseen = Holder {
-            who: Who::Unknown {
-                uid: 0,
-                user: Some("root".into()),
-                to_root: false,
-            },
-            sockets: Vec::new(),
-            protected: None,
-            orphan: false,
-            service: None,
-            carries: Vec::new(),
-            sharing: Vec::new(),
-            also_listens: Vec::new(),
-            debugged_below: None,
+        let who = Who::Unknown {
+            uid: 0,
+            user: Some("root".into()),
+            to_root: false,
         };
+        let unseen = Holder::of(who, Vec::new(), None);
         let held = serde_json::to_value(PortReport::of(&claim, &[unseen])).unwrap();
         let holder = &held["holders"][0];
         let keys: Vec<&String> = holder.as_object().unwrap().keys().collect();

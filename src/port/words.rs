@@ -228,17 +228,7 @@ mod tests {
             heads_namespace: false,
             tracer: None,
         };
-        Holder {
-            who: Who::Process(Box::new(facts)),
-            sockets: Vec::new(),
-            protected: None,
-            orphan: false,
-            service: None,
-            carries: Vec::new(),
-            sharing: Vec::new(),
-            also_listens: Vec::new(),
-            debugged_below: None,
-        }
+        Holder::of(Who::Process(Box::new(facts)), Vec::new(), None)
     }
 
     #[test]

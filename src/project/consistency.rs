@@ -10,6 +10,7 @@ use super::report::Report;
 use super::select::{Services, dependencies, is_disabled};
 use super::tree::{Map, Node, Value};
 use super::validate::closest;
+use super::watch;
 
 /// Checks the enabled services against each other and the top-level sections; whether two have the
 /// same container only with `container_names`.
@@ -396,16 +397,7 @@ impl Rules<'_> {
     }
 
     fn watch(&self, report: &mut Report) {
-        let watch = self
-            .service
-            .get("develop")
-            .and_then(|develop| develop.get("watch"));
-        for (index, trigger) in watch
-            .and_then(Node::as_list)
-            .unwrap_or_default()
-            .iter()
-            .enumerate()
-        {
+        for (index, trigger) in watch::written(self.service).iter().enumerate() {
             let action = trigger.text("action").unwrap_or_default();
             let target = trigger.text("target").unwrap_or_default();
             if target.is_empty() && !matches!(action, "rebuild" | "restart") {

@@ -1,11 +1,8 @@
 //! `x-wharf` → model: what wharf adds to a service, and the process form that
 //! `provider: {type: wharf}` stands for.
 
-use std::path::PathBuf;
-
 use super::cast;
 use super::model::{Conflict, ProcessForm, ReadySetting, ServiceExtension};
-use super::paths;
 use super::report::Report;
 use super::shape;
 use super::tree::{Node, Trail};
@@ -56,7 +53,7 @@ pub(crate) fn extension(
         cast::fields_of(&mut process, PROCESS, &trail.key("process"), report);
         extension.process = Some(ProcessForm {
             command: argv(&process, "command"),
-            working_dir: owned(&process, "working_dir").map(|path| absolute(&path, context)),
+            working_dir: owned(&process, "working_dir").map(|path| context.absolute(&path)),
             build: argv(&process, "build"),
             environment: maybe_pairs(&process, "environment"),
             user: owned(&process, "user"),
@@ -92,14 +89,6 @@ static READY: &[shape::Field] = &[
     shape::field("timeout", shape::Form::MaybeDuration),
 ];
 
-fn absolute(path: &str, context: &Context<'_>) -> PathBuf {
-    let base = paths::Base {
-        directory: context.directory,
-        home: context.home,
-    };
-    PathBuf::from(paths::absolute(path, base))
-}
-
 /// The options of a provider: `command` in one text or one per word, `working_dir`, `user` and
 /// `environment` entries of the form `KEY=value`.
 fn provided(provider: &Node, context: &Context<'_>) -> ProcessForm {
@@ -114,7 +103,7 @@ fn provided(provider: &Node, context: &Context<'_>) -> ProcessForm {
     let first = |key: &str| texts(options, key).into_iter().next();
     ProcessForm {
         command,
-        working_dir: first("working_dir").map(|path| absolute(&path, context)),
+        working_dir: first("working_dir").map(|path| context.absolute(&path)),
         build: texts(options, "build")
             .first()
             .and_then(|line| cast::split(line)),

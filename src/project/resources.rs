@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::diagnostic::Diagnostic;
 use super::report::Report;
 use super::tree::Node;
+use super::watch;
 
 /// Reports every breach.
 pub(crate) fn check(tree: &Node, report: &mut Report) {
@@ -91,15 +92,7 @@ pub(crate) fn check(tree: &Node, report: &mut Report) {
                 }
             }
         }
-        let watch = service
-            .get("develop")
-            .and_then(|develop| develop.get("watch"));
-        for (index, trigger) in watch
-            .and_then(Node::as_list)
-            .unwrap_or_default()
-            .iter()
-            .enumerate()
-        {
+        for (index, trigger) in watch::written(service).iter().enumerate() {
             if let Some(path) = trigger.get("path")
                 && path.as_text() == Some("")
             {

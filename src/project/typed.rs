@@ -22,7 +22,7 @@ use super::published::{ports, raw_ports};
 use super::report::Report;
 use super::socket::with_engine_socket;
 use super::tree::{Map, Node};
-use super::{build, quantity, watch};
+use super::{build, paths, quantity, watch};
 
 /// What the model needs beside the tree.
 pub(crate) struct Context<'a> {
@@ -36,6 +36,17 @@ pub(crate) struct Context<'a> {
     pub(crate) hash_form: &'a dyn Fn(&Node) -> String,
     /// What stands between the parts of names.
     pub(crate) separator: Separator,
+}
+
+impl Context<'_> {
+    /// A path of the file from the root on.
+    pub(crate) fn absolute(&self, path: &str) -> PathBuf {
+        let base = paths::Base {
+            directory: self.directory,
+            home: self.home,
+        };
+        PathBuf::from(paths::absolute(path, base))
+    }
 }
 
 /// Builds the model of a project.

@@ -1,23 +1,23 @@
 //! `develop.watch` → model.
 
-use std::path::PathBuf;
-
 use super::model::{Reaction, Trigger};
-use super::paths;
 use super::tree::Node;
 use super::typed::{Context, flag, hook, items, owned, texts};
 
+/// The triggers of a service as they are written, in the order of the file.
+pub(crate) fn written(service: &Node) -> &[Node] {
+    let develop = service.get("develop");
+    develop.map_or(&[], |develop| items(develop, "watch"))
+}
+
 /// The triggers of a service, in the order of the file.
 pub(crate) fn triggers(service: &Node, context: &Context<'_>) -> Vec<Trigger> {
-    let Some(develop) = service.get("develop") else {
-        return Vec::new();
-    };
-    items(develop, "watch")
+    written(service)
         .iter()
         .filter_map(|node| {
             let path = node.text("path")?;
             Some(Trigger {
-                path: absolute(path, context),
+                path: context.absolute(path),
                 reaction: reaction(node.text("action")?)?,
                 target: owned(node, "target"),
                 exec: node.get("exec").map(hook),
@@ -39,12 +39,4 @@ fn reaction(word: &str) -> Option<Reaction> {
         "sync+exec" => Reaction::SyncExec,
         _ => return None,
     })
-}
-
-fn absolute(path: &str, context: &Context<'_>) -> PathBuf {
-    let base = paths::Base {
-        directory: context.directory,
-        home: context.home,
-    };
-    PathBuf::from(paths::absolute(path, base))
 }

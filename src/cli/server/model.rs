@@ -1,9 +1,7 @@
 //! The project that servers live in: made here, not loaded from a file.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::port::claim::{Claim, Protocol};
@@ -81,20 +79,7 @@ impl Wanted {
             },
             ..Service::default()
         };
-        Project {
-            name: PROJECT.to_owned(),
-            directory: self.directory.clone(),
-            files: Vec::new(),
-            env_files: Vec::new(),
-            services: BTreeMap::from([(service.name.clone(), Arc::new(service))]),
-            disabled: Vec::new(),
-            disabled_containers: false,
-            networks: BTreeMap::new(),
-            volumes: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            configs: BTreeMap::new(),
-            conflict: None,
-        }
+        Project::of_services(PROJECT, self.directory.clone(), [service])
     }
 }
 

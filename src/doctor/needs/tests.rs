@@ -1,7 +1,6 @@
 //! Projects against machines.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::super::State;
 use super::super::findings::tests::{engine as facts, fit};
@@ -28,23 +27,7 @@ fn local(name: &str) -> Service {
 }
 
 fn project(services: Vec<Service>) -> Project {
-    Project {
-        env_files: Vec::new(),
-        name: "p".to_owned(),
-        directory: "/p".into(),
-        files: Vec::new(),
-        services: services
-            .into_iter()
-            .map(|service| (service.name.clone(), Arc::new(service)))
-            .collect(),
-        disabled: Vec::new(),
-        disabled_containers: false,
-        networks: BTreeMap::new(),
-        volumes: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        configs: BTreeMap::new(),
-        conflict: None,
-    }
+    Project::of_services("p", "/p".into(), services)
 }
 
 fn needed(services: Vec<Service>, machine: &Machine, ports: &[PortNeed]) -> Vec<Finding> {

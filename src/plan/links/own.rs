@@ -11,7 +11,7 @@ use crate::plan::decide::digest;
 use crate::plan::spec::attachments;
 use crate::plan::step::{InstanceSpec, ProjectIdentity};
 use crate::project::model::{Logging, Mount, MountKind, Project, Restart, Service};
-use crate::state::{BackendKind, Instance};
+use crate::state::{BackendKind, Fingerprint, Instance};
 
 /// Where the directory of a relay is mounted.
 const MOUNTED: &str = "/run/wharf";
@@ -107,24 +107,15 @@ pub(in crate::plan) fn relay(
         ..Service::default()
     };
     InstanceSpec {
-        project: Arc::clone(identity),
-        service: Arc::new(relay),
-        backend: BackendKind::Container,
-        name,
-        number: 1,
-        fingerprint: digest([made_from.as_str()]),
         image: linkage.relay_image.clone(),
-        ports: Vec::new(),
-        environment: BTreeMap::new(),
         networks,
-        volumes: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        configs: BTreeMap::new(),
-        replaces: None,
-        inherits: false,
-        readiness: None,
-        one_off: None,
-        names: Names::default(),
+        ..own(
+            identity,
+            relay,
+            BackendKind::Container,
+            name,
+            digest([made_from.as_str()]),
+        )
     }
 }
 
@@ -165,14 +156,31 @@ pub(in crate::plan) fn forwarder(
         }),
         ..Service::default()
     };
+    own(
+        identity,
+        service,
+        BackendKind::Process,
+        forwarder_name(&inputs.project.name),
+        // What it asks is compared by its label: one that asks the engine serves those that do not need it.
+        digest([env!("CARGO_PKG_VERSION"), LISTENS]),
+    )
+}
+
+/// The one instance of a service of wharf's own, with nothing to it but the service.
+fn own(
+    identity: &Arc<ProjectIdentity>,
+    service: Service,
+    backend: BackendKind,
+    name: String,
+    fingerprint: Fingerprint,
+) -> InstanceSpec {
     InstanceSpec {
         project: Arc::clone(identity),
         service: Arc::new(service),
-        backend: BackendKind::Process,
-        name: forwarder_name(&inputs.project.name),
+        backend,
+        name,
         number: 1,
-        // What it asks is compared by its label: one that asks the engine serves those that do not need it.
-        fingerprint: digest([env!("CARGO_PKG_VERSION"), LISTENS]),
+        fingerprint,
         image: String::new(),
         ports: Vec::new(),
         environment: BTreeMap::new(),

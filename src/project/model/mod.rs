@@ -60,3 +60,28 @@ pub struct Project {
     /// `x-wharf.conflict` of the project.
     pub conflict: Option<Conflict>,
 }
+
+impl Project {
+    /// One that no file declares, of these services alone.
+    pub fn of_services(
+        name: &str,
+        directory: PathBuf,
+        services: impl IntoIterator<Item = Service>,
+    ) -> Self {
+        let named = |service: Service| (service.name.clone(), Arc::new(service));
+        Self {
+            name: name.to_owned(),
+            directory,
+            files: Vec::new(),
+            env_files: Vec::new(),
+            services: services.into_iter().map(named).collect(),
+            disabled: Vec::new(),
+            disabled_containers: false,
+            networks: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            conflict: None,
+        }
+    }
+}
