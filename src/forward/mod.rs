@@ -33,7 +33,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -43,6 +42,7 @@ use crate::backend::process::NamesReply;
 use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
 use crate::backend::{BackendError, in_one_line};
 use crate::naming::{Reach as Means, Role};
+use crate::relay::raise_limit;
 use calls::Calls;
 use control::Asked;
 use doors::{Doors, Key, State};
@@ -553,17 +553,6 @@ fn is_locked(path: &Path) -> bool {
         .lines()
         .filter(|line| line.contains(" FLOCK "))
         .any(|line| line.split_whitespace().any(|word| word.ends_with(&inode)))
-}
-
-/// A connection takes two descriptors, the usual soft limit would do for five hundred of them.
-fn raise_limit() {
-    let before = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: before.maximum,
-        maximum: before.maximum,
-    };
-    // Refused at worst, and then the old limit holds.
-    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// What the instance's log should know.

@@ -10,7 +10,8 @@ use super::carry::carry;
 use super::reach::Reach;
 use super::relays::Relays;
 use super::routes::Destination;
-use super::{raise_limit, socket, stream};
+use super::{socket, stream};
+use crate::relay::raise_limit;
 
 /// How the relay is reached.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use std::path::Path;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use protocol::{GREETING, LONGEST, Reply, Request};
 
@@ -53,4 +54,16 @@ fn end_signals() -> io::Result<SignalFd> {
     mask.add(Signal::SIGINT);
     mask.thread_block()?;
     Ok(SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// Allows as many descriptors as the system does. Each connection takes one here and two in the forwarder, for which the
+/// usual soft limit would do for five hundred of them.
+pub(crate) fn raise_limit() {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: before.maximum,
+        maximum: before.maximum,
+    };
+    // Refused at worst, and then the old limit holds.
+    let _ = setrlimit(Resource::Nofile, raised);
 }

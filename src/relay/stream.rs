@@ -21,7 +21,6 @@ use hyper::body::Bytes;
 use hyper::http::response::Builder;
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::unix::pipe;
@@ -56,7 +55,7 @@ thread_local! {
 /// # Errors
 /// They are not; or the other side does not speak HTTP/2.
 pub(super) fn serve_standard() -> io::Result<()> {
-    raise_limit();
+    super::raise_limit();
     let (input, output) = (
         rustix::io::dup(rustix::stdio::stdin())?,
         rustix::io::dup(rustix::stdio::stdout())?,
@@ -313,15 +312,4 @@ fn refuse(mut respond: SendResponse<Bytes>, error: &io::Error) {
         // Who asked may be gone.
         drop(respond.send_response(response, true));
     }
-}
-
-/// Each connection takes a descriptor.
-fn raise_limit() {
-    let before = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: before.maximum,
-        maximum: before.maximum,
-    };
-    // Refused at worst, and then the old limit holds.
-    let _ = setrlimit(Resource::Nofile, raised);
 }

@@ -8,16 +8,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use futures_util::{Stream, stream};
+use futures_util::Stream;
 use hyper::body::Bytes;
 use tar::{Builder, EntryType, Header};
-use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 
 use super::ignore::Ignore;
-
-/// Bytes collected before they are handed to the connection.
-const CHUNK: usize = 64 * 1024;
+use crate::backend::parcel::{self, Stop};
 
 /// What to send.
 #[derive(Debug)]
@@ -37,50 +34,8 @@ pub(super) fn stream(
     impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     JoinHandle<io::Result<()>>,
 ) {
-    let (sender, receiver) = channel::<io::Result<Bytes>>(8);
-    let walk = tokio::task::spawn_blocking(move || {
-        let mut chunks = Chunks {
-            sender,
-            filled: Vec::with_capacity(CHUNK),
-        };
-        let done = write(&context, &mut chunks).and_then(|()| chunks.flush());
-        if done.is_err() {
-            // The body must not end as if it were whole.
-            let broken = Err(io::ErrorKind::BrokenPipe.into());
-            drop(chunks.sender.blocking_send(broken));
-        }
-        done
-    });
-    let stream = stream::unfold(receiver, |mut receiver: Receiver<_>| async {
-        receiver.recv().await.map(|item| (item, receiver))
-    });
-    (stream, walk)
-}
-
-/// Collects what the tar writer writes in small pieces.
-struct Chunks {
-    sender: Sender<io::Result<Bytes>>,
-    filled: Vec<u8>,
-}
-
-impl Write for Chunks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.filled.extend_from_slice(bytes);
-        if self.filled.len() >= CHUNK {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.filled.is_empty() {
-            return Ok(());
-        }
-        let chunk = std::mem::replace(&mut self.filled, Vec::with_capacity(CHUNK));
-        self.sender
-            .blocking_send(Ok(chunk.into()))
-            .map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
+    let (pieces, walk) = parcel::produce(Stop::default(), move |mut to| write(&context, &mut to));
+    (parcel::body(pieces), walk)
 }
 
 fn write(context: &Context, to: &mut impl Write) -> io::Result<()> {

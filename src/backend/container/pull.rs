@@ -2,6 +2,7 @@
 
 use bollard::errors::Error;
 use futures_util::TryStreamExt;
+use hyper::http::request;
 use hyper::{Method, Request};
 use serde_json::Value;
 
@@ -36,17 +37,7 @@ pub(super) async fn image(
         if let Some(identity) = identity {
             request = request.header(wire::REGISTRY_AUTH, identity);
         }
-        let request = request
-            .body(bollard::body_full(Vec::new().into()))
-            .map_err(|err| Error::HttpClientError { err })?;
-        let response = tokio::time::timeout(PATIENCE, engine.wire.checked(request))
-            .await
-            .map_err(|_| Error::RequestTimeoutError)??;
-        let mut lines = std::pin::pin!(wire::json_lines(response.into_body()));
-        while let Some(message) = lines.try_next().await? {
-            told(&message, subject, events)?;
-        }
-        Ok(())
+        followed(engine, request, subject, events).await
     };
     let registry = Reference::parse(image).map(|image| image.registry);
     done.await.map_err(|error| {
@@ -55,8 +46,28 @@ pub(super) async fn image(
     })
 }
 
+/// Makes the request of a pull or a push, and tells what it says until it is over.
+pub(super) async fn followed(
+    engine: &Engine,
+    request: request::Builder,
+    subject: &str,
+    events: &Events,
+) -> Result<(), Error> {
+    let request = request
+        .body(bollard::body_full(Vec::new().into()))
+        .map_err(|err| Error::HttpClientError { err })?;
+    let response = tokio::time::timeout(PATIENCE, engine.wire.checked(request))
+        .await
+        .map_err(|_| Error::RequestTimeoutError)??;
+    let mut lines = std::pin::pin!(wire::json_lines(response.into_body()));
+    while let Some(message) = lines.try_next().await? {
+        told(&message, subject, events)?;
+    }
+    Ok(())
+}
+
 /// Tells one message of a pull or a push; an error in it ends the whole.
-pub(super) fn told(message: &Value, subject: &str, events: &Events) -> Result<(), Error> {
+fn told(message: &Value, subject: &str, events: &Events) -> Result<(), Error> {
     let error = message["errorDetail"]["message"]
         .as_str()
         .or(message["error"].as_str());

@@ -3,13 +3,11 @@
 
 use std::sync::Arc;
 
-use bollard::errors::Error;
-use futures_util::TryStreamExt;
 use hyper::{Method, Request};
 
 use super::observe::encoded;
-use super::pull::{reference, told};
-use super::{Containers, PATIENCE, build, pull, registry, wire};
+use super::pull::{followed, reference};
+use super::{Containers, build, pull, registry, wire};
 use crate::backend::BackendError;
 use crate::event::Events;
 use crate::plan::step::ProjectIdentity;
@@ -39,17 +37,8 @@ impl Containers {
                     path.join("/"),
                     encoded(tag)
                 ))
-                .header(wire::REGISTRY_AUTH, identity)
-                .body(bollard::body_full(Vec::new().into()))
-                .map_err(|err| Error::HttpClientError { err })?;
-            let response = tokio::time::timeout(PATIENCE, engine.wire.checked(request))
-                .await
-                .map_err(|_| Error::RequestTimeoutError)??;
-            let mut lines = std::pin::pin!(wire::json_lines(response.into_body()));
-            while let Some(message) = lines.try_next().await? {
-                told(&message, subject, events)?;
-            }
-            Ok(())
+                .header(wire::REGISTRY_AUTH, identity);
+            followed(engine, request, subject, events).await
         };
         let action = format!("cannot push image {image}");
         done.await

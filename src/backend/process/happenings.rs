@@ -15,7 +15,7 @@ use tokio::net::unix::pipe::Receiver;
 use super::dirs::{ProjectDir, failed};
 use super::observe::{catch_up, needs_supervisor};
 use super::run::wall_clock;
-use super::{Processes, Record, journal, names};
+use super::{Processes, Record, journal, names, watch};
 use crate::backend::BackendError;
 use crate::backend::happening::Happening;
 use crate::naming::Role;
@@ -86,15 +86,7 @@ impl Happenings {
                 return Ok(happening);
             }
             self.changes.readable().await.map_err(cannot)?;
-            let mut buffer = [0; 4096];
-            // What happened is read from the ledger; here it only matters that something did.
-            loop {
-                match self.changes.try_read(&mut buffer) {
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(cannot(error)),
-                }
-            }
+            watch::drain(&self.changes).map_err(cannot)?;
             self.look()?;
         }
     }

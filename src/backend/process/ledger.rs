@@ -161,7 +161,7 @@ pub struct Account {
 pub enum RestartPolicy {
     /// Leave it.
     No,
-    /// Start it again, also after a reboot.
+    /// Start it again.
     Always,
     /// Start it again unless its code was 0.
     OnFailure {

@@ -77,15 +77,7 @@ impl<'a> Watch<'a> {
                 return Ok(());
             }
         }
-        // What happened is read from the files; here it only matters that something did.
-        let mut buffer = [0; 4096];
-        loop {
-            match self.changes.try_read(&mut buffer) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(cannot(error)),
-            }
-        }
+        drain(&self.changes).map_err(cannot)?;
         self.add_indices()
     }
 
@@ -113,6 +105,18 @@ impl<'a> Watch<'a> {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(failed("watch", path, error.into())),
+        }
+    }
+}
+
+/// Takes all that inotify has to tell. What happened is read from the files; here it only matters that something did.
+pub(super) fn drain(changes: &Receiver) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        match changes.try_read(&mut buffer) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
         }
     }
 }
