@@ -17,7 +17,7 @@ use crate::execute::{self, Halt, Report};
 use crate::plan::Plan;
 use crate::plan::step::{Action, Step, StepId};
 use crate::probe;
-use crate::state::ProbeKind;
+use crate::state::{ProbeKind, SERVERS};
 use crate::ui::progress::Progress;
 use crate::ui::{GOOD, NAME, Ui};
 
@@ -196,14 +196,17 @@ async fn carry(
     let all = whole.steps.iter().map(|step| step.id);
     report.skipped.extend(all.filter(is_of_the_rest));
     let silent =
-        |(_, error): &(StepId, BackendError)| matches!(error, BackendError::NotReady { .. });
-    let runs_on = report.failed.iter().any(silent);
+        |(_, error): &&(StepId, BackendError)| matches!(error, BackendError::NotReady { .. });
+    let of = |(id, _): &(StepId, BackendError)| plan.steps.iter().find(|step| step.id == *id);
+    let run_on = report.failed.iter().filter(silent).filter_map(of);
+    let run_on: Vec<Option<String>> = run_on.map(its_logs).collect();
     outcome(whole, report).map_err(|error| {
-        way.explain(if runs_on {
-            error.detail("it is left running, to be looked at and stopped")
-        } else {
+        let error = if run_on.is_empty() {
             error
-        })
+        } else {
+            error.detail("it is left running, to be looked at and stopped")
+        };
+        way.explain(run_on.into_iter().flatten().fold(error, Error::hint))
     })?;
     tokio::select! {
         regained = way.end(backends) => regained?,
@@ -211,6 +214,19 @@ async fn carry(
     }
     catch_up(context, backends, plan).await;
     Ok(made)
+}
+
+/// What shows the output of an instance that a step waits for.
+fn its_logs(step: &Step) -> Option<String> {
+    let (Action::AwaitReady { instance, .. } | Action::AwaitHealthy { instance }) = &step.action
+    else {
+        return None;
+    };
+    Some(if instance.project == SERVERS {
+        format!("wharf -p {SERVERS} logs {}", instance.service)
+    } else {
+        format!("wharf logs {}", instance.service)
+    })
 }
 
 /// After a plan that was not carried out as a whole: what was made for the place of something that keeps it goes.

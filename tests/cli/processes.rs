@@ -179,7 +179,9 @@ fn a_server_that_never_answers_fails_up_and_says_what_was_found() {
             .contains("listening, but no WebSocket handshake"),
         "{failed}"
     );
-    assert!(failed.stderr.contains("only http"), "{failed}");
+    failed
+        .expect_text("only http")
+        .expect_text("hint: wharf logs ws");
 }
 
 #[test]
