@@ -1,4 +1,4 @@
-//! What to do about a held port: the table of the architecture's section 4, as a pure function.
+//! What to do about a held port: the table of docs/architecture.md ("Port conflicts"), as a pure function.
 
 use crate::plan::Inputs;
 use crate::plan::policy::Choice;

@@ -1,4 +1,4 @@
-//! Which backend runs a service: the rules of the architecture's section 3, as a pure function.
+//! Which backend runs a service: the rules of docs/architecture.md ("Which backend runs a service"), as a pure function.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
