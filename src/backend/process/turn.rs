@@ -124,7 +124,13 @@ impl Processes {
     /// Waits until no other command is changing the project; says so once if it has to wait.
     pub async fn lock(&self, project: &str, events: &Events) -> Result<ProjectLock, BackendError> {
         let (path, begins) = self.prepare(project)?;
-        let file = lock::exclusive(&path, || events.send(waiting(project, &path))).await;
+        let mut locking = std::pin::pin!(lock::exclusive(&path, || {}));
+        let mut telling = std::pin::pin!(tell(project, &path, events));
+        let file = tokio::select! {
+            biased;
+            file = &mut locking => file,
+            () = &mut telling => locking.await,
+        };
         let file = file.map_err(|error| dirs::failed("lock", &path, error))?;
         Ok(self.take(project, &path, file, begins))
     }
@@ -150,9 +156,9 @@ impl Processes {
             let _asked = file;
             std::future::pending::<io::Result<()>>().await
         });
-        let mut tell = std::pin::pin!(async {
+        let mut telling = std::pin::pin!(async {
             tokio::time::sleep(WORDLESS).await;
-            events.send(waiting(project, &path));
+            tell(project, &path, events).await;
             std::future::pending::<()>().await;
         });
         let file = loop {
@@ -161,7 +167,7 @@ impl Processes {
                 file = &mut locking => break file,
                 // One that cannot ask waits as others do.
                 Err(_) = &mut ask => break locking.await,
-                () = &mut tell => {}
+                () = &mut telling => {}
             }
         };
         let file = file.map_err(|error| dirs::failed("lock", &path, error))?;
@@ -273,11 +279,34 @@ fn asking(path: &Path) -> PathBuf {
     path.with_file_name("asking.lock")
 }
 
-fn waiting(project: &str, path: &Path) -> Event {
+/// Says for whom a command waits that does not have the lock of a file. Not for itself: it may do several things at once,
+/// as `up` with watching does.
+async fn tell(project: &str, path: &Path, events: &Events) {
+    let mut nameless = 0;
+    loop {
+        match is_ours(path) {
+            Some(true) => tokio::time::sleep(LOOK).await,
+            None if nameless < SIGNING => {
+                nameless += 1;
+                tokio::time::sleep(TRY).await;
+            }
+            Some(false) | None => break,
+        }
+    }
     let who = who(path).unwrap_or_else(|| "it".to_owned());
-    Event::Note(format!(
+    events.send(Event::Note(format!(
         "another wharf is working on project {project}: waiting for {who}"
-    ))
+    )));
+}
+
+/// Whether this command has the lock of a file; `None` where nobody has signed it.
+fn is_ours(path: &Path) -> Option<bool> {
+    let text = regular::read(path).ok().filter(|text| !text.is_empty())?;
+    let is_us = |holder: Holder| {
+        let ours = Holder::ours();
+        holder.place().is_none() && ours.is_some_and(|ours| ours.process == holder.process)
+    };
+    Some(serde_json::from_slice(&text).is_ok_and(is_us))
 }
 
 /// Takes the lock of a file if nobody has it.
@@ -299,8 +328,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("lock");
         let file = lock::open(&path).unwrap();
-        assert_eq!(who(&path), None);
+        assert_eq!((who(&path), is_ours(&path)), (None, None));
         assert!(!sign(&file));
+        assert_eq!(is_ours(&path), Some(true));
         let pid = std::process::id();
         let here = format!("(pid {pid})");
         assert!(who(&path).unwrap().ends_with(&here));
@@ -313,5 +343,6 @@ mod tests {
         std::fs::write(&path, serde_json::to_vec(&holder).unwrap()).unwrap();
         let elsewhere = format!("pid {pid} in another pid namespace, on host `there`");
         assert_eq!(who(&path), Some(elsewhere));
+        assert_eq!(is_ours(&path), Some(false));
     }
 }
