@@ -465,20 +465,25 @@ fn room(action: &str, cause: &str) -> String {
     }
 }
 
+/// Where the state of projects is, below `$XDG_STATE_HOME`.
+const STATE_OF_PROJECTS: &str = "/wharf/projects";
+
 /// The state of the project that an action on one of its files was about (`cannot write /x/y`); more of the state where
 /// somebody else has that.
 fn project_state(action: &str) -> Option<String> {
     let path = action.get(action.find(" /")? + 1..)?;
-    let (before, after) = path.split_once("/projects")?;
-    let own = Path::new(before).join("projects");
+    // Directories above it may be called `projects`, too, and are not wharf's to be given away.
+    let (before, after) = path.rsplit_once(STATE_OF_PROJECTS)?;
+    let state = Path::new(before).join("wharf");
+    let own = state.join("projects");
     let name = after
         .strip_prefix('/')
         .and_then(|after| after.split('/').next());
     let project = name.map(|name| own.join(name));
     let me = nix::unistd::geteuid().as_raw();
     let is_foreign = |path: &Path| std::fs::metadata(path).is_ok_and(|facts| facts.uid() != me);
-    let mut whole = [Path::new(before), &own].into_iter();
-    let place = whole.find(|path| is_foreign(path)).map(Path::to_owned);
+    let mut whole = [&state, &own].into_iter();
+    let place = whole.find(|path| is_foreign(path)).cloned();
     let place = place.or(project)?;
     Some(shell_words::quote(&place.to_string_lossy()).into_owned())
 }
@@ -589,6 +594,14 @@ mod tests {
                 .hints
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn only_files_of_wharf_s_are_to_be_given_back() {
+        let state = "/usr/projects/u/.local/state/wharf/projects/p";
+        let named = project_state(&format!("cannot write {state}/instances/p-a-1/record"));
+        assert_eq!(named.as_deref(), Some(state));
+        assert_eq!(project_state("cannot write /projects/p/x"), None);
     }
 
     #[test]

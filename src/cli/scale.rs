@@ -35,9 +35,11 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         words.push(format!("--scale={name}={count}"));
     }
     let flags = words.join(" ");
+    let services: Vec<String> = replicas.keys().map(|name| (*name).to_owned()).collect();
+    let command = format!("wharf up {} {flags}", services.join(" "));
     words.push("--".to_owned());
-    words.extend(replicas.keys().map(|name| (*name).to_owned()));
+    words.extend(services);
     Box::pin(up::run(context, &up::Args::of_words(&words)?))
         .await
-        .map_err(|error| answered_by(&format!("wharf up {flags}"), error))
+        .map_err(|error| answered_by(&command, error))
 }

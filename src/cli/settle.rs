@@ -97,9 +97,20 @@ fn answer_one(context: &Context, question: &Question, open: &[Question]) -> Resu
 /// The same error for a command that has not got these flags: `command` has them.
 pub(super) fn answered_by(command: &str, mut error: Error) -> Error {
     for hint in error.hints.iter_mut().filter(|hint| hint.starts_with("--")) {
-        *hint = format!("{command} {hint}");
+        *hint = pasteable(command, hint);
     }
     error
+}
+
+/// A flag and what it does (`--force (or --x y) stops it`, `--x z moves it`), for a shell.
+fn pasteable(command: &str, hint: &str) -> String {
+    let (flag, does) = if let Some((flags, does)) = hint.split_once(") ") {
+        (flags.split(" (").next().unwrap_or(flags), does)
+    } else {
+        let value_ends = hint.match_indices(' ').nth(1);
+        hint.split_at(value_ends.map_or(hint.len(), |(at, _)| at))
+    };
+    format!("{command} {flag}   # {}", does.trim_start())
 }
 
 /// The report of held ports that nobody may decide about.

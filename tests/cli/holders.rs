@@ -386,7 +386,7 @@ fn the_flags_that_answer_are_those_of_a_command_that_has_them() {
     servers(&sandbox, "compose.yaml", &[port]);
     sandbox.wharf(&["up", "-d"]).expect(0);
     let refused = sandbox.wharf(&["scale", "s0=2"]).expect(5);
-    let hint = "hint: wharf up --detach --scale=s0=2 --on-conflict move publishes on port";
+    let hint = "hint: wharf up s0 --detach --scale=s0=2 --on-conflict move   # publishes on port";
     assert!(refused.stderr.contains(hint), "{refused}");
     sandbox.wharf(&["down"]).expect(0);
     sandbox.write(
@@ -398,8 +398,8 @@ fn the_flags_that_answer_are_those_of_a_command_that_has_them() {
         ),
     );
     let other = sandbox.server(port, &[]);
-    let refused = sandbox.wharf(&["watch"]).expect(5);
-    let hint = "hint: wharf up --watch --force (or --on-conflict replace) stops the holder";
+    let refused = sandbox.wharf(&["watch", "web"]).expect(5);
+    let hint = "hint: wharf up --watch web --force   # stops the holder";
     assert!(refused.stderr.contains(hint), "{refused}");
     other.signal(Signal::KILL);
 }

@@ -111,7 +111,9 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
         let project = if args.no_up {
             project.clone()
         } else {
-            start(context, &backends, &watch, &reins).await?
+            let command = [&["wharf up --watch".to_owned()], &*args.services].concat();
+            let started = start(context, &backends, &watch, &reins).await;
+            started.map_err(|error| answered_by(&command.join(" "), error))?
         };
         let watch = Watch {
             project: &project,
@@ -170,8 +172,7 @@ async fn start(
     let settling = Box::pin(with_images(
         context, backends, &project, placement, policy, quiet,
     ));
-    let settled = reins.unless_pulled(settling).await;
-    let settled = settled.map_err(|error| answered_by("wharf up --watch", error))?;
+    let settled = reins.unless_pulled(settling).await?;
     context.note_all(&settled.plan);
     carry_out_quietly(context, backends, &settled.plan, quiet).await?;
     Ok(project)
