@@ -30,6 +30,11 @@ fn what_a_failing_check_says_is_told() {
             "its healthcheck says unhealthy (no route to it)",
         ),
         (
+            json!("seq 3000; echo all wrong; exit 1"),
+            "10s",
+            "its healthcheck says unhealthy (all wrong)",
+        ),
+        (
             json!(["CMD", "no-such-program"]),
             "10s",
             "its healthcheck says unhealthy (cannot run `no-such-program`: ",
@@ -57,5 +62,39 @@ fn a_check_that_says_much_does_not_wait_for_a_reader() {
     let sandbox = Sandbox::new();
     checked(&sandbox, &json!("head -c 3000000 /dev/zero"), "10s");
     sandbox.wharf(&["up", "-d"]).expect(0);
+    sandbox.wharf(&["down"]).expect(0);
+}
+
+/// As those of a container: each is the user's, who may open it once more.
+#[test]
+fn what_runs_beside_a_service_of_another_user_may_open_its_output() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can run a service as somebody else");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let open = ["-c", "chmod -R a+rX \"$HOME/..\""];
+    sandbox.program("sh", &open).wait().expect(0);
+    let project = json!({"services": {"web": {
+        "user": "65534:65534",
+        "stop_grace_period": "0s",
+        "healthcheck": {"test": "echo fine > /dev/stderr", "interval": "100ms", "retries": 1},
+        "post_start": [{"command": ["sh", "-c", "echo hook > /dev/stdout; echo hook > /dev/stderr"]}],
+        "x-wharf": {"process": {"command": ["sleep", "600"]}},
+    }}});
+    sandbox.write("compose.yaml", project.to_string());
+    sandbox.wharf(&["up", "-d", "--wait"]).expect(0);
+    let words = ["exec", "web", "sh", "-c", "echo shown > /dev/stdout"];
+    sandbox
+        .terminal(&words)
+        .wait()
+        .expect(0)
+        .expect_text("shown");
+    let words = ["exec", "-T", "web", "sh", "-c", "echo shown > /dev/stdout"];
+    sandbox
+        .terminal(&words)
+        .wait()
+        .expect(0)
+        .expect_text("shown");
     sandbox.wharf(&["down"]).expect(0);
 }

@@ -25,7 +25,7 @@ use super::protocol::Request;
 use super::refusal::shown;
 use super::run::{ProcessId, new_run_id, wall_clock};
 use super::tree::Snapshot;
-use super::{Processes, convert, journal, pipes, stores, terminal};
+use super::{Processes, convert, journal, owned, pipes, stores, terminal};
 use crate::backend::BackendError;
 use crate::backend::streams::{Size, Streams};
 use crate::state::Status;
@@ -416,6 +416,7 @@ fn launch(plan: &Started, face: &Face) -> Result<Foreground, BackendError> {
     if face.tty {
         let cannot = cannot("a terminal");
         let pty = terminal::open(face.size).map_err(cannot)?;
+        owned::give(&pty.theirs, plan.user.as_ref());
         let end = || pty.theirs.try_clone().map(Stdio::from).map_err(cannot);
         let foreground = start([end()?, end()?, end()?], Way::OnTerminal)?;
         return Ok(Foreground {
@@ -426,7 +427,7 @@ fn launch(plan: &Started, face: &Face) -> Result<Foreground, BackendError> {
             ..foreground
         });
     }
-    let pipes = pipes::open(face.stdin).map_err(cannot("a pipe"))?;
+    let pipes = pipes::open(face.stdin, plan.user.as_ref()).map_err(cannot("a pipe"))?;
     Ok(Foreground {
         streams: pipes.streams,
         is_typed: pipes.is_typed,

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::attributes::HookCommand;
 use super::child::{Extras, Launch, Way};
-use super::ledger::Record;
+use super::ledger::{Account, Record};
+use super::owned;
 use super::refusal::shown;
 use super::run::wall_clock;
 use crate::backend::BackendError;
@@ -62,8 +63,9 @@ async fn execute(
 ) -> std::io::Result<(i32, Vec<String>)> {
     let spec = &record.spec;
     let environment = spec.environment.with(hook.environment.clone());
-    let (out, stdout) = pipe()?;
-    let (err, stderr) = pipe()?;
+    let user = hook.user.as_ref().or(spec.user.as_ref());
+    let (out, stdout) = pipe(user)?;
+    let (err, stderr) = pipe(user)?;
     let program = (hook.command.first().map(String::as_str) == Some("wharf"))
         .then_some(spec.program.as_deref())
         .flatten();
@@ -73,7 +75,7 @@ async fn execute(
         working_dir: &hook.working_dir,
         environment: &environment,
         run_id: record.id(),
-        user: hook.user.as_ref().or(spec.user.as_ref()),
+        user,
         descriptors: None,
         hosts: spec.names.hosts.as_deref(),
     };
@@ -154,8 +156,9 @@ impl Drop for Abandoned {
     }
 }
 
-fn pipe() -> std::io::Result<(Receiver, Stdio)> {
+fn pipe(user: Option<&Account>) -> std::io::Result<(Receiver, Stdio)> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    owned::give(&write, user);
     Ok((Receiver::from_owned_fd(read)?, Stdio::from(write)))
 }
 

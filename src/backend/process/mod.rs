@@ -44,6 +44,7 @@ pub mod namespace_probe;
 pub mod notes;
 mod observe;
 mod output;
+pub mod owned;
 mod perform;
 mod pipes;
 pub mod protocol;

@@ -15,6 +15,8 @@ use rustix::termios::isatty;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe;
 
+use super::ledger::Account;
+use super::owned;
 use crate::backend::streams::{self, Streams};
 use crate::event::Stream;
 
@@ -33,8 +35,8 @@ pub(super) struct Pipes {
     pub(super) held: Vec<OwnedFd>,
 }
 
-/// Makes them. `reads`: whether the program gets standard input at all.
-pub(super) fn open(reads: bool) -> io::Result<Pipes> {
+/// Makes them, for a program of this user. `reads`: whether the program gets standard input at all.
+pub(super) fn open(reads: bool, user: Option<&Account>) -> io::Result<Pipes> {
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let from = reads && isatty(&stdin);
     let to = [isatty(&stdout), isatty(&stderr)];
@@ -53,6 +55,7 @@ pub(super) fn open(reads: bool) -> io::Result<Pipes> {
     }
     let (their_input, typed) = if from {
         let (read, write) = io::pipe()?;
+        owned::give(&read, user);
         let typed = pipe::Sender::from_owned_fd(nonblocking(write.into())?)?;
         (Stdio::from(read), Typed(Some(typed)))
     } else {
@@ -62,6 +65,7 @@ pub(super) fn open(reads: bool) -> io::Result<Pipes> {
     let mut held = Vec::new();
     let mut add = |stream| -> io::Result<OwnedFd> {
         let (read, write) = io::pipe()?;
+        owned::give(&write, user);
         let read = pipe::Receiver::from_owned_fd(nonblocking(read.into())?)?;
         shown.pipes.push((stream, read));
         held.push(OwnedFd::from(write.try_clone()?));

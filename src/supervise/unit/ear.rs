@@ -8,7 +8,9 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-/// How much is kept, as of a container's healthcheck.
+use crate::backend::process::{Account, owned};
+
+/// How much is kept, of the end: what is wrong is said last.
 const KEPT: usize = 4096;
 
 /// How many portions are read in one go: others wait, too.
@@ -22,12 +24,13 @@ pub(super) struct Ear {
 }
 
 impl Ear {
-    /// An ear, and the standard streams of whom it hears.
-    pub(super) fn new() -> io::Result<(Self, [OwnedFd; 3])> {
+    /// An ear, and the standard streams of whom it hears, for a program of this user.
+    pub(super) fn new(user: Option<&Account>) -> io::Result<(Self, [OwnedFd; 3])> {
         let null = File::open("/dev/null")?;
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         // Of this end alone: programs do not expect it of theirs.
         rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
+        owned::give(&write, user);
         let both = write.try_clone()?;
         let ear = Self {
             end: Some(File::from(read)),
@@ -49,8 +52,9 @@ impl Ear {
             match end.read(&mut portion) {
                 Ok(0) => self.end = None,
                 Ok(length) => {
-                    let room = KEPT.saturating_sub(self.heard.len()).min(length);
-                    self.heard.extend(portion.iter().take(room));
+                    self.heard.extend(portion.iter().take(length));
+                    let beyond = self.heard.len().saturating_sub(KEPT);
+                    self.heard.drain(..beyond);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,

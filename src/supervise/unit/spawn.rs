@@ -229,7 +229,7 @@ impl Unit {
             descriptors: around.descriptors,
             hosts: spec.names.hosts.as_deref(),
         };
-        let started = Ear::new().and_then(|(ear, ends)| {
+        let started = Ear::new(spec.user.as_ref()).and_then(|(ear, ends)| {
             let pid = launch.ready(Way::Apart, &beside)?.begin(ends)?;
             Ok((ear, pid))
         });
