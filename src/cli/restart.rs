@@ -7,6 +7,7 @@ use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
 use crate::cli::grace::grace;
 use crate::cli::hasten;
+use crate::cli::start::check_ports;
 use crate::error::Result;
 use crate::plan::down::Ending;
 use crate::plan::launch::{self, Launching};
@@ -61,6 +62,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             plan
         };
         if !plan.steps.is_empty() {
+            check_ports(&backends, named.name(), &plan, &observed).await?;
             carry_out(context, &backends, &plan).await?;
         }
         Ok(rest)

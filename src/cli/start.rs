@@ -1,5 +1,6 @@
 //! `wharf start`
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::backend::router::Backends;
@@ -63,15 +64,17 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     rest.done()
 }
 
-/// Fails where somebody else has a port that a local service is to listen on, as an engine does for a container: its
-/// program would end at once, and nobody would be told.
-async fn check_ports(
+/// Fails where somebody else has a port that a local service which does not run is to listen on, as an engine does for a
+/// container: its program would end at once, and nobody would be told.
+pub(super) async fn check_ports(
     backends: &Backends,
     project: &str,
     plan: &Plan,
     observed: &Observed,
 ) -> Result<()> {
-    let claims = claims::of_started(plan, &observed.instances);
+    let runs = |instance: &Instance| matches!(instance.status, Status::Running | Status::Paused);
+    let idle = observed.instances.iter().filter(|it| !runs(it));
+    let claims = claims::of_started(plan, idle);
     if claims.is_empty() {
         return Ok(());
     }
@@ -80,18 +83,26 @@ async fn check_ports(
     // It lets go of what a service is about to take.
     let own = backends.processes.everything(project).await?;
     let questions = conflicts::unanswerable(conflicts::without(held, &own));
-    let Some(first) = questions.first() else {
+    if questions.is_empty() {
         return Ok(());
-    };
+    }
     let mut error = unanswered(&questions);
     // Nothing was asked, and no flag of this command would answer.
     error.kind = Kind::Failed;
+    error.hints.retain(|hint| !hint.starts_with("--"));
     if questions.iter().any(|question| question.obstacle.is_some()) {
         return Err(error);
     }
-    let service = &first.claim.service;
+    let services = questions.iter().map(|it| it.claim.service.as_str());
+    let services: Vec<&str> = services.collect::<BTreeSet<_>>().into_iter().collect();
+    let holders = match questions.as_slice() {
+        [_] => "holder",
+        _ => "holders",
+    };
     Err(error.hint(format!(
-        "wharf up -d --force {service}   # stops the holder and starts {service}"
+        "wharf up -d --force {}   # stops the {holders} and starts {}",
+        services.join(" "),
+        services.join(", ")
     )))
 }
 

@@ -46,8 +46,8 @@ pub fn claims(inputs: &Inputs<'_>) -> Vec<Claim> {
     claims
 }
 
-/// The ports that local services which a plan starts are to listen on.
-pub fn of_started(plan: &Plan, instances: &[Instance]) -> Vec<Claim> {
+/// The ports that those of these local services which a plan starts are to listen on.
+pub fn of_started<'a>(plan: &Plan, instances: impl Iterator<Item = &'a Instance>) -> Vec<Claim> {
     let started: Vec<&str> = plan
         .steps
         .iter()
@@ -56,7 +56,6 @@ pub fn of_started(plan: &Plan, instances: &[Instance]) -> Vec<Claim> {
         .map(|(_, name)| name)
         .collect();
     instances
-        .iter()
         .filter(|instance| started.contains(&instance.name.as_str()))
         .flat_map(|instance| published(instance, false))
         .collect()

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Sandbox, eventually, free_port, python, ws_server};
+use crate::support::{Sandbox, eventually, free_port, is_free, python, ws_server};
 
 /// A compose file with plain TCP servers on these ports.
 fn servers(sandbox: &Sandbox, file: &str, ports: &[u16]) {
@@ -310,9 +310,9 @@ fn a_service_that_writes_titles_over_its_environment_is_its_projects() {
     let sandbox = Sandbox::new();
     let port = free_port();
     let text = port.to_string();
-    let script = "use IO::Socket::INET; \
+    let script = "use IO::Socket::INET; $0 = 'titled: master'; \
          $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $ARGV[0], Listen => 5, ReuseAddr => 1) or die; \
-         $0 = 'titled: master'; if (!fork) { $0 = 'titled: worker' } while (1) { sleep 600 }";
+         if (!fork) { $0 = 'titled: worker' } while (1) { sleep 600 }";
     let service = |more: &str| {
         let service = json!({"services": {"web": {
             "ports": [format!("127.0.0.1:{port}:{port}")],
@@ -352,30 +352,75 @@ fn a_service_that_writes_titles_over_its_environment_is_its_projects() {
 }
 
 #[test]
-fn start_names_who_has_the_port_of_a_stopped_service() {
+fn start_names_who_has_the_ports_of_stopped_services() {
     let sandbox = Sandbox::new();
-    let port = free_port();
-    servers(&sandbox, "compose.yaml", &[port]);
+    let ports = [free_port(), free_port()];
+    servers(&sandbox, "compose.yaml", &ports);
     sandbox.wharf(&["up", "-d"]).expect(0);
     sandbox.wharf(&["stop"]).expect(0);
-    let other = sandbox.server(port, &[]);
-    let refused = sandbox.wharf(&["start"]).expect(1);
-    let taken = format!("port 127.0.0.1:{port}/tcp, which service `s0` needs, is taken");
-    let holder = format!("(pid {}", other.pid());
-    for said in [&taken, &holder, "wharf up -d --force s0 "] {
-        assert!(refused.stderr.contains(said), "{refused}");
+    let mut others = ports.map(|port| Some(sandbox.server(port, &[])));
+    for (command, count) in [("start", 2), ("restart", 2), ("start", 1)] {
+        for gone in others.iter_mut().take(2 - count).filter_map(Option::take) {
+            gone.signal(Signal::KILL);
+            gone.wait();
+        }
+        let refused = sandbox.wharf(&[command]).expect(1);
+        for (at, other) in others.iter().enumerate() {
+            let Some(other) = other else { continue };
+            let port = ports[at];
+            let taken = format!("port 127.0.0.1:{port}/tcp, which service `s{at}` needs, is taken");
+            let holder = format!("(pid {}", other.pid());
+            assert!(refused.stderr.contains(&taken), "{refused}");
+            assert!(refused.stderr.contains(&holder), "{refused}");
+        }
+        let services = if count == 2 { "s0 s1" } else { "s1" };
+        let hint = format!("hint: wharf up -d --force {services}   # stops the holder");
+        assert!(refused.stderr.contains(&hint), "{refused}");
+        let listed = sandbox.wharf(&["ps", "-a", "--format", "json"]).expect(0);
+        let states = listed.json_lines();
+        assert!(
+            states.iter().all(|row| row["State"] == "exited"),
+            "{listed}"
+        );
     }
-    let listed = sandbox.wharf(&["ps", "-a", "--format", "json"]).expect(0);
-    assert_eq!(listed.json_lines()[0]["State"], "exited");
-    other.signal(Signal::KILL);
-    other.wait();
+    for gone in others.iter_mut().filter_map(Option::take) {
+        gone.signal(Signal::KILL);
+        gone.wait();
+    }
+    // One that takes a flag to stop it is no other matter.
+    if rustix::process::geteuid().is_root() {
+        let (first, server) = (ports[0].to_string(), ws_server());
+        let words = [
+            "--pid",
+            "--fork",
+            "--kill-child",
+            python(),
+            server,
+            "--port",
+            &first,
+        ];
+        let other = sandbox.program("unshare", &words);
+        other.wait_for_line("listening on ");
+        let refused = sandbox.wharf(&["start"]).expect(1);
+        assert!(
+            refused.stderr.contains("hint: wharf up -d --force s0"),
+            "{refused}"
+        );
+        assert!(!refused.stderr.contains("hint: --force"), "{refused}");
+        other.signal(Signal::KILL);
+        other.wait();
+        eventually("what was in the namespace has gone", || {
+            is_free(ports[0]).then_some(())
+        });
+    }
     sandbox.wharf(&["start"]).expect(0);
     eventually("it has its port", || {
-        let who = sandbox.wharf(&["who", &port.to_string()]);
+        let who = sandbox.wharf(&["who", &ports[0].to_string()]);
         who.stdout.contains("service s0").then_some(())
     });
     // Its own is in nobody's way.
     sandbox.wharf(&["start"]).expect(0);
+    sandbox.wharf(&["restart"]).expect(0);
     sandbox.wharf(&["down"]).expect(0);
 }
 
