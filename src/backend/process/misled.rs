@@ -4,13 +4,13 @@
 //! Looks; changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Processes;
 use super::ledger::{Record, names};
 use super::observe::status;
+use super::{Processes, regular};
 use crate::naming::{forwarder_name, may_be_loopback_of_service};
 use crate::port::claim::{Claim, Protocol};
 use crate::port::holder::{Holder, ListeningSocket, Who};
@@ -68,8 +68,8 @@ impl Processes {
         let mut names = names(&dir).unwrap_or_default();
         names.retain(|name| *name != forwarder_name(project));
         names.iter().any(|name| {
-            let text = dir.instance(name).map(|it| fs::read_to_string(it.hosts()));
-            let Ok(Ok(text)) = text else { return true };
+            let text = dir.instance(name).map(|it| hosts(&it.hosts()));
+            let Ok(Some(text)) = text else { return true };
             addresses(&text).any(may_be_loopback_of_service)
         })
     }
@@ -145,6 +145,11 @@ fn own<'a>(records: &'a [Record], holder: &Holder) -> Option<&'a Record> {
     records.iter().find(is_its)
 }
 
+/// The text of a hosts file.
+fn hosts(path: &Path) -> Option<String> {
+    String::from_utf8(regular::read(path).ok()?).ok()
+}
+
 /// Those that a hosts file has names for.
 fn addresses(text: &str) -> impl Iterator<Item = IpAddr> {
     let first = |line: &str| line.split_whitespace().next()?.parse().ok();
@@ -155,7 +160,7 @@ fn addresses(text: &str) -> impl Iterator<Item = IpAddr> {
 fn doors(records: &[Record]) -> BTreeMap<SocketAddr, &str> {
     let texts: Vec<String> = records
         .iter()
-        .filter_map(|record| fs::read_to_string(record.spec.names.hosts.as_ref()?).ok())
+        .filter_map(|record| hosts(record.spec.names.hosts.as_ref()?))
         .collect();
     let seen: BTreeSet<IpAddr> = texts.iter().flat_map(|text| addresses(text)).collect();
     let mut doors = BTreeMap::new();
@@ -178,4 +183,28 @@ fn doors(records: &[Record]) -> BTreeMap<SocketAddr, &str> {
         }
     }
     doors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::process::dirs::Dirs;
+    use crate::project::Env;
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_hosts_file_is_not_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = Dirs::new(root.path().join("s"), root.path().join("r"));
+        let dir = dirs.project("p").unwrap().instance("p-a-1").unwrap();
+        dir.create().unwrap();
+        let mode = nix::sys::stat::Mode::S_IRUSR;
+        nix::unistd::mkfifo(&dir.hosts(), mode).unwrap();
+        let (told, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let processes = Processes::new(dirs, &Env::default());
+            told.send(processes.may_have_doors("p"))
+        });
+        let answer = answer.recv_timeout(Duration::from_secs(20));
+        assert_eq!(answer, Ok(true), "nothing is known, so it is looked up");
+    }
 }
