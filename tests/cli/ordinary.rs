@@ -53,7 +53,7 @@ fn root_makes_nothing_among_the_files_of_a_user() {
     };
     sandbox.write("compose.yaml", SLEEPER);
     run(&sandbox, "wharf up -d").expect(0);
-    let told = "belongs to nobody, to whom what root makes there is closed";
+    let told = "belongs to nobody, who could not use what root makes there";
     let runs = || {
         let ps = run(&sandbox, "wharf ps -q").expect(0);
         ps.stdout

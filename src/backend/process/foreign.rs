@@ -73,7 +73,7 @@ pub(super) fn check(root: &Path, action: &str) -> Result<(), BackendError> {
         source: Refusal {
             errno: Some(Errno::PERM.raw_os_error()),
             message: format!(
-                "{} belongs to {user}, to whom what root makes there is closed",
+                "{} belongs to {user}, who could not use what root makes there",
                 root.display()
             ),
             hint: format!(

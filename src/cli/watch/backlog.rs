@@ -42,7 +42,7 @@ impl Backlog {
             };
             if let Some(times) = first_after {
                 lines.push(format!(
-                    "{service}: started anew {times} times in a row, as {} changed at once each time: if a service writes that (a log, a database), name it in `ignore`; until it rests, {service} is started anew every {} s at most",
+                    "{service}: {times} restarts in a row, each followed at once by a change of {}: if a service writes that (a log, a database), name it in `ignore`; until it rests, restarts of {service} wait for up to {} s",
                     cause(rules, changes, &service),
                     LONGEST.as_secs()
                 ));

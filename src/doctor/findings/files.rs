@@ -31,7 +31,8 @@ fn directory(directory: &Directory, uid: u32) -> Finding {
         let hint = match (directory.foreign, uid) {
             (true, 0) => "sudo -H wharf doctor   # with root's own home".to_owned(),
             (true, _) => format!(
-                "sudo chown -R \"$(id -u)\" {path}   # if it is to be yours; else: export {variable}=DIR"
+                "sudo chown -R \"$(id -u)\" {}   # if it is to be yours; else: export {variable}=DIR",
+                shell_words::quote(&directory.path.to_string_lossy())
             ),
             (false, _) => format!("export {variable}={other}"),
         };
