@@ -95,7 +95,7 @@ fn what_ends_without_its_port_is_told() {
 #[test]
 fn who_has_the_port_that_a_program_wanted_instead_of_its_own_is_told() {
     let sandbox = Sandbox::new();
-    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (port, other) = (free_port(), taken.local_addr().unwrap().port());
     let project = |code: u8, protocol: &str| {
         format!(

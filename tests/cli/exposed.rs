@@ -169,7 +169,7 @@ fn whoever_listens_everywhere_in_the_place_of_a_service_is_named() {
     // One of the project, which takes its time.
     let first = format!(
         "  a:\n    expose: ['{port}']\n    stop_grace_period: 0s\n    \
-           x-wharf: {{process: {{command: [sh, -c, 'sleep 0.3; exec busybox httpd -f -p 0.0.0.0:$$PORT']}}}}\n"
+           x-wharf: {{process: {{command: [sh, -c, 'sleep 0.2; exec busybox httpd -f -p 0.0.0.0:$$PORT']}}}}\n"
     );
     sandbox.write("compose.yaml", format!("{stack}{first}"));
     let up = inside("wharf up -d && wharf down").expect(0);

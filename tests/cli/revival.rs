@@ -109,6 +109,13 @@ fn one_that_comes_back_by_itself_has_the_limit_of_file_sizes_of_the_first() {
     );
     let up = ["-c", "ulimit -S -f 40; exec wharf up -d"];
     sandbox.program("sh", &up).wait().expect(0);
+    let output = |lines: usize| {
+        eventually("its output", || {
+            let logs = sandbox.wharf(&["logs", "--no-log-prefix", "one"]).expect(0);
+            (logs.stdout.lines().count() == lines).then_some(logs.stdout)
+        })
+    };
+    output(1);
     let supervisor = || running(&sandbox, " supervise --project");
     let first = eventually("a supervisor", supervisor);
     first.signal(Signal::KILL);
@@ -119,10 +126,6 @@ fn one_that_comes_back_by_itself_has_the_limit_of_file_sizes_of_the_first() {
     one.signal(Signal::KILL);
     one.wait_end();
     eventually("it is started again", || running(&sandbox, "sleep 600"));
-    let logs = eventually("its output", || {
-        let logs = sandbox.wharf(&["logs", "--no-log-prefix", "one"]).expect(0);
-        (logs.stdout.lines().count() > 1).then_some(logs)
-    });
-    assert_eq!(logs.stdout, "40\n40\n");
+    assert_eq!(output(2), "40\n40\n");
     sandbox.wharf(&["down"]).expect(0);
 }

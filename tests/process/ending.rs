@@ -9,7 +9,7 @@ use std::time::Duration;
 use wharf::backend::BackendError;
 use wharf::state::Status;
 
-use crate::stage::{Stage, exited, process, shell};
+use crate::stage::{Stage, command, exited, process, shell};
 
 #[tokio::test]
 async fn a_polite_service_ends_with_its_own_code() {
@@ -256,7 +256,7 @@ impl Drop for Frozen {
 #[tokio::test]
 async fn what_not_even_sigkill_ends_is_reported_and_not_forgotten() {
     let stage = Stage::new();
-    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    stage.up(command("web", &["sleep", "600"])).await.unwrap();
     let pid = stage.instance("web").await.pid.unwrap();
     let Some(frozen) = Frozen::new(pid) else {
         eprintln!("skipped: no process can be put to uninterruptible sleep here");
@@ -296,7 +296,7 @@ time.sleep(600)
 #[tokio::test]
 async fn what_a_tracer_holds_is_told_with_its_tracer() {
     let stage = Stage::new();
-    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    stage.up(command("web", &["sleep", "600"])).await.unwrap();
     let pid = stage.instance("web").await.pid.unwrap();
     let mut tracer = Command::new("python3")
         .args(["-c", TRACER, &pid.to_string()])
