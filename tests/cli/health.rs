@@ -84,17 +84,14 @@ fn what_runs_beside_a_service_of_another_user_may_open_its_output() {
     }}});
     sandbox.write("compose.yaml", project.to_string());
     sandbox.wharf(&["up", "-d", "--wait"]).expect(0);
-    let words = ["exec", "web", "sh", "-c", "echo shown > /dev/stdout"];
+    for options in [&["exec"][..], &["exec", "-T"]] {
+        let words = ["web", "sh", "-c", "echo shown > /dev/stdout; exit 3"];
+        let shown = sandbox.terminal(&[options, &words].concat()).wait();
+        shown.expect(3).expect_text("shown");
+    }
+    let script = "echo shown > /dev/stdout; echo other > /dev/stderr; exit 3";
     sandbox
-        .terminal(&words)
-        .wait()
-        .expect(0)
-        .expect_text("shown");
-    let words = ["exec", "-T", "web", "sh", "-c", "echo shown > /dev/stdout"];
-    sandbox
-        .terminal(&words)
-        .wait()
-        .expect(0)
-        .expect_text("shown");
+        .wharf(&["exec", "-T", "web", "sh", "-c", script])
+        .expect_exactly(3, "shown\n", "other\n");
     sandbox.wharf(&["down"]).expect(0);
 }

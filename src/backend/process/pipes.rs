@@ -2,7 +2,7 @@
 //! it would ask of a terminal (colours, a pager, a prompt) it leaves out, as in a container.
 //!
 //! Only descriptors that are a terminal are replaced; a file or a pipe is the program's own, and nothing
-//! comes between.
+//! comes between. What the program of another user writes comes through a pipe always: that is its user's.
 
 use std::fs::File;
 use std::io;
@@ -39,7 +39,9 @@ pub(super) struct Pipes {
 pub(super) fn open(reads: bool, user: Option<&Account>) -> io::Result<Pipes> {
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let from = reads && isatty(&stdin);
-    let to = [isatty(&stdout), isatty(&stderr)];
+    // A program of another user could not open anew what is ours.
+    let is_replaced = |end: BorrowedFd<'_>| user.is_some() || isatty(end);
+    let to = [stdout.as_fd(), stderr.as_fd()].map(is_replaced);
     let inherited = if reads {
         Stdio::inherit()
     } else {
