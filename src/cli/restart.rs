@@ -11,6 +11,7 @@ use crate::cli::start::check_ports;
 use crate::error::Result;
 use crate::plan::down::Ending;
 use crate::plan::launch::{self, Launching};
+use crate::plan::step::{Action, Step};
 use crate::state::Observed;
 
 /// Stop services and start them again as they are
@@ -62,8 +63,13 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             plan
         };
         if !plan.steps.is_empty() {
-            check_ports(&backends, named.name(), &plan, &observed).await?;
-            carry_out(context, &backends, &plan).await?;
+            let checked = check_ports(&backends, named.name(), &plan, &observed).await;
+            let stops = |step: &Step| matches!(step.action, Action::Stop { .. });
+            // What runs is restarted all the same, as with containers.
+            if checked.is_ok() || plan.steps.iter().any(stops) {
+                carry_out(context, &backends, &plan).await?;
+            }
+            checked?;
         }
         Ok(rest)
     })

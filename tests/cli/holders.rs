@@ -383,6 +383,20 @@ fn start_names_who_has_the_ports_of_stopped_services() {
             "{listed}"
         );
     }
+    // What runs is restarted all the same.
+    let first = || {
+        let listed = sandbox.wharf(&["ps", "--format", "json", "s0"]).expect(0);
+        listed.json_lines().remove(0)["Pid"].clone()
+    };
+    sandbox.wharf(&["start", "s0"]).expect(0);
+    let before = first();
+    let refused = sandbox.wharf(&["restart"]).expect(1);
+    assert!(
+        refused.stderr.contains("service `s1` needs, is taken"),
+        "{refused}"
+    );
+    assert_ne!(first(), before);
+    sandbox.wharf(&["stop"]).expect(0);
     for gone in others.iter_mut().filter_map(Option::take) {
         gone.signal(Signal::KILL);
         gone.wait();
