@@ -64,6 +64,42 @@ fn what_is_full_or_closed_is_told_with_what_helps() {
 }
 
 #[test]
+fn where_no_file_can_be_made_a_start_fails_and_is_not_tried_for_ever() {
+    if !is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", SLEEPER);
+    let script = "mount -t tmpfs -o mode=700,nr_inodes=100 none $XDG_STATE_HOME; wharf up -d; \
+                  i=0; while touch $XDG_STATE_HOME/$i 2>/dev/null; do i=$((i+1)); done; \
+                  wharf restart -t 0; echo code $?; rm $XDG_STATE_HOME/[0-9]*; wharf start && wharf down";
+    let done = among_mounts(&sandbox, script).expect(0);
+    assert!(done.stdout.contains("code 1"), "{done}");
+    for word in ["No space left on device", "hint: df -i "] {
+        assert!(done.stderr.contains(word), "{done}");
+    }
+}
+
+#[test]
+fn what_waits_for_its_next_start_on_a_full_disk_can_be_removed() {
+    if !is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  one: {restart: always, x-wharf: {process: {command: [sh, -c, 'sleep 0.3; exit 3']}}}\n",
+    );
+    let script = "mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; \
+                  cat /dev/zero > $XDG_STATE_HOME/fill; \
+                  until wharf ps -a | grep -q Exited; do sleep 0.05; done; wharf down";
+    let down = among_mounts(&sandbox, script).expect(0);
+    assert!(!down.stderr.contains("is running"), "{down}");
+}
+
+#[test]
 fn a_runtime_directory_that_others_can_change_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.write("compose.yaml", SLEEPER);

@@ -345,7 +345,9 @@ impl Supervisor {
                 self.control.answer(id, &reply);
             }
         }
+        let mut unwritten = None;
         if let Some(unit) = self.units.get_mut(name) {
+            unwritten = unit.take_unwritten();
             if unit.is_active() {
                 unit.watch_notes(self.notes.as_fd());
             } else {
@@ -353,8 +355,9 @@ impl Supervisor {
                 self.units.remove(name);
             }
         }
-        self.start_queued(name, failure.as_ref(), around);
-        self.remove_awaited(name, failure.as_ref());
+        let in_the_way = failure.as_ref().or(unwritten.as_ref());
+        self.start_queued(name, in_the_way, around);
+        self.remove_awaited(name, failure.as_ref(), around);
     }
 
     /// Leaves so that nobody finds a socket without a supervisor behind it.

@@ -69,7 +69,7 @@ impl Supervisor {
                     // The command has seen that it has exited, and not that it is over.
                     return self.removing.push((instance, id));
                 }
-                self.remove(&instance).map(|()| None)
+                self.remove(&instance, around).map(|()| None)
             }
             Ok(Request::Ping) => {
                 let notes = self.restore_entries(around.now);
@@ -262,18 +262,31 @@ impl Supervisor {
     }
 
     /// Removes an instance for those who have waited for its end, unless that did not end well.
-    pub(super) fn remove_awaited(&mut self, name: &str, failure: Option<&Failure>) {
+    pub(super) fn remove_awaited(
+        &mut self,
+        name: &str,
+        failure: Option<&Failure>,
+        around: &mut Surroundings,
+    ) {
         let is_ending = || self.units.get(name).is_some_and(Unit::is_ending);
         if self.removing.is_empty() || (failure.is_none() && is_ending()) {
             return;
         }
         for id in concerned(&mut self.removing, name) {
-            let outcome = failure.map_or_else(|| self.remove(name), |failure| Err(failure.clone()));
+            let outcome = match failure {
+                Some(failure) => Err(failure.clone()),
+                None => self.remove(name, around),
+            };
             self.control.answer(id, &outcome.map(|()| None).into());
         }
     }
 
-    fn remove(&mut self, name: &str) -> Result<(), Failure> {
+    fn remove(&mut self, name: &str, around: &mut Surroundings) -> Result<(), Failure> {
+        // Its entry does not say that its policy is to start it again: it ended just now, or the disk is full.
+        if let Some(unit) = self.units.get_mut(name).filter(|unit| unit.is_waiting()) {
+            let settled = unit.stop(None, around);
+            self.conclude(name, settled, around);
+        }
         if self.units.contains_key(name) {
             return Err(Failure::Refused {
                 message: format!("{name} is running: stop it first"),

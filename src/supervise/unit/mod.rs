@@ -133,6 +133,8 @@ pub(super) struct Unit {
     ear: Option<Ear>,
     /// What the user should know and no error says.
     note: Option<String>,
+    /// Why its end is written nowhere: who starts it would find the same run again.
+    unwritten: Option<Failure>,
 }
 
 impl Unit {
@@ -557,10 +559,12 @@ impl Unit {
             return Err(error);
         }
         let path = self.dir.over(self.record.id());
-        if let Err(other) = lock::open(&path)
-            && self.record.spec.restart != RestartPolicy::No
-        {
-            return Err(failed("write", &path, other));
+        if let Err(other) = lock::open(&path) {
+            let other = failed("write", &path, other);
+            if self.record.spec.restart != RestartPolicy::No {
+                return Err(other);
+            }
+            self.unwritten = Some(other.into());
         }
         self.note = Some(format!(
             "{} has ended, and its entry {} could not be written: no space is left on the disk",
@@ -573,6 +577,11 @@ impl Unit {
     /// What the user should know and no error says, once.
     pub(super) fn take_note(&mut self) -> Option<String> {
         self.note.take()
+    }
+
+    /// Why it cannot be started after its end.
+    pub(super) fn take_unwritten(&mut self) -> Option<Failure> {
+        self.unwritten.take()
     }
 
     fn write_end(&mut self, status: Status) -> Result<(), BackendError> {

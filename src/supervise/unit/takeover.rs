@@ -53,6 +53,7 @@ impl Unit {
             check: None,
             ear: None,
             note: None,
+            unwritten: None,
             record,
         };
         let Some(run) = unit.record.run.clone() else {
