@@ -21,7 +21,10 @@ impl Files for Disk {
     }
 
     fn exists(&self, path: &Path) -> bool {
-        path.exists()
+        // What may not be looked at may be there: reading it says why not.
+        let is_hidden =
+            |error: std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+        path.try_exists().unwrap_or_else(is_hidden)
     }
 
     fn is_dir(&self, path: &Path) -> bool {

@@ -114,6 +114,24 @@ fn files_of_root_in_a_users_state_are_told_with_what_gives_them_back() {
 }
 
 #[test]
+fn a_project_that_may_not_be_looked_into_is_not_told_as_missing() {
+    let Some(sandbox) = open_sandbox() else {
+        return;
+    };
+    sandbox.write("compose.yaml", SLEEPER);
+    let made = "mkdir in && cp compose.yaml in && chmod 700 .";
+    sandbox.program("sh", &["-c", made]).wait().expect(0);
+    let inside =
+        format!("cd in && exec setpriv --reuid {USER} --regid {USER} --clear-groups wharf config");
+    sandbox
+        .program("sh", &["-c", &inside])
+        .wait()
+        .expect(3)
+        .expect_text("cannot read ")
+        .expect_text("Permission denied");
+}
+
+#[test]
 fn a_user_may_be_named_by_the_numbers_of_oneself() {
     let Some(sandbox) = open_sandbox() else {
         return;
