@@ -9,10 +9,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use rustix::io::Errno;
+
 use crate::backend::BackendError;
 use crate::backend::process::Unrecorded;
 use crate::backend::process::refusal::Refusal;
 use crate::backend::process::remains;
+use crate::backend::process::unusable::more_files;
 use crate::plan::placement::PlacementError;
 use crate::port::PortError;
 use crate::port::claim::Protocol;
@@ -308,6 +311,9 @@ impl From<BackendError> for Error {
                     hints.push(format!("{aside}   # sets it aside: it is to be a file"));
                 }
                 hints.extend(Refusal::within(source).map(|refusal| refusal.hint.clone()));
+                if source.raw_os_error() == Some(Errno::MFILE.raw_os_error()) {
+                    hints.push(more_files().to_owned());
+                }
                 if is_full(source) {
                     hints.push(room(action, &source.to_string()));
                 }

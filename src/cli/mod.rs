@@ -68,7 +68,8 @@ mod who;
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -404,7 +405,7 @@ fn run(mut cli: Cli, mut env: Env, invocation: &Invocation, told: &mut Ui) -> Re
 /// A command whose output was lost has failed, unless its reader has seen what it wanted (`| head`).
 fn output_was_written() -> Result<()> {
     match lost() {
-        Some(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::failed("cannot write the output").detail(error.to_string()))
         }
         _ => Ok(()),
@@ -423,11 +424,26 @@ async fn or_interrupted<T>(command: impl Future<Output = Result<T>>) -> Result<T
 
 /// Runs a command that waits for several things at once, on one thread.
 fn wait_for<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    let unable = |error: io::Error| {
+        let failed = Error::failed("cannot prepare to wait for what the command begins");
+        failed.detail(error.to_string())
+    };
+    check_room().map_err(unable)?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(Error::failed)?
+        .map_err(unable)?
         .block_on(command)
+}
+
+/// That there are descriptors for a runtime: for want of them, the part of it that waits for signals panics.
+fn check_room() -> io::Result<()> {
+    let (one, _other) = UnixStream::pair()?;
+    let further = std::array::from_fn::<_, 5, _>(|_| one.try_clone());
+    further
+        .into_iter()
+        .collect::<io::Result<Vec<_>>>()
+        .map(drop)
 }
 
 #[cfg(test)]

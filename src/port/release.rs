@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use crate::port::claim::Claim;
 use crate::port::crew::{Crew, Member};
 use crate::port::descriptors::Seat;
+use crate::port::handle::Handle;
 use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{Table, process_facts};
 use crate::port::{PortError, describe, descriptors, protect, sockets, supervisor};
@@ -94,6 +95,10 @@ pub fn stop_process_with(
     };
     // Held until the tree is: what is checked below is checked of this very process.
     let Some(held) = Member::take(facts.pid, facts.start_time) else {
+        // That nothing can be held says nothing about it.
+        if !Handle::is_available() {
+            return Err(not_permitted(holder));
+        }
         return Ok(nothing(who));
     };
     // It may have become another program since it was looked at.

@@ -1,13 +1,14 @@
 //! From a process's output to its log. The process writes into two named pipes that it holds open for
 //! reading too, so its writes neither fail nor get lost while nobody reads; here the kernel moves the bytes
 //! on into the log files, so that killing whoever records cannot lose or repeat one. (What a terminal shows
-//! cannot be moved so; it is copied.) Interprets nothing.
+//! cannot be moved so; it is copied, and so is all where the system or the log's file system moves nothing.)
+//! Interprets nothing.
 //!
 //! A log is a sequence of segments, numbered from 0. With a limit, a new one is begun when the last is full
 //! and the oldest ones are removed. A segment is there once its index is.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -17,11 +18,13 @@ use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
 use rustix::process::{Resource, getrlimit};
 
+use super::copying::{copy, is_refusal};
 use crate::backend::BackendError;
 use crate::backend::process::Rotation;
 use crate::backend::process::dirs::{InstanceDir, failed};
 use crate::backend::process::index::{Arrival, SIZE};
 use crate::backend::process::run::wall_clock;
+use crate::backend::process::unusable::without_pipes;
 use crate::event::Stream;
 
 /// How much a process may write while nobody reads, where the user's share of pipe memory allows it
@@ -63,6 +66,8 @@ pub(super) fn hold(dir: &InstanceDir) -> Vec<File> {
 enum Source {
     /// A named pipe.
     Pipe(File),
+    /// The same, of which nothing can be moved, and what was read from it and could not be written yet.
+    Copied(File, Vec<u8>),
     /// The master of the process's terminal, and what was read from it and could not be written yet.
     Terminal(File, Vec<u8>),
 }
@@ -70,7 +75,7 @@ enum Source {
 impl Source {
     fn file(&self) -> &File {
         match self {
-            Self::Pipe(file) | Self::Terminal(file, _) => file,
+            Self::Pipe(file) | Self::Copied(file, _) | Self::Terminal(file, _) => file,
         }
     }
 }
@@ -223,7 +228,7 @@ impl Recorder {
         let sources = self.channels.into_iter().map(|channel| channel.source);
         sources
             .filter_map(|source| match source {
-                Source::Pipe(file) => Some(file),
+                Source::Pipe(file) | Source::Copied(file, _) => Some(file),
                 Source::Terminal(..) => None,
             })
             .collect()
@@ -256,18 +261,25 @@ impl Recorder {
         let moved = match &mut channel.source {
             Source::Pipe(pipe) => {
                 let mut offset = channel.length;
-                splice(
-                    pipe,
+                let moved = splice(
+                    &*pipe,
                     None,
                     &channel.log,
                     Some(&mut offset),
                     portion,
                     SpliceFlags::NONBLOCK | SpliceFlags::MOVE,
-                )
-                .map_err(io::Error::from)
+                );
+                match moved {
+                    Err(error) if is_refusal(error) => {
+                        let copied = Source::Copied(pipe.try_clone()?, Vec::new());
+                        channel.source = copied;
+                        return self.move_portion(at);
+                    }
+                    moved => moved.map_err(io::Error::from),
+                }
             }
-            Source::Terminal(master, pending) => {
-                copy(master, pending, &channel.log, channel.length)
+            Source::Copied(from, pending) | Source::Terminal(from, pending) => {
+                copy(from, pending, &channel.log, channel.length, portion)
             }
         };
         match moved {
@@ -401,25 +413,6 @@ impl Channel {
     }
 }
 
-/// Copies what a terminal shows to the end of a log; what a full disk refuses is kept and tried again. A
-/// terminal whose last user has closed it has ended. Apart, since few need the room that it takes.
-#[inline(never)]
-fn copy(master: &mut File, pending: &mut Vec<u8>, log: &File, length: u64) -> io::Result<usize> {
-    if pending.is_empty() {
-        let mut buffer = [0; 16 * 1024];
-        let count = match master.read(&mut buffer) {
-            Ok(count) => count,
-            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => 0,
-            Err(error) => return Err(error),
-        };
-        pending.extend_from_slice(buffer.get(..count).unwrap_or_default());
-    }
-    log.write_all_at(pending, length)?;
-    let count = pending.len();
-    pending.clear();
-    Ok(count)
-}
-
 /// Opens a log for writing at explicit places: `splice(2)` refuses files opened for appending.
 fn log_file(path: &Path) -> io::Result<File> {
     OpenOptions::new()
@@ -440,7 +433,7 @@ pub(super) fn fifo(path: &Path, owner: Option<(u32, u32)>, flags: OFlags) -> io:
             }
         }
         Err(Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(without_pipes(error.into())),
     }
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::fs::FlockOperation;
-use rustix::fs::inotify::{self, CreateFlags};
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::control::Control;
@@ -18,9 +18,10 @@ use crate::backend::process::dirs::{Dirs, ProjectDir, failed};
 use crate::backend::process::lock;
 use crate::backend::process::protocol::{Card, Cause};
 use crate::backend::process::realm::{self, Holder, Realm};
+use crate::backend::process::refusal::Refusal;
 use crate::backend::process::regular;
-use crate::backend::process::run::ProcessId;
-use crate::backend::process::{READY, replace};
+use crate::backend::process::run::{self, ProcessId};
+use crate::backend::process::{READY, replace, watching};
 use crate::backend::{BackendError, in_one_line};
 
 /// Runs the supervisor of a project until nothing is left to supervise and nobody is connected.
@@ -62,11 +63,36 @@ pub(super) fn system(action: &str, source: impl Into<io::Error>) -> BackendError
     }
 }
 
+/// Why services cannot run here, with what to do about it. A number would not do in the place of a descriptor: it may
+/// be somebody else's by the time that it is signalled.
+fn unable(error: io::Error) -> io::Error {
+    let errno = error.raw_os_error();
+    let (message, hint) = match errno.map(Errno::from_raw_os_error) {
+        Some(Errno::NOSYS) => (
+            "pidfd_open(2) is not there, without which no service could be stopped for sure",
+            "uname -r   # it takes Linux 5.3 or newer, or a sandbox that knows the call",
+        ),
+        Some(Errno::PERM | Errno::ACCESS) => (
+            "pidfd_open(2) is not permitted, without which no service could be stopped for sure",
+            "docker run --security-opt seccomp=unconfined …   # if this is a container",
+        ),
+        _ => return error,
+    };
+    Refusal {
+        errno,
+        message: message.to_owned(),
+        hint: hint.to_owned(),
+    }
+    .into()
+}
+
 fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
     // Fails only for the leader of a process group, which a command run by hand in a shell is.
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/").map_err(|error| system("change its directory", error))?;
     seal_descriptors().map_err(|error| system("list its descriptors", error))?;
+    run::check_descriptors()
+        .map_err(|error| system("hold a process by a descriptor", unable(error)))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| system("become the parent of orphans", error))?;
     // Before anybody looks where groups can be made.
@@ -85,8 +111,7 @@ fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
     let socket = dir.socket();
     let control = Control::listen(&socket)
         .map_err(|error| dir.runtime_failed("listen at", &socket, error))?;
-    let notes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-        .map_err(|error| system("watch the notes of keepers", error))?;
+    let notes = watching::queue().map_err(|error| system("watch the notes of keepers", error))?;
     let mut supervisor = Supervisor::new(dir, control, (signals, notes), descriptors, lock);
     supervisor.adopt();
     Ok(supervisor)

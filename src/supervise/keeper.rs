@@ -40,6 +40,7 @@ use crate::backend::process::protocol::Failure;
 use crate::backend::process::refusal::shown;
 use crate::backend::process::run::{ProcessId, wall_clock};
 use crate::backend::process::tick::Tick;
+use crate::backend::process::unusable::unmade;
 
 /// Pause after a failed attempt to record output (no space left, as a rule).
 const PAUSE: Duration = Duration::from_millis(250);
@@ -221,7 +222,8 @@ impl Prepared {
         // What the child would write out a second time.
         drop(io::stdout().flush());
         let since = Tick::now();
-        let child = match fork().map_err(|error| state("cannot start a keeper", &error.into()))? {
+        let unable = |error: nix::Error| state("cannot start a keeper", &unmade(error.into()));
+        let child = match fork().map_err(unable)? {
             ForkResult::Child => keep(order, outfit, kept, &lock, since),
             ForkResult::Parent { child } => child,
         };

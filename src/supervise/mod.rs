@@ -22,6 +22,7 @@ mod again;
 mod apart;
 mod capture;
 mod control;
+mod copying;
 pub mod daemon;
 mod health;
 mod keeper;

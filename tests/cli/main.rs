@@ -37,6 +37,7 @@ mod pre_start;
 mod processes;
 mod providers;
 mod realms;
+mod refused;
 mod revival;
 mod server;
 mod state;

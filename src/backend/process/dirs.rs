@@ -39,7 +39,7 @@ use super::foreign;
 use super::refusal::Refusal;
 use super::run::wall_clock;
 use super::trust;
-use super::unusable::{ELSEWHERE, WITHOUT_RUNTIME, elsewhere, otherwise};
+use super::unusable::{ELSEWHERE, WITHOUT_RUNTIME, elsewhere, is_unfit, otherwise};
 use crate::backend::BackendError;
 use crate::project::Env;
 
@@ -478,7 +478,8 @@ pub(super) fn private_dir(path: &Path) -> io::Result<()> {
 
 /// A failure of the state directory, `cannot VERB PATH`.
 pub(crate) fn failed(verb: &str, path: &Path, source: io::Error) -> BackendError {
-    let source = if source.kind() == io::ErrorKind::NotADirectory {
+    let is_for_good = is_unfit(&source) || source.kind() == io::ErrorKind::NotADirectory;
+    let source = if is_for_good {
         elsewhere(source)
     } else {
         source

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::{self, WatchFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::net::unix::pipe::Receiver;
@@ -15,7 +15,7 @@ use tokio::net::unix::pipe::Receiver;
 use super::dirs::{ProjectDir, failed};
 use super::observe::{catch_up, needs_supervisor};
 use super::run::wall_clock;
-use super::{Processes, Record, journal, names, watch};
+use super::{Processes, Record, journal, names, watch, watching};
 use crate::backend::BackendError;
 use crate::backend::happening::Happening;
 use crate::naming::Role;
@@ -50,14 +50,12 @@ impl Processes {
             }
             dir.create()?;
         }
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .map_err(|error| cannot(error.into()))?;
+        let inotify = watching::queue().map_err(cannot)?;
         let changes = Receiver::from_file_unchecked(File::from(inotify)).map_err(cannot)?;
         let path = dir.instances();
         std::fs::create_dir_all(&path).map_err(|error| failed("create", &path, error))?;
         let flags = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVED_TO;
-        inotify::add_watch(&changes, &path, flags)
-            .map_err(|error| failed("watch", &path, error.into()))?;
+        watching::add(&changes, &path, flags).map_err(|error| failed("watch", &path, error))?;
         let mut happenings = Happenings {
             dir,
             changes,

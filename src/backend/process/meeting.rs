@@ -19,6 +19,7 @@ use super::protocol::{Card, Cause, Greeting, PROTOCOL, Reply, Request};
 use super::regular;
 use super::run::ProcessId;
 use super::summon::{self, REVIVED};
+use super::unusable::unmade;
 use super::{child, lock, socket, trust};
 use crate::backend::BackendError;
 
@@ -231,7 +232,7 @@ impl Meeting {
             .stdin(guard.try_clone().map_err(cannot)?)
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(cannot)?;
+            .map_err(|error| cannot(unmade(error)))?;
         let mut said = String::new();
         if let Some(mut stdout) = supervisor.stdout.take() {
             stdout.read_to_string(&mut said).await.map_err(cannot)?;

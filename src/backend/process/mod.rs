@@ -64,9 +64,10 @@ mod traces;
 pub mod tree;
 mod trust;
 mod turn;
-mod unusable;
+pub mod unusable;
 mod usage;
 mod watch;
+pub mod watching;
 
 use std::collections::BTreeMap;
 use std::fs;

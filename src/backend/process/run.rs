@@ -42,6 +42,15 @@ pub fn send(process: &OwnedFd, number: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// That a process can be held by a descriptor and signalled by it, which all that ends a service does.
+///
+/// # Errors
+/// The system does not know such descriptors (before Linux 5.3, and some sandboxes), or a sandbox permits none.
+pub fn check_descriptors() -> io::Result<()> {
+    let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    send(&own, 0)
+}
+
 /// A process, never mistaken for a later one with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -75,7 +84,7 @@ impl ProcessId {
     /// The same; `None` only when it has ended.
     ///
     /// # Errors
-    /// Want of descriptors or memory: nothing is known of it.
+    /// Want of descriptors or memory, or a system that gives none: nothing is known of it.
     pub fn try_open(self) -> io::Result<Option<OwnedFd>> {
         let number = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let Some(pid) = number else {
@@ -83,8 +92,8 @@ impl ProcessId {
         };
         let fd = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(fd) => fd,
-            Err(error) if is_want(error) => return Err(error.into()),
-            Err(_) => return Ok(None),
+            Err(error) if is_gone(error) => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
         // Only now is the pid tied down: the descriptor names whoever had it at that moment.
         Ok(self.look()?.then_some(fd))
@@ -106,6 +115,11 @@ impl ProcessId {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether `pidfd_open(2)` says that there is no process of that number: none at all, or a thread.
+fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::SRCH | Errno::INVAL | Errno::NOENT)
 }
 
 /// Whether it is for want of descriptors or memory that a process could not be looked at.

@@ -6,13 +6,13 @@ use std::io;
 use std::path::Path;
 
 use futures_util::future::OptionFuture;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::io::Errno;
+use rustix::fs::inotify::WatchFlags;
 use tokio::net::unix::pipe::Receiver;
 
 use super::client::Client;
 use super::dirs::{InstanceDir, failed};
 use super::meeting::Connection;
+use super::watching;
 use crate::backend::BackendError;
 
 /// A watch over some instances of one project.
@@ -37,8 +37,7 @@ impl<'a> Watch<'a> {
         dirs: &[InstanceDir],
         output: bool,
     ) -> Result<Self, BackendError> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .map_err(|error| cannot(error.into()))?;
+        let inotify = watching::queue().map_err(cannot)?;
         let changes = Receiver::from_file_unchecked(File::from(inotify)).map_err(cannot)?;
         let mut watch = Self {
             client,
@@ -101,11 +100,7 @@ impl<'a> Watch<'a> {
 
     /// Whether the file was there.
     fn add(&self, path: &Path, flags: WatchFlags) -> Result<bool, BackendError> {
-        match inotify::add_watch(&self.changes, path, flags) {
-            Ok(_) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(failed("watch", path, error.into())),
-        }
+        watching::add(&self.changes, path, flags).map_err(|error| failed("watch", path, error))
     }
 }
 

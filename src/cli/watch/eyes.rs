@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use crate::backend::process::watching;
 use crate::error::{Error, Result};
 use crate::project::model::Reaction;
 use crate::watch::batch::{Batch, Change, Changes};
@@ -201,11 +202,15 @@ fn some(paths: &[PathBuf]) -> Option<String> {
 }
 
 pub(super) fn unwatchable(error: WatchError) -> Error {
-    let at_limit = matches!(error, WatchError::Limit(_));
+    let hint = match &error {
+        WatchError::Limit(_) => Some(watching::MORE_WATCHES),
+        WatchError::System { source, .. } => {
+            watching::is_at_limit(source).then_some(watching::MORE_INSTANCES)
+        }
+    };
     let error = Error::failed(error);
-    if at_limit {
-        error.hint("sudo sysctl fs.inotify.max_user_watches=524288")
-    } else {
-        error
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }

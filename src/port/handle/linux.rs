@@ -19,6 +19,12 @@ impl Handle {
         handle.is_listed_as(pid).then_some(handle)
     }
 
+    /// Whether this system lets anybody be held: it knows the call, and no sandbox forbids it.
+    pub(in crate::port) fn is_available() -> bool {
+        let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+        !matches!(own, Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS))
+    }
+
     /// Whether `/proc` means the same process by this pid: it may be mounted from another pid namespace.
     fn is_listed_as(&self, pid: Pid) -> bool {
         let path = format!("/proc/self/fdinfo/{}", self.0.as_raw_fd());

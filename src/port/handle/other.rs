@@ -13,6 +13,10 @@ impl Handle {
         None
     }
 
+    pub(in crate::port) fn is_available() -> bool {
+        false
+    }
+
     pub(in crate::port) fn signal(&self, _signal: Signal) -> Result<(), Errno> {
         match *self {}
     }

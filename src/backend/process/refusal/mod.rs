@@ -182,8 +182,11 @@ impl Attempt<'_> {
             }
             Errno::AGAIN => {
                 return (
-                    format!("{says}: its user has as many processes as it may have"),
-                    "raise `ulimits.nproc` of the service, or what the system allows: ulimit -u"
+                    format!(
+                        "{says}: its user, or its container, has as many processes as it may have"
+                    ),
+                    "raise `ulimits.nproc` of the service, or what the system allows: \
+                     ulimit -u; cat /sys/fs/cgroup/pids.max"
                         .to_owned(),
                 );
             }

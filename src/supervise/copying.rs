@@ -1,0 +1,44 @@
+//! What cannot be moved on into a log by the kernel is copied: a terminal's output, and all where the system or the
+//! log's file system moves nothing. Whoever is killed between reading and writing loses what it has read.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+
+use rustix::io::Errno;
+
+/// Whether it is not for the moment that nothing can be moved: a sandbox may not know the call, or not permit it, and a
+/// file system may not take part (`splice(2)`, EINVAL).
+pub(super) fn is_refusal(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP
+    )
+}
+
+/// Copies at most so much of what a terminal shows, or of what is in a pipe, to the end of a log; what a full disk
+/// refuses is kept and tried again. A terminal whose last user has closed it has ended. Apart, since few need the room
+/// that it takes.
+#[inline(never)]
+pub(super) fn copy(
+    from: &mut File,
+    pending: &mut Vec<u8>,
+    log: &File,
+    length: u64,
+    most: usize,
+) -> io::Result<usize> {
+    if pending.is_empty() {
+        let mut buffer = [0; 16 * 1024];
+        let most = most.min(buffer.len());
+        let count = match from.read(&mut buffer[..most]) {
+            Ok(count) => count,
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => 0,
+            Err(error) => return Err(error),
+        };
+        pending.extend_from_slice(buffer.get(..count).unwrap_or_default());
+    }
+    log.write_all_at(pending, length)?;
+    let count = pending.len();
+    pending.clear();
+    Ok(count)
+}
