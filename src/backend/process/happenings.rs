@@ -15,7 +15,7 @@ use tokio::net::unix::pipe::Receiver;
 use super::dirs::{ProjectDir, failed};
 use super::observe::{catch_up, needs_supervisor};
 use super::run::wall_clock;
-use super::{Processes, Record, journal, names, watch, watching};
+use super::{Processes, Record, journal, names, watching};
 use crate::backend::BackendError;
 use crate::backend::happening::Happening;
 use crate::naming::Role;
@@ -84,7 +84,7 @@ impl Happenings {
                 return Ok(happening);
             }
             self.changes.readable().await.map_err(cannot)?;
-            watch::drain(&self.changes).map_err(cannot)?;
+            watching::drain(&self.changes).map_err(cannot)?;
             self.look()?;
         }
     }

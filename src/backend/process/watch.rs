@@ -76,7 +76,7 @@ impl<'a> Watch<'a> {
                 return Ok(());
             }
         }
-        drain(&self.changes).map_err(cannot)?;
+        watching::drain(&self.changes).map_err(cannot)?;
         self.add_indices()
     }
 
@@ -101,18 +101,6 @@ impl<'a> Watch<'a> {
     /// Whether the file was there.
     fn add(&self, path: &Path, flags: WatchFlags) -> Result<bool, BackendError> {
         watching::add(&self.changes, path, flags).map_err(|error| failed("watch", path, error))
-    }
-}
-
-/// Takes all that inotify has to tell. What happened is read from the files; here it only matters that something did.
-pub(super) fn drain(changes: &Receiver) -> io::Result<()> {
-    let mut buffer = [0; 4096];
-    loop {
-        match changes.try_read(&mut buffer) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        }
     }
 }
 

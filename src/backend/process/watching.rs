@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use tokio::net::unix::pipe::Receiver;
 
 use super::refusal::Refusal;
 
@@ -35,6 +36,18 @@ pub fn queue() -> io::Result<OwnedFd> {
             error
         }
     })
+}
+
+/// Takes all that inotify has to tell. What happened is read from the files; here it only matters that something did.
+pub(super) fn drain(changes: &Receiver) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        match changes.try_read(&mut buffer) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Whether a queue was refused because this user has as many as may be, and not for want of descriptors.
