@@ -153,6 +153,13 @@ impl Context {
             };
             let checked = project.services.values().filter(is_checked);
             launching.checked = checked.map(|service| service.name.clone()).collect();
+            let services = project.services.values();
+            let optional = services.flat_map(|service| {
+                let all = service.depends_on.iter();
+                let optional = all.filter(|(_, dependency)| !dependency.required);
+                optional.map(|(on, _)| (service.name.clone(), on.clone()))
+            });
+            launching.optional = optional.collect();
             if !self.is_by_name(named) {
                 let services = project.services.values();
                 let written = services.filter_map(|service| {

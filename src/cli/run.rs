@@ -332,11 +332,8 @@ fn changed(
         service.command = Some(Vec::new());
     }
     if !command.is_empty() {
+        // After its entrypoint, as in a container: a process form with a command of its own has none.
         service.command = Some(command.to_vec());
-        if backend == BackendKind::Process && args.entrypoint.is_none() {
-            // A process has no image whose entrypoint would take the command as its arguments.
-            service.entrypoint = None;
-        }
     }
     for path in &args.env_from_file {
         let text = std::fs::read_to_string(context.env.current_dir.join(path))

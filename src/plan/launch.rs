@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::plan::Plan;
 use crate::plan::down::{Ending, stop_all};
 use crate::plan::links::along;
-use crate::plan::order::{by_dependency, edges, of_service, with_dependencies, with_restarted};
+use crate::plan::order::{
+    Edge, by_dependency, edges, of_service, with_dependencies, with_restarted,
+};
 use crate::plan::pre_start::{Prepared, never_ran};
 use crate::plan::spec::existing;
 use crate::plan::step::{Action, Cause, Preparation, RESTART, StepId, Stores};
@@ -24,6 +26,8 @@ pub struct Launching {
     pub enabled: Option<BTreeSet<String>>,
     /// Services that the compose file gives a healthcheck.
     pub checked: BTreeSet<String>,
+    /// What the compose file says somebody can do without: the dependent, and what it depends on (`required: false`).
+    pub optional: BTreeSet<(String, String)>,
     /// Overrides every grace period.
     pub timeout: Option<Duration>,
     /// `--no-deps`: the named services alone.
@@ -221,8 +225,8 @@ struct Launcher<'a> {
     takers: Vec<(StepId, &'a Instance)>,
     /// What is done once before a service runs for the first time.
     prepared: Prepared,
-    /// The waits for each instance, which its dependents share.
-    waits: BTreeMap<(String, Wait), StepId>,
+    /// The waits for each instance, which its dependents share; whether they are required.
+    waits: BTreeMap<(String, Wait, bool), StepId>,
 }
 
 impl Launcher<'_> {
@@ -274,8 +278,12 @@ impl Launcher<'_> {
                     };
                     let wait = plan.add(wait, Cause::ReadyWhenAnswered, vec![start]);
                     self.waits
-                        .insert((instance.id.0.clone(), Wait::Ready), wait);
+                        .insert((instance.id.0.clone(), Wait::Ready, true), wait);
                 }
+            }
+            // What runs already needs what was started here, too: the command fails if it does not get there.
+            for instance in of_service(self.chosen, service).filter(|it| !wanted(it)) {
+                self.await_started(plan, instance);
             }
         }
     }
@@ -317,23 +325,43 @@ impl Launcher<'_> {
             .filter(|edge| counts(edge.restart))
             .collect();
         for edge in all {
-            let after = self.started.get(edge.on).cloned().unwrap_or_default();
-            gates.extend(&after);
-            if edge.condition == Condition::Started {
-                continue;
-            }
-            for dependency in of_service(self.chosen, edge.on) {
-                let wait = self.wait_of(dependency, edge.condition);
-                let known = self.waits.get(&(dependency.id.0.clone(), wait.0));
-                let step = known.copied().unwrap_or_else(|| {
-                    let by = Cause::NeededBy(instance.service.clone());
-                    plan.add(wait.1, by, after.clone())
-                });
-                self.waits.insert((dependency.id.0.clone(), wait.0), step);
-                gates.push(step);
-            }
+            gates.extend(self.started.get(edge.on).into_iter().flatten());
+            gates.extend(self.met(plan, instance, &edge));
         }
         gates
+    }
+
+    /// Waits for those dependencies of an instance that are started here.
+    fn await_started(&mut self, plan: &mut Plan, instance: &Instance) {
+        for edge in edges(instance) {
+            if self.started.contains_key(edge.on) {
+                self.met(plan, instance, &edge);
+            }
+        }
+    }
+
+    /// The waits for one dependency of an instance to meet its condition.
+    fn met(&mut self, plan: &mut Plan, instance: &Instance, edge: &Edge<'_>) -> Vec<StepId> {
+        if edge.condition == Condition::Started {
+            return Vec::new();
+        }
+        let after = self.started.get(edge.on).cloned().unwrap_or_default();
+        let optional = &self.launching.optional;
+        let required = !optional.contains(&(instance.service.clone(), edge.on.to_owned()));
+        let mut waits = Vec::new();
+        for dependency in of_service(self.chosen, edge.on) {
+            let (what, action) = self.wait_of(dependency, edge.condition);
+            let key = (dependency.id.0.clone(), what, required);
+            let step = self.waits.entry(key).or_insert_with(|| {
+                let by = Cause::NeededBy(instance.service.clone());
+                plan.add(action, by, after.clone())
+            });
+            if !required {
+                plan.optional.insert(*step);
+            }
+            waits.push(*step);
+        }
+        waits
     }
 
     /// How to wait for a dependency. What its own readiness proves is enough where no healthcheck is known.

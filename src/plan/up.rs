@@ -195,6 +195,10 @@ impl Planner<'_> {
                     .push(outcome);
             }
         }
+        let mut decisions = decided.decisions.iter();
+        if !self.inputs.policy.no_start && decisions.any(|it| matches!(it, Decision::Keep(_))) {
+            self.await_beside(&decided.service);
+        }
         self.prepared_alone(&decided.service);
     }
 

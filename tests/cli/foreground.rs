@@ -156,6 +156,21 @@ fn logs_follow_until_the_end() {
 }
 
 #[test]
+fn an_end_before_the_logs_were_asked_for_is_no_news() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  once: {x-wharf: {process: {command: [sh, -c, 'echo done; exit 4']}}}\n",
+    );
+    sandbox.wharf(&["up"]).expect(0);
+    let logs = sandbox.wharf(&["logs", "-f"]).expect(0);
+    assert!(logs.stdout.contains("once-1  | done"), "{logs}");
+    assert!(!logs.stderr.contains("exited"), "{logs}");
+    let logs = sandbox.wharf(&["logs", "-f", "--since", "1h"]).expect(0);
+    assert!(logs.stderr.contains("once-1 exited with code 4"), "{logs}");
+}
+
+#[test]
 fn what_is_there_is_followed_in_order_of_time() {
     let sandbox = Sandbox::new();
     let says = |numbers: &str| {

@@ -30,6 +30,7 @@ mod lifecycle;
 mod lists;
 mod lost;
 mod mixed;
+mod named;
 #[cfg(test)]
 mod ordinary;
 mod ports;

@@ -110,13 +110,16 @@ impl Followed {
             (None, None) => Reader::open(dir),
         }
         .map_err(|error| unreadable(dir, error))?;
+        let record = Record::read(dir)?;
         let mut followed = Self {
             name: instance.name.clone(),
             service: instance.service.clone(),
             dir: dir.clone(),
             reader,
-            created_id: Record::read(dir)?.map(|record| record.created_id),
-            told: None,
+            told: record
+                .as_ref()
+                .and_then(|it| old_end(instance, it, options)),
+            created_id: record.map(|record| record.created_id),
             over: false,
         };
         let Some(lines) = tail else {
@@ -235,4 +238,14 @@ fn tell(name: &str, line: Line, options: &LogOptions, events: &Events) {
             line: line.text,
         });
     }
+}
+
+/// The run whose end is no news: it was over when the instance was observed, and before the time that is asked for.
+fn old_end(instance: &Instance, record: &Record, options: &LogOptions) -> Option<String> {
+    let ended = |status: &Status| matches!(status, Status::Exited { .. } | Status::Dead);
+    let run = record.run.as_ref()?;
+    let is_asked_for = options
+        .since
+        .is_some_and(|since| run.finished >= Some(since));
+    (ended(&instance.status) && ended(&record.status) && !is_asked_for).then(|| run.id.clone())
 }

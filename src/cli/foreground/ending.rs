@@ -40,7 +40,8 @@ impl Run<'_> {
         Some(kept.chain(replaced).cloned().collect())
     }
 
-    /// Stops what this run started or attached to. The first signal asks, a second one kills.
+    /// Stops what this run started or attached to, of what was named, but for what is spared. The first signal asks, a
+    /// second one kills.
     pub(super) async fn stop_all(
         &mut self,
         receiver: &mut UnboundedReceiver<Event>,
@@ -56,7 +57,7 @@ impl Run<'_> {
         }
         let mut timeout = self.options.timeout;
         loop {
-            let (plan, lost) = self.stop_plan(timeout).await?;
+            let (plan, left, lost) = self.stop_plan(timeout).await?;
             let made = Made::default();
             let events = self.events.clone();
             let mut stopping =
@@ -67,10 +68,13 @@ impl Run<'_> {
                     () = signals.next() => break true,
                     Some(event) = receiver.recv() => self.handle_late(&event),
                     report = &mut stopping => {
-                        self.drain(receiver, followed).await;
+                        let left_names = left.iter().map(|instance| instance.name.clone());
+                        let going_on = left_names.chain(self.spared.iter().cloned()).collect();
+                        self.drain(receiver, followed, &going_on).await;
+                        self.say_left(&left);
                         return outcome(&plan, report).and(lost);
                     }
-                    Some(_) = followed.next() => {}
+                    Some((name, _)) = followed.next() => drop(self.following.remove(&name)),
                 }
             };
             if killed {
@@ -80,17 +84,18 @@ impl Run<'_> {
         }
     }
 
-    /// The last lines arrive while instances end.
-    pub(super) async fn drain(
+    /// The last lines arrive while instances end; those that go on have none.
+    async fn drain(
         &mut self,
         receiver: &mut UnboundedReceiver<Event>,
         followed: &mut FuturesUnordered<Followed<'_>>,
+        going_on: &BTreeSet<String>,
     ) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
-        while !followed.is_empty() {
+        while !followed.is_empty() && self.following.keys().any(|name| !going_on.contains(name)) {
             tokio::select! {
                 Some(event) = receiver.recv() => self.handle_late(&event),
-                Some(_) = followed.next() => {}
+                Some((name, _)) = followed.next() => drop(self.following.remove(&name)),
                 () = tokio::time::sleep_until(deadline) => break,
             }
         }
@@ -150,16 +155,33 @@ impl Run<'_> {
         error.hint("wharf up   # once it answers: takes on what runs, starts the rest")
     }
 
-    /// How what this run started or attached to is stopped. Where the engine is gone, what can be is stopped, and the
-    /// second value is the failure.
-    async fn stop_plan(&self, timeout: Option<Duration>) -> Result<(Plan, Result<()>)> {
+    /// Says what goes on because it was not named.
+    fn say_left(&self, left: &[Instance]) {
+        let names: Vec<&str> = left.iter().map(|instance| instance.name.as_str()).collect();
+        let services: BTreeSet<&str> = left.iter().map(|it| it.service.as_str()).collect();
+        if !names.is_empty() {
+            let context = self.scene.context;
+            context.ui.status(context.typed(&format!(
+                "not stopped, as only what was named is: {}; `wharf stop {}` does it",
+                names.join(", "),
+                Vec::from_iter(services).join(" ")
+            )));
+        }
+    }
+
+    /// How what this run started or attached to is stopped, and what of it goes on because it was not named. Where the
+    /// engine is gone, what can be is stopped, and the last value is the failure.
+    async fn stop_plan(
+        &self,
+        timeout: Option<Duration>,
+    ) -> Result<(Plan, Vec<Instance>, Result<()>)> {
         let Scene {
             backends, project, ..
         } = self.scene;
         let names = self.names();
         let mut lost = Ok(());
         let mut own;
-        let instances = match observe(self.scene, &names).await {
+        let mut instances = match observe(self.scene, &names).await {
             Ok(instances) => {
                 // Others of the project may go on, and then need the forwarder, which otherwise ends by itself.
                 own = backends.own(project).await?;
@@ -175,6 +197,12 @@ impl Run<'_> {
             }
             Err(error) => return Err(error),
         };
+        let named = self.options.named.as_ref();
+        let is_named =
+            |instance: &Instance| named.is_none_or(|named| named.contains(&instance.service));
+        instances.retain(|instance| !self.spared.contains(&instance.name));
+        let (instances, mut left): (Vec<_>, Vec<_>) = instances.into_iter().partition(is_named);
+        left.retain(|instance| instance.status.is_alive());
         own.retain(|own| {
             let of_service = |instance: &Instance| instance.service == own.service;
             instances.iter().any(of_service)
@@ -188,6 +216,6 @@ impl Run<'_> {
             timeout,
             ..Ending::default()
         };
-        Ok((down::stop(&observed, &ending), lost))
+        Ok((down::stop(&observed, &ending), left, lost))
     }
 }

@@ -1,4 +1,7 @@
 //! The foreground: shows the output of what a plan starts, and ends it on Ctrl-C.
+//!
+//! Where services were named, these alone end it, and are stopped at its end, as in Docker Compose: what came along as a
+//! dependency may have run before, and a job that others wait for ends without ending them.
 
 mod ending;
 mod run;
@@ -53,8 +56,10 @@ pub(in crate::cli) struct Foreground {
     pub(in crate::cli) no_colour: bool,
     /// What of the output of builds and pulls is not shown.
     pub(in crate::cli) quiet: Quiet,
-    /// The services whose end is the end; `None`: all. Others are left running then.
+    /// The services whose end is the end, or aborts; `None`: all. Others are left running then.
     pub(in crate::cli) awaited: Option<BTreeSet<String>>,
+    /// The services that were named, which alone are stopped; `None`: all. What they depend on goes on.
+    pub(in crate::cli) named: Option<BTreeSet<String>>,
     /// Take keys.
     pub(in crate::cli) menu: bool,
     /// Watch from the start.
@@ -129,7 +134,7 @@ impl Shown {
 }
 
 /// Executes a plan in the foreground: shows output until every instance ended or the user interrupts,
-/// then leaves nothing running. The project is locked until the plan is carried out. Where another command has done a
+/// then stops what was asked for. The project is locked until the plan is carried out. Where another command has done a
 /// part of the plan, the lock stays, all goes on, and the error says that a new plan leads further.
 ///
 /// Everything that is waited for is polled by one loop; nothing in it waits for the project's lock by
@@ -167,6 +172,7 @@ pub(in crate::cli) async fn run(
         changing: BTreeSet::new(),
         touches: false,
         ended: None,
+        spared: BTreeSet::new(),
         following: BTreeMap::new(),
     };
     // A server without a file has no names.
@@ -404,6 +410,9 @@ pub(in crate::cli) async fn run(
         End::Interrupted | End::Failed => run.left_alone(is_open),
         End::AllExited | End::Aborted | End::Detached | End::Lost(_) | End::Overtaken(_) => None,
     };
+    if matches!(end, End::Failed) {
+        run.spared = kept.iter().map(|instance| instance.name.clone()).collect();
+    }
     let mut stopped = Ok(());
     if left_alone.is_none() && !matches!(end, End::AllExited | End::Overtaken(_)) {
         let is_interrupted = matches!(end, End::Interrupted);
@@ -431,7 +440,7 @@ pub(in crate::cli) async fn run(
             forget_shown(&mut report, context.ui, options.quiet);
             outcome(plan, report).map_err(|error| {
                 let error = run.with_what_is_left(way.explain(error), stopped);
-                match left_alone.as_ref().and_then(goes_on) {
+                match goes_on(left_alone.as_ref().unwrap_or(&run.spared)) {
                     Some(ran) => error.detail(ran),
                     None => error,
                 }

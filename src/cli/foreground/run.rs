@@ -30,8 +30,10 @@ pub(super) struct Run<'a> {
     pub(super) changing: BTreeSet<StepId>,
     /// Whether anything that starts or ends an instance was begun, or that changes what one has.
     pub(super) touches: bool,
-    /// How the last instance that ended did so: its exit code.
+    /// How the last instance that is waited for ended: its exit code.
     pub(super) ended: Option<i32>,
+    /// What ran before and is not stopped because something else failed.
+    pub(super) spared: BTreeSet<String>,
     /// The instances whose output is read, and their services.
     pub(super) following: BTreeMap<String, String>,
 }
@@ -66,15 +68,16 @@ impl<'a> Run<'a> {
                 restarts,
             } => {
                 self.say_end(name, service, *code, *restarts);
-                let counts = match &self.options.exit_code_from {
-                    Some(wanted) => wanted == service,
-                    None => self.code == 0,
-                };
-                if counts {
+                let wanted = self.options.exit_code_from.as_ref();
+                let is_wanted = wanted == Some(service);
+                let is_awaited = is_wanted || self.awaits(service);
+                if is_wanted || (wanted.is_none() && is_awaited && self.code == 0) {
                     self.code = *code;
                     self.is_answered = true;
                 }
-                self.ended = Some(*code);
+                if is_awaited {
+                    self.ended = Some(*code);
+                }
             }
             Event::StepDone { id, .. } => {
                 self.progress.show(event);
@@ -145,12 +148,15 @@ impl<'a> Run<'a> {
         !self.changing.is_empty()
     }
 
+    /// Whether a service's end is the end.
+    fn awaits(&self, service: &str) -> bool {
+        let awaited = self.options.awaited.as_ref();
+        awaited.is_none_or(|awaited| awaited.contains(service))
+    }
+
     /// Whether anything runs that is waited for.
     pub(super) fn goes_on(&self) -> bool {
-        self.following.values().any(|service| {
-            let awaited = self.options.awaited.as_ref();
-            awaited.is_none_or(|awaited| awaited.contains(service))
-        })
+        self.following.values().any(|service| self.awaits(service))
     }
 
     /// Follows an instance, unless it is followed; what it wrote before `since` was shown before.

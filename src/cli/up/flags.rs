@@ -264,12 +264,8 @@ pub(super) fn policy(context: &Context, args: &Args, project: &Project) -> Resul
 }
 
 pub(super) fn foreground(context: &Context, args: &Args, project: &Project) -> Result<Foreground> {
-    for name in args
-        .exit_code_from
-        .iter()
-        .chain(&args.attach)
-        .chain(&args.no_attach)
-    {
+    // What is not there has no output anyway, so `--no-attach` may name it: a service whose profile is off, say.
+    for name in args.exit_code_from.iter().chain(&args.attach) {
         if !project.services.contains_key(name) {
             return Err(
                 Error::usage(format!("no such service: {name}")).hint("wharf config --services")
@@ -295,12 +291,13 @@ pub(super) fn foreground(context: &Context, args: &Args, project: &Project) -> R
         .cloned()
         .collect();
     let attach = (shown.len() < project.services.len()).then_some(shown);
-    // As Docker Compose has it: whose output nobody sees is not stayed for.
-    let awaited = match &attach {
-        Some(shown) if shown.is_empty() => {
-            (!args.services.is_empty()).then(|| args.services.iter().cloned().collect())
-        }
-        shown => shown.clone(),
+    let named: Option<BTreeSet<String>> =
+        (!args.services.is_empty()).then(|| args.services.iter().cloned().collect());
+    // As Docker Compose has it: what was named, or else whose output is seen, if any is.
+    let awaited = match (&named, &attach) {
+        (None, Some(shown)) if shown.is_empty() => None,
+        (None, shown) => shown.clone(),
+        (named, _) => named.clone(),
     };
     Ok(Foreground {
         abort: if args.abort_on_container_failure {
@@ -318,6 +315,7 @@ pub(super) fn foreground(context: &Context, args: &Args, project: &Project) -> R
         no_colour: args.no_color,
         quiet: args.quiet(),
         awaited,
+        named,
         menu: menu(context, args.menu),
         watch: args.watch,
         handshake: None,

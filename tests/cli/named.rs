@@ -1,0 +1,174 @@
+//! What was named on the command line, what came along as a dependency, and the words of `run`.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::support::Sandbox;
+
+/// A database, a job that is done before the tests, and tests that fail.
+const TESTS: &str = "services:
+  db: {x-wharf: {process: {command: [sleep, '600']}}}
+  job: {x-wharf: {process: {command: ['true']}}}
+  tests:
+    depends_on: {db: {condition: service_started}, job: {condition: service_completed_successfully}}
+    x-wharf: {process: {command: [sh, -c, 'echo testing; sleep 0.2; exit 7']}}
+";
+
+fn states(sandbox: &Sandbox) -> String {
+    let rows = ["ps", "-a", "--format", "{{.Service}} {{.State}}"];
+    sandbox.wharf(&rows).expect(0).stdout
+}
+
+#[test]
+fn a_job_that_others_wait_for_aborts_nothing_that_was_named() {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", TESTS);
+    for flags in [
+        &["--abort-on-container-exit"][..],
+        &["--exit-code-from", "tests"],
+        &["--abort-on-container-failure", "--attach-dependencies"],
+    ] {
+        let up = sandbox.wharf(&[&["up"], flags, &["tests"]].concat());
+        let up = up
+            .expect(7)
+            .expect_text("not stopped, as only what was named is");
+        assert!(up.stdout.contains("tests-1  | testing"), "{up}");
+        assert_eq!(
+            states(&sandbox),
+            "db running\njob exited\ntests exited\n",
+            "{up}"
+        );
+    }
+}
+
+#[test]
+fn an_interrupt_stops_what_was_named_and_leaves_what_ran_before() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  db: {x-wharf: {process: {command: [sleep, '600']}}}
+  web:
+    depends_on: [db]
+    x-wharf: {process: {command: [sh, -c, 'echo here; exec sleep 600']}}
+",
+    );
+    sandbox.wharf(&["up", "-d", "db"]).expect(0);
+    let up = sandbox.spawn(&["up", "web"]);
+    up.wait_for_line("web-1  | here");
+    up.signal(Signal::INT);
+    let up = up.wait().expect(130);
+    assert_eq!(states(&sandbox), "db running\nweb exited\n", "{up}");
+    // Without names, all of it is ended.
+    let up = sandbox.spawn(&["up"]);
+    up.wait_for_line("web-1  | here");
+    up.signal(Signal::INT);
+    let up = up.wait().expect(130);
+    assert_eq!(states(&sandbox), "db exited\nweb exited\n", "{up}");
+}
+
+#[test]
+fn the_end_of_what_was_named_is_the_end_whatever_is_shown() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  db: {x-wharf: {process: {command: [sh, -c, 'echo here; exec sleep 600']}}}
+  web: {depends_on: [db], x-wharf: {process: {command: [sh, -c, 'sleep 0.2; echo bye']}}}
+  off: {profiles: [off], x-wharf: {process: {command: ['true']}}}
+",
+    );
+    let up = ["up", "--attach-dependencies", "web"];
+    let up = sandbox.wharf(&up).expect(0);
+    assert!(up.stdout.contains("db-1   | here"), "{up}");
+    sandbox.wharf(&["up", "--attach", "db", "web"]).expect(0);
+    // Who has no output may be left out all the same.
+    sandbox
+        .wharf(&["up", "--no-attach", "off", "web"])
+        .expect(0);
+    sandbox.wharf(&["up", "--attach", "off", "web"]).expect(2);
+    assert_eq!(states(&sandbox), "db running\nweb exited\n");
+}
+
+#[test]
+fn a_job_that_is_run_again_is_stayed_for_where_its_dependents_go_on() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  job: {x-wharf: {process: {command: [sh, -c, 'sleep 0.3; echo done >> runs; [ ! -e bad ]']}}}
+  web:
+    depends_on: {job: {condition: service_completed_successfully}}
+    x-wharf: {process: {command: [sleep, '600']}}
+",
+    );
+    let runs =
+        || fs::read_to_string(sandbox.path().join("runs")).map_or(0, |runs| runs.lines().count());
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    assert_eq!(runs(), 2);
+    sandbox.wharf(&["start"]).expect(0);
+    assert_eq!(runs(), 3);
+    sandbox.write("bad", "");
+    // A failure in front stops nothing that ran before.
+    for command in [
+        &["up", "-d"][..],
+        &["up", "--wait", "web"],
+        &["start"],
+        &["up"],
+    ] {
+        let failed = sandbox.wharf(command).expect(1);
+        failed.expect_text("job-1 exited with code 1");
+        assert_eq!(states(&sandbox), "job exited\nweb running\n");
+    }
+}
+
+#[test]
+fn start_goes_on_without_what_is_not_required() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  job: {x-wharf: {process: {command: ['false']}}}
+  ill:
+    healthcheck: {test: [CMD, 'false'], interval: 100ms, retries: 1}
+    x-wharf: {process: {command: [sleep, '600']}}
+  web:
+    depends_on:
+      job: {condition: service_completed_successfully, required: false}
+      ill: {condition: service_healthy, required: false}
+    x-wharf: {process: {command: [sleep, '600']}}
+",
+    );
+    sandbox.wharf(&["create"]).expect(0);
+    let start = sandbox.wharf(&["start", "web"]).expect(0);
+    start.expect_text("it is not required");
+    assert_eq!(states(&sandbox), "ill running\njob exited\nweb running\n");
+}
+
+#[test]
+fn words_of_run_follow_the_entrypoint() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  own: {entrypoint: [echo, from], command: [here], x-wharf: {process: {}}}
+  other: {entrypoint: [echo, from], x-wharf: {process: {command: [echo, bare]}}}
+",
+    );
+    let said = |words: &[&str]| {
+        sandbox
+            .wharf(&[&["run", "--rm"], words].concat())
+            .expect(0)
+            .stdout
+    };
+    assert_eq!(said(&["own"]), "from here\n");
+    assert_eq!(said(&["own", "there"]), "from there\n");
+    assert_eq!(
+        said(&["--entrypoint", "echo to", "own", "there"]),
+        "to there\n"
+    );
+    assert_eq!(said(&["other"]), "bare\n");
+    assert_eq!(said(&["other", "echo", "words"]), "words\n");
+}
