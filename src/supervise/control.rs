@@ -51,8 +51,8 @@ impl Control {
         })
     }
 
-    /// Stops listening; those who connect from now on find nobody.
-    pub(super) fn close(self) {
+    /// Those who want to connect from now on find nobody.
+    pub(super) fn hide(&self) {
         drop(std::fs::remove_file(&self.path));
     }
 
@@ -155,6 +155,11 @@ impl Control {
     /// Answers a client, if it is still there.
     pub(super) fn answer(&mut self, id: ClientId, reply: &Reply) {
         self.tell(id, reply);
+    }
+
+    /// Lets go of a client, which is to ask another supervisor.
+    pub(super) fn dismiss(&mut self, id: ClientId) {
+        self.clients.remove(&id);
     }
 
     /// Sends what a client could not take in before.

@@ -117,7 +117,7 @@ fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {
     Ok(supervisor)
 }
 
-/// SIGCHLD becomes readable; the terminal's signals and broken pipes are nothing to us.
+/// SIGCHLD and SIGTERM become readable; the terminal's signals and broken pipes are nothing to us.
 fn take_signals() -> nix::Result<SignalFd> {
     let mut mask = SigSet::empty();
     // The last one where a file may not become longer: an error tells of that, too.
@@ -130,8 +130,18 @@ fn take_signals() -> nix::Result<SignalFd> {
         ignore(each)?;
     }
     mask.add(Signal::SIGCHLD);
+    mask.add(Signal::SIGTERM);
     mask.thread_block()?;
     SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+/// Takes SIGTERM as any program does: ends of it at once, unless whoever started us has it ignored.
+pub(super) fn fall() {
+    let term = SigSet::from(Signal::SIGTERM);
+    // Fails for no signal that there is.
+    let _ = term.thread_unblock();
+    let _ = nix::sys::signal::raise(Signal::SIGTERM);
+    let _ = term.thread_block();
 }
 
 /// Every instance takes a handful of descriptors; the usual soft limit would do for two hundred. The limit

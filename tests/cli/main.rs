@@ -29,6 +29,7 @@ mod images;
 mod lifecycle;
 mod lists;
 mod lost;
+mod managed;
 mod mixed;
 mod named;
 #[cfg(test)]

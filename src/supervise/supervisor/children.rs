@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use nix::sys::signal::Signal;
 use rustix::process::WaitOptions;
 
 use super::Supervisor;
@@ -14,9 +15,13 @@ use crate::supervise::lifecycle::Moment;
 use crate::supervise::unit::Unit;
 
 impl Supervisor {
-    /// Children have ended. A keeper's end shows on its descriptor; here its zombie is taken away.
+    /// Signals have come, or children have ended. A keeper's end shows on its descriptor; here its zombie is taken away.
     pub(super) fn on_children(&mut self, now: Moment) {
-        while let Ok(Some(_)) = self.signals.read_signal() {}
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if signal.ssi_signo == Signal::SIGTERM as u32 {
+                self.on_term(signal.ssi_pid);
+            }
+        }
         let mut left_by = None;
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let pid = u32::try_from(pid.as_raw_nonzero().get()).ok();

@@ -3,6 +3,7 @@
 
 mod children;
 mod entries;
+mod farewell;
 mod requests;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::process::Rlimit;
 
+use farewell::Farewell;
 use requests::Queued;
 
 use super::control::{ClientId, Control};
@@ -57,6 +59,8 @@ pub(super) struct Supervisor {
     /// The limit of open descriptors before we raised ours.
     descriptors: Rlimit,
     dismissed: bool,
+    /// Whether a service manager ends all that runs here.
+    farewell: Farewell,
     /// Held for life; the kernel lets go of it.
     lock: File,
 }
@@ -121,6 +125,7 @@ impl Supervisor {
             origin: Instant::now(),
             descriptors,
             dismissed: false,
+            farewell: Farewell::default(),
             lock,
         }
     }
@@ -190,6 +195,7 @@ impl Supervisor {
             }
             // Ends are noted before requests are answered: the answer to a ping promises that.
             self.settle(&mut around);
+            self.take_leave(&mut around);
             for (id, heard) in requests {
                 self.answer(id, heard, &mut around);
             }
@@ -221,6 +227,10 @@ impl Supervisor {
     }
 
     fn is_done(&self) -> bool {
+        if self.is_leaving() {
+            // Whoever is connected has another one come up, elsewhere.
+            return self.units.is_empty();
+        }
         let expected = !self.control.was_used() && self.origin.elapsed() < PATIENCE;
         self.units.is_empty() && self.control.is_idle() && !expected
     }
@@ -362,10 +372,15 @@ impl Supervisor {
 
     /// Leaves so that nobody finds a socket without a supervisor behind it.
     pub(super) fn leave(self) {
+        self.disappear();
+    }
+
+    /// Takes card and socket away: whoever looks for a supervisor from now on has another one come up.
+    fn disappear(&self) {
         // Where the project's directory was removed and made anew, card and socket are another one's.
         if lock::is_at(&self.lock, &self.dir.supervisor_lock()) {
             drop(std::fs::remove_file(self.dir.supervisor_card()));
-            self.control.close();
+            self.control.hide();
         }
     }
 }

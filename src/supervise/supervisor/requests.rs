@@ -15,7 +15,7 @@ const TOGETHER: usize = 8;
 #[derive(Debug)]
 pub(super) struct Queued {
     instance: String,
-    client: ClientId,
+    pub(super) client: ClientId,
     before: Option<String>,
 }
 
@@ -27,6 +27,9 @@ impl Supervisor {
         around: &mut Surroundings,
     ) {
         if let Ok(Request::Start { instance, before }) = &heard {
+            if self.is_leaving() {
+                return self.refer(id);
+            }
             return self.start(id, instance, before.as_deref(), around);
         }
         if let Ok(request) = &heard {
