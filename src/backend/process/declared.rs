@@ -8,7 +8,7 @@ use std::{fs, io};
 use rustix::process::getrlimit;
 
 use super::attributes::{Attributes, HookCommand, Limit, Pacing, Rotation};
-use super::cgroup::{Place, Resources};
+use super::cgroup::Resources;
 use super::{child, convert};
 use crate::backend::BackendError;
 use crate::naming::{Names, Way};
@@ -186,26 +186,6 @@ pub(super) fn without_effect(service: &Service, names: &Names) -> Vec<&'static s
     .filter(|(_, is_set)| *is_set)
     .map(|(name, _)| name)
     .collect()
-}
-
-/// Which limits have no effect in this place, and why; `None` when all have.
-pub(super) fn without_group(resources: &Resources, place: Option<&Place>) -> Option<String> {
-    let has = |controller| place.is_some_and(|place| place.controllers.contains(controller));
-    let mut lost: Vec<&str> = resources
-        .settings()
-        .iter()
-        .filter(|setting| !has(setting.controller))
-        .map(|setting| setting.attribute)
-        .collect();
-    // The swap that a memory limit implies is not something that the service says.
-    lost.retain(|name| *name != "memswap_limit" || resources.memory_swap.is_some());
-    if lost.is_empty() {
-        return None;
-    }
-    let why = place.and_then(|place| place.lacks.clone());
-    let why = why.unwrap_or_else(|| "no control group (version 2) is delegated to us".to_owned());
-    let lost = lost.join(", ");
-    Some(format!("these limits have no effect: {lost} ({why})"))
 }
 
 /// What wharf keeps itself is like `json-file`, and with limits like `local`.
@@ -436,36 +416,6 @@ mod tests {
         let without = ["links", "extra_hosts", "privileged"];
         assert_eq!(without_effect(&service, &none), without);
         assert!(without_effect(&Service::default(), &none).is_empty());
-    }
-
-    #[test]
-    fn limits_without_their_controller_are_named_with_the_reason() {
-        let resources = Resources {
-            nano_cpus: Some(500_000_000),
-            memory: Some(1 << 20),
-            pids: Some(10),
-            ..Resources::default()
-        };
-        let mut place = Place {
-            dir: "/g".into(),
-            controllers: ["cpu", "memory", "pids"].into(),
-            lacks: None,
-        };
-        assert_eq!(without_group(&resources, Some(&place)), None);
-        place.controllers.remove("memory");
-        place.lacks = Some("/g has no controller memory".into());
-        assert_eq!(
-            without_group(&resources, Some(&place)).as_deref(),
-            Some("these limits have no effect: mem_limit (/g has no controller memory)")
-        );
-        assert_eq!(
-            without_group(&resources, None).as_deref(),
-            Some(
-                "these limits have no effect: cpus, mem_limit, pids_limit \
-                 (no control group (version 2) is delegated to us)"
-            )
-        );
-        assert_eq!(without_group(&Resources::default(), None), None);
     }
 
     #[test]

@@ -259,6 +259,12 @@ impl Meeting {
     }
 }
 
+/// The living supervisor that a project's card names.
+pub(super) fn present(dir: &ProjectDir) -> Option<ProcessId> {
+    let process = card(dir)?.process;
+    process.is_alive().then_some(process)
+}
+
 /// Who the supervisor is, by its own word.
 fn card(dir: &ProjectDir) -> Option<Card> {
     let text = regular::read(&dir.supervisor_card()).ok()?;

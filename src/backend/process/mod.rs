@@ -31,6 +31,7 @@ mod hooks;
 pub mod index;
 pub(crate) mod journal;
 mod ledger;
+mod limited;
 mod linkage;
 mod listening;
 pub(crate) mod lock;

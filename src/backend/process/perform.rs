@@ -12,7 +12,7 @@ use super::observe::{is_ending, status};
 use super::protocol::Request;
 use super::remains::Remains;
 use super::tree::Snapshot;
-use super::{NamesWanted, Processes, Record, cgroup, convert, declared, hooks, lock, stores};
+use super::{NamesWanted, Processes, Record, convert, declared, hooks, limited, lock, stores};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
 use crate::naming::{PRE_START, Way};
@@ -248,15 +248,13 @@ impl Processes {
             return Err(error);
         }
         let resources = &record.spec.attributes.resources;
-        let wanted = cgroup::controllers(&resources.settings());
-        if spec.number <= 1 && !wanted.is_empty() {
-            let place = cgroup::View::new().find(&wanted);
-            if let Some(lost) = declared::without_group(resources, place.as_ref()) {
-                let service = &spec.service.name;
-                events.send(Event::Note(format!(
-                    "{service} runs as a local process, for which {lost}"
-                )));
-            }
+        if spec.number <= 1
+            && let Some(lost) = limited::without_effect(resources, &project)
+        {
+            events.send(Event::Note(format!(
+                "{} runs as a local process, for which {lost}",
+                spec.service.name
+            )));
         }
         let without_effect = declared::without_effect(&spec.service, &spec.names);
         if spec.number <= 1 && !without_effect.is_empty() {

@@ -52,6 +52,12 @@ impl View {
         }
     }
 
+    /// Of another process, as far as it sees the tree as we do; `None` when it has gone.
+    pub(in crate::backend::process) fn of(pid: u32) -> Option<Self> {
+        let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        Some(Self { own, ..Self::new() })
+    }
+
     /// Of this process at the first call: a supervisor that starts many services looks once.
     pub(in crate::backend::process) fn once() -> &'static Self {
         static VIEW: OnceLock<View> = OnceLock::new();
