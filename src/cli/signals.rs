@@ -81,7 +81,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => By::Signal,
             _ = self.terminate.recv() => self.terminated(),
-            _ = self.hangup.recv() => By::Signal,
+            _ = self.hangup.recv() => By::Hangup,
         }
     }
 
@@ -135,6 +135,9 @@ impl Drop for Detour {
 enum By {
     /// Whoever sent a signal.
     Signal,
+    /// Its terminal has gone: told by the shell, by the kernel and by whoever ends the session, one after the other and
+    /// with SIGTERM in between. Nobody is there to ask a second time.
+    Hangup,
     /// The Docker client: somebody has told it, or it is gone.
     Client,
 }
@@ -147,7 +150,8 @@ impl Heard {
     /// Whether this is not what was heard already on the other way.
     fn is_new(&mut self, by: By, now: Instant) -> bool {
         let is_new = match (self.0, by) {
-            (Some(_), By::Client) => return false,
+            (Some(_), By::Client | By::Hangup) => return false,
+            (Some((By::Hangup, _)), By::Signal) => false,
             (Some((By::Client, then)), By::Signal) => now.duration_since(then) > SAME,
             (None, _) | (Some((By::Signal, _)), By::Signal) => true,
         };
@@ -177,6 +181,21 @@ mod tests {
         assert_eq!(heard(&[Client], at_once), [true]);
         assert_eq!(heard(&[Signal, Client], at_once), [true, false]);
         assert_eq!(heard(&[Client, Signal], at_once), [true, false]);
+    }
+
+    #[test]
+    fn the_end_of_a_session_counts_once() {
+        use By::{Hangup, Signal};
+        for pause in [Duration::from_millis(1), 2 * SAME] {
+            assert_eq!(heard(&[Hangup, Hangup], pause), [true, false]);
+            assert_eq!(heard(&[Signal, Hangup], pause), [true, false]);
+            assert_eq!(
+                heard(&[Hangup, Signal, Hangup], pause),
+                [true, false, false]
+            );
+            assert_eq!(heard(&[Hangup, Signal, Signal], pause), [true, false, true]);
+            assert_eq!(heard(&[Signal, Hangup, Signal], pause), [true, false, true]);
+        }
     }
 
     #[test]
