@@ -15,7 +15,7 @@ impl Planner<'_> {
                 gates.extend(self.reachable.get(name));
             }
             gates.extend(self.provided.get(name));
-            gates.extend(self.met(service, name, dependency));
+            gates.extend(self.met(service, name, *dependency));
         }
         gates
     }
@@ -35,7 +35,7 @@ impl Planner<'_> {
                 }
             };
             if open {
-                self.met(service, name, dependency);
+                self.met(service, name, *dependency);
             }
         }
     }
@@ -44,18 +44,20 @@ impl Planner<'_> {
     fn is_not_met(&self, name: &str, condition: Condition) -> bool {
         let decided = self.decided.get(name);
         let mut decisions = decided.into_iter().flat_map(|decided| &decided.decisions);
-        decisions.any(|decision| match decision {
-            Decision::Keep(instance) => match condition {
+        decisions.any(|decision| {
+            let Decision::Keep(instance) = decision else {
+                return false;
+            };
+            match condition {
                 Condition::Started => false,
                 Condition::Healthy => instance.health.is_some_and(|it| it != Health::Healthy),
                 Condition::CompletedSuccessfully => instance.status.is_alive(),
-            },
-            _ => false,
+            }
         })
     }
 
     /// The steps after which one dependency meets its condition.
-    fn met(&mut self, service: &Service, name: &str, dependency: &Dependency) -> Vec<StepId> {
+    fn met(&mut self, service: &Service, name: &str, dependency: Dependency) -> Vec<StepId> {
         let mut steps = Vec::new();
         let mut waits = Vec::new();
         for outcome in self.outcomes.get(name).into_iter().flatten() {

@@ -43,6 +43,32 @@ fn a_job_that_others_wait_for_aborts_nothing_that_was_named() {
 }
 
 #[test]
+fn a_job_that_is_done_aborts_nothing_and_one_that_fails_does() {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", TESTS);
+    for flags in [
+        &["--abort-on-container-exit"][..],
+        &["--exit-code-from", "tests"],
+    ] {
+        let up = sandbox.wharf(&[&["up"], flags].concat()).expect(7);
+        assert!(up.stdout.contains("tests-1  | testing"), "{up}");
+        assert_eq!(
+            states(&sandbox),
+            "db exited\njob exited\ntests exited\n",
+            "{up}"
+        );
+    }
+    sandbox.write("compose.yaml", TESTS.replace("['true']", "['false']"));
+    let up = sandbox
+        .wharf(&["up", "--abort-on-container-exit"])
+        .expect(1);
+    assert!(!up.stdout.contains("testing"), "{up}");
+    // Who is asked for its exit code ends it, whatever waits for it.
+    sandbox.write("compose.yaml", TESTS);
+    sandbox.wharf(&["up", "--exit-code-from", "job"]).expect(0);
+}
+
+#[test]
 fn an_interrupt_stops_what_was_named_and_leaves_what_ran_before() {
     let sandbox = Sandbox::new();
     sandbox.write(
@@ -89,6 +115,26 @@ fn the_end_of_what_was_named_is_the_end_whatever_is_shown() {
         .expect(0);
     sandbox.wharf(&["up", "--attach", "off", "web"]).expect(2);
     assert_eq!(states(&sandbox), "db running\nweb exited\n");
+}
+
+#[test]
+fn what_is_not_attached_is_shown_where_nothing_else_would_be() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  quiet: {attach: false, x-wharf: {process: {command: [echo, psst]}}}
+  web: {x-wharf: {process: {command: [echo, here]}}}
+",
+    );
+    let up = sandbox.wharf(&["up", "quiet"]).expect(0);
+    assert!(up.stdout.contains("quiet-1  | psst"), "{up}");
+    let up = sandbox.wharf(&["up"]).expect(0);
+    assert!(!up.stdout.contains("psst"), "{up}");
+    let up = sandbox
+        .wharf(&["up", "--no-attach", "quiet", "quiet"])
+        .expect(0);
+    assert!(!up.stdout.contains("psst"), "{up}");
 }
 
 #[test]

@@ -60,6 +60,8 @@ pub(in crate::cli) struct Foreground {
     pub(in crate::cli) awaited: Option<BTreeSet<String>>,
     /// The services that were named, which alone are stopped; `None`: all. What they depend on goes on.
     pub(in crate::cli) named: Option<BTreeSet<String>>,
+    /// The services that others wait for to be completed: that they are is no reason to abort.
+    pub(in crate::cli) jobs: BTreeSet<String>,
     /// Take keys.
     pub(in crate::cli) menu: bool,
     /// Watch from the start.

@@ -75,7 +75,8 @@ impl<'a> Run<'a> {
                     self.code = *code;
                     self.is_answered = true;
                 }
-                if is_awaited {
+                let is_done = *code == 0 && self.options.jobs.contains(service);
+                if is_wanted || (is_awaited && !is_done) {
                     self.ended = Some(*code);
                 }
             }

@@ -12,7 +12,7 @@ use crate::cli::foreground::{Abort, Foreground};
 use crate::cli::grace::grace;
 use crate::error::{Error, Result};
 use crate::plan::policy::{Policy, Recreate};
-use crate::project::model::{Conflict, Project, PullPolicy};
+use crate::project::model::{Condition, Conflict, Project, PullPolicy};
 
 /// Create and start the services, after resolving conflicts about their ports
 #[derive(Debug, clap::Args)]
@@ -284,12 +284,13 @@ pub(super) fn foreground(context: &Context, args: &Args, project: &Project) -> R
             && (!args.attach.is_empty()
                 || service.is_none_or(|service| service.attach != Some(false)))
     };
-    let shown: BTreeSet<String> = project
-        .services
-        .keys()
-        .filter(|name| wanted(name))
-        .cloned()
-        .collect();
+    let names = || project.services.keys();
+    let mut shown: BTreeSet<String> = names().filter(|name| wanted(name)).cloned().collect();
+    if shown.is_empty() && args.no_attach.is_empty() {
+        // `attach: false` is for what runs beside others: who is alone is shown, as in Docker Compose.
+        let is_named = |name: &&String| args.services.is_empty() || args.services.contains(name);
+        shown = names().filter(is_named).cloned().collect();
+    }
     let attach = (shown.len() < project.services.len()).then_some(shown);
     let named: Option<BTreeSet<String>> =
         (!args.services.is_empty()).then(|| args.services.iter().cloned().collect());
@@ -299,6 +300,9 @@ pub(super) fn foreground(context: &Context, args: &Args, project: &Project) -> R
         (None, shown) => shown.clone(),
         (named, _) => named.clone(),
     };
+    let services = project.services.values();
+    let dependencies = services.flat_map(|service| &service.depends_on);
+    let jobs = dependencies.filter(|(_, it)| it.condition == Condition::CompletedSuccessfully);
     Ok(Foreground {
         abort: if args.abort_on_container_failure {
             Abort::OnFailure
@@ -316,6 +320,7 @@ pub(super) fn foreground(context: &Context, args: &Args, project: &Project) -> R
         quiet: args.quiet(),
         awaited,
         named,
+        jobs: jobs.map(|(name, _)| name.clone()).collect(),
         menu: menu(context, args.menu),
         watch: args.watch,
         handshake: None,
