@@ -29,6 +29,7 @@ mod images;
 mod lifecycle;
 mod lists;
 mod lost;
+#[cfg(test)]
 mod managed;
 mod mixed;
 mod named;
