@@ -33,6 +33,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Uid;
 use sha2::{Digest, Sha256};
 
 use super::foreign;
@@ -42,6 +43,7 @@ use super::trust;
 use super::unusable::{ELSEWHERE, WITHOUT_RUNTIME, elsewhere, is_unfit, otherwise};
 use crate::backend::BackendError;
 use crate::project::Env;
+use crate::users;
 
 /// The longest project name that becomes a socket's name as it is: an address holds 107 bytes, with a
 /// directory's descriptor in front.
@@ -59,7 +61,7 @@ impl Dirs {
     /// relative values are ignored as it demands, and runtime directories of others). Without them `~/.local/state/wharf`, and `run` in it: also
     /// where the runtime directory has gone, as it does with the last login of a user whose programs go on.
     ///
-    /// Fails when neither `XDG_STATE_HOME` nor `HOME` says where to put the state.
+    /// Fails when neither `XDG_STATE_HOME` nor `HOME` says where to put the state, and this user has no home either.
     pub fn from_env(env: &Env) -> Result<Self, BackendError> {
         let absolute = |name: &str| {
             env.get(name)
@@ -67,7 +69,7 @@ impl Dirs {
                 .filter(|path| path.is_absolute())
         };
         let state = absolute("XDG_STATE_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+            .or_else(|| home(env).map(|home| home.join(".local/state")))
             .ok_or_else(|| BackendError::State {
                 action: "cannot tell where to keep the state of local processes".to_owned(),
                 source: Refusal {
@@ -116,6 +118,15 @@ impl Dirs {
             name: name.to_owned(),
         })
     }
+}
+
+/// The home directory; of the user where nothing says another one, as in a unit of the system's.
+fn home(env: &Env) -> Option<PathBuf> {
+    let home = match env.get("HOME").filter(|home| !home.is_empty()) {
+        Some(home) => PathBuf::from(home),
+        None => users::user_with_id(Uid::effective())?.dir,
+    };
+    home.is_absolute().then_some(home)
 }
 
 /// The files of one project.
@@ -546,8 +557,18 @@ mod tests {
     }
 
     #[test]
-    fn no_home_is_an_error() {
-        assert!(Dirs::from_env(&env(&[])).is_err());
+    fn where_nothing_says_a_home_it_is_the_users() {
+        let home = users::user_with_id(Uid::effective()).map(|user| user.dir);
+        let expected = home.map(|home| home.join(".local/state/wharf"));
+        for variables in [&[][..], &[("HOME", "")]] {
+            let dirs = Dirs::from_env(&env(variables)).ok();
+            assert_eq!(dirs.map(|dirs| dirs.state), expected);
+        }
+    }
+
+    #[test]
+    fn a_home_that_is_no_directory_is_an_error() {
+        assert!(Dirs::from_env(&env(&[("HOME", "here")])).is_err());
     }
 
     #[test]
