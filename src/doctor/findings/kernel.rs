@@ -24,6 +24,9 @@ fn cgroups(found: Option<&Cgroups>, uid: u32) -> Finding {
     const CHECK: &str = "cgroups";
     const V2: &str = "sudo sed -i 's/^GRUB_CMDLINE_LINUX=\"/&systemd.unified_cgroup_hierarchy=1 /' \
                       /etc/default/grub && sudo update-grub   # then reboot";
+    // It can be set in a file alone: `systemctl set-property` refuses it.
+    const DELEGATE: &str = "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=yes\\n' | \
+                            sudo tee /etc/systemd/system/user@.service.d/delegate.conf   # then reboot";
     let Some(found) = found else {
         return Finding::reduced(
             CHECK,
@@ -72,7 +75,7 @@ fn cgroups(found: Option<&Cgroups>, uid: u32) -> Finding {
                 format!(
                     "version 2, {cgroup} is delegated, with {controllers}: memory cannot be limited"
                 ),
-                "sudo systemctl set-property user@.service Delegate=yes",
+                DELEGATE,
             )
         }
         (Layout::V2, Some(cgroup)) => Finding::ok(
