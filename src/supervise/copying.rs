@@ -17,10 +17,30 @@ pub(super) fn is_refusal(error: Errno) -> bool {
 }
 
 /// Copies at most so much of what a terminal shows, or of what is in a pipe, to the end of a log; what a full disk
-/// refuses is kept and tried again. A terminal whose last user has closed it has ended. Apart, since few need the room
-/// that it takes.
-#[inline(never)]
+/// refuses is kept and tried again. As much as there is at once, so that the order of two streams is kept as well as
+/// where it is moved.
 pub(super) fn copy(
+    from: &mut File,
+    pending: &mut Vec<u8>,
+    log: &File,
+    length: u64,
+    most: usize,
+) -> io::Result<usize> {
+    let mut copied = 0;
+    while copied < most {
+        match copy_some(from, pending, log, length + copied as u64, most - copied) {
+            Ok(count) if count > 0 => copied += count,
+            // It is the same the next time.
+            _ if copied > 0 => break,
+            outcome => return outcome,
+        }
+    }
+    Ok(copied)
+}
+
+/// One piece of it. A terminal whose last user has closed it has ended. Apart, since few need the room that it takes.
+#[inline(never)]
+fn copy_some(
     from: &mut File,
     pending: &mut Vec<u8>,
     log: &File,

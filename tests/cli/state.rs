@@ -100,6 +100,45 @@ fn what_waits_for_its_next_start_on_a_full_disk_can_be_removed() {
 }
 
 #[test]
+fn what_is_stopped_on_a_full_disk_between_two_starts_stays_stopped() {
+    if !is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  one:\n    deploy: {restart_policy: {condition: any, delay: 60s}}\n    \
+         x-wharf: {process: {command: [sh, -c, exit 3]}}\n",
+    );
+    let script = "mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; \
+                  until wharf ps -a | grep -q Restarting; do sleep 0.05; done; \
+                  cat /dev/zero > $XDG_STATE_HOME/fill; \
+                  wharf stop && wharf ps -a && wharf rm -f && wharf down";
+    let done = among_mounts(&sandbox, script).expect(0);
+    assert!(done.stdout.contains("Exited (3)"), "{done}");
+}
+
+#[test]
+fn what_its_policy_gives_up_on_a_full_disk_has_exited() {
+    if !is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  one:\n    deploy: {restart_policy: {condition: any, delay: 2s, max_attempts: 1}}\n    \
+         x-wharf: {process: {command: [sh, -c, exit 3]}}\n",
+    );
+    let script = "mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; \
+                  until wharf ps -a | grep -q Restarting; do sleep 0.05; done; \
+                  cat /dev/zero > $XDG_STATE_HOME/fill; \
+                  until wharf ps -a | grep -q Exited; do sleep 0.05; done; wharf rm -f && wharf down";
+    among_mounts(&sandbox, script).expect(0);
+}
+
+#[test]
 fn a_runtime_directory_that_others_can_change_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.write("compose.yaml", SLEEPER);

@@ -277,8 +277,8 @@ impl Record {
         if let Some(run) = record.run.as_ref().filter(|run| run.finished.is_none()) {
             let notes = Notes::read(&dir.notes(), &run.id);
             record.learn(&notes);
-            record.end_for_good(dir);
         }
+        record.end_for_good(dir);
         Ok(Some(record))
     }
 

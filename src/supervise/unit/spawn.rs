@@ -153,7 +153,8 @@ impl Unit {
         let group = place.as_ref().map(planned);
         // The intent is on disk before the process is: whoever comes after a crash looks for this id.
         self.leftover = Leftover::of_run();
-        self.record.run = Some(Run::planned(run_id, group.as_ref()));
+        let planned = Run::planned(run_id, group.as_ref());
+        let last = self.record.run.replace(planned);
         self.record.told = None;
         self.record.status = Status::Running;
         self.record.restarts = self.life.restarts();
@@ -164,7 +165,11 @@ impl Unit {
             .as_ref()
             .map(|_| Health::Starting);
         self.record.ailment = None;
-        self.record.write(&self.dir)?;
+        if let Err(error) = self.record.write(&self.dir) {
+            // What is noted of its end must be of the run that the ledger knows.
+            self.record.run = last.or_else(|| self.record.run.take());
+            return Err(error.into());
+        }
         let group = group.as_ref().zip(place.as_ref());
         Prepared::make(&self.order(around), group, lock)
     }
