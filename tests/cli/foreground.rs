@@ -156,6 +156,31 @@ fn logs_follow_until_the_end() {
 }
 
 #[test]
+fn last_words_are_heard_of_what_is_removed_at_once() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  web: {x-wharf: {process: {command: [sh, -c, \
+         'trap \"echo goodbye; exit 3\" TERM; echo here; while :; do sleep 0.1; done']}}}\n",
+    );
+    for command in [&["scale", "web=0"][..], &["down"], &["rm", "-fs"]] {
+        let up = sandbox.spawn(&["up"]);
+        up.wait_for_line("web-1  | here");
+        let logs = sandbox.spawn(&["logs", "-f"]);
+        logs.wait_for_line("web-1  | here");
+        sandbox.wharf(command).expect(0);
+        let (up, logs) = (up.wait().expect(0), logs.wait().expect(0));
+        for told in [&up.stdout, &logs.stdout] {
+            assert!(told.contains("web-1  | goodbye"), "{command:?}: {up}{logs}");
+        }
+        for told in [&up.stdout, &logs.stderr] {
+            let end = "web-1 exited with code 3";
+            assert!(told.contains(end), "{command:?}: {up}{logs}");
+        }
+    }
+}
+
+#[test]
 fn an_end_before_the_logs_were_asked_for_is_no_news() {
     let sandbox = Sandbox::new();
     sandbox.write(

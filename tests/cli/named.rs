@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::support::Sandbox;
+use crate::support::{Sandbox, eventually};
 
 /// A database, a job that is done before the tests, and tests that fail.
 const TESTS: &str = "services:
@@ -100,8 +100,8 @@ fn the_end_of_what_was_named_is_the_end_whatever_is_shown() {
     sandbox.write(
         "compose.yaml",
         "services:
-  db: {x-wharf: {process: {command: [sh, -c, 'echo here; exec sleep 600']}}}
-  web: {depends_on: [db], x-wharf: {process: {command: [sh, -c, 'sleep 0.2; echo bye']}}}
+  db: {x-wharf: {process: {command: [sh, -c, 'echo here; echo > up; exec sleep 600']}}}
+  web: {depends_on: [db], x-wharf: {process: {command: [sh, -c, 'until [ -e up ]; do sleep 0.05; done; sleep 0.3']}}}
   off: {profiles: [off], x-wharf: {process: {command: ['true']}}}
 ",
     );
@@ -168,6 +168,34 @@ fn a_job_that_is_run_again_is_stayed_for_where_its_dependents_go_on() {
         failed.expect_text("job-1 exited with code 1");
         assert_eq!(states(&sandbox), "job exited\nweb running\n");
     }
+}
+
+#[test]
+fn a_dependency_that_is_found_unhealthy_fails_up_beside_what_goes_on() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:
+  db:
+    healthcheck: {test: [CMD-SHELL, '[ -e well ]'], interval: 100ms, retries: 1}
+    x-wharf: {process: {command: [sleep, '600']}}
+  web:
+    depends_on: {db: {condition: service_healthy}}
+    x-wharf: {process: {command: [sleep, '600']}}
+",
+    );
+    sandbox.write("well", "");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    fs::remove_file(sandbox.path().join("well")).unwrap();
+    eventually("the database is unhealthy", || {
+        let health = ["ps", "db", "--format", "{{.Health}}"];
+        let health = sandbox.wharf(&health).expect(0);
+        (health.stdout == "unhealthy\n").then_some(())
+    });
+    let up = sandbox.wharf(&["up", "-d"]).expect(1);
+    up.expect_text("db-1 is not ready: its healthcheck says unhealthy");
+    assert_eq!(states(&sandbox), "db running\nweb running\n");
 }
 
 #[test]

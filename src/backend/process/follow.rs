@@ -1,6 +1,7 @@
 //! Log lines and ends of instances as events: what is there, and on request what will come.
 
 use std::collections::VecDeque;
+use std::fs::File;
 
 use futures_util::future::try_join_all;
 
@@ -8,6 +9,7 @@ use super::Record;
 use super::client::Client;
 use super::dirs::{InstanceDir, failed};
 use super::logs::{Line, Reader};
+use super::notes::Notes;
 use super::observe::{catch_up, needs_supervisor};
 use super::watch::Watch;
 use crate::backend::{BackendError, LogOptions};
@@ -25,6 +27,8 @@ struct Followed {
     created_id: Option<String>,
     /// The run whose end was told.
     told: Option<String>,
+    /// What the keepers of its runs note: still there when the instance was removed a moment after its end.
+    notes: Option<File>,
     over: bool,
 }
 
@@ -120,6 +124,7 @@ impl Followed {
                 .as_ref()
                 .and_then(|it| old_end(instance, it, options)),
             created_id: record.map(|record| record.created_id),
+            notes: None,
             over: false,
         };
         let Some(lines) = tail else {
@@ -150,9 +155,13 @@ impl Followed {
         let record = Record::read(&self.dir)?;
         let Some(record) = record.filter(|now| self.created_id.as_ref() == Some(&now.created_id))
         else {
+            self.tell_removed(options, events);
             self.over = true;
             return Ok(false);
         };
+        if self.notes.is_none() {
+            self.notes = File::open(self.dir.notes()).ok();
+        }
         self.read(options, events).await?;
         if let Some(run) = &record.run
             && let Some(code) = run.code
@@ -172,6 +181,31 @@ impl Followed {
         }
         self.over = matches!(record.status, Status::Exited { .. } | Status::Dead);
         Ok(record.status.is_alive())
+    }
+
+    /// Delivers the last lines of an instance that was removed, and its end, as far as they can still be had.
+    fn tell_removed(&mut self, options: &LogOptions, events: &Events) {
+        if self.over {
+            return;
+        }
+        let name = self.name.clone();
+        // Where its directory went while it was read, there is nothing more.
+        let deliver = |line| tell(&name, line, options, events);
+        drop(self.reader.finish_removed(deliver));
+        self.reader.flush(|line| tell(&name, line, options, events));
+        let ended = self.notes.as_ref().and_then(Notes::of);
+        if let Some((run, notes)) = ended
+            && let Some((code, _)) = notes.exit
+            && self.told.as_ref() != Some(&run)
+        {
+            events.send(Event::Exited {
+                name,
+                service: self.service.clone(),
+                code,
+                restarts: false,
+            });
+            self.told = Some(run);
+        }
     }
 
     async fn read(&mut self, options: &LogOptions, events: &Events) -> Result<(), BackendError> {

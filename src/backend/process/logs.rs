@@ -200,6 +200,16 @@ impl Reader {
         Ok(())
     }
 
+    /// Delivers what is left in files that are open and were removed; those of others that may be in their place by now
+    /// are not opened.
+    pub fn finish_removed(&mut self, deliver: impl FnMut(Line)) -> io::Result<()> {
+        let is_open = self.index.is_some() && self.channels.iter().all(|each| each.log.is_some());
+        if is_open {
+            self.finish(deliver)?;
+        }
+        Ok(())
+    }
+
     /// Delivers last lines without a line end: the run that wrote them is over.
     pub fn flush(&mut self, mut deliver: impl FnMut(Line)) {
         for channel in &mut self.channels {

@@ -45,10 +45,13 @@ impl Notes {
 
     /// Reads the notes, and the id of the run that they are about.
     pub fn last(path: &Path) -> Option<(String, Self)> {
+        Self::of(&File::open(path).ok()?)
+    }
+
+    /// The same of a file that is open, and may have been removed since.
+    pub fn of(file: &File) -> Option<(String, Self)> {
         let mut text = [b' '; 3 * SLOT];
-        File::open(path)
-            .and_then(|file| file.read_at(&mut text, 0))
-            .ok()?;
+        file.read_at(&mut text, 0).ok()?;
         let slot = |at: usize| slot(&text, at);
         let mut notes = Self::default();
         let (run_id, keeper) = slot(0)?.strip_prefix("1 ")?.split_once(' ')?;
