@@ -30,4 +30,5 @@ pub mod lifecycle;
 mod revival;
 mod starting;
 mod supervisor;
+mod torn;
 mod unit;

@@ -2,7 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use wharf::backend::Backend;
+use wharf::backend::{Backend, LogOptions};
+use wharf::event::Stream;
 use wharf::state::Status;
 
 use crate::stage::{PROJECT, Stage, exited, name, shell, until_readable};
@@ -68,6 +69,66 @@ async fn a_damaged_entry_is_an_error_that_says_how_to_set_it_aside() {
     assert!(stage.processes.observe(PROJECT).await.unwrap().is_empty());
     stage.up(shell("web", "exit 2")).await.unwrap();
     assert_eq!(stage.exit_code("web").await, 2);
+}
+
+#[tokio::test]
+async fn an_entry_that_the_disk_never_had_is_made_anew() {
+    for left in [&b""[..], &[0; 4096]] {
+        let mut stage = Stage::new();
+        stage.up(shell("web", "true")).await.unwrap();
+        assert_eq!(stage.exit_code("web").await, 0);
+        let project = stage.dirs().project(PROJECT).unwrap();
+        let path = project.instance(&name("web")).unwrap().record();
+        std::fs::write(&path, left).unwrap();
+        assert!(stage.processes.observe(PROJECT).await.unwrap().is_empty());
+        stage.up(shell("web", "exit 2")).await.unwrap();
+        assert_eq!(stage.exit_code("web").await, 2);
+        assert!(stage.notes().iter().any(|note| note.contains("anew")));
+    }
+}
+
+#[tokio::test]
+async fn an_empty_entry_of_what_lives_is_damage() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    let pid = stage.instance("web").await.pid.unwrap();
+    stage.kill_supervisor();
+    let project = stage.dirs().project(PROJECT).unwrap();
+    let path = project.instance(&name("web")).unwrap().record();
+    let entry = std::fs::read(&path).unwrap();
+    std::fs::write(&path, "").unwrap();
+    let error = stage.processes.observe(PROJECT).await.unwrap_err();
+    let hint = &wharf::error::Error::from(error).hints[0];
+    assert!(hint.starts_with(&format!("kill {pid}; mv ")), "{hint}");
+    std::fs::write(&path, entry).unwrap();
+    stage.stop("web", None).await.unwrap();
+    assert_eq!(stage.started(), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn a_log_that_was_torn_with_the_machine_ends_with_a_line() {
+    let mut stage = Stage::new();
+    stage.up(shell("web", "echo first")).await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 0);
+    let project = stage.dirs().project(PROJECT).unwrap();
+    let dir = project.instance(&name("web")).unwrap();
+    let mut record = stage.record("web");
+    record.run.as_mut().unwrap().boot_id = "another".into();
+    record.write(&dir).unwrap();
+    let add = |path: std::path::PathBuf, bytes: &[u8]| {
+        let mut text = std::fs::read(&path).unwrap();
+        text.extend_from_slice(bytes);
+        std::fs::write(&path, text).unwrap();
+    };
+    add(dir.log(Stream::Stdout, 0), b"sec\0\0\0\0");
+    add(dir.index(0), &[0; 40]);
+    let line = |text: &str| (Stream::Stdout, text.to_owned());
+    let lines = stage.lines("web", LogOptions::default()).await;
+    assert_eq!(lines, [line("first"), line("sec")]);
+    stage.start("web").await.unwrap();
+    assert_eq!(stage.exit_code("web").await, 0);
+    let lines = stage.lines("web", LogOptions::default()).await;
+    assert_eq!(lines, [line("first"), line("sec"), line("first")]);
 }
 
 #[tokio::test]
@@ -146,7 +207,7 @@ async fn an_entry_is_removed_as_a_whole() {
     assert!(stage.processes.observe(PROJECT).await.unwrap().is_empty());
     stage.up(shell("web", "echo new; exit 0")).await.unwrap();
     assert_eq!(stage.exit_code("web").await, 0);
-    let log = std::fs::read_to_string(dir.log(wharf::event::Stream::Stdout, 0)).unwrap();
+    let log = std::fs::read_to_string(dir.log(Stream::Stdout, 0)).unwrap();
     assert_eq!(log, "new\n");
     assert!(!left.exists());
 }
@@ -161,7 +222,7 @@ async fn output_that_cannot_be_recorded_does_not_keep_a_service_from_ending() {
         .unwrap();
     let project = stage.dirs().project(PROJECT).unwrap();
     let dir = project.instance(&name("web")).unwrap();
-    std::os::unix::fs::symlink("/dev/full", dir.log(wharf::event::Stream::Stdout, 0)).unwrap();
+    std::os::unix::fs::symlink("/dev/full", dir.log(Stream::Stdout, 0)).unwrap();
     stage.start("web").await.unwrap();
     assert_eq!(stage.exit_code("web").await, 5);
     assert_eq!(stage.instance("web").await.status, exited(5));

@@ -151,6 +151,17 @@ impl Stage {
         lines
     }
 
+    /// The notes among the events so far.
+    pub(crate) fn notes(&mut self) -> Vec<String> {
+        let mut notes = Vec::new();
+        while let Ok(event) = self.receiver.try_recv() {
+            if let Event::Note(note) = event {
+                notes.push(note);
+            }
+        }
+        notes
+    }
+
     /// Follows a service until it has written a line that begins with `beginning`; the rest of that line.
     pub(crate) async fn line(&self, service: &str, beginning: &str) -> String {
         let instance = self.instance(service).await;

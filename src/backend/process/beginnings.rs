@@ -38,6 +38,9 @@ pub(super) fn ends_at(
         // A torn record is none yet.
         while index.read_exact(&mut record).is_ok() {
             let arrival = Arrival::decode(record);
+            if arrival.is_blank() {
+                continue;
+            }
             let [out, err] = &mut ends;
             match arrival.stream {
                 Stream::Stdout => *out = arrival.end,

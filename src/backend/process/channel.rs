@@ -113,7 +113,15 @@ impl Channel {
         *self.terminal.get_or_insert_with(look)
     }
 
-    pub(super) fn flush(&mut self, deliver: &mut impl FnMut(Line)) {
+    /// Delivers a last line without its end. A machine that went down has left zeros in place of what had not reached
+    /// its disk.
+    pub(super) fn close(&mut self, deliver: &mut impl FnMut(Line)) {
+        let end = self.partial.iter().rposition(|byte| *byte != 0);
+        self.partial.truncate(end.map_or(0, |last| last + 1));
+        self.flush(deliver);
+    }
+
+    fn flush(&mut self, deliver: &mut impl FnMut(Line)) {
         self.skips = false;
         if !self.partial.is_empty() {
             deliver(Line {

@@ -7,7 +7,7 @@ use std::io;
 
 use super::Processes;
 use super::dirs::failed;
-use super::ledger::replace;
+use super::ledger::{is_blank, replace_for_good};
 use crate::backend::BackendError;
 use crate::state::BackendKind;
 
@@ -23,6 +23,10 @@ impl Processes {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
             Err(error) => return Err(failed("read", &path, error)),
         };
+        // Of a wharf that did not wait for the disk, before the machine went down.
+        if is_blank(&text) {
+            return Ok(BTreeMap::new());
+        }
         serde_json::from_slice(&text).map_err(|error| {
             let why = format!("{error}: remove it, then the compose file decides again");
             failed(
@@ -54,6 +58,7 @@ impl Processes {
         dir.create()?;
         dir.check_owner("remember where services run")?;
         let text = serde_json::to_vec(choices).map_err(|error| cannot(error.into()))?;
-        replace(&path, &text).map_err(cannot)
+        // Said once, and known from nowhere else.
+        replace_for_good(&path, &text).map_err(cannot)
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! A sequence of 16-byte records, little-endian: arrival time in nanoseconds since the Unix epoch (i64),
 //! then the length of the stream's log after the arrival (u64), whose highest bit says which stream: 0 for
-//! stdout, 1 for stderr. An incomplete record at the end was never written and is ignored.
+//! stdout, 1 for stderr. An incomplete record at the end was never written and is ignored. So is one of nothing but
+//! zeros: a machine that goes down leaves them in place of what had not reached its disk.
 
 use crate::event::Stream;
 
@@ -24,6 +25,11 @@ pub struct Arrival {
 }
 
 impl Arrival {
+    /// Whether it was never written: no arrival is of the year 1970.
+    pub fn is_blank(self) -> bool {
+        self.time == 0 && self.end == 0 && self.stream == Stream::Stdout
+    }
+
     /// As written.
     pub fn encode(self) -> [u8; SIZE] {
         let mark = match self.stream {

@@ -257,7 +257,13 @@ impl Record {
         }
     }
 
-    /// Reads an entry, with what the keeper of its run has noted; `None` when there is none.
+    /// Whether there is an entry of which nothing has reached the disk.
+    pub(super) fn is_lost(dir: &InstanceDir) -> bool {
+        regular::read(&dir.record()).is_ok_and(|bytes| is_blank(&bytes))
+    }
+
+    /// Reads an entry, with what the keeper of its run has noted; `None` when there is none. One of which nothing has
+    /// reached the disk is none, unless something of its run lives.
     pub fn read(dir: &InstanceDir) -> Result<Option<Self>, BackendError> {
         let path = dir.record();
         let damaged = |cause| BackendError::Damaged {
@@ -273,6 +279,9 @@ impl Record {
             }
             Err(error) => return Err(failed("read", &path, error)),
         };
+        if is_blank(&bytes) && unrecorded(dir).is_none() {
+            return Ok(None);
+        }
         let mut record = Self::parse(&bytes).map_err(damaged)?;
         if let Some(run) = record.run.as_ref().filter(|run| run.finished.is_none()) {
             let notes = Notes::read(&dir.notes(), &run.id);
@@ -316,6 +325,11 @@ impl Record {
     }
 }
 
+/// What a machine that went down may leave of a file that was written a moment before; nobody writes such a one.
+pub(super) fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
 #[derive(Deserialize)]
 struct Version {
     format: u32,
@@ -342,8 +356,22 @@ pub fn names(project: &ProjectDir) -> Result<Vec<String>, BackendError> {
     Ok(names)
 }
 
-/// Replaces a file by a rename, so that a reader sees the old text or the new one.
+/// Replaces a file by a rename, so that a reader sees the old text or the new one. A machine that goes down in the next
+/// half a minute may leave an empty one, where there was none before or on some file systems; see [`is_blank`].
 pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    replace_by(path, text, |_| Ok(()))
+}
+
+/// The same, and waits for the disk: a file that nobody could write a second time.
+pub(super) fn replace_for_good(path: &Path, text: &[u8]) -> io::Result<()> {
+    replace_by(path, text, File::sync_data)
+}
+
+fn replace_by(
+    path: &Path,
+    text: &[u8],
+    settle: impl Fn(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
     let mut file: File = OpenOptions::new()
         .write(true)
@@ -351,7 +379,7 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&temporary)?;
-    let written = file.write_all(text);
+    let written = file.write_all(text).and_then(|()| settle(&file));
     drop(file);
     let outcome = written.and_then(|()| fs::rename(&temporary, path));
     if outcome.is_err() {

@@ -195,7 +195,7 @@ impl Reader {
                     .unwrap_or_default();
                 channel.take(self.segment, facts.len(), time, &mut deliver)?;
             }
-            channel.flush(&mut deliver);
+            channel.close(&mut deliver);
         }
         Ok(())
     }
@@ -213,7 +213,7 @@ impl Reader {
     /// Delivers last lines without a line end: the run that wrote them is over.
     pub fn flush(&mut self, mut deliver: impl FnMut(Line)) {
         for channel in &mut self.channels {
-            channel.flush(&mut deliver);
+            channel.close(&mut deliver);
         }
     }
 
@@ -255,16 +255,21 @@ impl Reader {
         let Some(index) = &mut self.index else {
             return Ok(None);
         };
-        let missing = SIZE.saturating_sub(self.torn.len());
-        index
-            .by_ref()
-            .take(missing as u64)
-            .read_to_end(&mut self.torn)?;
-        let Ok(record) = <[u8; SIZE]>::try_from(self.torn.as_slice()) else {
-            return Ok(None);
-        };
-        self.torn.clear();
-        Ok(Some(Arrival::decode(record)))
+        loop {
+            let missing = SIZE.saturating_sub(self.torn.len());
+            index
+                .by_ref()
+                .take(missing as u64)
+                .read_to_end(&mut self.torn)?;
+            let Ok(record) = <[u8; SIZE]>::try_from(self.torn.as_slice()) else {
+                return Ok(None);
+            };
+            self.torn.clear();
+            let arrival = Arrival::decode(record);
+            if !arrival.is_blank() {
+                return Ok(Some(arrival));
+            }
+        }
     }
 }
 

@@ -241,6 +241,12 @@ impl Processes {
         if !project.is_made() {
             project.create()?;
         }
+        if Record::is_lost(&dir) {
+            events.send(Event::Note(format!(
+                "of {} only an empty entry is left, as after a power failure: it is made anew",
+                spec.name
+            )));
+        }
         Box::pin(make_room(&dir, &spec.name)).await?;
         if let Err(error) = fill(&dir, spec, &mut record) {
             // Half of an instance is none; what is wrong with it the error says.

@@ -6,7 +6,7 @@
 //! wharf's user. For it they are copied, at each start, to where that user alone can read them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
@@ -160,10 +160,18 @@ pub fn expose(dir: &InstanceDir, user: Option<&Account>) -> Result<(), BackendEr
 pub(super) fn conceal(dir: &InstanceDir) -> Result<(), BackendError> {
     let root = copies(dir);
     match fs::remove_dir_all(&root) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(failed("remove", &root, error))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(()),
+        Err(error) if is_none(&error, rustix::process::geteuid().is_root()) => Ok(()),
+        Err(error) => Err(failed("remove", &root, error)),
+    }
+}
+
+/// Whether there are no copies. Only root makes any: where root's directory is closed to us, none of them are ours.
+fn is_none(error: &io::Error, is_root: bool) -> bool {
+    match error.kind() {
+        io::ErrorKind::NotFound => true,
+        io::ErrorKind::PermissionDenied => !is_root,
+        _ => false,
     }
 }
 
@@ -268,11 +276,17 @@ pub(super) fn write(dir: &InstanceDir, spec: &InstanceSpec) -> Result<(), Backen
         check_names(&spec.service.name, kind, mounts)?;
         let root = dir.store(kind);
         for mount in mounts {
-            let content = content(spec, mount, stores.get(&mount.source))?;
+            let store = stores.get(&mount.source);
+            let content = content(spec, mount, store)?;
             let path = root.join(file_name(mount));
             // It may be there, for another target with this last part, and closed to all but root.
             remove(&path)
                 .and_then(|()| put(&root, &path, &content, mount.mode))
+                .and_then(|()| match store.map(|store| &store.source) {
+                    Some(StoreSource::File(_)) => Ok(()),
+                    // It is not read again before a run: an empty one after a power failure would stay.
+                    _ => File::open(&path)?.sync_data(),
+                })
                 .map_err(|error| failed("write", &path, error))?;
         }
     }
@@ -374,6 +388,15 @@ mod tests {
         assert!(check(mount("one", None), mount("two", Some("/b/one"))).is_err());
         assert!(check(mount("one", None), mount("one", Some("/b/one"))).is_ok());
         assert!(check(mount("one", None), mount("two", None)).is_ok());
+    }
+
+    #[test]
+    fn where_only_root_may_look_nobody_else_has_copies() {
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(is_none(&denied, false));
+        assert!(!is_none(&denied, true));
+        assert!(is_none(&io::ErrorKind::NotFound.into(), true));
+        assert!(!is_none(&io::ErrorKind::StorageFull.into(), false));
     }
 
     #[test]

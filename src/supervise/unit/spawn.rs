@@ -17,13 +17,14 @@ use crate::backend::process::cgroup::{Group, View, controllers};
 use crate::backend::process::child::{Launch, Way};
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::remains::Remains;
-use crate::backend::process::run::{new_run_id, wall_clock};
+use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
 use crate::backend::process::stores;
 use crate::state::{Health, Status};
 use crate::supervise::health::Schedule;
 use crate::supervise::keeper::{self, Order, Prepared};
 use crate::supervise::lifecycle::{Action, Event};
 use crate::supervise::starting::{Begun, Starting};
+use crate::supervise::torn;
 
 impl Unit {
     pub(super) fn spawn(&mut self, around: &mut Surroundings) -> Result<(), Failure> {
@@ -147,6 +148,15 @@ impl Unit {
         stores::expose(&self.dir, self.record.spec.user.as_ref())?;
         // What an earlier run left where something survived its end.
         self.remove_group();
+        if self
+            .record
+            .run
+            .as_ref()
+            .is_some_and(|run| run.boot_id != boot_id())
+        {
+            // A log that cannot be set right is still a log.
+            drop(torn::mend(&self.dir));
+        }
         let settings = self.record.spec.attributes.resources.settings();
         let place = View::find_once(&controllers(&settings));
         let planned = |place| Group::planned(place, &self.dir.tag(), &run_id);
