@@ -174,23 +174,21 @@ fn survey(dir: &Path, wanted: &BTreeSet<&'static str>) -> Place {
         wanted.iter().copied().partition(|controller| {
             enabled.contains(*controller) || is_free && available.contains(*controller)
         });
-    let join = |names: Vec<&str>| names.join(", ");
-    let unavailable: Vec<&str> = missing
+    let (withheld, unavailable): (Vec<&str>, Vec<&str>) = missing
         .iter()
         .copied()
-        .filter(|controller| !available.contains(*controller))
-        .collect();
-    let shown = dir.display();
-    let lacks = if missing.is_empty() {
-        None
-    } else if unavailable.is_empty() {
-        let missing = join(missing.into_iter().collect());
-        Some(format!(
-            "{shown} has processes of its own and cannot hand {missing} on"
-        ))
-    } else {
-        Some(format!("{shown} has no controller {}", join(unavailable)))
-    };
+        .partition(|controller| available.contains(*controller));
+    let mut why = Vec::new();
+    if !unavailable.is_empty() {
+        why.push(format!("has no controller {}", unavailable.join(", ")));
+    }
+    if !withheld.is_empty() {
+        let withheld = withheld.join(", ");
+        why.push(format!(
+            "has processes of its own and cannot hand {withheld} on"
+        ));
+    }
+    let lacks = (!why.is_empty()).then(|| format!("{} {}", dir.display(), why.join(", and ")));
     Place {
         dir: dir.to_owned(),
         controllers,
@@ -296,6 +294,19 @@ mod tests {
         let lacks = place.lacks.unwrap();
         assert!(
             lacks.ends_with("/own has processes of its own and cannot hand cpu, pids on"),
+            "{lacks}"
+        );
+    }
+
+    #[test]
+    fn each_controller_that_is_missing_has_its_reason() {
+        let root = tree(&[("", "", "", ""), ("own", "cpu memory", "", "7\n")]);
+        let wanted = BTreeSet::from(["cpu", "cpuset", "memory"]);
+        let lacks = view(&root, "/own").find(&wanted).unwrap().lacks.unwrap();
+        assert!(
+            lacks.ends_with(
+                "/own has no controller cpuset, and has processes of its own and cannot hand cpu, memory on"
+            ),
             "{lacks}"
         );
     }
