@@ -171,6 +171,9 @@ impl Followed {
         {
             let name = self.name.clone();
             self.reader.flush(|line| tell(&name, line, options, events));
+            if let Some(starvation) = record.starvation() {
+                events.send(Event::Note(starvation));
+            }
             events.send(Event::Exited {
                 name,
                 service: self.service.clone(),

@@ -192,6 +192,9 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
             }
             tell(run.started, "start", None);
         }
+        if run.starved.kills > same.map_or(0, |old| old.starved.kills) {
+            tell(run.finished.unwrap_or(now), "oom", None);
+        }
         if let Some(finished) = run.finished
             && same.is_none_or(|old| old.finished.is_none())
         {

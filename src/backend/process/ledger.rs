@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
-use super::cgroup::Group;
+use super::cgroup::{Group, Starved};
 use super::dirs::{InstanceDir, ProjectDir, failed};
 use super::environment::Environment;
 use super::lock;
@@ -97,6 +97,9 @@ pub struct Run {
     /// Whether something has outlived SIGKILL for so long that it was reported.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub given_up: bool,
+    /// Whether it ran out of memory, as far as its control group counts that.
+    #[serde(default, skip_serializing_if = "Starved::is_none")]
+    pub starved: Starved,
 }
 
 /// What an instance is made from.
@@ -203,6 +206,7 @@ impl Run {
             finished: None,
             code: None,
             given_up: false,
+            starved: Starved::default(),
         }
     }
 }
@@ -230,6 +234,27 @@ impl Record {
     /// The keeper of the current run, else of the last one.
     pub fn keeper(&self) -> Option<ProcessId> {
         self.run.as_ref().and_then(|run| run.keeper)
+    }
+
+    /// That its last run ran out of memory, in words; `None` if it did not.
+    pub(super) fn starvation(&self) -> Option<String> {
+        let starved = self.run.as_ref()?.starved;
+        let limit = self.spec.attributes.resources.memory;
+        let why = match limit.and_then(|limit| u64::try_from(limit).ok()) {
+            _ if starved.is_none() => return None,
+            Some(limit) if starved.by_limit => {
+                format!("it had reached its memory limit of {}", amount(limit))
+            }
+            _ => "no memory was left on this machine, or for the control group it is in".to_owned(),
+        };
+        let whom = match starved.kills {
+            1 => "a process",
+            _ => "processes",
+        };
+        Some(format!(
+            "the kernel killed {whom} of {}: {why}",
+            self.spec.name
+        ))
     }
 
     /// What the keeper of the present run knows and nobody has written here yet.
@@ -328,6 +353,15 @@ impl Record {
 /// What a machine that went down may leave of a file that was written a moment before; nobody writes such a one.
 pub(super) fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
+}
+
+/// An amount of memory as it is written in compose files, as a rule whole MiB.
+fn amount(bytes: u64) -> String {
+    match bytes {
+        _ if bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
+        _ if bytes % (1 << 10) == 0 => format!("{} KiB", bytes >> 10),
+        _ => format!("{bytes} bytes"),
+    }
 }
 
 #[derive(Deserialize)]

@@ -117,7 +117,11 @@ impl Processes {
                         listed(&on),
                         target.service
                     )));
-                    if let Some(occupied) = self.occupied(project, name).filter(|_| code != 0) {
+                    if let Some(starvation) = self.starvation(project, name) {
+                        events.send(Event::Note(starvation));
+                    } else if let Some(occupied) =
+                        self.occupied(project, name).filter(|_| code != 0)
+                    {
                         events.send(Event::Note(occupied));
                     }
                     return Ok(());

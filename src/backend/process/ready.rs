@@ -207,7 +207,16 @@ impl Processes {
         }
     }
 
+    /// That the last run of an instance ran out of memory, in words.
+    pub(super) fn starvation(&self, project: &str, name: &str) -> Option<String> {
+        let record = self.record(project, name).ok()?;
+        record.starvation()
+    }
+
     fn exited_early(&self, project: &str, name: &str, code: i32) -> BackendError {
+        if let Some(starvation) = self.starvation(project, name) {
+            self.client.note(starvation);
+        }
         BackendError::ExitedEarly {
             name: name.to_owned(),
             code,

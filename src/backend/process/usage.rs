@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use nix::unistd::{SysconfVar, Uid, sysconf};
 
+use super::cgroup::Figures;
 use super::run::ProcessId;
 use super::tree::Snapshot;
 use super::{Processes, dirs};
@@ -68,6 +69,11 @@ impl Processes {
                     sum.read += io.get("read_bytes").copied().unwrap_or(0);
                     sum.written += io.get("write_bytes").copied().unwrap_or(0);
                 }
+                if let Some(sum) = &mut sum
+                    && let Some(group) = self.record(&instance.project, &instance.name)?.group()
+                {
+                    counted(sum, group.figures());
+                }
                 Ok(sum)
             })
             .collect()
@@ -107,6 +113,15 @@ impl Processes {
             _ => Vec::new(),
         })
     }
+}
+
+/// What the kernel counts for a whole run is better than a sum over its processes: memory that they share counts once,
+/// and nothing of those that have ended is missing.
+fn counted(sum: &mut Usage, figures: Figures) {
+    sum.memory = figures.memory.unwrap_or(sum.memory);
+    sum.busy = figures.busy.unwrap_or(sum.busy);
+    let limit = figures.memory_limit.unwrap_or(u64::MAX);
+    sum.memory_limit = sum.memory_limit.min(limit);
 }
 
 fn snapshot() -> Result<Snapshot, BackendError> {
@@ -288,6 +303,34 @@ mod tests {
             ..id
         };
         assert!(Stat::of(other).is_none());
+    }
+
+    #[test]
+    fn what_the_control_group_counts_comes_first() {
+        let read = Usage {
+            memory: 9,
+            memory_limit: 100,
+            busy: Duration::from_secs(1),
+            ..Usage::default()
+        };
+        let mut sum = read;
+        counted(&mut sum, Figures::default());
+        assert_eq!(sum, read);
+        let figures = Figures {
+            memory: Some(7),
+            memory_limit: Some(50),
+            busy: Some(Duration::from_secs(2)),
+        };
+        counted(&mut sum, figures);
+        assert_eq!((sum.memory, sum.memory_limit), (7, 50));
+        assert_eq!(sum.busy, Duration::from_secs(2));
+        let above = Figures {
+            memory_limit: Some(200),
+            ..Figures::default()
+        };
+        let mut sum = read;
+        counted(&mut sum, above);
+        assert_eq!(sum.memory_limit, 100);
     }
 
     #[test]

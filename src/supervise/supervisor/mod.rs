@@ -330,6 +330,9 @@ impl Supervisor {
                 if unit.is_watched_by(watch) {
                     unit.on_notes();
                 }
+                if unit.is_measured_by(watch) {
+                    unit.on_memory();
+                }
             }
         }
     }

@@ -1,6 +1,10 @@
 //! The control group of an instance's run, where it has one: who is in it belongs to the run, and it ends and
 //! freezes them in one step. Signals do the same without it, one process at a time.
 
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::inotify::{self, WatchFlags};
+
 use super::Unit;
 use crate::backend::process::child::Extras;
 use crate::backend::process::run::ProcessId;
@@ -77,6 +81,42 @@ impl Unit {
         }
     }
 
+    /// Makes sure that what its run is limited to shows on `inotify` when it does not suffice. Others learn it at their end.
+    pub(super) fn watch_memory(&mut self, inotify: BorrowedFd<'_>) {
+        let is_limited = self.record.spec.attributes.resources.memory.is_some();
+        if !is_limited || self.memory_watch.is_some() || self.main.is_none() {
+            return;
+        }
+        let Some(group) = self.record.group() else {
+            return;
+        };
+        if let Ok(watch) = inotify::add_watch(inotify, group.memory_events(), WatchFlags::MODIFY) {
+            self.memory_watch = Some(watch);
+            self.on_memory();
+        }
+    }
+
+    /// Its control group has something to tell of its memory.
+    pub(in crate::supervise) fn on_memory(&mut self) {
+        if self.note_starvation() {
+            // Not worth failing for: its end is written again.
+            drop(self.record.write(&self.dir));
+        }
+    }
+
+    /// Whether the kernel has killed anything of it since somebody last looked.
+    pub(super) fn note_starvation(&mut self) -> bool {
+        let starved = self.record.group().and_then(|group| group.starved());
+        let (Some(starved), Some(run)) = (starved, &mut self.record.run) else {
+            return false;
+        };
+        let is_new = starved.kills > run.starved.kills;
+        if is_new {
+            run.starved = starved;
+        }
+        is_new
+    }
+
     /// Whether anything is in it.
     pub(super) fn is_group_populated(&self) -> bool {
         let group = self.record.group();
@@ -84,9 +124,11 @@ impl Unit {
     }
 
     /// Nothing is in it any more, as a rule: one that stays is removed with the instance's next run.
-    pub(super) fn remove_group(&self) {
+    pub(super) fn remove_group(&mut self) {
         if let Some(group) = self.record.group() {
             drop(group.remove());
         }
+        // It goes with its directory.
+        self.memory_watch = None;
     }
 }

@@ -114,6 +114,8 @@ pub(super) struct Unit {
     keeper: Option<Held>,
     /// The watch on the keeper's notes.
     watch: Option<i32>,
+    /// The watch on what its control group tells of its memory.
+    memory_watch: Option<i32>,
     /// Who is left of the last run.
     leftover: Leftover,
     /// The end of the main process, and who records its output: both only without a keeper.
@@ -191,8 +193,14 @@ impl Unit {
         self.watch == Some(watch)
     }
 
+    /// Whether this is the watch on its memory.
+    pub(super) fn is_measured_by(&self, watch: i32) -> bool {
+        self.memory_watch == Some(watch)
+    }
+
     /// Makes sure that changes of the keeper's notes show on `inotify`.
     pub(super) fn watch_notes(&mut self, inotify: BorrowedFd<'_>) {
+        self.watch_memory(inotify);
         if self.watch.is_some() || self.keeper.is_none() {
             return;
         }
@@ -207,6 +215,9 @@ impl Unit {
     pub(super) fn unwatch(&mut self, inotify: BorrowedFd<'_>) {
         if let Some(watch) = self.watch.take() {
             // The file may have gone, and the watch with it.
+            let _ = inotify::remove_watch(inotify, watch);
+        }
+        if let Some(watch) = self.memory_watch.take() {
             let _ = inotify::remove_watch(inotify, watch);
         }
     }
@@ -470,6 +481,7 @@ impl Unit {
             self.life.dismiss();
         }
         self.forsake();
+        self.note_starvation();
         self.known = around.tree(self, id.or_else(|| self.record.process()));
         if let Some(run) = &mut self.record.run {
             run.code = Some(code);

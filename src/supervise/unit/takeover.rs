@@ -41,6 +41,7 @@ impl Unit {
             main: None,
             keeper: None,
             watch: None,
+            memory_watch: None,
             leftover: Leftover::of_run(),
             main_end: None,
             recorder: None,

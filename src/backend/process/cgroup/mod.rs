@@ -5,6 +5,7 @@
 //! Its directory is named after the project's state and the run: a path from the ledger never names anything else, and
 //! what no ledger names any more is still known as its project's.
 
+mod figures;
 mod limits;
 mod place;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+pub use figures::{Figures, Starved};
 pub use limits::{Resources, Setting};
 pub use place::{Place, View};
 
