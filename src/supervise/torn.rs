@@ -8,13 +8,11 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 use super::capture::STREAMS;
+use crate::backend::process::channel::written;
 use crate::backend::process::dirs::InstanceDir;
 use crate::backend::process::index::{Arrival, SIZE};
 use crate::backend::process::replace;
 use crate::event::Stream;
-
-/// Bytes read at once.
-const PORTION: u64 = 64 * 1024;
 
 /// What there is of one stream.
 struct Rest {
@@ -84,7 +82,7 @@ fn end_line(path: &Path, stream: Stream, is_within_line: bool) -> io::Result<Opt
         .mtime()
         .saturating_mul(1_000_000_000)
         .saturating_add(facts.mtime_nsec());
-    let (written, last) = written(&file, facts.len())?;
+    let (written, last) = end(&file, facts.len())?;
     if written < facts.len() {
         file.set_len(written)?;
     }
@@ -101,19 +99,13 @@ fn end_line(path: &Path, stream: Stream, is_within_line: bool) -> io::Result<Opt
 }
 
 /// How long a file is without the zeros at its end, and its last byte then.
-fn written(file: &fs::File, length: u64) -> io::Result<(u64, Option<u8>)> {
-    let mut end = length;
-    let mut buffer = Vec::new();
-    while end > 0 {
-        let start = end.saturating_sub(PORTION);
-        buffer.resize(usize::try_from(end - start).unwrap_or_default(), 0);
-        file.read_exact_at(&mut buffer, start)?;
-        if let Some(at) = buffer.iter().rposition(|byte| *byte != 0) {
-            return Ok((start + at as u64 + 1, buffer.get(at).copied()));
-        }
-        end = start;
+fn end(file: &fs::File, length: u64) -> io::Result<(u64, Option<u8>)> {
+    let end = written(file, 0, length)?;
+    let mut last = [0];
+    if let Some(at) = end.checked_sub(1) {
+        file.read_exact_at(&mut last, at)?;
     }
-    Ok((0, None))
+    Ok((end, last.first().copied().filter(|_| end > 0)))
 }
 
 /// Whether the last line of a log has no end.
@@ -123,7 +115,7 @@ fn is_open(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    let (_, last) = written(&file, file.metadata()?.len())?;
+    let (_, last) = end(&file, file.metadata()?.len())?;
     Ok(last.is_some_and(|last| last != b'\n'))
 }
 
@@ -187,6 +179,15 @@ mod tests {
         let mended = fs::read(dir.index(0)).unwrap();
         mend(&dir).unwrap();
         assert_eq!(fs::read(dir.index(0)).unwrap(), mended);
+    }
+
+    #[test]
+    fn zeros_that_were_written_are_output() {
+        let (_root, dir) = place();
+        fs::write(dir.log(Stdout, 0), b"one\n\0\0").unwrap();
+        fs::write(dir.log(Stderr, 0), b"").unwrap();
+        fs::write(dir.index(0), at(Stdout, 1, 6)).unwrap();
+        assert_eq!(lines(&dir), [line(1, "one"), line(1, "\0\0")]);
     }
 
     #[test]

@@ -482,19 +482,24 @@ fn a_process_runs_once_in_the_foreground() {
         rows(&sandbox).iter().any(|row| row["ExitCode"] == 6),
         "it is kept"
     );
-    // Killed half-way, it is known to the next command.
-    let run = sandbox.spawn(&["run", "--rm", "api", "sh", "-c", "echo up; exec sleep 603"]);
-    run.wait_for_line("up");
-    let orphan = eventually("it runs", || left("sleep 603"));
-    run.signal(Signal::KILL);
-    assert!(!orphan.ended());
-    assert!(
-        rows(&sandbox)
-            .iter()
-            .any(|row| row["State"] == "running" && row["Service"] == "api")
-    );
-    sandbox.wharf(&["down", "--remove-orphans"]).expect(0);
-    assert!(orphan.ended());
+    // Killed half-way, or before it has noted what it has started, it is known to the next command.
+    for script in [
+        "echo up; exec sleep 603",
+        "kill -KILL $PPID; echo up; exec sleep 603",
+    ] {
+        let run = sandbox.spawn(&["run", "--rm", "api", "sh", "-c", script]);
+        run.wait_for_line("up");
+        let orphan = eventually("it runs", || left("sleep 603"));
+        run.signal(Signal::KILL);
+        assert!(!orphan.ended());
+        assert!(
+            rows(&sandbox)
+                .iter()
+                .any(|row| row["State"] == "running" && row["Service"] == "api")
+        );
+        sandbox.wharf(&["down", "--remove-orphans"]).expect(0);
+        assert!(orphan.ended());
+    }
 }
 
 #[test]

@@ -113,15 +113,8 @@ impl Channel {
         *self.terminal.get_or_insert_with(look)
     }
 
-    /// Delivers a last line without its end. A machine that went down has left zeros in place of what had not reached
-    /// its disk.
-    pub(super) fn close(&mut self, deliver: &mut impl FnMut(Line)) {
-        let end = self.partial.iter().rposition(|byte| *byte != 0);
-        self.partial.truncate(end.map_or(0, |last| last + 1));
-        self.flush(deliver);
-    }
-
-    fn flush(&mut self, deliver: &mut impl FnMut(Line)) {
+    /// Delivers a last line without its end.
+    pub(super) fn flush(&mut self, deliver: &mut impl FnMut(Line)) {
         self.skips = false;
         if !self.partial.is_empty() {
             deliver(Line {
@@ -131,4 +124,21 @@ impl Channel {
             });
         }
     }
+}
+
+/// Where a file of this length ends but for zeros behind its first `known` bytes: a machine that goes down leaves them in
+/// place of what had not reached its disk.
+pub(crate) fn written(file: &File, known: u64, length: u64) -> io::Result<u64> {
+    let mut end = length;
+    let mut buffer = Vec::new();
+    while end > known {
+        let start = end.saturating_sub(PORTION).max(known);
+        buffer.resize(usize::try_from(end - start).unwrap_or_default(), 0);
+        file.read_exact_at(&mut buffer, start)?;
+        if let Some(at) = buffer.iter().rposition(|byte| *byte != 0) {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(end)
 }

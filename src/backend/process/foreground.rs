@@ -270,33 +270,47 @@ impl Processes {
         let place = View::new().find(&controllers(&settings));
         let planned = |place| Group::planned(place, &dir.tag(), &run_id);
         let group = place.as_ref().map(planned);
-        // The intent is on disk before the process is: whoever comes after a crash looks for this id.
-        record.run = Some(Run::planned(run_id.clone(), group.as_ref()));
-        record.write(&dir)?;
-        let door = group
-            .zip(place)
-            .map(|(group, place)| group.open(&place, &settings, name))
-            .transpose()?
-            .flatten();
-        let spec = &record.spec;
-        let plan = Started {
-            command: spec.command.clone(),
-            program: spec.program.clone(),
-            working_dir: spec.working_dir.clone(),
-            environment: spec.environment.clone(),
-            user: spec.user.clone(),
-            run_id,
-            hosts: spec.names.hosts.clone(),
-            extras: Extras::of(&spec.attributes, door),
+        // On disk before the process is: whoever comes when we are killed takes over what has this id, if anything has.
+        let run = Run {
+            launcher: ProcessId::of(std::process::id()),
+            ..Run::planned(run_id.clone(), group.as_ref())
         };
-        let foreground = launch(&plan, face)?;
+        record.run = Some(run);
         record.status = Status::Running;
         record.wanted = true;
-        if let Some(run) = &mut record.run {
-            run.process = Some(foreground.id);
-        }
         record.write(&dir)?;
-        Ok(foreground)
+        let open = |(group, place): (Group, _)| group.open(&place, &settings, name);
+        let door = group.zip(place).map(open).transpose();
+        let launched = door.and_then(|door| {
+            let spec = &record.spec;
+            let plan = Started {
+                command: spec.command.clone(),
+                program: spec.program.clone(),
+                working_dir: spec.working_dir.clone(),
+                environment: spec.environment.clone(),
+                user: spec.user.clone(),
+                run_id,
+                hosts: spec.names.hosts.clone(),
+                extras: Extras::of(&spec.attributes, door.flatten()),
+            };
+            launch(&plan, face)
+        });
+        match &launched {
+            Ok(foreground) => {
+                if let Some(run) = &mut record.run {
+                    run.process = Some(foreground.id);
+                    run.launcher = None;
+                }
+                record.write(&dir)?;
+            }
+            Err(_) => {
+                record.status = Status::Created;
+                record.wanted = false;
+                // Should this fail, too, the next supervisor finds out that nothing runs.
+                drop(record.write(&dir));
+            }
+        }
+        launched
     }
 
     /// Notes the end of a one-off run, after killing what it left behind; then forgets it, if it is to be

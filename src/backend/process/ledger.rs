@@ -80,6 +80,9 @@ pub struct Run {
     /// Its keeper: the parent of the main process, which records its output and its end.
     #[serde(default)]
     pub keeper: Option<ProcessId>,
+    /// The command that starts it in its foreground, until it has noted the main process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<ProcessId>,
     /// The directory of its control group, where it has one.
     #[serde(default)]
     pub cgroup: Option<PathBuf>,
@@ -199,6 +202,7 @@ impl Run {
             id,
             process: None,
             keeper: None,
+            launcher: None,
             cgroup: group.map(|group| group.path().to_owned()),
             boot_id: boot_id().to_owned(),
             realm: Realm::ours().cloned(),

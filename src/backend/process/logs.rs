@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 pub use super::channel::Line;
 
 use super::beginnings::{ends_at, existing, start_of_last, start_of_line};
-use super::channel::{Channel, PORTION};
+use super::channel::{Channel, PORTION, written};
 use super::dirs::InstanceDir;
 use super::index::{Arrival, SIZE};
 use crate::event::Stream;
@@ -193,9 +193,10 @@ impl Reader {
                     .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
                     .and_then(|time| i64::try_from(time.as_nanos()).ok())
                     .unwrap_or_default();
-                channel.take(self.segment, facts.len(), time, &mut deliver)?;
+                let end = written(log, channel.position, facts.len())?;
+                channel.take(self.segment, end, time, &mut deliver)?;
             }
-            channel.close(&mut deliver);
+            channel.flush(&mut deliver);
         }
         Ok(())
     }
@@ -213,7 +214,7 @@ impl Reader {
     /// Delivers last lines without a line end: the run that wrote them is over.
     pub fn flush(&mut self, mut deliver: impl FnMut(Line)) {
         for channel in &mut self.channels {
-            channel.close(&mut deliver);
+            channel.flush(&mut deliver);
         }
     }
 

@@ -10,7 +10,7 @@ mod attributes;
 mod beginnings;
 mod carried;
 pub mod cgroup;
-mod channel;
+pub(crate) mod channel;
 pub mod child;
 mod choices;
 mod client;

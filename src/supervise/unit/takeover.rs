@@ -17,7 +17,7 @@ use crate::supervise::health::Schedule;
 use crate::supervise::keeper;
 use crate::supervise::lifecycle::Lifecycle;
 
-/// How long a keeper that was just forked may take until it has noted what became of its process.
+/// How long a keeper that was just forked, or a command, may take until it has noted what became of its process.
 const LOOKS: u32 = 100;
 
 impl Unit {
@@ -57,6 +57,7 @@ impl Unit {
             unwritten: None,
             record,
         };
+        unit.await_launch()?;
         let Some(run) = unit.record.run.clone() else {
             unit.leftover = Leftover::of_none();
             return Ok(unit);
@@ -114,6 +115,22 @@ impl Unit {
             drop(unit.record.write(&unit.dir));
         }
         Ok(unit)
+    }
+
+    /// Waits for a command that is just starting a run in its foreground, until it has noted the process or has gone.
+    fn await_launch(&mut self) -> Result<(), BackendError> {
+        for look in 0..LOOKS {
+            let run = self.record.run.as_ref().filter(|run| run.is_of_here());
+            let launcher = run.and_then(|run| run.launcher);
+            if !launcher.is_some_and(ProcessId::is_alive) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(u64::from(look)));
+            if let Some(record) = Record::read(&self.dir)? {
+                self.record = record;
+            }
+        }
+        Ok(())
     }
 
     /// Finds the keeper of a run, if it lives, and learns what it has noted.
