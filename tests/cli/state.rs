@@ -139,6 +139,39 @@ fn what_its_policy_gives_up_on_a_full_disk_has_exited() {
 }
 
 #[test]
+fn what_ended_on_a_full_disk_without_its_keeper_is_not_waited_for() {
+    if !is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", SLEEPER);
+    let script = "mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; \
+                  cat /dev/zero > $XDG_STATE_HOME/fill; \
+                  set -- $(cat $XDG_STATE_HOME/wharf/projects/*/instances/*-one-1/run); kill -9 $3; \
+                  wharf stop -t 0; wharf start; echo code $?; rm $XDG_STATE_HOME/fill; wharf start && wharf down";
+    let done = among_mounts(&sandbox, script).expect(0);
+    assert!(done.stdout.contains("code 1"), "{done}");
+}
+
+#[test]
+fn what_cannot_be_noted_is_not_paused() {
+    if !is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", SLEEPER);
+    let script = "mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; \
+                  cat /dev/zero > $XDG_STATE_HOME/fill; wharf pause; echo code $?; rm $XDG_STATE_HOME/fill; \
+                  wharf exec -T one echo it runs && wharf pause && wharf unpause && wharf down";
+    let done = among_mounts(&sandbox, script).expect(0);
+    for text in ["code 1", "it runs"] {
+        assert!(done.stdout.contains(text), "{done}");
+    }
+}
+
+#[test]
 fn a_runtime_directory_that_others_can_change_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.write("compose.yaml", SLEEPER);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -272,18 +272,25 @@ impl Record {
         }
     }
 
-    /// Where its end could not be written.
+    /// Where its end could not be written; its keeper may have been killed before it noted anything.
     fn end_for_good(&mut self, dir: &InstanceDir) {
-        if let Some(run) = self.run.as_ref().filter(|run| run.finished.is_some())
-            && self.status.is_alive()
-            && dir.over(&run.id).exists()
-        {
-            self.wanted = false;
-            self.health = None;
-            self.status = Status::Exited {
-                code: run.code.unwrap_or(UNKNOWN_CODE),
-            };
+        if !self.status.is_alive() {
+            return;
         }
+        let Some(run) = &mut self.run else { return };
+        let Ok(mark) = fs::metadata(dir.over(&run.id)) else {
+            return;
+        };
+        let made = Duration::new(
+            u64::try_from(mark.mtime()).unwrap_or_default(),
+            u32::try_from(mark.mtime_nsec()).unwrap_or_default(),
+        );
+        run.finished
+            .get_or_insert(i64::try_from(made.as_nanos()).unwrap_or_default());
+        let code = *run.code.get_or_insert(UNKNOWN_CODE);
+        self.wanted = false;
+        self.health = None;
+        self.status = Status::Exited { code };
     }
 
     /// Whether there is an entry of which nothing has reached the disk.

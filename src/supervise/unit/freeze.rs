@@ -45,8 +45,13 @@ impl Unit {
                 frozen.push(id);
             }
         }
-        self.health = None;
-        self.note(Status::Paused)
+        let health = self.health.take();
+        self.note(Status::Paused).inspect_err(|_| {
+            // A later supervisor would not know, and wait for checks that are frozen, too.
+            self.thaw();
+            self.record.status = Status::Running;
+            self.health = health;
+        })
     }
 
     /// Lets it go on.
@@ -56,13 +61,18 @@ impl Unit {
             return Err(self.refused("is not paused"));
         }
         self.thaw();
+        if let Err(failure) = self.note(Status::Running) {
+            // It goes on, and the ledger says otherwise: to be asked again.
+            self.record.status = Status::Paused;
+            return Err(failure);
+        }
         if let Phase::Running { since } = self.life.phase() {
             self.health = self.record.spec.healthcheck.as_ref().map(|check| {
                 let verdict = self.record.health.unwrap_or(Health::Starting);
                 Schedule::resumed(check, verdict, since, around.now)
             });
         }
-        self.note(Status::Running)
+        Ok(())
     }
 
     fn cannot_pause(&self, error: &std::io::Error) -> Failure {
