@@ -168,7 +168,14 @@ fn last_words_are_heard_of_what_is_removed_at_once() {
         up.wait_for_line("web-1  | here");
         let logs = sandbox.spawn(&["logs", "-f"]);
         logs.wait_for_line("web-1  | here");
+        // Those who look are late.
+        for late in [&up, &logs] {
+            late.signal(Signal::STOP);
+        }
         sandbox.wharf(command).expect(0);
+        for late in [&up, &logs] {
+            late.signal(Signal::CONT);
+        }
         let (up, logs) = (up.wait().expect(0), logs.wait().expect(0));
         for told in [&up.stdout, &logs.stdout] {
             assert!(told.contains("web-1  | goodbye"), "{command:?}: {up}{logs}");
