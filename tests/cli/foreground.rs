@@ -168,6 +168,8 @@ fn last_words_are_heard_of_what_is_removed_at_once() {
         up.wait_for_line("web-1  | here");
         let logs = sandbox.spawn(&["logs", "-f"]);
         logs.wait_for_line("web-1  | here");
+        // It has given the project's lock away when another one has had it.
+        sandbox.wharf(&["up", "-d"]).expect(0);
         // Those who look are late.
         for late in [&up, &logs] {
             late.signal(Signal::STOP);
