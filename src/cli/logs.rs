@@ -66,7 +66,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
     let instances = args.chosen(context, &named, instances);
-    if let Some(index) = args.index.filter(|index| *index != 0) {
+    if let Some(index) = args.index {
         let [service] = args.services.as_slice() else {
             return Err(Error::usage("--index requires one service to be selected")
                 .hint("wharf logs --index 1 SERVICE"));
@@ -149,9 +149,7 @@ impl Args {
         instances.retain(|instance| {
             !instance.one_off
                 && is_named(&instance.service)
-                && self
-                    .index
-                    .is_none_or(|index| index == 0 || index == instance.number)
+                && self.index.is_none_or(|index| index == instance.number)
         });
         instances.sort_by(|a, b| a.name.cmp(&b.name));
         instances

@@ -200,9 +200,6 @@ fn an_end_before_the_logs_were_asked_for_is_no_news() {
     let logs = sandbox.wharf(&["logs", "-f"]).expect(0);
     assert!(logs.stdout.contains("once-1  | done"), "{logs}");
     assert!(!logs.stderr.contains("exited"), "{logs}");
-    // As in Docker Compose, 0 is no replica.
-    let all = sandbox.wharf(&["logs", "--index", "0"]).expect(0);
-    assert_eq!(all.stdout, logs.stdout);
     let logs = sandbox.wharf(&["logs", "-f", "--since", "1h"]).expect(0);
     assert!(logs.stderr.contains("once-1 exited with code 4"), "{logs}");
 }
