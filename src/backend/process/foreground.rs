@@ -295,20 +295,17 @@ impl Processes {
             };
             launch(&plan, face)
         });
-        match &launched {
-            Ok(foreground) => {
-                if let Some(run) = &mut record.run {
-                    run.process = Some(foreground.id);
-                    run.launcher = None;
-                }
-                record.write(&dir)?;
+        if let Ok(foreground) = &launched {
+            if let Some(run) = &mut record.run {
+                run.process = Some(foreground.id);
+                run.launcher = None;
             }
-            Err(_) => {
-                record.status = Status::Created;
-                record.wanted = false;
-                // Should this fail, too, the next supervisor finds out that nothing runs.
-                drop(record.write(&dir));
-            }
+            record.write(&dir)?;
+        } else {
+            record.status = Status::Created;
+            record.wanted = false;
+            // Should this fail, too, the next supervisor finds out that nothing runs.
+            drop(record.write(&dir));
         }
         launched
     }

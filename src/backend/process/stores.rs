@@ -168,11 +168,8 @@ pub(super) fn conceal(dir: &InstanceDir) -> Result<(), BackendError> {
 
 /// Whether there are no copies. Only root makes any: where root's directory is closed to us, none of them are ours.
 fn is_none(error: &io::Error, is_root: bool) -> bool {
-    match error.kind() {
-        io::ErrorKind::NotFound => true,
-        io::ErrorKind::PermissionDenied => !is_root,
-        _ => false,
-    }
+    let is_closed = error.kind() == io::ErrorKind::PermissionDenied;
+    error.kind() == io::ErrorKind::NotFound || is_closed && !is_root
 }
 
 fn is_stranger(user: &Account) -> bool {
