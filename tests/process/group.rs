@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use wharf::backend::process::cgroup::View;
-use wharf::event::Event;
+use wharf::backend::{Backend, LogOptions};
+use wharf::event::{Event, Events};
 use wharf::plan::step::Action;
 use wharf::project::model::{Hook, Service};
 use wharf::state::Status;
 
-use crate::stage::{Stage, exited, process, shell, target};
+use crate::stage::{PROJECT, Stage, exited, process, shell, target};
 
 /// The group of a service's run; `None`, said once, where this machine delegates none.
 #[expect(clippy::print_stderr, reason = "what was not tested must be seen")]
@@ -178,4 +179,67 @@ async fn what_a_hook_leaves_behind_ends_with_the_run() {
     assert!(left.is_alive());
     stage.stop("web", None).await.unwrap();
     assert!(!left.is_alive());
+}
+
+#[tokio::test]
+async fn what_the_kernel_kills_for_want_of_memory_is_told() {
+    let stage = Stage::new();
+    stage.up(shell("web", "exec sleep 600")).await.unwrap();
+    stage.kill_supervisor();
+    // Few machines let a test have a limit: the kernel's file is imitated.
+    let root = tempfile::tempdir().unwrap();
+    let mut record = stage.record("web");
+    let main = record.process().unwrap();
+    let run = record.run.as_mut().unwrap();
+    let imitated = root.path().join(format!("wharf-0f-{}", run.id));
+    std::fs::create_dir(&imitated).unwrap();
+    let count = |kills: u32| {
+        let text = format!("max 9\noom {kills}\noom_kill {kills}\n");
+        std::fs::write(imitated.join("memory.events"), text).unwrap();
+    };
+    count(0);
+    let own = run.cgroup.replace(imitated.clone());
+    record.spec.attributes.resources.memory = Some(64 << 20);
+    let project = stage.dirs().project(PROJECT).unwrap();
+    record
+        .write(&project.instance("stage-web-1").unwrap())
+        .unwrap();
+    // With the next supervisor, which a look has come up.
+    let instance = stage.instance("web").await;
+    let happenings = stage.processes.happenings(PROJECT, None, true).await;
+    let mut happenings = happenings.unwrap().unwrap();
+    count(1);
+    assert_eq!(happenings.next().await.unwrap().action, "oom");
+    count(2);
+    main.signal(rustix::process::Signal::KILL).unwrap();
+    let mut actions = Vec::new();
+    while actions.last().is_none_or(|last| last != "die") {
+        actions.push(happenings.next().await.unwrap().action);
+    }
+    assert_eq!(actions, ["oom", "die"]);
+    assert_eq!(stage.exit_code("web").await, 137);
+    let (events, mut receiver) = Events::channel();
+    let options = LogOptions {
+        follow: true,
+        ..LogOptions::default()
+    };
+    let another = stage.another();
+    another
+        .follow(&[instance], &options, &events)
+        .await
+        .unwrap();
+    let mut told = Vec::new();
+    while let Ok(event) = receiver.try_recv() {
+        if let Event::Exited { code, .. } = event {
+            told.push(code.to_string());
+        } else if let Event::Note(note) = event {
+            told.push(note);
+        }
+    }
+    let note =
+        "the kernel killed processes of stage-web-1: it had reached its memory limit of 64 MiB";
+    assert_eq!(told, [note, "137"]);
+    if let Some(own) = own {
+        drop(std::fs::remove_dir(own));
+    }
 }

@@ -49,6 +49,7 @@ impl Processes {
         let mut met: Option<Instant> = None;
         let mut listened = false;
         let mut looked_twice = false;
+        let mut is_sure = false;
         loop {
             // Before the sockets: whoever is named then is not the instance itself on its way out.
             let record = self.record(project, name)?;
@@ -140,6 +141,10 @@ impl Processes {
             }
             if begin.elapsed() >= PATIENCE {
                 let elsewhere = self.elsewhere(project, name);
+                // It may have begun to listen where it is to between the two looks.
+                if elsewhere.is_some() && !std::mem::replace(&mut is_sure, true) {
+                    continue;
+                }
                 events.send(Event::Note(format!(
                     "{name} runs and does not listen on {} yet{}",
                     listed(&waiting),

@@ -15,7 +15,7 @@ use super::tree::Snapshot;
 use super::{NamesWanted, Processes, Record, convert, declared, hooks, limited, lock, stores};
 use crate::backend::BackendError;
 use crate::event::{Event, Events};
-use crate::naming::{PRE_START, Way};
+use crate::naming::{PRE_START, Role, Way};
 use crate::plan::step::{Action, InstanceSpec, Preparation, Target};
 use crate::state::{InstanceId, Status};
 
@@ -241,7 +241,8 @@ impl Processes {
         if !project.is_made() {
             project.create()?;
         }
-        if Record::is_lost(&dir) {
+        // Nobody knows of what is wharf's own.
+        if Role::of(&record.spec.labels).is_none() && Record::is_lost(&dir) {
             events.send(Event::Note(format!(
                 "of {} only an empty entry is left, as after a power failure: it is made anew",
                 spec.name
