@@ -96,6 +96,11 @@ impl Unit {
         }
     }
 
+    /// Whether this is the watch on its memory.
+    pub(in crate::supervise) fn is_measured_by(&self, watch: i32) -> bool {
+        self.memory_watch == Some(watch)
+    }
+
     /// Its control group has something to tell of its memory.
     pub(in crate::supervise) fn on_memory(&mut self) {
         if self.note_starvation() {
