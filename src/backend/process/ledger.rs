@@ -12,6 +12,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
@@ -272,6 +273,19 @@ impl Record {
         }
     }
 
+    /// Where an end by SIGKILL is known from the notes alone, what its control group counts may not be written here yet.
+    fn learn_starvation(&mut self) {
+        if self.run.as_ref().and_then(|run| run.code) != Some(128 + Signal::KILL.as_raw()) {
+            return;
+        }
+        let starved = self.group().and_then(|group| group.starved());
+        if let (Some(starved), Some(run)) = (starved, &mut self.run)
+            && starved.kills > run.starved.kills
+        {
+            run.starved = starved;
+        }
+    }
+
     /// Where its end could not be written; its keeper may have been killed before it noted anything.
     fn end_for_good(&mut self, dir: &InstanceDir) {
         if !self.status.is_alive() {
@@ -322,6 +336,7 @@ impl Record {
         if let Some(run) = record.run.as_ref().filter(|run| run.finished.is_none()) {
             let notes = Notes::read(&dir.notes(), &run.id);
             record.learn(&notes);
+            record.learn_starvation();
         }
         record.end_for_good(dir);
         Ok(Some(record))
