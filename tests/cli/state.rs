@@ -145,11 +145,14 @@ fn what_ended_on_a_full_disk_without_its_keeper_is_not_waited_for() {
         return;
     }
     let sandbox = Sandbox::new();
-    sandbox.write("compose.yaml", SLEEPER);
+    // The other one keeps the supervisor.
+    let two = format!("{SLEEPER}  two: {{x-wharf: {{process: {{command: [sleep, '600']}}}}}}\n");
+    sandbox.write("compose.yaml", two);
     let script = "mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; \
                   cat /dev/zero > $XDG_STATE_HOME/fill; \
                   set -- $(cat $XDG_STATE_HOME/wharf/projects/*/instances/*-one-1/run); kill -9 $3; \
-                  wharf stop -t 0; wharf start; echo code $?; rm $XDG_STATE_HOME/fill; wharf start && wharf down";
+                  wharf stop -t 0 one; wharf start one; echo code $?; \
+                  rm $XDG_STATE_HOME/fill; wharf start one && wharf down";
     let done = among_mounts(&sandbox, script).expect(0);
     assert!(done.stdout.contains("code 1"), "{done}");
 }
