@@ -6,22 +6,9 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 
+use crate::revival::running;
 use crate::support::running::Running;
 use crate::support::{Process, Sandbox, eventually};
-
-/// The process with these words, which is no child of one with the same: a keeper has its parent's for a moment.
-fn running(sandbox: &Sandbox, words: &str) -> Option<Process> {
-    let mut found = sandbox.processes();
-    found.retain(|process| process.command_line().contains(words));
-    let children: Vec<u32> = found
-        .iter()
-        .flat_map(Process::children)
-        .map(|child| child.pid())
-        .collect();
-    found
-        .into_iter()
-        .find(|process| !children.contains(&process.pid()))
-}
 
 fn supervisor(sandbox: &Sandbox) -> Option<Process> {
     running(sandbox, " supervise --project")

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use crate::support::{Process, Sandbox, eventually};
 
 /// The process with these words. A keeper that was just made has those of its parent for a moment.
-fn running(sandbox: &Sandbox, words: &str) -> Option<Process> {
+pub(crate) fn running(sandbox: &Sandbox, words: &str) -> Option<Process> {
     let mut found = sandbox.processes();
     found.retain(|process| process.command_line().contains(words));
     let children: Vec<u32> = found

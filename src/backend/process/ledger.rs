@@ -417,7 +417,7 @@ pub fn names(project: &ProjectDir) -> Result<Vec<String>, BackendError> {
 }
 
 /// Replaces a file by a rename, so that a reader sees the old text or the new one. A machine that goes down in the next
-/// half a minute may leave an empty one, where there was none before or on some file systems; see [`is_blank`].
+/// half a minute may leave an empty one, where there was none before or on some file systems: readers take that for none.
 pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     replace_by(path, text, |_| Ok(()))
 }
