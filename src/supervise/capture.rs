@@ -489,15 +489,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::backend::process::dirs::Dirs;
-
-    fn place() -> (tempfile::TempDir, InstanceDir) {
-        let root = tempfile::tempdir().unwrap();
-        let dirs = Dirs::new(root.path().join("s"), root.path().join("r"));
-        let dir = dirs.project("p").unwrap().instance("p-web-1").unwrap();
-        dir.create().unwrap();
-        (root, dir)
-    }
+    use crate::backend::process::dirs::place;
 
     #[test]
     fn bytes_arrive_once_whoever_moves_them() {

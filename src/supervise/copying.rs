@@ -28,37 +28,36 @@ pub(super) fn copy(
 ) -> io::Result<usize> {
     let mut copied = 0;
     while copied < most {
-        match copy_some(from, pending, log, length + copied as u64, most - copied) {
-            Ok(count) if count > 0 => copied += count,
+        let end = length + copied as u64;
+        let moved =
+            fill(pending, from, most - copied).and_then(|()| log.write_all_at(pending, end));
+        match moved {
+            Ok(()) if !pending.is_empty() => {
+                copied += pending.len();
+                pending.clear();
+            }
+            Err(error) if copied == 0 => return Err(error),
             // It is the same the next time.
-            _ if copied > 0 => break,
-            outcome => return outcome,
+            _ => break,
         }
     }
     Ok(copied)
 }
 
-/// One piece of it. A terminal whose last user has closed it has ended. Apart, since few need the room that it takes.
+/// Reads one piece, unless one waits. A terminal whose last user has closed it has ended. Apart, since few need the
+/// room that it takes.
 #[inline(never)]
-fn copy_some(
-    from: &mut File,
-    pending: &mut Vec<u8>,
-    log: &File,
-    length: u64,
-    most: usize,
-) -> io::Result<usize> {
-    if pending.is_empty() {
-        let mut buffer = [0; 16 * 1024];
-        let most = most.min(buffer.len());
-        let count = match from.read(&mut buffer[..most]) {
-            Ok(count) => count,
-            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => 0,
-            Err(error) => return Err(error),
-        };
-        pending.extend_from_slice(buffer.get(..count).unwrap_or_default());
+fn fill(pending: &mut Vec<u8>, from: &mut File, most: usize) -> io::Result<()> {
+    if !pending.is_empty() {
+        return Ok(());
     }
-    log.write_all_at(pending, length)?;
-    let count = pending.len();
-    pending.clear();
-    Ok(count)
+    let mut buffer = [0; 16 * 1024];
+    let most = most.min(buffer.len());
+    let count = match from.read(&mut buffer[..most]) {
+        Ok(count) => count,
+        Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => 0,
+        Err(error) => return Err(error),
+    };
+    pending.extend_from_slice(buffer.get(..count).unwrap_or_default());
+    Ok(())
 }

@@ -78,12 +78,7 @@ fn unable(error: io::Error) -> io::Error {
         ),
         _ => return error,
     };
-    Refusal {
-        errno,
-        message: message.to_owned(),
-        hint: hint.to_owned(),
-    }
-    .into()
+    Refusal::new(errno, message, hint).into()
 }
 
 fn prepare(dirs: &Dirs, project: &str) -> Result<Supervisor, BackendError> {

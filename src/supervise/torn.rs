@@ -124,16 +124,8 @@ mod tests {
     use Stream::{Stderr, Stdout};
 
     use super::*;
-    use crate::backend::process::dirs::Dirs;
+    use crate::backend::process::dirs::place;
     use crate::backend::process::logs::Reader;
-
-    fn place() -> (tempfile::TempDir, InstanceDir) {
-        let root = tempfile::tempdir().unwrap();
-        let dirs = Dirs::new(root.path().join("s"), root.path().join("r"));
-        let dir = dirs.project("p").unwrap().instance("p-web-1").unwrap();
-        dir.create().unwrap();
-        (root, dir)
-    }
 
     fn at(stream: Stream, time: i64, end: u64) -> [u8; SIZE] {
         Arrival { stream, time, end }.encode()

@@ -26,6 +26,17 @@ fn among_mounts(sandbox: &Sandbox, script: &str) -> Finished {
         .wait()
 }
 
+/// Runs a script after `up -d` of a project whose state is on a disk of one megabyte; `fill` fills it.
+fn on_a_small_disk(file: &str, script: &str) -> Finished {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", file);
+    let script = format!(
+        "fill() {{ cat /dev/zero > $XDG_STATE_HOME/fill; }}; \
+         mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; {script}"
+    );
+    among_mounts(&sandbox, &script).expect(0)
+}
+
 #[test]
 fn what_is_full_or_closed_is_told_with_what_helps() {
     if !is_root() {
@@ -87,15 +98,9 @@ fn what_waits_for_its_next_start_on_a_full_disk_can_be_removed() {
         println!("skipped: needs root");
         return;
     }
-    let sandbox = Sandbox::new();
-    sandbox.write(
-        "compose.yaml",
-        "services:\n  one: {restart: always, x-wharf: {process: {command: [sh, -c, 'sleep 0.3; exit 3']}}}\n",
-    );
-    let script = "mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; \
-                  cat /dev/zero > $XDG_STATE_HOME/fill; \
-                  until wharf ps -a | grep -q Exited; do sleep 0.05; done; wharf down";
-    let down = among_mounts(&sandbox, script).expect(0);
+    let file = "services:\n  one: {restart: always, x-wharf: {process: {command: [sh, -c, 'sleep 0.3; exit 3']}}}\n";
+    let script = "fill; until wharf ps -a | grep -q Exited; do sleep 0.05; done; wharf down";
+    let down = on_a_small_disk(file, script);
     assert!(!down.stderr.contains("is running"), "{down}");
 }
 
@@ -105,17 +110,11 @@ fn what_is_stopped_on_a_full_disk_between_two_starts_stays_stopped() {
         println!("skipped: needs root");
         return;
     }
-    let sandbox = Sandbox::new();
-    sandbox.write(
-        "compose.yaml",
-        "services:\n  one:\n    deploy: {restart_policy: {condition: any, delay: 60s}}\n    \
-         x-wharf: {process: {command: [sh, -c, exit 3]}}\n",
-    );
-    let script = "mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; \
-                  until wharf ps -a | grep -q Restarting; do sleep 0.05; done; \
-                  cat /dev/zero > $XDG_STATE_HOME/fill; \
+    let file = "services:\n  one:\n    deploy: {restart_policy: {condition: any, delay: 60s}}\n    \
+         x-wharf: {process: {command: [sh, -c, exit 3]}}\n";
+    let script = "until wharf ps -a | grep -q Restarting; do sleep 0.05; done; fill; \
                   wharf stop && wharf ps -a && wharf rm -f && wharf down";
-    let done = among_mounts(&sandbox, script).expect(0);
+    let done = on_a_small_disk(file, script);
     assert!(done.stdout.contains("Exited (3)"), "{done}");
 }
 
@@ -125,17 +124,11 @@ fn what_its_policy_gives_up_on_a_full_disk_has_exited() {
         println!("skipped: needs root");
         return;
     }
-    let sandbox = Sandbox::new();
-    sandbox.write(
-        "compose.yaml",
-        "services:\n  one:\n    deploy: {restart_policy: {condition: any, delay: 2s, max_attempts: 1}}\n    \
-         x-wharf: {process: {command: [sh, -c, exit 3]}}\n",
-    );
-    let script = "mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; \
-                  until wharf ps -a | grep -q Restarting; do sleep 0.05; done; \
-                  cat /dev/zero > $XDG_STATE_HOME/fill; \
+    let file = "services:\n  one:\n    deploy: {restart_policy: {condition: any, delay: 2s, max_attempts: 1}}\n    \
+         x-wharf: {process: {command: [sh, -c, exit 3]}}\n";
+    let script = "until wharf ps -a | grep -q Restarting; do sleep 0.05; done; fill; \
                   until wharf ps -a | grep -q Exited; do sleep 0.05; done; wharf rm -f && wharf down";
-    among_mounts(&sandbox, script).expect(0);
+    on_a_small_disk(file, script);
 }
 
 #[test]
@@ -144,16 +137,13 @@ fn what_ended_on_a_full_disk_without_its_keeper_is_not_waited_for() {
         println!("skipped: needs root");
         return;
     }
-    let sandbox = Sandbox::new();
     // The other one keeps the supervisor.
     let two = format!("{SLEEPER}  two: {{x-wharf: {{process: {{command: [sleep, '600']}}}}}}\n");
-    sandbox.write("compose.yaml", two);
-    let script = "mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; \
-                  cat /dev/zero > $XDG_STATE_HOME/fill; \
+    let script = "fill; \
                   set -- $(cat $XDG_STATE_HOME/wharf/projects/*/instances/*-one-1/run); kill -9 $3; \
                   wharf stop -t 0 one; wharf start one; echo code $?; \
                   rm $XDG_STATE_HOME/fill; wharf start one && wharf down";
-    let done = among_mounts(&sandbox, script).expect(0);
+    let done = on_a_small_disk(&two, script);
     assert!(done.stdout.contains("code 1"), "{done}");
 }
 
@@ -163,12 +153,9 @@ fn what_cannot_be_noted_is_not_paused() {
         println!("skipped: needs root");
         return;
     }
-    let sandbox = Sandbox::new();
-    sandbox.write("compose.yaml", SLEEPER);
-    let script = "mount -t tmpfs -o mode=700,size=1m none $XDG_STATE_HOME; wharf up -d; \
-                  cat /dev/zero > $XDG_STATE_HOME/fill; wharf pause; echo code $?; rm $XDG_STATE_HOME/fill; \
+    let script = "fill; wharf pause; echo code $?; rm $XDG_STATE_HOME/fill; \
                   wharf exec -T one echo it runs && wharf pause && wharf unpause && wharf down";
-    let done = among_mounts(&sandbox, script).expect(0);
+    let done = on_a_small_disk(SLEEPER, script);
     for text in ["code 1", "it runs"] {
         assert!(done.stdout.contains(text), "{done}");
     }

@@ -511,6 +511,16 @@ fn plain(name: &str) -> Result<(), BackendError> {
     Ok(())
 }
 
+/// An instance's directory to try things in, which goes with the first value.
+#[cfg(test)]
+pub(crate) fn place() -> (tempfile::TempDir, InstanceDir) {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = Dirs::new(root.path().join("s"), root.path().join("r"));
+    let dir = dirs.project("p").unwrap().instance("p-web-1").unwrap();
+    dir.create().unwrap();
+    (root, dir)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

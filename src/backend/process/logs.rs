@@ -297,15 +297,7 @@ mod tests {
     use Stream::{Stderr, Stdout};
 
     use super::*;
-    use crate::backend::process::dirs::Dirs;
-
-    fn place() -> (tempfile::TempDir, InstanceDir) {
-        let root = tempfile::tempdir().unwrap();
-        let dirs = Dirs::new(root.path().join("s"), root.path().join("r"));
-        let dir = dirs.project("p").unwrap().instance("p-web-1").unwrap();
-        dir.create().unwrap();
-        (root, dir)
-    }
+    use crate::backend::process::dirs::place;
 
     /// Writes logs from arrivals `(stream, time, text)`.
     fn write(dir: &InstanceDir, arrivals: &[(Stream, i64, &str)]) {

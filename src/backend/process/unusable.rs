@@ -55,12 +55,7 @@ pub fn unmade(error: io::Error) -> io::Error {
         }
         _ => return error,
     };
-    Refusal {
-        errno,
-        message: message.to_owned(),
-        hint: hint.to_owned(),
-    }
-    .into()
+    Refusal::new(errno, message, hint).into()
 }
 
 /// What to do where the files that may be open are: the command's own limit, or that of the supervisor, which has it from
@@ -107,12 +102,7 @@ pub(super) fn otherwise(error: io::Error, hint: &str) -> io::Error {
     let message = message
         .split_once(" (os error")
         .map_or(&*message, |(words, _)| words);
-    Refusal {
-        errno: error.raw_os_error(),
-        message: message.to_owned(),
-        hint: hint.to_owned(),
-    }
-    .into()
+    Refusal::new(error.raw_os_error(), message, hint).into()
 }
 
 #[cfg(test)]

@@ -51,6 +51,15 @@ impl From<Refusal> for io::Error {
 }
 
 impl Refusal {
+    /// In these words.
+    pub fn new(errno: Option<i32>, message: &str, hint: &str) -> Self {
+        Self {
+            errno,
+            message: message.to_owned(),
+            hint: hint.to_owned(),
+        }
+    }
+
     /// What an error has inside, if it is one.
     pub fn within(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
