@@ -115,6 +115,15 @@ fn pasteable(command: &str, hint: &str) -> String {
 
 /// The report of held ports that nobody may decide about.
 pub(super) fn unanswered(questions: &[Question]) -> Error {
+    reported(Kind::Question, questions, answers(questions))
+}
+
+/// The same for a command that asks nothing and has no flag that would answer.
+pub(super) fn unanswerable(questions: &[Question]) -> Error {
+    reported(Kind::Failed, questions, Vec::new())
+}
+
+fn reported(kind: Kind, questions: &[Question], answers: Vec<String>) -> Error {
     let taken = |question: &Question| {
         let claim = &question.claim;
         format!(
@@ -123,9 +132,9 @@ pub(super) fn unanswered(questions: &[Question]) -> Error {
         )
     };
     let mut error = match questions {
-        [question] => Error::new(Kind::Question, taken(question)),
+        [question] => Error::new(kind, taken(question)),
         _ => Error::new(
-            Kind::Question,
+            kind,
             format!(
                 "{} ports that this project needs are taken",
                 questions.len()
@@ -153,13 +162,33 @@ pub(super) fn unanswered(questions: &[Question]) -> Error {
             .details
             .push(format!("nothing was changed, as {rule} says"));
     }
+    error.hints = answers;
+    for question in questions {
+        for holder in &question.holders {
+            let command = how_released(holder);
+            if !question.own
+                && question.obstacle.is_some()
+                && holder.protected.is_none()
+                && !command.is_empty()
+                && !error.hints.contains(&command)
+            {
+                error.hints.push(command);
+            }
+        }
+    }
+    error
+}
+
+/// The flags that would answer all of them, and what each does.
+fn answers(questions: &[Question]) -> Vec<String> {
+    let mut hints = Vec::new();
     let all = |choice: Choice| {
         questions
             .iter()
             .all(|question| question.choices.contains(&choice))
     };
     if all(Choice::Replace) {
-        error.hints.push(
+        hints.push(
             "--force (or --on-conflict replace) stops the holder and starts a fresh instance"
                 .to_owned(),
         );
@@ -186,35 +215,22 @@ pub(super) fn unanswered(questions: &[Question]) -> Error {
             (true, true) => ("the unit", " by systemctl"),
             _ => ("it", ", and what ends with it"),
         };
-        error.hints.push(format!(
+        hints.push(format!(
             "--force (or --on-conflict replace) stops {what}{how}"
         ));
     }
     match questions {
         [question] => {
             if let Some(next) = question.next {
-                error.hints.push(format!(
+                hints.push(format!(
                     "--on-conflict move publishes on port {next} instead"
                 ));
             }
         }
-        _ if all(Choice::Move) => error
-            .hints
-            .push("--on-conflict move publishes on other ports instead".to_owned()),
+        _ if all(Choice::Move) => {
+            hints.push("--on-conflict move publishes on other ports instead".to_owned());
+        }
         _ => {}
     }
-    for question in questions {
-        for holder in &question.holders {
-            let command = how_released(holder);
-            if !question.own
-                && question.obstacle.is_some()
-                && holder.protected.is_none()
-                && !command.is_empty()
-                && !error.hints.contains(&command)
-            {
-                error.hints.push(command);
-            }
-        }
-    }
-    error
+    hints
 }

@@ -8,9 +8,9 @@ use crate::cli::again::in_rounds;
 use crate::cli::await_up::await_up;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
-use crate::cli::settle::unanswered;
+use crate::cli::settle::unanswerable;
 use crate::cli::sight::Rest;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::plan::{Plan, claims, conflicts, launch};
 use crate::port::owner::Depth;
 use crate::state::{Instance, Observed, Status};
@@ -86,10 +86,7 @@ pub(super) async fn check_ports(
     if questions.is_empty() {
         return Ok(());
     }
-    let mut error = unanswered(&questions);
-    // Nothing was asked, and no flag of this command would answer.
-    error.kind = Kind::Failed;
-    error.hints.retain(|hint| !hint.starts_with("--"));
+    let error = unanswerable(&questions);
     if questions.iter().any(|question| question.obstacle.is_some()) {
         return Err(error);
     }

@@ -28,12 +28,7 @@ pub fn without_pipes(error: io::Error) -> io::Error {
     if !is_refusal {
         return error;
     }
-    Refusal {
-        errno,
-        message: "no named pipe can be made there".to_owned(),
-        hint: ELSEWHERE.to_owned(),
-    }
-    .into()
+    Refusal::new(errno, "no named pipe can be made there", ELSEWHERE).into()
 }
 
 /// A failure to make a process of our own, with what to do where there are too many, or where it has no `/proc` to be
