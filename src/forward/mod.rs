@@ -143,6 +143,8 @@ struct Forwarder {
     due: Option<Instant>,
     /// Something is known that has not been brought about.
     is_unsettled: bool,
+    /// Some hosts file could not be written: it is tried again.
+    is_in_trouble: bool,
     events: mpsc::UnboundedSender<Event>,
     told: mpsc::UnboundedReceiver<Event>,
     asked: mpsc::UnboundedReceiver<Asked>,
@@ -188,6 +190,7 @@ impl Forwarder {
             routes: Routes::default(),
             due: None,
             is_unsettled: true,
+            is_in_trouble: false,
             events,
             told,
             asked,
@@ -240,10 +243,7 @@ impl Forwarder {
                 }
                 () = tokio::time::sleep_until(heard + pause) => {
                     heard = Instant::now();
-                    self.refresh_base();
-                    let records = self.entries.iter().map(|entry| Arc::clone(&entry.record));
-                    self.entries = Entry::refresh(records.collect(), &self.entries);
-                    self.listen(false).await;
+                    self.look_again().await;
                 }
             }
             while let Ok(event) = self.told.try_recv() {
@@ -264,6 +264,28 @@ impl Forwarder {
         }
     }
 
+    /// The same as before at rest, as a rule: then there is nothing to bring about.
+    async fn look_again(&mut self) {
+        self.refresh_base();
+        let records = self.entries.iter().map(|entry| Arc::clone(&entry.record));
+        let entries = Entry::refresh(records.collect(), &self.entries);
+        let lives = |entries: &[Entry]| entries.iter().map(|entry| entry.life).collect::<Vec<_>>();
+        let is_new = lives(&entries) != lives(&self.entries);
+        self.entries = entries;
+        let is_new = self.listen(false).await || is_new;
+        self.is_unsettled |= is_new || self.is_in_motion();
+    }
+
+    /// Whether something becomes of what is known by waiting alone.
+    fn is_in_motion(&self) -> bool {
+        let now = Instant::now();
+        self.is_in_trouble
+            || self.engine.is_some()
+            || self.unused.is_some()
+            || !self.waiting.is_empty()
+            || self.starting.values().any(|until| *until <= now)
+    }
+
     async fn read_ledger(&mut self, thoroughly: bool) {
         self.due = None;
         let before = world::networks(&self.entries);
@@ -275,16 +297,19 @@ impl Forwarder {
             drop(engine.look(now));
         }
         self.listen(thoroughly).await;
+        self.is_unsettled = true;
     }
 
-    async fn listen(&mut self, thoroughly: bool) {
+    /// Finds out who listens where; whether that has changed.
+    async fn listen(&mut self, thoroughly: bool) -> bool {
         let (hearing, entries) = (self.hearing.clone(), self.entries.clone());
         let work = tokio::task::spawn_blocking(move || hearing.listen(&entries, thoroughly));
         // A look that went wrong leaves what was heard before.
-        if let Ok(hearing) = work.await {
-            self.hearing = hearing;
-        }
-        self.is_unsettled = true;
+        let Ok(hearing) = work.await else {
+            return false;
+        };
+        let before = std::mem::replace(&mut self.hearing, hearing);
+        before.heard != self.hearing.heard
     }
 
     fn hear(&mut self, event: Event) {
@@ -367,6 +392,7 @@ impl Forwarder {
             self.world = Some(world);
         }
         let unwritten = self.write_hosts();
+        self.is_in_trouble = unwritten.is_some();
         if let Some((calls, containers)) = &mut self.calls {
             let relays = relay_containers(&picture, self.dir.name());
             calls.set(relays, containers, &self.events);

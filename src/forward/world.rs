@@ -12,11 +12,14 @@ use crate::naming::{Names, Role};
 use crate::port::claim::Protocol;
 use crate::state::Status;
 
-/// For how long a look at a process is good.
+/// For how long a look at a process is good while a start or an end may be under way.
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// The same where the ledger has said nothing else for as long: who keeps the run notes its end, and only where
-/// nobody is left who could does a look tell more.
+/// None is when the ledger has said nothing else for as long.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// For how long it is good afterwards: who keeps the run notes its end, and only where nobody is left who could does a
+/// look tell more. With a hundred services these looks are most of what a forwarder does in the first seconds.
 const WHILE: Duration = Duration::from_secs(15);
 
 /// A ledger entry, and what has become of its run.
@@ -41,7 +44,7 @@ impl Entry {
         let now = Instant::now();
         let look = Look::default();
         let is_good = |entry: &Self| {
-            let is_settled = now.duration_since(entry.since) >= WHILE;
+            let is_settled = now.duration_since(entry.since) >= SETTLED;
             let good = if is_settled { WHILE } else { MOMENT };
             now.duration_since(entry.looked) < good
         };
