@@ -1,26 +1,30 @@
-//! A hundred local services side by side with honcho and with a bare loop of fork and exec; what the
-//! supervisor and the keepers take; how fast output reaches the log.
+//! A hundred local services side by side with who else keeps processes, and with a bare loop of fork and exec; what
+//! the supervisor and the keepers take; how fast output reaches the log.
 //!
-//! Run it with `cargo bench --bench processes`; `HONCHO` names honcho's program (`pip install honcho`),
-//! without which that part is left out with a line that says so. It prints what it measured; nothing here
-//! passes or fails by a duration.
+//! Run it with `cargo bench --bench processes`. `HONCHO` names honcho's program (`pip install honcho`); runit, s6 and
+//! supervisord are taken from `PATH`. Who is not there is left out with a line that says so. It prints what it measured;
+//! nothing here passes or fails by a duration.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
+
+mod figures;
+mod peers;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use figures::{children_cpu, children_of, children_of_all, cpu_of, cpu_of_all, rollup};
+use peers::Peer;
 
 /// Services.
 const SERVICES: usize = 100;
-/// Rounds per measurement, in which all take turns; the median counts.
+/// Rounds, in which all take turns; the median counts.
 const ROUNDS: usize = 7;
 /// Bytes written for the throughput.
 const BYTES: u64 = 1_000_000_000;
@@ -32,7 +36,7 @@ const AS_SERVICE: &str = "--as-service";
 struct Kind {
     name: &'static str,
     command: Vec<String>,
-    /// The same for the shell that reads a Procfile.
+    /// The same for a shell.
     line: String,
 }
 
@@ -50,7 +54,7 @@ impl Kind {
             Self {
                 name: "one small program",
                 command: words(&[&program, AS_SERVICE]),
-                line: format!("{program} {AS_SERVICE}"),
+                line: format!("exec {program} {AS_SERVICE}"),
             },
         ]
     }
@@ -62,12 +66,9 @@ fn main() {
         std::thread::sleep(Duration::from_secs(1000));
         return;
     }
-    let honcho = std::env::var_os("HONCHO").map(PathBuf::from);
-    if honcho.is_none() {
-        println!("honcho start           left out: HONCHO names no program");
-    }
+    let peers = Peer::installed();
     for kind in Kind::all() {
-        compare(&kind, honcho.as_deref());
+        compare(&kind, &peers);
     }
     let [kind, _] = Kind::all();
     let bench = Bench::new(&kind);
@@ -76,57 +77,96 @@ fn main() {
 }
 
 /// All in one run, in turns.
-fn compare(kind: &Kind, honcho: Option<&Path>) {
+fn compare(kind: &Kind, peers: &[Peer]) {
     let bench = Bench::new(kind);
-    let mut all: [Vec<Measured>; 4] = Default::default();
-    let [bare, wharf, in_memory, other] = &mut all;
+    let mut all: Vec<(&str, Vec<Measured>)> =
+        ["bare fork and exec", "wharf up -d", "  state in memory"]
+            .into_iter()
+            .chain(peers.iter().map(|peer| peer.name))
+            .map(|name| (name, Vec::new()))
+            .collect();
     for _ in 0..ROUNDS {
-        bare.push(bench.bare(kind));
-        wharf.push(bench.wharf_up());
         // A disk charges for each file that a start makes, and more for those that were just removed: ext4 does
         // not use an inode again for minutes, and looks past all of them.
-        in_memory.extend(bench.in_memory(Bench::wharf_up));
-        other.extend(honcho.map(|honcho| bench.honcho(honcho)));
+        let ours = [
+            Some(bench.bare(kind)),
+            Some(bench.wharf_up()),
+            bench.in_memory(Bench::wharf_up),
+        ];
+        let theirs = peers.iter().map(|peer| Some(peer.measure(kind)));
+        for ((_, measured), one) in all.iter_mut().zip(ours.into_iter().chain(theirs)) {
+            measured.extend(one);
+        }
     }
-    let [bare, wharf, in_memory, honcho] = all.map(median);
     println!(
-        "{SERVICES} services until all have written their first line; each {} (median of {ROUNDS})",
+        "\n{SERVICES} services until all have written their first line; each {} (median of {ROUNDS})",
         kind.name
     );
     println!(
-        "                         wall ms   / bare   / honcho   CPU ms without the services' own"
+        "                          wall ms   / bare   CPU ms   / bare   without the services' own"
     );
-    for (what, measured) in [
-        ("bare fork and exec", bare),
-        ("wharf up -d", wharf),
-        ("  state in memory", in_memory),
-        ("honcho start", honcho),
-    ] {
-        let Some(measured) = measured else { continue };
-        let to = |other: Option<Measured>| {
-            other.map_or_else(String::new, |other| {
-                format!("{:.2}", ratio(measured.wall, other.wall))
-            })
-        };
+    let bare = Measured::median(&all[0].1);
+    for (what, measured) in &all {
+        if measured.is_empty() {
+            continue;
+        }
+        let measured = Measured::median(measured);
         println!(
-            "{what:<22} {:>9.1} {:>8} {:>10} {:>8.1}",
+            "{what:<22} {:>10.1} {:>8.2} {:>8.1} {:>8.2} {:>8.1}",
             ms(measured.wall),
-            to(bare),
-            to(honcho),
-            ms(measured.cpu)
+            ratio(measured.wall, bare.wall),
+            ms(measured.cpu),
+            ratio(measured.cpu, bare.cpu),
+            ms(measured.own)
         );
     }
 }
 
+/// What it took until all were up.
 #[derive(Clone, Copy)]
 struct Measured {
     wall: Duration,
+    /// Of the services, and of whoever keeps them.
     cpu: Duration,
+    /// Without the services' own, which begins when they are forked.
+    own: Duration,
 }
 
-fn median(mut all: Vec<Measured>) -> Option<Measured> {
-    all.sort_by_key(|measured| measured.wall);
-    all.get(all.len() / 2).copied()
+impl Measured {
+    fn new(wall: Duration, own: Duration, services: &[u32]) -> Self {
+        assert_eq!(services.len(), SERVICES);
+        let cpu = own + cpu_of_all(services);
+        Self { wall, cpu, own }
+    }
+
+    fn median(all: &[Self]) -> Self {
+        let of = |field: fn(&Self) -> Duration| {
+            let mut all: Vec<Duration> = all.iter().map(field).collect();
+            all.sort();
+            all[all.len() / 2]
+        };
+        Self {
+            wall: of(|one| one.wall),
+            cpu: of(|one| one.cpu),
+            own: of(|one| one.own),
+        }
+    }
+}
+
+/// A service's name.
+fn name(at: usize) -> String {
+    format!("s{at}")
+}
+
+/// When the last first line of all these logs was written, if all have one; asked of the files, since asking a
+/// supervisor would be measured, too.
+fn last_of(logs: &[PathBuf]) -> Option<SystemTime> {
+    let written = |log: &PathBuf| {
+        let log = fs::metadata(log).ok().filter(|log| log.len() == 3)?;
+        log.modified().ok()
+    };
+    let all: Option<Vec<SystemTime>> = logs.iter().map(written).collect();
+    all?.into_iter().max()
 }
 
 fn ms(duration: Duration) -> f64 {
@@ -146,18 +186,17 @@ struct Bench {
 impl Bench {
     fn new(kind: &Kind) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let (mut compose, mut procfile) = ("services:\n".to_owned(), String::new());
+        let mut compose = "services:\n".to_owned();
         let command = serde_json::to_string(&kind.command).unwrap();
         for at in 0..SERVICES {
             writeln!(
                 compose,
-                "  s{at}: {{x-wharf: {{process: {{command: {command}}}}}}}"
+                "  {}: {{x-wharf: {{process: {{command: {command}}}}}}}",
+                name(at)
             )
             .unwrap();
-            writeln!(procfile, "s{at}: {}", kind.line).unwrap();
         }
         fs::write(root.path().join("compose.yaml"), compose).unwrap();
-        fs::write(root.path().join("Procfile"), procfile).unwrap();
         let state = RefCell::new(root.path().to_owned());
         Self { root, state }
     }
@@ -200,7 +239,7 @@ impl Bench {
 
     /// The least that anybody can do.
     fn bare(&self, kind: &Kind) -> Measured {
-        let (cpu, begun) = (own_cpu(), Instant::now());
+        let (cpu, begun) = (cpu_of(std::process::id()), Instant::now());
         let mut children: Vec<_> = (0..SERVICES)
             .map(|_| {
                 Command::new(&kind.command[0])
@@ -219,12 +258,14 @@ impl Bench {
             assert_eq!(line, "up\n");
         }
         let wall = begun.elapsed();
-        let cpu = own_cpu().saturating_sub(cpu);
+        let own = cpu_of(std::process::id()).saturating_sub(cpu);
+        let services: Vec<u32> = children.iter().map(std::process::Child::id).collect();
+        let measured = Measured::new(wall, own, &services);
         for child in &mut children {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        Measured { wall, cpu }
+        measured
     }
 
     fn wharf_up(&self) -> Measured {
@@ -232,31 +273,25 @@ impl Bench {
         let begun = SystemTime::now();
         self.run(&["up", "-d"]);
         let command = children_cpu().saturating_sub(children);
-        while self.first_lines().len() < SERVICES {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        // As for the others: when the last first line was there, not when somebody has looked for it.
-        let last = self.first_lines().into_iter().max().unwrap();
+        let instances = self.project("bench").join("instances");
+        let logs: Vec<PathBuf> = (0..SERVICES)
+            .map(|at| instances.join(format!("bench-{}-1/stdout.log", name(at))))
+            .collect();
+        let last = loop {
+            match last_of(&logs) {
+                Some(last) => break last,
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
         let wall = last.duration_since(begun).unwrap();
-        let aside = self.own().into_iter().chain(self.forwarder());
-        let aside: Duration = aside.map(cpu_of).sum();
+        let forwarder = self.forwarder().unwrap();
+        let own = self.own();
+        let mut services = children_of_all(&own[1..]);
+        services.retain(|pid| *pid != forwarder);
+        let own = command + cpu_of_all(&own) + cpu_of(forwarder);
+        let measured = Measured::new(wall, own, &services);
         self.run(&["down"]);
-        Measured {
-            wall,
-            cpu: command + aside,
-        }
-    }
-
-    /// When the first line of each log was written; asked of the files, since asking wharf would be measured too.
-    fn first_lines(&self) -> Vec<SystemTime> {
-        fs::read_dir(self.project("bench").join("instances"))
-            .unwrap()
-            .filter_map(|entry| {
-                let log = entry.unwrap().path().join("stdout.log");
-                let log = fs::metadata(log).ok().filter(|log| log.len() == 3)?;
-                log.modified().ok()
-            })
-            .collect()
+        measured
     }
 
     /// The supervisor and its keepers.
@@ -284,48 +319,12 @@ impl Bench {
         u32::try_from(card["process"]["pid"].as_u64().unwrap()).unwrap()
     }
 
-    fn honcho(&self, honcho: &Path) -> Measured {
-        use std::os::unix::process::CommandExt as _;
-        let begun = Instant::now();
-        let mut child = Command::new(honcho)
-            .arg("start")
-            .current_dir(self.root.path())
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut up = 0;
-        while up < SERVICES {
-            let line = lines.next().unwrap().unwrap();
-            up += usize::from(line.ends_with("| up"));
-        }
-        let wall = begun.elapsed();
-        // Honcho has a process of its own for each service, between itself and the shell.
-        let aside = children_of(child.id());
-        let cpu = [child.id()]
-            .iter()
-            .chain(&aside)
-            .map(|pid| cpu_of(*pid))
-            .sum();
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-        for line in lines {
-            line.unwrap();
-        }
-        child.wait().unwrap();
-        let _ = kill_process_group(pid, Signal::KILL);
-        Measured { wall, cpu }
-    }
-
     fn at_rest(&self) {
         self.run(&["up", "-d"]);
         let supervisor = self.supervisor();
         let own = self.own();
         let forwarder = self.forwarder();
-        let cpu = || -> Duration { own.iter().copied().chain(forwarder).map(cpu_of).sum() };
+        let cpu = || cpu_of_all(&own) + forwarder.map_or(Duration::ZERO, cpu_of);
         // It looks often at runs in their first seconds.
         std::thread::sleep(Duration::from_secs(20));
         let before = cpu();
@@ -386,47 +385,4 @@ impl Bench {
             rate(cat)
         );
     }
-}
-
-/// `proc_pid_schedstat(5)`: time on a CPU, of all its threads.
-fn cpu_of(pid: u32) -> Duration {
-    let of = |thread: &Path| {
-        let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
-        let first = text.split(' ').next().and_then(|field| field.parse().ok());
-        Duration::from_nanos(first.unwrap_or_default())
-    };
-    let threads = fs::read_dir(format!("/proc/{pid}/task"));
-    let threads = threads.into_iter().flatten().flatten();
-    threads.map(|thread| of(&thread.path())).sum()
-}
-
-fn own_cpu() -> Duration {
-    cpu_of(std::process::id())
-}
-
-/// Of the children that have been waited for.
-fn children_cpu() -> Duration {
-    let usage =
-        nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap();
-    let of = |time: nix::sys::time::TimeVal| {
-        Duration::from_secs(u64::try_from(time.tv_sec()).unwrap())
-            + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap())
-    };
-    of(usage.user_time()) + of(usage.system_time())
-}
-
-fn children_of(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect()
-}
-
-/// Fields of `/proc/PID/smaps_rollup` in KiB.
-fn rollup(pid: u32, fields: &[&str]) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    text.lines()
-        .filter(|line| fields.iter().any(|field| line.starts_with(field)))
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .sum()
 }
