@@ -1,5 +1,5 @@
-//! Who else keeps many processes. Each is started on the services of a project, measured until all have written their
-//! first line, and ended.
+//! Who else keeps many processes. Each is started on the services of a project, measured until all have said that they
+//! are up, and ended.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -157,7 +157,7 @@ fn directories(
     let (mut child, begun) = start(root, &mut command_line, output);
     let wall = if logger.is_some() {
         let logs = all.iter().map(|dir| dir.join("log/main/current"));
-        await_logs(&logs.collect::<Vec<_>>(), begun)
+        await_logs(&logs.collect::<Vec<_>>(), kind, begun)
     } else {
         await_lines(&mut child, "up", begun)
     };
@@ -205,7 +205,7 @@ fn supervisord(root: &Path, kind: &Kind) -> Measured {
     let mut command = Command::new("supervisord");
     command.args(["-c", "supervisord.conf"]);
     let (child, begun) = start(root, &mut command, Stdio::null());
-    let wall = await_logs(&logs, begun);
+    let wall = await_logs(&logs, kind, begun);
     let services = children_of(child.id());
     let measured = Measured::new(wall, cpu_of(child.id()), &services);
     end(child, Signal::TERM, &services);
@@ -225,7 +225,7 @@ fn start(root: &Path, command: &mut Command, output: Stdio) -> (Child, SystemTim
     (child, begun)
 }
 
-/// Until each service's first line has come out of the supervisor.
+/// Until that has come out of the supervisor for each service.
 fn await_lines(child: &mut Child, end: &str, begun: SystemTime) -> Duration {
     let output = child.stdout.as_mut().unwrap();
     let lines = BufReader::new(output).lines().map(Result::unwrap);
@@ -234,11 +234,11 @@ fn await_lines(child: &mut Child, end: &str, begun: SystemTime) -> Duration {
     begun.elapsed().unwrap()
 }
 
-/// Until each log has its first line: when the last of them was written, not when somebody has looked for it.
-fn await_logs(logs: &[PathBuf], begun: SystemTime) -> Duration {
+/// Until each log has it all: when the last of them was written, not when somebody has looked for it.
+fn await_logs(logs: &[PathBuf], kind: &Kind, begun: SystemTime) -> Duration {
     let since = Instant::now();
     loop {
-        if let Some(last) = last_of(logs) {
+        if let Some(last) = last_of(logs, kind.says) {
             return last.duration_since(begun).unwrap();
         }
         assert!(since.elapsed() < PATIENCE, "the services are not up");
