@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::world::{Entry, Heard, Life};
-use crate::backend::process::Record;
 use crate::backend::process::cgroup::Group;
 use crate::backend::process::run::ProcessId;
 use crate::backend::process::tree::Snapshot;
+use crate::backend::process::{Record, kin};
 use crate::naming::Role;
 use crate::port::holder::ListeningSocket;
-use crate::port::process::{children, ticks_now};
+use crate::port::process::ticks_now;
 use crate::port::protect::is_forwarder;
 use crate::port::{owner, sockets};
 
@@ -60,16 +60,9 @@ impl Run {
     /// hundreds, and others listen and end all the time. `None` where that would not find all: without a group it is the
     /// environment that tells whose `exec` has started something, and without a keeper nobody adopts what was left.
     fn members(&self) -> Option<Vec<u32>> {
-        let keeper = self.keeper.filter(|keeper| keeper.is_alive())?;
-        let mut found = self.group.as_ref()?.pids();
-        found.extend(children(keeper.pid));
-        let mut members = BTreeSet::new();
-        while let Some(pid) = found.pop() {
-            if members.insert(pid) {
-                found.extend(children(pid));
-            }
-        }
-        (!members.is_empty()).then(|| members.into_iter().collect())
+        let in_group = self.group.as_ref()?.members();
+        let members = kin::below(self.keeper?, &in_group)?;
+        (!members.is_empty()).then(|| members.iter().map(|id| id.pid).collect())
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use wharf::backend::BackendError;
+use wharf::backend::process::run::ProcessId;
 use wharf::state::Status;
 
 use crate::stage::{Stage, command, exited, process, shell};
@@ -63,6 +65,25 @@ async fn a_daemon_that_left_session_and_parent_is_ended_too() {
     );
     stage.stop("web", None).await.unwrap();
     assert!(!escapee.is_alive());
+}
+
+#[tokio::test]
+async fn what_has_nothing_but_the_runs_id_is_ended_too() {
+    let stage = Stage::new();
+    let script = "echo run $WHARF_RUN_ID; exec sleep 600";
+    stage.up(shell("web", script)).await.unwrap();
+    let line = stage.line("web", "run ").await;
+    // No descendant, in no session and no group of it: somebody has handed its environment on.
+    let mut stranger = Command::new("setsid")
+        .args(["sleep", "600"])
+        .env("WHARF_RUN_ID", line.trim_start_matches("run "))
+        .spawn()
+        .unwrap();
+    let pid = ProcessId::of(stranger.id()).unwrap();
+    let reaper = std::thread::spawn(move || stranger.wait().unwrap());
+    stage.stop("web", None).await.unwrap();
+    assert!(!pid.is_alive());
+    assert_eq!(reaper.join().unwrap().signal(), Some(15));
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ mod happenings;
 mod hooks;
 pub mod index;
 pub(crate) mod journal;
+pub mod kin;
 mod ledger;
 mod limited;
 mod linkage;

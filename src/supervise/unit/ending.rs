@@ -7,15 +7,18 @@ use rustix::process::Signal;
 
 use super::chase::chase;
 use super::{GROUP_RETRY, Settled, Surroundings, Unit};
-use crate::backend::process::Run;
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::remains::Remains;
 use crate::backend::process::run::{ProcessId, Survivor, send};
 use crate::backend::process::tree::{Snapshot, read_run_id};
+use crate::backend::process::{Run, kin};
 use crate::supervise::lifecycle::{Action, Event, Phase};
 
 /// Pause before who has gone while it was looked at is looked for again.
 const SOON: Duration = Duration::from_millis(2);
+
+/// Pause before a list of children that shows nobody is made again, while the keeper lives: it may have missed one.
+const KIN_RETRY: Duration = Duration::from_millis(10);
 
 /// Pause between two looks at a control group that has been given up on.
 const LEFT_RETRY: Duration = Duration::from_secs(1);
@@ -134,6 +137,21 @@ impl Unit {
             && self.leftover.is_due(self.keeper.is_some())
     }
 
+    /// The processes of the run by their descent, where that is enough: its keeper lives, and nobody of them has outlived
+    /// its time. Who has nothing but the run's id in the environment is found when the keeper has gone.
+    pub(super) fn kin(&self) -> Option<Vec<ProcessId>> {
+        match self.life.phase() {
+            Phase::Running { .. } | Phase::Clearing { .. } | Phase::Stopping { .. } => {
+                kin::below(self.keeper.as_ref()?.id, &self.vouching())
+            }
+            Phase::Idle
+            | Phase::Starting
+            | Phase::Waiting { .. }
+            | Phase::Killing { .. }
+            | Phase::Left => None,
+        }
+    }
+
     /// Sends every process of the tree the signal of the phase, once; concludes when there is none.
     pub(super) fn sweep(&mut self, around: &mut Surroundings, main: Option<ProcessId>) -> Settled {
         if let Some(keeper) = &self.keeper {
@@ -142,7 +160,9 @@ impl Unit {
         }
         let polite = matches!(self.life.phase(), Phase::Stopping { .. });
         self.release_group(polite);
-        let tree = around.tree(self, main);
+        let kin = self.kin();
+        let is_by_descent = kin.is_some();
+        let tree = kin.unwrap_or_else(|| around.tree(self, main));
         if tree.is_empty() && self.main.is_none() {
             if self.is_group_populated() {
                 let pause = if self.life.phase() == Phase::Left {
@@ -154,7 +174,8 @@ impl Unit {
                 return None;
             }
             if self.keeper.is_some() {
-                self.leftover.found_keeper();
+                let again = is_by_descent.then(|| around.now.saturating_add(KIN_RETRY));
+                self.leftover.found_keeper(again);
                 return None;
             }
             // Without a keeper's word or a group, a list that has missed somebody proves nothing.

@@ -20,8 +20,9 @@ enum Known {
     Open { unsure: u32 },
     /// The same, and not to be looked for before this moment.
     Later { at: Moment, unsure: u32 },
-    /// Nobody but its keeper, which goes when it has recorded everything.
-    Keeper,
+    /// Nobody but its keeper, which goes when it has recorded everything; to be looked at again before, where that look
+    /// may have missed somebody.
+    Keeper { again: Option<Moment> },
     /// Nobody: looked for since it ended, or there was no run.
     Nobody,
 }
@@ -53,7 +54,7 @@ impl Leftover {
         match self.known {
             Known::Open { .. } | Known::Nobody => true,
             Known::Later { .. } => false,
-            Known::Keeper => !has_keeper,
+            Known::Keeper { .. } => !has_keeper,
         }
     }
 
@@ -61,16 +62,20 @@ impl Leftover {
     pub(super) fn deadline(&self) -> Option<Moment> {
         match self.known {
             Known::Later { at, .. } => Some(at),
-            Known::Open { .. } | Known::Keeper | Known::Nobody => None,
+            Known::Keeper { again } => again,
+            Known::Open { .. } | Known::Nobody => None,
         }
     }
 
     /// Time has passed.
     pub(super) fn on_time(&mut self, now: Moment) {
-        if let Known::Later { at, unsure } = self.known
-            && at <= now
-        {
-            self.known = Known::Open { unsure };
+        let is_past = |at: Moment| at <= now;
+        match self.known {
+            Known::Later { at, unsure } if is_past(at) => self.known = Known::Open { unsure },
+            Known::Keeper { again } if again.is_some_and(is_past) => {
+                self.known = Known::Open { unsure: 0 };
+            }
+            Known::Open { .. } | Known::Later { .. } | Known::Keeper { .. } | Known::Nobody => {}
         }
     }
 
@@ -84,9 +89,9 @@ impl Leftover {
         self.known = Known::Open { unsure: 0 };
     }
 
-    /// A look has shown nobody but its keeper.
-    pub(super) fn found_keeper(&mut self) {
-        self.known = Known::Keeper;
+    /// A look has shown nobody but its keeper; `again`: when to look again, where it may have missed somebody.
+    pub(super) fn found_keeper(&mut self, again: Option<Moment>) {
+        self.known = Known::Keeper { again };
     }
 
     /// A look has shown that there is nobody.
@@ -124,7 +129,7 @@ impl Leftover {
     fn unsure(&self) -> u32 {
         match self.known {
             Known::Open { unsure } | Known::Later { unsure, .. } => unsure,
-            Known::Keeper | Known::Nobody => 0,
+            Known::Keeper { .. } | Known::Nobody => 0,
         }
     }
 }
@@ -140,7 +145,7 @@ mod tests {
     fn who_is_nobody_but_the_keeper_is_looked_for_again_when_that_has_gone() {
         let mut left = Leftover::of_run();
         assert!(left.is_due(true));
-        left.found_keeper();
+        left.found_keeper(None);
         assert!(!left.is_due(true));
         assert!(left.is_due(false));
         left.found();
@@ -149,6 +154,18 @@ mod tests {
         left.found_nobody();
         left.settle();
         assert!(left.is_nobody());
+    }
+
+    #[test]
+    fn a_look_that_may_have_missed_somebody_is_made_again_beside_the_keeper() {
+        let mut left = Leftover::of_run();
+        left.found_keeper(Some(NOW + PAUSE));
+        assert_eq!(left.deadline(), Some(NOW + PAUSE));
+        left.on_time(NOW);
+        assert!(!left.is_due(true));
+        left.on_time(NOW + PAUSE);
+        assert!(left.is_due(true));
+        assert_eq!(left.deadline(), None);
     }
 
     #[test]

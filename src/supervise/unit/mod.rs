@@ -379,7 +379,9 @@ impl Unit {
         }
         self.forsake();
         self.note_starvation();
-        self.known = around.tree(self, id.or_else(|| self.record.process()));
+        self.known = self
+            .kin()
+            .unwrap_or_else(|| around.tree(self, id.or_else(|| self.record.process())));
         if let Some(run) = &mut self.record.run {
             run.code = Some(code);
             run.finished.get_or_insert(wall_clock());
