@@ -23,6 +23,16 @@ const KIN_RETRY: Duration = Duration::from_millis(10);
 /// Pause between two looks at a control group that has been given up on.
 const LEFT_RETRY: Duration = Duration::from_secs(1);
 
+/// What a look for the processes of a run has shown.
+pub(super) enum Relatives {
+    /// Those that are below its keeper, and those that were known.
+    Below(Vec<ProcessId>),
+    /// All that there are.
+    All(Vec<ProcessId>),
+    /// Its keeper has ended a moment ago, as a rule because there is nobody: it is looked for them when that is noted.
+    Unsettled,
+}
+
 impl Unit {
     /// Ends it; settled at once only if there is nothing to end.
     pub(in crate::supervise) fn stop(
@@ -137,19 +147,27 @@ impl Unit {
             && self.leftover.is_due(self.keeper.is_some())
     }
 
-    /// The processes of the run by their descent, where that is enough: its keeper lives, and nobody of them has outlived
-    /// its time. Who has nothing but the run's id in the environment is found when the keeper has gone.
-    pub(super) fn kin(&self) -> Option<Vec<ProcessId>> {
-        match self.life.phase() {
-            Phase::Running { .. } | Phase::Clearing { .. } | Phase::Stopping { .. } => {
-                kin::below(self.keeper.as_ref()?.id, &self.vouching())
+    /// Looks for the processes of the run, at all of the machine only where their descent does not tell: its keeper has
+    /// gone, or one of them has outlived its time. Who has nothing but the run's id in the environment is found when the
+    /// keeper has gone.
+    pub(super) fn relatives(
+        &self,
+        around: &mut Surroundings,
+        main: Option<ProcessId>,
+    ) -> Relatives {
+        let is_in_time = matches!(
+            self.life.phase(),
+            Phase::Running { .. } | Phase::Clearing { .. } | Phase::Stopping { .. }
+        );
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| is_in_time) {
+            if let Some(found) = kin::below(keeper.id, &self.vouching()) {
+                return Relatives::Below(found);
             }
-            Phase::Idle
-            | Phase::Starting
-            | Phase::Waiting { .. }
-            | Phase::Killing { .. }
-            | Phase::Left => None,
+            if self.main.is_none() && !keeper.id.is_alive() {
+                return Relatives::Unsettled;
+            }
         }
+        Relatives::All(around.tree(self, main))
     }
 
     /// Sends every process of the tree the signal of the phase, once; concludes when there is none.
@@ -160,9 +178,14 @@ impl Unit {
         }
         let polite = matches!(self.life.phase(), Phase::Stopping { .. });
         self.release_group(polite);
-        let kin = self.kin();
-        let is_by_descent = kin.is_some();
-        let tree = kin.unwrap_or_else(|| around.tree(self, main));
+        let (tree, is_by_descent) = match self.relatives(around, main) {
+            Relatives::Below(tree) => (tree, true),
+            Relatives::All(tree) => (tree, false),
+            Relatives::Unsettled => {
+                self.leftover.found_keeper(None);
+                return None;
+            }
+        };
         if tree.is_empty() && self.main.is_none() {
             if self.is_group_populated() {
                 let pause = if self.life.phase() == Phase::Left {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Rlimit, Signal};
 
 use self::ear::Ear;
+use self::ending::Relatives;
 use self::leftover::Leftover;
 use super::capture::{Moved, Recorder};
 use super::health::Schedule;
@@ -379,9 +380,13 @@ impl Unit {
         }
         self.forsake();
         self.note_starvation();
-        self.known = self
-            .kin()
-            .unwrap_or_else(|| around.tree(self, id.or_else(|| self.record.process())));
+        self.known = match self.relatives(around, id.or_else(|| self.record.process())) {
+            Relatives::Below(found) | Relatives::All(found) => found,
+            Relatives::Unsettled => {
+                let all = self.vouching().into_iter();
+                all.filter(|id| id.is_alive()).collect()
+            }
+        };
         if let Some(run) = &mut self.record.run {
             run.code = Some(code);
             run.finished.get_or_insert(wall_clock());
