@@ -359,6 +359,7 @@ impl From<BackendError> for Error {
             BackendError::ApiTooNew { .. } => hints.push("unset DOCKER_API_VERSION".to_owned()),
             BackendError::Engine { .. }
             | BackendError::Stuck { .. }
+            | BackendError::Vanished { .. }
             | BackendError::Provider { .. }
             | BackendError::AnsweredByOther { .. }
             | BackendError::Unsupported(_) => {}

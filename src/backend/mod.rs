@@ -204,6 +204,15 @@ pub enum BackendError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What a step was planned with was removed since: a container, a network or an image. A new look leads further.
+    #[error("the engine refused to {action}: something was removed since this was planned")]
+    Vanished {
+        /// What was asked, e.g. `start web-1`.
+        action: String,
+        /// What the engine said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A registry refused, or the engine cannot reach it.
     #[error("{action}")]
     Registry {

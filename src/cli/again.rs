@@ -1,6 +1,7 @@
-//! `up` once more, where an engine that was killed has left a container that it can never start: that one was removed,
-//! and the same again makes it anew. What depends on it can be the next. Or where another command has done a part of it
-//! while this one waited.
+//! A command once more, where an engine that was killed has left a container that it can never start: that one was
+//! removed, and the same again makes it anew. What depends on it can be the next. Or where something was removed between
+//! the look and the deed: by an engine that takes back what it was making for a killed command, or by somebody who does
+//! not ask for the project's lock. Or where another command has done a part of it while this one waited.
 
 use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
@@ -51,11 +52,10 @@ impl Rounds<'_> {
     /// The first failed step of the last round.
     pub(super) async fn detached(&self, plan: &Plan) -> Result<()> {
         let mut done = carry_out_quietly(self.context, self.backends, plan, self.quiet).await;
+        let mut told = None;
         for _ in 0..AGAIN {
             let Err(error) = &done else { break };
-            if let Some(stuck) = stuck(error) {
-                self.context.ui.warn(in_one_line(stuck));
-            } else if !leads_further(error) {
+            if !says_why(self.context, error, &mut told) && !leads_further(error) {
                 break;
             }
             let rest = Box::pin(self.replan(plan)).await?;
@@ -77,6 +77,7 @@ impl Rounds<'_> {
         alone: ProjectLock,
     ) -> Result<()> {
         let mut rounds = AGAIN;
+        let mut told = None;
         let mut alone = Some(alone);
         let shown = Shown::default();
         loop {
@@ -98,16 +99,12 @@ impl Rounds<'_> {
             let running = foreground::run(scene, options, &mut alone, Some(watcher));
             let done = Box::pin(running).await;
             let Err(error) = &done else { return done };
-            let stuck = stuck(error);
-            if rounds == 0 || stuck.is_none() && !leads_further(error) {
+            if rounds == 0 || !says_why(self.context, error, &mut told) && !leads_further(error) {
                 return done;
             }
             rounds -= 1;
             if alone.is_none() {
                 alone = Some(self.context.lock(self.backends, &self.project.name).await?);
-            }
-            if let Some(stuck) = stuck {
-                self.context.ui.warn(in_one_line(stuck));
             }
             settled = Box::pin(self.replan(&settled.plan)).await?;
         }
@@ -132,17 +129,37 @@ impl Rounds<'_> {
     }
 }
 
-/// Plans and carries out, in rounds: once more where others have done a part of it meanwhile, which `round` is told.
+/// Why there is one more round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// There is none before it.
+    First,
+    /// Others have done a part of it, while this command waited.
+    AfterOthers,
+    /// Something was removed since the last round was planned, which may have done a part.
+    AfterLoss,
+}
+
+/// Plans and carries out, in rounds: once more where others have done a part of it meanwhile, or have removed something.
 ///
 /// # Errors
 /// Those of the last round.
-pub(super) async fn in_rounds<T>(mut round: impl AsyncFnMut(bool) -> Result<T>) -> Result<T> {
-    let mut done = round(false).await;
+pub(super) async fn in_rounds<T>(
+    context: &Context,
+    mut round: impl AsyncFnMut(Round) -> Result<T>,
+) -> Result<T> {
+    let mut done = round(Round::First).await;
+    let mut told = None;
     for _ in 0..AGAIN {
-        if !done.as_ref().is_err_and(leads_further) {
+        let Err(error) = &done else { break };
+        let next = if leads_further(error) {
+            Round::AfterOthers
+        } else if says_why(context, error, &mut told) {
+            Round::AfterLoss
+        } else {
             break;
-        }
-        done = round(true).await;
+        };
+        done = round(next).await;
     }
     done
 }
@@ -153,8 +170,22 @@ pub(super) fn leads_further(error: &Error) -> bool {
     reason.is_some_and(|reason| reason.leads_further)
 }
 
-/// The reason of a failure, where the same again leads further.
-fn stuck(error: &Error) -> Option<&BackendError> {
-    let reason = error.source.downcast_ref::<BackendError>()?;
-    matches!(reason, BackendError::Stuck { .. }).then_some(reason)
+/// Says the reason of a failure where the same again leads further, and whether it does. Who gets the same answer twice
+/// (`told`) has it to blame on something else.
+fn says_why(context: &Context, error: &Error, told: &mut Option<String>) -> bool {
+    let Some(reason) = error.source.downcast_ref::<BackendError>() else {
+        return false;
+    };
+    let text = in_one_line(reason);
+    match reason {
+        BackendError::Stuck { .. } => context.ui.warn(text),
+        BackendError::Vanished { .. } if told.as_ref() != Some(&text) => {
+            context
+                .ui
+                .warn(format!("{text}; what is left to do is planned anew"));
+            *told = Some(text);
+        }
+        _ => return false,
+    }
+    true
 }

@@ -1,8 +1,9 @@
 //! `wharf restart`
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::cli::again::in_rounds;
+use crate::cli::again::{Round, in_rounds};
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
 use crate::cli::grace::grace;
@@ -12,7 +13,7 @@ use crate::error::Result;
 use crate::plan::down::Ending;
 use crate::plan::launch::{self, Launching};
 use crate::plan::step::{Action, Step};
-use crate::state::Observed;
+use crate::state::{Instance, InstanceId, Observed};
 
 /// Stop services and start them again as they are
 #[derive(Debug, clap::Args)]
@@ -42,22 +43,35 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         no_deps: args.no_deps,
         ..context.launching(&named, &args.services)
     };
-    let rest = in_rounds(async |is_further| {
+    let mut before = BTreeMap::new();
+    let rest = in_rounds(context, async |round| {
         let sight = named.sight(context.ui, &backends, &args.services).await?;
         let (instances, rest) = sight.parts();
-        let observed = Observed {
+        let mut observed = Observed {
             instances,
             own: backends.own(named.name()).await?,
             ..Observed::default()
         };
-        let plan = if is_further {
+        let plan = if round == Round::AfterOthers {
             // All had been stopped before anything was waited for.
             launch::rest_of_restart(&observed, &launching)
         } else {
-            named.check_services(&args.services, &observed.instances)?;
+            if round == Round::First {
+                named.check_services(&args.services, &observed.instances)?;
+                let runs = observed.instances.iter().map(run_of);
+                before = runs.map(|(id, began)| (id.clone(), began)).collect();
+            } else {
+                // None of them twice.
+                let is_same = |instance: &Instance| {
+                    let (id, began) = run_of(instance);
+                    before.get(id) == Some(&began)
+                };
+                let instances = &mut observed.instances;
+                instances.retain(|instance| !instance.status.is_alive() || is_same(instance));
+            }
             let plan = launch::restart(&observed, &launching);
             context.note_all(&plan);
-            if plan.steps.is_empty() {
+            if plan.steps.is_empty() && round == Round::First {
                 context.ui.status("nothing to restart");
             }
             plan
@@ -75,4 +89,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     })
     .await?;
     rest.done()
+}
+
+/// What tells a run of an instance from the next.
+fn run_of(instance: &Instance) -> (&InstanceId, Option<i64>) {
+    (&instance.id, instance.started)
 }

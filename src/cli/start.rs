@@ -33,7 +33,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let named = context.name_or_project_of(&args.services)?;
     let backends = context.backends()?;
     let alone = context.lock_soon(&backends, named.name()).await?;
-    let (launching, rest) = in_rounds(async |_| {
+    let (launching, rest) = in_rounds(context, async |_| {
         let sight = named.sight(context.ui, &backends, &args.services).await?;
         let (instances, rest) = sight.parts();
         named.check_services(&args.services, &instances)?;

@@ -40,4 +40,6 @@ mod tools;
 #[cfg(test)]
 mod turns;
 #[cfg(test)]
+mod vanished;
+#[cfg(test)]
 mod waiting;

@@ -361,7 +361,7 @@ async fn an_image_that_is_not_there_is_named() {
     let mut spec = lab.spec(lab.shell("web", "true"));
     spec.image = "no/such:image".to_owned();
     let error = lab.create(spec).await.unwrap_err();
-    let BackendError::Engine { action, source } = &error else {
+    let BackendError::Vanished { action, source } = &error else {
         panic!("{error:?}");
     };
     assert!(action.starts_with("create wharftest"), "{action}");

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::{Method, Request};
 
 use super::convert::{self, Predecessor, Security, Surroundings};
-use super::fault::{Refusal, has_status};
+use super::fault::{NO_IMAGE, Refusal, has_status, is_missing, vanished};
 use super::mounts::Inherited;
 use super::observe::{self, encoded};
 use super::references::References;
@@ -122,7 +122,14 @@ async fn make(
                 .connect_network(network, body)
                 .await
                 .map_err(|error| {
-                    engine.refused(format!("connect {} to {network}", spec.name), error)
+                    let is_missing = is_missing(&error);
+                    let refused =
+                        engine.refused(format!("connect {} to {network}", spec.name), error);
+                    if is_missing {
+                        vanished(refused)
+                    } else {
+                        refused
+                    }
                 })?;
         }
         secrets::write(engine, &id, &spec.name, &stores.files).await?;
@@ -282,7 +289,7 @@ async fn surroundings(
             action: format!("create {}", spec.name),
             source: Box::new(Refusal {
                 status: 404,
-                message: format!("there is no image {}", spec.image),
+                message: format!("{NO_IMAGE}{}", spec.image),
             }),
         });
     };

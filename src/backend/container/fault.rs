@@ -56,6 +56,43 @@ pub(super) fn refused(endpoint: &str, action: impl Into<String>, error: Error) -
     }
 }
 
+/// The same failure, told apart where the engine knows something no more that the step was planned with. What the
+/// compose file names and nobody has ever made is another matter, so containers count by their ids alone.
+pub(super) fn told_apart(error: BackendError) -> BackendError {
+    match error {
+        BackendError::Engine { ref source, .. } if is_of_vanished(source.as_ref()) => {
+            vanished(error)
+        }
+        other => other,
+    }
+}
+
+/// A refusal that is known to be for want of something that was there.
+pub(super) fn vanished(error: BackendError) -> BackendError {
+    match error {
+        BackendError::Engine { action, source } => BackendError::Vanished { action, source },
+        other => other,
+    }
+}
+
+fn is_of_vanished(source: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(Refusal { status, message }) = source.downcast_ref::<Refusal>() else {
+        return false;
+    };
+    let mut words = message.split(|letter: char| !letter.is_ascii_alphanumeric());
+    let mut has_id =
+        || words.any(|word| word.len() == 64 && word.bytes().all(|it| it.is_ascii_hexdigit()));
+    // A start fails with another status where what the container shares is gone.
+    let message = message.to_ascii_lowercase();
+    message.contains("no such container") && has_id()
+        || *status == 409 && message.contains("marked for removal")
+        || *status == 404 && message.contains(NO_IMAGE)
+        || *status == 404 && message.starts_with("no such image")
+}
+
+/// How the words begin for an image that is not there.
+pub(super) const NO_IMAGE: &str = "there is no image ";
+
 /// Whether the connection ended before the answer was complete: the engine went away.
 fn is_cut_off(error: &Error) -> bool {
     // hyper tells this one by its words alone.
@@ -123,6 +160,48 @@ mod tests {
     impl std::error::Error for Connection {
         fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
             Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn what_was_there_is_told_from_what_never_was() {
+        let refusal = |status: u16, message: String| BackendError::Engine {
+            action: "start p-a-1".to_owned(),
+            source: Box::new(Refusal { status, message }),
+        };
+        let id = "93c8f31c0f2e93c8f31c0f2e93c8f31c0f2e93c8f31c0f2e93c8f31c0f2e93c8";
+        for (status, message, is_one) in [
+            (404, format!("No such container: {id}"), true),
+            (
+                500,
+                format!("joining network namespace of container: No such container: {id}"),
+                true,
+            ),
+            // Podman's words.
+            (
+                404,
+                format!("no container with name or ID \"{id}\" found: no such container"),
+                true,
+            ),
+            (404, "No such image: a:1".to_owned(), true),
+            (404, format!("{NO_IMAGE}a:1"), true),
+            // `network_mode: container:nobody`, and an error in a file.
+            (404, "No such container: nobody".to_owned(), false),
+            (404, "network nothing not found".to_owned(), false),
+            (404, "plugin \"none\" not found".to_owned(), false),
+            (
+                409,
+                "container is marked for removal and cannot be started".to_owned(),
+                true,
+            ),
+            (409, format!("container {id} is not running"), false),
+        ] {
+            let error = told_apart(refusal(status, message.clone()));
+            assert_eq!(
+                matches!(error, BackendError::Vanished { .. }),
+                is_one,
+                "{message}"
+            );
         }
     }
 

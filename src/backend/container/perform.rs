@@ -10,7 +10,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 
 use super::convert::whole_seconds;
-use super::fault::{has_status, is_missing};
+use super::fault::{has_status, is_missing, told_apart};
 use super::observe;
 use super::{
     Containers, Engine, RelayImage, build, control, create, health, hooks, labels, pre_start, pull,
@@ -29,6 +29,22 @@ const AFTERWARDS: Duration = Duration::from_secs(30);
 
 /// Performs a step; returns the container it made or started.
 pub(super) async fn step(
+    containers: &Containers,
+    step: &Step,
+    made: &Made,
+    events: &Events,
+) -> Result<Option<InstanceId>, BackendError> {
+    let done = act(containers, step, made, events).await;
+    match &step.action {
+        Action::Create(_)
+        | Action::WriteStores { .. }
+        | Action::PreStart { .. }
+        | Action::Start { .. } => done.map_err(told_apart),
+        _ => done,
+    }
+}
+
+async fn act(
     containers: &Containers,
     step: &Step,
     made: &Made,
@@ -209,7 +225,7 @@ async fn begin(
         .map_err(|error| engine.refused(format!("inspect {name}"), error))?;
     if let Err(error) = start::container(engine, id, name).await {
         let never_ran = before.is_some_and(|container| container.state.status == "created");
-        return Err(if never_ran && start::is_stuck(&error) {
+        return Err(if never_ran && start::is_stuck(&error, id) {
             create::remove(engine, id).await;
             start::removed(name, error)
         } else {

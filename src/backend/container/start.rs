@@ -41,7 +41,7 @@ pub(super) async fn container(engine: &Engine, id: &str, name: &str) -> Result<(
 
 /// Whether a container that was refused can never be started: the engine was killed while it started it, and finds
 /// what is left of that in its way, or the container whose namespace it was to share is gone.
-pub(super) fn is_stuck(error: &BackendError) -> bool {
+pub(super) fn is_stuck(error: &BackendError, id: &str) -> bool {
     let BackendError::Engine { source, .. } = error else {
         return false;
     };
@@ -50,7 +50,7 @@ pub(super) fn is_stuck(error: &BackendError) -> bool {
         || message.contains("task ") && message.ends_with(": already exists")
         || message.ends_with("id already in use")
         // It was made beside one that is gone, and knows it by its id.
-        || message.contains("No such container: ")
+        || message.contains("No such container: ") && !message.contains(id)
 }
 
 /// The refusal of a container that was removed because of it.
@@ -158,12 +158,15 @@ mod tests {
             "No such container: 93c8f31c0f2e",
             "joining network namespace of container: No such container: 93c8f31c0f2e",
         ] {
-            assert!(is_stuck(&refusal(message)), "{message}");
+            assert!(is_stuck(&refusal(message), "p-a-1's"), "{message}");
             let told = removed("p-a-1", refusal(message)).to_string();
             assert!(told.contains("start p-a-1"), "{told}");
         }
         let message = "network p_default already exists in another form";
-        assert!(!is_stuck(&refusal(message)));
+        assert!(!is_stuck(&refusal(message), "p-a-1's"));
+        // It is gone itself.
+        let message = "No such container: 93c8f31c0f2e";
+        assert!(!is_stuck(&refusal(message), "93c8f31c0f2e"));
     }
 
     #[test]

@@ -245,6 +245,7 @@ impl From<BackendError> for Failure {
             | BackendError::NoContext { .. }
             | BackendError::Engine { .. }
             | BackendError::Stuck { .. }
+            | BackendError::Vanished { .. }
             | BackendError::NameTaken { .. }
             | BackendError::Registry { .. }
             | BackendError::PortTaken { .. }
