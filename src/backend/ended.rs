@@ -15,7 +15,7 @@ impl Backends {
             }
             BackendKind::Process => {
                 self.processes
-                    .wait_end(&instance.project, &instance.name)
+                    .wait_end(&instance.project, &instance.name, &instance.id)
                     .await
             }
         }

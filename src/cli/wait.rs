@@ -1,5 +1,7 @@
 //! `wharf wait`
 
+use std::pin::pin;
+
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
@@ -42,13 +44,16 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         .iter()
         .map(|instance| instance.name.as_str())
         .collect();
-    context
-        .ui
-        .status(format!("waiting for {}", names.join(", ")));
-    let mut ends: FuturesUnordered<_> = waited
+    let ends: FuturesUnordered<_> = waited
         .iter()
         .map(|instance| async { (*instance, backends.ended(instance).await) })
         .collect();
+    let mut ends = pin!(ends.peekable());
+    // No end of a local service is missed from here on.
+    let _ = futures_util::poll!(ends.as_mut().peek());
+    context
+        .ui
+        .status(format!("waiting for {}", names.join(", ")));
     let mut signals = Signals::new()?;
     let mut last = 0;
     loop {

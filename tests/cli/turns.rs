@@ -183,6 +183,35 @@ fn who_has_to_wait_is_told_for_whom() {
     sandbox.wharf(&["down", "-t", "0"]).expect(0);
 }
 
+/// However late it looks: `docker compose wait` hears of the end of a container from the engine, which keeps it.
+#[test]
+fn who_waits_for_an_end_learns_the_code_also_when_nothing_is_left_of_it() {
+    for commands in [
+        &[&["rm", "-sf"][..]][..],
+        &[&["down"]],
+        &[&["restart"], &["restart"]],
+        &[&["up", "-d", "--force-recreate", "o"]],
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.write("compose.yaml", WAITING);
+        sandbox.wharf(&["up", "-d", "o"]).expect(0);
+        let wait = sandbox.spawn(&["wait", "o"]);
+        wait.wait_for_line("waiting for");
+        wait.signal(Signal::STOP);
+        for command in commands {
+            sandbox.wharf(command).expect(0);
+        }
+        wait.signal(Signal::CONT);
+        let ended = wait.wait().expect(143);
+        let told = format!(
+            "process \"{}-o-1\" exited with status code 143\n",
+            sandbox.project()
+        );
+        assert_eq!(ended.stdout, told, "{commands:?}");
+        sandbox.wharf(&["down", "-t", "0"]).expect(0);
+    }
+}
+
 #[test]
 fn what_runs_without_its_ledger_is_ended_before_another_copy_starts() {
     let sandbox = Sandbox::new();

@@ -331,7 +331,11 @@ impl Drop for Lab {
             let found: std::collections::BTreeSet<&str> = found.lines().collect();
             if !found.is_empty() {
                 let found: Vec<&str> = found.into_iter().collect();
-                docker(&[remove, &found].concat());
+                let output = output_of(&[remove, &found].concat());
+                let error = String::from_utf8_lossy(&output.stderr);
+                // An engine under load may lose count of what it has taken out of a network; all containers are gone.
+                let is_lost = remove[0] == "network" && error.contains("has active endpoints");
+                assert!(output.status.success() || is_lost, "{found:?}: {error}");
             }
         }
     }

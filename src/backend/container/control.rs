@@ -10,12 +10,13 @@ use super::{Containers, Engine, ready};
 use crate::backend::BackendError;
 
 impl Containers {
-    /// Waits until a container does not run; its exit code, 0 if it was removed meanwhile.
+    /// Waits until a container does not run; its exit code.
     pub async fn wait_end(&self, id: &str, name: &str) -> Result<i32, BackendError> {
         let engine = self.engine().await?;
         ready::next_end(engine, id)
             .await
-            .map_err(|error| engine.refused(format!("wait for {name}"), error))
+            .map_err(|error| engine.refused(format!("wait for {name}"), error))?
+            .ok_or_else(|| ready::removed(name))
     }
 }
 

@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt};
 use hyper::{Method, Request};
 use serde_json::Value;
 
-use super::fault::{Refusal, is_missing};
+use super::fault::is_missing;
 use super::observe::{self, encoded};
 use super::reply::Inspected;
 use super::{Engine, logs, wire};
@@ -44,7 +44,10 @@ pub(super) async fn answers(
             probed = probe::until_answered(&readiness.probe, asked, left) => probed,
             code = ended(engine, id) => {
                 let code = code.map_err(|error| engine.refused(format!("wait for {name}"), error))?;
-                return Err(exited_early(engine, id, name, code).await);
+                return Err(match code {
+                    Some(code) => exited_early(engine, id, name, code).await,
+                    None => removed(name),
+                });
             }
         };
         let now = alive(engine, id, name).await?;
@@ -129,26 +132,35 @@ fn own_address(container: &Inspected, port: u16) -> Option<SocketAddr> {
 /// Waits until the container ended with code 0.
 pub(super) async fn completed(engine: &Engine, id: &str, name: &str) -> Result<(), BackendError> {
     match ended(engine, id).await {
-        Ok(0) => Ok(()),
-        Ok(code) => Err(exited_early(engine, id, name, code).await),
+        Ok(Some(0)) => Ok(()),
+        Ok(Some(code)) => Err(exited_early(engine, id, name, code).await),
+        Ok(None) => Err(removed(name)),
         Err(error) => Err(engine.refused(format!("wait for {name}"), error)),
     }
 }
 
-/// Waits until the container ended for good (its restart policy starts it no more); its exit code.
-pub(super) async fn ended(engine: &Engine, id: &str) -> Result<i32, Error> {
+/// Nobody knows how it ended.
+pub(super) fn removed(name: &str) -> BackendError {
+    BackendError::Unsupported(format!("cannot wait for {name}: it was removed"))
+}
+
+/// Waits until the container ended for good (its restart policy starts it no more); its exit code. `None`: it was
+/// removed before it could be asked for.
+pub(super) async fn ended(engine: &Engine, id: &str) -> Result<Option<i32>, Error> {
     loop {
-        let code = next_end(engine, id).await?;
+        let Some(code) = next_end(engine, id).await? else {
+            return Ok(None);
+        };
         match observe::inspect(engine, id).await? {
             Some(container) if container.state.running || container.state.restarting => {}
-            Some(container) => return Ok(observe::exit_code(&container.state)),
-            None => return Ok(code),
+            Some(container) => return Ok(Some(observe::exit_code(&container.state))),
+            None => return Ok(Some(code)),
         }
     }
 }
 
-/// Waits until the container does not run; its exit code.
-pub(super) async fn next_end(engine: &Engine, id: &str) -> Result<i32, Error> {
+/// Waits until the container does not run; its exit code. `None`: it was removed before it could be asked for.
+pub(super) async fn next_end(engine: &Engine, id: &str) -> Result<Option<i32>, Error> {
     let options = WaitContainerOptionsBuilder::new()
         .condition("not-running")
         .build();
@@ -157,12 +169,11 @@ pub(super) async fn next_end(engine: &Engine, id: &str) -> Result<i32, Error> {
     let code = match waiting.next().await {
         Some(Ok(reply)) => reply.status_code,
         Some(Err(Error::DockerContainerWaitError { code, .. })) => code,
-        // Removed while it was waited for.
-        Some(Err(error)) if is_missing(&error) => 0,
+        Some(Err(error)) if is_missing(&error) => return Ok(None),
         Some(Err(error)) => return Err(error),
         None => 0,
     };
-    Ok(i32::try_from(code).unwrap_or(i32::MAX))
+    Ok(Some(i32::try_from(code).unwrap_or(i32::MAX)))
 }
 
 /// The engine's events of these kinds about these containers, from now on.
@@ -228,13 +239,7 @@ pub(super) async fn alive(
             let code = observe::exit_code(&container.state);
             Err(exited_early(engine, id, name, code).await)
         }
-        None => Err(BackendError::Engine {
-            action: format!("wait for {name}"),
-            source: Box::new(Refusal {
-                status: 404,
-                message: "it was removed".to_owned(),
-            }),
-        }),
+        None => Err(removed(name)),
     }
 }
 

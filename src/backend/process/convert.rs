@@ -68,6 +68,7 @@ pub(super) fn record(
         status: Status::Created,
         wanted: false,
         told: None,
+        before: None,
         restarts: 0,
         health: healthcheck.as_ref().map(|_| Health::Starting),
         ailment: None,

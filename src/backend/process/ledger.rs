@@ -69,6 +69,18 @@ pub struct Record {
     pub ailment: Option<String>,
     /// The current run, else the last one.
     pub run: Option<Run>,
+    /// The end of the run before that one, for who was about to hear it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+}
+
+/// How a run has ended that another one has followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// The run's id.
+    pub run: String,
+    /// Its code.
+    pub code: i32,
 }
 
 /// One run of an instance.

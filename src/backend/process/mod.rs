@@ -94,8 +94,8 @@ pub use attributes::{Attributes, HookCommand, Limit, Pacing, Rotation};
 pub use dirs::Dirs;
 pub use foreground::{Aside, Face, Foreground};
 pub use ledger::{
-    Account, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, Unrecorded, names,
-    replace,
+    Account, Before, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, Unrecorded,
+    names, replace,
 };
 pub use meeting::READY;
 pub use names::{LONGEST_LINE, NAMES_PROTOCOL, NamesReply, NamesRequest, NamesWanted};

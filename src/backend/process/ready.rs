@@ -1,8 +1,10 @@
 //! Waiting for an instance: until it answers, is healthy, or has ended. The ledger is watched, so an end
 //! is seen at once; how to ask a server is `probe`'s business, which process holds a socket `port`'s.
 
+use std::fs::File;
 use std::time::Duration;
 
+use super::notes::Notes;
 use super::run::wall_clock;
 use super::tree::Snapshot;
 use super::watch::Watch;
@@ -13,7 +15,7 @@ use crate::plan::step::Target;
 use crate::port;
 use crate::port::claim::{Protocol, overlaps};
 use crate::probe::{self, Answer, Miss};
-use crate::state::{Health, Readiness, Status};
+use crate::state::{Health, InstanceId, Readiness, Status};
 
 /// How many last lines an error carries.
 const LAST_LINES: u64 = 20;
@@ -28,14 +30,46 @@ impl Processes {
             .await
     }
 
-    /// Waits until the present run of an instance has ended, also where its policy starts it again; its code.
-    pub async fn wait_end(&self, project: &str, name: &str) -> Result<i32, BackendError> {
-        self.wait_for(project, name, |record| {
+    /// Waits until a run of an instance has ended, and returns its code: also where it is started again at once, or
+    /// removed.
+    ///
+    /// # Errors
+    /// It was removed, and nobody has noted how it ended.
+    pub async fn wait_end(
+        &self,
+        project: &str,
+        name: &str,
+        run: &InstanceId,
+    ) -> Result<i32, BackendError> {
+        let dirs = [self.dirs().project(project)?.instance(name)?];
+        let [dir] = &dirs;
+        let mut watch = Watch::new(&self.client, project, &dirs, false)?;
+        // Still there when the instance was removed a moment after its end.
+        let notes = File::open(dir.notes()).ok();
+        let mut created_id = None;
+        loop {
+            let record = Record::read(dir)?;
+            let record = record.filter(|now| {
+                now.created_id == *created_id.get_or_insert_with(|| now.created_id.clone())
+            });
+            let is_present = |record: &Record| record.id() == run.0;
+            let Some(record) = record.as_ref().filter(|record| is_present(record)) else {
+                let noted = notes.as_ref().and_then(Notes::of);
+                let noted = noted.filter(|(id, _)| *id == run.0);
+                let code = noted.and_then(|(_, notes)| Some(notes.exit?.0));
+                // More than one may have come since. Then the last is as good.
+                let code = code.or_else(|| record?.before.as_ref().map(|before| before.code));
+                return code.ok_or_else(|| {
+                    BackendError::Unsupported(format!("cannot wait for {name}: it was removed"))
+                });
+            };
             let code = || record.run.as_ref().and_then(|run| run.code);
             let restarts = record.status == Status::Restarting;
-            exit_code(record.status).or_else(|| restarts.then(code).flatten())
-        })
-        .await
+            if let Some(code) = exit_code(record.status).or_else(|| restarts.then(code).flatten()) {
+                return Ok(code);
+            }
+            watch.changed(record.status.is_alive()).await?;
+        }
     }
 
     /// The pids of everything that belongs to the current run of an instance, ascending; none when it is
