@@ -58,14 +58,21 @@ impl LogWriter {
             merged: false,
         };
         for name in names {
-            let short = shortened(project, name).to_owned();
-            writer.width = writer.width.max(short.chars().count());
-            let colour = COLOURS[writer.prefixes.len() % COLOURS.len()];
-            writer
-                .prefixes
-                .insert(name.to_owned(), (short, colour.on_default()));
+            writer.add(name);
         }
         writer
+    }
+
+    /// One more instance. From here on, all names have the width of the longest.
+    pub fn add(&mut self, name: &str) {
+        if self.prefixes.contains_key(name) {
+            return;
+        }
+        let short = shortened(&self.project, name).to_owned();
+        self.width = self.width.max(short.chars().count());
+        let colour = COLOURS[self.prefixes.len() % COLOURS.len()];
+        let prefix = (short, colour.on_default());
+        self.prefixes.insert(name.to_owned(), prefix);
     }
 
     /// With the time of arrival.
@@ -247,6 +254,10 @@ mod tests {
         assert_eq!(plain, b"web-1  | x\n");
         let later = writer.composed(ColorChoice::Never, "p-web-2", 0, b"x");
         assert_eq!(later, b"web-2  | x\n");
+        let mut writer = writer;
+        writer.add("p-web-10");
+        let wider = writer.composed(ColorChoice::Never, "p-web-1", 0, b"x");
+        assert_eq!(wider, b"web-1   | x\n");
         let coloured = writer.composed(ColorChoice::AlwaysAnsi, "p-web-1", 0, b"x");
         assert!(coloured.starts_with(b"\x1b["), "{coloured:?}");
     }

@@ -33,6 +33,7 @@ mod lost;
 mod managed;
 mod mixed;
 mod named;
+mod newcomers;
 #[cfg(test)]
 mod ordinary;
 mod ports;

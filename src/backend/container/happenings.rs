@@ -28,7 +28,10 @@ impl Containers {
     }
 
     /// The same for these actions alone, or for all where none is given.
-    pub(super) async fn happenings_of(
+    ///
+    /// # Errors
+    /// The engine does not answer, or refuses.
+    pub async fn happenings_of(
         &self,
         project: &str,
         span: Span,

@@ -40,8 +40,8 @@ impl Run<'_> {
         Some(kept.chain(replaced).cloned().collect())
     }
 
-    /// Stops what this run started or attached to, of what was named, but for what is spared. The first signal asks, a
-    /// second one kills.
+    /// Stops what this run started or attached to, of what was named, and what others have started of that, but for what
+    /// is spared. The first signal asks, a second one kills.
     pub(super) async fn stop_all(
         &mut self,
         receiver: &mut UnboundedReceiver<Event>,
@@ -74,7 +74,7 @@ impl Run<'_> {
                         self.say_left(&left);
                         return outcome(&plan, report).and(lost);
                     }
-                    Some((name, _)) = followed.next() => drop(self.following.remove(&name)),
+                    Some((name, _)) = followed.next() => self.unfollow(&name),
                 }
             };
             if killed {
@@ -95,7 +95,7 @@ impl Run<'_> {
         while !followed.is_empty() && self.following.keys().any(|name| !going_on.contains(name)) {
             tokio::select! {
                 Some(event) = receiver.recv() => self.handle_late(&event),
-                Some((name, _)) = followed.next() => drop(self.following.remove(&name)),
+                Some((name, _)) = followed.next() => self.unfollow(&name),
                 () = tokio::time::sleep_until(deadline) => break,
             }
         }
@@ -181,7 +181,9 @@ impl Run<'_> {
         let names = self.names();
         let mut lost = Ok(());
         let mut own;
-        let mut instances = match observe(self.scene, &names).await {
+        // After a failure, only what this run has started is its to stop.
+        let ends = |service: &str| self.ends_all && self.options.ends(service);
+        let mut instances = match observe(self.scene, &names, ends).await {
             Ok(instances) => {
                 // Others of the project may go on, and then need the forwarder, which otherwise ends by itself.
                 own = backends.own(project).await?;
@@ -192,7 +194,10 @@ impl Run<'_> {
                 own = backends.processes.everything(project).await?;
                 own.retain(|instance| instance.role().is_some());
                 let mut processes = backends.processes.observe(project).await?;
-                processes.retain(|instance| names.contains_key(&instance.name));
+                processes.retain(|instance| {
+                    names.contains_key(&instance.name)
+                        || !instance.one_off && ends(&instance.service)
+                });
                 processes
             }
             Err(error) => return Err(error),

@@ -4,6 +4,7 @@
 //! dependency may have run before, and a job that others wait for ends without ending them.
 
 mod ending;
+mod newcomers;
 mod run;
 
 use std::cell::{Cell, RefCell};
@@ -16,6 +17,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::unbounded_channel;
 
+use self::newcomers::Newcomers;
 use self::run::Run;
 use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
@@ -60,6 +62,8 @@ pub(in crate::cli) struct Foreground {
     pub(in crate::cli) awaited: Option<BTreeSet<String>>,
     /// The services that were named, which alone are stopped; `None`: all. What they depend on goes on.
     pub(in crate::cli) named: Option<BTreeSet<String>>,
+    /// The services that take part: what others start of them while this goes on takes part, too. Empty: none do.
+    pub(in crate::cli) members: BTreeSet<String>,
     /// The services that others wait for to be completed: that they are is no reason to abort.
     pub(in crate::cli) jobs: BTreeSet<String>,
     /// Take keys.
@@ -68,6 +72,27 @@ pub(in crate::cli) struct Foreground {
     pub(in crate::cli) watch: bool,
     /// Once ready, say whether it is a WebSocket server.
     pub(in crate::cli) handshake: Option<ProbeKind>,
+}
+
+impl Foreground {
+    /// Whether a service's end is the end.
+    fn awaits(&self, service: &str) -> bool {
+        let awaited = self.awaited.as_ref();
+        awaited.is_none_or(|awaited| awaited.contains(service))
+    }
+
+    /// Whether the output of what others start of a service is read.
+    fn joins(&self, service: &str) -> bool {
+        let attach = self.attach.as_ref();
+        let is_shown = attach.is_none_or(|attach| attach.contains(service));
+        self.members.contains(service) && (is_shown || self.awaits(service))
+    }
+
+    /// Whether what others have started of a service is stopped at the end, too.
+    fn ends(&self, service: &str) -> bool {
+        let named = self.named.as_ref();
+        self.members.contains(service) && named.is_none_or(|named| named.contains(service))
+    }
 }
 
 /// When to end everything because an instance ended.
@@ -176,7 +201,10 @@ pub(in crate::cli) async fn run(
         ended: None,
         spared: BTreeSet::new(),
         following: BTreeMap::new(),
+        over: BTreeMap::new(),
+        ends_all: false,
     };
+    let mut newcomers = Newcomers::new(scene, options);
     // A server without a file has no names.
     if options.handshake.is_none() && !shown.is_said.replace(true) {
         let attached: Vec<&str> = run.writer.names(|name| is_shown(plan, kept, options, name));
@@ -234,6 +262,9 @@ pub(in crate::cli) async fn run(
                 renewed.clone(),
             )));
         }
+        if finished {
+            newcomers.attend(&run);
+        }
         let over = finished && !run.goes_on() && receiver.is_empty();
         if over && watching.is_none() && again.is_none() {
             conclusive = true;
@@ -290,7 +321,7 @@ pub(in crate::cli) async fn run(
                 };
             }
             Some((name, result)) = followed.next() => {
-                run.following.remove(&name);
+                run.unfollow(&name);
                 if let Err(error) = result {
                     break End::Lost(error.into());
                 }
@@ -314,6 +345,12 @@ pub(in crate::cli) async fn run(
                         }
                     }
                     Err(error) => break End::Lost(error),
+                }
+            }
+            found = newcomers.next(&run.over) => {
+                for instance in run.not_followed(found) {
+                    let since = shown.since(&instance.name);
+                    followed.extend(run.follow(instance, since));
                 }
             }
             Some(()) = renewals.recv() => {
@@ -415,6 +452,7 @@ pub(in crate::cli) async fn run(
     if matches!(end, End::Failed) {
         run.spared = kept.iter().map(|instance| instance.name.clone()).collect();
     }
+    run.ends_all = matches!(end, End::Interrupted | End::Aborted);
     let mut stopped = Ok(());
     if left_alone.is_none() && !matches!(end, End::AllExited | End::Overtaken(_)) {
         let is_interrupted = matches!(end, End::Interrupted);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
-use super::{Abort, Followed, Foreground, Scene};
+use super::{Abort, Followed, Foreground, Scene, now};
 use crate::backend::{Backend as _, LogOptions, Made};
 use crate::cli::carry_out::say_what_it_is;
 use crate::error::Result;
@@ -36,6 +36,10 @@ pub(super) struct Run<'a> {
     pub(super) spared: BTreeSet<String>,
     /// The instances whose output is read, and their services.
     pub(super) following: BTreeMap<String, String>,
+    /// When the output of instances was over, in nanoseconds since the Unix epoch.
+    pub(super) over: BTreeMap<String, i64>,
+    /// Whether what others have started of its services is stopped with it.
+    pub(super) ends_all: bool,
 }
 
 impl<'a> Run<'a> {
@@ -151,8 +155,7 @@ impl<'a> Run<'a> {
 
     /// Whether a service's end is the end.
     fn awaits(&self, service: &str) -> bool {
-        let awaited = self.options.awaited.as_ref();
-        awaited.is_none_or(|awaited| awaited.contains(service))
+        self.options.awaits(service)
     }
 
     /// Whether anything runs that is waited for.
@@ -179,17 +182,26 @@ impl<'a> Run<'a> {
         }))
     }
 
+    /// The output of an instance is over.
+    pub(super) fn unfollow(&mut self, name: &str) {
+        self.following.remove(name);
+        self.over.insert(name.to_owned(), now());
+    }
+
     /// Those whose output is not shown, made ours.
     pub(super) fn not_followed(&mut self, mut instances: Vec<Instance>) -> Vec<Instance> {
         instances.retain(|instance| !self.following.contains_key(&instance.name));
         self.ours.extend(instances.iter().cloned());
+        for instance in &instances {
+            self.writer.add(&instance.name);
+        }
         instances
     }
 
-    /// What another command, or watching, has started again by now: a command that is at work is waited
+    /// What another command, or watching, has started by now: a command that is at work is waited
     /// for, as what it has stopped it may be about to start.
     pub(super) fn running_again(&self) -> impl Future<Output = Result<Vec<Instance>>> + use<'a> {
-        let scene = self.scene;
+        let (scene, options) = (self.scene, self.options);
         let ours = self.names();
         async move {
             let (unheard, _) = Events::channel();
@@ -198,14 +210,15 @@ impl<'a> Run<'a> {
                 .processes
                 .lock(scene.project, &unheard)
                 .await?;
-            let mut instances = observe(scene, &ours).await?;
+            let joins = |service: &str| options.joins(service);
+            let mut instances = observe(scene, &ours, joins).await?;
             instances.retain(|instance| instance.status.is_alive());
             Ok(instances)
         }
     }
 
-    /// The names of the instances of this run, and where each lives. What the plan names is ours even if it
-    /// started a moment ago and was not announced yet.
+    /// The names of the instances of this run, and where each lives, as far as is known. What the plan names is ours even
+    /// if it started a moment ago and was not announced yet.
     pub(super) fn names(&self) -> BTreeMap<String, BackendKind> {
         let made = self
             .scene
@@ -214,29 +227,33 @@ impl<'a> Run<'a> {
             .iter()
             .filter_map(|step| step.action.makes_or_starts())
             .map(|(backend, name)| (name.to_owned(), backend));
-        self.ours
-            .iter()
-            .map(|instance| (instance.name.clone(), instance.backend))
-            .chain(made)
+        let ours = self.ours.iter();
+        // What was seen last is how it is.
+        made.chain(ours.map(|instance| (instance.name.clone(), instance.backend)))
             .collect()
     }
 }
 
-/// The instances of a run as they are now, by their names.
+/// The instances of a run as they are now: by their names, and those of the services that `joins` names, whoever made
+/// them.
 pub(super) async fn observe(
     scene: Scene<'_>,
     ours: &BTreeMap<String, BackendKind>,
+    joins: impl Fn(&str) -> bool,
 ) -> Result<Vec<Instance>> {
     let Scene {
         backends, project, ..
     } = scene;
     let mut instances = backends.processes.observe(project).await?;
-    if ours
-        .values()
-        .any(|backend| *backend == BackendKind::Container)
-    {
+    let is_container = |backend: &BackendKind| *backend == BackendKind::Container;
+    if ours.values().any(is_container) {
         instances.extend(backends.containers.observe(project).await?);
+    } else if backends.processes.has_traces(project) && backends.containers.answers_soon().await {
+        // What another command has made a container is looked for, and nothing fails for it.
+        let containers = backends.containers.observe(project).await;
+        instances.extend(containers.unwrap_or_default());
     }
-    instances.retain(|instance| ours.contains_key(&instance.name));
+    let is_meant = |instance: &Instance| !instance.one_off && joins(&instance.service);
+    instances.retain(|instance| ours.contains_key(&instance.name) || is_meant(instance));
     Ok(instances)
 }

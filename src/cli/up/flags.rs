@@ -320,6 +320,7 @@ pub(super) fn foreground(context: &Context, args: &Args, project: &Project) -> R
         quiet: args.quiet(),
         awaited,
         named,
+        members: names().cloned().collect(),
         jobs: jobs.map(|(name, _)| name.clone()).collect(),
         menu: menu(context, args.menu),
         watch: args.watch,
