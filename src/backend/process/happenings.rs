@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use tokio::net::unix::pipe::Receiver;
 
 use super::dirs::{ProjectDir, failed};
+use super::journal::Line;
 use super::observe::{catch_up, needs_supervisor};
 use super::run::wall_clock;
 use super::{Processes, Record, journal, names, watching};
@@ -28,8 +29,10 @@ pub struct Happenings {
     changes: Receiver,
     watched: BTreeSet<String>,
     seen: BTreeMap<String, Record>,
-    /// How much of each journal was told.
+    /// How much of each journal was read.
     told: BTreeMap<String, u64>,
+    /// What journals said after the entries were read: what goes before is in the entries by the next look.
+    later: BTreeMap<String, Vec<Line>>,
     untold: VecDeque<Happening>,
 }
 
@@ -62,6 +65,7 @@ impl Processes {
             watched: BTreeSet::new(),
             seen: BTreeMap::new(),
             told: BTreeMap::new(),
+            later: BTreeMap::new(),
             untold: VecDeque::new(),
         };
         if happenings.read()?.values().any(needs_supervisor) {
@@ -124,8 +128,43 @@ impl Happenings {
         Ok(records)
     }
 
+    /// What happens is in the order in which an instance tells it: what a command notes of a run (`restart`) comes after
+    /// the start that it knows of, whenever which of both is read.
     fn look(&mut self) -> Result<(), BackendError> {
-        let now = self.read()?;
+        loop {
+            let noted = self.noted()?;
+            let now = self.read()?;
+            self.take(noted, now)?;
+            if self.later.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What the journals say that was not told.
+    fn noted(&mut self) -> Result<BTreeMap<String, Vec<Line>>, BackendError> {
+        let mut noted = std::mem::take(&mut self.later);
+        for name in names(&self.dir)? {
+            let lines = self.lines(&name)?;
+            noted.entry(name).or_default().extend(lines);
+        }
+        Ok(noted)
+    }
+
+    /// What was added to a journal.
+    fn lines(&mut self, name: &str) -> Result<Vec<Line>, BackendError> {
+        let from = self.told.entry(name.to_owned()).or_default();
+        let (lines, end) = journal::after(&self.dir.instance(name)?, *from);
+        *from = end;
+        Ok(lines)
+    }
+
+    /// Tells what `now` says that was not seen, and what was `noted` before that was read.
+    fn take(
+        &mut self,
+        mut noted: BTreeMap<String, Vec<Line>>,
+        now: BTreeMap<String, Record>,
+    ) -> Result<(), BackendError> {
         let mut found = Vec::new();
         let all: BTreeSet<&String> = self.seen.keys().chain(now.keys()).collect();
         for name in all {
@@ -133,16 +172,22 @@ impl Happenings {
         }
         self.told.retain(|name, _| now.contains_key(name));
         for (name, record) in &now {
-            let is_new = self
-                .seen
-                .get(name)
-                .is_none_or(|seen| seen.created_id != record.created_id);
-            let from = self.told.entry(name.clone()).or_default();
-            if is_new {
-                *from = 0;
+            let seen = self.seen.get(name);
+            let mut lines = noted.remove(name).unwrap_or_default();
+            if seen.is_some_and(|seen| seen.created_id != record.created_id) {
+                // They were read where those of another one had ended.
+                lines.clear();
+                self.told.remove(name);
             }
-            let (lines, end) = journal::after(&self.dir.instance(name)?, *from);
-            *from = end;
+            let finished = record.run.as_ref().and_then(|run| run.finished);
+            for line in self.lines(name)? {
+                // A signal goes before the end that is about to be told.
+                if finished >= Some(line.time) {
+                    lines.push(line);
+                } else {
+                    self.later.entry(name.clone()).or_default().push(line);
+                }
+            }
             found.extend(lines.into_iter().map(|line| {
                 let mut happening = happening(record, line.time, &line.action, None);
                 happening.attributes.extend(line.attributes);
@@ -267,5 +312,80 @@ fn cannot(source: io::Error) -> BackendError {
     BackendError::State {
         action: "cannot watch the ledger".to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::backend::process::Dirs;
+    use crate::backend::process::dirs::InstanceDir;
+
+    /// An entry of an instance whose second run was begun, with its process or without.
+    fn write(dir: &InstanceDir, process: bool, finished: Option<i64>) {
+        let process = process.then(|| json!({ "pid": 1, "start_time": 1 }));
+        let entry = json!({
+            "format": 1, "created": 1, "created_id": "c", "status": { "state": "running" }, "wanted": true,
+            "restarts": 0, "health": null,
+            "run": {
+                "id": "2", "process": process, "boot_id": "b", "started": 2, "finished": finished,
+                "code": finished.map(|_| 0),
+            },
+            "spec": {
+                "project": { "name": "p", "working_dir": "/p", "config_files": [] },
+                "service": "a", "name": "p-a-1", "number": 1, "fingerprint": "f", "command": ["a"], "program": null,
+                "working_dir": "/p", "environment": {}, "user": null, "stop_signal": 15,
+                "stop_grace": { "secs": 10, "nanos": 0 }, "restart": { "policy": "no" }, "healthcheck": null,
+                "ports": [], "readiness": null, "labels": {},
+            },
+        });
+        std::fs::write(dir.record(), entry.to_string()).unwrap();
+    }
+
+    fn actions(happenings: &mut Happenings) -> Vec<String> {
+        let told = happenings.untold.drain(..);
+        told.map(|happening| happening.action).collect()
+    }
+
+    #[tokio::test]
+    async fn what_a_command_notes_is_told_after_what_it_has_done() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = Dirs::new(root.path().join("s"), root.path().join("r"));
+        let project = dirs.project("p").unwrap();
+        let dir = project.instance("p-a-1").unwrap();
+        dir.create().unwrap();
+        write(&dir, false, None);
+        let changes = File::from(watching::queue().unwrap());
+        let mut happenings = Happenings {
+            dir: project,
+            changes: Receiver::from_file_unchecked(changes).unwrap(),
+            watched: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            told: BTreeMap::new(),
+            later: BTreeMap::new(),
+            untold: VecDeque::new(),
+        };
+        happenings.look().unwrap();
+        assert_eq!(actions(&mut happenings), ["create"]);
+        // The start comes between the looks at the entry and at the journal.
+        let noted = happenings.noted().unwrap();
+        let now = happenings.read().unwrap();
+        write(&dir, true, None);
+        journal::note(&dir, "restart", &[]);
+        happenings.take(noted, now).unwrap();
+        assert_eq!(actions(&mut happenings), [""; 0]);
+        happenings.look().unwrap();
+        assert_eq!(actions(&mut happenings), ["start", "restart"]);
+        // A signal between both, and the end that it leads to in the entry.
+        let noted = happenings.noted().unwrap();
+        journal::note(&dir, "kill", &[]);
+        write(&dir, true, Some(wall_clock()));
+        let now = happenings.read().unwrap();
+        happenings.take(noted, now).unwrap();
+        assert_eq!(actions(&mut happenings), ["kill", "die"]);
+        happenings.look().unwrap();
+        assert_eq!(actions(&mut happenings), [""; 0]);
     }
 }
