@@ -95,6 +95,7 @@ impl Rounds<'_> {
                 triggers,
                 quiet: self.quiet,
                 prune: true,
+                answers: None,
             };
             let running = foreground::run(scene, options, &mut alone, Some(watcher));
             let done = Box::pin(running).await;

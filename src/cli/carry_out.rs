@@ -301,6 +301,11 @@ pub(super) fn outcome(plan: &Plan, report: Report) -> Result<()> {
         let known = error.hints.clone();
         let new = other.hints.into_iter().filter(|hint| !known.contains(hint));
         error.hints.extend(new);
+        for answer in other.answers {
+            if !error.answers.contains(&answer) {
+                error.answers.push(answer);
+            }
+        }
     }
     Err(with_steps(plan, error, done, skipped))
 }

@@ -253,7 +253,10 @@ pub fn main() -> ExitCode {
     match run(cli, env, &invocation, &mut ui).and_then(|()| output_was_written()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(mut error) => {
-            for text in error.hints.iter_mut().chain(&mut error.details) {
+            let commands = error.answers.iter_mut();
+            let commands = commands.filter_map(|answer| answer.command.as_mut());
+            let texts = error.hints.iter_mut().chain(&mut error.details);
+            for text in texts.chain(commands) {
                 *text = invocation.in_its_words(text);
             }
             match ui.steps {

@@ -93,7 +93,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let done = act(context, args, action, wanted).await;
     if let Err(error) = &done {
         let mut message = in_one_line(error);
-        for line in error.details.iter().chain(&error.hints) {
+        for line in error.details.iter().chain(&error.advice()) {
             message = format!("{message}\n{line}");
         }
         tell(context, "error", &message);

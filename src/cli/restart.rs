@@ -8,7 +8,7 @@ use crate::cli::carry_out::carry_out;
 use crate::cli::context::Context;
 use crate::cli::grace::grace;
 use crate::cli::hasten;
-use crate::cli::start::check_ports;
+use crate::cli::start::held_ports;
 use crate::error::Result;
 use crate::plan::down::Ending;
 use crate::plan::launch::{self, Launching};
@@ -77,13 +77,15 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
             plan
         };
         if !plan.steps.is_empty() {
-            let checked = check_ports(&backends, named.name(), &plan, &observed).await;
+            let held = held_ports(&backends, named.name(), &plan, &observed).await?;
             let stops = |step: &Step| matches!(step.action, Action::Stop { .. });
             // What runs is restarted all the same, as with containers.
-            if checked.is_ok() || plan.steps.iter().any(stops) {
+            if held.is_none() || plan.steps.iter().any(stops) {
                 carry_out(context, &backends, &plan).await?;
             }
-            checked?;
+            if let Some(report) = held {
+                return Err(report);
+            }
         }
         Ok(rest)
     })

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::cli::context::Context;
-use crate::cli::settle::answered_by;
 use crate::cli::up;
 use crate::error::{Error, Result};
 
@@ -41,5 +40,5 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     words.extend(services);
     Box::pin(up::run(context, &up::Args::of_words(&words)?))
         .await
-        .map_err(|error| answered_by(&command, error))
+        .map_err(|error| error.answered_by(&command))
 }

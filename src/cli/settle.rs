@@ -2,7 +2,7 @@
 
 use crate::backend::router::Backends;
 use crate::cli::context::Context;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Answer, Error, Kind, Result};
 use crate::observe::observe;
 use crate::plan::placement::Placement;
 use crate::plan::policy::{Choice, Policy};
@@ -94,25 +94,6 @@ fn answer_one(context: &Context, question: &Question, open: &[Question]) -> Resu
     }
 }
 
-/// The same error for a command that has not got these flags: `command` has them.
-pub(super) fn answered_by(command: &str, mut error: Error) -> Error {
-    for hint in error.hints.iter_mut().filter(|hint| hint.starts_with("--")) {
-        *hint = pasteable(command, hint);
-    }
-    error
-}
-
-/// A flag and what it does (`--force (or --x y) stops it`, `--x z moves it`), for a shell.
-fn pasteable(command: &str, hint: &str) -> String {
-    let (flag, does) = if let Some((flags, does)) = hint.split_once(") ") {
-        (flags.split(" (").next().unwrap_or(flags), does)
-    } else {
-        let value_ends = hint.match_indices(' ').nth(1);
-        hint.split_at(value_ends.map_or(hint.len(), |(at, _)| at))
-    };
-    format!("{command} {flag}   # {}", does.trim_start())
-}
-
 /// The report of held ports that nobody may decide about.
 pub(super) fn unanswered(questions: &[Question]) -> Error {
     reported(Kind::Question, questions, answers(questions))
@@ -123,7 +104,7 @@ pub(super) fn unanswerable(questions: &[Question]) -> Error {
     reported(Kind::Failed, questions, Vec::new())
 }
 
-fn reported(kind: Kind, questions: &[Question], answers: Vec<String>) -> Error {
+fn reported(kind: Kind, questions: &[Question], answers: Vec<Answer>) -> Error {
     let taken = |question: &Question| {
         let claim = &question.claim;
         format!(
@@ -162,7 +143,7 @@ fn reported(kind: Kind, questions: &[Question], answers: Vec<String>) -> Error {
             .details
             .push(format!("nothing was changed, as {rule} says"));
     }
-    error.hints = answers;
+    error.answers = answers;
     for question in questions {
         for holder in &question.holders {
             let command = how_released(holder);
@@ -180,18 +161,16 @@ fn reported(kind: Kind, questions: &[Question], answers: Vec<String>) -> Error {
 }
 
 /// The flags that would answer all of them, and what each does.
-fn answers(questions: &[Question]) -> Vec<String> {
-    let mut hints = Vec::new();
+fn answers(questions: &[Question]) -> Vec<Answer> {
+    let mut answers = Vec::new();
     let all = |choice: Choice| {
         questions
             .iter()
             .all(|question| question.choices.contains(&choice))
     };
     if all(Choice::Replace) {
-        hints.push(
-            "--force (or --on-conflict replace) stops the holder and starts a fresh instance"
-                .to_owned(),
-        );
+        let does = "stops the holder and starts a fresh instance";
+        answers.push(Answer::force(does));
     }
     // What needs a person's word is no answer among others, and yet one way out.
     let needs_consent = |question: &Question| {
@@ -215,22 +194,19 @@ fn answers(questions: &[Question]) -> Vec<String> {
             (true, true) => ("the unit", " by systemctl"),
             _ => ("it", ", and what ends with it"),
         };
-        hints.push(format!(
-            "--force (or --on-conflict replace) stops {what}{how}"
-        ));
+        answers.push(Answer::force(format!("stops {what}{how}")));
     }
     match questions {
         [question] => {
             if let Some(next) = question.next {
-                hints.push(format!(
-                    "--on-conflict move publishes on port {next} instead"
-                ));
+                let does = format!("publishes on port {next} instead");
+                answers.push(Answer::moving(does));
             }
         }
         _ if all(Choice::Move) => {
-            hints.push("--on-conflict move publishes on other ports instead".to_owned());
+            answers.push(Answer::moving("publishes on other ports instead"));
         }
         _ => {}
     }
-    hints
+    answers
 }

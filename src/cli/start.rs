@@ -51,7 +51,9 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
         }
         let plan = launch::start(&observed, &launching);
         context.note_all(&plan);
-        check_ports(&backends, named.name(), &plan, &observed).await?;
+        if let Some(report) = held_ports(&backends, named.name(), &plan, &observed).await? {
+            return Err(report);
+        }
         carry_out(context, &backends, &plan).await?;
         Ok((launching, rest))
     })
@@ -64,19 +66,22 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     rest.done()
 }
 
-/// Fails where somebody else has a port that a local service which does not run is to listen on, as an engine does for a
-/// container: its program would end at once, and nobody would be told.
-pub(super) async fn check_ports(
+/// The report where somebody else has a port that a local service which does not run is to listen on, where an engine
+/// would fail for a container: its program would end at once, and nobody would be told.
+///
+/// # Errors
+/// Nobody can look.
+pub(super) async fn held_ports(
     backends: &Backends,
     project: &str,
     plan: &Plan,
     observed: &Observed,
-) -> Result<()> {
+) -> Result<Option<Error>> {
     let runs = |instance: &Instance| matches!(instance.status, Status::Running | Status::Paused);
     let idle = observed.instances.iter().filter(|it| !runs(it));
     let claims = claims::of_started(plan, idle);
     if claims.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let held = backends.held(Depth::Everybody, &claims).await?;
     let held = conflicts::without(held, &observed.instances);
@@ -84,11 +89,11 @@ pub(super) async fn check_ports(
     let own = backends.processes.everything(project).await?;
     let questions = conflicts::unanswerable(conflicts::without(held, &own));
     if questions.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let error = unanswerable(&questions);
     if questions.iter().any(|question| question.obstacle.is_some()) {
-        return Err(error);
+        return Ok(Some(error));
     }
     let services = questions.iter().map(|it| it.claim.service.as_str());
     let services: Vec<&str> = services.collect::<BTreeSet<_>>().into_iter().collect();
@@ -96,11 +101,11 @@ pub(super) async fn check_ports(
         [_] => "holder",
         _ => "holders",
     };
-    Err(error.hint(format!(
+    Ok(Some(error.hint(format!(
         "wharf up -d --force {}   # stops the {holders} and starts {}",
         services.join(" "),
         services.join(", ")
-    )))
+    ))))
 }
 
 /// Says which services have nothing that could be started; fails where the project has nothing at all, or

@@ -78,6 +78,7 @@ impl Way {
         told.details.push(error.to_string());
         told.details.extend(error.details);
         told.hints = error.hints;
+        told.answers = error.answers;
         told
     }
 

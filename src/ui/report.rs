@@ -29,7 +29,7 @@ pub fn error(error: &Error) {
     for detail in &error.details {
         drop(writeln!(out, "  {DIM}|{DIM:#} {detail}"));
     }
-    for hint in &error.hints {
+    for hint in error.advice() {
         drop(writeln!(out, "{NAME}hint:{NAME:#} {hint}"));
     }
 }
@@ -46,7 +46,7 @@ pub fn object(error: &Error) {
         message = format!("{message}: {source}");
         cause = source.source();
     }
-    let (mut details, mut hints) = (error.details.clone(), error.hints.clone());
+    let (mut details, mut hints) = (error.details.clone(), error.advice());
     if !error.diagnostics.is_empty() {
         let titles: Vec<String> = error.diagnostics.iter().map(title).collect();
         message = titles.join("\n");

@@ -28,7 +28,6 @@ use crate::backend::router::Backends;
 use crate::cli::carry_out::{Quiet, carry_out, carry_out_quietly};
 use crate::cli::context::Context;
 use crate::cli::provide::provide;
-use crate::cli::settle::answered_by;
 use crate::cli::signals::Signals;
 use crate::cli::up::with_images;
 use crate::error::{Error, Kind, Result};
@@ -71,6 +70,18 @@ pub(super) struct Watch<'a> {
     pub(super) quiet: Quiet,
     /// Remove nameless images after a rebuild.
     pub(super) prune: bool,
+    /// The command that has the flags about held ports, where this one has not.
+    pub(super) answers: Option<String>,
+}
+
+impl Watch<'_> {
+    /// A failure, with the command that has the flags which would answer.
+    fn answered(&self, error: Error) -> Error {
+        match &self.answers {
+            Some(command) => error.answered_by(command),
+            None => error,
+        }
+    }
 }
 
 /// Watching, until it fails.
@@ -94,6 +105,11 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
             pulls: args.quiet,
         },
         prune: args.prune,
+        answers: Some(
+            [&["wharf up --watch".to_owned()], &*args.services]
+                .concat()
+                .join(" "),
+        ),
     };
     let (events, mut receiver) = Events::channel();
     let names: Vec<String> = project
@@ -111,12 +127,12 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
         let project = if args.no_up {
             project.clone()
         } else {
-            let command = [&["wharf up --watch".to_owned()], &*args.services].concat();
             let started = start(context, &backends, &watch, &reins).await;
-            started.map_err(|error| answered_by(&command.join(" "), error))?
+            started.map_err(|error| watch.answered(error))?
         };
         let watch = Watch {
             project: &project,
+            answers: watch.answers.clone(),
             ..watch
         };
         Box::pin(run(context, &backends, &watch, &reins, events, renewed)).await
@@ -247,7 +263,7 @@ pub(super) async fn run(
             } } => {
                 answering = None;
                 if let Err(error) = result {
-                    report::error(&error);
+                    report::error(&watch.answered(error));
                 }
                 continue;
             }
@@ -275,7 +291,7 @@ pub(super) async fn run(
                 }));
             }
             Err(error) if error.kind == Kind::Interrupted => return Err(error),
-            Err(error) => report::error(&error),
+            Err(error) => report::error(&watch.answered(error)),
         }
         // Nobody listens where no output is shown.
         renewed.send(()).ok();

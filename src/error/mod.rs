@@ -3,6 +3,10 @@
 //! The modules keep their own error types; here, at the boundary, it is decided what each means for
 //! the person and for the script that called.
 
+mod answer;
+
+pub use answer::Answer;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
@@ -76,6 +80,8 @@ pub struct Error {
     pub details: Vec<String>,
     /// What to do; each can be pasted or starts with a verb.
     pub hints: Vec<String>,
+    /// Flags that would do.
+    pub answers: Vec<Answer>,
     /// Findings with places, where the compose file is at fault.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -91,6 +97,7 @@ impl Error {
             source: source.into(),
             details: Vec::new(),
             hints: Vec::new(),
+            answers: Vec::new(),
             diagnostics: Vec::new(),
         }
     }
@@ -129,6 +136,21 @@ impl Error {
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.details.push(detail.into());
+        self
+    }
+
+    /// What to do, a line each: flags first.
+    pub fn advice(&self) -> Vec<String> {
+        let answers = self.answers.iter().map(Answer::to_string);
+        answers.chain(self.hints.iter().cloned()).collect()
+    }
+
+    /// The same for a command that has not got these flags: `command` has them.
+    #[must_use]
+    pub fn answered_by(mut self, command: &str) -> Self {
+        for answer in &mut self.answers {
+            answer.command = Some(command.to_owned());
+        }
         self
     }
 
@@ -513,13 +535,14 @@ fn port_error(error: &PortError, message: String) -> Error {
         Error::failed(message)
     };
     match error {
-        PortError::Outrun { first, .. } => converted
-            .hint(format!(
+        PortError::Outrun { first, .. } => Error {
+            answers: vec![Answer::moving("publishes on another port instead")],
+            ..converted.hint(format!(
                 "wharf -p {} stop {}",
                 shell_words::quote(&first.project),
                 shell_words::quote(&first.service)
             ))
-            .hint("--on-conflict move publishes on another port instead".to_owned()),
+        },
         PortError::NotPermitted { command, .. }
         | PortError::NoServiceManager {
             command: Some(command),
