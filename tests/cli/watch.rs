@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::support::{Sandbox, eventually, require_engine};
+use crate::support::{Process, Sandbox, eventually, require_engine};
 
 /// A process that says how often it was started; it is restarted by changes in `src`, rebuilt by one of
 /// `make`.
@@ -60,6 +60,59 @@ fn a_process_is_restarted_once_a_burst_and_rebuilt() {
     let finished = up.wait().expect(130);
     assert!(!finished.stdout.contains("run 7"), "{finished}");
     sandbox.until_nothing_runs();
+}
+
+#[test]
+fn what_fails_for_one_service_keeps_nothing_from_another() {
+    let sandbox = Sandbox::new();
+    sandbox.write("src/in", "0");
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a:\n    x-wharf: {process: {command: [sleep, '600'], build: [sh, -c, 'exit 3']}}\n    \
+         develop: {watch: [{action: rebuild, path: ./src}]}\n  \
+         b:\n    x-wharf: {process: {command: [sh, -c, 'echo x >> runs; echo run $$(wc -l < runs); exec sleep 600']}}\n    \
+         develop: {watch: [{action: restart, path: ./src}]}\n",
+    );
+    let up = sandbox.spawn(&["up", "--watch"]);
+    up.wait_for_line("watch: on");
+    sandbox.write("src/in", "1");
+    up.wait_for_line("service `a`: its build command ended with exit status: 3");
+    up.wait_for_line("run 2");
+    up.signal(Signal::INT);
+    let up = up.wait().expect(130);
+    assert!(!up.stderr.contains("a: restarting"), "{up}");
+    assert!(!up.stderr.contains("restarting a"), "{up}");
+    sandbox.until_nothing_runs();
+}
+
+#[test]
+fn an_interrupt_ends_a_build_with_all_that_it_has_started() {
+    for words in [&["watch"][..], &["up", "--watch"]] {
+        let sandbox = Sandbox::new();
+        sandbox.write("src/in", "0");
+        sandbox.write(
+            "compose.yaml",
+            "services:\n  a:\n    x-wharf:\n      process:\n        command: [sleep, '600']\n        \
+             build: [sh, -c, 'sleep 600 & echo $$! > pid.new; mv pid.new pid; wait']\n    \
+             develop: {watch: [{action: rebuild, path: ./src}]}\n",
+        );
+        let watch = sandbox.spawn(words);
+        watch.wait_for_line("watch: on");
+        sandbox.write("src/in", "1");
+        let pid = eventually("the build is under way", || {
+            fs::read_to_string(sandbox.path().join("pid")).ok()
+        });
+        let below = Process::open(pid.trim().parse().unwrap()).unwrap();
+        watch.signal(Signal::INT);
+        let watch = watch.wait().expect(130);
+        below.wait_end();
+        if words == ["watch"] {
+            let told = "a: interrupted: its build command was ended, and it was left as it was";
+            assert!(watch.stderr.contains(told), "{watch}");
+            sandbox.wharf(&["down"]).expect(0);
+        }
+        sandbox.until_nothing_runs();
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The hands of `watch`: what is done to services because files changed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use super::eyes::Eyes;
 use super::{Reins, Watch};
@@ -10,17 +10,16 @@ use crate::backend::router::Backends;
 use crate::cli::carry_out::carry_out_whole;
 use crate::cli::context::Context;
 use crate::cli::up::with_images;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::event::Events;
 use crate::observe;
 use crate::plan::Plan;
 use crate::plan::launch::{self, Launching};
-use crate::plan::placement::in_form;
 use crate::plan::policy::{Policy, Recreate};
 use crate::plan::step::{Action, Step};
 use crate::project::model::{Hook, Service};
 use crate::state::{BackendKind, Instance, Observed, Status};
-use crate::ui::NAME;
+use crate::ui::{NAME, report};
 use crate::watch::files::at_first;
 use crate::watch::rules::{Pair, Work};
 
@@ -57,32 +56,40 @@ impl Hands<'_> {
         Ok(())
     }
 
-    /// Does the work; what is left is to wait for answers.
+    /// Does the work; what is left is to wait for answers. What fails of one service is told, and keeps nothing from being
+    /// done for the others.
+    ///
+    /// # Errors
+    /// Nothing more is to be done.
     pub(super) async fn act(&self, work: Work) -> Result<Plan> {
         let project = self.watch.project;
         let locking = self.context.lock(self.backends, &project.name);
         let _alone = self.reins.unless_pulled(locking).await?;
         let mut waits = Plan::default();
         let mut restart = work.restart;
+        let mut failed = BTreeSet::new();
         for name in &work.rebuild {
             let Some(service) = project.services.get(name) else {
                 continue;
             };
-            if self.watch.placement.of(name) == BackendKind::Process {
-                self.tell(&format!("{name}: rebuilding"));
-                self.build_process(service).await?;
+            self.tell(&format!("{name}: rebuilding"));
+            let rebuilt = if self.watch.placement.of(name) == BackendKind::Process {
                 restart.insert(name.clone());
+                self.build_process(service).await
             } else {
-                self.tell(&format!("{name}: rebuilding"));
-                self.rebuild(service).await?;
-            }
+                self.rebuild(service).await
+            };
+            self.settle(name, rebuilt, &mut failed)?;
         }
         for (name, pairs) in &work.sync {
             if self.watch.placement.of(name) == BackendKind::Container {
                 let pairs: Vec<Pair> = pairs.iter().cloned().collect();
-                self.sync(name, &pairs).await?;
+                let synced = self.sync(name, &pairs).await;
+                self.settle(name, synced, &mut failed)?;
             }
         }
+        // It is left as it was.
+        restart.retain(|name| !failed.contains(name));
         if !restart.is_empty() {
             let names: Vec<&str> = restart.iter().map(String::as_str).collect();
             self.tell(&format!("{}: restarting", names.join(", ")));
@@ -113,10 +120,34 @@ impl Hands<'_> {
         }
         for (name, hooks) in &work.exec {
             for hook in hooks {
-                self.exec(name, hook).await?;
+                if !failed.contains(name) {
+                    let executed = self.exec(name, hook).await;
+                    self.settle(name, executed, &mut failed)?;
+                }
             }
         }
         Ok(waits)
+    }
+
+    /// Tells what failed for a service.
+    ///
+    /// # Errors
+    /// Nothing more is to be done.
+    fn settle(
+        &self,
+        service: &str,
+        outcome: Result<()>,
+        failed: &mut BTreeSet<String>,
+    ) -> Result<()> {
+        match outcome {
+            Err(error) if error.kind == Kind::Interrupted => return Err(error),
+            Err(error) => {
+                failed.insert(service.to_owned());
+                report::error(&self.watch.answered(error));
+            }
+            Ok(()) => {}
+        }
+        Ok(())
     }
 
     async fn instances(&self) -> Result<Vec<Instance>> {
@@ -249,60 +280,5 @@ impl Hands<'_> {
             self.reins.finishing(command, running).await?;
         }
         Ok(())
-    }
-
-    /// Runs a command of a process service as the service itself would be run.
-    async fn run_here(
-        &self,
-        service: &Service,
-        argv: &[String],
-        hook: Option<&Hook>,
-        what: &str,
-    ) -> Result<()> {
-        let form = in_form(&std::sync::Arc::new(service.clone()), BackendKind::Process);
-        let Some((program, arguments)) = argv.split_first() else {
-            return Ok(());
-        };
-        let mut directory: PathBuf = self.watch.project.directory.clone();
-        for path in [
-            form.working_dir.as_deref(),
-            hook.and_then(|hook| hook.working_dir.as_deref()),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            directory = directory.join(Path::new(path));
-        }
-        let more = hook.iter().flat_map(|hook| &hook.environment);
-        let more = more.filter_map(|entry| entry.split_once('='));
-        self.tell(&format!("{}: {}", service.name, argv.join(" ")));
-        let mut command = tokio::process::Command::new(program);
-        command
-            .args(arguments)
-            .current_dir(&directory)
-            .env_clear()
-            .envs(&self.context.env.variables)
-            .envs(&form.environment)
-            .envs(more)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        if self.watch.quiet.builds {
-            command.stdout(Stdio::null());
-        } else {
-            command.stdout(std::io::stderr());
-        }
-        let ended = command.status().await.map_err(|error| {
-            Error::failed(error)
-                .detail(format!("running `{program}` in {}", directory.display()))
-                .hint(format!("check that `{program}` is installed and on PATH"))
-        })?;
-        if ended.success() {
-            return Ok(());
-        }
-        Err(Error::failed(format!(
-            "service `{}`: its {what} command ended with {ended}; it is left as it was",
-            service.name
-        ))
-        .hint("save a file again to repeat it"))
     }
 }

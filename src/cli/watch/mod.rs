@@ -8,6 +8,7 @@ mod backlog;
 mod eyes;
 mod git;
 mod hands;
+mod local;
 mod reins;
 mod triggers;
 
