@@ -85,6 +85,25 @@ fn what_fails_for_one_service_keeps_nothing_from_another() {
 }
 
 #[test]
+fn what_another_terminal_has_removed_is_not_said_to_be_restarted() {
+    let sandbox = Sandbox::new();
+    process(&sandbox);
+    let watch = sandbox.spawn(&["watch"]);
+    watch.wait_for_line("watch: on");
+    sandbox.wharf(&["down"]).expect(0);
+    sandbox.write("src/a.txt", "b");
+    watch.wait_for_line("watch: a: has no instance to restart; `wharf up -d a` makes one");
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    sandbox.write("src/a.txt", "c");
+    watch.wait_for_line("watch: a: restarting");
+    watch.signal(Signal::INT);
+    // 0 where the restart was finished by then.
+    let watch = watch.wait();
+    assert!([0, 130].contains(&watch.code()), "{watch}");
+    sandbox.wharf(&["down"]).expect(0);
+}
+
+#[test]
 fn an_interrupt_ends_a_build_with_all_that_it_has_started() {
     for words in [&["watch"][..], &["up", "--watch"]] {
         let sandbox = Sandbox::new();

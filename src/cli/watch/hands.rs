@@ -90,13 +90,27 @@ impl Hands<'_> {
         }
         // It is left as it was.
         restart.retain(|name| !failed.contains(name));
+        let observed = Observed {
+            instances: match restart.is_empty() {
+                true => Vec::new(),
+                false => self.instances().await?,
+            },
+            ..Observed::default()
+        };
+        restart.retain(|name| {
+            let mut instances = observed.instances.iter();
+            let has_some = instances.any(|it| it.service == *name && !it.one_off);
+            if !has_some {
+                // Another command has removed it.
+                self.tell(&self.context.typed(&format!(
+                    "{name}: has no instance to restart; `wharf up -d {name}` makes one"
+                )));
+            }
+            has_some
+        });
         if !restart.is_empty() {
             let names: Vec<&str> = restart.iter().map(String::as_str).collect();
             self.tell(&format!("{}: restarting", names.join(", ")));
-            let observed = Observed {
-                instances: self.instances().await?,
-                ..Observed::default()
-            };
             let launching = Launching {
                 services: restart,
                 ..Launching::default()
