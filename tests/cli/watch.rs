@@ -367,6 +367,40 @@ fn where_a_process_reads_all_itself_there_is_nothing_to_do_and_no_failure() {
 }
 
 #[test]
+fn a_container_that_has_ended_gets_files_too() {
+    let engine = require_engine!();
+    let sandbox = Sandbox::with_engine(&engine);
+    let image = engine.busybox();
+    sandbox.write("src/run", "echo run 1; exit 3");
+    sandbox.write("src/old", "");
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  web:\n    image: {image}\n    pull_policy: never\n    stop_grace_period: 0s\n    command: [sh, /src/run]\n    \
+             develop: {{watch: [{{action: sync+restart, path: ./src, target: /src, initial_sync: true}}]}}\n"
+        ),
+    );
+    let up = sandbox.spawn(&["up", "--watch"]);
+    // Its first start is before it has the file.
+    up.wait_for_line("web-1  | run 1");
+    up.wait_for_line("web-1 exited with code 3");
+    up.wait_for_line("watch: on");
+    // In one go, on a busy machine too.
+    up.signal(Signal::STOP);
+    fs::remove_file(sandbox.path().join("src/old")).unwrap();
+    sandbox.write("src/run", "echo run 2; exec sleep 600");
+    up.signal(Signal::CONT);
+    up.wait_for_line("web-1  | run 2");
+    eventually("what is gone is gone there", || {
+        let listed = sandbox.wharf(&["exec", "-T", "web", "ls", "/src"]);
+        (listed.stdout == "run\n").then_some(())
+    });
+    up.signal(Signal::INT);
+    up.wait().expect(130);
+    sandbox.wharf(&["down"]).expect(0);
+}
+
+#[test]
 fn containers_get_files_lose_them_and_are_rebuilt() {
     let engine = require_engine!();
     let sandbox = Sandbox::with_engine(&engine);

@@ -17,11 +17,14 @@ use crate::plan::Plan;
 use crate::plan::launch::{self, Launching};
 use crate::plan::policy::{Policy, Recreate};
 use crate::plan::step::{Action, Step};
-use crate::project::model::{Hook, Service};
+use crate::project::model::{Hook, Reaction, Service};
 use crate::state::{BackendKind, Instance, Observed, Status};
 use crate::ui::{NAME, report};
 use crate::watch::files::at_first;
 use crate::watch::rules::{Pair, Work};
+
+/// Files here, and their paths in a container.
+type Paths = Vec<(PathBuf, String)>;
 
 /// Does what changed files ask for.
 pub(super) struct Hands<'a> {
@@ -40,18 +43,34 @@ impl Hands<'_> {
             .status(format!("{NAME}watch:{NAME:#} {text}"));
     }
 
-    /// Brings containers up to date whose triggers ask for it.
+    /// Brings containers up to date whose triggers ask for it. They have been started without these files: one that is
+    /// restarted for them is, and so is one that has failed meanwhile.
     pub(super) async fn first_sync(&self) -> Result<()> {
+        let mut restart = BTreeSet::new();
         for rule in self.eyes.rules().iter() {
-            let is_container = self.watch.placement.of(&rule.service) == BackendKind::Container;
-            if !(rule.trigger.initial_sync && rule.trigger.reaction.syncs() && is_container) {
+            let (service, reaction) = (&rule.service, rule.trigger.reaction);
+            let is_container = self.watch.placement.of(service) == BackendKind::Container;
+            if !(rule.trigger.initial_sync && reaction.syncs() && is_container) {
                 continue;
             }
             let pairs: Vec<Pair> = at_first(rule)
                 .iter()
                 .filter_map(|path| rule.pair(path))
                 .collect();
-            self.sync(&rule.service, &pairs).await?;
+            self.sync(service, &pairs).await?;
+            let containers = self.containers(service).await?;
+            let failed = |it: &Instance| matches!(it.status, Status::Exited { code } if code != 0);
+            if reaction == Reaction::SyncRestart || containers.iter().any(failed) {
+                restart.insert(service.clone());
+            }
+        }
+        if !restart.is_empty() {
+            let work = Work {
+                restart,
+                ..Work::default()
+            };
+            // What answers is not waited for.
+            self.act(work).await?;
         }
         Ok(())
     }
@@ -68,6 +87,7 @@ impl Hands<'_> {
         let mut waits = Plan::default();
         let mut restart = work.restart;
         let mut failed = BTreeSet::new();
+        let mut stays = Vec::new();
         for name in &work.rebuild {
             let Some(service) = project.services.get(name) else {
                 continue;
@@ -85,6 +105,7 @@ impl Hands<'_> {
             if self.watch.placement.of(name) == BackendKind::Container {
                 let pairs: Vec<Pair> = pairs.iter().cloned().collect();
                 let synced = self.sync(name, &pairs).await;
+                let synced = synced.map(|stay| stays.extend(stay));
                 self.settle(name, synced, &mut failed)?;
             }
         }
@@ -112,7 +133,7 @@ impl Hands<'_> {
             let names: Vec<&str> = restart.iter().map(String::as_str).collect();
             self.tell(&format!("{}: restarting", names.join(", ")));
             let launching = Launching {
-                services: restart,
+                services: restart.clone(),
                 ..Launching::default()
             };
             let mut plan = launch::restart(&observed, &launching);
@@ -131,6 +152,24 @@ impl Hands<'_> {
             let quiet = self.watch.quiet;
             let restarting = carry_out_whole(self.context, self.backends, &plan, quiet);
             self.reins.wholly(restarting).await?;
+        }
+        for (container, paths) in stays {
+            let name = &container.service;
+            if restart.contains(name) {
+                let removed = self.copy(&container, paths).await;
+                self.settle(name, removed, &mut failed)?;
+            } else {
+                let count = paths.len();
+                let (files, stay) = if count == 1 {
+                    ("file is", "stays")
+                } else {
+                    ("files are", "stay")
+                };
+                self.tell(&format!(
+                    "{name}: {count} {files} gone, and {stay} in {}, which does not run",
+                    container.name
+                ));
+            }
         }
         for (name, hooks) in &work.exec {
             for hook in hooks {
@@ -169,21 +208,24 @@ impl Hands<'_> {
         Ok(observe::instances(self.backends, project, placement).await?)
     }
 
-    /// The running containers of a service.
+    /// The containers of a service, also those that have ended: it may be for want of what is copied.
     async fn containers(&self, service: &str) -> Result<Vec<Instance>> {
         let mut instances = self.instances().await?;
         instances.retain(|instance| {
             instance.service == service
                 && !instance.one_off
                 && instance.backend == BackendKind::Container
-                && instance.status == Status::Running
+                && !matches!(instance.status, Status::Removing | Status::Dead)
         });
         Ok(instances)
     }
 
-    async fn sync(&self, service: &str, pairs: &[Pair]) -> Result<()> {
+    /// Copies files into the containers of a service, and removes there what is gone; what could not be removed, because
+    /// a container does not run.
+    async fn sync(&self, service: &str, pairs: &[Pair]) -> Result<Vec<(Instance, Paths)>> {
+        let mut stays = Vec::new();
         if pairs.is_empty() {
-            return Ok(());
+            return Ok(stays);
         }
         let files = if pairs.len() == 1 { "file" } else { "files" };
         self.tell(&format!("{service}: syncing {} {files}", pairs.len()));
@@ -205,22 +247,33 @@ impl Hands<'_> {
             }
             !keep
         };
-        let pairs: Vec<(PathBuf, String)> = pairs
+        let (gone, there): (Paths, Paths) = pairs
             .iter()
             .filter(spared)
             .map(|pair| (pair.host.clone(), pair.inside.clone()))
-            .collect();
+            .partition(|(host, _)| fs::symlink_metadata(host).is_err());
         for container in self.containers(service).await? {
-            let (id, name) = (&container.id.0, &container.name);
-            let syncing = self
-                .backends
-                .containers
-                .sync(id, name, &pairs, &self.events);
-            self.reins
-                .finishing(format!("the copies into {name}"), syncing)
-                .await?;
+            let mut paths = there.clone();
+            if container.status == Status::Running {
+                paths.extend(gone.iter().cloned());
+            } else if !gone.is_empty() {
+                stays.push((container.clone(), gone.clone()));
+            }
+            self.copy(&container, paths).await?;
         }
-        Ok(())
+        Ok(stays)
+    }
+
+    async fn copy(&self, container: &Instance, paths: Paths) -> Result<()> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let (id, name) = (&container.id.0, &container.name);
+        let containers = &self.backends.containers;
+        let syncing = containers.sync(id, name, &paths, &self.events);
+        self.reins
+            .finishing(format!("the copies into {name}"), syncing)
+            .await
     }
 
     /// `up` for one service, with its image built.
@@ -286,7 +339,9 @@ impl Hands<'_> {
                 None => Ok(()),
             };
         }
-        for container in self.containers(service).await? {
+        let mut running = self.containers(service).await?;
+        running.retain(|container| container.status == Status::Running);
+        for container in running {
             let (id, name) = (&container.id.0, &container.name);
             let containers = &self.backends.containers;
             let running = containers.run_hook(id, name, "watch", hook, &self.events);
