@@ -112,9 +112,10 @@ impl Hands<'_> {
         // It is left as it was.
         restart.retain(|name| !failed.contains(name));
         let observed = Observed {
-            instances: match restart.is_empty() {
-                true => Vec::new(),
-                false => self.instances().await?,
+            instances: if restart.is_empty() {
+                Vec::new()
+            } else {
+                self.instances().await?
             },
             ..Observed::default()
         };
