@@ -7,6 +7,7 @@ use crate::backend::router::Backends;
 use crate::backend::streams::{Program, Size};
 use crate::cli::context::Context;
 use crate::cli::exec::{check_terminal, recipient, running};
+use crate::cli::replica::replica;
 use crate::cli::session::{self, End, OnSignal, Session};
 use crate::error::{Error, Result};
 use crate::state::{BackendKind, Instance, Status};
@@ -22,7 +23,9 @@ pub(super) struct Args {
         long,
         value_name = "NUMBER",
         default_value_t = 0,
-        hide_default_value = true
+        hide_default_value = true,
+        allow_negative_numbers = true,
+        value_parser = replica
     )]
     index: u32,
     /// Do not send standard input

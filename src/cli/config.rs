@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
@@ -24,7 +25,7 @@ pub(super) struct ConfigArgs {
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
     /// How to write the project: `yaml` or `json`; `json` also writes mistakes as JSON
-    #[arg(long, value_name = "FORMAT", value_parser = ["yaml", "json"])]
+    #[arg(long, value_name = "FORMAT", value_parser = [PossibleValue::new("yaml").alias(""), PossibleValue::new("json")])]
     format: Option<String>,
     /// The names of the services alone
     #[arg(long = "services")]

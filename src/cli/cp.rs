@@ -12,6 +12,7 @@ use crate::backend::copying::{self, Misplaced, Place, Source};
 use crate::backend::parcel::{self, Pieces, Stop};
 use crate::backend::router::Backends;
 use crate::cli::context::Context;
+use crate::cli::replica::replica;
 use crate::cli::signals::Signals;
 use crate::error::{Error, Result};
 use crate::event::Stream;
@@ -39,7 +40,9 @@ pub(super) struct Args {
         long,
         value_name = "NUMBER",
         default_value_t = 0,
-        hide_default_value = true
+        hide_default_value = true,
+        allow_negative_numbers = true,
+        value_parser = replica
     )]
     index: u32,
     /// SERVICE:PATH, PATH or -

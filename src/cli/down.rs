@@ -48,6 +48,9 @@ enum Rmi {
     Local,
     /// All images that services use
     All,
+    /// As if it was not given: `--rmi "$UNSET"`
+    #[value(name = "", hide = true)]
+    Neither,
 }
 
 impl Args {

@@ -23,10 +23,10 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     /// What happened since this time too (RFC 3339, Unix seconds, or an age such as 10m)
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
     /// Only until this time
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
 }
 

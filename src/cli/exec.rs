@@ -8,6 +8,7 @@ use crate::backend::process::{Aside, Face};
 use crate::backend::router::Backends;
 use crate::backend::streams::Program;
 use crate::cli::context::{Context, Named};
+use crate::cli::replica::replica;
 use crate::cli::session::{self, End, OnSignal, Recipient, Session};
 use crate::error::{Error, Result};
 use crate::state::{BackendKind, Instance};
@@ -27,7 +28,9 @@ pub(super) struct Args {
         long,
         value_name = "NUMBER",
         default_value_t = 0,
-        hide_default_value = true
+        hide_default_value = true,
+        allow_negative_numbers = true,
+        value_parser = replica
     )]
     index: u32,
     /// No terminal for the command [default: one if standard output is one]

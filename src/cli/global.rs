@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ pub(super) struct Global {
     #[arg(short, long, value_name = "NAME")]
     pub(super) project_name: Option<String>,
     /// Directory that relative paths start from [default: that of the first compose file]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path_or_nothing())]
     pub(super) project_directory: Option<PathBuf>,
     /// Enable a profile; may be given several times; `*` enables all
     #[arg(long, value_name = "NAME")]
@@ -66,6 +67,7 @@ pub(super) struct Global {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ProgressMode {
     /// A line a step
+    #[value(alias = "")]
     Auto,
     /// The same: lines are only ever appended
     Tty,
@@ -82,6 +84,7 @@ pub(super) enum ProgressMode {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Ansi {
     /// Where the stream is a terminal
+    #[value(alias = "")]
     Auto,
     /// Always
     Always,
@@ -99,6 +102,11 @@ impl Ansi {
         };
         choice.write_global();
     }
+}
+
+/// A path, which may be empty.
+fn path_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 impl Global {
@@ -121,6 +129,9 @@ impl Global {
             self.project_directory = Some(directory);
             Ui::default().warn("--workdir is deprecated: use --project-directory");
         }
+        // As in Docker Compose, that of `--project-directory "$UNSET"` is the usual one.
+        let is_set = |path: &PathBuf| !path.as_os_str().is_empty();
+        self.project_directory = self.project_directory.take().filter(is_set);
         let settings = project::settings(&self.load_options(&[], false), env, &Disk);
         env.variables.extend(settings);
         let ansi = self.ansi.unwrap_or_else(|| match env.get("COMPOSE_ANSI") {

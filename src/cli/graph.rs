@@ -9,6 +9,7 @@ use crate::backend::Backend as _;
 use crate::backend::router::Backends;
 use crate::cli::context::{Context, with_choices, without_engine};
 use crate::cli::ports::{self, Row, State};
+use crate::cli::up::placed_name;
 use crate::error::{Error, Result};
 use crate::plan::placement::{Placement, Wishes, place};
 use crate::project::model::Project;
@@ -22,10 +23,10 @@ pub(super) struct Args {
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
     /// Draw services as local processes: these (comma-separated), or without a value all that can
-    #[arg(long, value_name = "SERVICE,...", num_args = 0..=1, default_missing_value = "*", value_delimiter = ',')]
+    #[arg(long, value_name = "SERVICE,...", num_args = 0..=1, default_missing_value = "*", value_delimiter = ',', value_parser = placed_name)]
     local: Vec<String>,
     /// Draw services as containers: these (comma-separated), or without a value all that can
-    #[arg(long, value_name = "SERVICE,...", num_args = 0..=1, default_missing_value = "*", value_delimiter = ',')]
+    #[arg(long, value_name = "SERVICE,...", num_args = 0..=1, default_missing_value = "*", value_delimiter = ',', value_parser = placed_name)]
     container: Vec<String>,
     /// How to draw it
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "tree")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use clap::builder::PossibleValue;
 use serde_json::{Value, json};
 
 use crate::backend::container::ImageFacts;
@@ -21,7 +22,7 @@ pub(super) struct Args {
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
     /// `table` or `json`
-    #[arg(long, value_name = "FORMAT", default_value = "table", ignore_case = true, value_parser = ["table", "json"])]
+    #[arg(long, value_name = "FORMAT", default_value = "table", ignore_case = true, value_parser = [PossibleValue::new("table").alias(""), PossibleValue::new("json")])]
     format: String,
     /// Ids alone
     #[arg(short, long)]

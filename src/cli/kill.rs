@@ -13,7 +13,13 @@ pub(super) struct Args {
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
     /// The signal, by name or number
-    #[arg(short, long, value_name = "SIGNAL", default_value = "SIGKILL")]
+    #[arg(
+        short,
+        long,
+        value_name = "SIGNAL",
+        default_value = "SIGKILL",
+        allow_negative_numbers = true
+    )]
     signal: String,
     /// Instances of services that are no longer in the compose file too
     #[arg(long)]

@@ -16,6 +16,7 @@ use crate::backend::{Backend as _, BackendError, LogOptions, merge};
 use crate::cli::context::{Context, Named};
 use crate::cli::events::happenings;
 use crate::cli::moment::moment_of;
+use crate::cli::replica::replica;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events, end_in_words};
 use crate::state::{BackendKind, Instance};
@@ -31,7 +32,7 @@ pub(super) struct Args {
     #[arg(short, long)]
     follow: bool,
     /// Only this replica of the service
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = replica)]
     index: Option<u32>,
     /// Only the last lines of each instance
     #[arg(
@@ -46,10 +47,10 @@ pub(super) struct Args {
     #[arg(short, long)]
     timestamps: bool,
     /// Nothing before this time (RFC 3339, Unix seconds, or an age such as 10m)
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
     /// Nothing after this time
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
     /// Leave the names in front of the lines out
     #[arg(long)]
@@ -66,7 +67,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     let (instances, rest) = sight.parts();
     named.check_services(&args.services, &instances)?;
     let instances = args.chosen(context, &named, instances);
-    if let Some(index) = args.index {
+    if let Some(index) = args.index.filter(|index| *index > 0) {
         let [service] = args.services.as_slice() else {
             return Err(Error::usage("--index requires one service to be selected")
                 .hint("wharf logs --index 1 SERVICE"));
@@ -149,7 +150,9 @@ impl Args {
         instances.retain(|instance| {
             !instance.one_off
                 && is_named(&instance.service)
-                && self.index.is_none_or(|index| index == instance.number)
+                && self
+                    .index
+                    .is_none_or(|index| index == 0 || index == instance.number)
         });
         instances.sort_by(|a, b| a.name.cmp(&b.name));
         instances

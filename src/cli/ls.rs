@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use clap::builder::PossibleValue;
 use serde_json::json;
 
 use crate::backend::Backend as _;
@@ -26,7 +27,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
     /// `table` or `json`
-    #[arg(long, value_name = "FORMAT", default_value = "table", ignore_case = true, value_parser = ["table", "json"])]
+    #[arg(long, value_name = "FORMAT", default_value = "table", ignore_case = true, value_parser = [PossibleValue::new("table").alias(""), PossibleValue::new("json")])]
     format: String,
 }
 

@@ -40,6 +40,7 @@ mod ps;
 mod pull;
 mod push;
 mod relay;
+mod replica;
 mod restart;
 mod rm;
 mod row;

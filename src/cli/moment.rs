@@ -27,6 +27,10 @@ pub(super) fn moment(option: &str, text: &str) -> Result<i64> {
         local(time)?
     } else if let Ok(day) = text.parse::<jiff::civil::Date>() {
         local(day.to_datetime(jiff::civil::Time::midnight()))?
+    } else if let Some((day, zone)) = text.split_at_checked("2006-01-02".len())
+        && let Ok(time) = format!("{day}T00:00:00{zone}").parse::<jiff::Timestamp>()
+    {
+        time.as_nanosecond()
     } else {
         return Err(wrong());
     };
@@ -57,6 +61,10 @@ mod tests {
         );
         assert!(moment("--since", "10m").unwrap() < moment("--since", "5m").unwrap());
         assert!(moment("--since", "2023-11-14").is_ok());
+        assert_eq!(
+            moment("--since", "2023-11-14+01:00").unwrap(),
+            moment("--since", "2023-11-13T23:00:00Z").unwrap()
+        );
         assert!(moment("--since", "yesterday").is_err());
         assert_eq!(moment("--since", "9999999999").unwrap(), i64::MAX);
         assert_eq!(moment_of("--since", Some("")).unwrap(), None);

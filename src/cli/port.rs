@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 
 use crate::cli::context::Context;
+use crate::cli::replica::replica;
 use crate::error::{Error, Result};
 use crate::port::claim::Protocol;
 use crate::state::{Instance, Publisher};
@@ -26,7 +27,7 @@ pub(super) struct Args {
     )]
     protocol: Transport,
     /// The replica's number [default: the lowest that runs]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = replica)]
     index: Option<u32>,
 }
 

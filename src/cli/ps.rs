@@ -158,7 +158,7 @@ pub(super) fn template_error(error: crate::ui::template::FormatError) -> Error {
 /// The states of `--status` and of `--filter`.
 fn states(args: &Args) -> Result<Vec<String>> {
     let mut states = args.status.clone();
-    for filter in &args.filter {
+    for filter in args.filter.iter().filter(|filter| !filter.is_empty()) {
         match filter.split_once('=') {
             Some(("status", state)) => states.push(state.to_owned()),
             Some(("source", _)) => {

@@ -8,6 +8,7 @@ use crate::cli::again::in_rounds;
 use crate::cli::await_up::await_up;
 use crate::cli::carry_out::carry_out;
 use crate::cli::context::{Context, Named};
+use crate::cli::grace::patience;
 use crate::cli::settle::unanswerable;
 use crate::cli::sight::Rest;
 use crate::error::{Error, Result};
@@ -25,8 +26,8 @@ pub(super) struct Args {
     #[arg(long)]
     wait: bool,
     /// Seconds to wait at most
-    #[arg(long, value_name = "SECONDS", requires = "wait")]
-    wait_timeout: Option<u64>,
+    #[arg(long, value_name = "SECONDS", requires = "wait", allow_negative_numbers = true, value_parser = patience)]
+    wait_timeout: Option<Duration>,
 }
 
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
@@ -60,8 +61,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     .await?;
     drop(alone);
     if args.wait && !context.global.dry_run {
-        let limit = args.wait_timeout.map(Duration::from_secs);
-        await_up(context, &backends, &named, &launching, limit).await?;
+        await_up(context, &backends, &named, &launching, args.wait_timeout).await?;
     }
     rest.done()
 }

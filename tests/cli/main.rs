@@ -47,4 +47,5 @@ mod server;
 mod state;
 mod terminal;
 mod turns;
+mod values;
 mod watch;

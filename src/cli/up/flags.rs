@@ -9,7 +9,7 @@ use clap::{Args as _, FromArgMatches as _, ValueEnum};
 use crate::cli::carry_out::Quiet;
 use crate::cli::context::Context;
 use crate::cli::foreground::{Abort, Foreground};
-use crate::cli::grace::grace;
+use crate::cli::grace::{grace, patience};
 use crate::error::{Error, Result};
 use crate::plan::policy::{Policy, Recreate};
 use crate::project::model::{Condition, Conflict, Project, PullPolicy};
@@ -25,10 +25,10 @@ pub(in crate::cli) struct Args {
     detach: bool,
     /// Run services as local processes: these (comma-separated), or without a value all that can; kept for the
     /// project until `--container` says otherwise
-    #[arg(long, value_name = "SERVICE,...", num_args = 0..=1, require_equals = false, default_missing_value = "*", value_delimiter = ',')]
+    #[arg(long, value_name = "SERVICE,...", num_args = 0..=1, default_missing_value = "*", value_delimiter = ',', value_parser = placed_name)]
     pub(super) local: Vec<String>,
     /// Run services as containers: these (comma-separated), or without a value all that can; kept in the same way
-    #[arg(long, value_name = "SERVICE,...", num_args = 0..=1, default_missing_value = "*", value_delimiter = ',')]
+    #[arg(long, value_name = "SERVICE,...", num_args = 0..=1, default_missing_value = "*", value_delimiter = ',', value_parser = placed_name)]
     pub(super) container: Vec<String>,
     /// What to do when a needed port is held [default: what the compose file says, else ask]
     #[arg(long, value_enum, value_name = "WHAT")]
@@ -80,8 +80,8 @@ pub(in crate::cli) struct Args {
     #[arg(long)]
     pub(super) wait: bool,
     /// Seconds after which --wait gives up
-    #[arg(long, value_name = "SECONDS")]
-    pub(super) wait_timeout: Option<u64>,
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = patience)]
+    pub(super) wait_timeout: Option<Duration>,
     /// Stop everything when an instance ends
     #[arg(long)]
     abort_on_container_exit: bool,
@@ -134,6 +134,12 @@ impl Args {
         !self.services.is_empty() || self.no_start
     }
 
+    /// Nobody's where the name is empty, as in Docker Compose: `--exit-code-from "$UNSET"`.
+    fn exit_code_from(&self) -> Option<&String> {
+        let name = self.exit_code_from.as_ref();
+        name.filter(|name| !name.is_empty())
+    }
+
     pub(super) fn quiet(&self) -> Quiet {
         Quiet {
             builds: self.quiet_build,
@@ -145,7 +151,7 @@ impl Args {
     pub(super) fn check(&self, context: &Context) -> Result<()> {
         let attached = [
             (self.abort_on_container_exit, "--abort-on-container-exit"),
-            (self.exit_code_from.is_some(), "--exit-code-from"),
+            (self.exit_code_from().is_some(), "--exit-code-from"),
             (
                 self.abort_on_container_failure,
                 "--abort-on-container-failure",
@@ -173,7 +179,53 @@ impl Args {
     }
 }
 
+/// Reads one of the names of `--local` and `--container`.
+pub(in crate::cli) fn placed_name(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err(
+            "the name of a service is missing (without `=` and value, all that can are meant)"
+                .to_owned(),
+        ),
+        name => Ok(name.to_owned()),
+    }
+}
+
 impl Args {
+    /// Says where a place was chosen for a service that does not take part. A name after `--local` is its value: who
+    /// writes `--local api web` may mean both.
+    pub(super) fn check_placed(&self, context: &Context, project: &Project) -> Result<()> {
+        for (option, names) in [("--local", &self.local), ("--container", &self.container)] {
+            let idle = |name: &&String| project.disabled.contains(name);
+            let Some(first) = names.iter().find(idle) else {
+                continue;
+            };
+            if self.services.is_empty() {
+                context.ui.note(format!(
+                    "{option}: `{first}` is not started, since none of its profiles is enabled"
+                ));
+                continue;
+            }
+            let (named, chosen) = (self.services.join(" "), names.join(","));
+            let mut both = names.clone();
+            both.extend(
+                self.services
+                    .iter()
+                    .filter(|name| !names.contains(name))
+                    .cloned(),
+            );
+            return Err(Error::usage(format!(
+                "{option} is for `{first}`, which is not started: only `{named}` was asked for"
+            ))
+            .hint(format!(
+                "wharf up {option}={} {}",
+                both.join(","),
+                both.join(" ")
+            ))
+            .hint(format!("wharf up {option}={chosen}")));
+        }
+        Ok(())
+    }
+
     /// As the command line would give them: for commands that are `up` with other words.
     pub(in crate::cli) fn of_words(words: &[String]) -> Result<Self> {
         let command = Self::augment_args(clap::Command::new("up").no_binary_name(true));
@@ -265,7 +317,7 @@ pub(super) fn policy(context: &Context, args: &Args, project: &Project) -> Resul
 
 pub(super) fn foreground(context: &Context, args: &Args, project: &Project) -> Result<Foreground> {
     // What is not there has no output anyway, so `--no-attach` may name it: a service whose profile is off, say.
-    for name in args.exit_code_from.iter().chain(&args.attach) {
+    for name in args.exit_code_from().into_iter().chain(&args.attach) {
         if !project.services.contains_key(name) {
             return Err(
                 Error::usage(format!("no such service: {name}")).hint("wharf config --services")
@@ -306,12 +358,12 @@ pub(super) fn foreground(context: &Context, args: &Args, project: &Project) -> R
     Ok(Foreground {
         abort: if args.abort_on_container_failure {
             Abort::OnFailure
-        } else if args.abort_on_container_exit || args.exit_code_from.is_some() {
+        } else if args.abort_on_container_exit || args.exit_code_from().is_some() {
             Abort::OnExit
         } else {
             Abort::Never
         },
-        exit_code_from: args.exit_code_from.clone(),
+        exit_code_from: args.exit_code_from().cloned(),
         timeout: args.timeout,
         attach,
         timestamps: args.timestamps,

@@ -29,7 +29,7 @@ use crate::state::{BackendKind, Instance, Status};
 use crate::ui::progress::already;
 use crate::ui::{GOOD, NAME, Steps, WARN};
 
-pub(super) use flags::{Args, OnConflict};
+pub(super) use flags::{Args, OnConflict, placed_name};
 use flags::{foreground, policy};
 
 pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
@@ -49,6 +49,7 @@ pub(super) async fn run(context: &Context, args: &Args) -> Result<()> {
     if project.services.is_empty() && !context.global.all_resources {
         return Err(Error::failed("no service selected").hint("wharf config --profiles"));
     }
+    args.check_placed(context, &project)?;
     let mut policy = policy(context, args, &project)?;
     let options = foreground(context, args, &project)?;
     let backends = context.backends()?;
@@ -224,20 +225,19 @@ async fn wait(context: &Context, backends: &Backends, project: &Project) -> Resu
     await_up(context, backends, &named, &launching, None).await
 }
 
-/// Gives up after so many seconds.
-async fn within(seconds: Option<u64>, work: impl Future<Output = Result<()>>) -> Result<()> {
-    let Some(seconds) = seconds.filter(|seconds| *seconds > 0) else {
+/// Gives up after so long.
+async fn within(limit: Option<Duration>, work: impl Future<Output = Result<()>>) -> Result<()> {
+    let Some(limit) = limit else {
         return work.await;
     };
-    tokio::time::timeout(Duration::from_secs(seconds), work)
-        .await
-        .unwrap_or_else(|_| {
-            Err(
-                Error::failed(format!("not everything is ready after {seconds} s"))
-                    .detail("what was started goes on")
-                    .hint("wharf ps"),
-            )
-        })
+    let seconds = limit.as_secs();
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(
+            Error::failed(format!("not everything is ready after {seconds} s"))
+                .detail("what was started goes on")
+                .hint("wharf ps"),
+        )
+    })
 }
 
 /// Keeps what the command line says of where services run, for the commands to come.
