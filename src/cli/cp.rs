@@ -16,6 +16,7 @@ use crate::cli::replica::replica;
 use crate::cli::signals::Signals;
 use crate::error::{Error, Result};
 use crate::event::Stream;
+use crate::project::shell;
 use crate::state::{BackendKind, Instance};
 use crate::ui::terminal::Screen;
 use crate::ui::{GOOD, NAME};
@@ -285,7 +286,7 @@ impl Work<'_> {
                     let (dir, _) = copying::split(&path);
                     if !Path::new(&dir).is_dir() {
                         return Err(Error::failed(format!("there is no directory {dir}"))
-                            .hint(format!("mkdir -p {dir}")));
+                            .hint(format!("mkdir -p {}", shell::word(Path::new(&dir)))));
                     }
                     return Ok((path, None));
                 };

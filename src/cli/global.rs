@@ -1,5 +1,6 @@
 //! The options before a command's name, as Docker Compose has them, and what they make of the screen and of loading.
 
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -7,7 +8,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
-use crate::project::{self, Disk, Env, LoadOptions};
+use crate::project::{self, Disk, Env, LoadOptions, shell};
 use crate::ui::{Steps, Ui};
 
 /// Options before the command's name, as Compose has them.
@@ -205,24 +206,26 @@ impl Global {
 
     /// What says which project is meant, for a shell.
     pub(super) fn project_words(&self) -> Vec<String> {
-        let paths = |paths: &[PathBuf]| -> Vec<String> {
-            paths
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect()
+        let words = |paths: &[PathBuf]| -> Vec<String> {
+            let words = paths.iter().map(|path| shell::word(path));
+            words.map(Cow::into_owned).collect()
+        };
+        let quoted = |words: &[String]| -> Vec<String> {
+            let words = words.iter().map(|word| shell_words::quote(word));
+            words.map(Cow::into_owned).collect()
         };
         let directory = self.project_directory.as_slice();
         let name = self.project_name.as_slice();
         [
-            ("-f", paths(&self.file)),
-            ("-p", name.to_vec()),
-            ("--project-directory", paths(directory)),
-            ("--env-file", paths(&self.env_file)),
-            ("--profile", self.profile.clone()),
+            ("-f", words(&self.file)),
+            ("-p", quoted(name)),
+            ("--project-directory", words(directory)),
+            ("--env-file", words(&self.env_file)),
+            ("--profile", quoted(&self.profile)),
         ]
         .into_iter()
         .flat_map(|(option, values)| values.into_iter().map(move |value| (option, value)))
-        .flat_map(|(option, value)| [option.to_owned(), quoted(&value)])
+        .flat_map(|(option, value)| [option.to_owned(), value])
         .collect()
     }
 
@@ -231,15 +234,5 @@ impl Global {
         self.parallel
             .and_then(|limit| usize::try_from(limit).ok())
             .and_then(NonZeroUsize::new)
-    }
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=@,+".contains(letter);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }

@@ -327,6 +327,7 @@ impl From<BackendError> for Error {
                     hints.push(format!("{}   # sets it aside", set_aside(path)));
                 }
                 if source.kind() == std::io::ErrorKind::IsADirectory
+                    && Refusal::within(source).is_none()
                     && let Some((_, path)) = action.split_once(" /")
                 {
                     let aside = set_aside(&format!("/{path}"));

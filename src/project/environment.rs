@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Files;
 use super::diagnostic::{Diagnostic, Place, Source};
 use super::dotenv;
+use super::locate::absent;
 use super::report::Report;
 use super::tree::{Map, Node, Value};
 
@@ -110,7 +111,7 @@ fn read(
     if !files.exists(file) {
         if required {
             report.add(
-                Diagnostic::error(format!("the file `{text}` does not exist"))
+                absent("the file", file, files)
                     .at(path.place())
                     .key(key)
                     .label("not there")
@@ -121,7 +122,10 @@ fn read(
     }
     match load(file, raw, lookup, files, report) {
         Ok(values) => values,
-        Err(diagnostic) => {
+        Err(mut diagnostic) => {
+            if diagnostic.place.is_none() {
+                *diagnostic = diagnostic.at(path.place()).label("named here");
+            }
             report.add((*diagnostic).key(key));
             BTreeMap::new()
         }
@@ -172,7 +176,7 @@ pub(crate) fn source(path: &Path, files: &dyn Files) -> Result<Arc<Source>, Box<
     let shown = path.display();
     if files.is_dir(path) {
         return Err(Box::new(Diagnostic::error(format!(
-            "`{shown}` is a directory"
+            "`{shown}` is a directory, and no file"
         ))));
     }
     let bytes = files

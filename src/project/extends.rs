@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::canonical;
 use super::diagnostic::Diagnostic;
 use super::layers::{CHAIN_LIMIT, Layers, Scope, omit_empty};
-use super::locate::{join, relative};
+use super::locate::{absent, join, relative};
 use super::merge;
 use super::paths::{self, Base};
 use super::reset::{self, Paths};
@@ -158,7 +158,7 @@ impl Layers<'_> {
         let path = join(&scope.directory, other);
         if !self.files.exists(&path) {
             self.report.add(
-                Diagnostic::error(format!("the file `{}` does not exist", path.display()))
+                absent("the file", &path, self.files)
                     .at(extends.get("file").and_then(Node::place))
                     .key(format!("services.{name}.extends.file"))
                     .label("not there"),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::Diagnostic;
 use super::layers::{CHAIN_LIMIT, INCLUDE_LIMIT, Layers, Scope};
-use super::locate::{join, read_all, relative};
+use super::locate::{absent, join, read_all, relative};
 use super::tree::{Map, Node, Value};
 
 impl Layers<'_> {
@@ -94,7 +94,7 @@ impl Layers<'_> {
         for path in &files {
             if !self.files.exists(path) {
                 self.report.add(
-                    Diagnostic::error(format!("the file `{}` does not exist", path.display()))
+                    absent("the file", path, self.files)
                         .at(place())
                         .key("include")
                         .label("not there"),

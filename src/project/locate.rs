@@ -11,6 +11,7 @@ use super::diagnostic::Diagnostic;
 use super::environment;
 use super::paths;
 use super::report::Report;
+use super::shell;
 use super::{Env, Files, LoadErrorKind, LoadOptions};
 use crate::naming::normal_name;
 
@@ -78,7 +79,11 @@ pub(crate) fn locate(
             return path.to_path_buf();
         }
         let joined = env.current_dir.join(path);
-        PathBuf::from(clean(&joined.to_string_lossy()))
+        match joined.to_str() {
+            Some(text) => PathBuf::from(clean(text)),
+            // It is refused further down, by its own name.
+            None => joined.components().collect(),
+        }
     };
     let mut variables = env.variables.clone();
     variables
@@ -89,6 +94,7 @@ pub(crate) fn locate(
 
     let mut chosen: Vec<PathBuf> = options.files.iter().map(|path| absolute(path)).collect();
     let start = directory(fixed.as_ref(), &chosen, env);
+    check_names(env_files.iter().flatten())?;
     read_env_files(
         env_files.as_deref(),
         &start,
@@ -115,16 +121,27 @@ pub(crate) fn locate(
         let start = directory(fixed.as_ref(), &chosen, env);
         chosen = discover(&start, files, report).ok_or_else(|| {
             let names = FILE_NAMES.join(", ");
-            let diagnostic = Diagnostic::error("no compose file was found")
+            let mut diagnostic = Diagnostic::error("no compose file was found")
                 .note(format!(
                     "looked for {names} in {} and above",
-                    start.display()
+                    shell::word(&start)
                 ))
                 .hint("name one with -f, or change to the project's directory");
+            let mut places = start
+                .ancestors()
+                .flat_map(|it| FILE_NAMES.map(|name| it.join(name)));
+            let link = places.find_map(|path| Some((files.link(&path)?, path)));
+            if let Some((target, path)) = link {
+                let (path, target) = (path.display(), target.display());
+                diagnostic = diagnostic.note(format!(
+                    "{path} is a symbolic link to `{target}`, where nothing is"
+                ));
+            }
             Box::new((LoadErrorKind::NotFound, diagnostic))
         })?;
     }
     let directory = directory(fixed.as_ref(), &chosen, env);
+    check_names(std::iter::once(&directory).chain(&chosen))?;
     read_env_files(
         env_files.as_deref(),
         &directory,
@@ -172,6 +189,27 @@ pub(crate) fn locate(
         name,
         profiles,
     })
+}
+
+/// Refuses names that are not UTF-8: what is written about a project, in labels, in its state and in environments, could
+/// not name its files.
+fn check_names<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<(), Failure> {
+    for path in paths {
+        if let Some((wrong, better)) = shell::renamed(path) {
+            let diagnostic = Diagnostic::error(format!(
+                "the name of {} is not UTF-8",
+                shell::word(wrong)
+            ))
+            .note("compose files, labels and variables are text, and could not name what is there")
+            .hint(format!(
+                "mv {} {}",
+                shell::word(wrong),
+                shell::word(&better)
+            ));
+            return Err(Box::new((LoadErrorKind::Unreadable, diagnostic)));
+        }
+    }
+    Ok(())
 }
 
 /// `--project-directory`, else where the first file is, else the current directory.
@@ -243,8 +281,7 @@ pub(crate) fn read_all(
     let mut read: BTreeMap<String, String> = BTreeMap::new();
     for path in paths {
         if !files.exists(path) {
-            let diagnostic =
-                Diagnostic::error(format!("the env file `{}` does not exist", path.display()));
+            let diagnostic = absent("the env file", path, files);
             return Err(Box::new((LoadErrorKind::Unreadable, diagnostic)));
         }
         let lookup = |key: &str| variables.get(key).or_else(|| read.get(key)).cloned();
@@ -253,6 +290,24 @@ pub(crate) fn read_all(
         read.extend(more);
     }
     Ok(read)
+}
+
+/// A file that is not there: `what` it is to be.
+pub(crate) fn absent(what: &str, path: &Path, files: &dyn Files) -> Diagnostic {
+    let diagnostic = Diagnostic::error(format!("{what} `{}` does not exist", path.display()));
+    match files.link(path) {
+        Some(target) => diagnostic.note(format!(
+            "it is a symbolic link to `{}`, where nothing is",
+            target.display()
+        )),
+        None => diagnostic,
+    }
+}
+
+/// The compose file of a directory that is given in place of it.
+pub(crate) fn in_directory(directory: &Path, files: &dyn Files) -> Option<PathBuf> {
+    let mut known = FILE_NAMES.iter().map(|name| directory.join(name));
+    known.find(|path| files.exists(path))
 }
 
 /// The first known file name in a directory or one above it, and the file to put on top of it.

@@ -44,6 +44,7 @@ mod scalar;
 mod schema;
 mod select;
 mod shape;
+pub mod shell;
 mod short;
 mod socket;
 mod tree;
@@ -94,6 +95,10 @@ pub trait Files {
     fn exists(&self, path: &Path) -> bool;
     /// Whether it is a directory.
     fn is_dir(&self, path: &Path) -> bool;
+    /// What it names, if it is a symbolic link.
+    fn link(&self, _path: &Path) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// What was asked on the command line, as far as loading needs it.
@@ -401,10 +406,17 @@ pub(crate) fn merged(
     };
     for file in &located.files {
         if file != Path::new("-") && !files.exists(file) {
-            let diagnostic = Diagnostic::error(format!(
-                "the compose file `{}` does not exist",
-                file.display()
+            let diagnostic = locate::absent("the compose file", file, files);
+            return Err(failure(
+                layers.report,
+                LoadErrorKind::Unreadable,
+                diagnostic,
             ));
+        }
+        if let Some(inner) = locate::in_directory(file, files) {
+            let diagnostic =
+                Diagnostic::error(format!("`{}` is a directory, and no file", file.display()))
+                    .hint(format!("-f {}", shell::word(&inner)));
             return Err(failure(
                 layers.report,
                 LoadErrorKind::Unreadable,

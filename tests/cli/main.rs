@@ -36,6 +36,7 @@ mod named;
 mod newcomers;
 #[cfg(test)]
 mod ordinary;
+mod paths;
 mod ports;
 mod pre_start;
 mod processes;

@@ -18,6 +18,7 @@ use super::protocol::{Cause, Request};
 use super::refusal::Refusal;
 use super::{Processes, socket};
 use crate::backend::BackendError;
+use crate::project::shell;
 use crate::state::Status;
 
 /// The version of the protocol: JSON, one message a line; each request has one answer.
@@ -372,7 +373,11 @@ fn in_the_way(path: &Path) -> Refusal {
     Refusal {
         errno: Some(rustix::io::Errno::ISDIR.raw_os_error()),
         message: format!("the forwarder cannot listen at {shown}, which is a directory"),
-        hint: format!("to set it aside: mv {shown} {shown}.aside"),
+        hint: format!(
+            "to set it aside: mv {} {}",
+            shell::word(path),
+            shell::word(&path.with_added_extension("aside"))
+        ),
     }
 }
 

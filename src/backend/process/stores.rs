@@ -323,10 +323,10 @@ fn content(
                 message: source.to_string(),
                 hint: format!(
                     "{}, or correct `file` of `{}`",
-                    if source.kind() == io::ErrorKind::PermissionDenied {
-                        "let this user read it"
-                    } else {
-                        "make it"
+                    match source.kind() {
+                        io::ErrorKind::PermissionDenied => "let this user read it",
+                        io::ErrorKind::IsADirectory => "put a file there",
+                        _ => "make it",
                     },
                     mount.source
                 ),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use crate::backend::process::access;
+use crate::project::shell;
 
 /// How much of a file is read: the kernel reads as much (`BINPRM_BUF_SIZE`).
 const HEAD: u64 = 256;
@@ -14,9 +15,9 @@ const HEAD: u64 = 256;
 /// A file that its user may not run.
 pub(super) fn forbidden(file: &Path, says: &str) -> (String, String) {
     use std::os::unix::fs::PermissionsExt as _;
-    let shown = file.display();
+    let (shown, word) = (file.display(), shell::word(file));
     let Ok(facts) = fs::metadata(file) else {
-        return (says.to_owned(), format!("ls -l {shown}"));
+        return (says.to_owned(), format!("ls -l {word}"));
     };
     if facts.is_dir() {
         return (
@@ -27,14 +28,14 @@ pub(super) fn forbidden(file: &Path, says: &str) -> (String, String) {
     if facts.permissions().mode() & 0o111 == 0 {
         return (
             format!("{says}: {shown} is not executable"),
-            format!("chmod +x {shown}"),
+            format!("chmod +x {word}"),
         );
     }
     let noexec = statvfs(file).is_ok_and(|it| it.f_flag.contains(StatVfsMountFlags::NOEXEC));
     if noexec {
         return (
             format!("{says}: {shown} is on a file system that is mounted noexec"),
-            format!("findmnt -T {shown}"),
+            format!("findmnt -T {word}"),
         );
     }
     if let Some(interpreter) = interpreter(file) {
@@ -44,25 +45,25 @@ pub(super) fn forbidden(file: &Path, says: &str) -> (String, String) {
                 format!(
                     "{says}: {interpreter}, which {shown} is to be run by, may not be executed"
                 ),
-                format!("ls -l {interpreter}"),
+                format!("ls -l {}", shell::word(Path::new(&interpreter))),
             );
         }
     }
     (
         format!("{says}: its user may not execute {shown}, or not enter a directory above it"),
-        format!("namei -l {shown}"),
+        format!("namei -l {word}"),
     )
 }
 
 /// A file that is there, and that the system could not run.
 pub(super) fn unfit(file: &Path, says: &str) -> (String, String) {
-    let shown = file.display();
+    let (shown, word) = (file.display(), shell::word(file));
     let Some(interpreter) = interpreter(file) else {
         return (
             format!(
                 "{says}: {shown} is no program for this machine, or what loads it is not installed"
             ),
-            format!("file {shown}"),
+            format!("file {word}"),
         );
     };
     if interpreter.ends_with('\r') {
@@ -70,13 +71,13 @@ pub(super) fn unfit(file: &Path, says: &str) -> (String, String) {
             format!(
                 "the first line of {shown} ends with a carriage return, as files of Windows do"
             ),
-            format!("sed -i 's/\\r$//' {shown}"),
+            format!("sed -i 's/\\r$//' {word}"),
         );
     }
     if interpreter.is_empty() {
         return (
             format!("{says}: the first line of {shown} names no interpreter"),
-            format!("head -n 1 {shown}"),
+            format!("head -n 1 {word}"),
         );
     }
     (
@@ -138,12 +139,15 @@ pub(super) fn missing_directory(directory: &Path) -> (String, String) {
     let correct = "correct `working_dir`";
     let file = match missing(directory) {
         Some(Way::Nothing(place)) => {
+            // Nothing can be made through a link that leads nowhere.
+            let is_above = directory.starts_with(&place);
+            let made = if is_above { directory } else { &place };
             return (
                 format!(
                     "its directory {shown} is not there: {} is missing",
                     place.display()
                 ),
-                format!("{correct}, or make it: mkdir -p {shown}"),
+                format!("{correct}, or make it: mkdir -p {}", shell::word(made)),
             );
         }
         Some(Way::File(file)) => file,
@@ -154,6 +158,6 @@ pub(super) fn missing_directory(directory: &Path) -> (String, String) {
             "its directory {shown} cannot be entered: {} is no directory",
             file.display()
         ),
-        format!("{correct}: ls -ld {}", file.display()),
+        format!("{correct}: ls -ld {}", shell::word(&file)),
     )
 }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::access;
 use super::child::Part;
 use super::ledger::Account;
+use crate::project::shell;
 
 /// How much of a command an error shows, in characters.
 const SHOWN: usize = 200;
@@ -169,7 +170,7 @@ impl Attempt<'_> {
                     self.whom(),
                     barred.display()
                 ),
-                format!("ls -ld {}", barred.display()),
+                format!("ls -ld {}", shell::word(&barred)),
             );
         }
         let first = self.command.first().map_or("", String::as_str);
@@ -215,28 +216,28 @@ impl Attempt<'_> {
                 },
             );
         };
-        let shown = file.display();
+        let (shown, word) = (file.display(), shell::word(&file));
         if errno == Errno::ACCESS
             && let Some(barred) = file.parent().and_then(|directory| self.barred(directory))
         {
-            let barred = barred.display();
             return (
                 format!(
-                    "{says}: the directory {barred} may not be entered{}",
+                    "{says}: the directory {} may not be entered{}",
+                    barred.display(),
                     self.whom()
                 ),
-                format!("ls -ld {barred}"),
+                format!("ls -ld {}", shell::word(&barred)),
             );
         }
         if let Some(found) = missing(&file) {
             return match found {
                 Way::File(file) => (
                     format!("{} is a file and no directory", file.display()),
-                    format!("ls -l {}", file.display()),
+                    format!("ls -l {}", shell::word(&file)),
                 ),
                 Way::Nothing(place) => (
                     format!("{says}: {} is not there", place.display()),
-                    format!("check `command` and `working_dir` of the service: ls -l {shown}"),
+                    format!("check `command` and `working_dir` of the service: ls -l {word}"),
                 ),
             };
         }
@@ -245,9 +246,9 @@ impl Attempt<'_> {
             Errno::NOENT | Errno::NOEXEC | Errno::NOTDIR => unfit(&file, says),
             Errno::TXTBSY => (
                 format!("{says}: something is still writing {shown}"),
-                format!("fuser -v {shown}"),
+                format!("fuser -v {word}"),
             ),
-            _ => (says.to_owned(), format!("ls -l {shown}")),
+            _ => (says.to_owned(), format!("ls -l {word}")),
         }
     }
 
@@ -287,7 +288,8 @@ impl Attempt<'_> {
             return Some(program.to_owned());
         }
         if first.contains('/') {
-            return Some(self.working_dir.join(first));
+            // As it is said, without `/./`.
+            return Some(self.working_dir.join(first).components().collect());
         }
         let path = self.path.unwrap_or("/bin:/usr/bin");
         let places = path
