@@ -71,13 +71,14 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::backend::process::child::wait_for_children;
 use crate::error::{Error, Kind, Result};
-use crate::project::Env;
+use crate::project::{Env, shell};
 use crate::ui::{Steps, Ui, lost, report};
 use context::Context;
 use global::Global;
@@ -209,7 +210,7 @@ pub fn main() -> ExitCode {
     let mut env = match Env::from_process() {
         Ok(env) => env,
         Err(error) => {
-            let error = Error::failed(error).hint("cd to a directory that exists");
+            let error = without_directory(error);
             report::error(&error);
             return error.kind.into();
         }
@@ -266,6 +267,28 @@ pub fn main() -> ExitCode {
             }
             invocation.exit_code(error.kind)
         }
+    }
+}
+
+/// Why there is no current directory, and where to go.
+fn without_directory(error: io::Error) -> Error {
+    let named = std::env::var_os("PWD").map(PathBuf::from);
+    let named = named.filter(|path| path.is_absolute());
+    let shown = named.as_ref().map_or_else(
+        || "the current directory".to_owned(),
+        |path| format!("the current directory {}", path.display()),
+    );
+    if error.kind() != io::ErrorKind::NotFound {
+        return Error::failed(error).detail(format!("asking for {shown}"));
+    }
+    let gone = Error::failed(format!("{shown} has been removed"));
+    let mut left = named.iter().flat_map(|path| path.ancestors());
+    match left.find(|path| path.is_dir()) {
+        Some(path) if named.as_deref() == Some(path) => gone
+            .detail("another one has its name now")
+            .hint(format!("cd {}", shell::word(path))),
+        Some(path) => gone.hint(format!("cd {}", shell::word(path))),
+        None => gone.hint("cd"),
     }
 }
 

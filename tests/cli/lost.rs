@@ -284,7 +284,7 @@ fn what_cannot_be_made_does_not_end_what_runs() {
         (
             ", working_dir: /no-such-directory",
             "",
-            "/no-such-directory is missing",
+            "/no-such-directory is not there",
         ),
         (", stop_signal: SIGNONE", "", "is not a signal"),
         (

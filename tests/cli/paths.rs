@@ -101,3 +101,20 @@ fn a_directory_in_place_of_a_file_is_told() {
     assert!(!said.stderr.contains("mv "), "{said}");
     said.expect_text("put a file there, or correct `file` of `s`");
 }
+
+#[test]
+fn a_current_directory_that_has_gone_is_named() {
+    let sandbox = Sandbox::new();
+    let gone = "mkdir 'my work' && cd 'my work' && rmdir '../my work'";
+    for (then, hint) in [
+        ("", "cd [DIR]\n"),
+        ("mkdir '../my work'; ", "cd '[DIR]/my work'\n"),
+    ] {
+        sandbox
+            .program("sh", &["-c", &format!("{gone} && {then}wharf ps")])
+            .wait()
+            .expect(1)
+            .expect_text("the current directory [DIR]/my work has been removed")
+            .expect_text(hint);
+    }
+}

@@ -142,11 +142,13 @@ pub(super) fn missing_directory(directory: &Path) -> (String, String) {
             // Nothing can be made through a link that leads nowhere.
             let is_above = directory.starts_with(&place);
             let made = if is_above { directory } else { &place };
+            let which = if place == directory {
+                String::new()
+            } else {
+                format!(": {} is missing", place.display())
+            };
             return (
-                format!(
-                    "its directory {shown} is not there: {} is missing",
-                    place.display()
-                ),
+                format!("its directory {shown} is not there{which}"),
                 format!("{correct}, or make it: mkdir -p {}", shell::word(made)),
             );
         }
