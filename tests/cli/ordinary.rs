@@ -4,8 +4,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use crate::support::running::Finished;
-use crate::support::{Sandbox, free_port};
+use rustix::process::Signal;
+
+use crate::revival::running;
+use crate::support::running::{Finished, Running};
+use crate::support::{Sandbox, eventually, free_port};
 
 /// The user; its group has the same number.
 const USER: u32 = 65534;
@@ -28,6 +31,11 @@ fn open_sandbox() -> Option<Sandbox> {
 
 /// Runs a command with the user's home: as the user, or as root where it begins with `sudo -E`.
 fn run(sandbox: &Sandbox, command: &str) -> Finished {
+    start(sandbox, command).wait()
+}
+
+/// The same, which goes on.
+fn start(sandbox: &Sandbox, command: &str) -> Running {
     let become_user =
         format!("setpriv --reuid {USER} --regid {USER} --clear-groups env HOME=\"$TMPDIR/h\" ");
     let become_root = format!("env SUDO_UID={USER} HOME=\"$TMPDIR/h\" ");
@@ -36,7 +44,7 @@ fn run(sandbox: &Sandbox, command: &str) -> Finished {
         None => become_user + command,
     };
     let line = format!("unset XDG_STATE_HOME XDG_RUNTIME_DIR; exec {command}");
-    sandbox.program("sh", &["-c", &line]).wait()
+    sandbox.program("sh", &["-c", &line])
 }
 
 fn all_below(path: &Path, each: &mut impl FnMut(&Path)) {
@@ -78,6 +86,38 @@ fn root_makes_nothing_among_the_files_of_a_user() {
         let uid = std::fs::symlink_metadata(path).unwrap().uid();
         assert_eq!(uid, USER, "{}", path.display());
     });
+}
+
+#[test]
+fn root_follows_what_nobody_supervises() {
+    let Some(sandbox) = open_sandbox() else {
+        return;
+    };
+    let script = "until [ -e go ]; do echo tick; sleep 0.1; done; echo last; exit 3";
+    sandbox.write(
+        "compose.yaml",
+        format!("services: {{one: {{x-wharf: {{process: {{command: [sh, -c, '{script}']}}}}}}}}\n"),
+    );
+    run(&sandbox, "wharf up -d").expect(0);
+    let supervisor = eventually("a supervisor", || running(&sandbox, " supervise --project"));
+    supervisor.signal(Signal::KILL);
+    supervisor.wait_end();
+    let logs = start(&sandbox, "sudo -E wharf logs -f");
+    let attached = start(&sandbox, "sudo -E wharf attach --no-stdin one");
+    logs.wait_for_line("tick");
+    attached.wait_for_line("tick");
+    sandbox.write("go", "");
+    let attached = attached.wait().expect(3);
+    assert!(attached.stdout.ends_with("tick\nlast\n"), "{attached}");
+    let logs = logs.wait().expect(0);
+    logs.expect_text("one-1  | last")
+        .expect_text("one-1 exited with code 3");
+    let home = sandbox.variable("TMPDIR");
+    all_below(&Path::new(&home).join("h"), &mut |path| {
+        let uid = std::fs::symlink_metadata(path).unwrap().uid();
+        assert_eq!(uid, USER, "{}", path.display());
+    });
+    run(&sandbox, "wharf down").expect(0);
 }
 
 #[test]

@@ -10,7 +10,6 @@ use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tokio::net::unix::pipe;
 
 use super::dirs::{InstanceDir, failed};
-use super::ledger::Record;
 use super::watch::Watch;
 use super::{Processes, UNKNOWN_CODE};
 use crate::backend::BackendError;
@@ -114,7 +113,7 @@ impl Feed<'_> {
     pub async fn carry(mut self) -> Result<i32, BackendError> {
         loop {
             // The entry first: once it says that a run has ended, the log of that run is complete.
-            let record = Record::read(&self.dir)?;
+            let record = self.watch.read(&self.dir)?;
             let run = record.as_ref().and_then(|record| record.run.as_ref());
             let code = match (&record, run) {
                 (Some(record), Some(run)) if run.id == self.run => {

@@ -173,6 +173,18 @@ impl Client {
         self.reach_one_of(project, Versions::All).await
     }
 
+    /// The same, or `None` where there is none and none may be started: among the files of another user root looks on.
+    pub(super) async fn look_on(&self, project: &str) -> Result<Option<Connection>, BackendError> {
+        let dir = self.dirs.project(project)?;
+        if !dir.is_of_another_user() {
+            return self.attend(project).await.map(Some);
+        }
+        match self.connect(&dir, Versions::All).await? {
+            Met::Supervisor(connection) => Ok(Some(connection)),
+            Met::Nobody | Met::Silent(_) => Ok(None),
+        }
+    }
+
     async fn reach_one_of(
         &self,
         project: &str,

@@ -147,7 +147,7 @@ impl ProjectDir {
     /// needs none where that user has them.
     pub fn create(&self) -> Result<(), BackendError> {
         let path = self.instances();
-        if foreign::owner(&self.root).is_some() {
+        if self.is_of_another_user() {
             return if path.is_dir() {
                 Ok(())
             } else {
@@ -169,6 +169,11 @@ impl ProjectDir {
     /// We are root, and they are another user's.
     pub(super) fn check_owner(&self, action: &str) -> Result<(), BackendError> {
         foreign::check(&self.root, action)
+    }
+
+    /// Whether we are root, and they are another user's.
+    pub(super) fn is_of_another_user(&self) -> bool {
+        foreign::owner(&self.root).is_some()
     }
 
     /// Whether they are there, whosever they are.

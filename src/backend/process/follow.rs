@@ -89,7 +89,7 @@ async fn follow_project(
         let mut alive = false;
         // One that has ended may be started again by another command while the others live.
         for each in &mut followed {
-            alive |= each.go_on(options, events).await?;
+            alive |= each.go_on(watch, options, events).await?;
         }
         if followed.iter().all(|each| each.over) {
             return Ok(());
@@ -150,9 +150,14 @@ impl Followed {
     }
 
     /// Delivers what has been added, and the end if there was one; whether the instance is alive.
-    async fn go_on(&mut self, options: &LogOptions, events: &Events) -> Result<bool, BackendError> {
+    async fn go_on(
+        &mut self,
+        watch: &Watch<'_>,
+        options: &LogOptions,
+        events: &Events,
+    ) -> Result<bool, BackendError> {
         // The entry first: once it says that a run has ended, the log of that run is complete.
-        let record = Record::read(&self.dir)?;
+        let record = watch.read(&self.dir)?;
         let Some(record) = record.filter(|now| self.created_id.as_ref() == Some(&now.created_id))
         else {
             self.tell_removed(options, events);

@@ -196,6 +196,8 @@ impl Meeting {
         versions: Versions,
         silent: Option<ProcessId>,
     ) -> Result<Up, BackendError> {
+        // Before anything is made there.
+        dir.check_owner(&format!("start the supervisor of project {}", dir.name()))?;
         let path = dir.start_lock();
         let guard = lock::exclusive(&path, || {})
             .await
@@ -223,8 +225,6 @@ impl Meeting {
             action: format!("cannot start the supervisor of project {}", dir.name()),
             source,
         };
-        let action = format!("start the supervisor of project {}", dir.name());
-        dir.check_owner(&action)?;
         let command = summon::supervisor(&self.binary, &self.dirs, dir)?;
         child::seal_descriptors().map_err(cannot)?;
         let mut supervisor = Command::from(command)

@@ -5,13 +5,16 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use futures_util::future::OptionFuture;
+use futures_util::future::{OptionFuture, select_all};
 use rustix::fs::inotify::WatchFlags;
 use tokio::net::unix::pipe::Receiver;
 
 use super::client::Client;
 use super::dirs::{InstanceDir, failed};
+use super::ledger::Record;
 use super::meeting::Connection;
+use super::observe;
+use super::run::ProcessId;
 use super::watching;
 use crate::backend::BackendError;
 
@@ -27,6 +30,8 @@ pub(super) struct Watch<'a> {
     /// The inotify descriptor: like a pipe, it is readable and read in whole messages.
     changes: Receiver,
     connection: Option<Connection>,
+    /// The keepers of the runs, where no supervisor is there and none may come up: nobody but them tells of ends.
+    unattended: Option<Vec<Receiver>>,
 }
 
 impl<'a> Watch<'a> {
@@ -46,6 +51,7 @@ impl<'a> Watch<'a> {
             segments: output.then(|| vec![0; dirs.len()]),
             changes,
             connection: None,
+            unattended: None,
         };
         for dir in &watch.dirs {
             // The ledger entry is replaced by renames; the index is made with the first output.
@@ -65,7 +71,18 @@ impl<'a> Watch<'a> {
     pub(super) async fn changed(&mut self, alive: bool) -> Result<(), BackendError> {
         if alive && self.connection.is_none() {
             // A new supervisor may have changed the ledger on its way up; the events tell.
-            self.connection = Some(self.client.attend(&self.project).await?);
+            self.connection = if self.segments.is_some() {
+                self.client.look_on(&self.project).await?
+            } else {
+                Some(self.client.attend(&self.project).await?)
+            };
+            if self.connection.is_some() {
+                self.unattended = None;
+            } else if self.unattended.is_none() {
+                self.unattended = Some(self.keepers()?);
+                // What has ended by now is seen by another look.
+                return Ok(());
+            }
         }
         let closed: OptionFuture<_> = self.connection.as_mut().map(Connection::closed).into();
         tokio::select! {
@@ -75,9 +92,32 @@ impl<'a> Watch<'a> {
                 self.connection = None;
                 return Ok(());
             }
+            () = first_end(self.unattended.as_mut()) => return Ok(()),
         }
         watching::drain(&self.changes).map_err(cannot)?;
         self.add_indices()
+    }
+
+    /// Reads an entry. Where no supervisor notes ends in it, its state is what is seen of the run.
+    pub(super) fn read(&self, dir: &InstanceDir) -> Result<Option<Record>, BackendError> {
+        let mut record = Record::read(dir)?;
+        if let Some(record) = record.as_mut().filter(|_| self.unattended.is_some()) {
+            record.status = observe::status(record);
+        }
+        Ok(record)
+    }
+
+    fn keepers(&self) -> Result<Vec<Receiver>, BackendError> {
+        let mut keepers = Vec::new();
+        for dir in &self.dirs {
+            let keeper = Record::read(dir)?.and_then(|record| record.keeper());
+            if let Some(descriptor) = keeper.and_then(ProcessId::open) {
+                // Readable from its end on.
+                let descriptor = File::from(descriptor);
+                keepers.push(Receiver::from_file_unchecked(descriptor).map_err(cannot)?);
+            }
+        }
+        Ok(keepers)
     }
 
     /// Watches the indices that have been made by now.
@@ -102,6 +142,16 @@ impl<'a> Watch<'a> {
     fn add(&self, path: &Path, flags: WatchFlags) -> Result<bool, BackendError> {
         watching::add(&self.changes, path, flags).map_err(|error| failed("watch", path, error))
     }
+}
+
+/// Waits for the end of one of them, which is told once.
+async fn first_end(keepers: Option<&mut Vec<Receiver>>) {
+    let Some(keepers) = keepers.filter(|keepers| !keepers.is_empty()) else {
+        return std::future::pending().await;
+    };
+    let ends = keepers.iter().map(|keeper| Box::pin(keeper.readable()));
+    let (_, which, _) = select_all(ends).await;
+    keepers.swap_remove(which);
 }
 
 fn cannot(source: io::Error) -> BackendError {
