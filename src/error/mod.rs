@@ -545,6 +545,8 @@ fn port_error(error: &PortError, message: String) -> Error {
             ))
         },
         PortError::NotPermitted { command, .. }
+        | PortError::UnitRefused { command, .. }
+        | PortError::StillStopping { command, .. }
         | PortError::NoServiceManager {
             command: Some(command),
             ..
@@ -564,7 +566,6 @@ fn port_error(error: &PortError, message: String) -> Error {
             ))
         }
         PortError::Lookup(source) => converted.detail(source.to_string()),
-        PortError::StillStopping { name, .. } => converted.hint(format!("systemctl status {name}")),
         PortError::Unkillable { .. }
         | PortError::Protected { .. }
         | PortError::NoServiceManager { command: None, .. } => converted,

@@ -77,11 +77,23 @@ pub enum PortError {
         /// The command that would stop its process, if that is visible.
         command: Option<String>,
     },
+    /// The service manager of a unit did not stop it, or could not be asked.
+    #[error("{who} was not stopped: {reason}")]
+    UnitRefused {
+        /// The holder.
+        who: String,
+        /// What `systemctl` said.
+        reason: String,
+        /// The command that would.
+        command: String,
+    },
     /// A unit was told to stop and takes its time.
     #[error("{name} has not stopped within {seconds} s; systemd goes on with it")]
     StillStopping {
         /// The unit.
         name: String,
+        /// The command that tells how far it is.
+        command: String,
         /// How long was waited.
         seconds: u64,
     },

@@ -13,7 +13,7 @@ use crate::port::holder::{Holder, ProcessFacts, Who};
 use crate::port::process::{self, Stat, Table, process_facts};
 use crate::port::shell_loop::{self, Course};
 use crate::port::tool::{self, base, tool};
-use crate::port::{PortError, describe, descriptors, protect, sockets, steward, verb, work};
+use crate::port::{PortError, describe, descriptors, protect, sockets, steward, unit, verb, work};
 
 pub(super) const SHELLS: &[&str] = &[
     "sh", "bash", "dash", "zsh", "ash", "ksh", "mksh", "fish", "busybox", "yash",
@@ -166,7 +166,7 @@ fn explain(before: &[Holder], new: &ProcessFacts) -> (String, Option<String>) {
         && let Tenant::Service { name, of_user } = tenant
     {
         let command = if of_user {
-            format!("systemctl --user stop {name}")
+            unit::command("stop", &name, Some(new))
         } else {
             format!("sudo systemctl stop {name}")
         };

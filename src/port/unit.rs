@@ -3,9 +3,11 @@
 //! Speaks to systemd through `systemctl` alone, and only where systemd runs and a unit is in question.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::fs;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -17,7 +19,7 @@ use crate::port::cgroup::{self, Tenant};
 use crate::port::claim::Protocol;
 use crate::port::handle::Handle;
 use crate::port::holder::{Holder, ListeningSocket, ProcessFacts, Who};
-use crate::port::process::{Table, pids, process_facts};
+use crate::port::process::{self, Table, pids, process_facts};
 use crate::port::release::Stopped;
 use crate::port::{PortError, describe, protect, steward, work};
 
@@ -64,13 +66,32 @@ pub fn how_started(name: &str, main: Option<&ProcessFacts>) -> Option<String> {
 pub(crate) fn command(verb: &str, name: &str, main: Option<&ProcessFacts>) -> String {
     let manager = manager(is_of_user(name, main), main);
     let is_anothers = manager.len() > 1;
+    let own = runtime_of(&manager);
     let mut words = vec!["systemctl".to_owned()];
     words.extend(manager);
-    words.extend([verb.to_owned(), name.to_owned()]);
+    words.extend([verb.to_owned(), shell_words::quote(name).into_owned()]);
     if is_anothers && !rustix::process::geteuid().is_root() {
         words.insert(0, "sudo".to_owned());
     }
+    if let Some(place) = own {
+        words.insert(0, format!("XDG_RUNTIME_DIR={}", place.display()));
+    }
     words.join(" ")
+}
+
+/// Where our own service manager is met, if that is whom these words mean and the environment does not tell: not after
+/// `su`, nor in a job of cron's.
+fn runtime_of(manager: &[String]) -> Option<PathBuf> {
+    if manager != ["--user"] {
+        return None;
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    let is_ours =
+        |path: &Path| fs::metadata(path).is_ok_and(|facts| facts.is_dir() && facts.uid() == uid);
+    let told = process::variable(Path::new("/proc/self"), b"XDG_RUNTIME_DIR=");
+    let usual = PathBuf::from(format!("/run/user/{uid}"));
+    let is_told = told.is_some_and(|told| is_ours(Path::new(&told)));
+    (!is_told && is_ours(&usual)).then_some(usual)
 }
 
 /// What tells `systemctl` whose service manager is meant: the system's, our own, or that of the user as whom
@@ -154,43 +175,79 @@ pub(crate) fn listening_for(
         "--no-legend",
         "--show-types",
     ];
-    let (_, table) = systemctl(&self::manager(of_user, manager), &words, ANSWER)?;
-    find_socket_unit(&table, socket.address, socket.protocol)
+    let answer = systemctl(&self::manager(of_user, manager), &words, ANSWER).ok()?;
+    find_socket_unit(&answer.printed, socket.address, socket.protocol)
 }
 
-/// Runs `systemctl`: its status and what it printed, or `None` if it cannot be run or has not ended in time.
-fn systemctl(
-    manager: &[String],
-    words: &[&str],
-    patience: Duration,
-) -> Option<(ExitStatus, String)> {
-    let mut child = Command::new("systemctl")
+/// What `systemctl` answered.
+struct Answer {
+    status: ExitStatus,
+    printed: String,
+    /// On its standard error.
+    complained: String,
+}
+
+impl Answer {
+    /// Why it did not do what it was to do.
+    fn reason(&self) -> String {
+        let mut lines = self.complained.lines().map(str::trim);
+        let said = lines.find(|line| !line.is_empty());
+        said.map_or_else(
+            || format!("systemctl said nothing ({})", self.status),
+            |said| said.trim_end_matches('.').to_owned(),
+        )
+    }
+}
+
+/// Runs `systemctl`.
+///
+/// # Errors
+/// It cannot be run, or has not ended in time (`TimedOut`).
+fn systemctl(manager: &[String], words: &[&str], patience: Duration) -> io::Result<Answer> {
+    let mut command = Command::new("systemctl");
+    if let Some(place) = runtime_of(manager) {
+        command.env("XDG_RUNTIME_DIR", place);
+    }
+    let mut child = command
         .args(manager)
         .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let (sender, printed) = mpsc::channel();
-    let mut stdout = child.stdout.take()?;
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What was read until it broke off is as good as it gets.
-        drop(stdout.by_ref().take(MOST_PRINTED).read_to_end(&mut bytes));
-        drop(sender.send(bytes));
-    });
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (printed, complained) = (read(child.stdout.take()), read(child.stderr.take()));
     // Not reaped yet, so the number is still its own.
     if let Some(handle) = Handle::open(child.id())
         && Handle::wait(&[&handle], patience) != [true]
     {
-        handle.signal(Signal::KILL).ok()?;
-        child.wait().ok()?;
-        return None;
+        handle.signal(Signal::KILL)?;
+        child.wait()?;
+        return Err(io::ErrorKind::TimedOut.into());
     }
-    let status = child.wait().ok()?;
-    let bytes = printed.recv_timeout(ANSWER).ok()?;
-    Some((status, String::from_utf8_lossy(&bytes).into_owned()))
+    let status = child.wait()?;
+    let text = |bytes: mpsc::Receiver<Vec<u8>>| {
+        let bytes = bytes.recv_timeout(ANSWER).map_err(io::Error::other)?;
+        io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Ok(Answer {
+        status,
+        printed: text(printed)?,
+        complained: text(complained)?,
+    })
+}
+
+/// Reads a stream to its end, beside the other one.
+fn read(stream: Option<impl io::Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(stream) = stream {
+            // What was read until it broke off is as good as it gets.
+            drop(stream.take(MOST_PRINTED).read_to_end(&mut bytes));
+        }
+        drop(sender.send(bytes));
+    });
+    receiver
 }
 
 /// Reads the table of `systemctl list-sockets`: address, type, unit, what it activates. Before version 215
@@ -218,7 +275,7 @@ fn parse_listen(text: &str) -> Option<(std::net::IpAddr, u16)> {
 
 /// Stops a unit through its service manager, which waits as long as the unit's own settings say.
 ///
-/// [`PortError::NotPermitted`] with the command to give where systemd refuses or does not know the unit,
+/// [`PortError::UnitRefused`] with the command to give where systemd refuses or does not know the unit,
 /// [`PortError::NoServiceManager`] where it does not run; [`PortError::Protected`] for what is never stopped.
 pub fn stop_unit(holder: &Holder) -> Result<Stopped, PortError> {
     let begin = Instant::now();
@@ -249,15 +306,24 @@ pub fn stop_unit(holder: &Holder) -> Result<Stopped, PortError> {
         });
     }
     let manager = manager(is_of_user(name, main.as_deref()), main.as_deref());
-    match systemctl(&manager, &["--no-ask-password", "stop", "--", name], STOP) {
-        Some((status, _)) if status.success() => {}
-        None if begin.elapsed() >= STOP => {
+    let reason = match systemctl(&manager, &["--no-ask-password", "stop", "--", name], STOP) {
+        Ok(answer) if answer.status.success() => None,
+        Ok(answer) => Some(answer.reason()),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             return Err(PortError::StillStopping {
                 name: name.clone(),
+                command: command("status", name, main.as_deref()),
                 seconds: STOP.as_secs(),
             });
         }
-        Some(_) | None => return Err(refused()),
+        Err(error) => Some(format!("systemctl cannot be run: {error}")),
+    };
+    if let Some(reason) = reason {
+        return Err(PortError::UnitRefused {
+            who: holder.describe(),
+            reason,
+            command: describe::how_released(holder),
+        });
     }
     Ok(Stopped {
         who: holder.describe(),
