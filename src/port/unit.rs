@@ -194,7 +194,7 @@ impl Answer {
         let said = lines.find(|line| !line.is_empty());
         said.map_or_else(
             || format!("systemctl said nothing ({})", self.status),
-            |said| said.trim_end_matches('.').to_owned(),
+            |said| describe::one_line(said.trim_end_matches('.')),
         )
     }
 }
