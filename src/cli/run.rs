@@ -533,10 +533,6 @@ impl Ready<'_> {
         let processes = &self.backends.processes;
         let (project, name) = (&self.target.project, &self.target.name);
         if detach {
-            if self.remove {
-                let note = "--rm does nothing for a detached process: `wharf down --remove-orphans` removes it";
-                self.context.ui.note(note);
-            }
             let start = Action::Start {
                 instance: self.target.clone(),
             };

@@ -246,3 +246,60 @@ fn words_of_run_follow_the_entrypoint() {
     assert_eq!(said(&["other"]), "bare\n");
     assert_eq!(said(&["other", "echo", "words"]), "words\n");
 }
+
+/// An engine does so with a container; without one, whoever looks next does.
+#[test]
+fn what_run_was_to_remove_goes_at_its_end_whatever_became_of_run() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a: {x-wharf: {process: {command: [sleep, '600']}}}\n",
+    );
+    let until = |file: &str| format!("echo begun; until test -f {file}; do sleep 0.02; done");
+    let rows = || {
+        let rows = ["ps", "-a", "--format", "{{.Name}} {{.State}}"];
+        sandbox.wharf(&rows).expect(0).stdout
+    };
+    let kept = || {
+        let dir = std::path::PathBuf::from(sandbox.variable("XDG_STATE_HOME"))
+            .join("wharf/projects")
+            .join(sandbox.project())
+            .join("instances");
+        let names = fs::read_dir(dir)
+            .unwrap()
+            .flatten()
+            .map(|it| it.file_name());
+        let names = names.map(|name| name.to_string_lossy().into_owned());
+        names.filter(|name| name.contains("-run-")).count()
+    };
+    // With a supervisor that came up before it, and without.
+    for (round, has_supervisor) in [false, true].into_iter().enumerate() {
+        if has_supervisor {
+            sandbox.wharf(&["up", "-d"]).expect(0);
+        }
+        let file = format!("ok{round}");
+        let script = until(&file);
+        let run = sandbox.spawn(&["run", "-T", "--rm", "a", "sh", "-c", &script]);
+        run.wait_for_line("begun");
+        run.signal(Signal::KILL);
+        run.process().wait_end();
+        assert!(rows().contains("-run-"), "it goes on");
+        sandbox.write(&file, "");
+        run.wait();
+        eventually("it has gone", || (!rows().contains("-run-")).then_some(()));
+        assert_eq!(kept(), 0);
+    }
+    let script = until("ok2");
+    sandbox
+        .wharf(&["run", "-d", "--rm", "a", "sh", "-c", &script])
+        .expect(0);
+    assert!(rows().contains("-run-"), "it goes on");
+    sandbox.write("ok2", "");
+    eventually("it has gone", || (!rows().contains("-run-")).then_some(()));
+    assert_eq!(kept(), 0);
+    // What was not to go stays to be looked at.
+    sandbox.wharf(&["run", "-T", "a", "true"]).expect(0);
+    assert!(rows().contains("exited"), "{}", rows());
+    sandbox.wharf(&["down", "--remove-orphans"]).expect(0);
+    assert_eq!(rows(), "");
+}

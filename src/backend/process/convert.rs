@@ -68,6 +68,7 @@ pub(super) fn record(
         status: Status::Created,
         wanted: false,
         told: None,
+        fleeting: spec.one_off.as_ref().is_some_and(|it| it.remove),
         before: None,
         restarts: 0,
         health: healthcheck.as_ref().map(|_| Health::Starting),

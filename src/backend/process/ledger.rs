@@ -69,6 +69,9 @@ pub struct Record {
     pub ailment: Option<String>,
     /// The current run, else the last one.
     pub run: Option<Run>,
+    /// Whether it goes when it has ended (`run --rm`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fleeting: bool,
     /// The end of the run before that one, for who was about to hear it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Before>,

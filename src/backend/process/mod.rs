@@ -22,6 +22,7 @@ pub mod dirs;
 mod environment;
 mod exec;
 mod feasible;
+mod fleeting;
 mod follow;
 mod foreground;
 mod foreign;
@@ -281,7 +282,8 @@ impl Processes {
 
     /// As [`Self::everything`], without a word about those that are shown as the ledger has them.
     async fn seen(&self, project: &str) -> Result<Vec<Instance>, BackendError> {
-        observe::observe(&self.client, project).await
+        let all = observe::observe(&self.client, project).await?;
+        Ok(self.without_fleeting(project, all).await)
     }
 
     /// Makes sure that the processes of a project may be judged from here, before a command changes it.

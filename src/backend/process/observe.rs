@@ -97,7 +97,7 @@ pub fn status_by(record: &Record, look: &Look) -> Status {
     }
     // As long as anything of its tree is alive, so is the instance.
     let is_up = matches!(record.status, Status::Running | Status::Paused);
-    if is_up && has_lost_main(run) && !lives_on(record, look) {
+    if is_up && (has_lost_main(run) || was_cut_off(run)) && !lives_on(record, look) {
         ended
     } else {
         record.status
@@ -117,6 +117,13 @@ fn ends_as(record: &Record, status: Status) -> bool {
 
 fn has_lost_main(run: &Run) -> bool {
     run.is_of_here() && run.process.is_some_and(|process| !process.is_alive())
+}
+
+/// Whether the command was killed that was starting it in its foreground: which process it is, if any, only its own run
+/// id tells.
+fn was_cut_off(run: &Run) -> bool {
+    let is_dead = |launcher: ProcessId| !launcher.is_alive();
+    run.is_of_here() && run.process.is_none() && run.launcher.is_some_and(is_dead)
 }
 
 /// Whether anything is left of a run whose main process has ended. Its keeper stays until nothing is.

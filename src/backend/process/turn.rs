@@ -216,6 +216,15 @@ impl Processes {
         Weak::upgrade(&turn)
     }
 
+    /// The project's lock for a moment, where this command has it already or nobody has it.
+    pub(super) fn borrowed(&self, project: &str) -> Option<Option<File>> {
+        if let Some(held) = self.turn().filter(|held| held.project == project) {
+            return held.slot().is_some().then_some(None);
+        }
+        let path = self.dirs().project(project).ok()?.command_lock();
+        try_exclusive(&path).ok()?.map(Some)
+    }
+
     /// The project of which this command has the turn, or had when it let another one in.
     pub fn turn_of(&self) -> Option<String> {
         self.turn().map(|held| held.project.clone())
