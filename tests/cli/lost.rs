@@ -394,6 +394,33 @@ fn events_tell_who_was_signalled_restarted_and_entered() {
 }
 
 #[test]
+fn events_tell_all_of_a_restart_to_those_who_are_late() {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", TWO);
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    let events = sandbox.spawn(&["events", "--json", "--since", "10m", "a"]);
+    events.wait_for_line("\"action\":\"start\"");
+    events.signal(Signal::STOP);
+    sandbox.wharf(&["restart", "a"]).expect(0);
+    events.signal(Signal::CONT);
+    events.wait_for_line("\"action\":\"restart\"");
+    events.signal(Signal::INT);
+    let told = events.wait().expect(130).json_lines();
+    let actions = told.iter().map(|event| event["action"].as_str().unwrap());
+    let actions: Vec<&str> = actions.collect();
+    let (before, after) = (
+        ["create", "start"],
+        ["kill", "die", "stop", "start", "restart"],
+    );
+    assert_eq!(actions, [&before[..], &after].concat());
+    let attributes = |number: usize| &told[number]["attributes"];
+    assert_eq!(attributes(3)["exitCode"], "143");
+    assert_eq!(attributes(3)["run"], attributes(1)["run"]);
+    assert_ne!(attributes(3)["run"], attributes(5)["run"]);
+    sandbox.wharf(&["down"]).expect(0);
+}
+
+#[test]
 fn a_restart_shortens_the_stop_that_is_under_way() {
     let sandbox = Sandbox::new();
     sandbox.write(

@@ -69,11 +69,11 @@ pub(super) fn record(
         wanted: false,
         told: None,
         fleeting: spec.one_off.as_ref().is_some_and(|it| it.remove),
-        before: None,
         restarts: 0,
         health: healthcheck.as_ref().map(|_| Health::Starting),
         ailment: None,
         run: None,
+        past: None,
         spec: Spec {
             project: spec.project.as_ref().clone(),
             service: service.name.clone(),

@@ -217,11 +217,9 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
         before => before,
     };
     if let Some((signal, time)) = stopped(before, record, now) {
-        let mut kill = happening(record, time, "kill", None);
-        kill.attributes
-            .insert("signal".to_owned(), signal.to_string());
-        found.push(kill);
+        found.push(signalled(record, signal, time));
     }
+    missed(before, record, found);
     let mut tell = |time: i64, action: &str, code: Option<i32>| {
         found.push(happening(record, time, action, code));
     };
@@ -232,9 +230,6 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
     if let Some(run) = &record.run {
         let same = old.filter(|old| old.id == run.id);
         if same.is_none_or(|old| old.process.is_none()) && run.process.is_some() {
-            if let Some(missed) = old.filter(|old| old.id != run.id && old.finished.is_none()) {
-                tell(run.started.max(missed.started), "die", missed.code);
-            }
             tell(run.started, "start", None);
         }
         if run.starved.kills > same.map_or(0, |old| old.starved.kills) {
@@ -263,6 +258,41 @@ fn compare(before: Option<&Record>, after: Option<&Record>, now: i64, found: &mu
             Some(Health::Starting) | None => {}
         }
     }
+}
+
+/// The end of a run that was last seen alive, where another one has followed by now.
+fn missed(before: Option<&Record>, record: &Record, found: &mut Vec<Happening>) {
+    let (Some(before), Some(run)) = (before, &record.run) else {
+        return;
+    };
+    let Some(old) = before.run.as_ref().filter(|old| old.id != run.id) else {
+        return;
+    };
+    if old.process.is_none() || old.finished.is_some() {
+        return;
+    }
+    let past = record.past.as_ref().filter(|past| past.id == old.id);
+    let Some(past) = past else {
+        // That one was not the last before this.
+        let time = run.started.max(old.started);
+        found.push(happening(before, time, "die", old.code));
+        return;
+    };
+    if past.stopped && before.wanted {
+        let signal = before.spec.stop_signal;
+        found.push(signalled(before, signal, past.finished));
+    }
+    found.push(happening(before, past.finished, "die", past.code));
+    if past.stopped {
+        found.push(happening(before, past.finished, "stop", None));
+    }
+}
+
+fn signalled(record: &Record, signal: i32, time: i64) -> Happening {
+    let mut kill = happening(record, time, "kill", None);
+    let signal = signal.to_string();
+    kill.attributes.insert("signal".to_owned(), signal);
+    kill
 }
 
 /// The stop signal, where a user has it sent, and when at the latest. Those of `kill` are in the journal.
@@ -323,12 +353,12 @@ mod tests {
     use crate::backend::process::Dirs;
     use crate::backend::process::dirs::InstanceDir;
 
-    /// An entry of an instance whose second run was begun, with its process or without.
+    /// An entry of an instance whose second run was begun, after one that was stopped; with its process or without.
     fn write(dir: &InstanceDir, process: bool, finished: Option<i64>) {
         let process = process.then(|| json!({ "pid": 1, "start_time": 1 }));
         let entry = json!({
             "format": 1, "created": 1, "created_id": "c", "status": { "state": "running" }, "wanted": true,
-            "restarts": 0, "health": null,
+            "restarts": 0, "health": null, "past": { "id": "1", "finished": 1, "code": 143, "stopped": true },
             "run": {
                 "id": "2", "process": process, "boot_id": "b", "started": 2, "finished": finished,
                 "code": finished.map(|_| 0),

@@ -72,18 +72,22 @@ pub struct Record {
     /// Whether it goes when it has ended (`run --rm`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fleeting: bool,
-    /// The end of the run before that one, for who was about to hear it.
+    /// How the one before that ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Before>,
+    pub past: Option<Past>,
 }
 
-/// How a run has ended that another one has followed.
+/// The end of a run that another one has followed, for who has not looked since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Before {
-    /// The run's id.
-    pub run: String,
-    /// Its code.
-    pub code: i32,
+pub struct Past {
+    /// Its id.
+    pub id: String,
+    /// Nanoseconds since the Unix epoch.
+    pub finished: i64,
+    /// As [`Run::code`].
+    pub code: Option<i32>,
+    /// As [`Run::stopped`].
+    pub stopped: bool,
 }
 
 /// One run of an instance.
@@ -113,6 +117,9 @@ pub struct Run {
     pub finished: Option<i64>,
     /// 128 + signal for a death by signal, [`UNKNOWN_CODE`] if nobody saw it.
     pub code: Option<i32>,
+    /// Whether its end was asked for, and not by SIGKILL.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
     /// Whether something has outlived SIGKILL for so long that it was reported.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub given_up: bool,
@@ -225,9 +232,20 @@ impl Run {
             started: wall_clock(),
             finished: None,
             code: None,
+            stopped: false,
             given_up: false,
             starved: Starved::default(),
         }
+    }
+
+    /// What is kept of it when another one follows.
+    pub fn past(&self) -> Option<Past> {
+        Some(Past {
+            id: self.id.clone(),
+            finished: self.finished?,
+            code: self.code,
+            stopped: self.stopped,
+        })
     }
 }
 

@@ -95,7 +95,7 @@ pub use attributes::{Attributes, HookCommand, Limit, Pacing, Rotation};
 pub use dirs::Dirs;
 pub use foreground::{Aside, Face, Foreground};
 pub use ledger::{
-    Account, Before, Check, FORMAT, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, Unrecorded,
+    Account, Check, FORMAT, Past, Record, RestartPolicy, Run, Spec, UNKNOWN_CODE, Unrecorded,
     names, replace,
 };
 pub use meeting::READY;

@@ -58,7 +58,7 @@ impl Processes {
                 let noted = noted.filter(|(id, _)| *id == run.0);
                 let code = noted.and_then(|(_, notes)| Some(notes.exit?.0));
                 // More than one may have come since. Then the last is as good.
-                let code = code.or_else(|| record?.before.as_ref().map(|before| before.code));
+                let code = code.or_else(|| record?.past.as_ref()?.code);
                 return code.ok_or_else(|| {
                     BackendError::Unsupported(format!("cannot wait for {name}: it was removed"))
                 });

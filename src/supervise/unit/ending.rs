@@ -59,6 +59,9 @@ impl Unit {
     fn end(&mut self, event: Event, around: &mut Surroundings) -> Settled {
         if self.record.wanted {
             self.record.wanted = false;
+            if let Some(run) = &mut self.record.run {
+                run.stopped = matches!(event, Event::Stop { .. });
+            }
             // A successor goes on with the stop. Should this fail, it would only have to be asked again.
             drop(self.record.write(&self.dir));
         }

@@ -13,13 +13,13 @@ use super::leftover::Leftover;
 use super::takeover::unnoted;
 use super::{Held, Surroundings, Unit, as_pid};
 
+use crate::backend::process::Run;
 use crate::backend::process::cgroup::{Group, View, controllers};
 use crate::backend::process::child::{Launch, Way};
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::remains::Remains;
 use crate::backend::process::run::{boot_id, new_run_id, wall_clock};
 use crate::backend::process::stores;
-use crate::backend::process::{Before, Run};
 use crate::state::{Health, Status};
 use crate::supervise::health::Schedule;
 use crate::supervise::keeper::{self, Order, Prepared};
@@ -166,11 +166,7 @@ impl Unit {
         self.leftover = Leftover::of_run();
         let planned = Run::planned(run_id, group.as_ref());
         let last = self.record.run.replace(planned);
-        let ended = |run: &Run| {
-            let run_id = run.id.clone();
-            run.code.map(|code| Before { run: run_id, code })
-        };
-        self.record.before = last.as_ref().and_then(ended);
+        self.record.past = last.as_ref().and_then(Run::past);
         self.record.told = None;
         self.record.status = Status::Running;
         self.record.restarts = self.life.restarts();
