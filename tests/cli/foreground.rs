@@ -383,3 +383,28 @@ fn output_keeps_its_bytes_and_limits_that_say_nothing_are_none() {
         assert_eq!(told.lines().count(), lines, "{words:?}");
     }
 }
+
+#[test]
+fn what_goes_to_the_background_is_told_whenever_it_does() {
+    let sandbox = Sandbox::new();
+    let daemon =
+        "setsid sh -c \"touch there; exec sleep 600\" & until [ -e there ]; do sleep 0.01; done";
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "services:\n  daemon: {{x-wharf: {{process: {{command: [sh, -c, '{daemon}']}}}}}}\n  \
+             job: {{x-wharf: {{process: {{command: [sh, -c, 'sleep 600 & exit 0']}}}}}}\n"
+        ),
+    );
+    let told = "daemon-1 has ended with its first process, as a container does, and what that left running was killed (";
+    sandbox.wharf(&["up", "-d"]).expect(0);
+    eventually("both have ended", || {
+        let listed = sandbox.wharf(&["ps", "-q"]).expect(0);
+        listed.stdout.is_empty().then_some(())
+    });
+    for words in [&["logs"][..], &["logs", "-f", "--since", "1h"]] {
+        let said = sandbox.wharf(words).expect(0);
+        assert!(said.stderr.contains(told), "{said}");
+        assert_eq!(said.stderr.matches("first process").count(), 1, "{said}");
+    }
+}

@@ -185,6 +185,9 @@ impl Followed {
                 code,
                 restarts: record.status == Status::Restarting,
             });
+            if let Some(abandonment) = record.abandonment() {
+                events.send(Event::Note(abandonment));
+            }
             self.told = Some(run.id.clone());
         }
         self.over = matches!(record.status, Status::Exited { .. } | Status::Dead);

@@ -126,6 +126,9 @@ pub struct Run {
     /// Whether it ran out of memory, as far as its control group counts that.
     #[serde(default, skip_serializing_if = "Starved::is_none")]
     pub starved: Starved,
+    /// The names of what its main process left running when it ended by itself and without an error.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_running: Vec<String>,
 }
 
 /// What an instance is made from.
@@ -235,6 +238,7 @@ impl Run {
             stopped: false,
             given_up: false,
             starved: Starved::default(),
+            left_running: Vec::new(),
         }
     }
 
@@ -272,6 +276,20 @@ impl Record {
     /// The keeper of the current run, else of the last one.
     pub fn keeper(&self) -> Option<ProcessId> {
         self.run.as_ref().and_then(|run| run.keeper)
+    }
+
+    /// That its last run went to the background, which is its end, in words; `None` if it did not, or goes on.
+    pub(super) fn abandonment(&self) -> Option<String> {
+        let run = self.run.as_ref()?;
+        let left = &run.left_running;
+        (run.finished.is_some() && !left.is_empty()).then(|| {
+            format!(
+                "{} has ended with its first process, as a container does, and what that left running was killed ({}): \
+                 have it stay in the foreground",
+                self.spec.name,
+                left.join(", ")
+            )
+        })
     }
 
     /// That its last run ran out of memory, in words; `None` if it did not.

@@ -30,20 +30,28 @@ impl Processes {
             if Record::read(&dir)?.as_ref().is_some_and(needs_supervisor) {
                 catch_up(&self.client, &instance.project).await;
             }
+            // Whoever had it start may have been told nothing: its end may have come later.
+            let note = if options.follow {
+                None
+            } else {
+                Record::read(&dir)?.and_then(|record| record.abandonment())
+            };
             let reading = Reading::begin(dir, &options)?;
             let lines =
                 stream::try_unfold((reading, options), |(mut reading, options)| async move {
                     let line = reading.next(&options).await?;
                     Ok::<_, BackendError>(line.map(|line| (line, (reading, options))))
                 });
-            Ok::<_, BackendError>(lines.map(move |line| {
+            let lines = lines.map(move |line| {
                 line.map(|line: Line| Event::Log {
                     name: instance.name.clone(),
                     stream: line.stream,
                     time: line.time,
                     line: line.text,
                 })
-            }))
+            });
+            // Whoever follows is told with the end.
+            Ok::<_, BackendError>(lines.chain(stream::iter(note.map(|note| Ok(Event::Note(note))))))
         });
         Box::pin(opened.try_flatten())
     }

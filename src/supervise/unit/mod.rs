@@ -29,11 +29,14 @@ use super::starting::Starting;
 use crate::backend::BackendError;
 use crate::backend::process::dirs::{InstanceDir, failed};
 use crate::backend::process::protocol::Failure;
-use crate::backend::process::run::{ProcessId, is_signal, wall_clock};
+use crate::backend::process::run::{ProcessId, Survivor, is_signal, wall_clock};
 use crate::backend::process::tree::Snapshot;
 use crate::backend::process::{Record, RestartPolicy, UNKNOWN_CODE};
 use crate::backend::process::{journal, lock};
 use crate::state::{Health, Status};
+
+/// How many are named of what a main process has left running.
+const NAMED: usize = 3;
 
 /// Pause after a failed attempt to record output (no space left, as a rule).
 const OUTPUT_RETRY: Duration = Duration::from_secs(1);
@@ -387,9 +390,13 @@ impl Unit {
                 all.filter(|id| id.is_alive()).collect()
             }
         };
+        let is_by_itself = matches!(self.life.phase(), Phase::Running { .. });
         if let Some(run) = &mut self.record.run {
             run.code = Some(code);
             run.finished.get_or_insert(wall_clock());
+            if code == 0 && is_by_itself && self.record.told.is_none() {
+                run.left_running = daemons(&self.known, id);
+            }
         }
         if !self.known.is_empty() {
             // A successor would have to finish the clearing and must know the code.
@@ -513,4 +520,23 @@ impl Unit {
 
 fn as_pid(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// The names of those that have left the session of the main process, each once, and not more than are worth telling.
+/// What has not may be on its way out with it.
+fn daemons(processes: &[ProcessId], main: Option<ProcessId>) -> Vec<String> {
+    let main = main.and_then(|id| as_pid(id.pid));
+    let is_apart = |id: &&ProcessId| {
+        let session = rustix::process::getsid(as_pid(id.pid)).ok();
+        main.is_some() && session.is_some() && session != main
+    };
+    let mut names = Vec::new();
+    let apart = processes.iter().filter(is_apart);
+    for survivor in apart.map(|id| Survivor::of(id.pid)) {
+        let is_new = !survivor.name.is_empty() && !names.contains(&survivor.name);
+        if is_new && names.len() < NAMED {
+            names.push(survivor.name);
+        }
+    }
+    names
 }
