@@ -178,15 +178,17 @@ fn says_why(context: &Context, error: &Error, told: &mut Option<String>) -> bool
         return false;
     };
     let text = in_one_line(reason);
-    match reason {
-        BackendError::Stuck { .. } => context.ui.warn(text),
-        BackendError::Vanished { .. } if told.as_ref() != Some(&text) => {
-            context
-                .ui
-                .warn(format!("{text}; what is left to do is planned anew"));
-            *told = Some(text);
-        }
-        _ => return false,
+    if matches!(reason, BackendError::Stuck { .. }) {
+        context.ui.warn(text);
+        return true;
     }
+    let is_news = told.as_ref() != Some(&text);
+    if !matches!(reason, BackendError::Vanished { .. }) || !is_news {
+        return false;
+    }
+    context
+        .ui
+        .warn(format!("{text}; what is left to do is planned anew"));
+    *told = Some(text);
     true
 }

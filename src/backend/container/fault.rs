@@ -59,20 +59,20 @@ pub(super) fn refused(endpoint: &str, action: impl Into<String>, error: Error) -
 /// The same failure, told apart where the engine knows something no more that the step was planned with. What the
 /// compose file names and nobody has ever made is another matter, so containers count by their ids alone.
 pub(super) fn told_apart(error: BackendError) -> BackendError {
-    match error {
-        BackendError::Engine { ref source, .. } if is_of_vanished(source.as_ref()) => {
-            vanished(error)
-        }
-        other => other,
+    if let BackendError::Engine { source, .. } = &error
+        && is_of_vanished(source.as_ref())
+    {
+        return vanished(error);
     }
+    error
 }
 
 /// A refusal that is known to be for want of something that was there.
 pub(super) fn vanished(error: BackendError) -> BackendError {
-    match error {
-        BackendError::Engine { action, source } => BackendError::Vanished { action, source },
-        other => other,
-    }
+    let BackendError::Engine { action, source } = error else {
+        return error;
+    };
+    BackendError::Vanished { action, source }
 }
 
 fn is_of_vanished(source: &(dyn std::error::Error + 'static)) -> bool {

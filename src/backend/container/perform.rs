@@ -35,12 +35,17 @@ pub(super) async fn step(
     events: &Events,
 ) -> Result<Option<InstanceId>, BackendError> {
     let done = act(containers, step, made, events).await;
-    match &step.action {
+    let needs_what_was_there = matches!(
+        step.action,
         Action::Create(_)
-        | Action::WriteStores { .. }
-        | Action::PreStart { .. }
-        | Action::Start { .. } => done.map_err(told_apart),
-        _ => done,
+            | Action::WriteStores { .. }
+            | Action::PreStart { .. }
+            | Action::Start { .. }
+    );
+    if needs_what_was_there {
+        done.map_err(told_apart)
+    } else {
+        done
     }
 }
 

@@ -120,6 +120,14 @@ fn who(path: &Path) -> Option<String> {
     Some(format!("`{words}` (pid {pid})"))
 }
 
+/// A project's lock for a moment.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Borrowed {
+    /// The lock, unless the command had it already.
+    _own: Option<File>,
+}
+
 impl Processes {
     /// Waits until no other command is changing the project; says so once if it has to wait.
     pub async fn lock(&self, project: &str, events: &Events) -> Result<ProjectLock, BackendError> {
@@ -217,12 +225,13 @@ impl Processes {
     }
 
     /// The project's lock for a moment, where this command has it already or nobody has it.
-    pub(super) fn borrowed(&self, project: &str) -> Option<Option<File>> {
+    pub(super) fn borrowed(&self, project: &str) -> Option<Borrowed> {
         if let Some(held) = self.turn().filter(|held| held.project == project) {
-            return held.slot().is_some().then_some(None);
+            return held.slot().is_some().then_some(Borrowed { _own: None });
         }
         let path = self.dirs().project(project).ok()?.command_lock();
-        try_exclusive(&path).ok()?.map(Some)
+        let own = try_exclusive(&path).ok()??;
+        Some(Borrowed { _own: Some(own) })
     }
 
     /// The project of which this command has the turn, or had when it let another one in.
