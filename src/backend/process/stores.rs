@@ -323,10 +323,12 @@ fn content(
                 message: source.to_string(),
                 hint: format!(
                     "{}, or correct `file` of `{}`",
-                    match source.kind() {
-                        io::ErrorKind::PermissionDenied => "let this user read it",
-                        io::ErrorKind::IsADirectory => "put a file there",
-                        _ => "make it",
+                    if source.kind() == io::ErrorKind::PermissionDenied {
+                        "let this user read it"
+                    } else if source.kind() == io::ErrorKind::IsADirectory {
+                        "put a file there"
+                    } else {
+                        "make it"
                     },
                     mount.source
                 ),
