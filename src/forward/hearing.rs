@@ -61,8 +61,9 @@ impl Run {
     /// environment that tells whose `exec` has started something, and without a keeper nobody adopts what was left.
     fn members(&self) -> Option<Vec<u32>> {
         let in_group = self.group.as_ref()?.members();
-        let members = kin::below(self.keeper?, &in_group)?;
-        (!members.is_empty()).then(|| members.iter().map(|id| id.pid).collect())
+        let kin = kin::below(self.keeper?, &in_group)?;
+        let members: Vec<u32> = kin.all().map(|id| id.pid).collect();
+        (!members.is_empty()).then_some(members)
     }
 }
 

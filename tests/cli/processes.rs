@@ -433,6 +433,24 @@ fn what_runs_beside_a_service_has_its_limits() {
 }
 
 #[test]
+fn an_exec_that_takes_no_notice_ends_with_its_service_as_in_a_container() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "compose.yaml",
+        "services:\n  a: {stop_grace_period: 1h, x-wharf: {process: {command: [sleep, '600']}}}\n",
+    );
+    // A shell in front of somebody ignores SIGTERM.
+    let script = "trap '' TERM; echo in; while :; do sleep 0.1; done";
+    for end in ["restart", "stop"] {
+        sandbox.wharf(&["up", "-d"]).expect(0);
+        let inside = sandbox.spawn(&["exec", "-T", "a", "sh", "-c", script]);
+        inside.wait_for_line("in");
+        sandbox.wharf(&[end, "a"]).expect(0);
+        inside.wait().expect(137);
+    }
+}
+
+#[test]
 fn a_command_beside_a_service_finds_what_started_at_the_same_time() {
     let sandbox = Sandbox::new();
     sandbox.write(

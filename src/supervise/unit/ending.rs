@@ -7,11 +7,12 @@ use rustix::process::Signal;
 
 use super::chase::chase;
 use super::{GROUP_RETRY, Settled, Surroundings, Unit};
+use crate::backend::process::Run;
+use crate::backend::process::kin::{self, Kin};
 use crate::backend::process::protocol::Failure;
 use crate::backend::process::remains::Remains;
 use crate::backend::process::run::{ProcessId, Survivor, send};
 use crate::backend::process::tree::{Snapshot, read_run_id};
-use crate::backend::process::{Run, kin};
 use crate::supervise::lifecycle::{Action, Event, Phase};
 
 /// Pause before who has gone while it was looked at is looked for again.
@@ -26,7 +27,7 @@ const LEFT_RETRY: Duration = Duration::from_secs(1);
 /// What a look for the processes of a run has shown.
 pub(super) enum Relatives {
     /// Those that are below its keeper, and those that were known.
-    Below(Vec<ProcessId>),
+    Below(Kin),
     /// All that there are.
     All(Vec<ProcessId>),
     /// Its keeper has ended a moment ago, as a rule because there is nobody: it is looked for them when that is noted.
@@ -163,8 +164,10 @@ impl Unit {
             Phase::Running { .. } | Phase::Clearing { .. } | Phase::Stopping { .. }
         );
         if let Some(keeper) = self.keeper.as_ref().filter(|_| is_in_time) {
-            if let Some(found) = kin::below(keeper.id, &self.vouching()) {
-                return Relatives::Below(found);
+            if let Some(mut kin) = kin::below(keeper.id, &self.vouching()) {
+                let is_missed = |main: &ProcessId| !kin.own.contains(main) && main.is_alive();
+                kin.own.extend(main.filter(is_missed));
+                return Relatives::Below(kin);
             }
             if self.main.is_none() && !keeper.id.is_alive() {
                 return Relatives::Unsettled;
@@ -181,9 +184,19 @@ impl Unit {
         }
         let polite = matches!(self.life.phase(), Phase::Stopping { .. });
         self.release_group(polite);
-        let (tree, is_by_descent) = match self.relatives(around, main) {
-            Relatives::Below(tree) => (tree, true),
-            Relatives::All(tree) => (tree, false),
+        let relatives = self.relatives(around, main);
+        let is_by_descent = matches!(relatives, Relatives::Below(_));
+        // What the service has not started itself (`exec`, hooks) is killed when all the rest has ended, as in a
+        // container: a shell that somebody has open there takes no notice of SIGTERM.
+        let (tree, later, is_last) = match relatives {
+            Relatives::Below(Kin { own, others }) if polite && !own.is_empty() => {
+                (own, others, false)
+            }
+            Relatives::Below(Kin { mut own, others }) => {
+                own.extend(others);
+                (own, Vec::new(), true)
+            }
+            Relatives::All(tree) => (tree, Vec::new(), self.leftover.has_word()),
             Relatives::Unsettled => {
                 self.leftover.found_keeper(None);
                 return None;
@@ -215,7 +228,7 @@ impl Unit {
             return self.apply(Event::TreeGone, around);
         }
         self.leftover.found();
-        let signal = if polite {
+        let signal = if polite && !is_last {
             self.record.spec.stop_signal
         } else {
             Signal::KILL.as_raw()
@@ -241,6 +254,7 @@ impl Unit {
             self.leftover.look_after(SOON, around.now);
         }
         self.known = tree;
+        self.known.extend(later);
         None
     }
 

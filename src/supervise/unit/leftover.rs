@@ -84,6 +84,11 @@ impl Leftover {
         self.has_word = is_whole;
     }
 
+    /// Whether its keeper has ended by itself: nobody is left of what the service has started.
+    pub(super) fn has_word(&self) -> bool {
+        self.has_word
+    }
+
     /// A look has shown somebody.
     pub(super) fn found(&mut self) {
         self.known = Known::Open { unsure: 0 };

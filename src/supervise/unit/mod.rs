@@ -384,7 +384,8 @@ impl Unit {
         self.forsake();
         self.note_starvation();
         self.known = match self.relatives(around, id.or_else(|| self.record.process())) {
-            Relatives::Below(found) | Relatives::All(found) => found,
+            Relatives::Below(kin) => kin.all().copied().collect(),
+            Relatives::All(found) => found,
             Relatives::Unsettled => {
                 let all = self.vouching().into_iter();
                 all.filter(|id| id.is_alive()).collect()
