@@ -3,6 +3,8 @@
 //! the look and the deed: by an engine that takes back what it was making for a killed command, or by somebody who does
 //! not ask for the project's lock. Or where another command has done a part of it while this one waited.
 
+use std::cell::RefCell;
+
 use crate::backend::process::ProjectLock;
 use crate::backend::router::Backends;
 use crate::backend::{BackendError, in_one_line};
@@ -96,6 +98,7 @@ impl Rounds<'_> {
                 quiet: self.quiet,
                 prune: true,
                 answers: None,
+                given: RefCell::default(),
             };
             let running = foreground::run(scene, options, &mut alone, Some(watcher));
             let done = Box::pin(running).await;

@@ -381,7 +381,7 @@ fn a_container_that_has_ended_gets_files_too() {
         ),
     );
     let up = sandbox.spawn(&["up", "--watch"]);
-    // Its first start is before it has the file.
+    // Its first start is after it has the file.
     up.wait_for_line("web-1  | run 1");
     up.wait_for_line("web-1 exited with code 3");
     up.wait_for_line("watch: on");
@@ -396,7 +396,19 @@ fn a_container_that_has_ended_gets_files_too() {
         (listed.stdout == "run\n").then_some(())
     });
     up.signal(Signal::INT);
-    up.wait().expect(130);
+    let up = up.wait().expect(130);
+    assert_eq!(up.stdout.matches("| run 1").count(), 1, "{up}");
+    assert!(!up.stderr.contains("can't open"), "{up}");
+    sandbox.wharf(&["down"]).expect(0);
+    // `watch` copies when it begins: what has failed for want of that is started once more.
+    let watch = sandbox.spawn(&["watch"]);
+    watch.wait_for_line("watch: on");
+    sandbox
+        .wharf(&["logs", "web"])
+        .expect(0)
+        .expect_text("run 2");
+    watch.signal(Signal::INT);
+    watch.wait().expect(130);
     sandbox.wharf(&["down"]).expect(0);
 }
 

@@ -28,7 +28,7 @@ use crate::cli::context::Context;
 use crate::cli::interrupted::listed;
 use crate::cli::menu::{self, Key, Keys};
 use crate::cli::signals::Signals;
-use crate::cli::watch::{self, Reins, Watch, Watching};
+use crate::cli::watch::{self, Beforehand, Reins, Watch, Watching};
 use crate::cli::way::Way;
 use crate::error::{Error, Result};
 use crate::event::Events;
@@ -226,9 +226,14 @@ pub(in crate::cli) async fn run(
         followed.extend(run.follow(instance.clone(), shown.since(&instance.name)));
     }
     let halt = Halt::default();
+    let beforehand = Beforehand {
+        context,
+        backends,
+        watch: watcher.as_ref().filter(|_| options.watch),
+    };
     let mut executing = std::pin::pin!(execute::execute_until(
         plan,
-        backends,
+        &beforehand,
         &made,
         &events,
         context.global.limit(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::beforehand::pairs;
 use super::eyes::Eyes;
 use super::{Reins, Watch};
 use crate::backend::router::Backends;
@@ -20,7 +21,6 @@ use crate::plan::step::{Action, Step};
 use crate::project::model::{Hook, Reaction, Service};
 use crate::state::{BackendKind, Instance, Observed, Status};
 use crate::ui::{NAME, report};
-use crate::watch::files::at_first;
 use crate::watch::rules::{Pair, Work};
 
 /// Files here, and their paths in a container.
@@ -43,8 +43,8 @@ impl Hands<'_> {
             .status(format!("{NAME}watch:{NAME:#} {text}"));
     }
 
-    /// Brings containers up to date whose triggers ask for it. They have been started without these files: one that is
-    /// restarted for them is, and so is one that has failed meanwhile.
+    /// Brings containers up to date whose triggers ask for it. Those that have been started without these files are
+    /// restarted where that is what the files are for, and where one has failed meanwhile.
     pub(super) async fn first_sync(&self) -> Result<()> {
         let mut restart = BTreeSet::new();
         for rule in self.eyes.rules().iter() {
@@ -53,10 +53,13 @@ impl Hands<'_> {
             if !(rule.trigger.initial_sync && reaction.syncs() && is_container) {
                 continue;
             }
-            let pairs: Vec<Pair> = at_first(rule)
-                .iter()
-                .filter_map(|path| rule.pair(path))
-                .collect();
+            let containers = self.containers(service).await?;
+            let left = self.watch.given.borrow().left(rule, &containers);
+            let has_nothing = left.as_ref().is_some_and(Vec::is_empty);
+            if has_nothing {
+                continue;
+            }
+            let pairs = left.unwrap_or_else(|| pairs(rule));
             self.sync(service, &pairs).await?;
             let containers = self.containers(service).await?;
             let failed = |it: &Instance| matches!(it.status, Status::Exited { code } if code != 0);

@@ -5,6 +5,7 @@
 //! when the next batch comes.
 
 mod backlog;
+mod beforehand;
 mod eyes;
 mod git;
 mod hands;
@@ -12,6 +13,7 @@ mod local;
 mod reins;
 mod triggers;
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -21,6 +23,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::backlog::Backlog;
+pub(super) use self::beforehand::{Beforehand, Given};
 use self::eyes::{Eyes, unwatchable};
 use self::hands::Hands;
 pub(super) use self::reins::Reins;
@@ -73,6 +76,8 @@ pub(super) struct Watch<'a> {
     pub(super) prune: bool,
     /// The command that has the flags about held ports, where this one has not.
     pub(super) answers: Option<String>,
+    /// What containers were given before they were started.
+    pub(super) given: RefCell<Given>,
 }
 
 impl Watch<'_> {
@@ -111,6 +116,7 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
                 .concat()
                 .join(" "),
         ),
+        given: RefCell::default(),
     };
     let (events, mut receiver) = Events::channel();
     let names: Vec<String> = project
@@ -134,6 +140,7 @@ pub(super) async fn command(context: &Context, args: &Args) -> Result<()> {
         let watch = Watch {
             project: &project,
             answers: watch.answers.clone(),
+            given: RefCell::default(),
             ..watch
         };
         Box::pin(run(context, &backends, &watch, &reins, events, renewed)).await
