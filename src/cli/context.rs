@@ -43,12 +43,7 @@ impl Context {
 
     /// A text that names `wharf …` as something to type, with the name that was typed, and for the same project.
     pub(super) fn typed(&self, text: &str) -> String {
-        let mut program = self.program.clone();
-        for word in self.global.project_words() {
-            program.push(' ');
-            program.push_str(&word);
-        }
-        in_words_of(&program, text)
+        in_words_of(&self.program, &self.global.project_words(), text)
     }
 
     /// Has the hooks of services known that are named although their profiles are off: to name one enables it.

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::CommandFactory as _;
 use serde_json::json;
 
 use crate::cli::signals;
@@ -117,22 +118,54 @@ impl Invocation {
         })
     }
 
-    /// A text that names `wharf …` as something to type, with the name that was typed.
-    pub(super) fn in_its_words(&self, text: &str) -> String {
-        in_words_of(&self.program, text)
+    /// A text that names `wharf …` as something to type, with the name that was typed, and for the project that these
+    /// words name.
+    pub(super) fn in_its_words(&self, project: &[String], text: &str) -> String {
+        in_words_of(&self.program, project, text)
     }
 }
 
-/// A text that names `wharf …` as something to type, with the name of a program in its place.
-pub(super) fn in_words_of(program: &str, text: &str) -> String {
-    if program == "wharf" {
+/// What is said of no project.
+const WITHOUT_PROJECT: [&str; 7] = [
+    "ls",
+    "who",
+    "free",
+    "next-port",
+    "server",
+    "serve",
+    "version",
+];
+
+/// A text that names `wharf …` as something to type, with the name of a program in its place, and the words that name a
+/// project (`-f FILE`).
+pub(super) fn in_words_of(program: &str, project: &[String], text: &str) -> String {
+    const NAME: &str = "wharf ";
+    if program == "wharf" && project.is_empty() {
         return text.to_owned();
     }
-    let text = text.replace("`wharf ", &format!("`{program} "));
-    match text.strip_prefix("wharf ") {
-        Some(rest) => format!("{program} {rest}"),
-        None => text,
+    let commands = super::Cli::command();
+    let mut said = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(NAME) {
+        said.push_str(before);
+        let next = after.split(char::is_whitespace).next().unwrap_or_default();
+        let next = next.trim_end_matches(['`', ',', ';']);
+        let is_command = commands.find_subcommand(next).is_some();
+        let is_typed = (said.is_empty() || said.ends_with('`'))
+            || (said.ends_with(": ") && (is_command || next.starts_with('-')));
+        said.push_str(if is_typed { program } else { "wharf" });
+        let names_none = !is_command && !next.starts_with("--");
+        if is_typed && !names_none && !WITHOUT_PROJECT.contains(&next) {
+            for word in project {
+                said.push(' ');
+                said.push_str(word);
+            }
+        }
+        said.push(' ');
+        rest = after;
     }
+    said.push_str(rest);
+    said
 }
 
 /// What a plugin tells about itself: one JSON object.
@@ -320,14 +353,43 @@ mod tests {
     fn hints_name_the_program_that_was_typed() {
         let (plugin, _) = read(&["docker-compose", "compose", "up"]);
         assert_eq!(
-            plugin.in_its_words("wharf up -d web"),
+            plugin.in_its_words(&[], "wharf up -d web"),
             "docker compose up -d web"
         );
         assert_eq!(
-            plugin.in_its_words("see `wharf ps`"),
+            plugin.in_its_words(&[], "see `wharf ps`"),
             "see `docker compose ps`"
         );
+        assert_eq!(
+            plugin.in_its_words(&[], "nsenter wharf -p p ps   # runs wharf there"),
+            "nsenter wharf -p p ps   # runs wharf there"
+        );
         let (own, _) = read(&["wharf"]);
-        assert_eq!(own.in_its_words("wharf up"), "wharf up");
+        assert_eq!(own.in_its_words(&[], "wharf up"), "wharf up");
+        let project = ["-f", "dev.yaml"].map(str::to_owned);
+        for (text, typed) in [
+            ("wharf up -d", "wharf -f dev.yaml up -d"),
+            (
+                "`wharf ps`, `wharf down`",
+                "`wharf -f dev.yaml ps`, `wharf -f dev.yaml down`",
+            ),
+            (
+                "must be built: wharf build a",
+                "must be built: wharf -f dev.yaml build a",
+            ),
+            (
+                "wharf --profile '*' down",
+                "wharf -f dev.yaml --profile '*' down",
+            ),
+            // What names its project itself, what is of none, and what is no command.
+            ("wharf -p other stop", "wharf -p other stop"),
+            ("wharf who 80", "wharf who 80"),
+            (
+                "another wharf is at work: wharf waits",
+                "another wharf is at work: wharf waits",
+            ),
+        ] {
+            assert_eq!(own.in_its_words(&project, text), typed);
+        }
     }
 }

@@ -252,6 +252,7 @@ pub fn main() -> ExitCode {
         invocation::end_with_the_client(&mut env);
     }
     let mut ui = Ui::default();
+    let project = cli.global.project_words();
     match run(cli, env, &invocation, &mut ui).and_then(|()| output_was_written()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(mut error) => {
@@ -259,7 +260,7 @@ pub fn main() -> ExitCode {
             let commands = commands.filter_map(|answer| answer.command.as_mut());
             let texts = error.hints.iter_mut().chain(&mut error.details);
             for text in texts.chain(commands) {
-                *text = invocation.in_its_words(text);
+                *text = invocation.in_its_words(&project, text);
             }
             match ui.steps {
                 Steps::Lines => report::error(&error),

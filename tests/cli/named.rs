@@ -303,3 +303,25 @@ fn what_run_was_to_remove_goes_at_its_end_whatever_became_of_run() {
     sandbox.wharf(&["down", "--remove-orphans"]).expect(0);
     assert_eq!(rows(), "");
 }
+
+#[test]
+fn what_is_to_be_typed_names_the_project_that_was_named() {
+    let sandbox = Sandbox::new();
+    let file = "services: {web: {x-wharf: {process: {command: [sleep, '600']}}}}\n";
+    sandbox.write("my dev.yaml", file);
+    let refused = sandbox.wharf(&["-f", "my dev.yaml", "exec", "web", "true"]);
+    let hint = "wharf -f 'my dev.yaml' up -d web";
+    refused.expect(1).expect_text(&format!("hint: {hint}\n"));
+    sandbox.program("sh", &["-c", hint]).wait().expect(0);
+    let refused = sandbox.wharf(&["-f", "my dev.yaml", "stop", "nosuch"]);
+    refused
+        .expect(2)
+        .expect_text("hint: wharf -f 'my dev.yaml' config --services\n");
+    let refused = sandbox.wharf(&["-f", "my dev.yaml", "ls", "--filter", "x"]);
+    refused
+        .expect(2)
+        .expect_text("hint: wharf ls --filter name=web\n");
+    sandbox
+        .wharf(&["-f", "my dev.yaml", "down", "-t", "0"])
+        .expect(0);
+}
