@@ -143,7 +143,7 @@ async fn carry(
                 }
                 Some(event) = receiver.recv() => {
                     account.note(&event);
-                    progress.show(&event);
+                    progress.show(&context.told(event));
                 }
                 () = signals.next() => {
                     if is_interrupted {
@@ -159,7 +159,7 @@ async fn carry(
                     }
                     while let Ok(event) = receiver.try_recv() {
                         account.note(&event);
-                        progress.show(&event);
+                        progress.show(&context.told(event));
                     }
                     let finished = match first {
                         First::Halts => account.under_way(),
@@ -174,10 +174,11 @@ async fn carry(
     };
     while let Ok(event) = receiver.try_recv() {
         account.note(&event);
-        progress.show(&event);
+        progress.show(&context.told(event));
     }
     give_up_replacements(context, backends, Some(&report)).await;
-    context.ui.warn_all(backends.processes.take_notes());
+    let notes = backends.processes.take_notes().into_iter();
+    context.ui.warn_all(notes.map(|note| context.typed(&note)));
     if is_interrupted {
         for (_, error) in &report.failed {
             context.ui.warn(error.to_string());

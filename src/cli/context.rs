@@ -13,7 +13,7 @@ use crate::cli::global::Global;
 use crate::cli::invocation::in_words_of;
 use crate::cli::signals::Detour;
 use crate::error::{Error, Result};
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::plan;
 use crate::plan::down::Ending;
 use crate::plan::launch::Launching;
@@ -44,6 +44,15 @@ impl Context {
     /// A text that names `wharf …` as something to type, with the name that was typed, and for the same project.
     pub(super) fn typed(&self, text: &str) -> String {
         in_words_of(&self.program, &self.global.project_words(), text)
+    }
+
+    /// What happened, in such words.
+    pub(super) fn told(&self, event: Event) -> Event {
+        match event {
+            Event::Note(line) => Event::Note(self.typed(&line)),
+            Event::Warning(line) => Event::Warning(self.typed(&line)),
+            other => other,
+        }
     }
 
     /// Has the hooks of services known that are named although their profiles are off: to name one enables it.

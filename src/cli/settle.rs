@@ -34,7 +34,8 @@ pub(super) async fn settle(
     policy: &mut Policy,
 ) -> Result<Settled> {
     let observed = observe(backends, project, placement, policy).await?;
-    context.ui.warn_all(backends.processes.take_notes());
+    let notes = backends.processes.take_notes().into_iter();
+    context.ui.warn_all(notes.map(|note| context.typed(&note)));
     loop {
         let plan = plan::up(&Inputs {
             project,

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::support::{Sandbox, eventually};
+use crate::support::{Sandbox, eventually, free_port};
 
 /// A database, a job that is done before the tests, and tests that fail.
 const TESTS: &str = "services:
@@ -321,6 +321,16 @@ fn what_is_to_be_typed_names_the_project_that_was_named() {
     refused
         .expect(2)
         .expect_text("hint: wharf ls --filter name=web\n");
+    // Notes as well.
+    let port = free_port();
+    let job = format!(
+        "services: {{web: {{ports: ['127.0.0.1:{port}:80'], x-wharf: {{process: {{command: [sh, -c, 'exit 3']}}}}}}}}\n"
+    );
+    sandbox.write("my dev.yaml", job);
+    sandbox
+        .wharf(&["-f", "my dev.yaml", "up", "-d"])
+        .expect(0)
+        .expect_text("see it whole: wharf -f 'my dev.yaml' logs web\n");
     sandbox
         .wharf(&["-f", "my dev.yaml", "down", "-t", "0"])
         .expect(0);

@@ -129,9 +129,11 @@ impl Run<'_> {
             | Event::StepDone { .. }
             | Event::StepFailed { .. }
             | Event::Progress { .. }
-            | Event::Note(_)
-            | Event::Warning(_)
             | Event::Ready { .. } => self.progress.show(event),
+            Event::Note(_) | Event::Warning(_) => {
+                let told = self.scene.context.told(event.clone());
+                self.progress.show(&told);
+            }
         }
     }
 

@@ -103,8 +103,10 @@ impl<'a> Run<'a> {
                 self.progress.show(event);
                 self.changing.remove(id);
             }
-            Event::Progress { .. } | Event::Note(_) | Event::Warning(_) => {
-                self.progress.show(event);
+            Event::Progress { .. } => self.progress.show(event),
+            Event::Note(_) | Event::Warning(_) => {
+                let told = self.scene.context.told(event.clone());
+                self.progress.show(&told);
             }
             Event::Ready { address, .. } => {
                 self.progress.show(event);
