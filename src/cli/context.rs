@@ -47,12 +47,11 @@ impl Context {
     }
 
     /// What happened, in such words.
-    pub(super) fn told(&self, event: Event) -> Event {
-        match event {
-            Event::Note(line) => Event::Note(self.typed(&line)),
-            Event::Warning(line) => Event::Warning(self.typed(&line)),
-            other => other,
+    pub(super) fn told(&self, mut event: Event) -> Event {
+        if let Event::Note(line) | Event::Warning(line) = &mut event {
+            *line = self.typed(line);
         }
+        event
     }
 
     /// Has the hooks of services known that are named although their profiles are off: to name one enables it.
