@@ -121,7 +121,8 @@ fn check_instances(
     let replicas = || instances.iter().filter(is_replica);
     let none = |service: &str| !replicas().any(|instance| instance.service == service);
     let nothing = |name: &str| format!("service `{name}` has no instance to start");
-    let hint = |name: &str| format!("wharf up -d {name}");
+    // All that was asked for: one after the other would fail at the next.
+    let made = [&["wharf up -d".to_owned()], services].concat().join(" ");
     if let Some(project) = context.declared(named) {
         // Only these services and their dependencies are in it.
         let wanted = project.services.values();
@@ -133,16 +134,15 @@ fn check_instances(
         for service in wanted {
             let name = &service.name;
             if replicas().next().is_none() {
-                return Err(Error::failed(nothing(name)).hint(hint(name)));
+                return Err(Error::failed(nothing(name)).hint(made));
             }
-            context
-                .ui
-                .note(format!("{}: {}", nothing(name), hint(name)));
+            let note = format!("{}: wharf up -d {name}", nothing(name));
+            context.ui.note(context.typed(&note));
         }
         return Ok(());
     }
     if let Some(name) = services.iter().find(|name| none(name)) {
-        return Err(Error::failed(nothing(name)).hint(hint(name)));
+        return Err(Error::failed(nothing(name)).hint(made));
     }
     if instances.is_empty() {
         return Err(Error::failed(format!(

@@ -8,6 +8,9 @@ use super::report::Report;
 use super::tree::{Map, Node};
 use super::validate::closest;
 
+/// How many services are listed for one that there is not.
+const LISTED: usize = 12;
+
 /// The services that are on and those that are off.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
@@ -52,8 +55,17 @@ impl Services {
             } else if !self.enabled.contains_key(name) {
                 let known = self.enabled.keys().chain(self.disabled.keys());
                 let mut diagnostic = Diagnostic::error(format!("no such service: {name}"));
-                if let Some(near) = closest(name, known.map(String::as_str)) {
+                let known: Vec<&str> = known.map(String::as_str).collect();
+                if let Some(near) = closest(name, known.iter().copied()) {
                     diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
+                } else if !known.is_empty() {
+                    let left = match known.len().saturating_sub(LISTED) {
+                        0 => String::new(),
+                        left => format!(" and {left} more"),
+                    };
+                    let known = known.iter().take(LISTED).copied();
+                    let known = known.collect::<Vec<_>>().join(", ");
+                    diagnostic = diagnostic.note(format!("the project has: {known}{left}"));
                 }
                 report.add(diagnostic);
             }

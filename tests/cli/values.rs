@@ -99,3 +99,19 @@ fn a_place_is_chosen_for_what_is_started() {
         .wharf(&["up", "-d", "--local=api, web", "web", "api"])
         .expect(0);
 }
+
+#[test]
+fn a_service_that_there_is_not_is_answered_by_those_that_there_are() {
+    let sandbox = Sandbox::new();
+    sandbox.write("compose.yaml", TWO);
+    for words in [&["up", "-d", "nosuch"][..], &["run", "nosuch"]] {
+        sandbox
+            .wharf(words)
+            .expect(2)
+            .expect_text("the project has: api, web");
+    }
+    sandbox
+        .wharf(&["start", "web", "api"])
+        .expect(1)
+        .expect_text("hint: wharf up -d web api\n");
+}
