@@ -34,6 +34,37 @@ pub(super) enum Relatives {
     Unsettled,
 }
 
+/// Whose turn it is to end.
+#[derive(Debug, PartialEq, Eq)]
+struct Turn {
+    now: Vec<ProcessId>,
+    later: Vec<ProcessId>,
+    /// By the stop signal, not by SIGKILL.
+    is_asked: bool,
+}
+
+impl Relatives {
+    /// What the service has not started itself (`exec`, hooks) is killed when all the rest has ended, as in a container: a
+    /// shell that somebody has open there takes no notice of SIGTERM. `has_word`: its keeper has said that nobody is left
+    /// of what it has started. `None` where nothing is known yet.
+    fn turn(self, polite: bool, has_word: bool) -> Option<Turn> {
+        let (now, later, is_asked) = match self {
+            Self::Below(Kin { own, others }) if polite && !own.is_empty() => (own, others, true),
+            Self::Below(Kin { mut own, others }) => {
+                own.extend(others);
+                (own, Vec::new(), false)
+            }
+            Self::All(tree) => (tree, Vec::new(), polite && !has_word),
+            Self::Unsettled => return None,
+        };
+        Some(Turn {
+            now,
+            later,
+            is_asked,
+        })
+    }
+}
+
 impl Unit {
     /// Ends it; settled at once only if there is nothing to end.
     pub(in crate::supervise) fn stop(
@@ -186,22 +217,11 @@ impl Unit {
         self.release_group(polite);
         let relatives = self.relatives(around, main);
         let is_by_descent = matches!(relatives, Relatives::Below(_));
-        // What the service has not started itself (`exec`, hooks) is killed when all the rest has ended, as in a
-        // container: a shell that somebody has open there takes no notice of SIGTERM.
-        let (tree, later, is_last) = match relatives {
-            Relatives::Below(Kin { own, others }) if polite && !own.is_empty() => {
-                (own, others, false)
-            }
-            Relatives::Below(Kin { mut own, others }) => {
-                own.extend(others);
-                (own, Vec::new(), true)
-            }
-            Relatives::All(tree) => (tree, Vec::new(), self.leftover.has_word()),
-            Relatives::Unsettled => {
-                self.leftover.found_keeper(None);
-                return None;
-            }
+        let Some(turn) = relatives.turn(polite, self.leftover.has_word()) else {
+            self.leftover.found_keeper(None);
+            return None;
         };
+        let tree = turn.now;
         if tree.is_empty() && self.main.is_none() {
             if self.is_group_populated() {
                 let pause = if self.life.phase() == Phase::Left {
@@ -228,7 +248,7 @@ impl Unit {
             return self.apply(Event::TreeGone, around);
         }
         self.leftover.found();
-        let signal = if polite && !is_last {
+        let signal = if turn.is_asked {
             self.record.spec.stop_signal
         } else {
             Signal::KILL.as_raw()
@@ -254,7 +274,7 @@ impl Unit {
             self.leftover.look_after(SOON, around.now);
         }
         self.known = tree;
-        self.known.extend(later);
+        self.known.extend(turn.later);
         None
     }
 
@@ -278,5 +298,42 @@ impl Unit {
         parents.sort_unstable();
         parents.dedup();
         chase(&parents, |pid| read_run_id(pid).as_deref() == Some(run_id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_service_has_not_started_is_killed_when_the_rest_has_ended() {
+        let [server, shell] = [7, 8].map(|pid| ProcessId { pid, start_time: 1 });
+        let both = || Kin {
+            own: vec![server],
+            others: vec![shell],
+        };
+        let alone = || Kin {
+            own: Vec::new(),
+            others: vec![shell],
+        };
+        let turn = |now: &[ProcessId], later: &[ProcessId], is_asked| {
+            Some(Turn {
+                now: now.to_vec(),
+                later: later.to_vec(),
+                is_asked,
+            })
+        };
+        let asked = Relatives::Below(both()).turn(true, false);
+        assert_eq!(asked, turn(&[server], &[shell], true));
+        let killed = Relatives::Below(alone()).turn(true, false);
+        assert_eq!(killed, turn(&[shell], &[], false));
+        let killed = Relatives::Below(both()).turn(false, false);
+        assert_eq!(killed, turn(&[server, shell], &[], false));
+        // Without a keeper's word nobody knows whose they are.
+        let asked = Relatives::All(vec![shell]).turn(true, false);
+        assert_eq!(asked, turn(&[shell], &[], true));
+        let killed = Relatives::All(vec![shell]).turn(true, true);
+        assert_eq!(killed, turn(&[shell], &[], false));
+        assert_eq!(Relatives::Unsettled.turn(true, true), None);
     }
 }
